@@ -1,0 +1,50 @@
+"""aembed: texts become embedding vectors in true batches, and every result that was paid for is kept."""
+
+from aembed.embedder import Embedder
+from aembed.errors import (
+    AembedError,
+    AuthenticationError,
+    BadRequestError,
+    BudgetExceededError,
+    ConfigError,
+    InputError,
+    InvalidReplyError,
+    NotFoundError,
+    OutageError,
+    OverloadedError,
+    PartialError,
+    PermissionDeniedError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    SourceError,
+    SpaceMismatchError,
+    StoreError,
+    UnavailableError,
+)
+from aembed.protocols import Backlog, Provider, Store
+from aembed.providers.fake import FakeProvider
+from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
+from aembed.stores import open_store
+from aembed.stores.memory import MemoryStore
+from aembed.stores.sqlite import SQLiteStore
+from aembed.stores.sqlite_column import SQLiteColumn
+from aembed.types import (
+    Budget,
+    Embedded,
+    Embeddings,
+    Failure,
+    Limits,
+    Match,
+    Plan,
+    Progress,
+    Record,
+    Reply,
+    Report,
+    RetryPolicy,
+    Space,
+    StoreInfo,
+    Usage,
+)
+
+__version__ = "0.1.0"

@@ -1,0 +1,128 @@
+"""Stage 2: what a text is, and whether it has to be paid for.
+
+A fingerprint says what is embedded: text, model, dimensions, input type, and for a text that may be too
+long what is done about that. A digest says what a row holds: fingerprint, metadata and source. The key
+of "unchanged" is the pair (id, digest); the key of "paid for" is the fingerprint alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from aembed.errors import AembedError, InputError
+from aembed.types import InputType, Limits, Metadata, Record, Space, TooLong
+
+DIGEST_BYTES = 16
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A record on its way through a job."""
+
+    index: int
+    record: Record
+    size_bytes: int
+    fingerprint: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprinter:
+    """Makes the entries of one job: the hash of everything but the text is taken once."""
+
+    space: Space
+    input_type: InputType
+    too_long: TooLong
+    max_tokens_per_text: int
+    _short: Any = field(init=False)
+    _long: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        space = self.space
+        base = blake2b(
+            _json([space.provider, space.model, space.dimensions, self.input_type]), digest_size=DIGEST_BYTES
+        )
+        long = base.copy()
+        long.update(self.too_long.encode())
+        object.__setattr__(self, "_short", base)
+        object.__setattr__(self, "_long", long)
+
+    def entry(self, index: int, record: Record) -> Entry:
+        """Raises InputError for a record that no provider and no store can take."""
+        data = checked(record)
+        # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
+        hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
+        hasher.update(data)
+        fingerprint = hasher.digest()
+        return Entry(index, record, len(data), fingerprint, digest(fingerprint, record.metadata, record.source))
+
+
+def checked(record: Record) -> bytes:
+    """The UTF-8 of the record's text. Raises InputError where it is not a text that can be embedded."""
+    if not isinstance(record.id, str) or not record.id:
+        raise InputError(f"the id must be a str that is not empty, not {shown(record.id)}")
+    text = record.text
+    if not isinstance(text, str):
+        raise InputError(f"the text of {record.id!r} must be a str, not {type(text).__name__}")
+    if not text or text.isspace():
+        raise InputError(f"the text of {record.id!r} is empty; leave it out")
+    try:
+        record.id.encode()
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{record.id!r} holds a lone surrogate at position {error.start}; "
+            "decode its source with errors='replace' or remove it"
+        ) from None
+
+
+def digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) -> bytes:
+    """What a row holds; the fingerprint itself where there is nothing else."""
+    if metadata is None and source is None:
+        return fingerprint
+    hasher = blake2b(fingerprint, digest_size=DIGEST_BYTES)
+    hasher.update(_json([metadata, source]))
+    return hasher.digest()
+
+
+def shown(value: object) -> str:
+    return "an empty str" if value == "" else type(value).__name__
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value, order="deterministic")
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise InputError(f"the metadata is not JSON ({type(error).__name__}); use str, numbers, lists, dicts") from None
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One text to send, as one or more pieces that travel together, and every entry that waits for its vector.
+
+    `tokens` is what the provider will count for its limits.
+    """
+
+    texts: tuple[str, ...]
+    tokens: float
+    fingerprint: bytes
+    weights: tuple[float, ...] = (1.0,)
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> int:
+        return len(self.texts)
+
+
+def oversize(item: Item, limits: Limits) -> AembedError | None:
+    """Why this item fits in no request at all."""
+    if item.inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:
+        return InputError(
+            f"the text of {item.entries[0].record.id!r} needs {item.inputs} inputs and {item.tokens:,.0f} tokens, "
+            f"one request carries {limits.max_batch_size} and {limits.max_tokens_per_batch:,}; cut it into records"
+        )
+    return None

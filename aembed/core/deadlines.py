@@ -1,0 +1,58 @@
+"""Stage 6: how long one request may take.
+
+A reply takes a + b * tokens seconds, with a and b of that server and that hour. So the time of one size bounds
+that of another: a larger request takes no more than in proportion, a smaller one no more.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+FACTOR = 4.0
+"""A deadline is so many times the slow replies of that size."""
+LEAST = 3.0
+"""Seconds; no deadline is shorter."""
+SEEN = 5
+"""Replies before a deadline is tightened."""
+UP, DOWN = 0.5, 0.02
+"""How far the estimate follows a slower and a faster reply: it settles where 4 % are slower."""
+
+
+class Deadlines:
+    """`timeout` is the ceiling. Seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._slow: dict[int, float] = {}
+        self._replies = 0
+        self._slack = 1.0
+
+    def __repr__(self) -> str:
+        return f"<Deadlines {self._replies} replies, slack {self._slack:g}, at most {self._timeout:g} s>"
+
+    def observe(self, tokens: float, seconds: float) -> None:
+        """A reply came."""
+        size = _size(tokens)
+        slow = self._slow.get(size, seconds)
+        self._slow[size] = slow + (UP if seconds > slow else DOWN) * (seconds - slow)
+        self._replies += 1
+        self._slack = max(1.0, self._slack / 2)
+
+    def missed(self, tokens: float, deadline: float) -> None:
+        """No reply came within this deadline. Requests that had the same one raise the next one only once."""
+        if deadline >= 0.99 * self.for_request(tokens):
+            self._slack = min(2.0 * self._slack, self._timeout)
+
+    def for_request(self, tokens: float) -> float:
+        """The total deadline, from sending to the last byte."""
+        if self._replies < SEEN:
+            return self._timeout
+        return min(max(FACTOR * self._expected(_size(tokens)), LEAST) * self._slack, self._timeout)
+
+    def _expected(self, size: int) -> float:
+        return min((slow * 2.0 ** max(0, size - seen) for seen, slow in self._slow.items()), default=inf)
+
+
+def _size(tokens: float) -> int:
+    """Sizes within a factor of two are one."""
+    return max(int(tokens), 1).bit_length()

@@ -1,0 +1,155 @@
+"""Stage 5: when the provider fails, everybody waits and one request at a time finds out whether it is back.
+
+    while not gate.may_pass(now): wait until gate.opens_at, or until another request has reported
+    passage = gate.enter(now)                                     just before sending
+    gate.succeeded(passage, now)                                  any reply that is not one of Retry's errors
+    counts = gate.failed(passage, now, wait=..., ...)             a rate limit or an UnavailableError
+    gate.abandoned(passage, now)                                  no reply, by our own doing
+    if gate.lost(now): raise OutageError
+
+`wait` is what tenacity computed for that request: `pause()` of its exponential and the server's hint. A request
+whose failure closed no gate waits that long and goes on; the others are not held up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, log
+from typing import Protocol
+
+PROBE_SECONDS = 5.0
+"""Law 7: probes at most 5 s apart unless a hint says longer."""
+FAILURES_IN_A_ROW = 5
+"""Law 7: as many failures with no success between them close the gate."""
+LONGEST_HINT = 120.0
+"""Seconds of a Retry-After that are believed."""
+CHANCE = 1e-6
+"""A server that fails at random is given so long a row that it closes the gate this rarely."""
+MEMORY = 0.02
+
+
+class Random(Protocol):
+    def uniform(self, a: float, b: float, /) -> float: ...
+
+
+def pause(backoff: float, retry_after: float | None, random: Random) -> float:
+    """Seconds to wait: the backoff with jitter, and never before the server's hint."""
+    seconds = random.uniform(0.5, 1.0) * backoff
+    if retry_after is not None and 0.0 <= retry_after < inf:
+        seconds = max(seconds, min(retry_after, LONGEST_HINT))
+    return seconds * random.uniform(1.0, 1.1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """One request that was let through. `probe`: the gate was closed."""
+
+    started: float
+    probe: bool
+
+
+class Gate:
+    """Open, or closed until `opens_at`, and from then on open for one probe at a time."""
+
+    def __init__(self, *, max_outage: float = 900.0) -> None:
+        self._max_outage = max_outage
+        self._closed_at: float | None = None
+        self._due = -inf
+        self._limited = False
+        self._pause = 0.0
+        self._probe: Passage | None = None
+        self._failures = 0
+        self._failing_since: float | None = None
+        self._failure_rate = 0.0
+        self.closings = 0
+        self.probes = 0
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<Gate {state}, {self._failures} failures in a row, closed {self.closings} times, {self.probes} probes>"
+
+    @property
+    def is_open(self) -> bool:
+        return self._closed_at is None
+
+    @property
+    def opens_at(self) -> float:
+        """When the next request may pass; in the past while the gate is open.
+
+        A probe that has been under way for PROBE_SECONDS holds the next one back no longer.
+        """
+        if self._closed_at is None:
+            return -inf
+        return self._due if self._probe is None else max(self._due, self._probe.started + PROBE_SECONDS)
+
+    def may_pass(self, now: float) -> bool:
+        return now >= self.opens_at
+
+    def enter(self, now: float) -> Passage:
+        passage = Passage(now, probe=not self.is_open)
+        if passage.probe:
+            self._probe = passage
+            self.probes += 1
+        return passage
+
+    def succeeded(self, passage: Passage, now: float) -> None:
+        """The provider works. After a rate limit only what was sent since then says so."""
+        self._failure_rate += MEMORY * (0.0 - self._failure_rate)
+        self._failures = 0
+        self._failing_since = None
+        if self._closed_at is not None and (passage.probe or not self._limited):
+            self._open()
+
+    def failed(
+        self, passage: Passage, now: float, *, wait: float, rate_limited: bool = False, hinted: bool = False
+    ) -> bool:
+        """Returns whether this counts as a failure of the request: not while the provider is away.
+
+        `hinted`: the server named the wait. Without that the gate is probed every PROBE_SECONDS at least.
+        """
+        counts = self.is_open and not rate_limited
+        self._count(rate_limited, now)
+        if self.is_open:
+            if rate_limited or self._failures >= self._row():
+                self._close(now, wait, rate_limited, hinted)
+        elif passage is self._probe:
+            self._close_again(now, wait, rate_limited, hinted)
+        elif hinted:
+            self._due = max(self._due, now + wait)
+        return counts
+
+    def abandoned(self, passage: Passage, now: float) -> None:
+        if passage is self._probe:
+            self._probe = None
+
+    def lost(self, now: float) -> bool:
+        """The provider has been away for longer than `max_outage`."""
+        return self._failing_since is not None and now - self._failing_since >= self._max_outage
+
+    def _count(self, rate_limited: bool, now: float) -> None:
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if not rate_limited:
+            self._failures += 1
+            self._failure_rate += MEMORY * (1.0 - self._failure_rate)
+
+    def _row(self) -> int:
+        """How many failures in a row are no accident, given how often this server fails."""
+        usual = min(max(self._failure_rate, 1e-9), 0.5)
+        return max(FAILURES_IN_A_ROW, int(log(CHANCE) / log(usual)))
+
+    def _open(self) -> None:
+        self._closed_at = None
+        self._probe = None
+        self._limited = False
+        self._pause = 0.0
+
+    def _close(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
+        self.closings += 1
+        self._closed_at = now
+        self._close_again(now, wait, rate_limited, hinted)
+
+    def _close_again(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
+        self._probe = None
+        self._limited = rate_limited
+        self._pause = wait if hinted else min(max(wait, 2.0 * self._pause), PROBE_SECONDS)
+        self._due = now + self._pause

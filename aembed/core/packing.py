@@ -1,0 +1,149 @@
+"""Stage 4: items and their costs become batches.
+
+The unit is an item of one or more inputs: the pieces of one text travel together, and a batch is split
+between items only (law 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Generic, Protocol, TypeVar
+
+from aembed.types import Limits
+
+LEAST_SHARE_TOKENS = 2_000
+"""A batch smaller than this is not answered sooner: a request costs about 78 ms + 22 us a token."""
+
+
+class Costed(Protocol):
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def tokens(self) -> float: ...
+
+
+ItemT = TypeVar("ItemT", bound=Costed)
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """What one batch may hold."""
+
+    inputs: int
+    tokens: float
+
+    @classmethod
+    def of(cls, limits: Limits) -> Cap:
+        return cls(limits.max_batch_size, limits.max_tokens_per_batch)
+
+    def least_batches(self, inputs: int, tokens: float) -> int:
+        return max(ceil(inputs / self.inputs), ceil(tokens / self.tokens))
+
+
+class Window(Generic[ItemT]):
+    """The items that were read and not sent yet. `take` cuts the next batch out of them.
+
+    Items are kept by size and a batch takes every k-th of them, k being the number of batches left: each
+    batch then has the same mix of short and long texts, so neither limit is reached before the other.
+    """
+
+    def __init__(self) -> None:
+        self._items: list[ItemT] = []
+        self._sorted = True
+        self.inputs = 0
+        self.tokens = 0.0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: ItemT) -> None:
+        self._items.append(item)
+        self._sorted = False
+        self.inputs += item.inputs
+        self.tokens += item.tokens
+
+    def least_batches(self, cap: Cap) -> int:
+        return cap.least_batches(self.inputs, self.tokens)
+
+    def is_full(self, cap: Cap, batches: int = 1) -> bool:
+        """Whether there is enough for that many full batches."""
+        return self.inputs >= batches * cap.inputs or self.tokens >= batches * cap.tokens
+
+    def take(self, cap: Cap, batches: int | None = None) -> list[ItemT]:
+        """One of `batches` even batches, or one as full as can be; never above the cap.
+
+        A single item that is above the cap goes alone.
+        """
+        stride = max(batches, self.least_batches(cap)) if batches else self._most_full_batches(cap)
+        self._sort()
+        candidates = self._items[::stride]
+        del self._items[::stride]
+        batch, left = _fill(candidates, cap)
+        self._forget(batch)
+        self._items += left
+        self._sorted = self._sorted and not left
+        return batch
+
+    def clear(self) -> list[ItemT]:
+        items, self._items = self._items, []
+        self._forget(items)
+        return items
+
+    def _most_full_batches(self, cap: Cap) -> int:
+        return max(1, int(max(self.inputs / cap.inputs, self.tokens / cap.tokens)))
+
+    def _sort(self) -> None:
+        if not self._sorted:
+            self._items.sort(key=_tokens, reverse=True)
+            self._sorted = True
+
+    def _forget(self, items: Sequence[ItemT]) -> None:
+        self.inputs -= sum(item.inputs for item in items)
+        self.tokens = self.tokens - sum(item.tokens for item in items) if self._items else 0.0
+
+
+def _tokens(item: Costed) -> float:
+    return item.tokens
+
+
+def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[ItemT]]:
+    """What fits of the candidates, in their order, and the rest. The first always goes."""
+    inputs, tokens = 0, 0.0
+    batch: list[ItemT] = []
+    left: list[ItemT] = []
+    for item in candidates:
+        if batch and (inputs + item.inputs > cap.inputs or tokens + item.tokens > cap.tokens):
+            left.append(item)
+            continue
+        batch.append(item)
+        inputs += item.inputs
+        tokens += item.tokens
+    return batch, left
+
+
+def pack(items: Sequence[ItemT], cap: Cap) -> list[list[ItemT]]:
+    """As few batches as the cap allows, within two; no two neighbours fit in one."""
+    window = Window[ItemT]()
+    for item in items:
+        window.add(item)
+    batches = []
+    while window:
+        batches.append(window.take(cap, window.least_batches(cap)))
+    return batches
+
+
+def share(least: int, tokens: float, slots: int) -> int:
+    """How many batches to make of the last ones, so that every wave of `slots` requests is full.
+
+    Never more than `slots` above the least, and no batch so small that it would be answered no sooner.
+    """
+    waves = ceil(least / slots)
+    return max(least, min(waves * slots, ceil(tokens / LEAST_SHARE_TOKENS)))
+
+
+def halves(batch: Sequence[ItemT]) -> tuple[Sequence[ItemT], Sequence[ItemT]]:
+    """Two parts of a rejected batch; there must be two items at least."""
+    middle = len(batch) // 2
+    return batch[:middle], batch[middle:]

@@ -1,0 +1,29 @@
+"""A text that was too long travels as pieces; its vector is their mean, weighted by their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aembed.core.changes import Item
+from aembed.types import Matrix
+
+
+def combined(items: Sequence[Item], matrix: Matrix) -> Matrix:
+    """One row an item out of one row an input. The very same matrix where no text was split."""
+    if len(matrix) == len(items):
+        return matrix
+    rows = np.empty((len(items), matrix.shape[1]), dtype=np.float32)
+    start = 0
+    for row, item in enumerate(items):
+        end = start + item.inputs
+        rows[row] = matrix[start] if item.inputs == 1 else _mean(matrix[start:end], item.weights)
+        start = end
+    return rows
+
+
+def _mean(pieces: Matrix, weights: Sequence[float]) -> Matrix:
+    mean = np.average(pieces, axis=0, weights=weights)
+    norm = np.linalg.norm(mean)
+    return np.asarray(mean / norm if norm else pieces[0], dtype=np.float32)

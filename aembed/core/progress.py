@@ -1,0 +1,67 @@
+"""Stage 9: the tally of a job, and the values it is shown as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aembed.types import Failure, Progress, Report
+
+KEPT_FAILURES = 1_000
+CALL_SECONDS = 0.2
+"""`on_progress` is called at most five times a second."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one job, added to by its stages."""
+
+    started: float
+    price_usd: float | None = None
+    total: int | None = None
+    inputs: int = 0
+    stored: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    refused_earlier: int = 0
+    duplicates: int = 0
+    removed: int = 0
+    requests: int = 0
+    retries: int = 0
+    billed_tokens: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def fail(self, failures: Sequence[Failure]) -> None:
+        self.failed += len(failures)
+        self.failures += failures[: max(0, KEPT_FAILURES - len(self.failures))]
+
+    @property
+    def pending(self) -> int:
+        return self.inputs - self.stored - self.unchanged - self.failed
+
+    @property
+    def cost_usd(self) -> float | None:
+        return None if self.price_usd is None else self.billed_tokens * self.price_usd / 1_000_000
+
+    def report(self, now: float) -> Report:
+        return Report(
+            inputs=self.inputs,
+            stored=self.stored,
+            unchanged=self.unchanged,
+            failed=self.failed,
+            pending=self.pending,
+            duplicates=self.duplicates,
+            removed=self.removed,
+            requests=self.requests,
+            retries=self.retries,
+            billed_tokens=self.billed_tokens,
+            cost_usd=self.cost_usd,
+            seconds=now - self.started,
+            total=self.total,
+            failures=tuple(sorted(self.failures, key=lambda failure: failure.index)),
+            refused_earlier=self.refused_earlier,
+        )
+
+    def progress(self, now: float) -> Progress:
+        report = self.report(now)
+        return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})

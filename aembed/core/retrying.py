@@ -1,0 +1,65 @@
+"""Stage 7: what follows from an error. The class of the error is the verdict (errors.py).
+
+Waiting and trying again (rate limits, server and network errors) is tenacity's work in dispatch.py; what
+comes out of that is judged here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InputError,
+    InvalidReplyError,
+    RateLimitError,
+    UnavailableError,
+)
+
+WAIT_AND_RETRY = (RateLimitError, UnavailableError)
+"""Exactly the classes that tenacity tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send the same batch once more: its reply was broken, the batch may be good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Send the batch in parts; `offender` is the input that the provider blames, where it names one."""
+
+    offender: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailItems:
+    """These texts fail with that error; the job goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailJob:
+    """No further request can succeed."""
+
+
+Verdict: TypeAlias = Again | Split | FailItems | FailJob
+
+
+def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
+    """What to do with a batch of `items` that ended in this error.
+
+    `broken_replies` counts the invalid replies to this very batch, this one included.
+    """
+    match error:
+        case InvalidReplyError() if broken_replies == 1:
+            return Again()
+        case InvalidReplyError() if items > 1:
+            return Split()
+        case BadRequestError() if items > 1:
+            return Split(error.offender)
+        case InvalidReplyError() | BadRequestError() | InputError() | UnavailableError():
+            return FailItems()
+        case _:
+            return FailJob()

@@ -1,0 +1,175 @@
+"""Stage 3: does a text fit, and what does it cost? The only file that imports tiktoken.
+
+A byte-level tokenizer makes at most one token of a byte, so a text of no more bytes than tokens allowed
+fits, uncounted. Only longer ones are tokenized, in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
+
+from aembed.core.changes import Entry, Item
+from aembed.errors import InputError
+from aembed.protocols import TokenCounter
+from aembed.types import Limits, TooLong
+
+logger = logging.getLogger("aembed")
+
+LONGEST_TOKEN_BYTES = 128
+"""Of cl100k_base and o200k_base: a text of more bytes than that per token allowed is too long, uncounted."""
+
+BLOCK_CHARACTERS = 32
+"""Characters tokenized at once, for each token allowed: a long text is cut in time linear to its length."""
+
+RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
+
+
+class TiktokenCounter:
+    """Real counts by tiktoken. Loading the vocabulary may download it."""
+
+    def __init__(self, encoding: str) -> None:
+        import tiktoken
+
+        self._encoding = tiktoken.get_encoding(encoding)
+
+    def count(self, text: str) -> int:
+        return len(self._encode(text))
+
+    def cut(self, text: str, max_tokens: int) -> list[str]:
+        pieces: list[str] = []
+        size = BLOCK_CHARACTERS * max_tokens
+        while text:
+            block = text[:size]
+            cut = list(self._cut_block(block, max_tokens, is_last=len(block) == len(text)))
+            if not cut:
+                size *= 2
+            pieces += cut
+            text = text[sum(map(len, cut)) :]
+        return pieces
+
+    def _cut_block(self, block: str, max_tokens: int, *, is_last: bool) -> Iterator[str]:
+        """Pieces of the block; what is left of it at the end is given only if nothing follows."""
+        tokens = self._encode(block)
+        starts = self._encoding.decode_with_offsets(tokens)[1]
+        start = token = 0
+        while len(tokens) - token > max_tokens:
+            token, end = self._piece_end(block, start, starts, token + max_tokens, max_tokens)
+            yield block[start:end]
+            start = end
+        if is_last:
+            yield block[start:]
+
+    def _piece_end(self, block: str, start: int, starts: list[int], token: int, max_tokens: int) -> tuple[int, int]:
+        """The last token boundary at which the piece, tokenized alone, is short enough."""
+        while starts[token] > start:
+            if self.count(block[start : starts[token]]) <= max_tokens:
+                return token, starts[token]
+            token -= 1
+        raise InputError(f"no part of the text has {max_tokens} tokens or fewer")
+
+    def _encode(self, text: str) -> list[int]:
+        # encode_ordinary() dies of a BaseException on a million spaces and a letter; this raises ValueError.
+        try:
+            return self._encoding.encode(text, disallowed_special=())
+        except ValueError:
+            raise InputError("the tokenizer cannot read it (one very long run of a character)") from None
+
+
+class ByteCounter:
+    """The bound where no tokenizer is known or can be had: a token is at least one byte."""
+
+    def count(self, text: str) -> int:
+        return len(text.encode())
+
+    def cut(self, text: str, max_tokens: int) -> list[str]:
+        data, pieces = text.encode(), []
+        while data:
+            piece = data[:max_tokens].decode("utf-8", errors="ignore")
+            if not piece:
+                raise InputError(f"no part of the text has {max_tokens} bytes or fewer")
+            pieces.append(piece)
+            data = data[len(piece.encode()) :]
+        return pieces
+
+
+class Measure:
+    """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate."""
+
+    def __init__(self, limits: Limits, too_long: TooLong, run_in_thread: RunInThread, *, exact: bool = False) -> None:
+        self._limits = limits
+        self._too_long = too_long
+        self._run = run_in_thread
+        self._exact = exact
+        self._counter: TokenCounter | None = None
+
+    def quick(self, entry: Entry) -> Item | None:
+        """The item of a text that fits by its bytes alone; None where tokens must be counted."""
+        if self._exact or entry.size_bytes > self._limits.max_tokens_per_text:
+            return None
+        tokens = entry.size_bytes / self._limits.bytes_per_token
+        return Item((entry.record.text,), tokens, entry.fingerprint, entries=[entry])
+
+    async def counted(self, entry: Entry) -> Item:
+        """The item of any text. Raises InputError for one that is too long and may not be cut."""
+        item: Item = await self._run(self._measure, entry)
+        return item
+
+    def _measure(self, entry: Entry) -> Item:
+        counter = self._loaded()
+        try:
+            pieces = self._pieces(counter, entry)
+            counts = [counter.count(piece) for piece in pieces]
+        except InputError as error:
+            raise InputError(f"the text of {entry.record.id!r}: {error}") from None
+        sizes = [len(piece.encode()) for piece in pieces]
+        estimates = [size / self._limits.bytes_per_token for size in sizes]
+        known = counts if isinstance(counter, TiktokenCounter) or self._exact else estimates
+        tokens = sum(map(max, estimates, known))
+        return Item(tuple(pieces), tokens, entry.fingerprint, tuple(map(float, counts)), [entry])
+
+    def _pieces(self, counter: TokenCounter, entry: Entry) -> list[str]:
+        text, most = entry.record.text, self._limits.max_tokens_per_text
+        if entry.size_bytes <= most:
+            return [text]
+        match self._too_long:
+            case "error":
+                self._refuse_too_long(counter, entry)
+                return [text]
+            case "truncate":
+                return counter.cut(text[: most * LONGEST_TOKEN_BYTES], most)[:1]
+            case "split":
+                return counter.cut(text, most)
+
+    def _refuse_too_long(self, counter: TokenCounter, entry: Entry) -> None:
+        most = self._limits.max_tokens_per_text
+        advice = 'cut it into records, or choose too_long="truncate" or "split"'
+        if entry.size_bytes > most * LONGEST_TOKEN_BYTES:
+            raise InputError(f"{entry.size_bytes:,} bytes cannot be {most:,} tokens, the limit; {advice}")
+        if isinstance(counter, ByteCounter):
+            # Without a tokenizer the provider decides on texts that its own estimate lets through.
+            if entry.size_bytes > most * self._limits.bytes_per_token:
+                raise InputError(
+                    f"about {entry.size_bytes / self._limits.bytes_per_token:,.0f} tokens, limit {most:,}; {advice}"
+                )
+        elif (count := counter.count(entry.record.text)) > most:
+            raise InputError(f"{count:,} tokens, the limit is {most:,}; {advice}")
+
+    def _loaded(self) -> TokenCounter:
+        if self._counter is None:
+            self._counter = load_counter(self._limits.encoding)
+        return self._counter
+
+
+def load_counter(encoding: str | None) -> TokenCounter:
+    """tiktoken's counts, or the byte bound where its vocabulary cannot be had. Blocks: call it in a thread."""
+    if encoding is None:
+        return ByteCounter()
+    try:
+        return TiktokenCounter(encoding)
+    except Exception as error:
+        logger.warning(
+            "tiktoken has no vocabulary %s (%s); texts are measured by their bytes", encoding, type(error).__name__
+        )
+        return ByteCounter()

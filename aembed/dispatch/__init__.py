@@ -1,0 +1,7 @@
+"""Stages 5 to 7: sends batches. Slots, lanes, pace, gate, deadlines, retries, splitting, owned tasks."""
+
+from aembed.dispatch._admission import Admission
+from aembed.dispatch._errand import Errand
+from aembed.dispatch.dispatcher import Answer, Answered, Deliver, Dispatcher, Refused
+
+__all__ = ["Admission", "Answer", "Answered", "Deliver", "Dispatcher", "Errand", "Refused"]

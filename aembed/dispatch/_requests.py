@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import anyio
+import numpy as np
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_exponential
+
+from aembed.core.deadlines import Deadlines
+from aembed.core.gate import Passage, pause
+from aembed.core.retrying import WAIT_AND_RETRY
+from aembed.dispatch._admission import Admission, now
+from aembed.dispatch._errand import Errand
+from aembed.errors import InvalidReplyError, ProviderError, RateLimitError, SpaceMismatchError, UnavailableError
+from aembed.protocols import Provider
+from aembed.types import Hints, InputType, Matrix, Reply, RetryPolicy
+
+
+class Requests:
+    """One request at a time for each caller, tried again for as long as waiting can help."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        admission: Admission,
+        *,
+        retry: RetryPolicy,
+        timeout: float,
+        dimensions: int | None,
+        random: Random,
+    ) -> None:
+        self.dimensions = dimensions
+        self.admission = admission
+        self.max_retries = retry.max_retries
+        self._provider = provider
+        self._random = random
+        self._deadlines = Deadlines(timeout)
+        self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
+        self._model = ""
+
+    async def send(self, texts: Sequence[str], tokens: float, errand: Errand) -> Reply:
+        """Raises the ProviderError that waiting did not clear, or OutageError."""
+        tries = _Tries(self, errand, texts, tokens)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(WAIT_AND_RETRY),
+            wait=tries.wait,
+            stop=tries.stop,
+            sleep=tries.sleep,
+            reraise=True,
+        )
+        return await retrying(tries.attempt)
+
+    def backoff(self, state: RetryCallState) -> float:
+        return pause(self._backoff(state), _hints(_error(state)).retry_after, self._random)
+
+    async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
+        """One request, within its deadline, and a reply that can be trusted."""
+        deadline = self._deadlines.for_request(tokens)
+        started = now()
+        try:
+            with anyio.fail_after(deadline):
+                reply = await self._provider.embed(texts, input_type=input_type)
+        except TimeoutError:
+            self._deadlines.missed(tokens, deadline)
+            raise UnavailableError(f"no answer within {deadline:.1f} s") from None
+        self._deadlines.observe(tokens, now() - started)
+        self._check(reply, len(texts))
+        return reply
+
+    def _check(self, reply: Reply, inputs: int) -> None:
+        self.dimensions = checked(reply.matrix, inputs, self.dimensions)
+        # A name that differs from the request's is normal; one that changes is another model.
+        if self._model and reply.model and reply.model != self._model:
+            raise SpaceMismatchError(
+                f"the provider answered with the model {reply.model!r}, before with {self._model!r}; "
+                "their vectors cannot be compared: build a new store with one of them"
+            )
+        self._model = reply.model or self._model
+
+
+class _Tries:
+    """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
+
+    def __init__(self, requests: Requests, errand: Errand, texts: Sequence[str], tokens: float) -> None:
+        self._requests = requests
+        self._admission = requests.admission
+        self._errand = errand
+        self._texts = texts
+        self._tokens = tokens
+        self._passage: Passage | None = None
+        self._failures = 0
+
+    async def attempt(self) -> Reply:
+        errand = self._errand
+        ticket = await errand.wait(self._admission.enter(self._tokens, interactive=errand.interactive))
+        self._passage = ticket.passage
+        errand.requests += 1
+        try:
+            reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
+        except BaseException as error:
+            self._admission.failed(ticket, error)
+            raise
+        self._admission.succeeded(ticket, reply.hints)
+        return reply
+
+    def wait(self, state: RetryCallState) -> float:
+        return self._requests.backoff(state)
+
+    def stop(self, state: RetryCallState) -> bool:
+        """Tells the gate; what fails while the provider is away is not held against the request."""
+        error = _error(state)
+        assert self._passage is not None
+        self._failures += self._admission.gate.failed(
+            self._passage,
+            now(),
+            wait=state.upcoming_sleep,
+            rate_limited=isinstance(error, RateLimitError),
+            hinted=_hints(error).retry_after is not None,
+        )
+        self._admission.notify()
+        return self._errand.dropped or self._failures > self._requests.max_retries
+
+    async def sleep(self, seconds: float) -> None:
+        self._errand.retries += 1
+        if self._admission.gate.is_open:
+            await self._errand.wait(anyio.sleep(seconds))
+
+
+def checked(matrix: Matrix, inputs: int, dimensions: int | None) -> int:
+    """The width of a matrix that can be trusted (law 3), whatever provider object it came from."""
+    if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs:
+        raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
+    if dimensions is not None and matrix.shape[1] != dimensions:
+        raise InvalidReplyError(f"expected {dimensions} dimensions, got {matrix.shape[1]}")
+    if not np.isfinite(matrix).all():
+        raise InvalidReplyError("a vector holds NaN or infinity")
+    return int(matrix.shape[1])
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+def _hints(error: BaseException | None) -> Hints:
+    return error.hints or Hints() if isinstance(error, ProviderError) else Hints()

@@ -1,0 +1,146 @@
+"""Sends batches for one Embedder on one event loop.
+
+A request is never cancelled once it is on its way (law 1: it is paid for, and a cancelled connect leaks its
+connection): it runs in a task that the Dispatcher owns, and whoever wanted it may leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeAlias
+
+from aembed.core.changes import Item
+from aembed.core.gate import Gate
+from aembed.core.pacing import Pacer
+from aembed.core.packing import Cap
+from aembed.core.retrying import Again, FailItems, Split
+from aembed.core.splitting import Lessons, Remains
+from aembed.dispatch._admission import Admission
+from aembed.dispatch._errand import Errand
+from aembed.dispatch._guard import Guard
+from aembed.dispatch._requests import Requests
+from aembed.errors import AembedError, ProviderError
+from aembed.protocols import Provider
+from aembed.types import Reply, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Vectors of these items: one row an input, in order."""
+
+    items: Sequence[Item]
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """These items fail, each with this error."""
+
+    items: Sequence[Item]
+    error: AembedError
+
+
+Answer: TypeAlias = Answered | Refused
+Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        concurrency: int,
+        retry: RetryPolicy,
+        timeout: float,
+        dimensions: int | None,
+        pacer: Pacer,
+        random: Random,
+    ) -> None:
+        self.concurrency = concurrency
+        self._provider = provider
+        self._pacer = pacer
+        self._requests = Requests(
+            provider,
+            Admission(concurrency=concurrency, pacer=pacer, gate=Gate(max_outage=retry.max_outage)),
+            retry=retry,
+            timeout=timeout,
+            dimensions=dimensions,
+            random=random,
+        )
+        self._guard = Guard()
+        self._lessons = Lessons()
+        self._owned: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._owned)} tasks, {self._requests.admission}>"
+
+    @property
+    def dimensions(self) -> int | None:
+        """How wide the vectors are, where a reply or a store has told."""
+        return self._requests.dimensions
+
+    @dimensions.setter
+    def dimensions(self, dimensions: int | None) -> None:
+        self._requests.dimensions = dimensions
+
+    @property
+    def cap(self) -> Cap:
+        """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
+        cap = self._lessons.within(Cap.of(self._provider.limits))
+        most = self._pacer.max_batch_tokens
+        return cap if most is None else Cap(cap.inputs, min(cap.tokens, most))
+
+    def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that nobody's cancellation reaches; `drain` waits for it."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._owned.add(task)
+        task.add_done_callback(self._owned.discard)
+        return task
+
+    async def drain(self, timeout: float) -> None:
+        """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not."""
+        if self._owned:
+            await asyncio.wait(set(self._owned), timeout=timeout)
+        for task in set(self._owned):
+            task.cancel()
+        await asyncio.gather(*self._owned, return_exceptions=True)
+
+    async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
+        """Delivers one answer a request; what was refused is sent in parts.
+
+        Raises the error that stops the job; what was delivered before is good.
+        """
+        remains = Remains(batch, self._lessons)
+        splitting = False
+        try:
+            while part := remains.next():
+                if not splitting:
+                    await errand.wait(self._guard.pass_by())
+                try:
+                    reply = await self._request(part, errand)
+                except ProviderError as error:
+                    match remains.refused(part, error, self.cap):
+                        case Again():
+                            pass
+                        case Split():
+                            if not splitting:
+                                await errand.wait(self._guard.split())
+                                splitting = True
+                        case FailItems() if not self._guard.stops(error):
+                            await deliver(Refused(part, error))
+                        case _:
+                            raise
+                else:
+                    self._guard.accepted()
+                    remains.accepted(part)
+                    await deliver(Answered(part, reply))
+        finally:
+            if splitting:
+                self._guard.split_over()
+
+    async def _request(self, batch: Sequence[Item], errand: Errand) -> Reply:
+        texts = [text for item in batch for text in item.texts]
+        return await self._requests.send(texts, sum(item.tokens for item in batch), errand)

@@ -1,0 +1,413 @@
+"""The Embedder: picks the edges and offers the verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import anyio
+import anyio.to_thread
+import numpy as np
+
+from aembed.core.changes import Fingerprinter
+from aembed.core.pacing import Pacer
+from aembed.core.packing import Cap
+from aembed.core.pieces import combined
+from aembed.core.progress import Tally
+from aembed.core.spaces import agreed
+from aembed.counters import Measure
+from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused
+from aembed.errors import AembedError, ConfigError, InputError, SpaceMismatchError, UnavailableError
+from aembed.pipeline.job import Job, Observers, Sender
+from aembed.pipeline.planning import DryDispatcher, planned
+from aembed.pipeline.reading import Feed, Source, any_record, text_record
+from aembed.pipeline.results import Results, run_and_close
+from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded
+from aembed.protocols import Backlog, Provider, Store
+from aembed.providers import open_provider
+from aembed.stores import open_store
+from aembed.types import (
+    Budget,
+    Embedded,
+    Embeddings,
+    Failure,
+    InputType,
+    Limits,
+    Match,
+    Metadata,
+    Plan,
+    Progress,
+    Record,
+    Report,
+    RetryPolicy,
+    Space,
+    TooLong,
+    Vector,
+)
+
+OnProgress: TypeAlias = Callable[[Progress], object]
+OnFailure: TypeAlias = Callable[[Failure], object]
+Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
+Records: TypeAlias = Iterable[Any] | AsyncIterable[Any] | Store
+AnyStore: TypeAlias = Store | str | os.PathLike[str]
+
+logger = logging.getLogger("aembed")
+
+PROBE = "dimensions"
+"""The one short text that is embedded where nothing else tells how wide the vectors are."""
+
+
+class Embedder:
+    """Turns texts into vectors, many requests at a time, inside the provider's limits.
+
+    `model` is "provider:model" ("openai:text-embedding-3-small"), "local", or a Provider object.
+    `api_key` and `base_url` default to the provider's own environment variables. `concurrency` is the most
+    requests in flight. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
+    replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
+    provider's own limits. A text of more tokens than the model takes fails (`too_long="error"`), is cut
+    ("truncate"), or is embedded in pieces whose weighted mean is its vector ("split"). `timeout` is the most
+    seconds one request may take. `budget` stops a job before the request that would exceed it. `http_client`
+    is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
+
+    Use it as `async with Embedder(...) as embedder`, or construct it and `await embedder.aclose()`.
+    Raises ConfigError for what cannot work, before anything is read or sent.
+    """
+
+    def __init__(
+        self,
+        model: str | Provider,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        dimensions: int | None = None,
+        concurrency: int = 8,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_batch_size: int | None = None,
+        max_tokens_per_batch: int | None = None,
+        too_long: TooLong = "error",
+        retry: RetryPolicy = RetryPolicy(),
+        timeout: float = 60.0,
+        budget: Budget = Budget(),
+        http_client: Any = None,
+    ) -> None:
+        if concurrency < 1:
+            raise ConfigError(f"concurrency={concurrency} must be at least 1")
+        if too_long not in ("error", "truncate", "split"):
+            raise ConfigError(f'too_long={too_long!r} must be "error", "truncate" or "split"')
+        self._provider = (
+            open_provider(
+                model,
+                api_key=api_key,
+                base_url=base_url,
+                dimensions=dimensions,
+                concurrency=concurrency,
+                http_client=http_client,
+            )
+            if isinstance(model, str)
+            else model
+        )
+        self._narrowed = (max_batch_size, max_tokens_per_batch)
+        self._concurrency = concurrency
+        self._too_long: TooLong = too_long
+        self._retry = retry
+        self._timeout = timeout
+        self._max_tokens = budget.tokens(self._provider.price_usd)
+        self._pacer = Pacer(
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
+        )
+        self._random = Random()
+        self._run_in_thread: Callable[..., Any] = anyio.to_thread.run_sync
+        self._engine: Dispatcher | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._limits()
+
+    def __repr__(self) -> str:
+        return f"<Embedder {self._provider.space}, {self._engine or 'idle'}>"
+
+    @property
+    def space(self) -> Space:
+        """Which vectors this makes. `dimensions` is None until it is known."""
+        space = self._provider.space
+        known = self._engine.dimensions if self._engine else None
+        return replace(space, dimensions=space.dimensions or known)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self, *, timeout: float = 30.0) -> None:
+        """Waits up to `timeout` seconds for what was sent to land, then closes the connections."""
+        if self._engine and self._loop is asyncio.get_running_loop():
+            await self._engine.drain(timeout)
+        self._engine = None
+        await self._provider.aclose()
+
+    # verbs
+
+    async def embed_documents(self, texts: Texts, *, on_progress: OnProgress | None = None) -> Embeddings:
+        """The vectors of many texts, in their order; shape (n, dimensions).
+
+        A text that fails is None in the result, with its reason in `.failures`. A stopped job (key, quota,
+        outage, budget) raises what stopped it, with `.report` and `.embeddings`.
+        """
+        _refuse_str(texts)
+        total = _length(texts)
+        sink = ListSink(total)
+        job = self._job(sink, self.space, total, Observers(on_progress))
+        try:
+            report = await job.run(Feed(texts, text_record))
+        except AembedError as error:
+            error.embeddings = sink.embeddings(job.report(), self.space.dimensions, error)
+            raise
+        return sink.embeddings(report, self.space.dimensions)
+
+    async def embed_query(self, text: str, *, timeout: float = 10.0) -> Vector:
+        """The vector of one query; shape (dimensions,). Raises what made it fail."""
+        return await self._embed_one(text, "query", timeout)
+
+    async def _embed_one(self, text: str, input_type: InputType, timeout: float) -> Vector:
+        entry = self._fingerprinter(self.space, input_type).entry(0, Record("query", text))
+        measure = self._measure()
+        item = measure.quick(entry) or await measure.counted(entry)
+        dispatcher, errand = self._dispatcher(), Errand(input_type, interactive=input_type == "query")
+        answers: list[Answer] = []
+
+        async def deliver(answer: Answer) -> None:
+            answers.append(answer)
+
+        task = dispatcher.own(dispatcher.send([item], errand, deliver))
+        try:
+            await asyncio.wait([task], timeout=timeout)
+        finally:
+            errand.drop()
+        if not task.done():
+            raise UnavailableError(f"no vector within {timeout:g} s")
+        task.result()
+        match answers[0]:
+            case Answered(items, reply):
+                return np.array(combined(items, reply.matrix)[0])
+            case Refused(error=error):
+                raise error
+
+    @asynccontextmanager
+    async def stream(self, records: Records) -> AsyncIterator[Results]:
+        """Results as they complete: `async with embedder.stream(records) as results: async for result in results`.
+
+        Each is an Embedded or a Failure, with `.index`. Memory holds what is in flight and no more.
+        Records are Record objects or plain str.
+        """
+        _refuse_str(records)
+        send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
+        job = self._job(StreamSink(send), self.space, None, Observers())
+        running = asyncio.get_running_loop().create_task(run_and_close(job, Feed(_source(records), any_record), send))
+        try:
+            yield Results(receive, running)
+        finally:
+            job.abandon()
+            running.cancel()
+            receive.close()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def embed_into(
+        self,
+        store: AnyStore,
+        records: Records,
+        *,
+        on_progress: OnProgress | None = None,
+        on_failure: OnFailure | None = None,
+        retry_failed: bool = False,
+    ) -> Report:
+        """Embeds what the store does not have yet and writes every reply at once.
+
+        `records` is any iterable or async iterable of Record, or another store. Rows whose text, metadata
+        and source are unchanged cost nothing; texts that were refused earlier are skipped unless
+        `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
+        """
+        _refuse_str(records)
+        async with _opened(store) as opened:
+            space = await self._prepare(opened)
+            sink = StoreSink(opened, retry_failed=retry_failed)
+            job = self._job(sink, space, _length(records), Observers(on_progress, on_failure))
+            try:
+                return await job.run(Feed(_source(records), any_record))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await _noted(opened, job.report())
+
+    async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
+        """What `embed_into` would do. Sends nothing and writes nothing."""
+        _refuse_str(records)
+        async with _opened(store) as opened:
+            info = await opened.info()
+            space = self.space
+            if info.space and space.dimensions is None:
+                space = replace(space, dimensions=info.space.dimensions)
+            sink = PlanSink(opened, retry_failed=retry_failed)
+            dry = DryDispatcher(self._concurrency, Cap.of(self._limits()))
+            job = self._job(sink, space, _length(records), Observers(), dispatcher=dry)
+            report = await job.run(Feed(_source(records), any_record))
+        return planned(report, sink.changed)
+
+    async def backfill(
+        self,
+        backlog: Backlog,
+        *,
+        limit: int | None = None,
+        on_progress: OnProgress | None = None,
+        on_failure: OnFailure | None = None,
+    ) -> Report:
+        """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing."""
+        space = await self._prepare(backlog)
+        tally = Tally(_now(), self._provider.price_usd)
+        failed: set[str] = set()
+
+        def note(failure: Failure) -> None:
+            failed.add(failure.id)
+            if on_failure:
+                on_failure(failure)
+
+        async def one_pass() -> AsyncIterator[Record]:
+            left = None if limit is None else limit - tally.stored - tally.failed
+            async for record in backlog.pending():
+                if left is not None and left <= 0:
+                    return
+                if record.id not in failed:
+                    left = None if left is None else left - 1
+                    yield record
+
+        while True:
+            stored = tally.stored
+            job = self._job(BacklogSink(backlog), space, None, Observers(on_progress, note), tally=tally)
+            report = await job.run(Feed(one_pass(), any_record))
+            if not report.pending or tally.stored == stored:
+                return report
+            # Rows that were edited while their vector was made: the next pass reads them again.
+            tally.inputs -= report.pending
+
+    async def search(
+        self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
+    ) -> list[Match]:
+        """The k rows nearest to the text, best first. `where` keeps rows whose metadata has these values."""
+        if k < 1:
+            raise ConfigError(f"k={k} must be at least 1")
+        if isinstance(store, Backlog):
+            return await store.search(await self.embed_query(text), k, where=where)
+        async with _opened(store) as opened:
+            info = await opened.info()
+            if info.space is None:
+                return []
+            if agreed(info.space, self.space) is None:
+                raise SpaceMismatchError(
+                    f"the store holds vectors of {info.space}, the query would be one of {self.space}; "
+                    "search it with its own model"
+                )
+            return await opened.search(await self.embed_query(text), k, where=where)
+
+    # parts of a job
+
+    def _dispatcher(self) -> Dispatcher:
+        """One for each event loop that this is used in, one after another."""
+        loop = asyncio.get_running_loop()
+        if self._engine is None or self._loop is not loop:
+            self._loop = loop
+            self._engine = Dispatcher(
+                self._provider,
+                concurrency=self._concurrency,
+                retry=self._retry,
+                timeout=self._timeout,
+                dimensions=self.space.dimensions,
+                pacer=self._pacer,
+                random=self._random,
+            )
+        return self._engine
+
+    def _job(
+        self,
+        sink: Sink,
+        space: Space,
+        total: int | None,
+        observers: Observers,
+        *,
+        dispatcher: Sender | None = None,
+        tally: Tally | None = None,
+    ) -> Job:
+        return Job(
+            dispatcher or self._dispatcher(),
+            sink,
+            self._fingerprinter(space, "document"),
+            self._measure(),
+            self._limits(),
+            tally or Tally(_now(), self._provider.price_usd, total),
+            observers,
+            None if dispatcher else self._max_tokens,
+        )
+
+    def _fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
+        return Fingerprinter(space, input_type, self._too_long, self._limits().max_tokens_per_text)
+
+    def _measure(self) -> Measure:
+        return Measure(self._limits(), self._too_long, self._run_in_thread, exact=self._max_tokens is not None)
+
+    def _limits(self) -> Limits:
+        return self._provider.limits.narrowed(*self._narrowed)
+
+    async def _prepare(self, store: Store | Backlog) -> Space:
+        """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
+        space: Space = await guarded(store.prepare(self.space))
+        if space.dimensions is None:
+            await self._embed_one(PROBE, "document", self._timeout)
+            space = await guarded(store.prepare(self.space))
+        self._dispatcher().dimensions = space.dimensions
+        return space
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _refuse_str(texts: object) -> None:
+    if isinstance(texts, str | bytes):
+        raise InputError("this takes many texts; for one text use embed_query(text), or give [text]")
+
+
+def _length(texts: object) -> int | None:
+    """How many there are, where that is known: an array, a list, a column of a data frame."""
+    return len(texts) if isinstance(texts, Sized) else None
+
+
+def _source(records: Records) -> Source:
+    return records.rows() if isinstance(records, Store) else records
+
+
+@asynccontextmanager
+async def _opened(store: AnyStore) -> AsyncIterator[Store]:
+    """A store given by its URL is closed again; one that the caller opened stays open."""
+    if isinstance(store, Store):
+        yield store
+        return
+    opened = open_store(store)
+    try:
+        yield opened
+    finally:
+        with anyio.CancelScope(shield=True):
+            await opened.aclose()
+
+
+async def _noted(store: Store, report: Report) -> None:
+    """How the job ended is kept in the store; that it cannot be is no reason to lose the report."""
+    try:
+        await guarded(store.finish(report))
+    except AembedError as error:
+        logger.warning("the store did not keep the report: %s", error)

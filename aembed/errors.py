@@ -1,0 +1,144 @@
+"""What can go wrong, and what the engine does about it.
+
+The tree is the retry table: the class of an error is its verdict.
+
+AembedError
+├── ConfigError(ValueError)     raised before any I/O
+├── InputError(ValueError)      that text fails: empty, too long, not a str, lone surrogate
+├── SourceError                 the job stops: the caller's records raised; `__cause__` is what they raised
+├── ProviderError               .status_code .request_id .hints .body (cut short, never the key)
+│   ├── RateLimitError          retried for as long as an outage may last
+│   ├── UnavailableError        retried, RetryPolicy.max_retries times: 5xx, connection, timeout
+│   ├── InvalidReplyError       retried once, then the batch is split
+│   ├── BadRequestError         the batch is split; a text refused alone fails
+│   ├── AuthenticationError     the job stops
+│   ├── PermissionDeniedError   the job stops
+│   ├── NotFoundError           the job stops
+│   └── QuotaExceededError      the job stops: a 429 that no waiting clears
+├── OutageError                 the job stops: the provider was away for too long
+├── BudgetExceededError         the job stops before the request that would exceed it
+├── OverloadedError             too many queries wait already
+├── StoreError                  the job stops; .unsaved holds the rows that were paid for
+│   └── SpaceMismatchError      the store holds vectors of another model
+└── PartialError                some texts failed; .embeddings has the rest
+
+An error that stops a job carries `.report`, and `.embeddings` where the job had no store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aembed.types import Embeddings, Hints, Report, Rows
+
+_BODY_CHARACTERS = 500
+
+
+class AembedError(Exception):
+    """The base of every error that aembed raises."""
+
+    report: Report | None = None
+    embeddings: Embeddings | None = None
+
+
+class ConfigError(AembedError, ValueError):
+    """An option, a URL or a combination of them cannot work. Nothing was read, sent or written."""
+
+
+class InputError(AembedError, ValueError):
+    """This text (or call) cannot be embedded; its neighbours can."""
+
+
+class SourceError(AembedError):
+    """The caller's records raised. What was read before that is finished and kept."""
+
+
+class ProviderError(AembedError):
+    """The provider refused, failed, or answered something that is not an embedding reply."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        request_id: str | None = None,
+        hints: Hints | None = None,
+        body: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.request_id = request_id
+        self.hints = hints
+        self.body = body[:_BODY_CHARACTERS]
+
+
+class RateLimitError(ProviderError):
+    """429: the request came too early. Waiting clears it."""
+
+
+class UnavailableError(ProviderError):
+    """5xx, no connection, a broken connection, or no answer within the deadline."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until a try may succeed, where that is known."""
+        return self.hints.retry_after if self.hints else None
+
+
+class InvalidReplyError(ProviderError):
+    """A reply whose vectors cannot be trusted: count, order, dimension or values are off."""
+
+
+class BadRequestError(ProviderError):
+    """The provider refused the request for what it contains.
+
+    `offender` is the position in the request of the text that the reply blames, where it names one.
+    `max_batch_size` and `max_tokens_per_batch` are the limits that the reply names, where it does.
+    """
+
+    offender: int | None = None
+    max_batch_size: int | None = None
+    max_tokens_per_batch: int | None = None
+
+
+class AuthenticationError(ProviderError):
+    """401: the key is missing, wrong or revoked."""
+
+
+class PermissionDeniedError(ProviderError):
+    """403: the key may not use this model."""
+
+
+class NotFoundError(ProviderError):
+    """404, a redirect, or a certificate that proves nothing: no such model, or not the endpoint meant."""
+
+
+class QuotaExceededError(ProviderError):
+    """429 `insufficient_quota` and its kin: the account has no money left. Waiting does not clear it."""
+
+
+class OutageError(AembedError):
+    """The provider was away for longer than the job was willing to wait. Run the job again later."""
+
+
+class BudgetExceededError(AembedError):
+    """The next request would cost more than the budget allows. It was not sent."""
+
+
+class OverloadedError(AembedError):
+    """More queries wait than the queue holds. Answer 503, or try again shortly."""
+
+
+class StoreError(AembedError):
+    """The store could not read or write. `unsaved` holds the rows that were paid for and not written."""
+
+    unsaved: tuple[Rows, ...] = ()
+
+
+class SpaceMismatchError(StoreError):
+    """The store holds vectors of another model, dimension or provider; they cannot be compared."""
+
+
+class PartialError(AembedError):
+    """Some texts failed. `embeddings` carries the vectors of the others."""

@@ -1,0 +1,49 @@
+"""The dry run: the same job, with a dispatcher that sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+
+from aembed.core.changes import Item
+from aembed.core.packing import Cap
+from aembed.dispatch import Answered, Deliver, Errand
+from aembed.types import Plan, Reply, Report
+
+
+class DryDispatcher:
+    """Packs and counts what a Dispatcher would send."""
+
+    def __init__(self, concurrency: int, cap: Cap) -> None:
+        self.concurrency = concurrency
+        self._cap = cap
+
+    @property
+    def cap(self) -> Cap:
+        return self._cap
+
+    def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(coroutine)
+
+    async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
+        errand.requests += 1
+        inputs = sum(item.inputs for item in batch)
+        await deliver(Answered(batch, Reply(np.ones((inputs, 1), dtype=np.float32))))
+
+
+def planned(report: Report, changed: int) -> Plan:
+    return Plan(
+        inputs=report.inputs,
+        new=report.stored - changed,
+        changed=changed,
+        unchanged=report.unchanged,
+        failed=report.failed,
+        duplicates=report.duplicates,
+        requests=report.requests,
+        tokens=report.billed_tokens,
+        cost_usd=report.cost_usd,
+        failures=report.failures,
+    )

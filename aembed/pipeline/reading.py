@@ -1,0 +1,100 @@
+"""Stage 1: whatever the caller iterates over becomes chunks of records."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, TypeAlias
+
+import anyio
+
+from aembed.errors import InputError
+from aembed.types import Embedded, Failure, Record
+
+CHUNK = 256
+"""Records looked up in the store at once, and the most that are read without giving way to the loop."""
+
+Source: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+Read: TypeAlias = Record | Failure
+
+
+def text_record(index: int, value: Any) -> Read:
+    """A text of a list: its id is its position."""
+    return Record(str(index), value)
+
+
+def any_record(index: int, value: Any) -> Read:
+    """A record, a row of another store, or a line that could not be read."""
+    match value:
+        case Record() | Failure():
+            return value
+        case Embedded(id=id, text=str(text)):
+            return Record(id, text, value.metadata, value.source)
+        case Embedded(id=id):
+            return Failure(
+                id, index, InputError(f"the row {id!r} was stored without its text; it cannot be re-embedded")
+            )
+        case str():
+            return Record(str(index), value)
+        case _:
+            error = InputError(f"input {index} must be an aembed.Record(id, text), not {type(value).__name__}")
+            return Failure(str(index), index, error)
+
+
+class Feed:
+    """Chunks of a source, in order, with positions: `fill` reads ahead by one chunk while another is worked on.
+
+    A slow source gives small chunks, so that nothing it gave waits for what it will give.
+    """
+
+    def __init__(self, source: Source, record: Callable[[int, Any], Read]) -> None:
+        self._source = source
+        self._record = record
+        self._values: list[Any] = []
+        self._ended = False
+        self.starved = False
+        self._error: Exception | None = None
+        self._changed = anyio.Event()
+
+    async def fill(self) -> None:
+        try:
+            if isinstance(self._source, AsyncIterable):
+                async for value in self._source:
+                    self._values.append(value)
+                    await self._offered()
+            else:
+                for value in self._source:
+                    self._values.append(value)
+                    if len(self._values) >= CHUNK:
+                        await self._offered()
+        except Exception as error:
+            self._error = error
+        finally:
+            self._ended = True
+            self._notify()
+
+    async def chunks(self) -> AsyncIterator[list[tuple[int, Read]]]:
+        """What the source raises is raised here, after all that it gave."""
+        index = 0
+        while values := await self._take():
+            yield [(at, self._record(at, value)) for at, value in enumerate(values, index)]
+            index += len(values)
+        if self._error:
+            raise self._error
+
+    async def _take(self) -> list[Any]:
+        while not self._values and not self._ended:
+            self.starved = True
+            await self._changed.wait()
+        self.starved = False
+        values, self._values = self._values, []
+        self._notify()
+        return values
+
+    async def _offered(self) -> None:
+        self._notify()
+        while len(self._values) >= CHUNK:
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

@@ -1,0 +1,43 @@
+"""The results of a stream, as they complete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from aembed.errors import ConfigError
+from aembed.pipeline.job import Job
+from aembed.pipeline.reading import Feed
+from aembed.types import Embedded, Failure, Report
+
+Channel = MemoryObjectSendStream[list[Embedded | Failure]]
+
+
+class Results:
+    """Iterate once: Embedded and Failure in the order of their completion. Raises what stopped the job."""
+
+    def __init__(
+        self, channel: MemoryObjectReceiveStream[list[Embedded | Failure]], running: asyncio.Task[Report]
+    ) -> None:
+        self._channel = channel
+        self._running = running
+
+    async def __aiter__(self) -> AsyncIterator[Embedded | Failure]:
+        async for results in self._channel:
+            for result in results:
+                yield result
+        await self._running
+
+    @property
+    def report(self) -> Report:
+        """How the job ended. Raises ConfigError before the last result was read."""
+        if not self._running.done():
+            raise ConfigError("the report is there once every result has been read")
+        return self._running.result()
+
+
+async def run_and_close(job: Job, feed: Feed, channel: Channel) -> Report:
+    with channel:
+        return await job.run(feed)

@@ -1,0 +1,238 @@
+"""Stage 8: where the vectors of a job go. Also what is asked before paying (stage 2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol
+
+import numpy as np
+from anyio import BrokenResourceError, ClosedResourceError
+from anyio.streams.memory import MemoryObjectSendStream
+
+from aembed.core.changes import Entry
+from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, StoreError
+from aembed.protocols import Backlog, Store
+from aembed.types import Embedded, Embeddings, Failure, Known, Matrix, Record, Refusal, Report, Rows, Vector
+
+STORE_TIMEOUT = 120.0
+"""Seconds until a store that does not answer is given up."""
+
+
+class Sink(Protocol):
+    durable: bool
+    """Whether a cancelled job waits for what it sent: only what is stored is worth waiting for."""
+
+    def reject(self, record: Record) -> InputError | None: ...
+    async def known(self, entries: Sequence[Entry]) -> Known: ...
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]: ...
+    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        """Row i of the matrix belongs to entries[i]. Returns how many were written."""
+        ...
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        """Keeps texts that were refused for their content."""
+        ...
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        """Shows failures of any kind."""
+        ...
+
+
+class _Plain:
+    """What a sink without a memory of its own answers."""
+
+    durable = False
+
+    def reject(self, record: Record) -> InputError | None:
+        return None
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        return Known()
+
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        return {}
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        return None
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        return None
+
+
+class ListSink(_Plain):
+    """One matrix in the order of the input. Equal texts are found however far apart they stand."""
+
+    def __init__(self, inputs: int | None = None) -> None:
+        self._inputs = inputs
+        self._matrix: Matrix = np.empty((0, 0), dtype=np.float32)
+        self._index: dict[bytes, int] = {}
+        self._written: set[int] = set()
+        self._failures: list[Failure] = []
+
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        return {key: self._matrix[self._index[key]] for key in fingerprints if key in self._index}
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        indices = [entry.index for entry in entries]
+        self._reserve(max(indices) + 1, matrix.shape[1])
+        self._matrix[indices] = matrix
+        self._index.update((entry.fingerprint, entry.index) for entry in entries)
+        self._written.update(indices)
+        return len(entries)
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        self._failures += failures
+
+    def embeddings(self, report: Report, dimensions: int | None, stopped: AembedError | None = None) -> Embeddings:
+        """What there is; a text that the job did not come to failed with what stopped it."""
+        inputs = max(report.inputs, self._inputs or 0)
+        self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)
+        failures = {failure.index: failure for failure in self._failures}
+        if stopped:
+            for index in set(range(inputs)) - self._written - failures.keys():
+                failures[index] = Failure(str(index), index, stopped)
+        return Embeddings(self._matrix[:inputs], [failures[index] for index in sorted(failures)], report)
+
+    def _reserve(self, inputs: int, dimensions: int) -> None:
+        if len(self._matrix) < inputs or not self._matrix.shape[1]:
+            size = self._inputs or max(inputs, 2 * len(self._matrix))
+            matrix = np.zeros((size, dimensions), dtype=np.float32)
+            if self._matrix.size:
+                matrix[: len(self._matrix)] = self._matrix
+            self._matrix = matrix
+
+
+class StreamSink(_Plain):
+    """Results as they complete; a slow reader holds the job back."""
+
+    def __init__(self, channel: MemoryObjectSendStream[list[Embedded | Failure]]) -> None:
+        self._channel = channel
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        await self._send(
+            [
+                Embedded(
+                    entry.record.id, entry.index, vector, entry.record.text, entry.record.metadata, entry.record.source
+                )
+                for entry, vector in zip(entries, matrix, strict=True)
+            ]
+        )
+        return len(entries)
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        await self._send(list(failures))
+
+    async def _send(self, results: list[Embedded | Failure]) -> None:
+        try:
+            await self._channel.send(results)
+        except (BrokenResourceError, ClosedResourceError):
+            pass  # The reader has left; what was on its way lands here.
+
+
+class StoreSink(_Plain):
+    """Rows of a store that aembed owns."""
+
+    durable = True
+
+    def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
+        self._store = store
+        self._retry_failed = retry_failed
+
+    def reject(self, record: Record) -> InputError | None:
+        return self._store.reject(record)
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        digests = {entry.record.id: entry.digest for entry in entries}
+        fingerprints = {} if self._retry_failed else {entry.record.id: entry.fingerprint for entry in entries}
+        known: Known = await guarded(self._store.known(digests, fingerprints))
+        return known
+
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        vectors: Mapping[bytes, Vector] = await guarded(self._store.vectors(fingerprints))
+        return vectors
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        rows = _rows(entries, matrix)
+        try:
+            await guarded(self._store.write(rows))
+        except StoreError as error:
+            error.unsaved += (rows,)
+            raise
+        return len(entries)
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        kept = [
+            Refusal(entry.record.id, entry.fingerprint, type(error).__name__, str(error))
+            for entry, error in refused
+            if isinstance(error, InputError | BadRequestError | InvalidReplyError)
+        ]
+        if kept:
+            await guarded(self._store.write(_rows([], np.empty((0, 0), np.float32)), kept))
+
+
+class PlanSink(StoreSink):
+    """Asks the store and writes nothing."""
+
+    durable = False
+
+    def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
+        super().__init__(store, retry_failed=retry_failed)
+        self.changed = 0
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        known = await super().known(entries)
+        self.changed += len(known.changed)
+        return known
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        return len(entries)
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        return None
+
+
+class BacklogSink(_Plain):
+    """The vectors of a table that belongs to the user."""
+
+    durable = True
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        ids = [entry.record.id for entry in entries]
+        texts = [entry.record.text for entry in entries]
+        try:
+            filled: int = await guarded(self._backlog.write(ids, texts, matrix))
+        except StoreError as error:
+            error.unsaved += (_rows(entries, matrix),)
+            raise
+        return filled
+
+
+async def guarded(awaitable: Any) -> Any:
+    """A store's answer, whosever store it is: anything but an aembed error becomes a StoreError."""
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT):
+            return await awaitable
+    except AembedError:
+        raise
+    except TimeoutError:
+        raise StoreError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
+    except Exception as error:
+        raise StoreError(f"the store raised {type(error).__name__}") from error
+
+
+def _rows(entries: Sequence[Entry], matrix: Matrix) -> Rows:
+    records = [entry.record for entry in entries]
+    return Rows(
+        ids=[record.id for record in records],
+        texts=[record.text for record in records],
+        metadata=[record.metadata for record in records],
+        sources=[record.source for record in records],
+        fingerprints=[entry.fingerprint for entry in entries],
+        digests=[entry.digest for entry in entries],
+        matrix=matrix,
+    )

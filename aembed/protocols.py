@@ -1,0 +1,130 @@
+"""What an edge must do. An edge satisfies these by its shape; it inherits nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Protocol, runtime_checkable
+
+from aembed.errors import InputError
+from aembed.types import (
+    Embedded,
+    InputType,
+    Known,
+    Limits,
+    Match,
+    Matrix,
+    Metadata,
+    Record,
+    Refusal,
+    Reply,
+    Report,
+    Rows,
+    Space,
+    StoreInfo,
+    Vector,
+)
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Turns one batch of texts into one matrix."""
+
+    space: Space
+    """Which vectors it makes; `dimensions` is None where only a reply can tell."""
+    limits: Limits
+    price_usd: float | None
+    """US dollars for 1,000,000 tokens, None where it is not known."""
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
+        """One request. Row i of the reply belongs to texts[i]. Raises only ProviderError."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class TokenCounter(Protocol):
+    """Counts and cuts in the tokenizer's own tokens. Called in a thread: it may take long."""
+
+    def count(self, text: str) -> int: ...
+
+    def cut(self, text: str, max_tokens: int) -> list[str]:
+        """Pieces of at most `max_tokens` tokens; joined they are the text."""
+        ...
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps rows of a single space. Raises only StoreError."""
+
+    async def prepare(self, space: Space) -> Space:
+        """Creates what is missing and returns the space with what the store knows filled in.
+
+        Raises SpaceMismatchError if it holds rows of another space.
+        """
+        ...
+
+    def reject(self, record: Record) -> InputError | None:
+        """Why this store could not write that record; asked before it is paid for."""
+        ...
+
+    async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        """What is here already of these ids, in one round trip. Works before `prepare`."""
+        ...
+
+    async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        """The vectors that were paid for already, wherever their text stood."""
+        ...
+
+    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
+        """Inserts or replaces by id, in one short transaction; durable when it returns."""
+        ...
+
+    async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        """The ids of rows of that source that are not in `keep`."""
+        ...
+
+    async def delete(self, ids: Sequence[str]) -> int: ...
+
+    def rows(self) -> AsyncIterator[Embedded]:
+        """Every row, by id: a store is itself a source."""
+        ...
+
+    async def refusals(self) -> list[Refusal]: ...
+
+    async def info(self) -> StoreInfo: ...
+
+    async def finish(self, report: Report) -> None:
+        """Notes how the last job ended."""
+        ...
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest rows, best first. `where` keeps rows whose metadata has these values."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Backlog(Protocol):
+    """A column of the user's own table that is to be filled. Ids are shown as JSON (`17`, `["a", 3]`)."""
+
+    async def prepare(self, space: Space) -> Space:
+        """Checks table, columns, types and permissions, before money is spent."""
+        ...
+
+    def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        """The rows with a text and no vector, in key order. No transaction stays open."""
+        ...
+
+    async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
+        """Fills rows whose text is still the one that was embedded; returns how many were."""
+        ...
+
+    async def count(self) -> int:
+        """How many rows are pending."""
+        ...
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]: ...
+
+    async def aclose(self) -> None: ...

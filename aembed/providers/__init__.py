@@ -1,0 +1,55 @@
+"""The services that make vectors: one file per wire format, named by the prefix that users type."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from aembed.errors import ConfigError
+from aembed.protocols import Provider
+
+SAME_FORMAT = {"ollama": "openai", "tei": "openai"}
+"""Prefixes that are rows of another prefix's file."""
+_WITHOUT_MODEL = frozenset({"local"})
+
+
+def prefixes() -> list[str]:
+    """Every prefix that `open_provider` knows: the files of this folder, and the rows in them."""
+    files = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    return sorted([*files, *SAME_FORMAT])
+
+
+def open_provider(
+    name: str,
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    dimensions: int | None = None,
+    concurrency: int = 8,
+    http_client: Any = None,
+) -> Provider:
+    """The provider of `"provider:model"` (the first colon splits) or of `"local"`.
+
+    Nothing is read or sent, but the provider's environment variables. Raises ConfigError for an unknown
+    provider, a missing key, or an option that it cannot take.
+    """
+    prefix, _, model = name.partition(":")
+    known = prefixes()
+    if prefix not in known:
+        raise ConfigError(
+            f"{prefix!r} is not a provider; known are {', '.join(known)} (as in openai:text-embedding-3-small)"
+        )
+    if not model.strip() and prefix not in _WITHOUT_MODEL:
+        raise ConfigError(f"{name!r} names no model; it looks like {prefix}:MODEL")
+    module = import_module(f"aembed.providers.{SAME_FORMAT.get(prefix, prefix)}")
+    provider: Provider = module.open_provider(
+        prefix,
+        model.strip(),
+        api_key=api_key,
+        base_url=base_url,
+        dimensions=dimensions,
+        concurrency=concurrency,
+        http_client=http_client,
+    )
+    return provider

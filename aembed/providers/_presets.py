@@ -1,0 +1,111 @@
+"""Servers that speak OpenAI's format, and what is known of their models: rows of data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from aembed.errors import ConfigError
+from aembed.types import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`normalised`: its vectors have length 1, shortened ones too. Price in dollars for 1,000,000 tokens."""
+
+    dimensions: int | None = None
+    shortens: bool = True
+    price_usd: float | None = None
+    normalised: bool = False
+    encoding: str | None = None
+    max_tokens_per_text: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One server: where it is, what one request may carry, which environment variables it reads.
+
+    `price_usd` is that of every model whose own row names none.
+    """
+
+    name: str
+    base_url: str
+    limits: Limits
+    models: Mapping[str, Model]
+    base64: bool = True
+    price_usd: float | None = None
+    key_variable: str = ""
+    url_variable: str = ""
+    url_of: Callable[[str], str] = str
+    header_variables: Mapping[str, str] = field(default_factory=dict)
+
+    def model(self, name: str) -> Model:
+        known = self.models.get(name.removesuffix(":latest"), Model())
+        return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
+
+    def limits_of(self, model: Model) -> Limits:
+        longest = min(model.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
+        return replace(self.limits, max_tokens_per_text=longest, encoding=model.encoding)
+
+
+def ollama_url(host: str) -> str:
+    """The server that OLLAMA_HOST names: `host`, `host:port`, `:port`, a URL; 0.0.0.0 is where it listens."""
+    scheme, _, rest = host.rpartition("://")
+    default = {"https": "443", "http": "80"}.get(scheme, "11434")
+    found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\s@?#]*)(?::(\d{1,5}))?/*", rest)
+    if found is None or scheme not in ("", "http", "https"):
+        raise ConfigError("OLLAMA_HOST is not host:port or a URL without a path; it looks like 127.0.0.1:11434")
+    name = "127.0.0.1" if found[1] in ("", "0.0.0.0", "[::]") else found[1]
+    return f"{scheme or 'http'}://{name}:{found[2] or default}/v1"
+
+
+def _openai(dimensions: int, price_usd: float, *, shortens: bool = True) -> Model:
+    return Model(dimensions, shortens, price_usd, normalised=True, encoding="cl100k_base")
+
+
+OPENAI = Preset(
+    name="openai",
+    base_url="https://api.openai.com/v1",
+    limits=Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191),
+    models={
+        "text-embedding-3-small": _openai(1_536, 0.02),
+        "text-embedding-3-large": _openai(3_072, 0.13),
+        "text-embedding-ada-002": _openai(1_536, 0.10, shortens=False),
+    },
+    key_variable="OPENAI_API_KEY",
+    url_variable="OPENAI_BASE_URL",
+    header_variables={"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"},
+)
+
+# The server answers numbers only, and cuts a text that is longer than its context without a word.
+OLLAMA = Preset(
+    name="ollama",
+    base_url="http://localhost:11434/v1",
+    limits=Limits(max_batch_size=256, max_tokens_per_batch=65_536, max_tokens_per_text=8_192),
+    models={
+        "nomic-embed-text": Model(768, max_tokens_per_text=2_048),
+        "mxbai-embed-large": Model(1_024, max_tokens_per_text=512),
+        "all-minilm": Model(384, shortens=False, max_tokens_per_text=256),
+    },
+    base64=False,
+    price_usd=0.0,
+    url_variable="OLLAMA_HOST",
+    url_of=ollama_url,
+)
+
+# --max-client-batch-size and --max-batch-tokens of text-embeddings-inference, as they are by default. What a
+# text may hold depends on the model: the server refuses one that is too long.
+TEI = Preset(
+    name="tei",
+    base_url="http://localhost:8080/v1",
+    limits=Limits(max_batch_size=32, max_tokens_per_batch=16_384, max_tokens_per_text=8_192),
+    models={
+        "nomic-ai/nomic-embed-text-v1.5": Model(768),
+        "mixedbread-ai/mxbai-embed-large-v1": Model(1_024, max_tokens_per_text=512),
+        "sentence-transformers/all-MiniLM-L6-v2": Model(384, shortens=False, max_tokens_per_text=512),
+    },
+    price_usd=0.0,
+)
+
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (OPENAI, OLLAMA, TEI)}

@@ -1,0 +1,53 @@
+"""Keys: checked before they are used, shown nowhere, cut out of what a server echoes."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from aembed.errors import ConfigError
+
+_LEAST_REVEALING = 8
+_WORD = re.compile(r"[^\s\"'`<>,;:(){}]+")
+_MASKED = re.compile(r"\*{3,}|\.{3,}|…|•{3,}")
+
+
+class Secret:
+    """A header value that no repr, log, traceback or pickle shows."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key is not pickled; build the provider where it is used")
+
+    def reveal(self) -> str:
+        return self._value
+
+    def bearer(self) -> Secret:
+        return Secret(f"Bearer {self._value}")
+
+    def redact(self, text: str) -> str:
+        """That text without the key, and without words that show a part of it (`sk-abc***wxyz`)."""
+        return _WORD.sub(lambda word: "[redacted]" if self._shows(word[0]) else word[0], text)
+
+    def _shows(self, word: str) -> bool:
+        key = self._value
+        if _MASKED.search(word) and word[:3] == key[:3]:
+            return True
+        size = min(_LEAST_REVEALING, len(key))
+        return any(key[i : i + size] in word for i in range(len(key) - size + 1))
+
+
+def checked_key(value: str, name: str) -> Secret:
+    """The key without surrounding white space. Raises ConfigError, which does not show it, for one that no
+    header can carry."""
+    key = value.strip()
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ConfigError(f"{name} is empty or holds a space, a line break or a character that is not ASCII")
+    return Secret(key)

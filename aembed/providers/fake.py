@@ -1,0 +1,162 @@
+"""`fake:NAME`: in process, deterministic, with faults to order and a ledger of its own. For tests.
+
+It refuses what OpenAI refuses (an empty text, 2,049 inputs, more than 300,000 tokens of 4 bytes), and bills
+what it accepted when it came, whether or not anyone waits for the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import shake_128
+from math import ceil
+from typing import Any, TypeAlias
+
+import anyio
+import numpy as np
+
+from aembed.errors import BadRequestError, ConfigError
+from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
+
+Fault: TypeAlias = "Exception | float | None"
+"""Raise that, answer that many seconds later, or do nothing out of the ordinary."""
+Script: TypeAlias = "Callable[[int, Sequence[str]], Fault] | Sequence[Fault]"
+"""What happens to the request of that number, counted from 0; a sequence has one entry a request."""
+
+LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request as the provider saw it. `outcome` is "answered" or the name of the error."""
+
+    number: int
+    inputs: int
+    tokens: int
+    input_type: InputType
+    outcome: str
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the provider itself counted. `log` holds the texts if `keep_texts` was given."""
+
+    requests: int = 0
+    texts: int = 0
+    billed_tokens: int = 0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    log: list[Sent] = field(default_factory=list)
+
+
+class FakeProvider:
+    """Answers each text with a vector that is made from the text alone, of length 1.
+
+    `latency` is in seconds; `script` orders faults; `ledger` tells what was sent and billed.
+    """
+
+    def __init__(
+        self,
+        model: str = "fake",
+        dimensions: int = 64,
+        *,
+        latency: float = 0.0,
+        script: Script | None = None,
+        limits: Limits = LIMITS,
+        price_usd: float | None = 0.0,
+        keep_texts: bool = False,
+    ) -> None:
+        if dimensions < 1:
+            raise ConfigError(f"dimensions={dimensions} must be 1 or more")
+        self.space = Space("fake", model, dimensions)
+        self.limits = limits
+        self.price_usd = price_usd
+        self.ledger = Ledger()
+        self._dimensions = dimensions
+        self._latency = latency
+        self._script = script
+        self._keep_texts = keep_texts
+
+    def __repr__(self) -> str:
+        ledger = self.ledger
+        return f"<FakeProvider {self.space}: {ledger.requests} requests, {ledger.in_flight} in flight>"
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
+        """One request. Raises what the script says, or BadRequestError where OpenAI would."""
+        ledger = self.ledger
+        number, ledger.requests = ledger.requests, ledger.requests + 1
+        ledger.in_flight += 1
+        ledger.max_in_flight = max(ledger.max_in_flight, ledger.in_flight)
+        try:
+            return await self._answer(number, texts, input_type)
+        finally:
+            ledger.in_flight -= 1
+
+    async def aclose(self) -> None:
+        pass
+
+    async def _answer(self, number: int, texts: Sequence[str], input_type: InputType) -> Reply:
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        tokens = ceil(sum(map(len, encoded)) / self.limits.bytes_per_token)
+        fault = _refusal(encoded, self.limits) or self._fault(number, texts)
+        failed = isinstance(fault, Exception)
+        outcome = type(fault).__name__ if failed else "answered"
+        kept = tuple(texts) if self._keep_texts else ()
+        self.ledger.log.append(Sent(number, len(texts), tokens, input_type, outcome, kept))
+        if not failed:
+            self.ledger.texts += len(texts)
+            self.ledger.billed_tokens += tokens
+        await self._wait(fault)
+        return Reply(
+            fake_vectors(encoded, self._dimensions), self.space.model, Usage(tokens), request_id=f"fake-{number}"
+        )
+
+    async def _wait(self, fault: Fault) -> None:
+        seconds = fault if isinstance(fault, float | int) else self._latency
+        if seconds > 0:
+            await anyio.sleep(seconds)
+        if isinstance(fault, Exception):
+            raise fault
+
+    def _fault(self, number: int, texts: Sequence[str]) -> Fault:
+        if self._script is None:
+            return None
+        if callable(self._script):
+            return self._script(number, texts)
+        return self._script[number] if number < len(self._script) else None
+
+
+def _refusal(encoded: Sequence[bytes], limits: Limits) -> BadRequestError | None:
+    if not 1 <= len(encoded) <= limits.max_batch_size:
+        error = BadRequestError(f"400: {len(encoded)} inputs, max {limits.max_batch_size}", status_code=400)
+        error.max_batch_size = limits.max_batch_size
+        return error
+    if b"" in encoded:
+        error = BadRequestError("400: an input is an empty string", status_code=400)
+        error.offender = encoded.index(b"")
+        return error
+    tokens = sum(map(len, encoded)) / limits.bytes_per_token
+    if tokens > limits.max_tokens_per_batch:
+        reason = f"400: requested {tokens:.0f} tokens, max {limits.max_tokens_per_batch} tokens per request"
+        error = BadRequestError(reason, status_code=400)
+        error.max_tokens_per_batch = limits.max_tokens_per_batch
+        return error
+    return None
+
+
+def fake_vectors(encoded: Sequence[bytes], dimensions: int) -> Matrix:
+    """Shape (n, dimensions), length 1: each from a digest of its text, a byte a dimension."""
+    digests = b"".join([shake_128(text).digest(dimensions) for text in encoded])
+    matrix = np.frombuffer(digests, np.uint8).reshape(len(encoded), dimensions).astype(np.float32)
+    matrix -= np.float32(127.5)
+    matrix /= np.sqrt(np.einsum("ij,ij->i", matrix, matrix))[:, None]
+    return matrix
+
+
+def open_provider(prefix: str, model: str, **options: Any) -> FakeProvider:
+    for name in ("api_key", "base_url", "http_client"):
+        if options.get(name) is not None:
+            raise ConfigError(f"fake: takes no {name}; leave it out")
+    dimensions = options.get("dimensions")
+    return FakeProvider(model, 64 if dimensions is None else dimensions)

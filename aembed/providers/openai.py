@@ -1,0 +1,216 @@
+"""`openai:`, `ollama:`, `tei:`, and every server that speaks OpenAI's `POST /embeddings` (base_url=).
+
+Sources: the docstring of openai-python's embeddings resource (2,048 inputs and 300,000 tokens a request,
+8,192 tokens an input, no empty string); the 300,000 are counted as UTF-8 bytes / 4 (recorded replies).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import isfinite
+from typing import Any, TypeAlias
+
+import anyio.to_thread
+import msgspec
+
+from aembed.core.headers import parse_hints
+from aembed.core.vectors import DimensionError, Parsed, parse_openai
+from aembed.errors import BadRequestError, ConfigError, InvalidReplyError, NotFoundError, ProviderError
+from aembed.providers._errors import error_for, error_in, request_id, with_origin
+from aembed.providers._http import HTTP, HTTPClient, HTTPReply, most_reply_bytes
+from aembed.providers._presets import PRESETS, Model, Preset
+from aembed.providers._secrets import Secret, checked_key
+from aembed.providers._urls import checked_base_url
+from aembed.types import InputType, Reply, Space, Usage
+
+RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
+
+FLOATS_BATCH_SIZE = 256
+"""Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
+INLINE_BYTES = 1_000_000
+"""A reply up to this size is decoded in about 1 ms; a larger one in a thread (law 11)."""
+
+
+class OpenAIProvider:
+    """One model behind `POST {base_url}/embeddings`.
+
+    `dimensions` shortens the vectors where the model can. Without `api_key` and `base_url` it reads
+    OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is
+    needed at the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never
+    changed, never closed. Raises ConfigError before any I/O.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        dimensions: int | None = None,
+        concurrency: int = 8,
+        http_client: HTTPClient | None = None,
+        preset: str = "openai",
+        run_in_thread: RunInThread = anyio.to_thread.run_sync,
+    ) -> None:
+        row = PRESETS[preset]
+        known = row.model(model)
+        self._asked = _checked_dimensions(model, known, dimensions)
+        self._base_url = _base_url(row, base_url)
+        own = self._base_url == row.base_url
+        self._key = _key(row, api_key, required=own)
+        self._headers = _headers(row, self._key)
+        self._normalised = known.normalised
+        self._floats = not row.base64
+        self._base64_works = False
+        self._http = HTTP(concurrency=concurrency, http_client=http_client)
+        self._run_in_thread = run_in_thread
+        self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
+        self.limits = row.limits_of(known)
+        self.price_usd = known.price_usd
+
+    def __repr__(self) -> str:
+        return f"<OpenAIProvider {self.space}>"
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
+        """One request, two where the server turns out not to speak base64. `input_type` is not sent: these
+        models embed documents and queries alike."""
+        if self._floats:
+            return await self._embed(texts, floats=True)
+        try:
+            return await self._embed(texts, floats=False)
+        except ProviderError as error:
+            if self._base64_works or not _blames_base64(error):
+                raise
+        reply = await self._embed(texts, floats=True)
+        self._use_floats()
+        return reply
+
+    async def aclose(self) -> None:
+        """Closes the connections made here, not an `http_client` that was passed."""
+        await self._http.aclose()
+
+    def payload(self, texts: Sequence[str], *, floats: bool = False) -> bytes:
+        """The body of a request. Without `encoding_format` every server answers numbers."""
+        fields: dict[str, Any] = {"model": self.space.model, "input": texts}
+        if not floats:
+            fields["encoding_format"] = "base64"
+        if self._asked is not None:
+            fields["dimensions"] = self._asked
+        return msgspec.json.encode(fields)
+
+    def parse(self, body: bytes, inputs: int) -> Parsed:
+        """The body of a 2xx reply. Raises InvalidReplyError."""
+        return parse_openai(body, inputs=inputs, dimensions=self.space.dimensions, normalised=self._normalised)
+
+    async def _embed(self, texts: Sequence[str], *, floats: bool) -> Reply:
+        reply = await self._http.post(
+            f"{self._base_url}/embeddings",
+            self._headers,
+            self._payload(texts, floats=floats),
+            most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
+        )
+        if not 200 <= reply.status < 300:
+            raise error_for(reply, inputs=len(texts), key=self._key)
+        parsed = await self._parse(reply, len(texts))
+        if parsed.floats:
+            self._use_floats()
+        else:
+            self._base64_works = True
+        return Reply(
+            parsed.matrix,
+            parsed.model,
+            Usage(parsed.tokens),
+            parse_hints(reply.headers),
+            request_id(reply, self._key),
+            _server_seconds(reply),
+        )
+
+    def _payload(self, texts: Sequence[str], *, floats: bool) -> bytes:
+        """A lone surrogate has no UTF-8. Python's error would carry the text."""
+        try:
+            return self.payload(texts, floats=floats)
+        except UnicodeEncodeError:
+            error = BadRequestError("a text holds a lone surrogate, which UTF-8 cannot carry")
+        error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
+        raise error
+
+    async def _parse(self, reply: HTTPReply, inputs: int) -> Parsed:
+        parse = partial(self.parse, reply.body, inputs)
+        try:
+            return await self._run_in_thread(parse) if len(reply.body) > INLINE_BYTES else parse()
+        except InvalidReplyError as error:
+            invalid: ProviderError = error
+        held = error_in(reply, inputs=inputs, key=self._key)
+        raise held or with_origin(invalid, reply, self._key)
+
+    def _use_floats(self) -> None:
+        if self.limits.max_batch_size > FLOATS_BATCH_SIZE:
+            self.limits = replace(self.limits, max_batch_size=FLOATS_BATCH_SIZE)
+        self._floats = not self._base64_works
+
+
+def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
+    return OpenAIProvider(model, preset=prefix, **options)
+
+
+def _checked_dimensions(model: str, known: Model, dimensions: int | None) -> int | None:
+    if dimensions is None:
+        return None
+    if not 1 <= dimensions <= (known.dimensions or 16_000):
+        raise ConfigError(f"dimensions={dimensions} must be from 1 to {known.dimensions or 16_000} for {model}")
+    if not known.shortens and dimensions != known.dimensions:
+        raise ConfigError(f"{model} has {known.dimensions} dimensions and cannot be shortened; leave out dimensions")
+    return dimensions if known.shortens else None
+
+
+def _base_url(row: Preset, base_url: str | None) -> str:
+    if base_url is not None:
+        return checked_base_url(base_url)
+    named = os.environ.get(row.url_variable, "").strip()
+    return checked_base_url(row.url_of(named), row.url_variable) if named else row.base_url
+
+
+def _key(row: Preset, api_key: str | None, *, required: bool) -> Secret | None:
+    if api_key is not None:
+        return checked_key(api_key, "api_key")
+    named = os.environ.get(row.key_variable, "") if row.key_variable else ""
+    if named.strip():
+        return checked_key(named, row.key_variable)
+    if required and row.key_variable:
+        raise ConfigError(f"no key for {row.name}: pass api_key=, or type  export {row.key_variable}=...")
+    return None
+
+
+def _headers(row: Preset, key: Secret | None) -> Mapping[str, str | Secret]:
+    headers: dict[str, str | Secret] = {
+        "content-type": "application/json",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+    }
+    if key is not None:
+        headers["authorization"] = key.bearer()
+    for variable, header in row.header_variables.items():
+        if value := os.environ.get(variable, "").strip():
+            headers[header] = checked_key(value, variable)
+    return headers
+
+
+def _blames_base64(error: ProviderError) -> bool:
+    match error:
+        case DimensionError():
+            return True
+        case BadRequestError() | NotFoundError():
+            return any(word in f"{error} {error.body}".lower() for word in ("encoding_format", "base64"))
+        case _:
+            return False
+
+
+def _server_seconds(reply: HTTPReply) -> float | None:
+    try:
+        milliseconds = float(reply.headers.get("openai-processing-ms", ""))
+    except ValueError:
+        return None
+    return milliseconds / 1000 if isfinite(milliseconds) and milliseconds >= 0 else None

@@ -1,0 +1,133 @@
+"""Which files a PATH stands for, and their bytes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from aembed.errors import ConfigError, InputError
+
+SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
+_VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to read.
+
+    `root` is the PATH given, absolute: `Record.source`; None for standard input. `name` is the path below it, posix
+    style; the ids of sections begin with it.
+    """
+
+    path: Path
+    name: str
+    root: str | None
+    ending: str
+
+    def open(self) -> BinaryIO:
+        if self.path.suffix.lower() == ".gz":
+            return cast(BinaryIO, gzip.open(self.path, "rb"))
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A folder, or a file name, below a PATH that could not be looked into."""
+
+    name: str
+    root: str
+    error: InputError
+
+
+def ending(name: str) -> str:
+    """The format's ending, `.gz` set aside: `.jsonl` for `data.JSONL.gz`."""
+    path = Path(name.lower())
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def find(path: Path, endings: Collection[str]) -> list[File | Unreadable]:
+    """The files of one PATH, sorted. Raises ConfigError where there is nothing to read."""
+    path = _absolute(path)
+    if path.is_dir():
+        return _folder(path, endings)
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; correct the path (rows indexed from it earlier are kept)")
+    if not path.is_file():
+        raise ConfigError(f"{path} is neither a file nor a folder; write it to a file first, or pipe it in as '-'")
+    if ending(path.name) not in endings:
+        raise ConfigError(
+            f"{path} has an ending that aembed does not read; it reads {_listed(endings)}, each also as .gz"
+        )
+    return [File(path, path.name, path.as_posix(), ending(path.name))]
+
+
+def _absolute(path: Path) -> Path:
+    """Symbolic links stay: a link that is switched to a new release keeps its rows."""
+    absolute = Path(os.path.abspath(path))
+    if not _is_text(str(absolute)):
+        raise ConfigError(f"{str(absolute)!r} is not a UTF-8 path; rename it")
+    return absolute
+
+
+def _folder(root: Path, endings: Collection[str]) -> list[File | Unreadable]:
+    found = [
+        _entry(path, root, endings) for path in _walk(root) if isinstance(path, OSError) or _wanted(path, root, endings)
+    ]
+    if not any(isinstance(entry, File) for entry in found):
+        raise ConfigError(f"{root} holds nothing that aembed reads: {_listed(endings)}, each also as .gz")
+    return sorted(found, key=lambda entry: entry.name.split("/"))
+
+
+def _entry(path: Path | OSError, root: Path, endings: Collection[str]) -> File | Unreadable:
+    if isinstance(path, OSError):
+        name = _relative(Path(os.fsdecode(path.filename or root)), root)
+        return Unreadable(_shown(name), root.as_posix(), unreadable(_shown(name), path))
+    name = _relative(path, root)
+    if not _is_text(name):
+        error = InputError(f"{_shown(name)}: the file name is not UTF-8; rename it")
+        return Unreadable(_shown(name), root.as_posix(), error)
+    return File(path, name, root.as_posix(), ending(path.name))
+
+
+def _walk(root: Path) -> Iterator[Path | OSError]:
+    errors: list[OSError] = []
+    for folder, folders, names in os.walk(root, onerror=errors.append):
+        if _VIRTUAL_ENVIRONMENT in names and Path(folder) != root:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS]
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+    yield from errors
+
+
+def _wanted(path: Path, root: Path, endings: Collection[str]) -> bool:
+    if ending(path.name) not in endings or not path.is_file():
+        return False
+    return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
+
+
+def unreadable(name: str, error: Exception) -> InputError:
+    """What to say of a file or folder that the system does not let us read."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}"
+    return InputError(f"{name}: cannot be read: {reason}; repair it and run again")
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _is_text(name: str) -> bool:
+    """File names that are not UTF-8 reach Python with lone surrogates (PEP 383); no store takes those."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _listed(endings: Collection[str] | Sequence[str]) -> str:
+    return " ".join(sorted(endings))

@@ -1,0 +1,94 @@
+"""What every store does alike: spaces compared, records refused, filters checked, metadata as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeAlias
+
+from aembed.errors import ConfigError, InputError, SpaceMismatchError
+from aembed.types import Metadata, Record, Report, Rows, Space
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+def agreed(held: Space | None, asked: Space) -> Space | None:
+    """The space that both describe, with the dimensions that either knows; None if they differ."""
+    if held is None:
+        return asked
+    if replace(held, dimensions=None) != replace(asked, dimensions=None):
+        return None
+    if None not in (held.dimensions, asked.dimensions) and held.dimensions != asked.dimensions:
+        return None
+    return replace(asked, dimensions=asked.dimensions or held.dimensions)
+
+
+def mismatch(place: str, held: Space, asked: Space, way_out: str) -> SpaceMismatchError:
+    return SpaceMismatchError(f"{place} holds vectors of {held}; asked for was {asked}. {way_out}")
+
+
+def check_rows(place: str, space: Space | None, rows: Rows) -> None:
+    """Raises SpaceMismatchError unless the rows are as wide as the store's space."""
+    width = rows.matrix.shape[1]
+    if space is None:
+        raise SpaceMismatchError(f"{place} has no space yet; call prepare(space), with its dimensions, before write")
+    if width != space.dimensions:
+        raise SpaceMismatchError(f"{place} holds vectors of {space.dimensions} dimensions; these have {width}")
+
+
+def rejection(record: Record) -> InputError | None:
+    """Why no store that keeps UTF-8 and JSON can hold this record, or None."""
+    for name in ("id", "text", "source"):
+        if not _is_unicode(getattr(record, name)):
+            return InputError(f"{record.id!r}: its {name} holds a lone surrogate, which UTF-8 cannot write; replace it")
+    try:
+        metadata = encode(record.metadata)
+    except (TypeError, ValueError, RecursionError):
+        return InputError(f"{record.id!r}: its metadata is not a JSON object; use str, numbers, bool, None, list, dict")
+    if not _is_unicode(metadata):
+        return InputError(f"{record.id!r}: its metadata holds a lone surrogate, which UTF-8 cannot write; replace it")
+    return None
+
+
+def _is_unicode(text: str | None) -> bool:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def encode(metadata: Metadata | None) -> str | None:
+    return None if metadata is None else json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+
+
+def decode(metadata: str | None) -> dict[str, Any] | None:
+    return None if metadata is None else json.loads(metadata)
+
+
+def check_search(k: int, where: Metadata | None) -> Mapping[str, Scalar]:
+    """The filter, checked. Raises ConfigError for k below 1 or a value that is not a JSON scalar."""
+    if k < 1:
+        raise ConfigError(f"k={k} must be 1 or more")
+    for name, value in (where or {}).items():
+        if not isinstance(value, str | int | float | None) or (
+            isinstance(value, int) and not -(2**63) <= value < 2**63
+        ):
+            raise ConfigError(f"where: {name!r} must be a str, a number of at most 64 bits, a bool or None")
+    return where or {}
+
+
+def keeps(metadata: Metadata | None, where: Mapping[str, Scalar]) -> bool:
+    """Whether the metadata has all of these values. True is not 1, as in JSON."""
+    held = metadata or {}
+    return all(name in held and _same(held[name], value) for name, value in where.items())
+
+
+def _same(held: Any, asked: Scalar) -> bool:
+    return isinstance(held, bool) == isinstance(asked, bool) and bool(held == asked)
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """A report as a JSON object, without the failures."""
+    return {field.name: getattr(report, field.name) for field in fields(report) if field.name != "failures"}

@@ -1,0 +1,81 @@
+"""Exact nearest neighbours by cosine similarity, over rows that come in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aembed.errors import InputError, SpaceMismatchError
+from aembed.types import Matrix, Vector
+
+Doubles: TypeAlias = NDArray[np.float64]
+
+_SLACK = 1e-4
+"""More than float32 can be off for 16,000 dimensions: rows this close to the k-th are scored again in float64."""
+_RESCORED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Some rows: ids, their vectors of shape (n, dimensions), and the vectors' lengths."""
+
+    ids: Sequence[str]
+    matrix: Matrix
+    lengths: Vector
+
+    @classmethod
+    def of(cls, ids: Sequence[str], matrix: Matrix) -> Chunk:
+        with np.errstate(over="ignore"):
+            return cls(ids, matrix, np.sqrt(np.einsum("ij,ij->i", matrix, matrix)))
+
+
+def checked_query(vector: Vector, dimensions: int, place: str) -> Vector:
+    """The query as float32. Raises SpaceMismatchError for another width, InputError for NaN or infinity."""
+    query = np.asarray(vector, dtype=np.float32)
+    if query.shape != (dimensions,):
+        width = query.shape[-1] if query.ndim else 0
+        raise SpaceMismatchError(f"{place} holds vectors of {dimensions} dimensions; the query has {width}")
+    if not np.isfinite(query).all():
+        raise InputError("the query vector holds NaN or infinity; embed the query again")
+    return query
+
+
+def nearest(query: Vector, chunks: Iterable[Chunk], k: int) -> list[tuple[str, float]]:
+    """The ids and cosine similarities of the k best rows, best first, equals by id. A zero vector scores 0."""
+    best: list[tuple[float, str]] = []
+    for chunk in chunks:
+        if len(chunk.ids):
+            picked = _shortlist(query, chunk, k)
+            scores = _scores(query, chunk.matrix, picked)
+            best += zip((-scores).tolist(), (chunk.ids[i] for i in picked), strict=True)
+            best = sorted(best)[:k]
+    return [(id, -score) for score, id in best]
+
+
+def _shortlist(query: Vector, chunk: Chunk, k: int) -> NDArray[np.intp]:
+    """Positions of every row that can be among the k best: fast in float32, with slack for its rounding."""
+    unit = (query / (np.linalg.norm(query.astype(np.float64)) or 1.0)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        scores = chunk.matrix @ unit / chunk.lengths
+    unsure = ~np.isfinite(scores)
+    scores[unsure] = -np.inf
+    kth = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
+    return np.flatnonzero(unsure | (scores >= kth - _SLACK))
+
+
+def _scores(query: Vector, matrix: Matrix, picked: NDArray[np.intp]) -> Doubles:
+    """Cosines in float64, summed row by row, so that equal vectors score the same wherever they stand."""
+    wide = query.astype(np.float64)
+    parts = [picked[i : i + _RESCORED_AT_ONCE] for i in range(0, len(picked), _RESCORED_AT_ONCE)]
+    return np.concatenate([_cosines(wide, matrix[part].astype(np.float64)) for part in parts])
+
+
+def _cosines(query: Doubles, rows: Doubles) -> Doubles:
+    dots: Doubles = np.einsum("ij,j->i", rows, query)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows) * (query @ query))
+    cosines: Doubles = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+    return cosines.clip(-1.0, 1.0)

@@ -1,0 +1,91 @@
+"""Opening one SQLite file, and noticing that it has gone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from aembed.errors import ConfigError, StoreError
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """The file that a path or a `sqlite:` URL means. Raises ConfigError for one that cannot be a file."""
+    name = os.fspath(path)
+    scheme, colon, rest = name.partition(":")
+    if colon and scheme.partition("+")[0] == "sqlite":
+        name = _named_by(rest)
+    if not name or "\0" in name:
+        raise ConfigError("a SQLite store needs the name of a file: notes.db, or sqlite:///notes.db")
+    if name == ":memory:":
+        raise ConfigError("a SQLite store is a file; for one in memory write memory:")
+    return Path(name)
+
+
+def _named_by(rest: str) -> str:
+    if "?" in rest:
+        raise ConfigError("a sqlite: URL takes no parameters; give a file name that holds a ? as a plain path")
+    if rest.startswith("//") and not rest.startswith("///") and rest != "//":
+        raise ConfigError(f"sqlite:{rest} has two slashes; write sqlite:/{rest}")
+    return "" if rest == "//" else rest.removeprefix("///")
+
+
+class OpenFile:
+    """The connection, and which file it has open. Used by the thread only, and once more at the very end."""
+
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def connection(self, path: Path, timeout: float) -> sqlite3.Connection | None:
+        """None where the file does not exist."""
+        if self._connection is None:
+            self._identity = _identity(path)
+            self._connection = _connect(path, timeout) if self._identity else None
+        self.check(path)
+        return self._connection
+
+    def check(self, path: Path) -> None:
+        """A file that was removed would take rows that nobody can read again."""
+        if self._connection and _identity(path) != self._identity:
+            self.close()
+            raise StoreError(f"{path.name} was removed or replaced while it was in use; run this again")
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise

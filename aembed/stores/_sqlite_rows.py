@@ -1,0 +1,183 @@
+"""The tables of a SQLite store, and the questions asked of them. All of it runs on the store's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict
+from json import dumps, loads
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+import numpy as np
+
+from aembed.stores._rules import Scalar, decode, encode
+from aembed.stores._search import Chunk
+from aembed.stores._sqlite import blobs, matrix_of, select_in
+from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
+
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS aembed_rows (
+        id TEXT PRIMARY KEY NOT NULL, source TEXT, fingerprint BLOB NOT NULL, digest BLOB NOT NULL,
+        updated_at TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT, embedding BLOB NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS aembed_rows_fingerprint ON aembed_rows (fingerprint)",
+    "CREATE INDEX IF NOT EXISTS aembed_rows_source ON aembed_rows (source)",
+    """CREATE TABLE IF NOT EXISTS aembed_refusals (
+        id TEXT PRIMARY KEY NOT NULL, fingerprint BLOB NOT NULL, error TEXT NOT NULL, message TEXT NOT NULL,
+        refused_at TEXT NOT NULL)""",
+    "CREATE TABLE IF NOT EXISTS aembed_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
+)
+HAS_TABLES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_meta'"
+META = "SELECT value FROM aembed_meta WHERE key = ?"
+SET_META = "INSERT OR REPLACE INTO aembed_meta (key, value) VALUES (?, ?)"
+DELETE_META = "DELETE FROM aembed_meta WHERE key = ?"
+COUNT = "SELECT count(*) FROM aembed_rows"
+COUNT_REFUSALS = "SELECT count(*) FROM aembed_refusals"
+SOURCES = "SELECT source, count(*) FROM aembed_rows WHERE source IS NOT NULL GROUP BY source"
+DIGESTS = "SELECT id, digest FROM aembed_rows WHERE id IN ({})"
+REFUSED = "SELECT id, fingerprint, error, message FROM aembed_refusals WHERE id IN ({})"
+REFUSALS = "SELECT id, fingerprint, error, message FROM aembed_refusals ORDER BY id"
+VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({})"
+UPSERT = """INSERT INTO aembed_rows (id, text, metadata, source, fingerprint, digest, embedding, updated_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP)
+    ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
+        fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
+        updated_at = excluded.updated_at"""
+REFUSE = """INSERT OR REPLACE INTO aembed_refusals (id, fingerprint, error, message, refused_at)
+    VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP)"""
+FORGIVE = "DELETE FROM aembed_refusals WHERE id = ?"
+IDS_OF = "SELECT id FROM aembed_rows WHERE source = ? ORDER BY id"
+DELETE = "DELETE FROM aembed_rows WHERE id = ?"
+PAGE = "SELECT id, embedding, text, metadata, source FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
+SEARCHED = "SELECT id, embedding FROM aembed_rows"
+FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
+HAS_VALUE = "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND {})"
+
+ROWS_PER_PAGE = 200
+CHUNK_BYTES = 16 * 1024 * 1024
+
+
+def has_tables(connection: Connection) -> bool:
+    return connection.execute(HAS_TABLES).fetchone() is not None
+
+
+def create_tables(connection: Connection, version: int) -> None:
+    for sql in TABLES:
+        connection.execute(sql)
+    set_meta("schema_version", version, connection)
+
+
+def meta(connection: Connection, key: str) -> Any:
+    row = connection.execute(META, (key,)).fetchone()
+    return loads(row[0]) if row else None
+
+
+def set_meta(key: str, value: Any, connection: Connection) -> None:
+    connection.execute(SET_META, (key, dumps(value)))
+
+
+def space(connection: Connection) -> Space | None:
+    held = meta(connection, "space")
+    return Space(**held) if held else None
+
+
+def keep_space(connection: Connection, space: Space) -> None:
+    if space.dimensions:
+        set_meta("space", asdict(space), connection)
+    else:
+        connection.execute(DELETE_META, ("space",))
+
+
+def count(connection: Connection) -> int:
+    rows: int = connection.execute(COUNT).fetchone()[0]
+    return rows
+
+
+def count_refusals(connection: Connection) -> int:
+    refusals: int = connection.execute(COUNT_REFUSALS).fetchone()[0]
+    return refusals
+
+
+def sources(connection: Connection) -> dict[str, int]:
+    return dict(connection.execute(SOURCES).fetchall())
+
+
+def refusals(connection: Connection) -> list[Refusal]:
+    return [Refusal(*row) for row in connection.execute(REFUSALS)]
+
+
+def known(digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], connection: Connection) -> Known:
+    held = dict(select_in(connection, DIGESTS, digests))
+    unchanged = frozenset(id for id, digest in held.items() if digest == digests[id])
+    refused = (Refusal(*row) for row in select_in(connection, REFUSED, fingerprints))
+    return Known(
+        unchanged,
+        frozenset(held.keys() - unchanged),
+        {refusal.id: refusal for refusal in refused if refusal.fingerprint == fingerprints[refusal.id]},
+    )
+
+
+def vectors(fingerprints: AbstractSet[bytes], connection: Connection) -> dict[bytes, Vector]:
+    return {fingerprint: vector(blob) for fingerprint, blob in select_in(connection, VECTORS, fingerprints)}
+
+
+def vector(blob: bytes) -> Vector:
+    return np.frombuffer(blob, dtype="<f4").astype(np.float32)
+
+
+def upsert(rows: Rows, connection: Connection) -> None:
+    metadata = map(encode, rows.metadata)
+    columns = (rows.ids, rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, blobs(rows.matrix))
+    connection.executemany(UPSERT, zip(*columns, strict=True))
+    connection.executemany(FORGIVE, [(id,) for id in rows.ids])
+
+
+def refuse(refusals: Sequence[Refusal], connection: Connection) -> None:
+    connection.executemany(REFUSE, [(each.id, each.fingerprint, each.error, each.message) for each in refusals])
+
+
+def stale(source: str, keep: AbstractSet[str], connection: Connection) -> list[str]:
+    return [id for (id,) in connection.execute(IDS_OF, (source,)) if id not in keep]
+
+
+def delete(ids: Sequence[str], connection: Connection) -> int:
+    connection.executemany(FORGIVE, [(id,) for id in ids])
+    return max(0, connection.executemany(DELETE, [(id,) for id in ids]).rowcount)
+
+
+def page(start: str, index: int, connection: Connection) -> list[Embedded]:
+    """The rows whose ids come at or after `start`, the first of them numbered `index`."""
+    found = connection.execute(PAGE, (start, ROWS_PER_PAGE)).fetchall()
+    return [
+        Embedded(id, index + i, vector(blob), text, decode(metadata), source)
+        for i, (id, blob, text, metadata, source) in enumerate(found)
+    ]
+
+
+def found(ids: Sequence[str], connection: Connection) -> dict[str, tuple[str, dict[str, Any] | None]]:
+    return {id: (text, decode(metadata)) for id, text, metadata in select_in(connection, FOUND, ids)}
+
+
+def chunks(where: Mapping[str, Scalar], dimensions: int, name: Path, connection: Connection) -> Iterator[Chunk]:
+    """The vectors of the rows that have these values, 16 MB at a time."""
+    condition, parameters = _condition(where)
+    cursor = connection.execute(SEARCHED + condition, parameters)
+    while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
+        yield Chunk.of([id for id, _ in rows], matrix_of([blob for _, blob in rows], dimensions, name))
+
+
+def _condition(where: Mapping[str, Scalar]) -> tuple[str, list[Scalar]]:
+    tests = [(name, *_test(value)) for name, value in where.items()]
+    sql = " AND ".join(HAS_VALUE.format(test) for _, test, _ in tests)
+    return f" WHERE {sql}" if tests else "", [each for name, _, value in tests for each in (name, value)]
+
+
+def _test(value: Scalar) -> tuple[str, Scalar]:
+    match value:
+        case None | bool():
+            return "type = ?", dumps(value)
+        case str():
+            return "type = 'text' AND value = ?", value
+        case _:
+            return "type IN ('integer', 'real') AND value = ?", value

@@ -1,0 +1,154 @@
+"""What a user's own SQLite table looks like, and the SQL that reads and fills one column of it.
+
+Every name is checked against the table before it is used, and goes through `quoted`. Columns are written with
+the table's alias, because SQLite takes a bare quoted name that does not exist for a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from json import dumps, loads
+from sqlite3 import Connection
+from typing import Any
+
+from aembed.errors import ConfigError
+
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
+COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
+UNIQUE_INDEXES = """SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial"""
+INDEXED = "SELECT name FROM pragma_index_info(?)"
+SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
+PAGE = SELECT + " ORDER BY {keys} LIMIT ?"
+FILL = "UPDATE {table} AS t SET {filled} = ? WHERE {is_key} AND {text} COLLATE BINARY IS ?"
+PROBE = "UPDATE {table} AS t SET {filled} = zeroblob(?) WHERE ({keys}) IN ({one})"
+ROWID_NAMES = ("rowid", "_rowid_", "oid")
+
+
+def quoted(name: str) -> str:
+    """A name as SQL. Raises ConfigError for one that SQLite would cut or cannot read."""
+    if not name or "\0" in name or (not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name)):
+        raise ConfigError(f"{name!r} cannot be the name of a table or column; it is empty, or holds NUL or a surrogate")
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The table and columns that the user named. `key` is None for the primary key, else the rowid."""
+
+    table: str
+    text: str
+    vector: str
+    key: tuple[str, ...] | None
+    where: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Parts of SQL, quoted, all of them found in the table."""
+
+    table: str
+    text: str
+    vector: str
+    keys: tuple[str, ...]
+    columns: frozenset[str]
+    filled: str
+    """The vector as SET wants it: without the alias."""
+    condition: str
+
+    @property
+    def key_list(self) -> str:
+        return ", ".join(self.keys)
+
+    @property
+    def is_pending(self) -> str:
+        keyed = "".join(f" AND {key} IS NOT NULL" for key in self.keys)
+        return f"{self.text} IS NOT NULL AND {self.vector} IS NULL{keyed}{self.condition}"
+
+    @property
+    def is_key(self) -> str:
+        return " AND ".join(f"{key} = ?" for key in self.keys)
+
+    def select(self, columns: str, condition: str) -> str:
+        return SELECT.format(columns=columns, table=self.table, condition=condition)
+
+    def page(self, first: bool) -> str:
+        """Keyset pagination: rows after a key, which are the parameters, and LIMIT."""
+        after = "" if first else f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"
+        condition = self.is_pending + after
+        columns = f"{self.key_list}, {self.text}"
+        return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+
+    def fill(self) -> str:
+        """Parameters: the vector, the key, the text that it was made from, compared byte by byte."""
+        return FILL.format(table=self.table, filled=self.filled, is_key=self.is_key, text=self.text)
+
+    def probe(self) -> str:
+        """Writes a vector of that many bytes into one pending row; to be rolled back."""
+        one = self.select(self.key_list, f"{self.is_pending} LIMIT 1")
+        return PROBE.format(table=self.table, filled=self.filled, keys=self.key_list, one=one)
+
+    def column(self, name: str) -> str:
+        """Raises ConfigError for a column that the table has not."""
+        if name not in self.columns:
+            raise ConfigError(f"{self.table} has no column {name!r}; it has {', '.join(sorted(self.columns))}")
+        return f"t.{quoted(name)}"
+
+
+def layout(names: Names, connection: Connection) -> Layout:
+    """Raises ConfigError where the table is not as the user said."""
+    columns = {name: (pk, hidden) for name, pk, hidden in connection.execute(COLUMNS, (_table(names, connection),))}
+    for name in (names.text, names.vector, *(names.key or ())):
+        if name not in columns and (name in (names.text, names.vector) or name not in ROWID_NAMES):
+            raise ConfigError(f"table {names.table!r} has no column {name!r}; it has {', '.join(sorted(columns))}")
+    if names.text == names.vector or columns[names.vector][1]:
+        raise ConfigError(f"column {names.vector!r} of {names.table!r} cannot be filled: it is the text, or generated")
+    return Layout(
+        quoted(names.table),
+        f"t.{quoted(names.text)}",
+        f"t.{quoted(names.vector)}",
+        tuple(_keys(names, columns, connection)),
+        frozenset(columns),
+        quoted(names.vector),
+        f" AND ({names.where}\n)" if names.where else "",
+    )
+
+
+def _table(names: Names, connection: Connection) -> str:
+    tables = [name for (name,) in connection.execute(TABLES)]
+    if names.table not in tables:
+        raise ConfigError(f"there is no table {names.table!r}; the file has {', '.join(tables) or 'no table'}")
+    return names.table
+
+
+def _keys(names: Names, columns: dict[str, tuple[int, int]], connection: Connection) -> Iterator[str]:
+    primary = sorted((pk, name) for name, (pk, _) in columns.items() if pk)
+    key = names.key or tuple(name for _, name in primary)
+    if not set(key) & set(columns):
+        yield "t." + next(name for name in ROWID_NAMES if name not in columns)
+        return
+    if not any(unique <= set(key) for unique in _unique({name for _, name in primary}, names.table, connection)):
+        raise ConfigError(f"key {', '.join(key)} of table {names.table!r} is not unique; name columns that are")
+    yield from (f"t.{quoted(name)}" for name in key)
+
+
+def _unique(primary: set[str], table: str, connection: Connection) -> Iterator[set[str]]:
+    if primary:
+        yield primary
+    for (index,) in connection.execute(UNIQUE_INDEXES, (table,)).fetchall():
+        yield {name for (name,) in connection.execute(INDEXED, (index,))}
+
+
+def shown(key: Sequence[Any]) -> str:
+    """A key as JSON: `17`, `["a", 3]`; bytes as {"hex": "00ff"}."""
+    return dumps(key[0] if len(key) == 1 else list(key), ensure_ascii=False, default=_hex)
+
+
+def _hex(value: bytes) -> dict[str, str]:
+    return {"hex": value.hex()}
+
+
+def native(id: str) -> list[Any]:
+    """The values that `shown` was given."""
+    key = loads(id, object_hook=lambda held: bytes.fromhex(held["hex"]))
+    return key if isinstance(key, list) else [key]

@@ -1,0 +1,140 @@
+"""Rows in this process, gone when it ends: for tests, notebooks and trying things out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from aembed.errors import ConfigError, InputError
+from aembed.stores._rules import agreed, check_rows, check_search, decode, encode, keeps, mismatch, rejection, summary
+from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Report, Rows, Space, StoreInfo, Vector
+
+_PLACE = "this memory store"
+
+
+def open_url(url: str) -> MemoryStore:
+    if url.partition(":")[2].strip("/"):
+        raise ConfigError("a memory store has no name; write memory:")
+    return MemoryStore()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    text: str
+    metadata: str | None
+    source: str | None
+    fingerprint: bytes
+    digest: bytes
+    vector: Vector
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.text) + len(self.metadata or "") + self.vector.nbytes
+
+
+class MemoryStore:
+    """A store with no file. It behaves as the others do, and is lost with the process."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        self._refusals: dict[str, Refusal] = {}
+        self._space: Space | None = None
+        self._last_run: Mapping[str, Any] | None = None
+        self._chunk: Chunk | None = None
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore {len(self._rows):,} rows>"
+
+    async def prepare(self, space: Space) -> Space:
+        """Keeps the space once its dimensions are known. Raises SpaceMismatchError if rows of another are here."""
+        agreement = agreed(self._space, space)
+        if agreement is None and self._space and self._rows:
+            raise mismatch(_PLACE, self._space, space, "Use a new MemoryStore().")
+        wanted = agreement or space
+        self._space = wanted if wanted.dimensions else None
+        return wanted
+
+    def reject(self, record: Record) -> InputError | None:
+        return rejection(record)
+
+    async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        here = frozenset(id for id in digests if id in self._rows)
+        unchanged = frozenset(id for id in here if self._rows[id].digest == digests[id])
+        refused = (self._refusals[id] for id in fingerprints if id in self._refusals)
+        return Known(unchanged, here - unchanged, {r.id: r for r in refused if r.fingerprint == fingerprints[r.id]})
+
+    async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        rows = self._rows.values()
+        return {row.fingerprint: row.vector.copy() for row in rows if row.fingerprint in fingerprints}
+
+    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
+        """Inserts or replaces by id, all or none."""
+        if len(rows):
+            check_rows(_PLACE, self._space, rows)
+        self._rows.update(_columns(rows))
+        for id in rows.ids:
+            self._refusals.pop(id, None)
+        self._refusals.update((refusal.id, refusal) for refusal in refusals)
+        self._chunk = None
+
+    async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        return sorted(id for id, row in self._rows.items() if row.source == source and id not in keep)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Removes these rows and refusals; returns how many rows were there."""
+        self._chunk = None
+        for id in ids:
+            self._refusals.pop(id, None)
+        return sum(self._rows.pop(id, None) is not None for id in ids)
+
+    async def rows(self) -> AsyncIterator[Embedded]:
+        for index, (id, row) in enumerate(sorted(self._rows.items(), key=itemgetter(0))):
+            yield Embedded(id, index, row.vector.copy(), row.text, decode(row.metadata), row.source)
+
+    async def refusals(self) -> list[Refusal]:
+        return [self._refusals[id] for id in sorted(self._refusals)]
+
+    async def info(self) -> StoreInfo:
+        sources = Counter(row.source for row in self._rows.values() if row.source is not None)
+        size = sum(row.size_bytes for row in self._rows.values())
+        space = self._space if self._rows else None
+        return StoreInfo(len(self._rows), space, size, len(self._refusals), dict(sources), self._last_run)
+
+    async def finish(self, report: Report) -> None:
+        self._last_run = summary(report)
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest rows, best first. Raises SpaceMismatchError for a vector of another width."""
+        filters = check_search(k, where)
+        if not self._rows or not self._space or not self._space.dimensions:
+            return []
+        query = checked_query(vector, self._space.dimensions, _PLACE)
+        found = nearest(query, [self._searched(filters)], k)
+        return [Match(id, self._rows[id].text, decode(self._rows[id].metadata), score) for id, score in found]
+
+    def _searched(self, filters: Metadata) -> Chunk:
+        if filters:
+            return self._stacked([id for id, row in self._rows.items() if keeps(decode(row.metadata), filters)])
+        self._chunk = self._chunk or self._stacked(list(self._rows))
+        return self._chunk
+
+    def _stacked(self, ids: list[str]) -> Chunk:
+        vectors = [self._rows[id].vector for id in ids]
+        return Chunk.of(ids, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def _columns(rows: Rows) -> dict[str, _Row]:
+    vectors = [np.array(vector, dtype=np.float32) for vector in rows.matrix]
+    metadata = [encode(each) for each in rows.metadata]
+    columns = zip(rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, vectors, strict=True)
+    return {id: _Row(*row) for id, row in zip(rows.ids, columns, strict=True)}

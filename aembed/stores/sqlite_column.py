@@ -1,0 +1,195 @@
+"""A column of the user's own SQLite table that is to be filled with vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from json import dumps, loads
+from sqlite3 import Connection
+from typing import Any, TypeVar
+
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.stores._rules import Scalar, agreed, check_search, mismatch
+from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.stores._sqlite import Database, blobs, matrix_of
+from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
+from aembed.types import Match, Matrix, Metadata, Record, Space, Vector
+
+T = TypeVar("T")
+
+TABLE = """CREATE TABLE IF NOT EXISTS aembed_columns (
+    table_name TEXT NOT NULL, column_name TEXT NOT NULL, space TEXT NOT NULL, PRIMARY KEY (table_name, column_name))"""
+HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_columns'"
+SPACE = "SELECT space FROM aembed_columns WHERE table_name = ? AND column_name = ?"
+SET_SPACE = "INSERT OR REPLACE INTO aembed_columns (table_name, column_name, space) VALUES (?, ?, ?)"
+EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
+
+ROWS_PER_PAGE = 200
+CHUNK_BYTES = 16 * 1024 * 1024
+
+
+class SQLiteColumn:
+    """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
+
+    Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
+    key, else the rowid. `where` is a condition in SQL that is put into the statements as it is: never make it from
+    what somebody else typed. `lock_timeout` is how many seconds to wait for another process's lock.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        table: str,
+        *,
+        text: str,
+        vector: str = "embedding",
+        key: str | Sequence[str] | None = None,
+        where: str | None = None,
+        lock_timeout: float = 30.0,
+    ) -> None:
+        keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
+        for name in (table, text, vector, *(keys or ())):
+            quoted(name)
+        self._names = Names(table, text, vector, keys, where)
+        self._database = Database(path, lock_timeout, absent="check the path")
+
+    def __repr__(self) -> str:
+        return f"<SQLiteColumn {self._place}>"
+
+    async def prepare(self, space: Space) -> Space:
+        """Checks the file, the table and that a vector can be written, and keeps the space in `aembed_columns`.
+
+        Raises ConfigError for a name that the table has not, SpaceMismatchError if the column holds other vectors.
+        """
+        return await self._database.write(partial(self._prepared, space))
+
+    async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        last: list[Any] = []
+        while limit is None or limit > 0:
+            size = min(ROWS_PER_PAGE, limit or ROWS_PER_PAGE)
+            page = await self._read(partial(self._page, last, size))
+            for *key, text in page:
+                yield Record(shown(key), text, source=self._names.table)
+            if len(page) < size:
+                return
+            last = page[-1][:-1]
+            limit = None if limit is None else limit - size
+
+    async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
+        """Fills rows whose text is still the one that was embedded, in one transaction; returns how many were."""
+        return await self._database.write(partial(self._filled, ids, texts, matrix))
+
+    async def count(self) -> int:
+        """How many rows are pending."""
+        return await self._read(self._counted)
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
+        return await self._read(partial(self._matches, vector, k, check_search(k, where)))
+
+    async def aclose(self) -> None:
+        """Closes the file; later calls raise StoreError."""
+        await self._database.aclose()
+
+    @property
+    def _place(self) -> str:
+        return f"column {self._names.vector!r} of table {self._names.table!r} in {self._database.name}"
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        found: list[T] = []
+        await self._database.read(lambda connection: found.append(work(connection)), None)
+        if not found:
+            raise StoreError(f"{self._database.name} does not exist; check the path")
+        return found[-1]
+
+    def _prepared(self, asked: Space, connection: Connection) -> Space:
+        table = layout(self._names, connection)
+        self._check_keys(table, connection)
+        held = self._space(connection)
+        space = self._agreed(held, asked, _width(table, connection))
+        _probe(table, space.dimensions or 1, connection)
+        if space.dimensions and space != held:
+            connection.execute(TABLE)
+            connection.execute(SET_SPACE, (self._names.table, self._names.vector, dumps(asdict(space))))
+        return space
+
+    def _agreed(self, held: Space | None, asked: Space, width: int | None) -> Space:
+        """`width` is the bytes of a vector that is there already; a column with none may change its space."""
+        space = agreed(held, asked)
+        if space is None and held and width is not None:
+            raise mismatch(self._place, held, asked, self._way_out)
+        space = space or asked
+        if space.dimensions and width not in (None, space.dimensions * 4):
+            raise mismatch(self._place, replace(space, dimensions=width // 4), asked, self._way_out)
+        return space
+
+    def _check_keys(self, table: Layout, connection: Connection) -> None:
+        """A row that has no key could be paid for, and not be written."""
+        missing = " OR ".join(f"{key} IS NULL" for key in table.keys)
+        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.vector} IS NULL{table.condition} LIMIT 1"
+        if connection.execute(table.select("1", where)).fetchone():
+            raise ConfigError(f"{self._place}: a row to be filled has NULL in its key; give it a value")
+
+    @property
+    def _way_out(self) -> str:
+        table, vector = quoted(self._names.table), quoted(self._names.vector)
+        return EMPTY.format(table, vector)
+
+    def _space(self, connection: Connection) -> Space | None:
+        if not connection.execute(HAS_TABLE).fetchone():
+            return None
+        row = connection.execute(SPACE, (self._names.table, self._names.vector)).fetchone()
+        return Space(**loads(row[0])) if row else None
+
+    def _page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
+        table = layout(self._names, connection)
+        return [list(row) for row in connection.execute(table.page(first=not last), (*last, size))]
+
+    def _counted(self, connection: Connection) -> int:
+        table = layout(self._names, connection)
+        count: int = connection.execute(table.select("count(*)", table.is_pending)).fetchone()[0]
+        return count
+
+    def _filled(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix, connection: Connection) -> int:
+        held = self._space(connection)
+        if held and len(ids) and matrix.shape[1] != held.dimensions:
+            raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
+        rows = ((blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True))
+        return max(0, connection.executemany(layout(self._names, connection).fill(), rows).rowcount)
+
+    def _matches(self, vector: Vector, k: int, where: Mapping[str, Scalar], connection: Connection) -> list[Match]:
+        table = layout(self._names, connection)
+        held, width = self._space(connection), _width(table, connection)
+        if width is None:
+            return []
+        dimensions = held.dimensions if held and held.dimensions else width // 4
+        query = checked_query(vector, dimensions, self._place)
+        best = nearest(query, self._chunks(table, where, dimensions, connection), k)
+        text = table.select(table.text, table.is_key)
+        return [Match(id, connection.execute(text, native(id)).fetchone()[0], None, score) for id, score in best]
+
+    def _chunks(
+        self, table: Layout, where: Mapping[str, Scalar], dimensions: int, connection: Connection
+    ) -> Iterator[Chunk]:
+        filters = "".join(f" AND {table.column(name)} IS ?" for name in where)
+        condition = f"{table.vector} IS NOT NULL{table.condition}{filters}"
+        cursor = connection.execute(table.select(f"{table.key_list}, {table.vector}", condition), [*where.values()])
+        while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
+            matrix = matrix_of([blob for *_, blob in rows], dimensions, self._database.name)
+            yield Chunk.of([shown(key) for *key, _ in rows], matrix)
+
+
+def _width(table: Layout, connection: Connection) -> int | None:
+    """Bytes of one vector that is there already."""
+    row = connection.execute(table.select(f"length({table.vector})", f"{table.vector} IS NOT NULL LIMIT 1")).fetchone()
+    return row[0] if row else None
+
+
+def _probe(table: Layout, dimensions: int, connection: Connection) -> None:
+    """Finds a constraint, a trigger or a STRICT type that refuses vectors, before money is spent."""
+    connection.execute("SAVEPOINT aembed_probe")
+    connection.execute(table.probe(), (dimensions * 4,))
+    connection.execute("ROLLBACK TO aembed_probe")
+    connection.execute("RELEASE aembed_probe")

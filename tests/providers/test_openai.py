@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aembed.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConfigError,
+    InvalidReplyError,
+    NotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnavailableError,
+)
+from aembed.protocols import Provider
+from aembed.providers._presets import PRESETS, ollama_url
+from aembed.providers._urls import checked_base_url
+from aembed.providers.openai import INLINE_BYTES, OpenAIProvider
+from aembed.types import Limits, Reply, Space
+from tests.core.broken_replies import reply_of, unit_vectors
+from tests.providers.clients import every_client, http_client
+from tests.providers.raw_server import RawServer, json_reply, reply, serving, then_close
+
+KEY = "sk-canary-5up3rs3cr3t-0123456789"
+SMALL = "text-embedding-3-small"
+TEXTS = ["alpha", "beta", "gamma"]
+VECTORS = unit_vectors(1, 3, 8)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OLLAMA_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def base64_reply(vectors: Any = VECTORS, **headers: str) -> bytes:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return json_reply(reply_of(vectors, floats=False), headers=named)
+
+
+def floats_reply(vectors: Any = VECTORS) -> bytes:
+    return json_reply(reply_of(vectors, floats=True))
+
+
+def provider(server: RawServer, client: Any = None, **options: Any) -> OpenAIProvider:
+    options = {"dimensions": 8, "api_key": KEY, **options}
+    return OpenAIProvider(SMALL, base_url=server.url, http_client=client, **options)
+
+
+async def embed(made: OpenAIProvider, texts: list[str] = TEXTS) -> Reply:
+    try:
+        async with asyncio.timeout(20):
+            return await made.embed(texts, input_type="document")
+    finally:
+        await made.aclose()
+
+
+@every_client
+async def test_a_request_and_its_reply(client: str) -> None:
+    said = base64_reply(x_request_id="req_7", openai_processing_ms="78", x_ratelimit_remaining_tokens="99")
+    async with serving(said) as server, http_client(client) as given:
+        got = await embed(provider(server, given))
+    assert np.array_equal(got.matrix, VECTORS)
+    assert (got.model, got.usage.tokens, got.request_id, got.server_seconds) == (SMALL, 7, "req_7", 0.078)
+    assert got.hints.remaining_tokens == 99
+    sent = server.requests[0]
+    assert sent.target == "/v1/embeddings"
+    assert sent.json == {"model": SMALL, "input": TEXTS, "encoding_format": "base64", "dimensions": 8}
+    assert sent.headers["authorization"] == f"Bearer {KEY}"
+    assert sent.headers["accept-encoding"] == "identity"
+    assert sent.headers["content-type"] == "application/json"
+
+
+def test_it_is_a_provider() -> None:
+    assert isinstance(OpenAIProvider(SMALL, api_key=KEY), Provider)
+
+
+def test_dimensions_are_sent_only_when_they_were_given() -> None:
+    body = OpenAIProvider(SMALL, api_key=KEY).payload(["é\n\x00"])
+    assert json.loads(body) == {"model": SMALL, "input": ["é\n\x00"], "encoding_format": "base64"}
+
+
+@pytest.mark.parametrize(
+    ("model", "space", "price"),
+    [
+        (SMALL, Space("openai", SMALL, 1_536), 0.02),
+        ("text-embedding-3-large", Space("openai", "text-embedding-3-large", 3_072), 0.13),
+        ("text-embedding-ada-002", Space("openai", "text-embedding-ada-002", 1_536), 0.10),
+        ("text-embedding-9", Space("openai", "text-embedding-9", None), None),
+    ],
+)
+def test_known_models(model: str, space: Space, price: float | None) -> None:
+    made = OpenAIProvider(model, api_key=KEY)
+    assert (made.space, made.price_usd) == (space, price)
+
+
+def test_limits_of_the_presets() -> None:
+    assert OpenAIProvider(SMALL, api_key=KEY).limits == Limits(2_048, 300_000, 8_191, 4.0, "cl100k_base")
+    tei = OpenAIProvider("BAAI/bge-small-en-v1.5", preset="tei")
+    assert (tei.limits.max_batch_size, tei.limits.max_tokens_per_batch, tei.limits.encoding) == (32, 16_384, None)
+    ollama = OpenAIProvider("nomic-embed-text:latest", preset="ollama")
+    assert (ollama.limits.max_batch_size, ollama.space.dimensions, ollama.price_usd) == (256, 768, 0.0)
+    assert "encoding_format" not in json.loads(ollama.payload(["a"], floats=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions"),
+    [(SMALL, 0), (SMALL, -1), (SMALL, 1_537), ("text-embedding-ada-002", 256), ("unknown", 16_001)],
+)
+def test_dimensions_that_the_model_cannot_have(model: str, dimensions: int) -> None:
+    with pytest.raises(ConfigError, match="dimensions"):
+        OpenAIProvider(model, api_key=KEY, dimensions=dimensions)
+
+
+def test_a_missing_key_says_what_to_type() -> None:
+    with pytest.raises(ConfigError, match=r"export OPENAI_API_KEY=\.\.\."):
+        OpenAIProvider(SMALL)
+    with pytest.raises(ConfigError, match=r"export OPENAI_API_KEY=\.\.\."):
+        OpenAIProvider(SMALL, base_url="https://api.openai.com/v1/")
+
+
+async def test_the_environment_is_read_as_the_official_sdk_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(base64_reply()) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        monkeypatch.setenv("OPENAI_PROJECT_ID", "proj_1")
+        made = OpenAIProvider(SMALL, dimensions=8)
+        assert made.space.endpoint == server.url
+        await embed(made)
+    headers = server.requests[0].headers
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj_1")
+
+
+async def test_another_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async with serving(base64_reply()) as server:
+        await embed(OpenAIProvider("any", base_url=server.url, preset="tei"))
+    assert "authorization" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:11434/v1"),
+        ("127.0.0.1:9", "http://127.0.0.1:9/v1"),
+        (":9", "http://127.0.0.1:9/v1"),
+        ("0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("http://localhost:9/", "http://localhost:9/v1"),
+        ("http://localhost", "http://localhost:80/v1"),
+        ("https://ollama.example", "https://ollama.example:443/v1"),
+        ("[::1]:9", "http://[::1]:9/v1"),
+    ],
+)
+def test_ollama_host_in_its_forms(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ollama_url(host) == url
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert OpenAIProvider("all-minilm", preset="ollama").space.endpoint == url
+
+
+@pytest.mark.parametrize("host", ["user:pass@localhost", "localhost/path", "ftp://localhost", "localhost:port", "a b"])
+def test_ollama_host_that_is_none(host: str) -> None:
+    with pytest.raises(ConfigError, match="OLLAMA_HOST") as raised:
+        ollama_url(host)
+    assert "pass" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/v1",
+        "http://169.254.169.254/v1",
+        "http://127.0.0.1.example.com/v1",
+        "http://10.0.0.1",
+        "ftp://localhost",
+        "file:///etc/passwd",
+        "//localhost/v1",
+        "localhost:8080",
+        "",
+        "https://",
+        "https://user:canary@example.com/v1",
+        "https://canary@example.com/v1",
+        "https://example.com/v1?key=canary",
+        "https://example.com/v1#canary",
+        "https://exa mple.com/v1",
+        "https://example.com:port/v1",
+        "https://[::1/v1",
+        "https://example.com/\r\nhost: canary",
+    ],
+)
+def test_z3_a_base_url_that_a_key_must_not_go_to(url: str) -> None:
+    with pytest.raises(ConfigError, match="base_url") as raised:
+        OpenAIProvider(SMALL, api_key=KEY, base_url=url)
+    assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:1/v1/", "http://127.0.0.1", "http://127.9.9.9:8", "http://[::1]:8/v1", "https://a.example/v1"],
+)
+def test_z3_https_or_this_machine(url: str) -> None:
+    assert checked_base_url(f" {url}\n") == url.rstrip("/")
+
+
+async def test_n10_a_redirect_stops_the_job() -> None:
+    async with serving(reply(b"", 307, {"location": "https://elsewhere.example/v1"})) as server:
+        with pytest.raises(NotFoundError, match=r"https://elsewhere\.example/v1"):
+            await embed(provider(server))
+        assert len(server.requests) == 1
+
+
+# -- base64 and numbers ---------------------------------------------------------------------------------------
+
+REFUSED = [
+    json_reply({"error": {"message": "encoding_format must be float", "param": "encoding_format"}}, 400),
+    json_reply({"detail": [{"loc": ["body", "encoding_format"], "msg": "Extra inputs are not permitted"}]}, 422),
+    json_reply({"error": "base64 is not supported"}, 400),
+    json_reply(reply_of(VECTORS[:, :0], floats=False)),
+    json_reply(reply_of(VECTORS[:, :0], floats=True)),
+    json_reply(reply_of(VECTORS[:, :4], floats=False)),
+]
+
+
+@pytest.mark.parametrize("said", REFUSED)
+async def test_a_server_without_base64_is_asked_for_numbers_once(said: bytes) -> None:
+    async with serving(said, floats_reply()) as server:
+        made = provider(server)
+        for _ in range(2):
+            assert np.array_equal((await made.embed(TEXTS, input_type="document")).matrix, VECTORS)
+        await made.aclose()
+    assert ["encoding_format" in request.json for request in server.requests] == [True, False, False]
+    assert made.limits.max_batch_size == 256
+
+
+async def test_a_server_that_ignores_base64_is_fine_and_gets_smaller_batches() -> None:
+    async with serving(floats_reply()) as server:
+        made = provider(server)
+        assert made.limits.max_batch_size == 2_048
+        assert np.array_equal((await embed(made)).matrix, VECTORS)
+    assert len(server.requests) == 1
+    assert made.limits.max_batch_size == 256
+
+
+async def test_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
+    async with serving(base64_reply(), *REFUSED) as server:
+        made = provider(server)
+        await made.embed(TEXTS, input_type="document")
+        for _ in REFUSED:
+            with pytest.raises(ProviderError):
+                await made.embed(TEXTS, input_type="document")
+        await made.aclose()
+    assert all("encoding_format" in request.json for request in server.requests)
+    assert made.limits.max_batch_size == 2_048
+
+
+async def test_where_numbers_fail_too_nothing_is_remembered() -> None:
+    async with serving(REFUSED[0], reply(b"", 503), base64_reply()) as server:
+        made = provider(server)
+        with pytest.raises(UnavailableError):
+            await made.embed(TEXTS, input_type="document")
+        assert np.array_equal((await embed(made)).matrix, VECTORS)
+    assert ["encoding_format" in request.json for request in server.requests] == [True, False, True]
+
+
+# -- replies ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_large_reply_is_decoded_in_a_thread_and_a_small_one_is_not() -> None:
+    jumps: list[int] = []
+
+    async def run_in_thread(function: Callable[[], Any]) -> Any:
+        jumps.append(1)
+        return await asyncio.to_thread(function)
+
+    vectors = unit_vectors(2, 200, 1_536)
+    async with serving(base64_reply(), base64_reply(vectors)) as server:
+        made = provider(server, run_in_thread=run_in_thread)
+        await made.embed(TEXTS, input_type="document")
+        assert jumps == []
+        large = OpenAIProvider(SMALL, base_url=server.url, run_in_thread=run_in_thread)
+        got = await large.embed(["a"] * 200, input_type="document")
+        await made.aclose()
+        await large.aclose()
+    assert len(base64_reply(vectors)) > INLINE_BYTES
+    assert jumps == [1]
+    assert np.array_equal(got.matrix, vectors)
+
+
+@every_client
+async def test_p16_fewer_vectors_are_an_invalid_reply(client: str) -> None:
+    async with serving(base64_reply(VECTORS[:2], x_request_id="req_9")) as server, http_client(client) as given:
+        with pytest.raises(InvalidReplyError, match="2 vectors for 3 inputs") as raised:
+            await embed(provider(server, given))
+    assert (raised.value.status_code, raised.value.request_id) == (200, "req_9")
+
+
+async def test_p19_a_norm_that_this_model_cannot_have_is_an_invalid_reply() -> None:
+    async with serving(base64_reply(VECTORS * 3)) as server:
+        with pytest.raises(InvalidReplyError, match="length 3"):
+            await embed(provider(server))
+        other = OpenAIProvider("any", base_url=server.url, dimensions=8)
+        assert np.array_equal((await embed(other)).matrix, VECTORS * 3)
+
+
+async def test_p23_an_error_object_in_a_200_is_treated_by_its_code() -> None:
+    body = {"error": {"message": "try again in 2s", "code": "rate_limit_exceeded"}}
+    async with serving(json_reply(body)) as server:
+        with pytest.raises(RateLimitError) as raised:
+            await embed(provider(server))
+    assert raised.value.hints is not None
+    assert raised.value.hints.retry_after == 2.0
+
+
+@every_client
+async def test_n4_a_body_that_ends_early_without_a_length_is_an_invalid_reply(client: str) -> None:
+    body = json.dumps(reply_of(VECTORS, floats=False)).encode()
+    cut = then_close(reply(body[:-60], length=False))
+    async with serving(cut) as server, http_client(client) as given:
+        with pytest.raises(InvalidReplyError):
+            await embed(provider(server, given))
+
+
+async def test_n9_the_cap_grows_with_the_request() -> None:
+    async with serving(json_reply(reply_of(VECTORS, floats=False) | {"more": "x" * 1_100_000})) as server:
+        with pytest.raises(InvalidReplyError, match=r"larger than 1,000,768 bytes"):
+            await embed(provider(server))
+
+
+async def test_i7_a_lone_surrogate_is_a_bad_request_that_does_not_show_the_text() -> None:
+    texts = ["fine", "canary \ud800", "fine"]
+    async with serving(base64_reply()) as server:
+        with pytest.raises(BadRequestError, match="lone surrogate") as raised:
+            await embed(provider(server), texts)
+    assert raised.value.offender == 1
+    assert "canary" not in "".join(traceback.format_exception(raised.value))
+    assert server.requests == []
+
+
+async def test_a_dimension_that_is_not_known_is_whatever_comes() -> None:
+    async with serving(base64_reply()) as server:
+        made = OpenAIProvider("any", base_url=server.url)
+        assert made.space.dimensions is None
+        assert (await embed(made)).matrix.shape == (3, 8)
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------
+
+
+@every_client
+async def test_z1_no_refusal_shows_the_key(client: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    echo = {"error": {"message": f"Incorrect API key provided: {KEY[:9]}****{KEY[-4:]} or {KEY}"}}
+    answers = [json_reply(echo, status) for status in (400, 401, 403, 404, 429, 500)] + [json_reply(echo)]
+    shown = []
+    async with serving(*answers) as server, http_client(client) as given:
+        made = provider(server, given)
+        for _ in answers:
+            with pytest.raises(ProviderError) as raised:
+                await made.embed(TEXTS, input_type="document")
+            shown.append("".join(traceback.format_exception(raised.value)) + repr(vars(raised.value)))
+        shown.append(f"{made!r} {made} {vars(made)}")
+        await made.aclose()
+    text = "".join(shown) + caplog.text
+    assert len(server.requests) == len(answers)
+    assert "canary" not in text
+    assert KEY[-4:] not in text
+
+
+async def test_p6_a_bad_key_is_an_authentication_error() -> None:
+    async with serving(json_reply({"error": {"message": "no", "code": "invalid_api_key"}}, 401)) as server:
+        with pytest.raises(AuthenticationError, match="401: no"):
+            await embed(provider(server))
+        assert len(server.requests) == 1
+
+
+def test_the_presets_name_themselves() -> None:
+    assert {name: row.name for name, row in PRESETS.items()} == {name: name for name in ("openai", "ollama", "tei")}

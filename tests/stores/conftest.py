@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aembed.protocols import Store
+from aembed.stores import open_store, schemes
+from tests.stores.samples import SPACE, URLS, Unprivileged
+
+NOBODY = 65534
+
+
+@pytest.fixture(params=schemes())
+async def empty(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    store = open_store(URLS[request.param](tmp_path))
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def store(empty: Store) -> Store:
+    await empty.prepare(SPACE)
+    return empty
+
+
+@pytest.fixture
+def unprivileged() -> Unprivileged:
+    """Root may write everywhere: permissions are tried as another user."""
+    if os.name != "posix":
+        pytest.skip("permissions are POSIX")
+    return as_nobody if os.geteuid() == 0 else as_we_are
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextmanager
+def as_we_are() -> Iterator[None]:
+    yield
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that another user can reach and not write to."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        os.chmod(folder, 0o755)

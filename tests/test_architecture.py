@@ -1,0 +1,86 @@
+"""The floors of the package: imports run from higher floors to lower ones only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "aembed"
+FLOORS = {
+    "errors": 0,
+    "types": 0,
+    "protocols": 0,
+    "core": 1,
+    "counters": 2,
+    "sources": 2,
+    "providers": 2,
+    "stores": 2,
+    "dispatch": 3,
+    "pipeline": 4,
+    "coalesce": 4,
+    "embedder": 5,
+    "script": 6,
+    "cli": 6,
+    "__init__": 7,
+    "__main__": 7,
+}
+ONLY_IMPORTER = {"httpx": "providers._http", "asyncpg": "stores.postgresql", "tiktoken": "counters"}
+IMPURE = {"asyncio", "anyio", "time", "random", "os", "socket", "threading", "httpx", "sqlite3", "pathlib"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: absolute imports only"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def unit(name: str) -> str:
+    """The floor's unit that a module belongs to: `stores.sqlite` and `stores.memory` are siblings."""
+    return name.split(".")[0]
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    for name in imports(path):
+        if name.startswith("aembed."):
+            yield name.removeprefix("aembed.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_run_downwards(path: Path) -> None:
+    here = module_name(path)
+    for name in own_imports(path):
+        there = unit(name)
+        if there not in FLOORS:
+            assert unit(here) in {"cli", "__main__"}, f"{here} imports {name} from the top of the package"
+        elif there == unit(here):
+            assert FLOORS[there] != 2 or is_shared(name) or here.endswith("__init__"), f"{here} imports {name}"
+        else:
+            assert FLOORS[there] < FLOORS[unit(here)] or FLOORS[there] == 0, f"{here} imports {name}"
+
+
+def is_shared(name: str) -> bool:
+    """A module with a leading underscore is its folder's own ground floor."""
+    return name.split(".")[1].startswith("_")
+
+
+@pytest.mark.parametrize(("library", "owner"), ONLY_IMPORTER.items())
+def test_one_file_imports(library: str, owner: str) -> None:
+    importers = {module_name(path) for path in FILES for name in imports(path) if name.split(".")[0] == library}
+    assert importers <= {owner}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "core"], ids=module_name)
+def test_core_is_pure(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & IMPURE
+    assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.AsyncFunctionDef)]
