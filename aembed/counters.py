@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from typing import Any, TypeAlias
 
 from aembed.core.changes import Entry, Item
@@ -23,6 +24,8 @@ LONGEST_TOKEN_BYTES = 128
 BLOCK_CHARACTERS = 32
 """Characters tokenized at once, for each token allowed: a long text is cut in time linear to its length."""
 
+ADVICE = 'cut it into records, or choose too_long="truncate" or "split"'
+
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
 
 
@@ -37,25 +40,26 @@ class TiktokenCounter:
     def count(self, text: str) -> int:
         return len(self._encode(text))
 
-    def cut(self, text: str, max_tokens: int) -> list[str]:
-        pieces: list[str] = []
-        size = BLOCK_CHARACTERS * max_tokens
-        while text:
-            block = text[:size]
-            cut = list(self._cut_block(block, max_tokens, is_last=len(block) == len(text)))
-            if not cut:
+    def cut(self, text: str, max_tokens: int) -> Iterator[str]:
+        size, start = BLOCK_CHARACTERS * max_tokens, 0
+        while start < len(text):
+            block, end = text[start : start + size], start
+            for piece in self._cut_block(block, max_tokens, is_last=start + size >= len(text)):
+                yield piece
+                end += len(piece)
+            if end == start:
                 size *= 2
-            pieces += cut
-            text = text[sum(map(len, cut)) :]
-        return pieces
+            start = end
 
     def _cut_block(self, block: str, max_tokens: int, *, is_last: bool) -> Iterator[str]:
         """Pieces of the block; what is left of it at the end is given only if nothing follows."""
         tokens = self._encode(block)
         starts = self._encoding.decode_with_offsets(tokens)[1]
         start = token = 0
-        while len(tokens) - token > max_tokens:
-            token, end = self._piece_end(block, start, starts, token + max_tokens, max_tokens)
+        # Cut inside a character of several tokens, the rest has more of them than are left here: it is counted too.
+        while len(tokens) - token > max_tokens or (is_last and start and self.count(block[start:]) > max_tokens):
+            last = min(token + max_tokens, len(tokens) - 1)
+            token, end = self._piece_end(block, start, starts, last, max_tokens)
             yield block[start:end]
             start = end
         if is_last:
@@ -83,15 +87,14 @@ class ByteCounter:
     def count(self, text: str) -> int:
         return len(text.encode())
 
-    def cut(self, text: str, max_tokens: int) -> list[str]:
-        data, pieces = text.encode(), []
-        while data:
-            piece = data[:max_tokens].decode("utf-8", errors="ignore")
+    def cut(self, text: str, max_tokens: int) -> Iterator[str]:
+        data, start = text.encode(), 0
+        while start < len(data):
+            piece = data[start : start + max_tokens].decode("utf-8", errors="ignore")
             if not piece:
                 raise InputError(f"no part of the text has {max_tokens} bytes or fewer")
-            pieces.append(piece)
-            data = data[len(piece.encode()) :]
-        return pieces
+            yield piece
+            start += len(piece.encode())
 
 
 class Measure:
@@ -105,9 +108,11 @@ class Measure:
         self._counter: TokenCounter | None = None
 
     def quick(self, entry: Entry) -> Item | None:
-        """The item of a text that fits by its bytes alone; None where tokens must be counted."""
-        if self._exact or entry.size_bytes > self._limits.max_tokens_per_text:
+        """The item of a text that fits by its bytes alone; None where that or loading the tokenizer takes long."""
+        if entry.size_bytes > self._limits.max_tokens_per_text:
             return None
+        if self._exact:
+            return self._measure(entry) if self._counter else None
         tokens = entry.size_bytes / self._limits.bytes_per_token
         return Item((entry.record.text,), tokens, entry.fingerprint, entries=[entry])
 
@@ -117,10 +122,12 @@ class Measure:
         return item
 
     def _measure(self, entry: Entry) -> Item:
-        counter = self._loaded()
+        counter = self._counter = load_counter(self._limits.encoding)
         try:
             pieces = self._pieces(counter, entry)
             counts = [counter.count(piece) for piece in pieces]
+            if self._too_long == "error" and entry.size_bytes > self._limits.max_tokens_per_text:
+                self._refuse_too_long(counter, entry.size_bytes, counts[0])
         except InputError as error:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
@@ -135,33 +142,28 @@ class Measure:
             return [text]
         match self._too_long:
             case "error":
-                self._refuse_too_long(counter, entry)
+                self._refuse_uncounted(entry)
                 return [text]
             case "truncate":
-                return counter.cut(text[: most * LONGEST_TOKEN_BYTES], most)[:1]
+                return [next(counter.cut(text[: most * LONGEST_TOKEN_BYTES], most))]
             case "split":
-                return counter.cut(text, most)
+                return list(counter.cut(text, most))
 
-    def _refuse_too_long(self, counter: TokenCounter, entry: Entry) -> None:
+    def _refuse_uncounted(self, entry: Entry) -> None:
         most = self._limits.max_tokens_per_text
-        advice = 'cut it into records, or choose too_long="truncate" or "split"'
         if entry.size_bytes > most * LONGEST_TOKEN_BYTES:
-            raise InputError(f"{entry.size_bytes:,} bytes cannot be {most:,} tokens, the limit; {advice}")
+            raise InputError(f"{entry.size_bytes:,} bytes cannot be {most:,} tokens, the limit; {ADVICE}")
+
+    def _refuse_too_long(self, counter: TokenCounter, size_bytes: int, count: float) -> None:
+        """Without a tokenizer the provider decides on texts that its own estimate lets through."""
+        about, most = "", self._limits.max_tokens_per_text
         if isinstance(counter, ByteCounter):
-            # Without a tokenizer the provider decides on texts that its own estimate lets through.
-            if entry.size_bytes > most * self._limits.bytes_per_token:
-                raise InputError(
-                    f"about {entry.size_bytes / self._limits.bytes_per_token:,.0f} tokens, limit {most:,}; {advice}"
-                )
-        elif (count := counter.count(entry.record.text)) > most:
-            raise InputError(f"{count:,} tokens, the limit is {most:,}; {advice}")
-
-    def _loaded(self) -> TokenCounter:
-        if self._counter is None:
-            self._counter = load_counter(self._limits.encoding)
-        return self._counter
+            about, count = "about ", size_bytes / self._limits.bytes_per_token
+        if count > most:
+            raise InputError(f"{about}{count:,.0f} tokens, the limit is {most:,}; {ADVICE}")
 
 
+@cache
 def load_counter(encoding: str | None) -> TokenCounter:
     """tiktoken's counts, or the byte bound where its vocabulary cannot be had. Blocks: call it in a thread."""
     if encoding is None:

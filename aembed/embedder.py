@@ -114,6 +114,7 @@ class Embedder:
             if isinstance(model, str)
             else model
         )
+        self._provider.limits.check(max_batch_size, max_tokens_per_batch)
         self._narrowed = (max_batch_size, max_tokens_per_batch)
         self._concurrency = concurrency
         self._too_long: TooLong = too_long
@@ -127,7 +128,6 @@ class Embedder:
         self._run_in_thread: Callable[..., Any] = anyio.to_thread.run_sync
         self._engine: Dispatcher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._limits()
 
     def __repr__(self) -> str:
         return f"<Embedder {self._provider.space}, {self._engine or 'idle'}>"
@@ -138,6 +138,11 @@ class Embedder:
         space = self._provider.space
         known = self._engine.dimensions if self._engine else None
         return replace(space, dimensions=space.dimensions or known)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way now."""
+        return self._engine.in_flight if self._engine else 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -324,6 +329,7 @@ class Embedder:
             self._loop = loop
             self._engine = Dispatcher(
                 self._provider,
+                self._limits,
                 concurrency=self._concurrency,
                 retry=self._retry,
                 timeout=self._timeout,

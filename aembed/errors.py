@@ -9,7 +9,7 @@ AembedError
 ├── ProviderError               .status_code .request_id .hints .body (cut short, never the key)
 │   ├── RateLimitError          retried for as long as an outage may last
 │   ├── UnavailableError        retried, RetryPolicy.max_retries times: 5xx, connection, timeout
-│   ├── InvalidReplyError       retried once, then the batch is split
+│   ├── InvalidReplyError       retried once, then the batch is split; the job stops where it is oversized
 │   ├── BadRequestError         the batch is split; a text refused alone fails
 │   ├── AuthenticationError     the job stops
 │   ├── PermissionDeniedError   the job stops
@@ -87,7 +87,13 @@ class UnavailableError(ProviderError):
 
 
 class InvalidReplyError(ProviderError):
-    """A reply whose vectors cannot be trusted: count, order, dimension or values are off."""
+    """A reply whose vectors cannot be trusted: count, order, dimension or values are off.
+
+    `oversized`: it was larger than any right reply can be, or in a compression that nobody asked for and that hides
+    how large it is. Twice, and the job stops.
+    """
+
+    oversized: bool = False
 
 
 class BadRequestError(ProviderError):

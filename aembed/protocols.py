@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol, runtime_checkable
 
@@ -48,7 +48,7 @@ class TokenCounter(Protocol):
 
     def count(self, text: str) -> int: ...
 
-    def cut(self, text: str, max_tokens: int) -> list[str]:
+    def cut(self, text: str, max_tokens: int) -> Iterator[str]:
         """Pieces of at most `max_tokens` tokens; joined they are the text."""
         ...
 

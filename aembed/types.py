@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -104,22 +104,19 @@ class Limits:
     encoding: str | None = None
 
     def narrowed(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> Limits:
-        """The same limits with the user's smaller ones. Raises ConfigError for larger ones."""
-        return Limits(
-            _within("max_batch_size", max_batch_size, self.max_batch_size),
-            _within("max_tokens_per_batch", max_tokens_per_batch, self.max_tokens_per_batch),
-            self.max_tokens_per_text,
-            self.bytes_per_token,
-            self.encoding,
+        """The same limits with the user's, where those are smaller."""
+        return replace(
+            self,
+            max_batch_size=min(max_batch_size or self.max_batch_size, self.max_batch_size),
+            max_tokens_per_batch=min(max_tokens_per_batch or self.max_tokens_per_batch, self.max_tokens_per_batch),
         )
 
-
-def _within(name: str, wanted: int | None, most: int) -> int:
-    if wanted is None:
-        return most
-    if not 1 <= wanted <= most:
-        raise ConfigError(f"{name}={wanted} must be from 1 to {most}, the provider's own limit")
-    return wanted
+    def check(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> None:
+        """Raises ConfigError for a user's limit that is above these."""
+        for name, wanted in (("max_batch_size", max_batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
+            most = getattr(self, name)
+            if wanted is not None and not 1 <= wanted <= most:
+                raise ConfigError(f"{name}={wanted} must be from 1 to {most}, the provider's own limit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,10 @@ class Server:
 
 
 class Client:
-    """One Embedder: slots, one lane, pacer, gate. `largest` is the most tokens that its texts fill a batch with."""
+    """One Embedder: slots, one lane, pacer, gate. `largest` is the most tokens that its texts fill a batch with.
+
+    A request that waits to be tried again holds no slot; `in_hand` batches a slot are open at a time.
+    """
 
     def __init__(
         self,
@@ -156,6 +159,7 @@ class Client:
         requests_per_minute: float | None = None,
         largest: int = LARGEST_BATCH_TOKENS,
         batches: int | None = None,
+        in_hand: int = 1,
         name: str = "",
     ) -> None:
         self.simulation, self.server, self.name = simulation, server, name
@@ -164,20 +168,19 @@ class Client:
         )
         self.gate = Gate()
         self.done, self.failed, self.retries = Counter[int](), 0, 0
-        self._concurrency, self._largest, self._batches = concurrency, largest, batches
+        self._workers, self._largest, self._batches = concurrency * in_hand, largest, batches
+        self._in_flight = 0
+        self._slot_free = Event()
         self._lane: deque[Event] = deque()
         self._lane_taken = False
         self._gate_moved = Event()
 
     def start(self, after: float = 0.0) -> None:
-        for slot in range(self._concurrency):
-            self.simulation.start(self._work(slot), after)
+        for _ in range(self._workers):
+            self.simulation.start(self._work(), after)
 
-    def _work(self, slot: int) -> Process:
+    def _work(self) -> Process:
         while self._batches is None or self._batches > 0:
-            if slot >= self.pacer.concurrency:
-                yield 0.05
-                continue
             self._batches = None if self._batches is None else self._batches - 1
             yield from self._finish([self._next_batch()])
 
@@ -193,17 +196,22 @@ class Client:
                 parts += [tokens // 2, tokens - tokens // 2]
 
     def _send(self, tokens: int) -> Generator[Any, None, bool]:
-        attempts = failures = 0
+        attempts, failures = 0, 0.0
         while True:
             yield from self._enter_lane()
             if self.pacer.too_large(tokens):
                 self._leave_lane()
                 return True
+            while self._in_flight >= self.pacer.concurrency:
+                yield self._slot_free
+            self._in_flight += 1
             reservation = yield from self._reserve(tokens)
             passage = self.gate.enter(self.simulation.now)
             self._leave_lane()
             reply = yield from self.server.call(tokens, self.name)
             now = self.simulation.now
+            self._in_flight -= 1
+            self.simulation.wake(self._slot_free)
             attempts += 1
             retry_after = reply.hints.retry_after if reply.hints else None
             wait = pause(min(BACKOFF_MAX, BACKOFF_BASE * 2.0 ** (attempts - 1)), retry_after, self.simulation.random)
@@ -225,8 +233,7 @@ class Client:
             if failures > MAX_RETRIES:
                 self.failed += 1
                 return False
-            if self.gate.is_open:
-                yield wait
+            yield self.gate.rest(wait, hinted=retry_after is not None)
 
     def _reserve(self, tokens: int) -> Generator[Any, None, Any]:
         while True:

@@ -24,8 +24,11 @@ from aembed.cli.status import status
 app = typer.Typer(
     name="aembed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-for _command in (index, search, backfill, status, failures):
-    app.command()(_command)
+app.command(short_help="Files, folders or another store into a store.")(index)
+app.command(short_help="The rows nearest to a question.")(search)
+app.command(short_help="The empty embedding column of your own table.")(backfill)
+app.command(short_help="What a store holds.")(status)
+app.command(short_help="The texts that were refused.")(failures)
 
 
 def _version(wanted: bool) -> None:

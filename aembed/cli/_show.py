@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from aembed.stores import schemes
-from aembed.types import Failure, Plan, Progress, Refusal, Report
+from aembed.stores import ALIASES, schemes
+from aembed.types import Failure, Refusal
 
 SHOWN_FAILURES = 20
 # What a terminal would obey, or what would turn the line around.
@@ -23,43 +23,42 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
+def tell_json(value: object) -> None:
+    """In ASCII, so that no terminal, pipe or code page can spoil it."""
+    tell(json.dumps(value))
+
+
 def say(line: str) -> None:
     """Progress, a warning, an error."""
     print(line, file=sys.stderr, flush=True)
-
-
-def tell_json(value: Any) -> None:
-    # ASCII, so that no terminal, pipe or code page can spoil it.
-    tell(json.dumps(value))
 
 
 def printable(text: object) -> str:
     return _CONTROL.sub(" ", str(text))
 
 
+def is_url(path: str) -> bool:
+    """Whether it begins with the scheme of a store."""
+    scheme, colon, _ = path.partition(":")
+    return bool(colon) and scheme.lower().partition("+")[0] in {*schemes(), *ALIASES}
+
+
 def place(url: str) -> str:
-    """A store's URL without its password and parameters."""
+    """A store as it was named, without password and parameters."""
     scheme, colon, rest = url.partition("://")
-    if not colon or scheme.startswith(("sqlite", "memory")):
+    if not colon or scheme.startswith("sqlite") or not is_url(url):
         return printable(url)
     user, at, address = rest.rpartition("@")
     return printable(f"{scheme}://{user.partition(':')[0]}{at}{address.partition('?')[0]}")
-
-
-def place_of_path(path: str) -> str:
-    """As `place`, for a PATH that may be a URL."""
-    return place(path) if path.partition("://")[0].partition("+")[0] in {*schemes(), "postgres"} else printable(path)
 
 
 def size(amount: float) -> str:
     """Bytes as people read them: 34.5 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1_000:
-            break
+            return f"{amount:,.0f} bytes" if unit == "bytes" else f"{amount:,.1f} {unit}"
         amount /= 1_000
-    else:
-        unit = "TB"
-    return f"{amount:,.0f} {unit}" if unit == "bytes" else f"{amount:,.1f} {unit}"
+    return f"{amount:,.1f} TB"
 
 
 def duration(seconds: float) -> str:
@@ -79,23 +78,27 @@ def columns() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns under each other; a column of numbers is set to the right."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
-    return ["  ".join(_cell(cell, width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
-
-
-def _cell(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() or cell[:1] == "$" else cell.ljust(width)
+def tell_facts(facts: Iterable[tuple[str, str, str]]) -> None:
+    """A name, an amount and a remark on each line, under each other."""
+    rows = list(facts)
+    names, amounts = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for name, amount, remark in rows:
+        tell(f"{name:<{names}}  {amount:>{amounts}}  {printable(remark)}".rstrip())
 
 
 def say_failures(failures: Sequence[Failure], failed: int, *, rest: str) -> None:
     """The first of them; `rest` says how to see the others."""
-    for failure in failures[:SHOWN_FAILURES]:
-        say(f"  {printable(failure.id)}: {printable(failure.error)}")
-    if failed > SHOWN_FAILURES:
-        say(f"  ... and {failed - SHOWN_FAILURES:,} more; {rest}")
+    shown = failures[:SHOWN_FAILURES]
+    for failure in shown:
+        say(f"  {printable(failure.id)}: {printable(_reason(failure))}")
+    if failed > len(shown):
+        say(f"  ... and {failed - len(shown):,} more; {rest}")
+
+
+def _reason(failure: Failure) -> str:
+    """Without the place that the id names already."""
+    file, _, line = failure.id.rpartition(":")
+    return str(failure.error).removeprefix(f"{file} line {line}: ").removeprefix(f"{failure.id}: ")
 
 
 def failure_json(failure: Failure | Refusal) -> dict[str, Any]:
@@ -106,19 +109,7 @@ def failure_json(failure: Failure | Refusal) -> dict[str, Any]:
             return {"id": id, "error": name, "message": message}
 
 
-def progress_json(progress: Progress, failures: Sequence[Failure]) -> dict[str, Any]:
-    """A Progress or Report, with these failures."""
-    counts = {name: value for name, value in asdict_flat(progress).items() if name != "failures"}
-    refused_earlier = progress.refused_earlier if isinstance(progress, Report) else 0
-    return counts | {"refused_earlier": refused_earlier, "failures": [failure_json(failure) for failure in failures]}
-
-
-def plan_json(plan: Plan) -> dict[str, Any]:
-    return asdict_flat(plan) | {"failures": [failure_json(failure) for failure in plan.failures]}
-
-
-def asdict_flat(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
-
-
-__all__ = [name for name in dir() if not name.startswith("_") and name not in {"annotations", "asdict"}]
+def counts_json(value: Any, failures: Sequence[Failure]) -> dict[str, Any]:
+    """The fields of a Progress, Report or Plan, with these failures."""
+    flat: Mapping[str, Any] = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {**flat, "failures": [failure_json(failure) for failure in failures]}

@@ -58,7 +58,10 @@ class Fingerprinter:
         hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
         hasher.update(data)
         fingerprint = hasher.digest()
-        return Entry(index, record, len(data), fingerprint, digest(fingerprint, record.metadata, record.source))
+        try:
+            return Entry(index, record, len(data), fingerprint, digest(fingerprint, record.metadata, record.source))
+        except InputError as error:
+            raise InputError(f"{record.id!r}: {error}") from None
 
 
 def checked(record: Record) -> bytes:
@@ -81,7 +84,7 @@ def checked(record: Record) -> bytes:
 
 
 def digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) -> bytes:
-    """What a row holds; the fingerprint itself where there is nothing else."""
+    """What a row holds; the fingerprint itself where there is nothing else. Raises InputError for what is not JSON."""
     if metadata is None and source is None:
         return fingerprint
     hasher = blake2b(fingerprint, digest_size=DIGEST_BYTES)
@@ -96,8 +99,10 @@ def shown(value: object) -> str:
 def _json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value, order="deterministic")
-    except (TypeError, ValueError, UnicodeEncodeError) as error:
-        raise InputError(f"the metadata is not JSON ({type(error).__name__}); use str, numbers, lists, dicts") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"its metadata or source is not JSON ({type(error).__name__}); use str, numbers, lists, dicts"
+        ) from None
 
 
 @dataclass(slots=True, eq=False)

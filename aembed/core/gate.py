@@ -3,12 +3,14 @@
     while not gate.may_pass(now): wait until gate.opens_at, or until another request has reported
     passage = gate.enter(now)                                     just before sending
     gate.succeeded(passage, now)                                  any reply that is not one of Retry's errors
-    counts = gate.failed(passage, now, wait=..., ...)             a rate limit or an UnavailableError
+    blame = gate.failed(passage, now, wait=..., ...)              a rate limit or an UnavailableError
+    sleep gate.rest(wait, hinted=...), then from the top          where the request is to be tried again
     gate.abandoned(passage, now)                                  no reply, by our own doing
     if gate.lost(now): raise OutageError
 
-`wait` is what tenacity computed for that request: `pause()` of its exponential and the server's hint. A request
-whose failure closed no gate waits that long and goes on; the others are not held up.
+`wait` is what tenacity computed for that request: `pause()` of its exponential and of the server's hint. A failure
+that closes the gate makes all wait that long; one that does not holds up nobody else. A request has failed for good
+when its blame is above max_retries.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ PROBE_SECONDS = 5.0
 """Law 7: probes at most 5 s apart unless a hint says longer."""
 FAILURES_IN_A_ROW = 5
 """Law 7: as many failures with no success between them close the gate."""
+LONGEST_REST = 1.0
+"""Seconds that one request waits at most while others succeed."""
 LONGEST_HINT = 120.0
 """Seconds of a Retry-After that are believed."""
 CHANCE = 1e-6
 """A server that fails at random is given so long a row that it closes the gate this rarely."""
 MEMORY = 0.02
+HEALTHY, FLAKY = 0.01, 0.06
+"""Failures in all requests that are nothing, and that are a pattern."""
 
 
 class Random(Protocol):
@@ -102,12 +108,14 @@ class Gate:
 
     def failed(
         self, passage: Passage, now: float, *, wait: float, rate_limited: bool = False, hinted: bool = False
-    ) -> bool:
-        """Returns whether this counts as a failure of the request: not while the provider is away.
+    ) -> float:
+        """Returns how much of a failure of the request this is, from 0 to 1.
 
-        `hinted`: the server named the wait. Without that the gate is probed every PROBE_SECONDS at least.
+        It is none while the provider is away, and less than one where the provider fails others too: the
+        request is to blame once so many failures in a row are no accident. `hinted`: the server named the
+        wait. Without that the gate is probed every PROBE_SECONDS at least.
         """
-        counts = self.is_open and not rate_limited
+        blame = self._blame() if self.is_open and not rate_limited else 0.0
         self._count(rate_limited, now)
         if self.is_open:
             if rate_limited or self._failures >= self._row():
@@ -116,7 +124,18 @@ class Gate:
             self._close_again(now, wait, rate_limited, hinted)
         elif hinted:
             self._due = max(self._due, now + wait)
-        return counts
+        return blame
+
+    def rest(self, wait: float, *, hinted: bool = False) -> float:
+        """How long a failed request waits by itself: nothing while the gate is closed, for the gate waits then.
+
+        While others succeed most of `wait` would be time lost: it grows to all of it with the failures in a row.
+        """
+        if not self.is_open:
+            return 0.0
+        if hinted:
+            return wait
+        return min(wait, LONGEST_REST) * min(1.0, self._failures / FAILURES_IN_A_ROW)
 
     def abandoned(self, passage: Passage, now: float) -> None:
         if passage is self._probe:
@@ -131,6 +150,9 @@ class Gate:
         if not rate_limited:
             self._failures += 1
             self._failure_rate += MEMORY * (1.0 - self._failure_rate)
+
+    def _blame(self) -> float:
+        return 1.0 if self._failure_rate < FLAKY else log(self._failure_rate) / log(HEALTHY)
 
     def _row(self) -> int:
         """How many failures in a row are no accident, given how often this server fails."""

@@ -1,7 +1,7 @@
 """Stage 7: what follows from an error. The class of the error is the verdict (errors.py).
 
-Waiting and trying again (rate limits, server and network errors) is tenacity's work in dispatch.py; what
-comes out of that is judged here.
+Waiting and trying again (rate limits, server and network errors) is tenacity's work in aembed.dispatch; what
+comes out of that is judged here. A rate limit comes out only where no request of that size is ever accepted.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
     match error:
         case InvalidReplyError() if broken_replies == 1:
             return Again()
+        case InvalidReplyError(oversized=True):
+            return FailJob()
+        case RateLimitError() if items > 1:
+            return Split()
         case InvalidReplyError() if items > 1:
             return Split()
         case BadRequestError() if items > 1:

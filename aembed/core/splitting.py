@@ -22,21 +22,30 @@ class Lessons:
     def within(self, cap: Cap) -> Cap:
         return Cap(int(min(cap.inputs, self.inputs)), min(cap.tokens, self.tokens))
 
+    def allow(self, inputs: int, tokens: float) -> bool:
+        return inputs <= self.inputs and tokens <= self.tokens
+
     def learn(self, inputs: float | None, tokens: float | None) -> None:
         self.inputs = max(1, min(self.inputs, inputs or inf))
         self.tokens = max(1, min(self.tokens, tokens or inf))
 
 
 class Remains:
-    """What is still to be sent of one batch: the whole first, then the parts of what was refused, in order."""
+    """What is still to be sent of one batch: the whole first, then the parts of what was refused, in order.
+
+    `doubted`: the provider refused some of it, or answered it with broken replies.
+    """
 
     def __init__(self, batch: Sequence[Item], lessons: Lessons) -> None:
+        self.doubted = False
         self._work = [batch]
         self._lessons = lessons
         self._broken_replies = 0
         self._unexplained = False
         self._failed = False
         self._largest = (0, 0.0)
+        self._blamed: Item | None = None
+        self._believes_blame = True
 
     def next(self) -> Sequence[Item] | None:
         return self._work.pop() if self._work else None
@@ -44,12 +53,17 @@ class Remains:
     def accepted(self, batch: Sequence[Item]) -> None:
         self._broken_replies = 0
         self._largest = max(self._largest, _size(batch))
+        if self._blamed in batch:
+            self._believes_blame = False
         if self._unexplained and not self._failed and not self._work:
             # Every text was good, so it was the size that was refused.
             self._lessons.learn(*self._largest)
 
-    def refused(self, batch: Sequence[Item], error: ProviderError, cap: Cap) -> Verdict:
-        """The verdict; what it says is to be sent comes out of `next`."""
+    def refused(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
+        """The verdict; what it says is to be sent comes out of `next`.
+
+        While nothing is `proven`, one text alone goes first: it tells soonest whether all will be refused.
+        """
         self._broken_replies += isinstance(error, InvalidReplyError)
         judged = verdict(error, items=len(batch), broken_replies=self._broken_replies)
         match judged:
@@ -57,8 +71,9 @@ class Remains:
                 self._work.append(batch)
                 return judged
             case Split(offender):
-                self._learn(error)
-                self._work += reversed(parts(batch, offender, self._lessons.within(cap)))
+                self._learn(batch, error)
+                sampled = self.doubted and not proven
+                self._work += reversed(self._parts(batch, offender, self._lessons.within(cap), sampled))
             case FailItems():
                 self._failed = True
             case _:
@@ -66,21 +81,32 @@ class Remains:
         self._broken_replies = 0
         return judged
 
-    def _learn(self, error: ProviderError) -> None:
-        inputs = tokens = None
+    def _learn(self, batch: Sequence[Item], error: ProviderError) -> None:
+        """Only what the provider refused for its content tells of a limit."""
+        self.doubted |= isinstance(error, BadRequestError | InvalidReplyError)
         if isinstance(error, BadRequestError):
-            inputs, tokens = error.max_batch_size, error.max_tokens_per_batch
-        self._lessons.learn(inputs, tokens)
-        self._unexplained |= inputs is None and tokens is None
+            self._lessons.learn(error.max_batch_size, error.max_tokens_per_batch)
+            self._unexplained |= error.offender is None and self._lessons.allow(*_size(batch))
+
+    def _parts(self, batch: Sequence[Item], offender: int | None, cap: Cap, sampled: bool) -> Sequence[Sequence[Item]]:
+        """The blamed text and the others; or what the cap just learned allows; or halves."""
+        blamed = _item_of(batch, offender) if self._believes_blame else None
+        if blamed is not None:
+            self._blamed = batch[blamed]
+            others = [*batch[:blamed], *batch[blamed + 1 :]]
+            first, rest = _sample(others) if sampled and len(others) > 1 else ([], others)
+            return [part for part in (first, [batch[blamed]], rest) if part]
+        packed = pack(batch, cap)
+        if len(packed) > 1:
+            return packed
+        first, rest = _sample(batch) if sampled and len(batch) > 2 else ([], batch)
+        return [part for part in (first, *halves(rest)) if part]
 
 
-def parts(batch: Sequence[Item], offender: int | None, cap: Cap) -> Sequence[Sequence[Item]]:
-    """Two parts or more of a refused batch: without the blamed text, within the cap just learned, or halves."""
-    blamed = _item_of(batch, offender)
-    if blamed is not None:
-        return [*batch[:blamed], *batch[blamed + 1 :]], [batch[blamed]]
-    packed = pack(batch, cap)
-    return packed if len(packed) > 1 else halves(batch)
+def _sample(batch: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
+    """The text in the middle, and the others."""
+    middle = len(batch) // 2
+    return [batch[middle]], [*batch[:middle], *batch[middle + 1 :]]
 
 
 def _item_of(batch: Sequence[Item], offender: int | None) -> int | None:

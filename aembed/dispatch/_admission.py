@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from math import inf
 
 import anyio
 
@@ -10,6 +11,9 @@ from aembed.core.pacing import Pacer, Reservation
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.types import Hints
 
+EARLY = 1e-6
+"""Seconds that a timer may come too early."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
@@ -17,14 +21,13 @@ class Ticket:
 
     reservation: Reservation
     passage: Passage
-    slot: object
 
 
 class Admission:
-    """Stage 5: a slot, a place in the budgets, an open gate, in that order of arrival.
+    """Stage 5: a slot, a place in the budgets, an open gate, in the order of arrival.
 
-    Two lanes, queries before bulk: only the head of each lane holds a reservation, and gives it back when the
-    gate closes meanwhile.
+    Two lanes, queries before bulk: only the head of each lane holds a reservation. It gives it back where the
+    gate closes, or a query takes the slot, before its time has come; so bulk that waits holds up no query.
     """
 
     def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate) -> None:
@@ -32,7 +35,8 @@ class Admission:
         self.gate = gate
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {interactive: anyio.Lock() for interactive in (False, True)}
-        self._gate_changed = anyio.Event()
+        self._changed = anyio.Event()
+        self._last_failure = ""
 
     def __repr__(self) -> str:
         slots = self._slots
@@ -42,28 +46,29 @@ class Admission:
     def in_flight(self) -> int:
         return int(self._slots.borrowed_tokens)
 
-    async def enter(self, tokens: float, *, interactive: bool) -> Ticket:
-        """Raises OutageError once the provider was away for too long."""
+    async def enter(self, tokens: float, *, interactive: bool, divisible: bool = False) -> Ticket | None:
+        """None where a request of that size is never accepted and can be sent in parts.
+
+        Raises OutageError once the provider was away for too long.
+        """
         async with self._lanes[interactive]:
-            slot = object()
-            await self._slots.acquire_on_behalf_of(slot)
-            try:
-                reservation = await self._paced(tokens, interactive)
-            except BaseException:
-                self._slots.release_on_behalf_of(slot)
-                raise
-            return Ticket(reservation, self.gate.enter(now()), slot)
+            if divisible and self.pacer.too_large(tokens):
+                return None
+            reservation = await self._paced(tokens, interactive)
+            self._slots.acquire_on_behalf_of_nowait(reservation)
+            return Ticket(reservation, self.gate.enter(now()))
 
     def succeeded(self, ticket: Ticket, hints: Hints) -> None:
         self.pacer.accepted(ticket.reservation, hints, now())
         self.gate.succeeded(ticket.passage, now())
         self._leave(ticket)
 
-    def failed(self, ticket: Ticket, error: BaseException) -> None:
-        """The gate hears of what waiting may clear later, with the time to wait."""
+    def failed(self, ticket: Ticket, error: BaseException) -> bool:
+        """Returns whether to send it in parts. Of what waiting may clear the gate hears later, with the wait."""
+        too_large = False
         match error:
             case RateLimitError(hints=hints):
-                self.pacer.throttled(ticket.reservation, hints, now())
+                too_large = self.pacer.throttled(ticket.reservation, hints, now())
             case UnavailableError(hints=hints):
                 self.pacer.observe(hints, now())
             case ProviderError(hints=hints):
@@ -72,40 +77,57 @@ class Admission:
             case _:
                 self.gate.abandoned(ticket.passage, now())
         self._leave(ticket)
+        return too_large
+
+    def failed_for_now(self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool) -> float:
+        """A rate limit or an UnavailableError; returns how much of a failure of the request it is."""
+        self._last_failure = str(error)
+        limited = isinstance(error, RateLimitError)
+        blame = self.gate.failed(ticket.passage, now(), wait=wait, rate_limited=limited, hinted=hinted)
+        self._notify()
+        return blame
 
     def _leave(self, ticket: Ticket) -> None:
-        self._slots.release_on_behalf_of(ticket.slot)
+        self._slots.release_on_behalf_of(ticket.reservation)
         self._slots.total_tokens = self.pacer.concurrency
-        self.notify()
+        self._notify()
 
-    def notify(self) -> None:
-        """The gate may have opened, or its probe may be over."""
-        self._gate_changed.set()
-        self._gate_changed = anyio.Event()
+    def _notify(self) -> None:
+        """A slot may be free, the gate open, or its probe over."""
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _paced(self, tokens: float, interactive: bool) -> Reservation:
         while True:
-            await self._gate_open()
+            await self._may_start()
             reservation = self.pacer.reserve(tokens, now(), interactive=interactive)
             try:
-                while (seconds := reservation.start - now()) > 0:  # noqa: ASYNC110 - the start may move meanwhile
+                while (seconds := reservation.start - now()) > EARLY:  # noqa: ASYNC110 - the start may move meanwhile
                     await anyio.sleep(seconds)
             except BaseException:
                 self.pacer.give_back(reservation, now())
                 raise
-            if self.gate.may_pass(now()):
+            if self._slot_free and self._gate_open:
                 return reservation
             self.pacer.give_back(reservation, now())
 
-    async def _gate_open(self) -> None:
-        while not self.gate.may_pass(now()):
-            self.check_outage()
-            with anyio.move_on_after(self.gate.opens_at - now()):
-                await self._gate_changed.wait()
+    async def _may_start(self) -> None:
+        while not self._slot_free or not self._gate_open:
+            if self.gate.lost(now()):
+                raise OutageError(
+                    f"the provider did not recover within max_outage ({self._last_failure}); "
+                    "run the same again later: what is stored is kept"
+                )
+            with anyio.CancelScope(deadline=self.gate.opens_at if self._slot_free else inf):
+                await self._changed.wait()
 
-    def check_outage(self) -> None:
-        if self.gate.lost(now()):
-            raise OutageError("the provider did not recover within max_outage; run the same again later")
+    @property
+    def _gate_open(self) -> bool:
+        return self.gate.may_pass(now() + EARLY)
+
+    @property
+    def _slot_free(self) -> bool:
+        return self._slots.available_tokens >= 1
 
 
 def now() -> float:

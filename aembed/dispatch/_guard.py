@@ -5,42 +5,48 @@ import anyio
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 MOST_REFUSALS = 3
+MOST_BROKEN_IN_A_ROW = 10
+"""Texts that alone get broken replies, with no right reply to anything between: it is not the texts."""
 
 
 class Guard:
     """While nothing was accepted yet, a refusal may be about the job and not about one text.
 
     So until then one batch is split at a time, nothing is started beside it, and the third text that is
-    refused alone stops the job.
+    refused alone stops the job. `proven`: something was accepted.
     """
 
     def __init__(self) -> None:
-        self._proven = False
-        self._splitting = False
+        self.proven = False
+        self._splitting: object = None
         self._refused_alone = 0
+        self._broken_in_a_row = 0
         self._changed = anyio.Event()
 
     def accepted(self) -> None:
-        self._proven = True
-        self._notify()
+        self._broken_in_a_row = 0
+        if not self.proven:
+            self.proven = True
+            self._notify()
 
     def stops(self, error: ProviderError) -> bool:
         """Whether this text, refused alone, stops the job."""
         self._refused_alone += isinstance(error, BadRequestError | InvalidReplyError)
-        return not self._proven and self._refused_alone >= MOST_REFUSALS
+        self._broken_in_a_row += isinstance(error, InvalidReplyError)
+        unproven = not self.proven and self._refused_alone >= MOST_REFUSALS
+        return unproven or self._broken_in_a_row >= MOST_BROKEN_IN_A_ROW
 
-    async def pass_by(self) -> None:
-        """Before a batch is sent that is not the one being split."""
-        while self._splitting and not self._proven:
+    async def turn(self, batch: object, *, doubted: bool) -> None:
+        """Before each request. One batch in doubt has its turn until it `leave`s."""
+        while not self.proven and self._splitting not in (None, batch):
             await self._changed.wait()
+        if doubted:
+            self._splitting = batch
 
-    async def split(self) -> None:
-        await self.pass_by()
-        self._splitting = True
-
-    def split_over(self) -> None:
-        self._splitting = False
-        self._notify()
+    def leave(self, batch: object) -> None:
+        if self._splitting is batch:
+            self._splitting = None
+            self._notify()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 import anyio
@@ -9,9 +10,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential
 
 from aembed.core.deadlines import Deadlines
-from aembed.core.gate import Passage, pause
+from aembed.core.gate import pause
 from aembed.core.retrying import WAIT_AND_RETRY
-from aembed.dispatch._admission import Admission, now
+from aembed.core.vectors import check
+from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.errors import InvalidReplyError, ProviderError, RateLimitError, SpaceMismatchError, UnavailableError
 from aembed.protocols import Provider
@@ -37,12 +39,16 @@ class Requests:
         self._provider = provider
         self._random = random
         self._deadlines = Deadlines(timeout)
+        self._under_way: set[_UnderWay] = set()
         self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
         self._model = ""
 
-    async def send(self, texts: Sequence[str], tokens: float, errand: Errand) -> Reply:
-        """Raises the ProviderError that waiting did not clear, or OutageError."""
-        tries = _Tries(self, errand, texts, tokens)
+    async def send(self, texts: Sequence[str], tokens: float, errand: Errand, *, divisible: bool) -> Reply:
+        """Raises the ProviderError that waiting did not clear, or OutageError.
+
+        RateLimitError comes out only for a `divisible` batch that is too large for the rate limit.
+        """
+        tries = _Tries(self, errand, texts, tokens, divisible)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(WAIT_AND_RETRY),
             wait=tries.wait,
@@ -57,17 +63,32 @@ class Requests:
 
     async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
         """One request, within its deadline, and a reply that can be trusted."""
-        deadline = self._deadlines.for_request(tokens)
-        started = now()
+        started, deadline = now(), self._deadlines.for_request(tokens)
+        scope = anyio.CancelScope(deadline=started + deadline)
+        under_way = _UnderWay(scope, started, tokens)
+        self._under_way.add(under_way)
         try:
-            with anyio.fail_after(deadline):
+            with scope:
                 reply = await self._provider.embed(texts, input_type=input_type)
-        except TimeoutError:
-            self._deadlines.missed(tokens, deadline)
-            raise UnavailableError(f"no answer within {deadline:.1f} s") from None
-        self._deadlines.observe(tokens, now() - started)
+        finally:
+            self._under_way.discard(under_way)
+        if scope.cancelled_caught:
+            raise self._missed(under_way)
+        self._observe(tokens, now() - started)
         self._check(reply, len(texts))
         return reply
+
+    def _missed(self, under_way: _UnderWay) -> UnavailableError:
+        deadline = under_way.scope.deadline - under_way.started
+        self._deadlines.missed(under_way.tokens, deadline)
+        return UnavailableError(f"no answer within {deadline:.1f} s")
+
+    def _observe(self, tokens: float, seconds: float) -> None:
+        """What a reply took tightens the deadlines of those that are under way, too."""
+        self._deadlines.observe(tokens, seconds)
+        for other in self._under_way:
+            deadline = other.started + self._deadlines.for_request(other.tokens)
+            other.scope.deadline = min(other.scope.deadline, deadline)
 
     def _check(self, reply: Reply, inputs: int) -> None:
         self.dimensions = checked(reply.matrix, inputs, self.dimensions)
@@ -80,27 +101,42 @@ class Requests:
         self._model = reply.model or self._model
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _UnderWay:
+    scope: anyio.CancelScope
+    started: float
+    tokens: float
+
+
 class _Tries:
     """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
 
-    def __init__(self, requests: Requests, errand: Errand, texts: Sequence[str], tokens: float) -> None:
+    def __init__(
+        self, requests: Requests, errand: Errand, texts: Sequence[str], tokens: float, divisible: bool
+    ) -> None:
         self._requests = requests
         self._admission = requests.admission
         self._errand = errand
         self._texts = texts
         self._tokens = tokens
-        self._passage: Passage | None = None
-        self._failures = 0
+        self._divisible = divisible
+        self._ticket: Ticket | None = None
+        self._too_large = False
+        self._hinted = False
+        self._failures = 0.0
 
     async def attempt(self) -> Reply:
         errand = self._errand
-        ticket = await errand.wait(self._admission.enter(self._tokens, interactive=errand.interactive))
-        self._passage = ticket.passage
+        self._ticket = ticket = await errand.wait(
+            self._admission.enter(self._tokens, interactive=errand.interactive, divisible=self._divisible)
+        )
+        if ticket is None:
+            raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
         errand.requests += 1
         try:
             reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
         except BaseException as error:
-            self._admission.failed(ticket, error)
+            self._too_large = self._admission.failed(ticket, error) and self._divisible
             raise
         self._admission.succeeded(ticket, reply.hints)
         return reply
@@ -110,32 +146,28 @@ class _Tries:
 
     def stop(self, state: RetryCallState) -> bool:
         """Tells the gate; what fails while the provider is away is not held against the request."""
+        if self._ticket is None:
+            return True
         error = _error(state)
-        assert self._passage is not None
-        self._failures += self._admission.gate.failed(
-            self._passage,
-            now(),
-            wait=state.upcoming_sleep,
-            rate_limited=isinstance(error, RateLimitError),
-            hinted=_hints(error).retry_after is not None,
+        assert error is not None
+        self._hinted = _hints(error).retry_after is not None
+        self._failures += self._admission.failed_for_now(
+            self._ticket, error, wait=state.upcoming_sleep, hinted=self._hinted
         )
-        self._admission.notify()
-        return self._errand.dropped or self._failures > self._requests.max_retries
+        return self._too_large or self._failures > self._requests.max_retries
 
     async def sleep(self, seconds: float) -> None:
         self._errand.retries += 1
-        if self._admission.gate.is_open:
-            await self._errand.wait(anyio.sleep(seconds))
+        rest = self._admission.gate.rest(seconds, hinted=self._hinted)
+        if rest > 0:
+            await self._errand.wait(anyio.sleep(rest))
 
 
 def checked(matrix: Matrix, inputs: int, dimensions: int | None) -> int:
     """The width of a matrix that can be trusted (law 3), whatever provider object it came from."""
-    if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs:
+    if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
         raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
-    if dimensions is not None and matrix.shape[1] != dimensions:
-        raise InvalidReplyError(f"expected {dimensions} dimensions, got {matrix.shape[1]}")
-    if not np.isfinite(matrix).all():
-        raise InvalidReplyError("a vector holds NaN or infinity")
+    check(matrix, dimensions=dimensions, normalised=False)
     return int(matrix.shape[1])
 
 

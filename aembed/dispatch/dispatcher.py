@@ -24,7 +24,7 @@ from aembed.dispatch._guard import Guard
 from aembed.dispatch._requests import Requests
 from aembed.errors import AembedError, ProviderError
 from aembed.protocols import Provider
-from aembed.types import Reply, RetryPolicy
+from aembed.types import Limits, Reply, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Dispatcher:
     def __init__(
         self,
         provider: Provider,
+        limits: Callable[[], Limits],
         *,
         concurrency: int,
         retry: RetryPolicy,
@@ -60,7 +61,7 @@ class Dispatcher:
         random: Random,
     ) -> None:
         self.concurrency = concurrency
-        self._provider = provider
+        self._limits = limits
         self._pacer = pacer
         self._requests = Requests(
             provider,
@@ -87,9 +88,13 @@ class Dispatcher:
         self._requests.dimensions = dimensions
 
     @property
+    def in_flight(self) -> int:
+        return self._requests.admission.in_flight
+
+    @property
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
-        cap = self._lessons.within(Cap.of(self._provider.limits))
+        cap = self._lessons.within(Cap.of(self._limits()))
         most = self._pacer.max_batch_tokens
         return cap if most is None else Cap(cap.inputs, min(cap.tokens, most))
 
@@ -114,21 +119,15 @@ class Dispatcher:
         Raises the error that stops the job; what was delivered before is good.
         """
         remains = Remains(batch, self._lessons)
-        splitting = False
         try:
             while part := remains.next():
-                if not splitting:
-                    await errand.wait(self._guard.pass_by())
+                await errand.wait(self._guard.turn(remains, doubted=remains.doubted))
                 try:
                     reply = await self._request(part, errand)
                 except ProviderError as error:
-                    match remains.refused(part, error, self.cap):
-                        case Again():
+                    match remains.refused(part, error, self.cap, proven=self._guard.proven):
+                        case Again() | Split():
                             pass
-                        case Split():
-                            if not splitting:
-                                await errand.wait(self._guard.split())
-                                splitting = True
                         case FailItems() if not self._guard.stops(error):
                             await deliver(Refused(part, error))
                         case _:
@@ -138,9 +137,9 @@ class Dispatcher:
                     remains.accepted(part)
                     await deliver(Answered(part, reply))
         finally:
-            if splitting:
-                self._guard.split_over()
+            self._guard.leave(remains)
 
     async def _request(self, batch: Sequence[Item], errand: Errand) -> Reply:
         texts = [text for item in batch for text in item.texts]
-        return await self._requests.send(texts, sum(item.tokens for item in batch), errand)
+        tokens = sum(item.tokens for item in batch)
+        return await self._requests.send(texts, tokens, errand, divisible=len(batch) > 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
@@ -20,7 +21,7 @@ from aembed.core.pieces import combined
 from aembed.core.progress import CALL_SECONDS, Tally
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Deliver, Errand, Refused
-from aembed.errors import AembedError, BudgetExceededError, InputError, SourceError
+from aembed.errors import AembedError, BudgetExceededError, InputError, SourceError, StoreError
 from aembed.pipeline.reading import Feed, Read
 from aembed.pipeline.sinks import Sink
 from aembed.types import Failure, Known, Limits, Matrix, Progress, Refusal, Report
@@ -33,6 +34,8 @@ WINDOW_BATCHES = 16
 """Full batches read ahead at the most; fewer where concurrency is lower."""
 DRAIN_TIMEOUT = 30.0
 """Seconds that a cancelled job waits for what it has sent (law 1)."""
+PIECE_BYTES = 4_000_000
+"""Hashed before the loop may do something else: about 5 ms (law 11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,9 @@ class Job:
         self._new_failures: list[Failure] = []
         self._changed = anyio.Event()
         self._ended = False
-        self._batches_left = 0
+        self._shared: tuple[Cap, int] | None = None
+        self._offered = Cap(0, 0.0)
+        self._launched = 0
         self._error: AembedError | None = None
         self._stopped = False
         self._reported = float("-inf")
@@ -99,14 +104,17 @@ class Job:
                 group.start_soon(self._read)
                 group.start_soon(self._send)
             await self._landed()
-        except BaseException:
+        except BaseException as error:
             self._errand.drop()
             if self._sink.durable:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_TIMEOUT):
                     await self._landed()
+            if self._error:
+                raise error from self._error
             raise
         finally:
             self._report_progress(last=True)
+            self._observers = Observers()
         report = self.report()
         if self._error:
             self._error.report = report
@@ -128,28 +136,39 @@ class Job:
             async for chunk in self._feed.chunks():
                 await self._admit(chunk)
                 self._notify()
-        except AembedError as stopping:
-            self._stop(stopping)
-        except Exception as error:
+        except SourceError as error:
             # What was read before is finished and kept; the error comes out at the end.
-            self._error = SourceError(f"the records raised {type(error).__name__}; all that came before was kept")
-            self._error.__cause__ = error
+            self._error = error
+        except Exception as error:
+            self._stop(error)
         self._ended = True
-        self._batches_left = share(self._least_batches(), self._window.tokens, self._dispatcher.concurrency)
         self._notify()
 
     async def _admit(self, chunk: Sequence[tuple[int, Read]]) -> None:
         self.tally.inputs += len(chunk)
-        entries = [entry for index, read in chunk if (entry := self._entry(index, read))]
+        entries = await self._entries(chunk)
         known = await self._sink.known(entries) if entries else Known()
         entries = [entry for entry in entries if not self._settled(entry, known)]
         entries = [entry for entry in entries if not self._joined(entry)]
         await self._reuse(entries)
+        refused = []
         for entry in entries:
-            if not self._joined(entry):
-                await self._offer(entry)
+            if not self._joined(entry) and (error := await self._offer(entry)):
+                refused.append((entry, error))
+        await self._refuse(refused)
         await self._flush_failures()
         self._report_progress()
+
+    async def _entries(self, chunk: Sequence[tuple[int, Read]]) -> list[Entry]:
+        entries, hashed_bytes = [], 0
+        for index, read in chunk:
+            if entry := self._entry(index, read):
+                entries.append(entry)
+                hashed_bytes += entry.size_bytes
+            if hashed_bytes >= PIECE_BYTES:
+                await anyio.lowlevel.checkpoint()
+                hashed_bytes = 0
+        return entries
 
     def _entry(self, index: int, read: Read) -> Entry | None:
         if isinstance(read, Failure):
@@ -179,7 +198,7 @@ class Job:
             return True
         if refusal := known.refused.get(entry.record.id):
             self.tally.refused_earlier += 1
-            self._fail_entries([entry], _refused_earlier(refusal))
+            self._fail_entries([(entry, _refused_earlier(refusal))])
             return True
         return False
 
@@ -201,21 +220,22 @@ class Job:
         entries[:] = [entry for entry in entries if entry.fingerprint not in paid]
         await self._write(found, np.stack([paid[entry.fingerprint] for entry in found]))
 
-    async def _offer(self, entry: Entry) -> None:
+    async def _offer(self, entry: Entry) -> AembedError | None:
+        """Returns why the text cannot be sent."""
         try:
             item = self._measure.quick(entry) or await self._measure.counted(entry)
         except InputError as error:
-            await self._refuse([entry], error)
-            return
+            return error
         if too_large := oversize(item, self._limits):
-            await self._refuse([entry], too_large)
-            return
+            return too_large
         self._live[entry.fingerprint] = item
         self._window.add(item)
+        self._offered = Cap(self._offered.inputs + item.inputs, self._offered.tokens + item.tokens)
         if self._window.is_full(self._cap()):
             self._notify()
         while self._window.is_full(self._cap(), self._window_batches):
             await self._changed.wait()
+        return None
 
     # 4: pack
 
@@ -243,16 +263,28 @@ class Job:
     def _last_batch(self) -> list[Item]:
         if not len(self._window):
             return []
-        batch = self._window.take(self._cap(), max(1, self._batches_left))
-        self._batches_left -= 1
-        return batch
+        cap = self._cap()
+        if not self._shared or self._shared[0] != cap:
+            self._shared = cap, self._share(cap)
+        batches = self._shared[1]
+        self._shared = cap, batches - 1
+        return self._window.take(cap, max(1, batches))
+
+    def _share(self, cap: Cap) -> int:
+        """How many batches to make of the rest: full waves, and at most `concurrency` requests above the least."""
+        slots = self._dispatcher.concurrency
+        least = self._window.least_batches(cap)
+        spare = slots + cap.least_batches(self._offered.inputs, self._offered.tokens) - self._launched - least
+        return min(share(least, self._window.tokens, slots), least + max(0, spare))
 
     def _launch(self, batch: list[Item]) -> None:
+        self._launched += 1
         self._notify()
         try:
             self._reserve(batch)
         except BudgetExceededError as error:
-            self._stop(error)
+            # The batches before this one are within the budget: they are sent and stored.
+            self._close(error)
             return
         task = self._dispatcher.own(self._carry(batch))
         self._tasks.add(task)
@@ -272,13 +304,12 @@ class Job:
     async def _carry(self, batch: list[Item]) -> None:
         try:
             await self._dispatcher.send(batch, self._errand, self._deliver)
-        except AembedError as error:
-            self._stop(error)
         except Exception as error:
-            logger.exception("a batch ended in an unexpected error")
-            self._stop(AembedError(f"unexpected {type(error).__name__}"), error)
+            self._stop(error)
         finally:
             self._permits.release()
+            # A reply may have changed how much fits in a batch, and so in the window.
+            self._notify()
 
     # 8 and 9: store, report
 
@@ -292,8 +323,10 @@ class Job:
                 await self._settle(items, combined(items, reply.matrix))
             case Refused(items, error):
                 self._reserved_tokens -= sum(item.tokens for item in items)
+                # Equal texts may join while the refusal is written.
+                while entries := [entry for item in items for entry in _taken(item)]:
+                    await self._refuse([(entry, error) for entry in entries])
                 self._retire(items)
-                await self._refuse([entry for item in items for entry in _taken(item)], error)
         await self._flush_failures()
         self._report_progress()
 
@@ -311,13 +344,13 @@ class Job:
         self.tally.stored += written
         self._forget(entries)
 
-    async def _refuse(self, entries: Sequence[Entry], error: AembedError) -> None:
-        await self._sink.refuse([(entry, error) for entry in entries])
-        self._fail_entries(entries, error)
+    async def _refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        await self._sink.refuse(refused)
+        self._fail_entries(refused)
 
-    def _fail_entries(self, entries: Sequence[Entry], error: AembedError) -> None:
-        self._fail([Failure(entry.record.id, entry.index, error) for entry in entries])
-        self._forget(entries)
+    def _fail_entries(self, failed: Sequence[tuple[Entry, AembedError]]) -> None:
+        self._fail([Failure(entry.record.id, entry.index, error) for entry, error in failed])
+        self._forget([entry for entry, _ in failed])
 
     def _fail(self, failures: Sequence[Failure]) -> None:
         self.tally.fail(failures)
@@ -342,14 +375,27 @@ class Job:
 
     # endings
 
-    def _stop(self, error: AembedError, cause: BaseException | None = None) -> None:
-        """No further request; what is on its way lands. The first error is the one that comes out."""
-        if not self._stopped:
-            self._error = error
-            error.__cause__ = error.__cause__ or cause
-        self._stopped = True
+    def _stop(self, error: Exception) -> None:
+        """No further request; what is on its way lands."""
         self._errand.drop()
+        self._close(error)
+
+    def _close(self, error: Exception) -> None:
+        """No further batch. The first error is the one that comes out."""
+        stopping = error if isinstance(error, AembedError) else _unexpected(error)
+        if not self._stopped:
+            self._error = stopping
+        elif isinstance(stopping, StoreError) and stopping.unsaved:
+            self._keep_unsaved(stopping)
+        self._stopped = True
         self._scope.cancel()
+
+    def _keep_unsaved(self, error: StoreError) -> None:
+        """Rows that were paid for come out with the error, however many writes failed."""
+        if not isinstance(self._error, StoreError):
+            error.__cause__, self._error = self._error, error
+        elif error is not self._error:
+            self._error.unsaved += error.unsaved
 
     async def _landed(self) -> None:
         while self._tasks:
@@ -361,9 +407,6 @@ class Job:
     @property
     def _window_batches(self) -> int:
         return min(self._dispatcher.concurrency, WINDOW_BATCHES) + 1
-
-    def _least_batches(self) -> int:
-        return self._window.least_batches(self._cap())
 
     def _notify(self) -> None:
         self._changed.set()
@@ -387,6 +430,13 @@ class Job:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _unexpected(error: Exception) -> AembedError:
+    logger.error("the job ended in an unexpected error", exc_info=error)
+    stopping = AembedError(f"unexpected {type(error).__name__}")
+    stopping.__cause__ = error
+    return stopping
 
 
 def _taken(item: Item) -> list[Entry]:

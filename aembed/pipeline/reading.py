@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from math import inf
 from typing import Any, TypeAlias
 
 import anyio
 
-from aembed.errors import InputError
+from aembed.errors import InputError, SourceError
 from aembed.types import Embedded, Failure, Record
 
 CHUNK = 256
@@ -52,7 +53,7 @@ class Feed:
         self._values: list[Any] = []
         self._ended = False
         self.starved = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._changed = anyio.Event()
 
     async def fill(self) -> None:
@@ -66,6 +67,10 @@ class Feed:
                     self._values.append(value)
                     if len(self._values) >= CHUNK:
                         await self._offered()
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -inf:
+                raise
+            self._error = error  # The source's own: a task that it waits for was cancelled.
         except Exception as error:
             self._error = error
         finally:
@@ -73,13 +78,14 @@ class Feed:
             self._notify()
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, Read]]]:
-        """What the source raises is raised here, after all that it gave."""
+        """Raises SourceError for what the source raised, after all that it gave."""
         index = 0
         while values := await self._take():
             yield [(at, self._record(at, value)) for at, value in enumerate(values, index)]
             index += len(values)
         if self._error:
-            raise self._error
+            name = type(self._error).__name__
+            raise SourceError(f"the records raised {name}; all that came before was kept") from self._error
 
     async def _take(self) -> list[Any]:
         while not self._values and not self._ended:

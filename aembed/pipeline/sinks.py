@@ -87,7 +87,7 @@ class ListSink(_Plain):
 
     def embeddings(self, report: Report, dimensions: int | None, stopped: AembedError | None = None) -> Embeddings:
         """What there is; a text that the job did not come to failed with what stopped it."""
-        inputs = max(report.inputs, self._inputs or 0)
+        inputs = max(report.inputs, self._inputs or 0) if stopped else report.inputs
         self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)
         failures = {failure.index: failure for failure in self._failures}
         if stopped:
@@ -97,7 +97,7 @@ class ListSink(_Plain):
 
     def _reserve(self, inputs: int, dimensions: int) -> None:
         if len(self._matrix) < inputs or not self._matrix.shape[1]:
-            size = self._inputs or max(inputs, 2 * len(self._matrix))
+            size = max(inputs, self._inputs or 2 * len(self._matrix))
             matrix = np.zeros((size, dimensions), dtype=np.float32)
             if self._matrix.size:
                 matrix[: len(self._matrix)] = self._matrix
@@ -111,14 +111,7 @@ class StreamSink(_Plain):
         self._channel = channel
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
-        await self._send(
-            [
-                Embedded(
-                    entry.record.id, entry.index, vector, entry.record.text, entry.record.metadata, entry.record.source
-                )
-                for entry, vector in zip(entries, matrix, strict=True)
-            ]
-        )
+        await self._send([_embedded(entry, vector) for entry, vector in zip(entries, matrix, strict=True)])
         return len(entries)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
@@ -173,20 +166,28 @@ class StoreSink(_Plain):
 
 
 class PlanSink(StoreSink):
-    """Asks the store and writes nothing."""
+    """Asks the store and writes nothing; remembers what a store would hold by now."""
 
     durable = False
 
     def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
         super().__init__(store, retry_failed=retry_failed)
         self.changed = 0
+        self._changing: set[str] = set()
+        self._paid: set[bytes] = set()
 
     async def known(self, entries: Sequence[Entry]) -> Known:
         known = await super().known(entries)
-        self.changed += len(known.changed)
+        self._changing |= known.changed
         return known
 
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        planned = dict.fromkeys(fingerprints & self._paid, np.ones(1, np.float32))
+        return {**planned, **dict.fromkeys(await super().paid(fingerprints), np.ones(1, np.float32))}
+
     async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+        self.changed += sum(entry.record.id in self._changing for entry in entries)
+        self._paid.update(entry.fingerprint for entry in entries)
         return len(entries)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -223,6 +224,12 @@ async def guarded(awaitable: Any) -> Any:
         raise StoreError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
     except Exception as error:
         raise StoreError(f"the store raised {type(error).__name__}") from error
+
+
+def _embedded(entry: Entry, vector: Vector) -> Embedded:
+    """With a copy of its row: a view that a reader keeps would keep the whole batch."""
+    record = entry.record
+    return Embedded(record.id, entry.index, vector.copy(), record.text, record.metadata, record.source)
 
 
 def _rows(entries: Sequence[Entry], matrix: Matrix) -> Rows:

@@ -196,7 +196,13 @@ async def _read_start(response: Any) -> bytes:
 
 
 def _too_large(most_bytes: int) -> InvalidReplyError:
-    return InvalidReplyError(f"the reply is larger than {most_bytes:,} bytes, the most that this request can need")
+    return _oversized(f"the reply is larger than {most_bytes:,} bytes, the most that this request can need")
+
+
+def _oversized(message: str) -> InvalidReplyError:
+    error = InvalidReplyError(message)
+    error.oversized = True
+    return error
 
 
 def _inflater(encoding: str) -> _Inflater | None:
@@ -205,7 +211,7 @@ def _inflater(encoding: str) -> _Inflater | None:
     if name in ("", "identity"):
         return None
     if name not in _Inflater.NAMES:
-        raise InvalidReplyError(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
+        raise _oversized(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
     return _Inflater()
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Protocol
 
 from aembed.errors import ConfigError
-from aembed.protocols import Store
+from aembed.protocols import Backlog, Store
+from aembed.types import Space
 
 ALIASES = {"postgres": "postgresql"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
+
+
+class Column(Backlog, Protocol):
+    """A Backlog that keeps which vectors it is for."""
+
+    async def space(self) -> Space | None: ...
 
 
 def schemes() -> list[str]:
@@ -28,6 +37,27 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     module = _module(url) if isinstance(url, str) else "sqlite"
     store: Store = import_module(f"aembed.stores.{module}").open_url(os.fspath(url))
     return store
+
+
+def open_column(
+    url: str,
+    table: str,
+    *,
+    text: str,
+    vector: str = "embedding",
+    key: str | Sequence[str] | None = None,
+    where: str | None = None,
+) -> Column:
+    """The column `vector` of a table of the user's own, in the database at a URL, as the Column of its kind takes it.
+
+    Nothing is opened yet. Raises ConfigError for a kind of store that has no tables.
+    """
+    module = _module(url)
+    if f"{module}_column" not in {found.name for found in pkgutil.iter_modules(__path__)}:
+        raise ConfigError(f"{module}: has no tables of your own; columns are filled in sqlite: and postgresql:")
+    opened = import_module(f"aembed.stores.{module}_column").open_url
+    column: Column = opened(url, table, text=text, vector=vector, key=key, where=where)
+    return column
 
 
 def _module(url: str) -> str:

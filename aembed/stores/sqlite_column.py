@@ -30,6 +30,10 @@ ROWS_PER_PAGE = 200
 CHUNK_BYTES = 16 * 1024 * 1024
 
 
+def open_url(url: str, table: str, **names: Any) -> SQLiteColumn:
+    return SQLiteColumn(url, table, **names)
+
+
 class SQLiteColumn:
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
@@ -57,6 +61,10 @@ class SQLiteColumn:
 
     def __repr__(self) -> str:
         return f"<SQLiteColumn {self._place}>"
+
+    async def space(self) -> Space | None:
+        """Which vectors the column is for; None where that is not known yet."""
+        return await self._read(self._space)
 
     async def prepare(self, space: Space) -> Space:
         """Checks the file, the table and that a vector can be written, and keeps the space in `aembed_columns`.

@@ -15,7 +15,7 @@ LATENESS = 0.1
 SETTLING = 60.0
 """Seconds after a change of the limit in which refusals say nothing new."""
 
-SHARED_BATCH_SHARE = 0.005
+SHARED_BATCH_SHARE = 0.01
 """With others on the key every reply says how much is left, so there must be many."""
 HALVINGS = 5.0
 """The pace with others on the key: 2 ** -HALVINGS where nothing is left of a bucket, and all of it where it is full."""
@@ -23,7 +23,7 @@ ALONE = 0.9
 """How full a bucket is again before each of our own requests, if nobody else draws on it."""
 SMOOTHING = 0.5
 SAME, APART, CERTAIN = 0.02, 2.0, 0.9
-LONGEST_RESET = 50.0
+TELLING = 0.005
 
 
 class Budget:
@@ -114,8 +114,9 @@ class Budget:
             self._learn(limit, now)
         if self.learned is None or remaining is None or remaining < 0:
             return
-        if reset is not None and now - self._sized_at >= APART:
-            self._judge(remaining + reset * self.learned / 60.0, reset, self.learned, now)
+        telling = cost > 0 and remaining >= TELLING * self.learned and now - self._sized_at >= APART
+        if telling and reset is not None:
+            self._judge(remaining + reset * self.learned / 60.0, self.learned, now)
         if self.is_bucket:
             self._left += SMOOTHING * (min((remaining + cost) / self._size, 1.0) - self._left)
 
@@ -127,10 +128,8 @@ class Budget:
         self._size *= limit / before
         self._changed_at = now
 
-    def _judge(self, size: float, reset: float, limit: float, now: float) -> None:
+    def _judge(self, size: float, limit: float, now: float) -> None:
         """What is left and what comes back until all is there are always the same sum in a bucket, and only there."""
-        if reset > LONGEST_RESET:
-            return
-        same = size <= 1.01 * limit and abs(size - self._size) <= SAME * size
+        same = size <= 1.002 * limit and abs(size - self._size) <= SAME * size
         self._bucket += 0.5 * (float(same) - self._bucket)
         self._size, self._sized_at = size, now

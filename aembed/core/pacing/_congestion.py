@@ -16,14 +16,14 @@ MOST_GROWTH = 3.0
 AGREEMENT = 0.15
 REQUESTS_PER_SECOND = 2.0
 """Slower requests count as so much time: one refusal among few is many."""
-BATCH_SHARE = 0.005
+BATCH_SHARE = 0.004
 """The largest batch, as a share of a minute: the less one request carries, the less one refusal costs."""
 LEAST_BATCH_TOKENS = 4_000
 LARGEST_SHARE = 0.03
 """Nobody's windows hold less than this share of a minute, or they would refuse what they allow."""
 SETTLED_REQUESTS = 5
-MINUTE, MEASURABLE, LONG = 60.0, 45.0, 10.0
-FAIR_SHARE = 0.5
+MINUTE, MEASURABLE, LONG = 60.0, 55.0, 10.0
+FAIR_SHARE = 0.25
 LEAST_CUT, DEEPEST_CUT = 0.97, 0.8
 
 
@@ -42,6 +42,7 @@ class Congestion:
         "_ended_at",
         "_fair",
         "_fits",
+        "_measured",
         "_most_tokens",
         "_pace",
         "_patience",
@@ -59,6 +60,7 @@ class Congestion:
         self._ended_at = -inf
         self._fair = 0.0
         self._fits = 0.0
+        self._measured = inf
         self._most_tokens = inf
         self._pace = inf
         self._patience = UNSURE
@@ -104,12 +106,16 @@ class Congestion:
         if self._refused_at is not None and start >= self._refused_at:
             self._settle(self._refused_at, start)
 
-    def refused(self, tokens: float, start: float, now: float, pace: float, limit: float | None) -> bool:
-        """True where this is the first refusal of an episode.
+    def trust(self, limit: float | None) -> None:
+        """Some limit is known: there is no need to search. `limit`: of tokens a minute, where it is that one.
 
-        `pace`: the tokens a second of that time; `limit`: tokens a minute, where known. Processes that share a
-        known limit all gain by the same steps, and lose in proportion: so they come to equal shares.
+        Processes that share a limit all gain by the same steps, and lose in proportion: so they come to equal shares.
         """
+        self._patience = SURE
+        self._fair = FAIR_SHARE * (limit or 0.0) / MINUTE
+
+    def refused(self, tokens: float, start: float, now: float, pace: float) -> bool:
+        """True where this is the first refusal of an episode. `pace`: the tokens a second of that time."""
         if self._refused_at is None and start < self._ended_at:
             return False
         self._shrink(tokens, now)
@@ -117,7 +123,6 @@ class Congestion:
             return False
         self._refused_at = now
         self._pace = pace
-        self._fair = FAIR_SHARE * (limit or 0.0) / MINUTE
         return True
 
     def _shrink(self, tokens: float, now: float) -> None:
@@ -128,23 +133,25 @@ class Congestion:
             self._most_tokens = min(self._most_tokens, tokens / 2)
 
     def _settle(self, refused_at: float, now: float) -> None:
-        sustained = self._sustained(refused_at, now)
-        before, self._rate = self._rate, min(sustained, LEAST_CUT * self._pace)
-        if abs(self._rate - before) < AGREEMENT * before < inf:
+        before, self._measured = self._measured, self._sustained(refused_at, now)
+        if abs(self._measured - before) < AGREEMENT * before < inf:
             self._patience = SURE
+        # At first what was sent before there was a pace may be what is refused, and not the pace.
+        starting = now - self._since < 2.0 * MINUTE
+        self._rate = self._measured if starting else min(self._measured, LEAST_CUT * self._pace)
         self._busy, self._sent = 0.0, 0
         self._ended_at = now
         self._refused_at = None
 
     def _sustained(self, refused_at: float, now: float) -> float:
         blocked, cycle = now - refused_at, now - self._reset_at
+        minute = self._accepted.total(refused_at) / MINUTE
         if blocked >= LONG:
             self._reset_at = now
             if MEASURABLE <= cycle <= 2.0 * MINUTE:
-                return self._accepted.total(now, cycle) / cycle
+                # Of two windows of a minute, no sixty seconds have more than both together.
+                return max(self._accepted.total(now, cycle) / cycle, minute / 2.0)
         window = min(MINUTE, max(15.0, 20.0 * blocked), max(now - self._since, 1.0))
-        rate = max(self._accepted.total(now, window) / window, self._accepted.total(refused_at) / MINUTE)
+        rate = max(self._accepted.total(now, window) / window, minute)
         few = self._accepted_requests.total(now, window) < SETTLED_REQUESTS
-        if few and self._pace < inf:
-            return max(rate, DEEPEST_CUT * self._pace)
-        return rate
+        return max(rate, DEEPEST_CUT * self._pace) if few and self._pace < inf else rate

@@ -25,8 +25,4 @@ class Minute:
 
     def total(self, now: float, seconds: float = 60.0) -> float:
         first, last = int((now - seconds) * _SLOTS_PER_SECOND), int(now * _SLOTS_PER_SECOND)
-        return sum(
-            amount
-            for stamp, amount in zip(self._stamps, self._amounts, strict=True)
-            if first < stamp <= last
-        )
+        return sum(amount for stamp, amount in zip(self._stamps, self._amounts, strict=True) if first < stamp <= last)

@@ -1,21 +1,23 @@
+"""Both budgets and what refusals taught, behind one door (see the package's docstring)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from aembed.core.pacing._budget import HELD_BACK, Budget
+from aembed.core.pacing._budget import Budget
 from aembed.core.pacing._congestion import Congestion
 from aembed.types import Hints
 
 Unit = Literal["requests", "tokens"]
 
-FIRST_BATCH_TOKENS = 4_000
-"""The first wave, while nothing is known; each reply without a limit allows four times as much."""
-LARGEST_KNOWN_TOKENS = 1_000_000
+FIRST_WAVE_TOKENS = 64_000
+"""In flight together while nothing is known, 6 % of a minute of the smallest paid account; the first reply ends it."""
 PATIENCE = 5.0
 """Seconds that queries may push a bulk request back."""
-INTERACTIVE_FOR = 60.0
+HELD_BACK, HELD_FOR = 0.05, 60.0
+"""The share of both limits that bulk leaves to queries, and the seconds after the last one for which it does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +35,8 @@ class Reservation:
 
 
 class Pacer:
+    """One for each Embedder: one provider, key and model."""
+
     def __init__(
         self, *, requests_per_minute: float | None = None, tokens_per_minute: float | None = None, concurrency: int = 8
     ) -> None:
@@ -43,7 +47,7 @@ class Pacer:
         self._congestion = Congestion()
         self._most_slots = concurrency
         self._slots = float(concurrency)
-        self._first_batch = float(FIRST_BATCH_TOKENS)
+        self._first_batch = FIRST_WAVE_TOKENS / concurrency
         self._head: Reservation | None = None
         self._queried_at = -inf
         self.accepted_requests = 0
@@ -53,15 +57,18 @@ class Pacer:
         tokens, requests = (self._budgets[unit].limit for unit in ("tokens", "requests"))
         return (
             f"<Pacer {self.accepted_requests} accepted, {self.throttled_requests} throttled, "
-            f"tokens_per_minute={_shown(tokens)}, requests_per_minute={_shown(requests)}, concurrency={self.concurrency}>"
+            f"tokens_per_minute={_shown(tokens)}, requests_per_minute={_shown(requests)}, "
+            f"concurrency={self.concurrency}>"
         )
 
     @property
     def concurrency(self) -> int:
+        """Halved by a refusal and one more a round, while no header and no option names a limit."""
         return max(1, int(self._slots)) if self._blind else self._most_slots
 
     @property
     def max_batch_tokens(self) -> int | None:
+        """2.7 % of a minute's tokens where that limit is known, less with others on the key or after refusals."""
         budget = self._budgets["tokens"]
         first = self._first_batch if budget.limit is None else inf
         most = min(self._congestion.max_batch_tokens, budget.max_cost, first)
@@ -72,7 +79,7 @@ class Pacer:
         return all(budget.limit is None for budget in self._budgets.values())
 
     def too_large(self, tokens: float) -> bool:
-        """Requests of this size were refused at every pace: send it in parts."""
+        """No request of this size was ever accepted, and one was refused; or it is out of all proportion."""
         return self._congestion.too_large(tokens)
 
     def reserve(self, tokens: float, now: float, *, interactive: bool = False) -> Reservation:
@@ -105,7 +112,7 @@ class Pacer:
     def accepted(self, reservation: Reservation, hints: Hints | None, now: float) -> None:
         self.accepted_requests += 1
         self._observe(hints or Hints(), 1.0, reservation.tokens, now)
-        self._first_batch = self._first_batch * 4.0 if self._first_batch < LARGEST_KNOWN_TOKENS else inf
+        self._first_batch = inf
         self._slots = min(self._slots + 1.0 / self._slots, self._most_slots)
         self._congestion.accepted(reservation.tokens, reservation.start, now)
 
@@ -114,8 +121,9 @@ class Pacer:
         self.observe(hints, now)
         if self._explained(reservation, hints or Hints(), now):
             return self.too_large(reservation.tokens)
-        pace, limit = self._rate("tokens"), self._budgets["tokens"].limit
-        if self._congestion.refused(reservation.tokens, reservation.start, now, pace, limit):
+        if not self._blind:
+            self._congestion.trust(self._budgets["tokens"].limit)
+        if self._congestion.refused(reservation.tokens, reservation.start, now, self._rate("tokens")):
             self._slots = max(1.0, self._slots / 2)
         return self.too_large(reservation.tokens)
 
@@ -144,7 +152,7 @@ class Pacer:
 
     def _book(self, reservation: Reservation, now: float) -> None:
         ahead = 60.0 * HELD_BACK if reservation.interactive else 0.0
-        kept = 1.0 if reservation.interactive or now - self._queried_at > INTERACTIVE_FOR else 1.0 - HELD_BACK
+        kept = 1.0 if reservation.interactive or now - self._queried_at > HELD_FOR else 1.0 - HELD_BACK
         reservation.start = max(budget.earliest(now, ahead) for budget in self._budgets.values())
         for unit, budget in self._budgets.items():
             cost = reservation.cost(unit)

@@ -1,0 +1,110 @@
+"""What the PATHs of a command stand for, read as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import anyio.to_thread
+
+from aembed.cli._show import is_url
+from aembed.protocols import Backlog, Store
+from aembed.sources import Reading, Source
+from aembed.types import Embedded, Failure, Record
+
+CHUNK = 256
+_SQLITE_HEADER = b"SQLite format 3\0"
+
+
+def is_store(path: str) -> bool:
+    """A store's URL, or a SQLite file."""
+    if is_url(path):
+        return True
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Files and folders, or the rows of another store; the first `limit` of them."""
+
+    source: Source | Store
+    limit: int | None = None
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The PATHs whose rows in the store are removed when they are gone. A store has none."""
+        return self.source.roots if isinstance(self.source, Source) else ()
+
+    def read(self, *, keep_ids: bool) -> Pass:
+        return Pass(self.source, self.limit, keep_ids=keep_ids)
+
+
+class Pass:
+    """One reading. Files are read in a thread, a chunk at a time, so that the event loop goes on."""
+
+    def __init__(self, source: Source | Store, limit: int | None, *, keep_ids: bool) -> None:
+        self._reading: Reading | Store = source.records() if isinstance(source, Source) else source
+        self._limit = limit
+        self._keep_ids = keep_ids
+        self.count = 0
+        self.ids: set[str] = set()
+
+    async def __aiter__(self) -> AsyncIterator[Record | Failure | Embedded]:
+        items = self._rows() if isinstance(self._reading, Store) else self._records(self._reading)
+        async for item in items:
+            self.count += 1
+            if self._keep_ids:
+                self.ids.add(item.id)
+            yield item
+
+    async def check_ids(self) -> None:
+        """Raises ConfigError if two of the inputs have one id. A store's ids are different."""
+        if not isinstance(self._reading, Store):
+            await anyio.to_thread.run_sync(self._reading.check_ids)
+
+    @property
+    def whole_roots(self) -> tuple[str, ...]:
+        """The PATHs that were read whole."""
+        if isinstance(self._reading, Store):
+            return ()
+        return tuple(root.source for root in self._reading.roots if root.whole)
+
+    def _next_size(self) -> int:
+        return CHUNK if self._limit is None else min(CHUNK, self._limit - self.count)
+
+    async def _records(self, reading: Reading) -> AsyncIterator[Record | Failure]:
+        def chunk(size: int) -> list[Record | Failure]:
+            return list(islice(reading, size))
+
+        while items := await anyio.to_thread.run_sync(chunk, self._next_size()):
+            for item in items:
+                yield item
+
+    async def _rows(self) -> AsyncIterator[Embedded]:
+        assert isinstance(self._reading, Store)
+        if self._next_size() < 1:
+            return
+        async for row in self._reading.rows():
+            yield row
+            if self._next_size() < 1:
+                return
+
+
+class Pending:
+    """The rows of a table that have no vector yet."""
+
+    def __init__(self, backlog: Backlog, limit: int | None) -> None:
+        self._backlog = backlog
+        self._limit = limit
+        self.count = 0
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        async for record in self._backlog.pending(self._limit):
+            self.count += 1
+            yield record

@@ -1,0 +1,206 @@
+"""A job from its plan to the summary, the same for `index` and `backfill`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeAlias
+
+from aembed.cli import _progress
+from aembed.cli._run import OK, SOME_FAILED, USAGE, ask, exit_code, is_interactive, reason
+from aembed.cli._show import (
+    counts_json,
+    dollars,
+    duration,
+    failure_json,
+    say,
+    say_failures,
+    tell,
+    tell_facts,
+    tell_json,
+)
+from aembed.core.progress import KEPT_FAILURES
+from aembed.embedder import Embedder
+from aembed.errors import AembedError, ConfigError, StoreError
+from aembed.types import Failure, Plan, Progress, Report
+
+ASKED_ABOVE_USD = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a job is to be told of."""
+
+    json: bool = False
+    quiet: bool = False
+    failures_to: Path | None = None
+
+    def note(self, line: str) -> None:
+        if not self.quiet:
+            say(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended. `error` stopped it."""
+
+    progress: Progress
+    failures: tuple[Failure, ...]
+    error: AembedError | None = None
+    signalled: bool = False
+
+
+class Watch:
+    """What is seen of a job while it runs."""
+
+    def __init__(self, failures_file: TextIO | None) -> None:
+        self.latest = Progress()
+        self._failures: list[Failure] = []
+        self._file = failures_file
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(sorted(self._failures, key=lambda failure: failure.index))
+
+    def on_progress(self, progress: Progress) -> None:
+        self.latest = progress
+
+    def on_failure(self, failure: Failure) -> None:
+        if len(self._failures) < KEPT_FAILURES:
+            self._failures.append(failure)
+        if self._file:
+            print(json.dumps(failure_json(failure)), file=self._file, flush=True)
+
+
+Start: TypeAlias = Callable[[Watch], Coroutine[Any, Any, Report]]
+
+
+async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output) -> Ending:
+    """Runs a job. Cancelled, it waits until what was sent is stored, and shows how far the job came.
+
+    Raises what was refused before the job began.
+    """
+    with _failures_file(output.failures_to) as file:
+        watch = Watch(file)
+        job = asyncio.create_task(start(watch))
+        try:
+            async with _progress.embedding(lambda: watch.latest, plan.inputs, quiet=output.quiet):
+                await _landed(job, embedder, output)
+        except asyncio.CancelledError:
+            show_ending(Ending(watch.latest, watch.failures, signalled=True), output)
+            raise
+    try:
+        return Ending(job.result(), watch.failures)
+    except AembedError as error:
+        if error.report is None:
+            raise
+        return Ending(error.report, watch.failures, error)
+
+
+async def _landed(job: asyncio.Task[Report], embedder: Embedder, output: Output) -> None:
+    try:
+        await asyncio.wait([job])
+    except asyncio.CancelledError:
+        waiting = f"waiting for {_counted(embedder.in_flight)} paid for; " if embedder.in_flight else ""
+        output.note(f"stopping: {waiting}press Ctrl-C again to quit at once")
+        job.cancel()
+        await asyncio.wait([job])
+        raise
+
+
+def _counted(requests: int) -> str:
+    return "1 request that is" if requests == 1 else f"{requests:,} requests that are"
+
+
+@contextmanager
+def _failures_file(path: Path | None) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; name another file") from None
+    with file:
+        yield file
+
+
+def agreed_to(plan: Plan, *, yes: bool) -> bool:
+    """Asks on a terminal before more than a dollar is spent."""
+    if yes or not plan.cost_usd or plan.cost_usd <= ASKED_ABOVE_USD or not is_interactive():
+        return True
+    price = f"about {dollars(plan.cost_usd)} for {plan.tokens:,} tokens in {plan.requests:,} requests"
+    if ask(f"This will cost {price}. Go on?"):
+        return True
+    say("nothing was sent; --limit N tries a part of it, --max-cost USD stops at a sum")
+    return False
+
+
+def show_ending(ending: Ending, output: Output) -> int:
+    """Returns the exit code."""
+    progress, error = ending.progress, ending.error
+    if error and exit_code(error) == USAGE:
+        raise error
+    if progress.failed:
+        say(f"{progress.failed:,} failed:")
+        say_failures(ending.failures, progress.failed, rest="--failures-to FILE writes all of them")
+    if refused := _refused_earlier(progress):
+        output.note(f"{refused:,} refused earlier; --retry-failed tries them again")
+    if output.json:
+        stopped = {"stopped": _stopped_json(ending)}
+        tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
+    elif not output.quiet:
+        tell(str(progress))
+    if error is None:
+        return SOME_FAILED if progress.failed else OK
+    _say_stopped(error)
+    return exit_code(error)
+
+
+def _refused_earlier(progress: Progress) -> int:
+    return progress.refused_earlier if isinstance(progress, Report) else 0
+
+
+def _stopped_json(ending: Ending) -> dict[str, str] | None:
+    if ending.error:
+        return {"error": type(ending.error).__name__, "message": str(ending.error)}
+    return {"error": "Interrupted", "message": "by a signal"} if ending.signalled else None
+
+
+def _say_stopped(error: AembedError) -> None:
+    say(f"stopped early: {reason(error)}")
+    if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
+        say(f"{lost:,} texts were paid for and could not be written; they will be sent again")
+    say("all that was stored is kept; run the same command again to go on")
+
+
+def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:
+    """The dry run. Returns the exit code."""
+    if output.json:
+        tell_json({**counts_json(plan, plan.failures), "seconds": seconds})
+        return OK
+    if plan.failed:
+        say(f"{plan.failed:,} would fail:")
+        say_failures(plan.failures, plan.failed, rest="--json lists more of them")
+    tell_facts(_facts(plan, seconds))
+    output.note("nothing was sent or written")
+    return OK
+
+
+def _facts(plan: Plan, seconds: float | None) -> Iterator[tuple[str, str, str]]:
+    yield "texts", f"{plan.inputs:,}", ""
+    yield "  new", f"{plan.new:,}", ""
+    yield "  changed", f"{plan.changed:,}", ""
+    yield "  unchanged", f"{plan.unchanged:,}", ""
+    yield "  failing", f"{plan.failed:,}", "too long, empty or broken" if plan.failed else ""
+    yield "duplicates", f"{plan.duplicates:,}", "equal texts are sent once" if plan.duplicates else ""
+    yield "to be removed", f"{len(plan.stale):,}", "rows whose text is gone" if plan.stale else ""
+    yield "requests", f"{plan.requests:,}", ""
+    yield "tokens", f"{plan.tokens:,}", "by the provider's own estimate" if plan.tokens else ""
+    yield "price", "unknown" if plan.cost_usd is None else dollars(plan.cost_usd), ""
+    if seconds is not None:
+        yield "time", duration(seconds), "at the least, at the given rate limits"

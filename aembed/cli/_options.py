@@ -1,0 +1,170 @@
+"""Flags that mean the same in every command, and what they make of an Embedder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
+
+import typer
+
+from aembed.embedder import Embedder
+from aembed.errors import ConfigError
+from aembed.types import Budget, RetryPolicy, Space
+
+DEFAULT_STORE = "sqlite:///aembed.db"
+DEFAULT_MODEL = "local"
+
+
+class TooLong(StrEnum):
+    ERROR = "error"
+    TRUNCATE = "truncate"
+    SPLIT = "split"
+
+
+StoreURL: TypeAlias = Annotated[
+    str, typer.Option("--store", "-s", metavar="URL", envvar="AEMBED_STORE", help="Where the rows are kept.")
+]
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PROVIDER:MODEL",
+        show_default=False,
+        help="Default: the store's own model, else $AEMBED_MODEL, else local.",
+    ),
+]
+BaseURL: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="URL", show_default=False, help="Another server that speaks the same format.")
+]
+Dimensions: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", min=1, show_default=False, help="Shorten the vectors, where the model can.")
+]
+Concurrency: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, help="The most requests in flight.")]
+MaxBatchSize: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", min=1, show_default=False, help="The most texts in a request.")
+]
+MaxTokensPerBatch: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", min=1, show_default=False, help="The most tokens in a request.")
+]
+RequestsPerMinute: TypeAlias = Annotated[
+    float | None,
+    typer.Option(metavar="N", min=0.001, show_default=False, help="A ceiling. Default: learned from the replies."),
+]
+TokensPerMinute: TypeAlias = Annotated[
+    float | None,
+    typer.Option(metavar="N", min=0.001, show_default=False, help="A ceiling. Default: learned from the replies."),
+]
+TooLongOption: TypeAlias = Annotated[
+    TooLong,
+    typer.Option(
+        "--too-long",
+        metavar="error|truncate|split",
+        help="What becomes of a text with more tokens than the model takes.",
+    ),
+]
+Timeout: TypeAlias = Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="For one request.")]
+MaxRetries: TypeAlias = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Tries again after a server or network error of a request.")
+]
+MaxCost: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost", metavar="USD", min=0.0, show_default=False, help="Stop before the request that would cost more."
+    ),
+]
+MaxBilledTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, show_default=False, help="The same in tokens, for a model without a known price."),
+]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Send nothing and write nothing; say what would be done.")
+]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+FailuresTo: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", show_default=False, help="Write every failure to this file, as JSON Lines."),
+]
+AsJSON: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and errors only.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The flags that are keywords of Embedder; None: not given."""
+
+    model: str | None = None
+    base_url: str | None = None
+    dimensions: int | None = None
+    concurrency: int = 8
+    max_batch_size: int | None = None
+    max_tokens_per_batch: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    too_long: TooLong = TooLong.ERROR
+    timeout: float = 60.0
+    max_retries: int = 3
+    max_cost: float | None = None
+    max_billed_tokens: int | None = None
+
+    def embedder(self, held: Space | None) -> Embedder:
+        """`held` is the space of the store: its model, dimensions and server are the defaults.
+
+        Raises ConfigError before anything is read.
+        """
+        if self.model is None and held is not None:
+            return replace(self, model=f"{held.provider}:{held.model}", base_url=self._server(held)).embedder(held)
+        embedder = self._made(self.dimensions)
+        if held and self.dimensions is None and _shortened(embedder.space, held):
+            return self._made(held.dimensions)
+        return embedder
+
+    def _server(self, held: Space) -> str | None:
+        if self.base_url is None and _is_loopback(held.endpoint):
+            return held.endpoint
+        return self.base_url
+
+    def _made(self, dimensions: int | None) -> Embedder:
+        options: dict[str, Any] = {"too_long": self.too_long.value}
+        return Embedder(
+            self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
+            base_url=self.base_url,
+            dimensions=dimensions,
+            concurrency=self.concurrency,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            max_batch_size=self.max_batch_size,
+            max_tokens_per_batch=self.max_tokens_per_batch,
+            retry=RetryPolicy(max_retries=self.max_retries),
+            timeout=self.timeout,
+            budget=Budget(self.max_billed_tokens, self.max_cost),
+            **options,
+        )
+
+
+def check_server(embedder: Embedder, held: Space | None) -> None:
+    """Raises ConfigError where the store names a server that nobody named here.
+
+    A store may come from somebody else: it alone does not decide where texts and the key are sent.
+    """
+    asked = embedder.space
+    if held is None or held.endpoint == asked.endpoint or (held.provider, held.model) != (asked.provider, asked.model):
+        return
+    if held.endpoint:
+        raise ConfigError(
+            f"the store's vectors were made by {held.model} at {held.endpoint}; "
+            f"to send texts there add  --base-url {held.endpoint}"
+        )
+
+
+def _shortened(asked: Space, held: Space) -> bool:
+    same = (asked.provider, asked.model) == (held.provider, held.model)
+    return same and asked.dimensions is not None and asked.dimensions != held.dimensions
+
+
+def _is_loopback(endpoint: str) -> bool:
+    return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")

@@ -1,0 +1,102 @@
+"""How far a job is: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from aembed.cli._show import dollars, duration, say
+from aembed.types import Progress
+
+LINE_SECONDS = 5.0
+BAR_SECONDS = 0.2
+
+
+def reading(count: Callable[[], int], *, quiet: bool) -> AbstractAsyncContextManager[None]:
+    """While the inputs are read for the first time, before anything is sent."""
+    if quiet:
+        return nullcontext()
+    return _spinner(count) if on_terminal() else _ticking(LINE_SECONDS, lambda: say(f"reading: {count():,} texts"))
+
+
+def embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> AbstractAsyncContextManager[None]:
+    """While the job is under way."""
+    if quiet:
+        return nullcontext()
+    return _bar(latest, total) if on_terminal() else _ticking(LINE_SECONDS, lambda: say(line(latest(), total)))
+
+
+def on_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def line(progress: Progress, total: int) -> str:
+    return f"{100 * done(progress) // max(1, total)} %: {progress}"
+
+
+def done(progress: Progress) -> int:
+    return progress.stored + progress.unchanged + progress.failed
+
+
+@asynccontextmanager
+async def _ticking(seconds: float, tick: Callable[[], None]) -> AsyncIterator[None]:
+    async def ticks() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            tick()
+
+    task = asyncio.create_task(ticks())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def _spinner(count: Callable[[], int]) -> AsyncIterator[None]:
+    status = Console(stderr=True).status("reading")
+    with status:
+        async with _ticking(BAR_SECONDS, lambda: status.update(f"reading: {count():,} texts")):
+            yield
+
+
+@asynccontextmanager
+async def _bar(latest: Callable[[], Progress], total: int) -> AsyncIterator[None]:
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False), _TimeLeft())
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(_caption(Progress(), total), total=total)
+
+        def tick() -> None:
+            progress = latest()
+            bar.update(task, completed=done(progress), description=_caption(progress, total))
+
+        async with _ticking(BAR_SECONDS, tick):
+            yield
+
+
+def _caption(progress: Progress, total: int) -> str:
+    speed = progress.stored / progress.seconds if progress.seconds else 0.0
+    parts = [f"{done(progress):,}/{total:,} texts", f"{speed:,.0f}/s"]
+    if progress.billed_tokens:
+        parts.append(f"{progress.billed_tokens:,} tokens")
+    if progress.cost_usd:
+        parts.append(dollars(progress.cost_usd))
+    if progress.failed:
+        parts.append(f"{progress.failed:,} failed")
+    return "  ".join(parts)
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None or task.finished else f"{duration(left)} left")

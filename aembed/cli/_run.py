@@ -1,0 +1,155 @@
+"""Running a command to its exit code: event loop, signals, errors, questions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+from aembed.cli._show import printable, say
+from aembed.errors import (
+    AembedError,
+    AuthenticationError,
+    ConfigError,
+    InputError,
+    NotFoundError,
+    PermissionDeniedError,
+    SpaceMismatchError,
+    StoreError,
+)
+from aembed.types import Progress
+
+OK, SOME_FAILED, USAGE, STOPPED, SIGNALLED = 0, 1, 2, 3, 128
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"
+_VAIN = (
+    ConfigError,
+    InputError,
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+    SpaceMismatchError,
+)
+
+
+class Interrupted(Exception):
+    """A signal came while nothing was under way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(command: Coroutine[Any, Any, int]) -> NoReturn:
+    """Runs a command and ends with the exit code that it returns, or that its error means."""
+    raise typer.Exit(_exit_code(command))
+
+
+def exit_code(error: AembedError) -> int:
+    """2 where another try of the same is vain and nothing was spent, else 3."""
+    if isinstance(error, _VAIN) and not _spent(error.report):
+        return USAGE
+    return USAGE if isinstance(error, StoreError) and error.report is None else STOPPED
+
+
+def reason(error: AembedError) -> str:
+    """What went wrong, for a person. A foreign error under it is not quoted: it may hold a text."""
+    cause = error.__cause__
+    return printable(f"{error}: {cause}" if isinstance(cause, AembedError) else error)
+
+
+def is_interactive() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """Raises Interrupted on a signal; the end of the input is a no."""
+    with interruptible():
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+    return answer.strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A signal ends at once what blocks the event loop: nothing is under way."""
+    handlers = [signal.signal(number, _interrupt) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+def _exit_code(command: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(_stoppable(command))
+    except Interrupted as interrupted:
+        say("")
+        return SIGNALLED + interrupted.number
+    except AembedError as error:
+        say(f"error: {reason(error)}")
+        return exit_code(error)
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _spent(report: Progress | None) -> bool:
+    return report is not None and bool(report.stored or report.billed_tokens)
+
+
+async def _stoppable(command: Coroutine[Any, Any, int]) -> int:
+    task = asyncio.ensure_future(command)
+    with _Signals(task) as signals:
+        await asyncio.wait([task])
+    if task.cancelled() and signals.received:
+        return SIGNALLED + signals.received
+    return task.result()
+
+
+class _Signals:
+    """The first signal cancels the command, which waits for what it has sent; the second ends the process."""
+
+    def __init__(self, task: asyncio.Task[int]) -> None:
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self.received: int | None = None
+
+    def __enter__(self) -> _Signals:
+        for number in SIGNALS:
+            try:
+                self._loop.add_signal_handler(number, self._receive, number)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda n, _: self._loop.call_soon_threadsafe(self._receive, n))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in SIGNALS:
+            try:
+                self._loop.remove_signal_handler(number)
+            except NotImplementedError:
+                signal.signal(number, signal.SIG_DFL)
+
+    def _receive(self, number: int) -> None:
+        if self.received is not None:
+            _end_at_once(SIGNALLED + number)
+        self.received = number
+        self._task.cancel()
+
+
+def _end_at_once(code: int) -> NoReturn:
+    if sys.__stderr__ and sys.__stderr__.isatty():
+        sys.__stderr__.write(_SHOW_CURSOR)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream:
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,52 @@
+"""Rows whose text is gone from the PATHs that were read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from aembed.cli._run import ask, is_interactive
+from aembed.cli._show import printable, say
+from aembed.protocols import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Rows of one root; it had `rows` in all before."""
+
+    root: str
+    rows: int
+    ids: tuple[str, ...]
+
+    @property
+    def is_most(self) -> bool:
+        return 2 * len(self.ids) > self.rows
+
+    def __str__(self) -> str:
+        return f"{len(self.ids):,} of the {self.rows:,} rows of {printable(self.root)} are gone from it"
+
+
+async def find_gone(store: Store, held: Mapping[str, int], keep: AbstractSet[str]) -> tuple[Gone, ...]:
+    """`held` is how many rows each root had before; `keep` are the ids that were read."""
+    found = [Gone(root, rows, tuple(await store.stale(root, keep))) for root, rows in held.items()]
+    return tuple(gone for gone in found if gone.ids)
+
+
+async def remove_gone(store: Store, gone: Iterable[Gone], *, whole: Collection[str], yes: bool) -> int:
+    """Removes them and returns how many: only of roots that were read whole, and more than half of a root
+    only with `yes`, or when somebody says so.
+    """
+    return sum([await store.delete(each.ids) for each in gone if _wanted(each, whole, yes)])
+
+
+def _wanted(gone: Gone, whole: Collection[str], yes: bool) -> bool:
+    if gone.root not in whole:
+        say(f"{gone}, but not all of it could be read; they are kept")
+        return False
+    if yes or not gone.is_most:
+        return True
+    if is_interactive() and ask(f"{gone}. Remove them from the store?"):
+        return True
+    say(f"{gone}; they are kept (--yes removes them, --keep-stale keeps them without a word)")
+    return False

@@ -1,0 +1,50 @@
+"""The store that a command works on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from aembed.cli._options import Settings, check_server
+from aembed.cli._show import place
+from aembed.core.spaces import agreed
+from aembed.embedder import Embedder
+from aembed.errors import ConfigError
+from aembed.protocols import Store
+from aembed.stores import open_store
+from aembed.types import Space, StoreInfo
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    store = open_store(url)
+    try:
+        yield store
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.aclose()
+
+
+@asynccontextmanager
+async def embedder_for(settings: Settings, held: Space | None) -> AsyncIterator[Embedder]:
+    """One that fits a store which holds this space."""
+    async with settings.embedder(held) as embedder:
+        check_server(embedder, held)
+        yield embedder
+
+
+async def check_space(store: Store, held: Space | None, asked: Space) -> None:
+    """Raises the store's own SpaceMismatchError, before anything is read. Writes nothing."""
+    if held and agreed(held, asked) is None:
+        await store.prepare(asked)
+
+
+def check_filled(url: str, info: StoreInfo) -> None:
+    """Raises ConfigError for a store that is not there."""
+    if info.space is None:
+        raise ConfigError(
+            f"{place(url)} holds no rows yet; name another with --store, or fill it:  "
+            f"aembed index PATH --store {place(url)}"
+        )

@@ -1,0 +1,215 @@
+"""`aembed index`: files, folders or another store into a store."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import typer
+
+from aembed.cli import _options as flags
+from aembed.cli import _progress
+from aembed.cli._inputs import Inputs, Pass, is_store
+from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
+from aembed.cli._options import Settings, TooLong
+from aembed.cli._run import USAGE, interruptible, run
+from aembed.cli._show import place
+from aembed.cli._stale import find_gone, remove_gone
+from aembed.cli._stores import check_space, embedder_for, opened
+from aembed.embedder import Embedder
+from aembed.errors import ConfigError
+from aembed.protocols import Store
+from aembed.sources import open_paths
+from aembed.types import Plan, Report, StoreInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done, but for the model."""
+
+    paths: tuple[str, ...]
+    store: str
+    id_field: str
+    text_field: str
+    metadata_fields: tuple[str, ...] | None
+    limit: int | None
+    retry_failed: bool
+    keep_stale: bool
+    yes: bool
+    dry_run: bool
+    output: Output
+
+
+def index(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Files, folders, '-' for JSON Lines, or another store's URL.")
+    ],
+    store: flags.StoreURL = flags.DEFAULT_STORE,
+    model: flags.Model = None,
+    dry_run: flags.DryRun = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default=False, help="Read the first N texts only; nothing is removed."),
+    ] = None,
+    max_cost: flags.MaxCost = None,
+    max_billed_tokens: flags.MaxBilledTokens = None,
+    yes: flags.Yes = False,
+    keep_stale: Annotated[
+        bool, typer.Option("--keep-stale", help="Keep the rows of sections and files that are gone.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send texts that were refused earlier once more.")
+    ] = False,
+    id_field: Annotated[str, typer.Option(metavar="NAME", help="JSONL, CSV: the field of the id.")] = "id",
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="JSONL, CSV: the field of the text.")] = "text",
+    metadata_fields: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,...", show_default=False, help="JSONL, CSV: fields to keep. Default: all others."),
+    ] = None,
+    base_url: flags.BaseURL = None,
+    dimensions: flags.Dimensions = None,
+    too_long: flags.TooLongOption = TooLong.ERROR,
+    concurrency: flags.Concurrency = 8,
+    max_batch_size: flags.MaxBatchSize = None,
+    max_tokens_per_batch: flags.MaxTokensPerBatch = None,
+    requests_per_minute: flags.RequestsPerMinute = None,
+    tokens_per_minute: flags.TokensPerMinute = None,
+    timeout: flags.Timeout = 60.0,
+    max_retries: flags.MaxRetries = 3,
+    failures_to: flags.FailuresTo = None,
+    as_json: flags.AsJSON = False,
+    quiet: flags.Quiet = False,
+) -> None:
+    """Embed the texts that the store does not have yet, and remove those that are gone.
+
+    Run it again and unchanged texts cost nothing; stop it at any time and nothing that was paid for is lost.
+    """
+    settings = Settings(
+        model=model,
+        base_url=base_url,
+        dimensions=dimensions,
+        concurrency=concurrency,
+        max_batch_size=max_batch_size,
+        max_tokens_per_batch=max_tokens_per_batch,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        too_long=too_long,
+        timeout=timeout,
+        max_retries=max_retries,
+        max_cost=max_cost,
+        max_billed_tokens=max_billed_tokens,
+    )
+    order = Order(
+        paths=tuple(paths),
+        store=store,
+        id_field=id_field,
+        text_field=text_field,
+        metadata_fields=_names(metadata_fields),
+        limit=limit,
+        retry_failed=retry_failed,
+        keep_stale=keep_stale,
+        yes=yes,
+        dry_run=dry_run,
+        output=Output(as_json, quiet, failures_to),
+    )
+    run(_index(order, settings))
+
+
+def _names(lists: list[str] | None) -> tuple[str, ...] | None:
+    return None if lists is None else tuple(name for each in lists for name in each.split(",") if name)
+
+
+async def _index(order: Order, settings: Settings) -> int:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened(order.store))
+        info = await store.info()
+        embedder = await stack.enter_async_context(embedder_for(settings, info.space))
+        await check_space(store, info.space, embedder.space)
+        inputs = await _inputs(order, stack)
+        order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
+        work = _Work(order, store, info, embedder, inputs)
+        plan = await work.plan()
+        if order.dry_run:
+            limits = (settings.requests_per_minute, settings.tokens_per_minute)
+            seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
+            return show_plan(plan, seconds, order.output)
+        if not agreed_to(plan, yes=order.yes):
+            return USAGE
+        return show_ending(await work.carried_out(plan), order.output)
+
+
+async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:
+    """Raises ConfigError for a PATH that is missing, or that holds nothing to read."""
+    if not any(map(is_store, order.paths)):
+        with interruptible():
+            source = open_paths(
+                order.paths,
+                id_field=order.id_field,
+                text_field=order.text_field,
+                metadata_fields=order.metadata_fields,
+            )
+        return Inputs(source, order.limit)
+    if len(order.paths) > 1:
+        raise ConfigError("another store is read alone; index the other PATHs in a command of their own")
+    old = await stack.enter_async_context(opened(order.paths[0]))
+    if not (await old.info()).rows:
+        raise ConfigError(
+            f"{place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed backfill --help"
+        )
+    return Inputs(old, order.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    order: Order
+    store: Store
+    info: StoreInfo
+    embedder: Embedder
+    inputs: Inputs
+
+    async def plan(self) -> Plan:
+        """The first pass: sends and writes nothing. Raises ConfigError where two inputs have one id."""
+        reading = self.inputs.read(keep_ids=self.order.dry_run and self._removes)
+        async with _progress.reading(lambda: reading.count, quiet=self.order.output.quiet):
+            plan = await self.embedder.plan(self.store, reading, retry_failed=self.order.retry_failed)
+            await reading.check_ids()
+        held = {root: rows for root, rows in self._held.items() if root in reading.whole_roots}
+        gone = await find_gone(self.store, held, reading.ids)
+        return replace(plan, stale=tuple(id for each in gone for id in each.ids))
+
+    async def carried_out(self, plan: Plan) -> Ending:
+        """The second pass."""
+        reading = self.inputs.read(keep_ids=self._removes)
+
+        async def start(watch: Watch) -> Report:
+            return await self.embedder.embed_into(
+                self.store,
+                reading,
+                on_progress=watch.on_progress,
+                on_failure=watch.on_failure,
+                retry_failed=self.order.retry_failed,
+            )
+
+        ending = await followed(start, self.embedder, plan, self.order.output)
+        if ending.error or not self._removes or not isinstance(ending.progress, Report):
+            return ending
+        return replace(ending, progress=await self._removed(reading, ending.progress))
+
+    async def _removed(self, reading: Pass, report: Report) -> Report:
+        gone = await find_gone(self.store, self._held, reading.ids)
+        removed = await remove_gone(self.store, gone, whole=reading.whole_roots, yes=self.order.yes)
+        if removed:
+            report = replace(report, removed=removed)
+            await self.store.finish(report)
+        return report
+
+    @property
+    def _held(self) -> dict[str, int]:
+        """How many rows each of the PATHs had before, where rows that are gone are to be removed."""
+        roots = () if self.order.keep_stale or self.order.limit else self.inputs.roots
+        return {root: self.info.sources[root] for root in roots if root in self.info.sources}
+
+    @property
+    def _removes(self) -> bool:
+        return bool(self._held)

@@ -1,0 +1,43 @@
+"""`aembed status`: what a store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from aembed.cli import _options as flags
+from aembed.cli._run import OK, run
+from aembed.cli._show import place, printable, size, tell, tell_json
+from aembed.cli._stores import check_filled, opened
+from aembed.types import Progress, StoreInfo
+
+
+def status(store: flags.StoreURL = flags.DEFAULT_STORE, as_json: flags.AsJSON = False) -> None:
+    """Print what a store holds: rows, model, size, failures, and how the last run ended."""
+    run(_status(store, as_json))
+
+
+async def _status(url: str, as_json: bool) -> int:
+    async with opened(url) as store:
+        info = await store.info()
+    if not info.last_run:
+        check_filled(url, info)
+    if as_json:
+        tell_json({"store": place(url), **asdict(info)})
+        return OK
+    for name, value in _lines(url, info):
+        tell(f"{name:<10}{printable(value)}")
+    return OK
+
+
+def _lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
+    yield "store", place(url)
+    yield "rows", f"{info.rows:,}"
+    yield "model", str(info.space or "none yet")
+    yield "size", size(info.size_bytes)
+    yield "failures", f"{info.failures:,}" + ("  (aembed failures lists them)" if info.failures else "")
+    for number, (source, rows) in enumerate(sorted(info.sources.items())):
+        yield "" if number else "sources", f"{source}  {rows:,} rows"
+    if info.last_run:
+        known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
+        yield "last run", str(Progress(**known))

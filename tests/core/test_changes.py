@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from aembed.core.changes import DIGEST_BYTES, Entry, Fingerprinter, Item, oversize
+from aembed.errors import InputError
+from aembed.types import Limits, Record, Space
+
+SPACE = Space("openai", "text-embedding-3-small", 1_536)
+LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
+DEEP: Any = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+good_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())
+json_value = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
+    max_leaves=5,
+)
+metadata = st.none() | st.dictionaries(st.text("abc"), json_value, max_size=3)
+
+
+def fingerprinter(**changes: Any) -> Fingerprinter:
+    usual = {"space": SPACE, "input_type": "document", "too_long": "error", "max_tokens_per_text": 8_191}
+    return Fingerprinter(**(usual | changes))
+
+
+def entry_of(text: Any, **changes: Any) -> Entry:
+    return fingerprinter(**changes).entry(0, Record("an id", text))
+
+
+@given(good_text)
+def test_an_equal_text_has_an_equal_fingerprint_wherever_it_stands(text: str) -> None:
+    first = fingerprinter().entry(0, Record("a", text))
+    second = fingerprinter().entry(7, Record("b", text, {"page": 3}, "notes.md"))
+    assert first.fingerprint == second.fingerprint
+    assert len(first.fingerprint) == DIGEST_BYTES
+    assert first.size_bytes == len(text.encode())
+
+
+@given(st.lists(good_text, unique=True, min_size=2))
+def test_different_texts_have_different_fingerprints(texts: list[str]) -> None:
+    assert len({entry_of(text).fingerprint for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": replace(SPACE, provider="ollama")},
+        {"space": replace(SPACE, model="text-embedding-3-large")},
+        {"space": replace(SPACE, dimensions=512)},
+        {"input_type": "query"},
+    ],
+)
+@given(text=good_text)
+def test_what_changes_the_vector_changes_the_fingerprint(change: dict[str, Any], text: str) -> None:
+    assert entry_of(text, **change).fingerprint != entry_of(text).fingerprint
+
+
+@given(good_text, st.integers(1, 40))
+def test_too_long_matters_only_for_a_text_that_may_be_too_long(text: str, most: int) -> None:
+    choices = ("error", "truncate", "split")
+    found = {entry_of(text, too_long=choice, max_tokens_per_text=most).fingerprint for choice in choices}
+    assert len(found) == (1 if len(text.encode()) <= most else 3)
+
+
+@given(st.lists(good_text, unique=True, max_size=20), st.sampled_from(["error", "truncate", "split"]))
+def test_a_short_text_is_never_taken_for_a_long_one(texts: list[str], too_long: str) -> None:
+    texts = list(dict.fromkeys([*texts, *(too_long + text for text in texts)]))
+    found = {entry_of(text, too_long=too_long, max_tokens_per_text=6).fingerprint for text in texts}
+    assert len(found) == len(texts)
+
+
+@given(good_text, metadata, metadata, st.none() | st.text("abc"), st.none() | st.text("abc"))
+def test_a_row_is_unchanged_only_if_text_metadata_and_source_are(
+    text: str, one: Any, other: Any, source: str | None, moved: str | None
+) -> None:
+    first = fingerprinter().entry(0, Record("a", text, one, source))
+    second = fingerprinter().entry(1, Record("a", text, other, moved))
+    assert (first.digest == second.digest) == (canonical(one, source) == canonical(other, moved))
+    assert first.fingerprint == second.fingerprint
+
+
+def canonical(metadata: Any, source: str | None) -> str:
+    return json.dumps([metadata, source], sort_keys=True)
+
+
+def test_the_order_of_metadata_is_no_change() -> None:
+    first = fingerprinter().entry(0, Record("a", "text", {"x": 1, "y": {"p": 1, "q": 2}}))
+    second = fingerprinter().entry(0, Record("a", "text", {"y": {"q": 2, "p": 1}, "x": 1}))
+    assert first.digest == second.digest
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u2003\u00a0"])
+def test_i1_an_empty_text_is_refused_by_its_id(text: str) -> None:
+    with pytest.raises(InputError, match="'an id' is empty"):
+        entry_of(text)
+
+
+@given(st.one_of(st.none(), st.integers(), st.floats(), st.binary(), st.lists(st.text()), st.booleans()))
+def test_i2_what_is_not_a_str_is_refused_by_its_id_and_type(value: Any) -> None:
+    with pytest.raises(InputError, match=f"'an id' must be a str, not {type(value).__name__}"):
+        entry_of(value)
+
+
+@pytest.mark.parametrize(("id", "shown"), [("", "an empty str"), (17, "int"), (None, "NoneType"), (b"a", "bytes")])
+def test_i2_an_id_that_is_not_a_str_is_refused(id: Any, shown: str) -> None:
+    with pytest.raises(InputError, match=f"the id must be a str that is not empty, not {shown}"):
+        fingerprinter().entry(0, Record(id, "text"))
+
+
+@given(st.text(st.characters()))
+def test_i7_a_text_is_accepted_exactly_if_utf8_can_carry_it(text: str) -> None:
+    assume(text and not text.isspace())
+    surrogate = any("\ud800" <= character <= "\udfff" for character in text)
+    if not surrogate:
+        assert entry_of(text).size_bytes == len(text.encode())
+        return
+    with pytest.raises(InputError, match="'an id' holds a lone surrogate at position") as raised:
+        entry_of(text)
+    raised.value.args[0].encode()
+
+
+def test_i7_an_id_with_a_lone_surrogate_is_refused_in_words_that_can_be_printed() -> None:
+    with pytest.raises(InputError, match="lone surrogate") as raised:
+        fingerprinter().entry(0, Record("a\ud800", "text"))
+    raised.value.args[0].encode()
+
+
+@pytest.mark.parametrize("value", [{"a": object()}, {"a": "\ud800"}, {"a": DEEP}, {("a", "b"): 1}])
+def test_metadata_that_is_not_json_is_refused_by_its_id(value: Any) -> None:
+    with pytest.raises(InputError, match="'an id': its metadata or source is not JSON"):
+        fingerprinter().entry(0, Record("an id", "text", value))
+
+
+def test_i17_an_item_that_fits_in_no_request_is_refused_with_the_numbers() -> None:
+    entry = entry_of("x")
+    fits = Item(("x",) * 2_048, 300_000.0, entry.fingerprint, entries=[entry])
+    assert oversize(fits, LIMITS) is None
+    for item in (replace_item(fits, texts=("x",) * 2_049), replace_item(fits, tokens=300_000.1)):
+        error = oversize(item, LIMITS)
+        assert isinstance(error, InputError)
+        assert "'an id' needs" in str(error)
+        assert "300,000" in str(error)
+
+
+def replace_item(item: Item, **changes: Any) -> Item:
+    fields = {"texts": item.texts, "tokens": item.tokens, "fingerprint": item.fingerprint, "entries": item.entries}
+    return Item(**(fields | changes))

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aembed.core.deadlines import Deadlines
+
+
+def seen(deadlines: Deadlines, tokens: float, seconds: float, times: int = 10) -> Deadlines:
+    for _ in range(times):
+        deadlines.observe(tokens, seconds)
+    return deadlines
+
+
+def test_the_timeout_holds_until_replies_were_seen() -> None:
+    assert seen(Deadlines(60.0), 1_000, 0.1, times=4).for_request(1_000) == 60.0
+
+
+def test_a_hung_call_costs_seconds_where_its_neighbours_take_one() -> None:
+    assert seen(Deadlines(60.0), 30_000, 1.0).for_request(30_000) == pytest.approx(4.0)
+
+
+def test_never_below_three_seconds_and_never_above_the_timeout() -> None:
+    assert seen(Deadlines(60.0), 1_000, 0.1).for_request(1_000) == 3.0
+    assert seen(Deadlines(60.0), 1_000, 40.0).for_request(1_000) == 60.0
+    assert seen(Deadlines(1.0), 1_000, 0.1).for_request(1_000) == 1.0
+
+
+def test_a_larger_request_may_take_longer_in_proportion() -> None:
+    deadlines = seen(Deadlines(600.0), 1_000, 1.0)
+    assert deadlines.for_request(100) == pytest.approx(4.0)
+    assert 4.0 * 100 <= deadlines.for_request(100_000) <= 4.0 * 200
+
+
+@given(seed=st.integers(0, 1_000))
+def test_no_reply_of_a_healthy_server_is_late(seed: int) -> None:
+    deadlines, random = Deadlines(60.0), Random(seed)
+    for _ in range(300):
+        tokens = random.choice([50, 500, 5_000, 30_000, 290_000])
+        seconds = (0.078 + 22e-6 * tokens) * random.uniform(0.8, 1.5)
+        assert seconds <= deadlines.for_request(tokens)
+        deadlines.observe(tokens, seconds)
+
+
+def test_p13_a_brown_out_is_no_storm_of_timeouts() -> None:
+    deadlines, false_timeouts = seen(Deadlines(60.0), 5_000, 0.3, times=50), 0
+    for _ in range(20):
+        batch = [deadlines.for_request(5_000) for _ in range(8)]
+        for deadline in batch:
+            if deadline < 6.0:
+                false_timeouts += 1
+                deadlines.missed(5_000, deadline)
+            else:
+                deadlines.observe(5_000, 6.0)
+    assert false_timeouts <= 8
+
+
+def test_single_hung_calls_do_not_loosen_the_deadline() -> None:
+    deadlines = seen(Deadlines(60.0), 30_000, 1.0)
+    for _ in range(50):
+        deadlines.missed(30_000, deadlines.for_request(30_000))
+        seen(deadlines, 30_000, 1.0, times=9)
+    assert deadlines.for_request(30_000) == pytest.approx(4.0)
+
+
+def test_repr_shows_counts() -> None:
+    assert repr(seen(Deadlines(60.0), 1, 1.0)) == "<Deadlines 10 replies, slack 1, at most 60 s>"

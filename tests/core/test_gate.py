@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aembed.core.gate import Gate, pause
+
+
+def fail(gate: Gate, now: float, wait: float = 1.0) -> float:
+    return gate.failed(gate.enter(now), now, wait=wait)
+
+
+def closed(now: float = 0.0) -> Gate:
+    gate = Gate()
+    for _ in range(5):
+        fail(gate, now)
+    assert not gate.is_open
+    return gate
+
+
+def test_p1_a_rate_limit_closes_the_gate_for_its_hint_and_is_no_failure() -> None:
+    gate = Gate()
+    assert gate.failed(gate.enter(0.0), 0.0, wait=30.0, rate_limited=True, hinted=True) == 0.0
+    assert not gate.may_pass(29.9)
+    assert gate.may_pass(30.0)
+
+
+def test_four_failures_in_a_row_close_nothing_and_the_fifth_does() -> None:
+    gate = Gate()
+    assert [fail(gate, 0.0) for _ in range(3)] == [1.0] * 3
+    assert fail(gate, 0.0) > 0.0
+    assert gate.is_open
+    fail(gate, 0.0)
+    assert not gate.is_open
+
+
+def test_a_success_between_starts_the_row_again() -> None:
+    gate = Gate()
+    for _ in range(10):
+        fail(gate, 0.0)
+        gate.succeeded(gate.enter(0.0), 0.0)
+    assert gate.is_open
+
+
+def test_one_probe_at_a_time_and_its_success_opens() -> None:
+    gate = closed()
+    probe = gate.enter(1.0)
+    assert probe.probe
+    assert not gate.may_pass(2.0)
+    gate.succeeded(probe, 2.5)
+    assert gate.is_open
+    assert gate.may_pass(2.5)
+
+
+def test_probes_come_five_seconds_apart_at_most_without_a_hint() -> None:
+    gate = closed()
+    now, gaps = 0.0, []
+    for _ in range(8):
+        gaps.append(gate.opens_at - now)
+        now = gate.opens_at
+        assert gate.failed(gate.enter(now), now, wait=60.0 if gaps[3:] else 1.0) == 0.0
+    assert gaps == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0, 5.0]
+
+
+def test_a_hint_may_keep_the_probes_away_for_longer() -> None:
+    gate = closed()
+    gate.failed(gate.enter(1.0), 1.0, wait=40.0, hinted=True)
+    assert gate.opens_at == 41.0
+
+
+def test_a_probe_that_hangs_holds_the_next_back_for_five_seconds_only() -> None:
+    gate = closed()
+    gate.enter(1.0)
+    assert not gate.may_pass(5.9)
+    assert gate.may_pass(6.0)
+
+
+def test_a_probe_that_is_abandoned_lets_the_next_go() -> None:
+    gate = closed()
+    gate.abandoned(gate.enter(1.0), 1.1)
+    assert gate.may_pass(1.1)
+
+
+def test_after_a_rate_limit_earlier_requests_do_not_open_the_gate() -> None:
+    gate = Gate()
+    earlier = gate.enter(0.0)
+    gate.failed(gate.enter(0.0), 1.0, wait=10.0, rate_limited=True, hinted=True)
+    gate.succeeded(earlier, 1.5)
+    assert not gate.may_pass(5.0)
+
+
+def test_failures_while_the_provider_is_away_are_not_the_request_s() -> None:
+    gate = Gate()
+    in_flight = [gate.enter(0.0) for _ in range(64)]
+    blames = [gate.failed(passage, 0.1, wait=1.0) for passage in in_flight]
+    assert all(blames[:5])
+    assert not any(blames[5:])
+
+
+def test_p12_where_others_fail_as_often_a_request_is_hardly_to_blame() -> None:
+    gate, random = Gate(), Random(0)
+    for _ in range(500):
+        if random.random() < 0.3:
+            fail(gate, 0.0)
+        else:
+            gate.succeeded(gate.enter(0.0), 0.0)
+    assert 0.0 < fail(gate, 0.0) < 0.4
+    assert gate.closings == 0
+
+
+def test_a_failed_request_rests_for_longer_the_more_fail_in_a_row() -> None:
+    gate, rests = Gate(), []
+    for _ in range(5):
+        fail(gate, 0.0)
+        rests.append(gate.rest(1.0))
+    assert rests == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.0])
+    assert Gate().rest(30.0, hinted=True) == 30.0
+
+
+def test_lost_after_max_outage_without_one_success() -> None:
+    gate = Gate(max_outage=900.0)
+    assert not gate.lost(1e6)
+    fail(gate, 100.0)
+    assert not gate.lost(999.9)
+    assert gate.lost(1_000.0)
+    gate.succeeded(gate.enter(1_000.0), 1_000.0)
+    assert not gate.lost(1e6)
+
+
+@given(
+    backoff=st.floats(0.0, 60.0),
+    hint=st.none() | st.floats(allow_nan=True, allow_infinity=True),
+    seed=st.integers(0, 1_000),
+)
+def test_p2_a_pause_is_jittered_capped_and_never_before_the_hint(backoff: float, hint: float | None, seed: int) -> None:
+    seconds = pause(backoff, hint, Random(seed))
+    assert 0.0 <= seconds <= 132.0
+    assert seconds >= 0.5 * backoff
+    if hint is not None and 0.0 <= hint <= 120.0:
+        assert seconds >= hint
+
+
+def test_repr_shows_counts() -> None:
+    assert repr(closed()) == "<Gate closed, 5 failures in a row, closed 1 times, 0 probes>"

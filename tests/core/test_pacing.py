@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aembed.core.pacing import Pacer, Reservation
+from aembed.types import Hints
+
+
+def test_requests_start_one_after_another_in_the_order_of_their_calls() -> None:
+    pacer = Pacer(tokens_per_minute=60_000)
+    starts = [pacer.reserve(tokens, 100.0).start for tokens in (970, 9_700, 970)]
+    assert starts == pytest.approx([100.0, 100.9, 110.9])
+
+
+def test_c9_a_large_batch_is_not_starved_by_small_ones() -> None:
+    pacer = Pacer(tokens_per_minute=60_000)
+    pacer.reserve(10, 0.0)
+    large = pacer.reserve(9_700, 0.0)
+    small = [pacer.reserve(10, 0.0) for _ in range(100)]
+    assert large.start < 1.0
+    assert all(reservation.start > large.start for reservation in small)
+
+
+def test_c9_a_reservation_that_is_given_back_costs_nothing() -> None:
+    pacer = Pacer(tokens_per_minute=60_000, requests_per_minute=60)
+    first = pacer.reserve(970, 0.0)
+    given_up = pacer.reserve(9_700, 0.0)
+    pacer.give_back(given_up, 0.5)
+    assert pacer.reserve(970, 0.5).start == pytest.approx(given_up.start)
+    assert first.start == 0.0
+
+
+@given(
+    costs=st.lists(st.integers(1, 27_000), min_size=1, max_size=200),
+    late=st.randoms(use_true_random=False),
+)
+def test_no_sixty_seconds_hold_more_than_the_limit(costs: list[int], late: Random) -> None:
+    pacer = Pacer(tokens_per_minute=1_000_000)
+    now, arrivals = 0.0, []
+    for cost in costs:
+        now = max(now, pacer.reserve(cost, now).start) + late.uniform(0.0, 0.1)
+        arrivals.append((now + late.uniform(0.0, 0.05), cost))
+    for begin, _ in arrivals:
+        assert sum(cost for at, cost in arrivals if begin <= at < begin + 60.0) <= 1_000_000
+
+
+def test_a_query_goes_before_the_bulk_request_that_waits() -> None:
+    pacer = Pacer(tokens_per_minute=60_000)
+    pacer.reserve(4_850, 0.0)
+    bulk = pacer.reserve(970, 0.0)
+    start = bulk.start
+    query = pacer.reserve(10, 0.0, interactive=True)
+    assert query.start < start < bulk.start
+
+
+def test_queries_push_a_bulk_request_back_by_five_seconds_at_most() -> None:
+    pacer = Pacer(tokens_per_minute=60_000)
+    pacer.reserve(9_700, 0.0)
+    bulk = pacer.reserve(970, 0.0)
+    start = bulk.start
+    for _ in range(100):
+        pacer.reserve(970, 0.0, interactive=True)
+    assert start < bulk.start <= start + 5.0
+
+
+def test_bulk_leaves_five_percent_while_there_are_queries() -> None:
+    def sent_in_a_minute(begin: float) -> float:
+        reservations: list[Reservation] = [pacer.reserve(1_000, begin)]
+        while reservations[-1].start < begin + 60.0:
+            reservations.append(pacer.reserve(1_000, reservations[-1].start))
+        return 1_000.0 * (len(reservations) - 1)
+
+    pacer = Pacer(tokens_per_minute=1_000_000)
+    assert sent_in_a_minute(0.0) == pytest.approx(970_000, rel=0.01)
+    pacer.reserve(1, 100.0, interactive=True)
+    assert sent_in_a_minute(100.0) == pytest.approx(0.95 * 970_000, rel=0.01)
+    assert sent_in_a_minute(300.0) == pytest.approx(970_000, rel=0.01)
+
+
+def test_batches_are_small_parts_of_a_known_token_limit() -> None:
+    most = Pacer(tokens_per_minute=1_000_000).max_batch_tokens
+    assert most is not None
+    assert 0.025 * 1_000_000 <= most <= 0.03 * 1_000_000
+
+
+def test_the_first_wave_is_small_and_a_reply_that_names_no_limit_ends_it() -> None:
+    pacer = Pacer(concurrency=8)
+    assert pacer.max_batch_tokens == 8_000
+    assert Pacer(concurrency=64).max_batch_tokens == 1_000
+    pacer.accepted(pacer.reserve(1_000, 0.0), None, 1.0)
+    assert pacer.max_batch_tokens is None
+
+
+def test_a_limit_in_the_first_reply_counts_what_was_sent_before() -> None:
+    pacer = Pacer()
+    first = [pacer.reserve(4_000, 10.0) for _ in range(8)]
+    assert {reservation.start for reservation in first} == {10.0}
+    pacer.accepted(first[0], Hints(limit_tokens=1_000_000), 10.2)
+    assert pacer.reserve(1_000, 10.2).start == pytest.approx(10.1 + 60 * 32_000 / 970_000)
+    assert pacer.max_batch_tokens == 27_000
+
+
+def test_headers_only_lower_the_limit_that_the_user_set() -> None:
+    pacer = Pacer(tokens_per_minute=100_000)
+    pacer.observe(Hints(limit_tokens=1_000_000), 0.0)
+    assert pacer.max_batch_tokens == 2_700
+    pacer.observe(Hints(limit_tokens=50_000), 1.0)
+    assert pacer.max_batch_tokens == 1_350
+    pacer.observe(Hints(limit_tokens=1_000_000), 2.0)
+    assert pacer.max_batch_tokens == 2_700
+
+
+def test_a_learned_limit_follows_the_headers_both_ways() -> None:
+    pacer = Pacer()
+    for limit, most in ((100_000, 2_700), (50_000, 1_350), (200_000, 5_400)):
+        pacer.observe(Hints(limit_tokens=limit), 0.0)
+        assert pacer.max_batch_tokens == most
+
+
+@pytest.mark.parametrize("hints", [None, Hints(), Hints(limit_requests=0, limit_tokens=0, remaining_tokens=-1)])
+def test_missing_fields_and_zeros_say_nothing(hints: Hints | None) -> None:
+    pacer = Pacer()
+    pacer.observe(hints, 0.0)
+    assert [pacer.reserve(100_000, 1.0).start for _ in range(5)] == [1.0] * 5
+
+
+def test_concurrency_is_halved_by_a_refusal_and_grows_by_one_a_round() -> None:
+    pacer = Pacer(concurrency=8)
+    pacer.throttled(pacer.reserve(100, 0.0), None, 0.1)
+    assert pacer.concurrency == 4
+    for _ in range(5):
+        pacer.accepted(pacer.reserve(100, 1.0), None, 1.1)
+    assert pacer.concurrency == 5
+
+
+def test_concurrency_is_left_alone_where_a_limit_is_known() -> None:
+    pacer = Pacer(concurrency=8, tokens_per_minute=1_000_000)
+    pacer.throttled(pacer.reserve(100, 0.0), None, 0.1)
+    assert pacer.concurrency == 8
+
+
+def test_a_size_that_was_never_accepted_is_to_be_split() -> None:
+    pacer = Pacer()
+    pacer.accepted(pacer.reserve(50_000, 0.0), None, 1.0)
+    assert pacer.throttled(pacer.reserve(290_000, 2.0), None, 2.1)
+    assert pacer.too_large(290_000)
+    assert not pacer.too_large(145_000)
+
+
+def test_a_size_that_was_accepted_before_is_not_split() -> None:
+    pacer = Pacer(tokens_per_minute=1_000_000)
+    pacer.accepted(pacer.reserve(27_000, 0.0), None, 1.0)
+    assert not pacer.throttled(pacer.reserve(27_000, 2.0), None, 2.1)
+
+
+def test_p15_processes_on_one_bucket_slow_down_with_what_is_left_of_it() -> None:
+    def hints(remaining: int) -> Hints:
+        return Hints(limit_tokens=60_000, remaining_tokens=remaining, reset_tokens=(6_000 - remaining) / 1_000)
+
+    pacer = Pacer()
+    for second in range(0, 20, 2):
+        pacer.accepted(pacer.reserve(100, second), hints(5_900), second + 0.5)
+    assert pacer.max_batch_tokens == 1_620
+    for second in range(20, 40, 2):
+        pacer.accepted(pacer.reserve(100, second), hints(2_000), second + 0.5)
+    first, second_one = pacer.reserve(100, 100.0), pacer.reserve(100, 100.0)
+    assert second_one.start - first.start > 4 * (100 / 970) - 0.1
+
+
+def test_repr_shows_counts() -> None:
+    pacer = Pacer(requests_per_minute=3_000)
+    pacer.accepted(pacer.reserve(1, 0.0), None, 0.1)
+    pacer.throttled(pacer.reserve(1, 0.2), None, 0.3)
+    assert repr(pacer) == (
+        "<Pacer 1 accepted, 1 throttled, tokens_per_minute=unknown, requests_per_minute=3,000, concurrency=8>"
+    )

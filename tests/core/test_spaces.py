@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aembed.core.spaces import agreed
+from aembed.types import Space
+
+spaces = st.builds(
+    Space,
+    st.sampled_from(["openai", "ollama"]),
+    st.sampled_from(["small", "large"]),
+    st.sampled_from([None, 512, 1_536]),
+    st.sampled_from(["", "http://localhost:11434"]),
+)
+
+
+@given(spaces, spaces)
+def test_spaces_agree_exactly_if_nothing_that_both_know_differs(held: Space, asked: Space) -> None:
+    named = replace(held, dimensions=None) == replace(asked, dimensions=None)
+    widths = {held.dimensions, asked.dimensions} - {None}
+    space = agreed(held, asked)
+    assert (space is not None) == (named and len(widths) <= 1)
+    if space:
+        assert space == replace(asked, dimensions=widths.pop() if widths else None)
+
+
+@given(spaces)
+def test_an_empty_store_takes_what_it_is_asked_for(asked: Space) -> None:
+    assert agreed(None, asked) == asked
+    assert agreed(asked, asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("space", "line"),
+    [
+        (Space("openai", "small", 512), "openai:small, 512 dimensions"),
+        (Space("tei", "bge", None, "http://gpu:8080"), "tei:bge at http://gpu:8080"),
+    ],
+)
+def test_a_space_is_shown_as_users_type_it(space: Space, line: str) -> None:
+    assert str(space) == line

@@ -1,0 +1,254 @@
+"""What waiting clears: rate limits, outages, flaky and slow servers (rows P1 to P4, P10 to P15)."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from aembed import Budget, OutageError, RetryPolicy, UnavailableError
+from benchmarks.faults import Always, Fault, Faults, Hang, Outage, Plan, Request, Status, html
+from benchmarks.in_process import embedder_of
+from benchmarks.limits import RateLimits
+from benchmarks.server import Latency
+from benchmarks.service import Service
+from tests.chaos.clock import run_virtual
+from tests.hostile.jobs import REAL, SECOND, Outcome, embed, numbers, virtually
+
+NO_RETRIES = RetryPolicy(max_retries=0)
+BUSY = [Status(500), Status(502), Status(503), Status(504), html(502)]
+
+HINTS = {
+    "retry-after-ms": ([("retry-after-ms", "7000")], 7.0),
+    "seconds": ([("retry-after", "7")], 7.0),
+    "a fraction": ([("retry-after", "7.5")], 7.5),
+    "a date": (
+        [("date", "Tue, 01 Jan 2030 00:00:00 GMT"), ("retry-after", "Tue, 01 Jan 2030 00:00:07 GMT")],
+        7.0,
+    ),
+    "a date of a clock that is an hour off": (
+        [("date", "Mon, 31 Dec 2029 23:00:00 GMT"), ("retry-after", "Mon, 31 Dec 2029 23:00:07 GMT")],
+        7.0,
+    ),
+    "both": ([("retry-after-ms", "7000"), ("retry-after", "60")], 7.0),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_p1_p3_everybody_waits_as_long_as_the_server_says_and_no_try_is_spent(name: str) -> None:
+    headers, seconds = HINTS[name]
+    limited = Status(429, headers=headers)
+    service = Service(script=Plan(None, limited, limited, limited))
+    outcome = virtually(service, numbers(100), concurrency=4, max_batch_size=10, retry=NO_RETRIES)
+    assert (outcome.error, outcome.report.stored) == (None, 100)
+    assert 3 >= service.ledger.rate_limited >= 1
+    events = service.ledger.events
+    refused = [event.at for event in events if event.label != "accepted"]
+    after = next(event.at for event in events if event.at > refused[0] + 0.1)
+    assert seconds <= after - refused[0] <= seconds * 1.1 + 0.2
+
+
+def test_p1_a_rate_limit_may_come_more_often_than_retries_are_allowed() -> None:
+    service = Service(script=Plan(*[Status(429, headers=[("retry-after", "1")])] * 40))
+    outcome = virtually(service, numbers(100), concurrency=2, max_batch_size=10, retry=NO_RETRIES)
+    assert (outcome.error, outcome.report.stored) == (None, 100)
+    assert service.ledger.rate_limited == 40
+
+
+HOSTILE_HINTS = ["-5", "nan", "inf", "1e9", "soon", "", "99999999999999999999", "Tue, 01 Jan 1980 00:00:00 GMT"]
+
+
+@pytest.mark.parametrize("hint", HOSTILE_HINTS)
+@pytest.mark.parametrize("header", ["retry-after", "retry-after-ms"])
+def test_p2_a_hint_that_cannot_be_meant_costs_no_more_than_two_minutes(header: str, hint: str) -> None:
+    service = Service(script=Plan(Status(429, headers=[(header, hint)])))
+    outcome = virtually(service, numbers(10), concurrency=1)
+    assert (outcome.error, outcome.report.stored) == (None, 10)
+    assert outcome.seconds <= 132.5
+
+
+@pytest.mark.parametrize("value", ["", "6m0s", "1h2m3.5s", "-1s", "NaN", "soon", "1e400ms", "\x01", "9" * 400])
+def test_p4_no_header_about_limits_hurts_a_job(value: str) -> None:
+    names = [
+        f"x-ratelimit-{what}-{unit}" for what in ("reset", "limit", "remaining") for unit in ("tokens", "requests")
+    ]
+    odd = Status(503, headers=[(name, value) for name in names])
+    service = Service(script=Plan(odd, None, odd))
+    outcome = virtually(service, numbers(200), concurrency=2, max_batch_size=10)
+    assert (outcome.error, outcome.report.stored) == (None, 200)
+    assert outcome.seconds < 30
+
+
+def test_p4_azures_zeros_say_nothing() -> None:
+    """`x-ratelimit-limit-requests: 0` on an account that has limits and does not tell them."""
+    zeros = {"x-ratelimit-limit-requests": "0", "x-ratelimit-remaining-requests": "0", "x-ratelimit-limit-tokens": "0"}
+
+    class Zeros(RateLimits):
+        def headers(self, now: float) -> dict[str, str]:
+            return zeros
+
+    outcome = virtually(Service(limits=Zeros()), numbers(2_000), concurrency=4, max_batch_size=10)
+    assert (outcome.error, outcome.report.stored) == (None, 2_000)
+    assert outcome.seconds < 10
+
+
+@pytest.mark.parametrize("code", [408, 409, 500, 502, 503, 504, 520, 522, 529])
+def test_p10_server_errors_are_tried_again(code: int) -> None:
+    service = Service(script=Plan(Status(code), None, Status(code), html(code)))
+    outcome = virtually(service, numbers(200), concurrency=4, max_batch_size=20)
+    assert (outcome.error, outcome.report.stored, outcome.report.retries) == (None, 200, 3)
+    assert service.ledger.texts_again == 0
+
+
+def test_p10_a_text_that_the_server_always_fails_on_fails_alone_after_the_retries() -> None:
+    """max_retries counts where the others succeed; the neighbours in its batch share its fate."""
+
+    def script(request: Request) -> Fault | None:
+        return Status(500) if "0042" in request.texts else None
+
+    service = Service(script=script)
+    outcome = virtually(service, numbers(2_000), concurrency=4, max_batch_size=1, retry=RetryPolicy(max_retries=3))
+    assert outcome.error is None
+    assert outcome.failed == [42]
+    assert outcome.reasons == {"UnavailableError"}
+    assert service.ledger.refused.total() == 4
+
+
+def outage(seconds: float, *, concurrency: int, fault: Fault = Status(503)) -> tuple[Outcome, Service]:
+    service = Service(script=Outage(20.0, 20.0 + seconds, fault))
+    texts = numbers(4 * concurrency * 60)
+    return virtually(service, texts, SECOND, concurrency=concurrency, max_batch_size=4), service
+
+
+@pytest.mark.parametrize("fault", [Status(503), Status(429), Hang()], ids=["503", "429", "hang"])
+def test_p11_an_outage_costs_what_was_in_flight_and_probes(fault: Fault) -> None:
+    outcome, service = outage(60.0, concurrency=64, fault=fault)
+    assert (outcome.error, outcome.report.failed) == (None, 0)
+    wasted = service.ledger.requests - service.ledger.accepted
+    assert wasted <= 64 + 40
+    back = [event for event in service.ledger.events if event.at >= 80.0 and event.label == "accepted"]
+    assert sum(90.0 <= event.at < 95.0 for event in back) >= 0.95 * 5 * 64
+
+
+def test_p11_ten_minutes_are_waited_for() -> None:
+    outcome, service = outage(600.0, concurrency=8)
+    assert (outcome.error, outcome.report.failed) == (None, 0)
+    assert service.ledger.refused.total() <= 8 + 600 / 5 + 10
+
+
+def test_p11_a_longer_outage_ends_the_job_resumably() -> None:
+    outcome, service = outage(10_000.0, concurrency=8)
+    assert isinstance(outcome.error, OutageError)
+    assert "503" in str(outcome.error)
+    assert outcome.report.failed == 0
+    assert outcome.report.stored == service.ledger.accepted * 4
+    assert 900 <= outcome.seconds - 20 <= 910
+
+
+def test_p11_no_rate_limit_is_waited_for_longer_than_an_outage() -> None:
+    service = Service(script=Always(Status(429)))
+    outcome = virtually(service, numbers(100), retry=RetryPolicy(max_outage=120))
+    assert isinstance(outcome.error, OutageError)
+    assert 120 <= outcome.seconds <= 140
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p12_random_server_errors_close_no_gate_and_fail_no_text(seed: int) -> None:
+    service = Service(script=Faults(seed, 0.3, BUSY))
+
+    async def run() -> None:
+        async with embedder_of(service, SECOND, concurrency=8, max_batch_size=4) as embedder:
+            embedder._random = Random(seed)
+            outcome = await embed(embedder, numbers(4 * 400))
+            assert (outcome.error, outcome.report.failed) == (None, 0)
+            assert 50.0 / outcome.seconds >= 0.6
+            assert "closed 0 times" in repr(embedder)
+
+    run_virtual(run)
+
+
+def test_p13_a_brown_out_raises_neither_the_load_nor_the_count() -> None:
+    class Slows(Latency):
+        def seconds(self, tokens: int, number: int) -> float:
+            return 0.3 if number < 100 else 6.0
+
+    service = Service()
+    outcome = virtually(service, numbers(4 * 250), Slows(), concurrency=8, max_batch_size=4)
+    assert (outcome.error, outcome.report.failed) == (None, 0)
+    assert service.ledger.max_in_flight <= 8
+    assert service.ledger.requests <= 250 + 16, "the deadlines follow: only the first slow ones are given up"
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("window", ["fixed", "sliding", "bucket", "gcra"])
+def test_p14_limits_changed_in_mid_job_are_followed_within_two_windows(window: str, factor: float) -> None:
+    service = Service(limits=RateLimits.of(window, None, 100_000))  # type: ignore[arg-type]
+    tokens = service.limits.tokens
+    assert tokens is not None
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(120.0, lambda: tokens.change(100_000 * factor, loop.time()))
+        async with embedder_of(service, REAL, concurrency=8) as embedder:
+            texts = [f"{i:05d}" + "x" * 395 for i in range(int(1_000 * (2 + 3 * factor)))]
+            outcome = await embed(embedder, texts)
+        assert (outcome.error, outcome.report.failed) == (None, 0)
+
+    run_virtual(run)
+    late = [event for event in service.ledger.events if event.at >= 240.0]
+    refused = sum(event.label != "accepted" for event in late)
+    assert refused <= 0.02 * len(late)
+
+
+def test_p15_two_embedders_on_one_key_share_its_limit() -> None:
+    service = Service(limits=RateLimits.of("bucket", None, 100_000))
+
+    async def job(number: int) -> float:
+        texts = [f"{number}{i:05d}" + "x" * 394 for i in range(1_500)]
+        async with embedder_of(service, REAL, concurrency=8) as embedder:
+            outcome = await embed(embedder, texts)
+        assert (outcome.error, outcome.report.failed) == (None, 0)
+        return outcome.seconds
+
+    async def both() -> tuple[float, float]:
+        return await asyncio.gather(job(1), job(2))
+
+    first, second = run_virtual(both)
+    assert max(first, second) <= 1.35 * 60 * (300_000 - 100_000) / 100_000
+    assert 0.5 <= first / second <= 2.0
+    assert service.ledger.rate_limited <= 0.05 * service.ledger.requests
+
+
+def test_p25_a_reply_that_says_nothing_of_its_cost_is_counted_as_the_provider_estimates() -> None:
+    from benchmarks.faults import Mutate
+    from benchmarks.mutations import wrong
+
+    service = Service(script=Always(Mutate(wrong("usage missing"))))
+    outcome = virtually(service, numbers(500), concurrency=1)
+    assert (outcome.error, outcome.report.stored, outcome.report.billed_tokens) == (None, 500, 500)
+
+
+def test_p25_a_huge_count_stops_a_job_with_a_budget_and_no_other() -> None:
+    from aembed import BudgetExceededError
+    from benchmarks.faults import Mutate
+    from benchmarks.mutations import wrong
+
+    huge = Always(Mutate(wrong("usage huge")))
+    free = virtually(Service(script=huge), numbers(100), concurrency=1, max_batch_size=10)
+    assert (free.error, free.report.stored) == (None, 100)
+    service = Service(script=huge)
+    bound = virtually(service, numbers(100), concurrency=1, max_batch_size=10, budget=Budget(max_billed_tokens=1_000))
+    assert isinstance(bound.error, BudgetExceededError)
+    assert service.ledger.requests == 1
+
+
+def test_a_query_gives_up_in_time_while_the_provider_is_away() -> None:
+    async def run() -> None:
+        async with embedder_of(Service(script=Always(Status(503)))) as embedder:
+            started = asyncio.get_running_loop().time()
+            with pytest.raises(UnavailableError, match="no vector within 3 s"):
+                await embedder.embed_query("a question", timeout=3.0)
+            assert asyncio.get_running_loop().time() - started == pytest.approx(3.0)
+
+    run_virtual(run)

@@ -1,0 +1,54 @@
+"""What tests of jobs begin with and end with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from aembed import Embedded, Record, Store
+from aembed.providers.fake import fake_vectors
+from aembed.types import Vector
+
+DIMENSIONS = 64
+"""Of FakeProvider()."""
+
+
+def records(texts: Iterable[str], **fields: Any) -> list[Record]:
+    return [Record(f"id{index}", text, **fields) for index, text in enumerate(texts)]
+
+
+def words(n: int, start: int = 0) -> list[str]:
+    return [f"text {number}" for number in range(start, start + n)]
+
+
+async def one_by_one(values: Iterable[Any]) -> AsyncIterator[Any]:
+    for value in values:
+        yield value
+
+
+async def all_of(values: AsyncIterable[Any]) -> list[Any]:
+    return [value async for value in values]
+
+
+def vector_of(text: str, dimensions: int = DIMENSIONS) -> Vector:
+    """What FakeProvider answers for that text."""
+    vector: Vector = fake_vectors([text.encode()], dimensions)[0]
+    return vector
+
+
+def is_right(row: Embedded) -> bool:
+    """Whether the vector was made from the text beside it."""
+    assert row.text is not None
+    return np.array_equal(row.vector, vector_of(row.text, len(row.vector)))
+
+
+async def rows_of(store: Store) -> dict[str, Embedded]:
+    rows = await all_of(store.rows())
+    assert all(is_right(row) for row in rows)
+    return {row.id: row for row in rows}
+
+
+def ids_of(results: Sequence[Any]) -> list[str]:
+    return [result.id for result in results]
