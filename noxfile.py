@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
 
 
+def module(session: nox.Session, *command: str) -> None:
+    """Runs a module with the Python that runs nox, whether or not its environment is activated."""
+    session.run(sys.executable, "-m", *command, external=True)
+
+
 @nox.session(python=False)
 def lint(session: nox.Session) -> None:
-    session.run("ruff", "check", ".", external=True)
-    session.run("ruff", "format", "--check", ".", external=True)
+    module(session, "ruff", "check", ".")
+    module(session, "ruff", "format", "--check", ".")
 
 
 @nox.session(python=False)
 def types(session: nox.Session) -> None:
-    session.run("mypy", external=True)
+    module(session, "mypy")
 
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    session.run("pytest", *session.posargs, external=True)
+    module(session, "pytest", *session.posargs)
 
 
 @nox.session(name="tests-on", python=["3.11", "3.12", "3.13"])
@@ -33,11 +40,11 @@ def tests_on(session: nox.Session) -> None:
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """The bars of the main job and of the limits, each printed with its measurement."""
-    for script in ("main_job", "memory", "limits"):
-        session.run("python", "-m", f"benchmarks.{script}", external=True)
+    for script in ("main_job", "memory", "pacing", "hostile"):
+        module(session, f"benchmarks.{script}")
 
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
     """kill -9 at 200 random moments of a job, each followed by a restart."""
-    session.run("python", "-m", "benchmarks.kills", "--kills", "200", external=True)
+    module(session, "benchmarks.kills", "--kills", "200")

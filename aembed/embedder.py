@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -24,12 +24,13 @@ from aembed.core.progress import Tally
 from aembed.core.spaces import agreed
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused
-from aembed.errors import AembedError, ConfigError, InputError, SpaceMismatchError, UnavailableError
+from aembed.errors import AembedError, ConfigError, SpaceMismatchError, UnavailableError
+from aembed.pipeline.backfilling import Passes
 from aembed.pipeline.job import Job, Observers, Sender
 from aembed.pipeline.planning import DryDispatcher, planned
-from aembed.pipeline.reading import Feed, Source, any_record, text_record
+from aembed.pipeline.reading import Feed, any_record, known_length, refuse_str, rows_of, text_record
 from aembed.pipeline.results import Results, run_and_close
-from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded
+from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
 from aembed.stores import open_store
@@ -167,8 +168,8 @@ class Embedder:
         A text that fails is None in the result, with its reason in `.failures`. A stopped job (key, quota,
         outage, budget) raises what stopped it, with `.report` and `.embeddings`.
         """
-        _refuse_str(texts)
-        total = _length(texts)
+        refuse_str(texts)
+        total = known_length(texts)
         sink = ListSink(total)
         job = self._job(sink, self.space, total, Observers(on_progress))
         try:
@@ -213,10 +214,10 @@ class Embedder:
         Each is an Embedded or a Failure, with `.index`. Memory holds what is in flight and no more.
         Records are Record objects or plain str.
         """
-        _refuse_str(records)
+        refuse_str(records)
         send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
         job = self._job(StreamSink(send), self.space, None, Observers())
-        running = asyncio.get_running_loop().create_task(run_and_close(job, Feed(_source(records), any_record), send))
+        running = asyncio.get_running_loop().create_task(run_and_close(job, Feed(rows_of(records), any_record), send))
         try:
             yield Results(receive, running)
         finally:
@@ -240,29 +241,27 @@ class Embedder:
         and source are unchanged cost nothing; texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
-        _refuse_str(records)
+        refuse_str(records)
         async with _opened(store) as opened:
             space = await self._prepare(opened)
             sink = StoreSink(opened, retry_failed=retry_failed)
-            job = self._job(sink, space, _length(records), Observers(on_progress, on_failure))
+            job = self._job(sink, space, known_length(records), Observers(on_progress, on_failure))
             try:
-                return await job.run(Feed(_source(records), any_record))
+                return await job.run(Feed(rows_of(records), any_record))
             finally:
                 with anyio.CancelScope(shield=True):
-                    await _noted(opened, job.report())
+                    await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do. Sends nothing and writes nothing."""
-        _refuse_str(records)
+        refuse_str(records)
         async with _opened(store) as opened:
             info = await opened.info()
-            space = self.space
-            if info.space and space.dimensions is None:
-                space = replace(space, dimensions=info.space.dimensions)
+            space = check_space(info.space, self.space)
             sink = PlanSink(opened, retry_failed=retry_failed)
             dry = DryDispatcher(self._concurrency, Cap.of(self._limits()))
-            job = self._job(sink, space, _length(records), Observers(), dispatcher=dry)
-            report = await job.run(Feed(_source(records), any_record))
+            job = self._job(sink, space, known_length(records), Observers(), dispatcher=dry)
+            report = await job.run(Feed(rows_of(records), any_record))
         return planned(report, sink.changed)
 
     async def backfill(
@@ -275,31 +274,13 @@ class Embedder:
     ) -> Report:
         """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing."""
         space = await self._prepare(backlog)
-        tally = Tally(_now(), self._provider.price_usd)
-        failed: set[str] = set()
-
-        def note(failure: Failure) -> None:
-            failed.add(failure.id)
-            if on_failure:
-                on_failure(failure)
-
-        async def one_pass() -> AsyncIterator[Record]:
-            left = None if limit is None else limit - tally.stored - tally.failed
-            async for record in backlog.pending():
-                if left is not None and left <= 0:
-                    return
-                if record.id not in failed:
-                    left = None if left is None else left - 1
-                    yield record
-
+        passes = Passes(backlog, Tally(_now(), self._provider.price_usd), limit, on_failure)
+        observers = Observers(on_progress, passes.failed)
         while True:
-            stored = tally.stored
-            job = self._job(BacklogSink(backlog), space, None, Observers(on_progress, note), tally=tally)
-            report = await job.run(Feed(one_pass(), any_record))
-            if not report.pending or tally.stored == stored:
+            job = self._job(BacklogSink(backlog), space, None, observers, tally=passes.tally)
+            report = await job.run(Feed(passes.records(), any_record))
+            if not passes.another():
                 return report
-            # Rows that were edited while their vector was made: the next pass reads them again.
-            tally.inputs -= report.pending
 
     async def search(
         self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
@@ -313,11 +294,7 @@ class Embedder:
             info = await opened.info()
             if info.space is None:
                 return []
-            if agreed(info.space, self.space) is None:
-                raise SpaceMismatchError(
-                    f"the store holds vectors of {info.space}, the query would be one of {self.space}; "
-                    "search it with its own model"
-                )
+            check_space(info.space, self.space)
             return await opened.search(await self.embed_query(text), k, where=where)
 
     # parts of a job
@@ -383,20 +360,6 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _refuse_str(texts: object) -> None:
-    if isinstance(texts, str | bytes):
-        raise InputError("this takes many texts; for one text use embed_query(text), or give [text]")
-
-
-def _length(texts: object) -> int | None:
-    """How many there are, where that is known: an array, a list, a column of a data frame."""
-    return len(texts) if isinstance(texts, Sized) else None
-
-
-def _source(records: Records) -> Source:
-    return records.rows() if isinstance(records, Store) else records
-
-
 @asynccontextmanager
 async def _opened(store: AnyStore) -> AsyncIterator[Store]:
     """A store given by its URL is closed again; one that the caller opened stays open."""
@@ -411,9 +374,12 @@ async def _opened(store: AnyStore) -> AsyncIterator[Store]:
             await opened.aclose()
 
 
-async def _noted(store: Store, report: Report) -> None:
-    """How the job ended is kept in the store; that it cannot be is no reason to lose the report."""
-    try:
-        await guarded(store.finish(report))
-    except AembedError as error:
-        logger.warning("the store did not keep the report: %s", error)
+def check_space(held: Space | None, asked: Space) -> Space:
+    """The space of a store that is only read."""
+    space = agreed(held, asked)
+    if space is None:
+        raise SpaceMismatchError(
+            f"the store holds vectors of {held}, asked for was {asked}; use its own model, "
+            "or build a new store beside it: aembed index OLD_URL --store NEW_URL -m MODEL"
+        )
+    return space

@@ -57,7 +57,8 @@ class Failure:
     error: AembedError
 
     def __str__(self) -> str:
-        return f"{self.id}: {self.error}"
+        """One line, whatever the id holds."""
+        return f"{self.id if self.id.isprintable() else repr(self.id)}: {self.error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +208,9 @@ class StoreInfo:
 class RetryPolicy:
     """How failed requests are tried again. Seconds.
 
-    `max_retries` counts server and network errors of one request. A rate limit is not counted: it
-    ends after `max_outage` seconds without one success.
+    `max_retries` counts server and network errors of one request while the provider answers others. A rate
+    limit is not counted, nor is a time in which the provider answers nobody: both end the job after `max_outage`
+    seconds without one success. With `max_retries=0` a server or network error is final.
     """
 
     max_retries: int = 3

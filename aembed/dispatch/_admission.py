@@ -37,6 +37,7 @@ class Admission:
         self._lanes = {interactive: anyio.Lock() for interactive in (False, True)}
         self._changed = anyio.Event()
         self._last_failure = ""
+        self.replies = 0
 
     def __repr__(self) -> str:
         slots = self._slots
@@ -59,6 +60,7 @@ class Admission:
             return Ticket(reservation, self.gate.enter(now()))
 
     def succeeded(self, ticket: Ticket, hints: Hints) -> None:
+        self.replies += 1
         self.pacer.accepted(ticket.reservation, hints, now())
         self.gate.succeeded(ticket.passage, now())
         self._leave(ticket)
@@ -72,6 +74,7 @@ class Admission:
             case UnavailableError(hints=hints):
                 self.pacer.observe(hints, now())
             case ProviderError(hints=hints):
+                self.replies += 1
                 self.pacer.observe(hints, now())
                 self.gate.succeeded(ticket.passage, now())
             case _:

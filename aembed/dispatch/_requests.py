@@ -10,7 +10,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential
 
 from aembed.core.deadlines import Deadlines
-from aembed.core.gate import pause
+from aembed.core.gate import PROBE_SECONDS, pause
+from aembed.core.quoting import without_quotes
 from aembed.core.retrying import WAIT_AND_RETRY
 from aembed.core.vectors import check
 from aembed.dispatch._admission import Admission, Ticket, now
@@ -59,7 +60,9 @@ class Requests:
         return await retrying(tries.attempt)
 
     def backoff(self, state: RetryCallState) -> float:
-        return pause(self._backoff(state), _hints(_error(state)).retry_after, self._random)
+        """The server's hint stands in the place of an ever longer backoff, which would hold all others up."""
+        backoff, hint = self._backoff(state), _hints(_error(state)).retry_after
+        return pause(backoff if hint is None else min(backoff, PROBE_SECONDS), hint, self._random)
 
     async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
         """One request, within its deadline, and a reply that can be trusted."""
@@ -70,6 +73,9 @@ class Requests:
         try:
             with scope:
                 reply = await self._provider.embed(texts, input_type=input_type)
+        except ProviderError as error:
+            _quote_nothing(error, texts)
+            raise
         finally:
             self._under_way.discard(under_way)
         if scope.cancelled_caught:
@@ -124,6 +130,7 @@ class _Tries:
         self._too_large = False
         self._hinted = False
         self._failures = 0.0
+        self._replies = requests.admission.replies
 
     async def attempt(self) -> Reply:
         errand = self._errand
@@ -145,7 +152,10 @@ class _Tries:
         return self._requests.backoff(state)
 
     def stop(self, state: RetryCallState) -> bool:
-        """Tells the gate; what fails while the provider is away is not held against the request."""
+        """Tells the gate; what fails while the provider is away is not held against the request.
+
+        It is away, or may be, for as long as it answers nobody.
+        """
         if self._ticket is None:
             return True
         error = _error(state)
@@ -154,7 +164,8 @@ class _Tries:
         self._failures += self._admission.failed_for_now(
             self._ticket, error, wait=state.upcoming_sleep, hinted=self._hinted
         )
-        return self._too_large or self._failures > self._requests.max_retries
+        most = self._requests.max_retries
+        return self._too_large or (self._failures > most and (most == 0 or self._admission.replies > self._replies))
 
     async def sleep(self, seconds: float) -> None:
         self._errand.retries += 1
@@ -169,6 +180,11 @@ def checked(matrix: Matrix, inputs: int, dimensions: int | None) -> int:
         raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
     check(matrix, dimensions=dimensions, normalised=False)
     return int(matrix.shape[1])
+
+
+def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:
+    error.args = tuple(without_quotes(part, texts) if isinstance(part, str) else part for part in error.args)
+    error.body = without_quotes(error.body, texts)
 
 
 def _error(state: RetryCallState) -> BaseException | None:

@@ -102,8 +102,14 @@ class Dispatcher:
         """A task that nobody's cancellation reaches; `drain` waits for it."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._owned.add(task)
-        task.add_done_callback(self._owned.discard)
+        task.add_done_callback(self._landed)
         return task
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        """Its error was told to whoever waited; where nobody does any more it is no news."""
+        self._owned.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def drain(self, timeout: float) -> None:
         """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from math import inf
 from typing import Any, TypeAlias
 
 import anyio
 
 from aembed.errors import InputError, SourceError
+from aembed.protocols import Store
 from aembed.types import Embedded, Failure, Record
 
 CHUNK = 256
@@ -104,3 +105,18 @@ class Feed:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def refuse_str(texts: object) -> None:
+    """A str is an iterable of str, and never what was meant."""
+    if isinstance(texts, str | bytes):
+        raise InputError("this takes many texts; for one text use embed_query(text), or give [text]")
+
+
+def known_length(texts: object) -> int | None:
+    """How many there are, where that is known: an array, a list, a column of a data frame."""
+    return len(texts) if isinstance(texts, Sized) else None
+
+
+def rows_of(records: Source | Store) -> Source:
+    return records.rows() if isinstance(records, Store) else records

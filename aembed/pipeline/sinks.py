@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from aembed.core.changes import Entry
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, StoreError
 from aembed.protocols import Backlog, Store
 from aembed.types import Embedded, Embeddings, Failure, Known, Matrix, Record, Refusal, Report, Rows, Vector
+
+logger = logging.getLogger("aembed")
 
 STORE_TIMEOUT = 120.0
 """Seconds until a store that does not answer is given up."""
@@ -230,6 +233,14 @@ def _embedded(entry: Entry, vector: Vector) -> Embedded:
     """With a copy of its row: a view that a reader keeps would keep the whole batch."""
     record = entry.record
     return Embedded(record.id, entry.index, vector.copy(), record.text, record.metadata, record.source)
+
+
+async def note(store: Store, report: Report) -> None:
+    """Keeps in the store how the job ended; that it cannot be kept is no reason to lose the report."""
+    try:
+        await guarded(store.finish(report))
+    except AembedError as error:
+        logger.warning("the store did not keep the report: %s", error)
 
 
 def _rows(entries: Sequence[Entry], matrix: Matrix) -> Rows:

@@ -11,7 +11,7 @@ import ssl
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -38,7 +38,7 @@ class HTTPReply:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
