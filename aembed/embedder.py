@@ -26,7 +26,8 @@ from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError, UnavailableError
 from aembed.pipeline.backfilling import Passes
-from aembed.pipeline.job import Job, Observers, Sender
+from aembed.pipeline.job import Job, Sender
+from aembed.pipeline.outcomes import Observers
 from aembed.pipeline.planning import DryDispatcher, planned
 from aembed.pipeline.reading import Feed, any_record, known_length, refuse_str, rows_of, text_record
 from aembed.pipeline.results import Results, run_and_close
@@ -171,9 +172,9 @@ class Embedder:
         refuse_str(texts)
         total = known_length(texts)
         sink = ListSink(total)
-        job = self._job(sink, self.space, total, Observers(on_progress))
+        job = self._job(sink, Feed(texts, text_record), self.space, total, Observers(on_progress))
         try:
-            report = await job.run(Feed(texts, text_record))
+            report = await job.run()
         except AembedError as error:
             error.embeddings = sink.embeddings(job.report(), self.space.dimensions, error)
             raise
@@ -216,8 +217,8 @@ class Embedder:
         """
         refuse_str(records)
         send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
-        job = self._job(StreamSink(send), self.space, None, Observers())
-        running = asyncio.get_running_loop().create_task(run_and_close(job, Feed(rows_of(records), any_record), send))
+        job = self._job(StreamSink(send), Feed(rows_of(records), any_record), self.space, None, Observers())
+        running = asyncio.get_running_loop().create_task(run_and_close(job, send))
         try:
             yield Results(receive, running)
         finally:
@@ -245,9 +246,10 @@ class Embedder:
         async with _opened(store) as opened:
             space = await self._prepare(opened)
             sink = StoreSink(opened, retry_failed=retry_failed)
-            job = self._job(sink, space, known_length(records), Observers(on_progress, on_failure))
+            feed = Feed(rows_of(records), any_record)
+            job = self._job(sink, feed, space, known_length(records), Observers(on_progress, on_failure))
             try:
-                return await job.run(Feed(rows_of(records), any_record))
+                return await job.run()
             finally:
                 with anyio.CancelScope(shield=True):
                     await note(opened, job.report())
@@ -260,8 +262,8 @@ class Embedder:
             space = check_space(info.space, self.space)
             sink = PlanSink(opened, retry_failed=retry_failed)
             dry = DryDispatcher(self._concurrency, Cap.of(self._limits()))
-            job = self._job(sink, space, known_length(records), Observers(), dispatcher=dry)
-            report = await job.run(Feed(rows_of(records), any_record))
+            feed = Feed(rows_of(records), any_record)
+            report = await self._job(sink, feed, space, known_length(records), Observers(), dispatcher=dry).run()
         return planned(report, sink.changed)
 
     async def backfill(
@@ -277,8 +279,8 @@ class Embedder:
         passes = Passes(backlog, Tally(_now(), self._provider.price_usd), limit, on_failure)
         observers = Observers(on_progress, passes.failed)
         while True:
-            job = self._job(BacklogSink(backlog), space, None, observers, tally=passes.tally)
-            report = await job.run(Feed(passes.records(), any_record))
+            feed = Feed(passes.records(), any_record)
+            report = await self._job(BacklogSink(backlog), feed, space, None, observers, tally=passes.tally).run()
             if not passes.another():
                 return report
 
@@ -319,6 +321,7 @@ class Embedder:
     def _job(
         self,
         sink: Sink,
+        feed: Feed,
         space: Space,
         total: int | None,
         observers: Observers,
@@ -329,6 +332,7 @@ class Embedder:
         return Job(
             dispatcher or self._dispatcher(),
             sink,
+            feed,
             self._fingerprinter(space, "document"),
             self._measure(),
             self._limits(),

@@ -29,14 +29,15 @@ class Service:
     url: str
 
     async def ledger(self) -> Mapping[str, Any]:
-        return await self._asked("GET", "/ledger")
+        return await self._asked("/ledger")
 
-    async def script(self, changes: bytes) -> None:
-        await self._asked("POST", "/script", changes)
+    async def texts(self) -> Mapping[str, int]:
+        """How often each text was billed, by its digest."""
+        return await self._asked("/ledger/texts")
 
-    async def _asked(self, method: str, path: str, body: bytes = b"") -> Any:
+    async def _asked(self, path: str) -> Any:
         async with Wire(self.url) as wire:
-            return (await wire.request(method, path, body)).json()
+            return (await wire.request("GET", path)).json()
 
 
 @asynccontextmanager

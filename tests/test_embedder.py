@@ -59,15 +59,14 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     "given",
-    [list, tuple, iter, np.array, pd.Series, pl.Series, one_by_one, dict.fromkeys, lambda texts: (t for t in texts)],
+    [list, tuple, iter, np.array, pd.Series, pl.Series, one_by_one, lambda texts: (text for text in texts)],
 )
 async def test_texts_of_any_kind_come_out_as_vectors_in_their_order(given: Callable[[Iterable[str]], Any]) -> None:
-    texts = list(dict.fromkeys(HELLO)) if given is dict.fromkeys else HELLO
     async with Embedder("fake:fake") as embedder:
-        embeddings = await embedder.embed_documents(given(texts))
+        embeddings = await embedder.embed_documents(given(HELLO))
     assert embeddings.vectors.dtype == np.float32
-    assert np.array_equal(embeddings.vectors, [vector_of(text) for text in texts])
-    assert np.asarray(embeddings).shape == (len(texts), 64)
+    assert np.array_equal(embeddings.vectors, [vector_of(text) for text in HELLO])
+    assert np.asarray(embeddings).shape == (len(HELLO), 64)
     assert embeddings.usage.tokens == embeddings.report.billed_tokens > 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 
 LEAST_CHARACTERS = 12
 """A shorter run may be there by accident."""
@@ -22,7 +22,7 @@ def without_quotes(message: str, texts: Sequence[str]) -> str:
 def _without(message: str, text: str, start: str) -> str:
     at = message.find(start)
     while at >= 0:
-        quoted = commonprefix([message[at:], text])
-        message = message[:at] + SHOWN + message[at + len(quoted) :]
+        quoted = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(message[at:], text, strict=False)))
+        message = message[:at] + SHOWN + message[at + quoted :]
         at = message.find(start, at + len(SHOWN))
     return message

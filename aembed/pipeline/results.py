@@ -9,7 +9,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from aembed.errors import ConfigError
 from aembed.pipeline.job import Job
-from aembed.pipeline.reading import Feed
 from aembed.types import Embedded, Failure, Report
 
 Channel = MemoryObjectSendStream[list[Embedded | Failure]]
@@ -38,6 +37,6 @@ class Results:
         return self._running.result()
 
 
-async def run_and_close(job: Job, feed: Feed, channel: Channel) -> Report:
+async def run_and_close(job: Job, channel: Channel) -> Report:
     with channel:
-        return await job.run(feed)
+        return await job.run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -91,6 +91,13 @@ def virtually(service: Service, texts: Sequence[str], latency: Latency = REAL, *
         return outcome
 
     return run_virtual(run)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Looks again and again: what is waited for has no event of its own."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 @asynccontextmanager

@@ -28,8 +28,9 @@ from aembed import (
     SourceError,
     StoreError,
 )
-from aembed.pipeline.job import DRAIN_TIMEOUT, LINGER
-from aembed.types import Refusal, Rows
+from aembed.pipeline.batches import LINGER
+from aembed.pipeline.job import DRAIN_TIMEOUT
+from aembed.types import Refusal, Reply, Rows
 from tests.chaos.clock import run_virtual
 from tests.jobs import records, rows_of, words
 
@@ -279,6 +280,22 @@ def test_a_slow_source_is_sent_as_it_comes() -> None:
 
     run_virtual(job)
     assert waited == list(range(1, 21))
+
+
+def test_a_limit_that_grows_while_the_window_is_full_stops_nothing() -> None:
+    class Growing(FakeProvider):
+        async def embed(self, *args: Any, **options: Any) -> Reply:
+            reply = await super().embed(*args, **options)
+            self.limits = Limits(1_000, 300_000, 8_191)
+            return reply
+
+    async def job() -> None:
+        async with Embedder(Growing(limits=Limits(BATCH, 300_000, 8_191), latency=1.0), concurrency=2) as embedder:
+            with anyio.fail_after(60):
+                report = await embedder.embed_into(MemoryStore(), iter(records(words(3_000))))
+        assert report.stored == 3_000
+
+    run_virtual(job)
 
 
 def test_bursts_of_a_slow_source_are_not_torn_apart() -> None:

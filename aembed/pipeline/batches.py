@@ -1,0 +1,89 @@
+"""Stage 4: the window of items that were read, and when a batch is cut out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from aembed.core.changes import Item
+from aembed.core.packing import Cap, Window, share
+
+LINGER = 0.02
+"""Seconds that a batch which is not full waits for a slow source."""
+WINDOW_BATCHES = 16
+"""Full batches read ahead at the most; fewer where concurrency is lower."""
+
+
+class Batches:
+    """`offer` waits while the window is full, `next` while there is not enough for a batch.
+
+    `cap` changes with the replies: it is asked at each notice, not for each text. `starved` tells whether the source is what all wait for.
+    """
+
+    def __init__(self, concurrency: int, cap: Callable[[], Cap], starved: Callable[[], bool]) -> None:
+        self._concurrency = concurrency
+        self._cap = cap
+        self._starved = starved
+        self._window = Window[Item]()
+        self._offered = Cap(0, 0.0)
+        self._taken = 0
+        self._ended = False
+        self._shared: tuple[Cap, int] | None = None
+        self._latest_cap = cap()
+        self._changed = anyio.Event()
+
+    async def offer(self, item: Item) -> None:
+        was_full = self._window.is_full(self._latest_cap)
+        self._window.add(item)
+        self._offered = Cap(self._offered.inputs + item.inputs, self._offered.tokens + item.tokens)
+        if not was_full and self._window.is_full(self._latest_cap):
+            self.notify()
+        while self._window.is_full(self._latest_cap, min(self._concurrency, WINDOW_BATCHES) + 1):
+            await self._changed.wait()
+
+    def end(self) -> None:
+        """Nothing more will be offered."""
+        self._ended = True
+        self.notify()
+
+    def notify(self) -> None:
+        """There is more in the window, or another cap."""
+        self._latest_cap = self._cap()
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def next(self) -> list[Item]:
+        """Empty once all was taken."""
+        await self._until_ready()
+        batch = self._last() if self._ended else self._window.take(self._cap())
+        self._taken += 1
+        self.notify()
+        return batch
+
+    async def _until_ready(self) -> None:
+        while not self._ended and not self._window.is_full(self._cap()):
+            if not len(self._window):
+                await self._changed.wait()
+                continue
+            with anyio.move_on_after(LINGER) as waited:
+                await self._changed.wait()
+            if waited.cancelled_caught and self._starved():
+                return
+
+    def _last(self) -> list[Item]:
+        """The work that is left, in even batches."""
+        if not len(self._window):
+            return []
+        cap = self._cap()
+        if not self._shared or self._shared[0] != cap:
+            self._shared = cap, self._share(cap)
+        batches = self._shared[1]
+        self._shared = cap, batches - 1
+        return self._window.take(cap, max(1, batches))
+
+    def _share(self, cap: Cap) -> int:
+        """How many batches to make of the rest: full waves, and at most `concurrency` requests above the least."""
+        least = self._window.least_batches(cap)
+        most = self._concurrency + cap.least_batches(self._offered.inputs, self._offered.tokens) - self._taken
+        return max(least, min(share(least, self._window.tokens, self._concurrency), most))

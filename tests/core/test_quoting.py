@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aembed.core.quoting import SHOWN, without_quotes
+
+SECRET = "the quick brown fox jumps over the lazy dog"
+
+
+def test_z9_a_quote_goes_whole_or_cut_short_however_often() -> None:
+    message = f"400: {SECRET!r} is bad, as is {SECRET[:20]}..."
+    assert (
+        without_quotes(message, ["another text that is long", SECRET])
+        == f"400: '{SECRET}' is bad".replace(SECRET, SHOWN) + f", as is {SHOWN}..."
+    )
+
+
+def test_z9_what_is_no_quote_stays() -> None:
+    assert without_quotes("400: the input is bad", ["the", "input", "x" * 40]) == "400: the input is bad"
+
+
+@given(st.text(alphabet="abc ", max_size=40), st.lists(st.text(alphabet="abc ", min_size=12, max_size=40), max_size=4))
+def test_z9_no_text_is_left_and_it_ends(message: str, texts: list[str]) -> None:
+    shown = without_quotes(message + "".join(texts), texts)
+    assert not any(text in shown for text in texts)
