@@ -39,8 +39,8 @@ def tests_on(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
-    """The bars of the main job and of the limits, each printed with its measurement."""
-    for script in ("main_job", "memory", "pacing", "hostile"):
+    """The bars of the main job, of the limits and of a hostile provider, each printed with its measurement."""
+    for script in ("main_job", "memory", "kills", "pacing", "hostile", "shared_key"):
         module(session, f"benchmarks.{script}")
 
 

@@ -29,7 +29,7 @@ from aembed.pipeline.backfilling import Passes
 from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.outcomes import Observers
 from aembed.pipeline.planning import DryDispatcher, planned
-from aembed.pipeline.reading import Feed, any_record, known_length, refuse_str, rows_of, text_record
+from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
@@ -169,7 +169,7 @@ class Embedder:
         A text that fails is None in the result, with its reason in `.failures`. A stopped job (key, quota,
         outage, budget) raises what stopped it, with `.report` and `.embeddings`.
         """
-        refuse_str(texts)
+        refuse_what_is_no_list(texts)
         total = known_length(texts)
         sink = ListSink(total)
         job = self._job(sink, Feed(texts, text_record), self.space, total, Observers(on_progress))
@@ -215,7 +215,7 @@ class Embedder:
         Each is an Embedded or a Failure, with `.index`. Memory holds what is in flight and no more.
         Records are Record objects or plain str.
         """
-        refuse_str(records)
+        refuse_what_is_no_list(records)
         send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
         job = self._job(StreamSink(send), Feed(rows_of(records), any_record), self.space, None, Observers())
         running = asyncio.get_running_loop().create_task(run_and_close(job, send))
@@ -242,7 +242,7 @@ class Embedder:
         and source are unchanged cost nothing; texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
-        refuse_str(records)
+        refuse_what_is_no_list(records)
         async with _opened(store) as opened:
             space = await self._prepare(opened)
             sink = StoreSink(opened, retry_failed=retry_failed)
@@ -256,7 +256,7 @@ class Embedder:
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do. Sends nothing and writes nothing."""
-        refuse_str(records)
+        refuse_what_is_no_list(records)
         async with _opened(store) as opened:
             info = await opened.info()
             space = check_space(info.space, self.space)

@@ -83,7 +83,7 @@ def told(name: str, service: Service, embeddings: Embeddings, start: float, end:
     rate = sum(start - 10 <= at < start for at in accepted) / 10
     full = next((s for s in range(60) if sum(end + s <= at < end + s + 2 for at in accepted) >= 1.9 * rate), 60)
     failed = embeddings.report.failed
-    figures = f"{rate:.0f} a second before, {wasted} wasted (<= 104), {failed} texts failed (0), full speed after {full} s (<= 10)"
+    figures = f"{wasted} wasted (<= 104), {failed} texts failed (0), {rate:.0f} a second again after {full} s (<= 10)"
     bar(name, figures, wasted <= 104 and failed == 0 and full <= 10)
 
 

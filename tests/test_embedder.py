@@ -703,3 +703,10 @@ def test_repr_shows_counts() -> None:
         await embedder.aclose()
 
     run_virtual(job)
+
+
+@pytest.mark.parametrize("names", [{"a": "text"}, pd.DataFrame({"a": ["text"]}), pl.DataFrame({"a": ["text"]})])
+async def test_what_would_give_names_instead_of_texts_is_refused(names: Any) -> None:
+    async with Embedder("fake:names") as embedder:
+        with pytest.raises(InputError, match="one column"):
+            await embedder.embed_documents(names)

@@ -18,7 +18,8 @@ WINDOW_BATCHES = 16
 class Batches:
     """`offer` waits while the window is full, `next` while there is not enough for a batch.
 
-    `cap` changes with the replies: it is asked at each notice, not for each text. `starved` tells whether the source is what all wait for.
+    `cap` changes with the replies: it is asked at each notice, not for each text. `starved` tells whether the
+    source is what all wait for.
     """
 
     def __init__(self, concurrency: int, cap: Callable[[], Cap], starved: Callable[[], bool]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
 from math import inf
 from typing import Any, TypeAlias
 
@@ -107,10 +107,12 @@ class Feed:
         self._changed = anyio.Event()
 
 
-def refuse_str(texts: object) -> None:
-    """A str is an iterable of str, and never what was meant."""
+def refuse_what_is_no_list(texts: object) -> None:
+    """A str is an iterable of str, a data frame or a dict one of its names: never what was meant."""
     if isinstance(texts, str | bytes):
         raise InputError("this takes many texts; for one text use embed_query(text), or give [text]")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise InputError("iterating over this gives names, not texts; give one column or .values()")
 
 
 def known_length(texts: object) -> int | None:

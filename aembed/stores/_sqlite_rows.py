@@ -38,7 +38,7 @@ SOURCES = "SELECT source, count(*) FROM aembed_rows WHERE source IS NOT NULL GRO
 DIGESTS = "SELECT id, digest FROM aembed_rows WHERE id IN ({})"
 REFUSED = "SELECT id, fingerprint, error, message FROM aembed_refusals WHERE id IN ({})"
 REFUSALS = "SELECT id, fingerprint, error, message FROM aembed_refusals ORDER BY id"
-VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({})"
+VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({}) GROUP BY fingerprint"
 UPSERT = """INSERT INTO aembed_rows (id, text, metadata, source, fingerprint, digest, embedding, updated_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP)
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,

@@ -44,6 +44,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}
+        self._ids: dict[bytes, set[str]] = {}
         self._refusals: dict[str, Refusal] = {}
         self._space: Space | None = None
         self._last_run: Mapping[str, Any] | None = None
@@ -71,14 +72,17 @@ class MemoryStore:
         return Known(unchanged, here - unchanged, {r.id: r for r in refused if r.fingerprint == fingerprints[r.id]})
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
-        rows = self._rows.values()
-        return {row.fingerprint: row.vector.copy() for row in rows if row.fingerprint in fingerprints}
+        found = ((fingerprint, self._ids.get(fingerprint)) for fingerprint in fingerprints)
+        return {fingerprint: self._rows[next(iter(ids))].vector.copy() for fingerprint, ids in found if ids}
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
         """Inserts or replaces by id, all or none."""
         if len(rows):
             check_rows(_PLACE, self._space, rows)
-        self._rows.update(_columns(rows))
+        for id, row in _columns(rows).items():
+            self._forget(id)
+            self._rows[id] = row
+            self._ids.setdefault(row.fingerprint, set()).add(id)
         for id in rows.ids:
             self._refusals.pop(id, None)
         self._refusals.update((refusal.id, refusal) for refusal in refusals)
@@ -92,7 +96,13 @@ class MemoryStore:
         self._chunk = None
         for id in ids:
             self._refusals.pop(id, None)
-        return sum(self._rows.pop(id, None) is not None for id in ids)
+        return sum(self._forget(id) for id in ids)
+
+    def _forget(self, id: str) -> bool:
+        row = self._rows.pop(id, None)
+        if row:
+            self._ids[row.fingerprint].discard(id)
+        return row is not None
 
     async def rows(self) -> AsyncIterator[Embedded]:
         for index, (id, row) in enumerate(sorted(self._rows.items(), key=itemgetter(0))):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,8 +17,9 @@ from benchmarks.mutations import wrong
 from benchmarks.server import Latency
 from benchmarks.service import Service
 from tests.chaos.clock import run_virtual
-from tests.hostile.jobs import REAL, SECOND, Outcome, embed, numbers, virtually
+from tests.hostile.jobs import REAL, SECOND, Outcome, embed, numbers, serving, virtually
 
+ROOT = Path(__file__).parents[2]
 AWAY = Status(503)
 NO_RETRIES = RetryPolicy(max_retries=0)
 BUSY = [Status(500), Status(502), Status(503), Status(504), html(502)]
@@ -228,6 +231,34 @@ def test_p15_two_embedders_on_one_key_share_its_limit() -> None:
     assert max(first, second) <= 1.25 * 60 * (1_500_000 - 100_000) / 1_000_000
     assert 0.5 <= first / second <= 2.0
     assert service.ledger.rate_limited <= 0.05 * service.ledger.requests
+
+
+ONE_OF_TWO = """
+import asyncio, sys
+from tests.hostile.jobs import at, embed
+from types import SimpleNamespace
+
+async def main(url, number):
+    async with at(SimpleNamespace(url=url)) as embedder:
+        outcome = await embed(embedder, [f"{number}{i:05d}" + "x" * 394 for i in range(900)])
+        print(outcome.report.stored, outcome.report.failed)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_p15_two_processes_on_one_key_share_its_limit() -> None:
+    async with serving(limits=RateLimits.of("bucket", None, 1_200_000)) as server:
+        both = [
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-c", ONE_OF_TWO, server.url, number, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+            )
+            for number in "12"
+        ]
+        outputs = [(await process.communicate())[0] for process in both]
+        assert outputs == [b"900 0\n", b"900 0\n"]
+        assert server.ledger.texts_again == 0
+        assert server.ledger.rate_limited <= 0.5 * server.ledger.requests
 
 
 def test_p25_a_reply_that_says_nothing_of_its_cost_is_counted_as_the_provider_estimates() -> None:
