@@ -189,6 +189,7 @@ HARMLESS: dict[str, Edit] = {
     "unknown fields": _top(id="x", created=1, provider={"name": "y"}),
     "usage missing": _without("usage"),
     "usage null": _top(usage=None),
+    "usage none": _top(usage={"prompt_tokens": 0, "total_tokens": 0}),
     "usage huge": _top(usage={"prompt_tokens": 10**12, "total_tokens": 10**12}),
     "object missing": _without("object"),
     "spaces": _bytes(lambda body: b" \n" + body + b"\n"),

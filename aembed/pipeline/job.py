@@ -62,7 +62,7 @@ class Job:
         self._tally = tally
         self._requests_before, self._retries_before = tally.requests, tally.retries
         self._max_tokens = max_tokens
-        self._reserved_tokens = 0.0
+        self._reserved_tokens, self._spent_tokens = 0.0, float(tally.billed_tokens)
         self._errand = Errand(fingerprinter.input_type)
         self._outcomes = Outcomes(sink, tally, observers)
         self._batches = Batches(dispatcher.concurrency, lambda: dispatcher.cap, lambda: feed.starved)
@@ -137,7 +137,7 @@ class Job:
     def _reserve(self, batch: Sequence[Item]) -> None:
         """Law 6: what would exceed the budget is not sent."""
         tokens = sum(item.tokens for item in batch)
-        spent = self._tally.billed_tokens + self._reserved_tokens
+        spent = self._spent_tokens + self._reserved_tokens
         if self._max_tokens is not None and spent + tokens > self._max_tokens:
             raise BudgetExceededError(
                 f"the next request needs about {tokens:,.0f} tokens and {max(0, self._max_tokens - spent):,.0f} "
@@ -157,11 +157,15 @@ class Job:
 
     async def _deliver(self, answer: Answer) -> None:
         self._count_requests()
-        self._reserved_tokens -= (estimate := sum(item.tokens for item in answer.items))
+        estimate = sum(item.tokens for item in answer.items)
+        self._reserved_tokens -= estimate
         match answer:
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
-                self._tally.billed_tokens += round(estimate) if reply.usage.tokens is None else reply.usage.tokens
+                billed = round(estimate) if reply.usage.tokens is None else reply.usage.tokens
+                self._tally.billed_tokens += billed
+                # One that says too little buys nothing more within the budget.
+                self._spent_tokens += max(estimate, billed)
                 await self._outcomes.write_items(items, combined(items, reply.matrix))
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)

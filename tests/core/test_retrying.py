@@ -31,6 +31,7 @@ from aembed.errors import (
         (InvalidReplyError("x"), 1, 2, FailItems()),
         (BadRequestError("x"), 2, 0, Split()),
         (BadRequestError("x"), 1, 0, FailItems()),
+        (RateLimitError("x"), 2, 0, Split()),
         (UnavailableError("x"), 10, 0, FailItems()),
         (InputError("x"), 1, 0, FailItems()),
     ],

@@ -279,6 +279,13 @@ def test_p25_a_huge_count_stops_a_job_with_a_budget_and_no_other() -> None:
     assert service.ledger.requests == 1
 
 
+def test_p25_a_count_of_nothing_buys_nothing_more_than_the_budget() -> None:
+    service = Service(script=Always(Mutate(wrong("usage none"))))
+    outcome = virtually(service, numbers(100), concurrency=1, max_batch_size=10, budget=Budget(max_billed_tokens=25))
+    assert isinstance(outcome.error, BudgetExceededError)
+    assert 0 < service.ledger.billed_tokens <= 25
+
+
 def test_a_query_gives_up_in_time_while_the_provider_is_away() -> None:
     async def run() -> None:
         async with embedder_of(Service(script=Always(Status(503)))) as embedder:
