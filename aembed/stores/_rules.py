@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.types import Metadata, Record, Report, Rows, Space
 
 Scalar: TypeAlias = str | int | float | bool | None
-
-
-def agreed(held: Space | None, asked: Space) -> Space | None:
-    """The space that both describe, with the dimensions that either knows; None if they differ."""
-    if held is None:
-        return asked
-    if replace(held, dimensions=None) != replace(asked, dimensions=None):
-        return None
-    if None not in (held.dimensions, asked.dimensions) and held.dimensions != asked.dimensions:
-        return None
-    return replace(asked, dimensions=asked.dimensions or held.dimensions)
 
 
 def mismatch(place: str, held: Space, asked: Space, way_out: str) -> SpaceMismatchError:

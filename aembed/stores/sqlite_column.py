@@ -10,8 +10,9 @@ from json import dumps, loads
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
+from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
-from aembed.stores._rules import Scalar, agreed, check_search, mismatch
+from aembed.stores._rules import Scalar, check_search, mismatch
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
