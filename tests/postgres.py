@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,19 @@ async def run_sql(url: str, *statements: str) -> list[Any]:
         await connection.close()
 
 
+def sql(url: str, *statements: str) -> list[Any]:
+    """As `run_sql`, also where an event loop is running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, run_sql(url, *statements)).result()
+
+
 def create_database(url: str, name: str) -> str:
     """A new, empty database with pgvector; returns its URL."""
-    asyncio.run(run_sql(url, f'CREATE DATABASE "{name}" TEMPLATE template0'))
+    sql(url, f'CREATE DATABASE "{name}" TEMPLATE template0')
     made = with_database(url, name)
-    asyncio.run(run_sql(made, "CREATE EXTENSION vector"))
+    sql(made, "CREATE EXTENSION vector")
     return made
 
 
 def drop_database(url: str, name: str) -> None:
-    asyncio.run(run_sql(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    sql(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
