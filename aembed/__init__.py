@@ -27,6 +27,8 @@ from aembed.providers.fake import FakeProvider
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import open_store
 from aembed.stores.memory import MemoryStore
+from aembed.stores.postgresql import PostgresStore
+from aembed.stores.postgresql_column import PostgresColumn
 from aembed.stores.sqlite import SQLiteStore
 from aembed.stores.sqlite_column import SQLiteColumn
 from aembed.types import (

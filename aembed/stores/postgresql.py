@@ -12,8 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from aembed.errors import ConfigError, InputError, StoreError
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
-from aembed.stores._postgresql._database import Connection, Database
-from aembed.stores._postgresql._errors import SlowError
+from aembed.stores._postgresql._database import Connection, Database, halving
 from aembed.stores._postgresql._names import parsed
 from aembed.stores._postgresql._tables import Layout, Names
 from aembed.stores._postgresql._wire import Storage
@@ -97,18 +96,14 @@ class PostgresStore:
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
         """Inserts or replaces by id, in one transaction; in more of them where the server's timeout asks for it."""
-        parts, left = [sql.ordered(rows)], refusals
-        while parts:
-            part = parts.pop()
-            try:
-                await self._write(partial(self._written, rows, part, left), slow_ends=len(part) > 1)
-            except SlowError:
-                if len(part) < 2:
-                    raise
-                half = len(part) // 2
-                parts += [part[half:], part[:half]]
-            else:
-                left = ()
+        order = sql.ordered(rows)
+
+        async def written(part: Sequence[int], *, slow_ends: bool) -> None:
+            left = refusals if part[:1] == order[:1] else ()
+            await self._write(partial(self._written, rows, part, left), slow_ends=slow_ends)
+
+        async for _ in halving(order, written):
+            pass
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         return await self._read(partial(sql.stale, source, keep), [])

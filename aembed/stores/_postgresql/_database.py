@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from aembed.errors import StoreError
-from aembed.stores._postgresql._errors import Refused, explained, is_busy, is_outage, is_slow
+from aembed.stores._postgresql._errors import Refused, SlowError, explained, is_busy, is_outage, is_slow
 from aembed.stores._postgresql._url import Address, parse
 
 T = TypeVar("T")
+Written = TypeVar("Written", covariant=True)
 Connection: TypeAlias = Any
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
+
+
+class Write(Protocol[Written]):
+    async def __call__(self, part: Sequence[int], *, slow_ends: bool) -> Written: ...
+
 
 BEGIN = "BEGIN"
 SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
@@ -171,6 +177,20 @@ class Database:
             return bool(backend != connection.get_server_pid())
         finally:
             await connection.close(timeout=CLOSE_SECONDS)
+
+
+async def halving(positions: Sequence[int], write: Write[T]) -> AsyncIterator[T]:
+    """`write` of all positions at once, or of halves of them where that takes too long."""
+    parts = [positions]
+    while parts:
+        part = parts.pop()
+        try:
+            yield await write(part, slow_ends=len(part) > 1)
+        except SlowError:
+            if len(part) < 2:
+                raise
+            half = len(part) // 2
+            parts += [part[half:], part[:half]]
 
 
 def _end(connection: Connection) -> None:

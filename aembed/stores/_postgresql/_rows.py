@@ -13,7 +13,7 @@ import numpy as np
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._tables import Layout
-from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, vector_of
+from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
 from aembed.stores._rules import decode, encode
 from aembed.types import Embedded, Known, Match, Matrix, Refusal, Rows, StoreInfo, Vector
 
@@ -175,9 +175,7 @@ async def candidates(
     query: Vector, k: int, where: str | None, layout: Layout, connection: Connection
 ) -> tuple[list[Match], Matrix]:
     """The k best rows and some more, without their scores, and their vectors."""
-    length = np.linalg.norm(query.astype(np.float64))
-    unit = (query / (length or 1.0)).astype(np.float32)
-    found = await connection.fetch(layout.sql(EXACT), literal(unit), 2 * k + SHORTLIST, where)
+    found = await connection.fetch(layout.sql(EXACT), literal(normalized(query)), 2 * k + SHORTLIST, where)
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty
