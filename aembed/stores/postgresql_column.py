@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
@@ -11,8 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from aembed.errors import ConfigError, SpaceMismatchError
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _filling as sql
+from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
 from aembed.stores._postgresql._database import Connection, Database, halving
 from aembed.stores._postgresql._names import parsed, quoted
@@ -22,6 +25,7 @@ from aembed.types import Match, Matrix, Metadata, Record, Space, Vector
 
 T = TypeVar("T")
 
+LEAVE_SECONDS = 5.0
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 
@@ -36,7 +40,11 @@ class PostgresColumn:
     `text_sql`, an expression over the row. `key` names unique columns; by default it is the primary key. `where` is a
     condition. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
     rows whose text changed are filled again. `where` and `text_sql` are put into the statements as they are: never
-    make them from what somebody else typed. What the column is for is kept in a schema `aembed`.
+    make them from what somebody else typed.
+
+    What the column is for is kept in a schema `aembed`, and which worker holds which rows: several processes or
+    machines may fill one column. The rows of one that died are taken over `lease_seconds` later, by the database's
+    clock.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class PostgresColumn:
         fingerprint: str | None = None,
         command_timeout: float = 30.0,
         max_store_outage: float = 90.0,
+        lease_seconds: float = 60.0,
     ) -> None:
         if (text is None) == (text_sql is None):
             raise ConfigError("name the column of the texts with text=, or an SQL expression with text_sql=")
@@ -63,6 +72,9 @@ class PostgresColumn:
             raise ConfigError(f"column {vector!r} cannot be filled: it is the text, or the fingerprint")
         self._database = Database(place, command_timeout=command_timeout, max_outage=max_store_outage)
         self._layout: Layout | None = None
+        self._lease_seconds = lease_seconds
+        self._worker: leases.Worker | None = None
+        self._keeps = False
 
     def __repr__(self) -> str:
         return f"<PostgresColumn {self._place}>"
@@ -80,16 +92,42 @@ class PostgresColumn:
         return await self._run(partial(self._prepared, space))
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
+
+        Where others hold the rest, it waits for them: what they give up, or leave by dying, comes too.
+        """
+        await self._leave()
+        if await self._run(self._is_leased):
+            self._worker = await self._run(self._joined)
+        left = limit
+        while True:
+            async for record in self._pass(left):
+                left = None if left is None else left - 1
+                yield record
+            if left == 0 or not await self._others_work():
+                return
+            await asyncio.sleep(min(1.0, self._lease_seconds / 5))
+
+    async def _pass(self, limit: int | None) -> AsyncIterator[Record]:
         last: list[str] | None = None
         while limit is None or limit > 0:
             size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)
-            page = await self._run(partial(sql.page, last, size))
-            for id, text in page:
-                yield Record(id, text, source=self._asked.table.table)
+            page = await self._page(last, size)
+            mine = [Record(id, text, source=self._asked.table.table) for id, text, is_mine in page if is_mine]
+            for record in mine:
+                yield record
             if len(page) < size:
                 return
             last = native(page[-1][0])
-            limit = None if limit is None else limit - size
+            limit = None if limit is None else limit - len(mine)
+
+    async def _page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
+        if (worker := self._worker) is None:
+            return [(id, text, True) for id, text in await self._run(partial(sql.page, last, size))]
+        await worker.room()
+        page = await self._run(partial(leases.claim, last, size, worker))
+        worker.note(sum(is_mine for *_, is_mine in page))
+        return page
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
         """Fills rows whose text is still the one that was embedded; returns how many were."""
@@ -98,9 +136,18 @@ class PostgresColumn:
 
         async def written(part: Sequence[int], *, slow_ends: bool) -> int:
             fill = partial(self._filled, [ids[i] for i in part], [hashes[i] for i in part], matrix[list(part)])
-            return await self._run(fill, slow_ends=slow_ends)
+            filled = await self._run(fill, slow_ends=slow_ends)
+            if self._worker:
+                self._worker.note(-len(part))
+            return filled
 
         return sum([filled async for filled in halving(order, written)])
+
+    async def fail(self, ids: Sequence[str]) -> None:
+        """Notes that these rows get no vector in this run, so that other workers do not wait for them."""
+        if worker := self._worker:
+            await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
+            worker.note(-len(ids))
 
     async def count(self) -> int:
         """How many rows are pending."""
@@ -111,7 +158,10 @@ class PostgresColumn:
         return await self._run(partial(self._matches, vector, k, check_search(k, where)))
 
     async def aclose(self) -> None:
-        """Closes the connections, if they are ours; later calls raise StoreError."""
+        """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._leave()
         await self._database.aclose()
 
     @property
@@ -124,6 +174,37 @@ class PostgresColumn:
             return await work(self._layout, connection)
 
         return await self._database.run(done, safe_path=False, slow_ends=slow_ends)
+
+    async def _execute(self, statement: str, *parameters: Any) -> None:
+        async def done(connection: Connection) -> None:
+            await connection.execute(statement, *parameters)
+
+        await self._database.run(done, safe_path=False)
+
+    async def _is_leased(self, table: Layout, connection: Connection) -> bool:
+        return self._keeps and bool(await connection.fetchval(leases.MAY_LEASE))
+
+    async def _joined(self, table: Layout, connection: Connection) -> leases.Worker:
+        token = await leases.join(self._lease_seconds, connection)
+        worker = leases.Worker(token, leases.target(self._asked.vector, table), self._lease_seconds)
+        worker.keep_alive(partial(self._execute, leases.BEAT, token, self._lease_seconds))
+        return worker
+
+    async def _leave(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker:
+            await worker.rest()
+            await self._execute(leases.LEAVE, worker.token)
+
+    async def _others_work(self) -> bool:
+        worker = self._worker
+        if worker is None:
+            return False
+
+        async def asked(connection: Connection) -> bool:
+            return bool(await connection.fetchval(leases.OTHERS, worker.target, worker.token))
+
+        return await self._database.run(asked, safe_path=False)
 
     async def _held(self, table: Layout, connection: Connection) -> Space | None:
         found = await sql.held(self._asked.vector, table, connection)
@@ -138,6 +219,7 @@ class PostgresColumn:
             raise mismatch(self._place, held, asked, self._way_out(table))
         space = self._fitting(space or asked, width, table)
         await sql.probe(self._place, space.dimensions or 1, table, connection)
+        self._keeps = True
         if space.dimensions and space != held:
             await sql.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
         return space
@@ -158,7 +240,7 @@ class PostgresColumn:
     ) -> int:
         if table.dimensions and len(ids) and matrix.shape[1] != table.dimensions:
             self._fitting(Space("", "", matrix.shape[1]), table.dimensions, table)
-        return await sql.fill(ids, hashes, matrix, table, connection)
+        return await sql.fill(ids, hashes, matrix, self._worker, table, connection)
 
     async def _matches(
         self, vector: Vector, k: int, where: Mapping[str, Scalar], table: Layout, connection: Connection

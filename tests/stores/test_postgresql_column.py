@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import asyncpg
@@ -409,6 +410,7 @@ async def test_i16_a_column_keeps_to_one_space(column: PostgresColumn, column_of
     await column.prepare(Space("fake", "words", 4))
     assert await column.prepare(SPACE) == SPACE
     await fill(column, (await every(column))[:1])
+    await column.aclose()
     again = column_of()
     assert await again.prepare(Space("fake", "letters")) == SPACE
     with pytest.raises(SpaceMismatchError) as caught:
@@ -435,3 +437,118 @@ async def test_backfill_fills_the_table_and_finds_nothing_the_second_time(sql: S
         assert (again.inputs, again.requests) == (0, 0)
         (match,) = await embedder.search(column, "section 17", k=1)
         assert (match.id, match.text) == ("17", "section 17")
+
+
+# Many workers
+
+
+async def take(column: PostgresColumn, n: int) -> list[Record]:
+    """The first n, while the pass goes on: what was read stays held."""
+    taken: list[Record] = []
+    async with aclosing(column.pending()) as pending:
+        async for record in pending:
+            taken.append(record)
+            if len(taken) == n:
+                break
+    return taken
+
+
+@pytest.fixture
+async def long(sql: Sql) -> None:
+    await sql(SECTIONS, "INSERT INTO sections SELECT i, 'section ' || i FROM generate_series(1, 1200) AS i")
+
+
+async def test_c6_two_workers_never_hold_the_same_row(
+    long: None, column_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aembed.stores._postgresql._filling.ROWS_PER_PAGE", 100)
+    workers = [column_of() for _ in range(3)]
+    for worker in workers:
+        await worker.prepare(SPACE)
+    taken = await asyncio.gather(*(take(worker, 150) for worker in workers))
+    ids = [record.id for records in taken for record in records]
+    assert len(ids) == len(set(ids)) == 450
+    for worker, records in zip(workers, taken, strict=True):
+        assert await fill(worker, records) == 150
+    for worker in workers[1:]:
+        await worker.aclose()
+    assert len(await every(workers[0])) == 1200 - 450
+
+
+async def test_c7_rows_of_a_worker_that_is_gone_are_taken_over_and_its_late_write_changes_nothing(
+    column: PostgresColumn, sql: Sql, column_of: Open
+) -> None:
+    zombie, heir = column_of(lease_seconds=0.6), column_of()
+    await zombie.prepare(SPACE)
+    await heir.prepare(SPACE)
+    held = await take(zombie, 3)
+    assert zombie._worker is not None
+    await zombie._worker.rest()
+    began = asyncio.get_running_loop().time()
+    taken = await every(heir)
+    assert 0.2 < asyncio.get_running_loop().time() - began < 5
+    assert [record.id for record in taken] == [record.id for record in held]
+    assert await fill(zombie, held) == 0
+    assert await fill(heir, taken) == 3
+    assert await sql("SELECT FROM aembed.leases") == []
+
+
+async def test_c7_a_worker_that_lives_keeps_its_rows(column: PostgresColumn, column_of: Open) -> None:
+    slow, other = column_of(lease_seconds=0.3), column_of(lease_seconds=0.3)
+    await slow.prepare(SPACE)
+    await other.prepare(SPACE)
+    held = await take(slow, 3)
+    waiting = asyncio.create_task(every(other))
+    done, _ = await asyncio.wait([waiting], timeout=1.2)
+    assert not done
+    assert await fill(slow, held) == 3
+    assert await asyncio.wait_for(waiting, 10) == []
+
+
+async def test_c7_nobody_waits_for_a_row_that_failed(column: PostgresColumn, column_of: Open) -> None:
+    first, second = column_of(), column_of()
+    await first.prepare(SPACE)
+    await second.prepare(SPACE)
+    held = await take(first, 3)
+    await first.fail([record.id for record in held])
+    assert await asyncio.wait_for(every(second), 10) == []
+    await first.aclose()
+    assert len(await every(second)) == 3
+
+
+async def test_c6_three_embedders_share_a_table_and_no_row_is_paid_twice(
+    sql: Sql, column_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aembed.stores._postgresql._leases.MOST_CLAIMED", 600)
+    await sql(
+        "CREATE TABLE sections (id int PRIMARY KEY, content text, embedding vector)",
+        "INSERT INTO sections SELECT i, 'section ' || i FROM generate_series(1, 5000) AS i",
+        "INSERT INTO sections VALUES (0, ' ')",
+    )
+
+    async def work(late: float) -> tuple[int, int, int]:
+        await asyncio.sleep(late)
+        async with Embedder("fake:8", max_batch_size=100) as embedder:
+            column = column_of()
+            report = await embedder.backfill(column)
+            await column.aclose()
+            return report.stored, report.requests, report.failed
+
+    reports = await asyncio.gather(work(0), work(0), work(0.2))
+    assert sum(stored for stored, *_ in reports) == 5000
+    assert await sql("SELECT id FROM sections WHERE embedding IS NULL") == [(0,)]
+    assert await sql("SELECT FROM aembed.leases") == []
+    async with Embedder("fake:8") as embedder:
+        column = column_of()
+        (match,) = await embedder.search(column, "section 4321", k=1)
+        assert match.id == "4321"
+
+
+async def test_without_the_tables_of_leases_one_worker_fills_alone(
+    column: PostgresColumn, sql: Sql, column_of: Open
+) -> None:
+    await column.prepare(SPACE)
+    await sql("DROP TABLE aembed.leases, aembed.workers")
+    alone = column_of()
+    await alone.prepare(SPACE)
+    assert await fill(alone, await every(alone)) == 3

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from aembed.errors import ConfigError, StoreError
+from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._names import quoted
@@ -18,9 +19,13 @@ Filters: TypeAlias = tuple[str, list[str]]
 
 logger = logging.getLogger("aembed")
 
-BOOKKEEPING = """CREATE SCHEMA IF NOT EXISTS aembed;
+BOOKKEEPING = (
+    """CREATE SCHEMA IF NOT EXISTS aembed;
     CREATE TABLE IF NOT EXISTS aembed.columns (table_schema text, table_name text, column_name text,
-        space jsonb NOT NULL, PRIMARY KEY (table_schema, table_name, column_name))"""
+        space jsonb NOT NULL, PRIMARY KEY (table_schema, table_name, column_name));
+    """
+    + leases.TABLES
+)
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
 IS_KEPT = """SELECT pg_catalog.to_regclass('aembed.columns') IS NOT NULL
     AND pg_catalog.has_schema_privilege('aembed', 'USAGE')
@@ -123,7 +128,12 @@ async def count(table: Layout, connection: Connection) -> int:
 
 
 async def fill(
-    ids: Sequence[str], hashes: Sequence[bytes], matrix: Matrix, table: Layout, connection: Connection
+    ids: Sequence[str],
+    hashes: Sequence[bytes],
+    matrix: Matrix,
+    worker: leases.Worker | None,
+    table: Layout,
+    connection: Connection,
 ) -> int:
     """COPY into a staging table and one UPDATE; a row whose text is another by now is left alone."""
     if not ids:
@@ -143,7 +153,15 @@ async def fill(
     await connection.copy_to_table(
         "aembed_filled", schema_name="pg_temp", columns=columns, source=source, format="binary"
     )
-    tag: str = await connection.execute(_fill(names, table))
+    if worker is None:
+        return _rows_of(await connection.execute(_fill(names, table)))
+    held = leases.IS_HELD.format(id=table.id)
+    filled = _rows_of(await connection.execute(_fill(names, table) + held, worker.target, worker.token))
+    await connection.execute(leases.RELEASE, worker.target, worker.token, list(ids))
+    return filled
+
+
+def _rows_of(tag: str) -> int:
     return int(tag.rpartition(" ")[2])
 
 
