@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import VARIABLE, Server, create_database, drop_database
+from tests.postgres import VARIABLE, Pooler, Server, create_database, drop_database
 from tests.vocabulary import write_vocabularies
 
 
@@ -48,3 +48,20 @@ def database(postgres: str) -> Iterator[str]:
     name = f"aembed_test_{uuid.uuid4().hex}"
     yield create_database(postgres, name)
     drop_database(postgres, name)
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres: str) -> Iterator[Pooler]:
+    """PgBouncer in transaction mode."""
+    try:
+        pooler = Pooler(postgres)
+    except LookupError as error:
+        pytest.skip(str(error))
+    yield pooler
+    pooler.stop()
+
+
+@pytest.fixture(scope="module")
+def pooled(pooler: Pooler, database: str) -> str:
+    """The URL of the module's database, by way of a pooler in transaction mode."""
+    return pooler.before(database)

@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,6 +104,63 @@ class Server:
         except (OSError, subprocess.CalledProcessError):
             return False
         return True
+
+
+POOLER = """[databases]
+* = host={host} port={port} user={user}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 8
+max_client_conn = 500
+"""
+
+
+class Pooler:
+    """PgBouncer in transaction mode before a server, on its own settings. Raises LookupError where there is none."""
+
+    def __init__(self, url: str) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if program is None:
+            raise LookupError("pgbouncer is not installed: apt install pgbouncer")
+        parts = urlsplit(url)
+        self.port = free_port()
+        self._folder = tempfile.TemporaryDirectory(prefix="aembed-pgbouncer-")
+        settings = Path(self._folder.name) / "pgbouncer.ini"
+        settings.write_text(
+            POOLER.format(host=parts.hostname, port=parts.port or 5432, user=parts.username, listen=self.port)
+        )
+        os.chmod(self._folder.name, 0o755)
+        self._process = subprocess.Popen(
+            [program, "-q", str(settings)],
+            user=_other_user(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait_until_ready()
+
+    def before(self, url: str) -> str:
+        """The same database, by way of this pooler."""
+        parts = urlsplit(url)
+        return urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{self.port}"))
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+        self._folder.cleanup()
+
+    def _wait_until_ready(self) -> None:
+        until = time.monotonic() + 10
+        while time.monotonic() < until and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+        raise LookupError("pgbouncer does not start")
 
 
 def _other_user() -> int | None:

@@ -20,12 +20,18 @@ def new_place(request: pytest.FixtureRequest) -> NewPlace:
     """Starts PostgreSQL only where a test is about it."""
 
     def new(scheme: str, folder: Path) -> str:
-        return URLS[scheme](folder, request.getfixturevalue("database") if scheme == "postgresql" else "")
+        match scheme:
+            case "postgresql":
+                return URLS[scheme](folder, request.getfixturevalue("database"))
+            case "pooled":
+                return URLS["postgresql"](folder, request.getfixturevalue("pooled"))
+            case _:
+                return URLS[scheme](folder, "")
 
     return new
 
 
-@pytest.fixture(params=schemes())
+@pytest.fixture(params=[*schemes(), "pooled"])
 async def empty(request: pytest.FixtureRequest, tmp_path: Path, new_place: NewPlace) -> AsyncIterator[Store]:
     store = open_store(new_place(request.param, tmp_path))
     yield store
