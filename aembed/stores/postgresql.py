@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 from aembed.errors import ConfigError, InputError, StoreError
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
-from aembed.stores._postgresql._database import Connection, Database, halving
+from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
+from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import parsed
 from aembed.stores._postgresql._tables import Layout, Names
 from aembed.stores._postgresql._wire import Storage
@@ -130,8 +131,27 @@ class PostgresStore:
         await self._write(partial(tables.set_meta, "last_run", summary(report)))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest rows, best first, by reading them all. Raises SpaceMismatchError for another width."""
+        """The k nearest rows, best first: all are read, or an index where there is one.
+
+        Raises SpaceMismatchError for another width.
+        """
         return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])
+
+    async def create_index(
+        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
+    ) -> None:
+        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
+
+        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
+        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
+        transaction mode, and for more than 4,000 dimensions.
+        """
+
+        async def target(layout: Layout, connection: Connection) -> Target:
+            return layout.target
+
+        found = await self._write(target)
+        await self._database.build(found, memory=memory, workers=workers, on_progress=on_progress)
 
     async def aclose(self) -> None:
         """Closes the connections, if they are ours; later calls raise StoreError."""

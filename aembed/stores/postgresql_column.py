@@ -17,7 +17,8 @@ from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
-from aembed.stores._postgresql._database import Connection, Database, halving
+from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
+from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import parsed, quoted
 from aembed.stores._rules import Scalar, agreed, check_search, mismatch
 from aembed.stores._search import Chunk, checked_query, nearest
@@ -156,6 +157,22 @@ class PostgresColumn:
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
         return await self._run(partial(self._matches, vector, k, check_search(k, where)))
+
+    async def create_index(
+        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
+    ) -> None:
+        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
+
+        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
+        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
+        transaction mode, and for more than 4,000 dimensions.
+        """
+
+        async def target(table: Layout, connection: Connection) -> Target:
+            return table.target
+
+        found = await self._run(target)
+        await self._database.build(found, memory=memory, workers=workers, on_progress=on_progress)
 
     async def aclose(self) -> None:
         """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""

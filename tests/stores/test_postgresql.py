@@ -26,6 +26,10 @@ TYPE_OF = """SELECT format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = '{}'::regclass AND attname = 'embedding'"""
 KILL_COPY = """SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY%'
     AND datname = current_database() AND pg_terminate_backend(pid)"""
+NO_SCANS = "-c%20enable_seqscan%3Doff%20-c%20enable_sort%3Doff"
+"""A small table is read faster than its index."""
+INDEX_SCANS = """SELECT idx_scan AS scans, pg_get_indexdef(indexrelid) AS definition FROM pg_stat_user_indexes
+    WHERE relname = '{}' AND indexrelname LIKE 'aembed_hnsw%'"""
 CANARY = "canary-7f3a-in-the-text"
 
 
@@ -417,3 +421,53 @@ async def test_s4_a_backend_that_is_killed_in_a_write_is_replaced(store: Postgre
         await store.write(batch)
     await killing
     assert (await store.info()).rows == 4000
+
+
+# Indexes
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "storage", "stored"),
+    [(64, None, "vector"), (64, "halfvec", "halfvec"), (3072, None, "halfvec"), (2100, "vector", "vector")],
+)
+async def test_s12_an_index_is_built_and_used(
+    database: str, table: str, dimensions: int, storage: Any, stored: str
+) -> None:
+    n = 400
+    matrix = vectors(n, dimensions)
+    seen: list[tuple[str, int, int]] = []
+    async with opened(f"{database}?options={NO_SCANS}", table=table, storage=storage) as store:
+        await store.prepare(Space("fake", "letters", dimensions))
+        names = [f"{i:03d}" for i in range(n)]
+        await store.write(rows(names, matrix, metadata=[{"n": i % 10} for i in range(n)]))
+        exact = [match.id for match in await store.search(matrix[7], 10)]
+        await store.create_index(memory="64MB", workers=0, on_progress=lambda *now: seen.append(now))
+        await store.create_index()
+        await run_sql(database, f"ANALYZE {table}")
+        found = await store.search(matrix[7], 10)
+        assert (found[0].id, round(found[0].score, 3)) == ("007", 1.0)
+        assert len({match.id for match in found} & set(exact)) >= 8
+        few = await store.search(matrix[7], 40, where={"n": 3})
+        assert len(few) == 40
+        assert all(match.metadata == {"n": 3} for match in few)
+    scans = await run_sql(database, INDEX_SCANS.format(table))
+    assert scans[0]["scans"] > 0
+    assert f"{'halfvec' if dimensions > 2000 else stored}_cosine_ops" in scans[0]["definition"]
+
+
+async def test_s12_more_dimensions_than_can_be_indexed_are_said(database: str, table: str) -> None:
+    async with opened(database, table=table) as store:
+        await store.prepare(Space("fake", "letters", 4001))
+        with pytest.raises(ConfigError, match="4,000 dimensions as halfvec; these are 4,001"):
+            await store.create_index()
+    async with opened(database, table=f"{table}_2") as store:
+        await store.prepare(SPACE)
+        with pytest.raises(ConfigError, match="memory='much'"):
+            await store.create_index(memory="much")
+
+
+async def test_s7_an_index_is_not_built_through_a_pooler(pooled: str, table: str) -> None:
+    async with opened(pooled, table=table) as store:
+        await store.prepare(SPACE)
+        with pytest.raises(ConfigError, match="direct connection"):
+            await store.create_index()

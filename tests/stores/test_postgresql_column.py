@@ -552,3 +552,25 @@ async def test_without_the_tables_of_leases_one_worker_fills_alone(
     alone = column_of()
     await alone.prepare(SPACE)
     assert await fill(alone, await every(alone)) == 3
+
+
+# Indexes
+
+
+async def test_s12_a_wide_column_is_indexed_as_halfvec(sql: Sql, column_of: Open, url: str) -> None:
+    await sql(
+        'CREATE TABLE sections (id int PRIMARY KEY, content text, lang text, "the vector" vector(3072))',
+        "INSERT INTO sections SELECT i, 'text ' || i, 'l' || i % 5 FROM generate_series(1, 300) AS i",
+    )
+    scans = "options=-c%20enable_seqscan%3Doff%20-c%20enable_sort%3Doff%20"
+    column = column_of(vector="the vector", place=url.replace("options=", scans))
+    await column.prepare(Space("fake", "large", 3072))
+    assert await fill(column, await every(column), 3072) == 300
+    await column.create_index(memory="64MB")
+    await sql("ANALYZE sections")
+    found = await column.search(vectors(300, 3072)[41], 5)
+    assert (found[0].id, found[0].score, len(found)) == ("42", 1.0, 5)
+    assert len(await column.search(vectors(1, 3072)[0], 50, where={"lang": "l2"})) == 50
+    await column.aclose()
+    used = await sql("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE 'aembed_hnsw%'")
+    assert used[0][0] > 0

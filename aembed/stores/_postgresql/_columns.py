@@ -13,6 +13,7 @@ from typing import Any
 
 from aembed.errors import ConfigError
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import Name, quoted
 from aembed.stores._postgresql._tables import EXTENSION
 from aembed.stores._postgresql._wire import Storage
@@ -80,6 +81,10 @@ class Layout:
     @property
     def table(self) -> str:
         return str(Name(self.name, self.schema))
+
+    @property
+    def target(self) -> Target:
+        return Target(self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions)
 
     @property
     def key_list(self) -> str:

@@ -11,14 +11,17 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import asyncpg
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from aembed.errors import StoreError
+from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._errors import Refused, SlowError, explained, is_busy, is_outage, is_slow
+from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
 from aembed.stores._postgresql._url import Address, parse
 
 T = TypeVar("T")
 Written = TypeVar("Written", covariant=True)
 Connection: TypeAlias = Any
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
+OnBuild: TypeAlias = Callable[[str, int, int], object]
+"""Phase of an index's build, rows done, rows in all."""
 
 
 class Write(Protocol[Written]):
@@ -31,6 +34,7 @@ SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
 MOST_CONNECTIONS = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_SECONDS = 10.0
+NO_TIMEOUT = 7 * 86_400.0
 
 
 async def unchanged(connection: Connection) -> None:
@@ -79,6 +83,48 @@ class Database:
             return await retrying(self._once, work, BEGIN + SAFE_PATH if safe_path else BEGIN)
         except Refused as error:
             raise explained(error, self.name) from None
+
+    async def build(
+        self, target: Target, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
+    ) -> None:
+        """Creates an index beside running writes, in a session of its own and with no time limit."""
+        create, prepare = target.create(concurrently=True), settings(memory, workers)
+        if self._given is None and (self.address is None or self.address.behind_pooler or await self._finds_pooler()):
+            raise ConfigError(
+                "an index is built over a direct connection, not through a pooler in transaction mode; "
+                "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"
+            )
+        try:
+            async with (await self._opened()).acquire() as connection:
+                try:
+                    for statement in prepare:
+                        await connection.execute(statement)
+                    await self._built(target, create, connection, on_progress)
+                finally:
+                    with suppress(*Refused):
+                        await connection.execute(RESET)
+        except Refused as error:
+            raise explained(error, self.name) from None
+
+    async def _built(self, target: Target, create: str, connection: Connection, on_progress: OnBuild | None) -> None:
+        if await connection.fetchval(INVALID, target.full_name):
+            await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
+        watching = asyncio.create_task(self._watch(target, on_progress)) if on_progress else None
+        try:
+            await connection.execute(create, timeout=NO_TIMEOUT)
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self, target: Target, on_progress: OnBuild) -> None:
+        async def asked(connection: Connection) -> Any:
+            return await connection.fetchrow(PROGRESS, target.table)
+
+        while True:
+            if row := await self.run(asked):
+                on_progress(row["phase"], row["done"], row["total"])
+            await asyncio.sleep(0.5)
 
     async def aclose(self) -> None:
         """Closes the pool, if it is ours. Later calls raise StoreError."""

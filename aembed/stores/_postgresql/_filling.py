@@ -10,6 +10,7 @@ from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._names import quoted
 from aembed.stores._postgresql._wire import copied, literal, normalized, vector_of
 from aembed.stores._rules import Scalar
@@ -193,9 +194,12 @@ async def candidates(
 ) -> list[tuple[str, str | None, Vector]]:
     """Id, text and vector of the k best rows and some more: the server compares in float32."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    order = DISTANCE.format(v=table.vectors, vector=table.vector)
-    condition = f"t.{table.vector} IS NOT NULL{table.condition}{filters[0]} ORDER BY {order}, {table.key_list} LIMIT $2"
+    most, order = 2 * k + SHORTLIST, f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
+    if await is_indexed(table.target, connection):
+        await widen(most, connection)
+        order = table.target.distance("t.")
+    condition = f"t.{table.vector} IS NOT NULL{table.condition}{filters[0]} ORDER BY {order} LIMIT $2"
     columns = f"{table.id}, ({table.text})::text, {sent}"
     statement = select(columns, condition, table)
-    found = await connection.fetch(statement, literal(normalized(query)), 2 * k + SHORTLIST, *filters[1])
+    found = await connection.fetch(statement, literal(normalized(query)), most, *filters[1])
     return [(id, text, vector_of(vector)) for id, text, vector in found]

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._tables import Layout
 from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
 from aembed.stores._rules import decode, encode
@@ -49,11 +50,8 @@ HAS_ROWS = "SELECT EXISTS (SELECT FROM {rows})"
 COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
 SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
 SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name"
-EXACT = (
-    SELECT
-    + """WHERE $3::text IS NULL OR metadata @> $3::text::jsonb
-    ORDER BY {v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
-)
+SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER BY "
+EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
 
 ROWS_PER_PAGE = 200
 MOST_PLAIN_BYTES = 7_000
@@ -175,7 +173,11 @@ async def candidates(
     query: Vector, k: int, where: str | None, layout: Layout, connection: Connection
 ) -> tuple[list[Match], Matrix]:
     """The k best rows and some more, without their scores, and their vectors."""
-    found = await connection.fetch(layout.sql(EXACT), literal(normalized(query)), 2 * k + SHORTLIST, where)
+    most, statement = 2 * k + SHORTLIST, EXACT
+    if await is_indexed(layout.target, connection):
+        await widen(most, connection)
+        statement = f"{SEARCH}{layout.target.distance()} LIMIT $2"
+    found = await connection.fetch(layout.sql(statement), literal(normalized(query)), most, where)
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty

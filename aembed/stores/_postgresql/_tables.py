@@ -11,6 +11,7 @@ from typing import Any
 
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import Name, quoted
 from aembed.stores._postgresql._wire import Storage
 from aembed.types import Space
@@ -32,9 +33,7 @@ LAYOUT = """SELECT to_regclass($1) IS NOT NULL AS has_rows, to_regclass($2) IS N
     (SELECT t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
      WHERE a.attrelid = to_regclass($1) AND a.attname = 'embedding') AS storage,
     (SELECT a.atttypmod FROM pg_attribute a
-     WHERE a.attrelid = to_regclass($1) AND a.attname = 'embedding') AS dimensions,
-    EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-     WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND m.amname = 'hnsw') AS indexed"""
+     WHERE a.attrelid = to_regclass($1) AND a.attname = 'embedding') AS dimensions"""
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 WRITABLE = """SELECT current_setting('transaction_read_only') = 'off'
     AND has_table_privilege($1, 'SELECT, INSERT') AND has_table_privilege($1, 'UPDATE')"""
@@ -82,12 +81,16 @@ class Layout:
     vectors: str
     storage: Storage
     dimensions: int | None
-    indexed: bool
     meta: dict[str, Any]
 
     @property
     def space(self) -> Space | None:
         return Space(**self.meta["space"]) if "space" in self.meta else None
+
+    @property
+    def target(self) -> Target:
+        names = self.names
+        return Target(names.rows, names.schema, '"embedding"', self.vectors, self.storage, self.dimensions)
 
     def sql(self, statement: str) -> str:
         names = self.names
@@ -119,7 +122,6 @@ async def found(names: Names, connection: Connection) -> Layout | None:
         vectors,
         row["storage"],
         row["dimensions"] if (row["dimensions"] or -1) > 0 else None,
-        row["indexed"],
         {each["key"]: loads(each["value"]) for each in held},
     )
     _check(layout)
@@ -150,7 +152,7 @@ async def made(names: Names, storage: Storage | None, space: Space, connection: 
                 type=typed(kind, space.dimensions, quoted(vectors)),
             )
         )
-    layout = Layout(names, quoted(vectors), kind, space.dimensions, False, {})
+    layout = Layout(names, quoted(vectors), kind, space.dimensions, {})
     await set_meta("schema_version", SCHEMA_VERSION, layout, connection)
     return layout
 
