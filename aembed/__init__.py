@@ -1,5 +1,8 @@
 """aembed: texts become embedding vectors in true batches, and every result that was paid for is kept."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from aembed.embedder import Embedder
 from aembed.errors import (
     AembedError,
@@ -48,3 +51,19 @@ from aembed.types import (
 )
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from aembed.stores.postgresql import PostgresStore
+    from aembed.stores.postgresql_column import PostgresColumn
+
+_LOADED_WHEN_USED = {
+    "PostgresStore": "aembed.stores.postgresql",
+    "PostgresColumn": "aembed.stores.postgresql_column",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """asyncpg is loaded by those who use PostgreSQL."""
+    if name in _LOADED_WHEN_USED:
+        return getattr(import_module(_LOADED_WHEN_USED[name]), name)
+    raise AttributeError(f"module 'aembed' has no attribute {name!r}")

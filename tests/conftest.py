@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.postgres import VARIABLE, Pooler, Server, create_database, drop_database
 from tests.vocabulary import write_vocabularies
 
 
@@ -22,3 +24,44 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "TIKTOKEN_CACHE_DIR", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server with pgvector."""
+    if named := os.environ.get(VARIABLE):
+        yield named
+        return
+    try:
+        server = Server()
+    except LookupError as error:
+        pytest.skip(str(error))
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def database(postgres: str) -> Iterator[str]:
+    """The URL of a new database, one for each test module."""
+    name = f"aembed_test_{uuid.uuid4().hex}"
+    yield create_database(postgres, name)
+    drop_database(postgres, name)
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres: str) -> Iterator[Pooler]:
+    """PgBouncer in transaction mode."""
+    try:
+        pooler = Pooler(postgres)
+    except LookupError as error:
+        pytest.skip(str(error))
+    yield pooler
+    pooler.stop()
+
+
+@pytest.fixture(scope="module")
+def pooled(pooler: Pooler, database: str) -> str:
+    """The URL of the module's database, by way of a pooler in transaction mode."""
+    return pooler.before(database)

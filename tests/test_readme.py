@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from benchmarks.server import Server
@@ -36,10 +37,27 @@ def first_line(code: str) -> str:
     return next(line for line in code.splitlines() if "model=" in line or "Embedder(" in line).strip()
 
 
+@pytest.fixture
+async def sections(database: str) -> str:
+    """A database with the table that the README fills."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "CREATE EXTENSION IF NOT EXISTS vector; DROP TABLE IF EXISTS sections;"
+        "CREATE TABLE sections (id serial PRIMARY KEY, content text, embedding vector(1536));"
+        "INSERT INTO sections (content) SELECT 'Section ' || n FROM generate_series(1, 100) n"
+    )
+    await connection.close()
+    return database
+
+
 @pytest.mark.parametrize("code", SCRIPTS, ids=first_line)
-async def test_a_script_of_the_readme_runs(code: str, tmp_path: Path) -> None:
+async def test_a_script_of_the_readme_runs(code: str, tmp_path: Path, sections: str) -> None:
     async with Server() as server:
-        environment = os.environ | {"OPENAI_BASE_URL": f"{server.url}", "OPENAI_API_KEY": "sk-simulated"}
+        environment = os.environ | {
+            "OPENAI_BASE_URL": server.url,
+            "OPENAI_API_KEY": "sk-simulated",
+            "DATABASE_URL": sections,
+        }
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-c", code), cwd=tmp_path, env=environment, stderr=subprocess.PIPE
         )
@@ -57,5 +75,5 @@ async def test_a_notebook_cell_of_the_readme_runs(code: str, capsys: pytest.Capt
 
 
 def test_the_readme_has_a_screen_for_each_use() -> None:
-    assert len(SCRIPTS) == 4
+    assert len(SCRIPTS) == 5
     assert len(NOTEBOOKS) == 1

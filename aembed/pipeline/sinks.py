@@ -215,6 +215,11 @@ class BacklogSink(_Plain):
             raise
         return filled
 
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        """Told to a backlog that is shared with other workers."""
+        if tell := getattr(self._backlog, "fail", None):
+            await guarded(tell([failure.id for failure in failures]))
+
 
 async def guarded(awaitable: Any) -> Any:
     """A store's answer, whosever store it is: anything but an aembed error becomes a StoreError."""

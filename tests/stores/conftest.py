@@ -10,14 +10,30 @@ import pytest
 
 from aembed.protocols import Store
 from aembed.stores import open_store, schemes
-from tests.stores.samples import SPACE, URLS, Unprivileged
+from tests.stores.samples import SPACE, URLS, NewPlace, Unprivileged
 
 NOBODY = 65534
 
 
-@pytest.fixture(params=schemes())
-async def empty(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = open_store(URLS[request.param](tmp_path))
+@pytest.fixture(scope="module")
+def new_place(request: pytest.FixtureRequest) -> NewPlace:
+    """Starts PostgreSQL only where a test is about it."""
+
+    def new(scheme: str, folder: Path) -> str:
+        match scheme:
+            case "postgresql":
+                return URLS[scheme](folder, request.getfixturevalue("database"))
+            case "pooled":
+                return URLS["postgresql"](folder, request.getfixturevalue("pooled"))
+            case _:
+                return URLS[scheme](folder, "")
+
+    return new
+
+
+@pytest.fixture(params=[*schemes(), "pooled"])
+async def empty(request: pytest.FixtureRequest, tmp_path: Path, new_place: NewPlace) -> AsyncIterator[Store]:
+    store = open_store(new_place(request.param, tmp_path))
     yield store
     await store.aclose()
 

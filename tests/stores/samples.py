@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -16,11 +17,15 @@ from aembed.types import Matrix, Metadata, Rows, Space
 Unprivileged = Callable[[], AbstractContextManager[None]]
 SPACE = Space("fake", "letters", 4)
 
-URLS: dict[str, Callable[[Path], str]] = {
-    "memory": lambda folder: "memory:",
-    "sqlite": lambda folder: f"sqlite:///{folder / 'notes.db'}",
+URLS: dict[str, Callable[[Path, str], str]] = {
+    "memory": lambda folder, database: "memory:",
+    "postgresql": lambda folder, database: f"{database}?table=t_{uuid.uuid4().hex}",
+    "sqlite": lambda folder, database: f"sqlite:///{folder / 'notes.db'}",
 }
-"""How to make an empty store of each scheme; a new store adds its line."""
+"""How to make an empty store of each scheme, in a folder or in a database; a new store adds its line."""
+
+NewPlace = Callable[[str, Path], str]
+"""Scheme and folder to the URL of an empty store."""
 
 
 def vectors(n: int, dimensions: int = 4, seed: int = 1) -> Matrix:

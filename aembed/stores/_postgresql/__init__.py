@@ -1,0 +1,1 @@
+"""What the PostgreSQL store and column share. Only this folder imports asyncpg."""

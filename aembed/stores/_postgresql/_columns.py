@@ -1,0 +1,199 @@
+"""What a user's own table looks like, and the SQL that reads and fills one column of it.
+
+Names go through `quoted`. The user's own SQL (`where`, `text_sql`) keeps the user's search path; pgvector is written
+with its schema. Keys travel as text and are cast to the column's own type, so that any type may be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json import loads
+from typing import Any
+
+from aembed.errors import ConfigError
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._names import Name, quoted
+from aembed.stores._postgresql._tables import EXTENSION
+from aembed.stores._postgresql._wire import Storage
+
+TABLE = """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p', 'f', 'v')"""
+TABLES = """SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname = coalesce($1, pg_catalog.current_schema()) ORDER BY 1 LIMIT 20"""
+COLUMNS = """SELECT a.attname AS name, tn.nspname AS type_schema, t.typname AS type, a.atttypmod AS width,
+        t.typcategory::text AS category, a.attgenerated <> '' AS generated,
+        pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+    WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
+KEYS = """SELECT i.indisprimary AS is_primary, pg_catalog.array_agg(a.attname::text ORDER BY k.place) AS names
+    FROM pg_catalog.pg_index i, LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = k.number
+    WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+        AND k.place <= i.indnkeyatts
+    GROUP BY i.indexrelid, i.indisprimary"""
+NUMBERS = ("N", "B")
+"""Categories of types that JSON writes without quotes: numbers and booleans."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user named. `key` is None for the primary key."""
+
+    table: Name
+    text: str | None
+    text_sql: str | None
+    vector: str
+    key: tuple[str, ...] | None
+    where: str | None
+    fingerprint: str | None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        named = (self.text, self.vector, self.fingerprint, *(self.key or ()))
+        return tuple(name for name in named if name is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Parts of SQL, quoted, all of them found in the table, whose alias is `t`."""
+
+    oid: int
+    schema: str
+    name: str
+    keys: tuple[str, ...]
+    """Quoted names."""
+    key_types: tuple[str, ...]
+    key_is_number: tuple[bool, ...]
+    types: dict[str, str]
+    vectors: str
+    storage: Storage
+    dimensions: int | None
+    vector: str
+    text: str
+    condition: str
+    fingerprint: str | None
+    fingerprint_is_bytes: bool
+
+    @property
+    def table(self) -> str:
+        return str(Name(self.name, self.schema))
+
+    @property
+    def target(self) -> Target:
+        return Target(self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions)
+
+    @property
+    def key_list(self) -> str:
+        return ", ".join(f"t.{key}" for key in self.keys)
+
+    @property
+    def id(self) -> str:
+        """The key as JSON: `17`, `["a", 3]`."""
+        texts = [
+            f"t.{key}" if is_number else f"t.{key}::text"
+            for key, is_number in zip(self.keys, self.key_is_number, strict=True)
+        ]
+        if len(texts) == 1:
+            return f"pg_catalog.to_jsonb({texts[0]})::text"
+        return f"pg_catalog.jsonb_build_array({', '.join(texts)})::text"
+
+    @property
+    def hash(self) -> str:
+        """What a text is compared by: byte by byte, whatever the collation."""
+        return f"pg_catalog.sha256(pg_catalog.convert_to(({self.text})::text, 'UTF8'))"
+
+    @property
+    def stored_hash(self) -> str:
+        return self.hash if self.fingerprint_is_bytes else f"pg_catalog.encode({self.hash}, 'hex')"
+
+    @property
+    def is_pending(self) -> str:
+        stale = f"t.{self.vector} IS NULL"
+        if self.fingerprint:
+            stale = f"({stale} OR t.{self.fingerprint} IS DISTINCT FROM {self.stored_hash})"
+        keyed = "".join(f" AND t.{key} IS NOT NULL" for key in self.keys)
+        return f"({self.text}) IS NOT NULL AND {stale}{keyed}{self.condition}"
+
+    def after(self, last: Sequence[str] | None, first_parameter: int) -> str:
+        """The rows whose key comes later; the key's values are parameters."""
+        if last is None:
+            return ""
+        values = [f"${first_parameter + i}::text::{type}" for i, type in enumerate(self.key_types)]
+        return f" AND ({self.key_list}) > ({', '.join(values)})"
+
+    def type_of(self, column: str) -> str:
+        """Raises ConfigError for a column that the table has not."""
+        if column not in self.types:
+            raise ConfigError(f"{self.table} has no column {column!r}; it has {', '.join(sorted(self.types))}")
+        return self.types[column]
+
+
+def native(id: str) -> list[str]:
+    """The key's values as text, as PostgreSQL casts them."""
+    key = loads(id, parse_int=str, parse_float=str)
+    return [_text(value) for value in (key if isinstance(key, list) else [key])]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+async def layout(asked: Asked, connection: Connection) -> Layout:
+    """Raises ConfigError where the table is not as the user said."""
+    found = await connection.fetchrow(TABLE, str(asked.table))
+    if found is None:
+        there = [name for (name,) in await connection.fetch(TABLES, asked.table.schema)]
+        raise ConfigError(f"there is no table {asked.table}; the schema has {', '.join(there) or 'no table'}")
+    columns = {row["name"]: row for row in await connection.fetch(COLUMNS, found["oid"])}
+    for name in asked.columns:
+        if name not in columns:
+            raise ConfigError(_missing(name, asked, list(columns)))
+    vector = columns[asked.vector]
+    schema = await connection.fetchval(EXTENSION)
+    if vector["type"] not in ("vector", "halfvec") or vector["type_schema"] != schema or vector["generated"]:
+        raise ConfigError(
+            f"column {asked.vector!r} of {asked.table} is {vector['shown']}, not a vector that can be filled; "
+            f"ALTER TABLE {asked.table} ADD COLUMN embedding vector(1536), and name that one"
+        )
+    keys = await _keys(asked, found["oid"], connection)
+    types = {name: f"{quoted(row['type_schema'])}.{quoted(row['type'])}" for name, row in columns.items()}
+    mark = columns[asked.fingerprint] if asked.fingerprint else None
+    return Layout(
+        oid=found["oid"],
+        schema=found["schema"],
+        name=found["name"],
+        keys=tuple(map(quoted, keys)),
+        key_types=tuple(types[key] for key in keys),
+        key_is_number=tuple(columns[key]["category"] in NUMBERS for key in keys),
+        types=types,
+        vectors=quoted(schema),
+        storage=vector["type"],
+        dimensions=vector["width"] if vector["width"] > 0 else None,
+        vector=quoted(asked.vector),
+        text=f"t.{quoted(asked.text)}" if asked.text is not None else str(asked.text_sql),
+        condition=f" AND ({asked.where}\n)" if asked.where else "",
+        fingerprint=quoted(asked.fingerprint) if asked.fingerprint else None,
+        fingerprint_is_bytes=mark is not None and mark["type"] == "bytea",
+    )
+
+
+def _missing(name: str, asked: Asked, columns: Sequence[str]) -> str:
+    has = f"table {asked.table} has no column {name!r}; it has {', '.join(columns)}"
+    if name != asked.vector:
+        return has
+    return f"{has}. Add it: ALTER TABLE {asked.table} ADD COLUMN {quoted(name)} vector(1536)"
+
+
+async def _keys(asked: Asked, oid: int, connection: Connection) -> tuple[str, ...]:
+    found = await connection.fetch(KEYS, oid)
+    primary = [tuple(row["names"]) for row in found if row["is_primary"]]
+    key = asked.key or (primary[0] if primary else ())
+    if not key:
+        raise ConfigError(f"table {asked.table} has no primary key; name columns that are unique with key=")
+    if not any(set(row["names"]) <= set(key) for row in found):
+        raise ConfigError(f"key {', '.join(key)} of table {asked.table} is not unique; name columns that are")
+    return key

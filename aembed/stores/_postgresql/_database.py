@@ -1,0 +1,245 @@
+"""Connections to one database: a pool of our own, or the user's, and transactions that survive an outage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import asyncpg
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from aembed.errors import ConfigError, StoreError
+from aembed.stores._postgresql._errors import Refused, SlowError, explained, is_busy, is_outage, is_slow
+from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
+from aembed.stores._postgresql._url import Address, parse
+
+T = TypeVar("T")
+Written = TypeVar("Written", covariant=True)
+Connection: TypeAlias = Any
+Work: TypeAlias = Callable[[Connection], Awaitable[T]]
+OnBuild: TypeAlias = Callable[[str, int, int], object]
+"""Phase of an index's build, rows done, rows in all."""
+
+
+class Write(Protocol[Written]):
+    async def __call__(self, part: Sequence[int], *, slow_ends: bool) -> Written: ...
+
+
+BEGIN = "BEGIN"
+SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
+"""Nobody's schema stands in front of the names that we use."""
+MOST_CONNECTIONS = 4
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+CLOSE_SECONDS = 10.0
+NO_TIMEOUT = 7 * 86_400.0
+
+
+async def unchanged(connection: Connection) -> None:
+    """Nothing outlives a transaction of ours, so that a connection needs no reset."""
+
+
+class Database:
+    """A PostgreSQL database. Raises StoreError, never asyncpg's own errors.
+
+    `place` is a URL or an asyncpg pool; a pool is left as it was: no codec, no setting, and it stays open.
+    """
+
+    def __init__(self, place: str | Any, *, command_timeout: float, max_outage: float) -> None:
+        self.address: Address | None = parse(place) if isinstance(place, str) else None
+        self.name = str(self.address) if self.address else "the database of the pool"
+        self._given = None if isinstance(place, str) else place
+        self._pool: Any = self._given
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._command_timeout = command_timeout
+        self._max_outage = max_outage
+        self._random = Random()
+        self._reached = False
+        self._closed = False
+
+    async def run(self, work: Work[T], *, safe_path: bool = True, slow_ends: bool = False) -> T:
+        """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
+
+        Tried again while the server is away, restarts or is full, for `max_outage` seconds; not before it was
+        reached once. `slow_ends`: a statement that takes too long raises SlowError at once.
+        """
+        began = asyncio.get_running_loop().time()
+
+        def may_pass(error: BaseException) -> bool:
+            if slow_ends and is_slow(error):
+                return False
+            return is_busy(error) or (self._reached and is_outage(error))
+
+        def is_late(state: RetryCallState) -> bool:
+            return asyncio.get_running_loop().time() - began >= self._max_outage
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(may_pass), wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True
+        )
+        try:
+            return await retrying(self._once, work, BEGIN + SAFE_PATH if safe_path else BEGIN)
+        except Refused as error:
+            raise explained(error, self.name) from None
+
+    async def build(
+        self, target: Target, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
+    ) -> None:
+        """Creates an index beside running writes, in a session of its own and with no time limit."""
+        create, prepare = target.create(concurrently=True), settings(memory, workers)
+        if self._given is None and (self.address is None or self.address.behind_pooler or await self._finds_pooler()):
+            raise ConfigError(
+                "an index is built over a direct connection, not through a pooler in transaction mode; "
+                "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"
+            )
+        try:
+            async with (await self._opened()).acquire() as connection:
+                try:
+                    for statement in prepare:
+                        await connection.execute(statement)
+                    await self._built(target, create, connection, on_progress)
+                finally:
+                    with suppress(*Refused):
+                        await connection.execute(RESET)
+        except Refused as error:
+            raise explained(error, self.name) from None
+
+    async def _built(self, target: Target, create: str, connection: Connection, on_progress: OnBuild | None) -> None:
+        if await connection.fetchval(INVALID, target.full_name):
+            await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
+        watching = asyncio.create_task(self._watch(target, on_progress)) if on_progress else None
+        try:
+            await connection.execute(create, timeout=NO_TIMEOUT)
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self, target: Target, on_progress: OnBuild) -> None:
+        async def asked(connection: Connection) -> Any:
+            return await connection.fetchrow(PROGRESS, target.table)
+
+        while True:
+            if row := await self.run(asked):
+                on_progress(row["phase"], row["done"], row["total"])
+            await asyncio.sleep(0.5)
+
+    async def aclose(self) -> None:
+        """Closes the pool, if it is ours. Later calls raise StoreError."""
+        self._closed = True
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Closes the connections, if they are ours; later calls open new ones."""
+        pool, self._pool = self._pool, self._given
+        if pool is None or pool is self._given:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await pool.close()
+        except Refused:
+            pool.terminate()
+
+    def _pause(self, state: RetryCallState) -> float:
+        longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(state.attempt_number, 10))
+        return self._random.uniform(longest / 2, longest)
+
+    async def _once(self, work: Work[T], begin: str) -> T:
+        pool = await self._opened()
+        try:
+            connection = await pool.acquire()
+        except TimeoutError:
+            raise ConnectionError("no connection in time") from None
+        self._reached = True
+        try:
+            return await self._transacted(work, begin, connection)
+        finally:
+            with suppress(*Refused):
+                await pool.release(connection)
+
+    async def _transacted(self, work: Work[T], begin: str, connection: Connection) -> T:
+        """Ends the connection on doubt: what a cancelled or timed out statement still does is rolled back."""
+        try:
+            async with asyncio.timeout(self._command_timeout):
+                await connection.execute(begin)
+                result = await work(connection)
+                if await connection.execute("COMMIT") != "COMMIT":
+                    raise StoreError(f"{self.name} rolled the transaction back; nothing was written")
+                return result
+        except (asyncpg.PostgresError, StoreError) as error:
+            await self._roll_back(error, connection)
+            raise
+        except BaseException:
+            _end(connection)
+            raise
+
+    async def _roll_back(self, error: BaseException, connection: Connection) -> None:
+        try:
+            if is_outage(error):
+                _end(connection)
+            elif connection.is_in_transaction():
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await connection.execute("ROLLBACK")
+        except Refused:
+            _end(connection)
+
+    async def _opened(self) -> Any:
+        if self._closed:
+            raise StoreError(f"{self.name} was closed; open the store again")
+        loop = asyncio.get_running_loop()
+        if self._given is not None or (self._pool is not None and self._loop is loop):
+            return self._pool
+        if self._loop is not loop:
+            self._loop, self._pool, self._opening = loop, None, asyncio.Lock()
+        async with self._opening:
+            self._pool = self._pool or await self._create()
+            return self._pool
+
+    async def _create(self) -> Any:
+        assert self.address is not None
+        try:
+            cache = 0 if self.address.behind_pooler or await self._finds_pooler() else 100
+        except TimeoutError:
+            raise ConnectionError("no answer in time") from None
+        return await asyncpg.create_pool(
+            **self.address.connect,
+            min_size=0,
+            max_size=MOST_CONNECTIONS,
+            statement_cache_size=cache,
+            command_timeout=self._command_timeout,
+            reset=unchanged,
+        )
+
+    async def _finds_pooler(self) -> bool:
+        """A pooler answers the connection itself: the process that it names is not the one that runs statements."""
+        assert self.address is not None
+        connection = await asyncpg.connect(
+            **self.address.connect, statement_cache_size=0, command_timeout=self._command_timeout
+        )
+        try:
+            backend = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()")
+            return bool(backend != connection.get_server_pid())
+        finally:
+            await connection.close(timeout=CLOSE_SECONDS)
+
+
+async def halving(positions: Sequence[int], write: Write[T]) -> AsyncIterator[T]:
+    """`write` of all positions at once, or of halves of them where that takes too long."""
+    parts = [positions]
+    while parts:
+        part = parts.pop()
+        try:
+            yield await write(part, slow_ends=len(part) > 1)
+        except SlowError:
+            if len(part) < 2:
+                raise
+            half = len(part) // 2
+            parts += [part[half:], part[:half]]
+
+
+def _end(connection: Connection) -> None:
+    """A connection that was lost has left the pool by itself."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()

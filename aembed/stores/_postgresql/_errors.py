@@ -1,0 +1,96 @@
+"""What the server or the network said, as a verdict and a sentence that never quotes a text or a password."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+
+import asyncpg
+
+from aembed.errors import SpaceMismatchError, StoreError
+
+OUTAGE = ("08", "57P01", "57P02", "57P03")
+"""The connection is gone or the server is stopping, starting, or in recovery."""
+BUSY = ("40P01", "40001", "53300", "55P03", "23505")
+"""Deadlock, serialization, too many connections, a lock; two writers of one new id: the second finds it there."""
+SLOW = "57014"
+FULL_POOLERS = ("max client connections reached", "max clients reached", "emaxconn")
+"""Supavisor says so with the class of an internal error."""
+QUOTES_NOTHING = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
+"""Classes of SQLSTATE whose messages name tables, roles and limits, never values."""
+ADVICE = {
+    "26000": "a pooler in transaction mode is in between: create your pool with statement_cache_size=0",
+    "42P05": "a pooler in transaction mode is in between: create your pool with statement_cache_size=0",
+    "25006": "the server, or the role, is read-only; connect to the primary",
+    "42501": "the role may not do this; GRANT it, or connect as the owner of the table",
+    "57014": "the server's statement_timeout is too short; raise it for this role: "
+    "ALTER ROLE ... SET statement_timeout = '2min'",
+    "28P01": "check the user and the password in the URL",
+    "3D000": "check the name of the database in the URL",
+    "53100": "the server's disk is full; free some space, then run this again",
+}
+_OTHER_WIDTH = re.compile(r"expected \d+ dimensions, not \d+")
+Lost: tuple[type[Exception], ...] = (asyncpg.InternalClientError, OSError, TimeoutError)
+"""What asyncpg raises for a connection that went away; the first where that happened in the middle of a COPY."""
+Refused: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, *Lost)
+
+
+class SlowError(StoreError):
+    """It took longer than the server or we allow."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the connection was lost or could not be made."""
+    if isinstance(error, ssl.SSLCertVerificationError | socket.gaierror):
+        return False
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(OUTAGE) and "startup parameter" not in str(error)
+    closed = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    return closed or isinstance(error, Lost)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether the same may succeed in a moment on a server that is well."""
+    if isinstance(error, asyncpg.PostgresError):
+        full = any(words in str(error).lower() for words in FULL_POOLERS)
+        return full or error.sqlstate in BUSY
+    return False
+
+
+def is_slow(error: BaseException) -> bool:
+    """Whether the statement took longer than the server or we allow: less at once may succeed."""
+    return isinstance(error, TimeoutError) or (isinstance(error, asyncpg.PostgresError) and error.sqlstate == SLOW)
+
+
+def explained(error: BaseException, place: str) -> StoreError:
+    match error:
+        case StoreError():
+            return error
+        case asyncpg.PostgresError():
+            return _refusal(error, place)
+        case TimeoutError():
+            return SlowError(f"{place} did not answer in time; check the server, then run this again")
+        case socket.gaierror():
+            return StoreError(f"{place}: the name of the host is not known; check the URL")
+        case OSError():
+            reason = error.strerror.partition("(")[0].strip() if error.strerror else type(error).__name__
+            return StoreError(f"{place} cannot be reached: {reason}; check host and port, and that the server runs")
+        case _:
+            return StoreError(f"{place}: {type(error).__name__}; the connection cannot be used")
+
+
+def _refusal(error: asyncpg.PostgresError, place: str) -> StoreError:
+    code = error.sqlstate or "XX000"
+    if _OTHER_WIDTH.fullmatch(str(error)):
+        return SpaceMismatchError(f"{place}: {error}")
+    said = f": {_message(error)}" if code.startswith(QUOTES_NOTHING) else ""
+    constraint = f" of constraint {error.constraint_name!r}" if getattr(error, "constraint_name", None) else ""
+    advice = f"; {ADVICE[code]}" if code in ADVICE else ""
+    kind = SlowError if code == SLOW else StoreError
+    return kind(f"{place}: {type(error).__name__}{constraint}{said} ({code}){advice}")
+
+
+def _message(error: asyncpg.PostgresError) -> str:
+    """Without DETAIL and HINT, which may show a row."""
+    return str(getattr(error, "message", None) or type(error).__name__)

@@ -1,0 +1,205 @@
+"""The questions asked of a user's own table, and how its vectors are written. All of it runs in a transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from aembed.errors import ConfigError, StoreError
+from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql._columns import Layout, native
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import is_indexed, widen
+from aembed.stores._postgresql._names import quoted
+from aembed.stores._postgresql._wire import copied, literal, normalized, vector_of
+from aembed.stores._rules import Scalar
+from aembed.types import Matrix, Vector
+
+Filters: TypeAlias = tuple[str, list[str]]
+
+logger = logging.getLogger("aembed")
+
+BOOKKEEPING = (
+    """CREATE SCHEMA IF NOT EXISTS aembed;
+    CREATE TABLE IF NOT EXISTS aembed.columns (table_schema text, table_name text, column_name text,
+        space jsonb NOT NULL, PRIMARY KEY (table_schema, table_name, column_name));
+    """
+    + leases.TABLES
+)
+LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
+IS_KEPT = """SELECT pg_catalog.to_regclass('aembed.columns') IS NOT NULL
+    AND pg_catalog.has_schema_privilege('aembed', 'USAGE')
+    AND pg_catalog.has_table_privilege('aembed.columns', 'SELECT, INSERT, UPDATE')"""
+MAY_CREATE = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')"
+SPACE = """SELECT space::text FROM aembed.columns
+    WHERE table_schema = $1 AND table_name = $2 AND column_name = $3"""
+SET_SPACE = """INSERT INTO aembed.columns (table_schema, table_name, column_name, space)
+    VALUES ($1, $2, $3, $4::text::jsonb)
+    ON CONFLICT (table_schema, table_name, column_name) DO UPDATE SET space = excluded.space"""
+READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
+HIDDEN = "pg_catalog.row_security_active($1::bigint::oid)"
+SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
+PROBE = """UPDATE {table} AS t SET {vector} = pg_catalog.array_fill(1::real, ARRAY[$1::int])::{v}.{storage}{mark}
+    WHERE ({keys}) IN ({one})"""
+STAGE = """CREATE TEMP TABLE aembed_filled ({keys}, aembed_hash bytea, aembed_vector {v}.{storage}) ON COMMIT DROP;
+    ALTER TABLE pg_temp.aembed_filled ALTER COLUMN aembed_vector SET STORAGE {stored}"""
+FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_filled AS aembed_new
+    WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
+DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
+
+ROWS_PER_PAGE = 500
+SHORTLIST = 50
+MOST_PLAIN_BYTES = 7_000
+
+
+def select(columns: str, condition: str, table: Layout) -> str:
+    return SELECT.format(columns=columns, table=table.table, condition=condition)
+
+
+async def check(place: str, table: Layout, connection: Connection) -> None:
+    """Law 6: what cannot be written is found before money is spent."""
+    if await connection.fetchval(READ_ONLY):
+        raise StoreError(f"{place} cannot be written: the server, or the role, is read-only; connect to the primary")
+    missing = " OR ".join(f"t.{key} IS NULL" for key in table.keys)
+    nameless = f"({missing}) AND ({table.text}) IS NOT NULL AND t.{table.vector} IS NULL{table.condition} LIMIT 1"
+    if await connection.fetchval(select("1", nameless, table)):
+        raise ConfigError(f"{place}: a row to be filled has NULL in its key; give it a value")
+
+
+async def probe(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
+    """Writes one pending row and takes it back: permissions, triggers, constraints and row-level security speak now."""
+    await connection.execute("SAVEPOINT aembed_probe")
+    statement = PROBE.format(
+        table=table.table,
+        vector=table.vector,
+        v=table.vectors,
+        storage=table.storage,
+        keys=table.key_list,
+        one=select(table.key_list, f"{table.is_pending} LIMIT 1 FOR UPDATE SKIP LOCKED", table),
+        mark=_mark(table),
+    )
+    tag = await connection.execute(statement, table.dimensions or dimensions)
+    await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")
+    if tag == "UPDATE 0" and await connection.fetchval(select(HIDDEN, f"{table.is_pending} LIMIT 1", table), table.oid):
+        raise StoreError(f"{place}: the server writes no row for this role; a policy (row-level security) hides them")
+
+
+async def held(column: str, table: Layout, connection: Connection) -> str | None:
+    if not await _is_kept(connection):
+        return None
+    found: str | None = await connection.fetchval(SPACE, table.schema, table.name, column)
+    return found
+
+
+async def keep_space(column: str, space: str, table: Layout, connection: Connection) -> None:
+    if not await _is_kept(connection):
+        if not await connection.fetchval(MAY_CREATE):
+            logger.warning("the role may not create the schema aembed: what the column is for is not kept")
+            return
+        logger.info("creating the schema aembed, which keeps what the column is for")
+        await connection.execute(LOCK)
+        await connection.execute(BOOKKEEPING)
+    await connection.execute(SET_SPACE, table.schema, table.name, column, space)
+
+
+async def _is_kept(connection: Connection) -> bool:
+    """The schema may be missing: then the privileges cannot be asked for."""
+    there = await connection.fetchval("SELECT pg_catalog.to_regclass('aembed.columns') IS NOT NULL")
+    return bool(there and await connection.fetchval(IS_KEPT))
+
+
+async def filled_width(table: Layout, connection: Connection) -> int | None:
+    """Dimensions of one vector that is there already."""
+    columns = f"{table.vectors}.vector_dims(t.{table.vector}::{table.vectors}.vector)"
+    width: int | None = await connection.fetchval(select(columns, f"t.{table.vector} IS NOT NULL LIMIT 1", table))
+    return width
+
+
+async def page(last: Sequence[str] | None, size: int, table: Layout, connection: Connection) -> list[tuple[str, str]]:
+    """Id and text of the pending rows after a key, in key order."""
+    condition = f"{table.is_pending}{table.after(last, 2)} ORDER BY {table.key_list} LIMIT $1"
+    found = await connection.fetch(select(f"{table.id}, ({table.text})::text", condition, table), size, *(last or ()))
+    return [(id, text) for id, text in found]
+
+
+async def count(table: Layout, connection: Connection) -> int:
+    pending: int = await connection.fetchval(select("count(*)", table.is_pending, table))
+    return pending
+
+
+async def fill(
+    ids: Sequence[str],
+    hashes: Sequence[bytes],
+    matrix: Matrix,
+    worker: leases.Worker | None,
+    table: Layout,
+    connection: Connection,
+) -> int:
+    """COPY into a staging table and one UPDATE; a row whose text is another by now is left alone."""
+    if not ids:
+        return 0
+    names = [f"aembed_key{i}" for i in range(len(table.keys))]
+    plain = matrix.shape[1] * 4 <= MOST_PLAIN_BYTES
+    staging = STAGE.format(
+        keys=", ".join(f"{name} text" for name in names),
+        v=table.vectors,
+        storage=table.storage,
+        stored="PLAIN" if plain else "EXTERNAL",
+    )
+    await connection.execute(staging)
+    keys = zip(*(map(str.encode, native(id)) for id in ids), strict=True)
+    source = copied([*map(list, keys), hashes], matrix, table.storage)
+    columns = [*names, "aembed_hash", "aembed_vector"]
+    await connection.copy_to_table(
+        "aembed_filled", schema_name="pg_temp", columns=columns, source=source, format="binary"
+    )
+    if worker is None:
+        return _rows_of(await connection.execute(_fill(names, table)))
+    held = leases.IS_HELD.format(id=table.id)
+    filled = _rows_of(await connection.execute(_fill(names, table) + held, worker.target, worker.token))
+    await connection.execute(leases.RELEASE, worker.target, worker.token, list(ids))
+    return filled
+
+
+def _rows_of(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
+
+
+def _fill(names: Sequence[str], table: Layout) -> str:
+    pairs = zip(table.keys, names, table.key_types, strict=True)
+    is_key = " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
+    return FILL.format(table=table.table, vector=table.vector, mark=_mark(table), is_key=is_key, hash=table.hash)
+
+
+def _mark(table: Layout) -> str:
+    return f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
+
+
+def filters(where: Mapping[str, Scalar], table: Layout) -> Filters:
+    """SQL whose parameters begin at $3, and their values."""
+    parts, values = [], []
+    for name, value in where.items():
+        type = table.type_of(name)
+        if value is None:
+            parts.append(f" AND t.{quoted(name)} IS NULL")
+        else:
+            values.append(str(value).lower() if isinstance(value, bool) else str(value))
+            parts.append(f" AND t.{quoted(name)} = ${len(values) + 2}::text::{type}")
+    return "".join(parts), values
+
+
+async def candidates(
+    query: Vector, k: int, filters: Filters, table: Layout, connection: Connection
+) -> list[tuple[str, str | None, Vector]]:
+    """Id, text and vector of the k best rows and some more: the server compares in float32."""
+    sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
+    most, order = 2 * k + SHORTLIST, f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
+    if await is_indexed(table.target, connection):
+        await widen(most, connection)
+        order = table.target.distance("t.")
+    condition = f"t.{table.vector} IS NOT NULL{table.condition}{filters[0]} ORDER BY {order} LIMIT $2"
+    columns = f"{table.id}, ({table.text})::text, {sent}"
+    statement = select(columns, condition, table)
+    found = await connection.fetch(statement, literal(normalized(query)), most, *filters[1])
+    return [(id, text, vector_of(vector)) for id, text, vector in found]

@@ -1,0 +1,106 @@
+"""HNSW indexes for the cosine, and searches that use them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from aembed.errors import ConfigError
+from aembed.stores._postgresql._names import quoted
+from aembed.stores._postgresql._wire import Storage
+
+Connection: TypeAlias = Any
+
+MOST_INDEXED = {"vector": 2_000, "halfvec": 4_000}
+"""Dimensions that pgvector's HNSW can index."""
+INDEXED = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+        JOIN pg_catalog.pg_am m ON m.oid = c.relam JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
+    WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND m.amname = 'hnsw' AND o.opcname = $2
+        AND pg_catalog.strpos(pg_catalog.pg_get_indexdef(i.indexrelid), $3) > 0)"""
+INVALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
+    WHERE i.indexrelid = pg_catalog.to_regclass($1) AND NOT i.indisvalid)"""
+CREATE = "CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {table} USING hnsw ({column} {v}.{storage}_cosine_ops)"
+PROGRESS = """SELECT phase, coalesce(tuples_done, 0)::bigint AS done, coalesce(tuples_total, 0)::bigint AS total
+    FROM pg_catalog.pg_stat_progress_create_index WHERE relid = pg_catalog.to_regclass($1)"""
+ITERATIVE = "SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {}"
+"""Goes on until k rows pass the filter (pgvector 0.8)."""
+LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
+_SIZE = re.compile(r"\d+ ?[kMGT]?B")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A column of vectors: `table` and `column` quoted, `v` the schema of pgvector, quoted."""
+
+    table: str
+    schema: str
+    column: str
+    v: str
+    storage: Storage
+    dimensions: int | None
+
+    @property
+    def indexed_storage(self) -> Storage:
+        return "halfvec" if (self.dimensions or 0) > MOST_INDEXED["vector"] else self.storage
+
+    @property
+    def expression(self) -> str:
+        """What is indexed: the column, or a halfvec of it above the 2,000 dimensions of a vector."""
+        if self.indexed_storage == self.storage:
+            return self.column
+        return f"({self.column}::{self.v}.halfvec({self.dimensions}))"
+
+    @property
+    def name(self) -> str:
+        digest = blake2b(f"{self.table}.{self.column}".encode(), digest_size=8).hexdigest()
+        return quoted(f"aembed_hnsw_{digest}")
+
+    @property
+    def full_name(self) -> str:
+        return f"{quoted(self.schema)}.{self.name}"
+
+    def create(self, *, concurrently: bool) -> str:
+        """Raises ConfigError for a width that cannot be indexed."""
+        if not self.dimensions:
+            raise ConfigError(f"{self.column} of {self.table} has no width: ALTER it to vector(DIMENSIONS) first")
+        if self.dimensions > MOST_INDEXED["halfvec"]:
+            raise ConfigError(f"HNSW indexes at most 4,000 dimensions as halfvec; these are {self.dimensions:,}")
+        return CREATE.format(
+            concurrently="CONCURRENTLY" if concurrently else "",
+            name=self.name,
+            table=self.table,
+            column=self.expression,
+            v=self.v,
+            storage=self.indexed_storage,
+        )
+
+    def distance(self, alias: str = "") -> str:
+        """Of the index, to the query $1."""
+        column = self.expression.replace(self.column, f"{alias}{self.column}", 1)
+        return f"{column} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
+
+
+async def is_indexed(target: Target, connection: Connection) -> bool:
+    opclass = f"{target.indexed_storage}_cosine_ops"
+    column = target.column[1:-1].replace('""', '"')
+    return bool(await connection.fetchval(INDEXED, target.table, opclass, column))
+
+
+async def widen(k: int, connection: Connection) -> None:
+    """For one search: enough candidates, and more of them while a filter drops too many."""
+    await connection.execute(ITERATIVE.format(max(LEAST_CANDIDATES, min(MOST_CANDIDATES, k))))
+
+
+def settings(memory: str | None, workers: int | None) -> list[str]:
+    """Of one session, while an index is built. Raises ConfigError for a size that is none."""
+    if memory is not None and not _SIZE.fullmatch(memory):
+        raise ConfigError(f"memory={memory!r} must be a size like '2GB'")
+    statements = ["SET statement_timeout = 0"]
+    statements += [f"SET maintenance_work_mem = '{memory}'"] if memory else []
+    statements += [f"SET max_parallel_maintenance_workers = {int(workers)}"] if workers is not None else []
+    return statements
+
+
+RESET = "RESET statement_timeout; RESET maintenance_work_mem; RESET max_parallel_maintenance_workers"

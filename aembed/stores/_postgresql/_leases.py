@@ -1,0 +1,126 @@
+"""Rows that a worker holds while their vectors are made, so that no other pays for them too.
+
+A worker is a row of `aembed.workers`, whose token grows with every one that joins and whose end is told by the
+database's clock. A lease of a worker whose time is over may be taken; its late write then finds another token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from aembed.errors import StoreError
+from aembed.stores._postgresql._columns import Layout
+from aembed.stores._postgresql._database import Connection
+
+TABLES = """CREATE TABLE IF NOT EXISTS aembed.workers (token bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        expires_at timestamptz NOT NULL);
+    CREATE TABLE IF NOT EXISTS aembed.leases (target text, key text, failed boolean NOT NULL DEFAULT false,
+        token bigint NOT NULL REFERENCES aembed.workers ON DELETE CASCADE, PRIMARY KEY (target, key));
+    CREATE INDEX IF NOT EXISTS leases_token ON aembed.leases (token)"""
+MAY_LEASE = """SELECT coalesce((SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT')
+        AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
+    FROM pg_catalog.pg_class c WHERE c.oid IN
+        (pg_catalog.to_regclass('aembed.workers'), pg_catalog.to_regclass('aembed.leases'))), false)"""
+LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed.workers', 0))"
+"""Tokens become visible in their order."""
+FORGET = "DELETE FROM aembed.workers WHERE expires_at < pg_catalog.clock_timestamp() - interval '1 day'"
+JOIN = """INSERT INTO aembed.workers (expires_at)
+    VALUES (pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $1)) RETURNING token"""
+BEAT = """UPDATE aembed.workers SET expires_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $2)
+    WHERE token = $1"""
+LEAVE = "DELETE FROM aembed.workers WHERE token = $1"
+CLAIM = """WITH page AS (
+    SELECT {id} AS id, ({text})::text AS text FROM {table} AS t WHERE {condition} AND NOT EXISTS (
+        SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token WHERE l.target = $2 AND l.key = {id}
+            AND (w.token = $3 OR w.expires_at > pg_catalog.clock_timestamp()))
+    ORDER BY {keys} LIMIT $1 FOR UPDATE OF t SKIP LOCKED),
+claimed AS (
+    INSERT INTO aembed.leases AS l (target, key, token) SELECT $2, id, $3 FROM page
+    ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
+    WHERE l.token <= (SELECT pg_catalog.max(token) FROM aembed.workers) AND NOT EXISTS (
+        SELECT FROM aembed.workers w WHERE w.token = l.token AND w.expires_at > pg_catalog.clock_timestamp())
+    RETURNING key)
+SELECT page.id, page.text, claimed.key IS NOT NULL AS is_mine FROM page LEFT JOIN claimed ON claimed.key = page.id"""
+OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token
+    WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND w.expires_at > pg_catalog.clock_timestamp())"""
+RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
+FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
+IS_HELD = """ AND EXISTS (SELECT FROM aembed.leases l
+    WHERE l.target = $1 AND l.token = $2 AND l.key = {id})"""
+
+MOST_CLAIMED = 8_192
+"""Rows that one worker holds at the most, so that others find some."""
+STALLED_SECONDS = 2.0
+IDLE_SECONDS = 180.0
+"""A worker that neither reads nor writes for so long lets its leases run out."""
+
+
+class Worker:
+    """One pass over a backlog: a token, what it holds, and the task that keeps it alive."""
+
+    def __init__(self, token: int, target: str, lease_seconds: float) -> None:
+        self.token = token
+        self.target = target
+        self.lease_seconds = lease_seconds
+        self.claimed = 0
+        self._active_at = 0.0
+        self._freed = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
+
+    def keep_alive(self, beat: Callable[[], Awaitable[None]]) -> None:
+        self.note(0)
+        self._beating = asyncio.create_task(self._beat(beat))
+
+    def note(self, claimed: int) -> None:
+        self.claimed += claimed
+        self._active_at = asyncio.get_running_loop().time()
+        if claimed < 0:
+            self._freed.set()
+
+    async def room(self) -> None:
+        """Waits while enough is held; not for ever, because a row that failed may never be told."""
+        if self.claimed >= MOST_CLAIMED:
+            self._freed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await self._freed.wait()
+
+    async def rest(self) -> None:
+        """Ends the task that keeps it alive."""
+        if self._beating:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+
+    async def _beat(self, beat: Callable[[], Awaitable[None]]) -> None:
+        while asyncio.get_running_loop().time() - self._active_at < IDLE_SECONDS:
+            await asyncio.sleep(self.lease_seconds / 3)
+            with suppress(StoreError):
+                await beat()
+
+
+def target(column: str, table: Layout) -> str:
+    return f"{table.table}.{column}"
+
+
+async def join(lease_seconds: float, connection: Connection) -> int:
+    await connection.execute(LOCK)
+    await connection.execute(FORGET)
+    token: int = await connection.fetchval(JOIN, lease_seconds)
+    return token
+
+
+async def claim(
+    last: Sequence[str] | None, size: int, worker: Worker, table: Layout, connection: Connection
+) -> list[tuple[str, str, bool]]:
+    """Id, text and whether it is ours now, of the free pending rows after a key; in key order."""
+    statement = CLAIM.format(
+        id=table.id,
+        text=table.text,
+        table=table.table,
+        condition=table.is_pending + table.after(last, 4),
+        keys=table.key_list,
+    )
+    found = await connection.fetch(statement, size, worker.target, worker.token, *(last or ()))
+    return [(id, text, is_mine) for id, text, is_mine in found]

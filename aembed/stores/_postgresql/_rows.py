@@ -1,0 +1,183 @@
+"""The questions asked of a PostgreSQL store, and how its rows are written. All of it runs in a transaction.
+
+No codec is needed, on nobody's connection: vectors come as `vector_send`, metadata goes and comes as text, and rows
+are written by COPY in its binary form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import is_indexed, widen
+from aembed.stores._postgresql._tables import Layout
+from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
+from aembed.stores._rules import decode, encode
+from aembed.types import Embedded, Known, Match, Matrix, Refusal, Rows, StoreInfo, Vector
+
+KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE id = ANY ($1::text[])
+    UNION ALL SELECT id, fingerprint, error, message FROM {refusals} WHERE id = ANY ($2::text[])"""
+VECTORS = """SELECT DISTINCT ON (fingerprint) fingerprint, {v}.vector_send(embedding::{v}.vector) AS sent FROM {rows}
+    WHERE fingerprint = ANY ($1::bytea[]) ORDER BY fingerprint, id"""
+COLUMNS = ("id", "text", "metadata", "source", "fingerprint", "digest", "embedding")
+FORGIVE = """WITH forgiven AS (DELETE FROM {refusals} WHERE id = ANY ($1::text[]))
+    SELECT row_security_active($2::text) OR EXISTS (SELECT FROM {rows} WHERE id = ANY ($1::text[]))"""
+STAGE = """CREATE TEMP TABLE aembed_staged (id text, text text, metadata jsonb, source text, fingerprint bytea,
+    digest bytea, embedding {v}.{type}) ON COMMIT DROP;
+    ALTER TABLE pg_temp.aembed_staged ALTER COLUMN embedding SET STORAGE {storage}"""
+UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest, embedding)
+    SELECT id, text, metadata, source, fingerprint, digest, embedding FROM pg_temp.aembed_staged ORDER BY id COLLATE "C"
+    ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
+        fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
+        updated_at = excluded.updated_at"""
+REFUSE = """INSERT INTO {refusals} (id, fingerprint, error, message)
+    SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
+    ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error,
+        message = excluded.message, refused_at = excluded.refused_at"""
+REFUSALS = "SELECT id, fingerprint, error, message FROM {refusals} ORDER BY id"
+IDS_OF = "SELECT id FROM {rows} WHERE source = $1 ORDER BY id"
+DELETE_REFUSALS = "DELETE FROM {refusals} WHERE id = ANY ($1::text[])"
+DELETE = "DELETE FROM {rows} WHERE id IN (SELECT id FROM {rows} WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE)"
+SELECT = """SELECT id, text, metadata::text AS metadata, source, {v}.vector_send(embedding::{v}.vector) AS sent
+    FROM {rows} """
+FIRST_PAGE = SELECT + "ORDER BY id LIMIT $1"
+PAGE = SELECT + "WHERE id > $2 ORDER BY id LIMIT $1"
+COUNT = "SELECT count(*) FROM {rows}"
+HAS_ROWS = "SELECT EXISTS (SELECT FROM {rows})"
+COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
+SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
+SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name"
+SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER BY "
+EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
+
+ROWS_PER_PAGE = 200
+MOST_PLAIN_BYTES = 7_000
+"""A vector of this many bytes fits beside the other columns into a page of 8 kB."""
+SHORTLIST = 50
+"""Rows beyond the k best that are scored again in float64: the server compares in float32."""
+
+
+async def known(
+    digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], layout: Layout, connection: Connection
+) -> Known:
+    found = await connection.fetch(layout.sql(KNOWN), list(digests), list(fingerprints))
+    held = {id: digest for id, digest, error, _ in found if error is None}
+    unchanged = frozenset(id for id, digest in held.items() if digest == digests[id])
+    refused = [Refusal(*row) for row in found if row["error"] is not None]
+    return Known(
+        unchanged,
+        frozenset(held.keys() - unchanged),
+        {refusal.id: refusal for refusal in refused if refusal.fingerprint == fingerprints[refusal.id]},
+    )
+
+
+async def vectors(fingerprints: AbstractSet[bytes], layout: Layout, connection: Connection) -> dict[bytes, Vector]:
+    found = await connection.fetch(layout.sql(VECTORS), list(fingerprints))
+    return {fingerprint: vector_of(sent) for fingerprint, sent in found}
+
+
+def ordered(rows: Rows) -> list[int]:
+    """Positions by id: writers that take their locks in one order never wait for each other in a circle."""
+    return sorted(range(len(rows)), key=rows.ids.__getitem__)
+
+
+async def upsert(rows: Rows, picked: Sequence[int], keep_text: bool, layout: Layout, connection: Connection) -> None:
+    """COPY straight into the table where no id is there yet; else by way of a staging table.
+
+    COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row.
+    """
+    ids = [rows.ids[i] for i in picked]
+    columns: list[Column] = [
+        [id.encode() for id in ids],
+        [rows.texts[i].encode() if keep_text else None for i in picked],
+        [jsonb(encode(rows.metadata[i])) for i in picked],
+        [_utf8(rows.sources[i]) for i in picked],
+        [rows.fingerprints[i] for i in picked],
+        [rows.digests[i] for i in picked],
+    ]
+    source = copied(columns, rows.matrix[list(picked)], layout.storage)
+    if not await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows):
+        await copy(source, layout.names.table, layout.names.schema, connection)
+        return
+    await connection.execute(_staging(rows.matrix, layout))
+    await copy(source, "aembed_staged", "pg_temp", connection)
+    await connection.execute(layout.sql(UPSERT))
+
+
+def _utf8(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+async def copy(source: AsyncIterator[bytes], table: str, schema: str, connection: Connection) -> None:
+    await connection.copy_to_table(table, schema_name=schema, columns=COLUMNS, source=source, format="binary")
+
+
+def _staging(matrix: Matrix, layout: Layout) -> str:
+    row_bytes = matrix.shape[1] * (4 if layout.storage == "vector" else 2)
+    storage = "PLAIN" if row_bytes <= MOST_PLAIN_BYTES else "EXTERNAL"
+    return STAGE.format(v=layout.vectors, type=layout.storage, storage=storage)
+
+
+async def refuse(refusals: Sequence[Refusal], layout: Layout, connection: Connection) -> None:
+    latest = {refusal.id: refusal for refusal in refusals}
+    rows = [latest[id] for id in sorted(latest)]
+    columns = ([getattr(each, name) for each in rows] for name in ("id", "fingerprint", "error", "message"))
+    await connection.execute(layout.sql(REFUSE), *columns)
+
+
+async def refusals(layout: Layout, connection: Connection) -> list[Refusal]:
+    return [Refusal(*row) for row in await connection.fetch(layout.sql(REFUSALS))]
+
+
+async def stale(source: str, keep: AbstractSet[str], layout: Layout, connection: Connection) -> list[str]:
+    return [id for (id,) in await connection.fetch(layout.sql(IDS_OF), source) if id not in keep]
+
+
+async def delete(ids: Sequence[str], layout: Layout, connection: Connection) -> int:
+    await connection.execute(layout.sql(DELETE_REFUSALS), list(ids))
+    tag: str = await connection.execute(layout.sql(DELETE), list(ids))
+    return int(tag.rpartition(" ")[2])
+
+
+async def page(last: str | None, index: int, layout: Layout, connection: Connection) -> list[Embedded]:
+    """The rows whose ids come after `last`, the first of them numbered `index`."""
+    after = [] if last is None else [last]
+    found = await connection.fetch(layout.sql(PAGE if after else FIRST_PAGE), ROWS_PER_PAGE, *after)
+    return [
+        Embedded(row["id"], index + i, vector_of(row["sent"]), row["text"], decode(row["metadata"]), row["source"])
+        for i, row in enumerate(found)
+    ]
+
+
+async def has_rows(layout: Layout, connection: Connection) -> bool:
+    return bool(await connection.fetchval(layout.sql(HAS_ROWS)))
+
+
+async def info(layout: Layout, connection: Connection) -> StoreInfo:
+    names = layout.names
+    rows = await connection.fetchval(layout.sql(COUNT))
+    return StoreInfo(
+        rows,
+        layout.space if rows else None,
+        await connection.fetchval(SIZE, [names.rows, names.refusals, names.meta]),
+        await connection.fetchval(layout.sql(COUNT_REFUSALS)),
+        {row["source"]: row["rows"] for row in await connection.fetch(layout.sql(SOURCES))},
+        layout.meta.get("last_run"),
+    )
+
+
+async def candidates(
+    query: Vector, k: int, where: str | None, layout: Layout, connection: Connection
+) -> tuple[list[Match], Matrix]:
+    """The k best rows and some more, without their scores, and their vectors."""
+    most, statement = 2 * k + SHORTLIST, EXACT
+    if await is_indexed(layout.target, connection):
+        await widen(most, connection)
+        statement = f"{SEARCH}{layout.target.distance()} LIMIT $2"
+    found = await connection.fetch(layout.sql(statement), literal(normalized(query)), most, where)
+    matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
+    empty = np.empty((0, len(query)), np.float32)
+    return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty

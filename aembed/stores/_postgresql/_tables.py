@@ -1,0 +1,193 @@
+"""The tables of a PostgreSQL store: what is there, and how they are made.
+
+Every name is quoted by `quoted`, and every name is written with its schema: pgvector's type and operators too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from typing import Any
+
+from aembed.errors import ConfigError, StoreError
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._names import Name, quoted
+from aembed.stores._postgresql._wire import Storage
+from aembed.types import Space
+
+SCHEMA_VERSION = 1
+MOST_INDEXED = 2_000
+"""Dimensions of a vector that pgvector's HNSW can index; of a halfvec 4,000."""
+MOST_STORED = 16_000
+"""Dimensions that pgvector can store, in either type."""
+
+SCHEMA_OF = """SELECT coalesce(
+    (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = pg_catalog.to_regclass($1)), pg_catalog.current_schema())"""
+EXTENSION = """SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = 'vector'"""
+NEW_EXTENSION_SCHEMA = """SELECT coalesce((SELECT nspname FROM pg_namespace WHERE nspname = 'extensions'),
+    (SELECT nspname FROM pg_namespace WHERE nspname = 'public'), $1)"""
+LAYOUT = """SELECT to_regclass($1) IS NOT NULL AS has_rows, to_regclass($2) IS NOT NULL AS has_meta,
+    (SELECT t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = to_regclass($1) AND a.attname = 'embedding') AS storage,
+    (SELECT a.atttypmod FROM pg_attribute a
+     WHERE a.attrelid = to_regclass($1) AND a.attname = 'embedding') AS dimensions"""
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+WRITABLE = """SELECT current_setting('transaction_read_only') = 'off'
+    AND has_table_privilege($1, 'SELECT, INSERT') AND has_table_privilege($1, 'UPDATE')"""
+TABLES = (
+    """CREATE TABLE {rows} (id text COLLATE "C" PRIMARY KEY, text text, metadata jsonb, source text COLLATE "C",
+        fingerprint bytea NOT NULL, digest bytea NOT NULL, embedding {type} NOT NULL,
+        updated_at timestamptz NOT NULL DEFAULT now())""",
+    "ALTER TABLE {rows} ALTER COLUMN embedding SET STORAGE EXTERNAL",
+    "CREATE INDEX ON {rows} (fingerprint)",
+    "CREATE INDEX ON {rows} (source)",
+    """CREATE TABLE {refusals} (id text COLLATE "C" PRIMARY KEY, fingerprint bytea NOT NULL, error text NOT NULL,
+        message text NOT NULL, refused_at timestamptz NOT NULL DEFAULT now())""",
+    "CREATE TABLE {meta} (key text PRIMARY KEY, value jsonb NOT NULL)",
+)
+RETYPE = "ALTER TABLE {rows} ALTER COLUMN embedding TYPE {type} USING NULL"
+RESTORE = "ALTER TABLE {rows} ALTER COLUMN embedding SET STORAGE EXTERNAL"
+META = "SELECT key, value::text AS value FROM {meta}"
+SET_META = """INSERT INTO {meta} (key, value) VALUES ($1, $2::text::jsonb)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value"""
+DELETE_META = "DELETE FROM {meta} WHERE key = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The store's three tables, quoted, with their schema; and the lock under which they are made."""
+
+    rows: str
+    refusals: str
+    meta: str
+    schema: str
+    table: str
+
+    @classmethod
+    def of(cls, name: Name, schema: str) -> Names:
+        placed = Name(name.table, schema)
+        rows, refusals, meta = (str(placed.beside(suffix)) for suffix in ("", "_refusals", "_meta"))
+        return cls(rows, refusals, meta, schema, name.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What was found. `vectors` is the schema of pgvector, quoted; `dimensions` None where the column takes any."""
+
+    names: Names
+    vectors: str
+    storage: Storage
+    dimensions: int | None
+    meta: dict[str, Any]
+
+    @property
+    def space(self) -> Space | None:
+        return Space(**self.meta["space"]) if "space" in self.meta else None
+
+    @property
+    def target(self) -> Target:
+        names = self.names
+        return Target(names.rows, names.schema, '"embedding"', self.vectors, self.storage, self.dimensions)
+
+    def sql(self, statement: str) -> str:
+        names = self.names
+        return statement.format(rows=names.rows, refusals=names.refusals, meta=names.meta, v=self.vectors)
+
+
+async def schema_of(name: Name, connection: Connection) -> str:
+    """Where the table is, or would be made. Asked with the search path of the user."""
+    schema = name.schema or await connection.fetchval(SCHEMA_OF, str(name))
+    if schema is None:
+        raise ConfigError(f"the search path has no schema for {name}; write SCHEMA.{name.table}")
+    return str(schema)
+
+
+async def found(names: Names, connection: Connection) -> Layout | None:
+    """Raises StoreError for tables that are not ours, or of a later aembed."""
+    row = await connection.fetchrow(LAYOUT, names.rows, names.meta)
+    if not row["has_meta"]:
+        if row["has_rows"]:
+            raise StoreError(
+                f"the table {names.rows} is there and is not aembed's: choose another name with ?table=NAME, "
+                "or fill a column of it with PostgresColumn"
+            )
+        return None
+    vectors = quoted(await connection.fetchval(EXTENSION))
+    held = await connection.fetch(META.format(meta=names.meta))
+    layout = Layout(
+        names,
+        vectors,
+        row["storage"],
+        row["dimensions"] if (row["dimensions"] or -1) > 0 else None,
+        {each["key"]: loads(each["value"]) for each in held},
+    )
+    _check(layout)
+    return layout
+
+
+def _check(layout: Layout) -> None:
+    version = layout.meta.get("schema_version", 0)
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{layout.names.rows} was made by a newer aembed (its tables are version {version}, this one knows "
+            f"{SCHEMA_VERSION}): pip install --upgrade aembed"
+        )
+    if layout.storage not in ("vector", "halfvec"):
+        raise StoreError(f"{layout.names.rows} has no column embedding of type vector or halfvec; it was changed")
+
+
+async def made(names: Names, storage: Storage | None, space: Space, connection: Connection) -> Layout:
+    """Creates the tables, and the extension where it is missing and the role may."""
+    vectors = await connection.fetchval(EXTENSION) or await _install(names, connection)
+    kind = chosen(storage, space.dimensions)
+    for statement in TABLES:
+        await connection.execute(
+            statement.format(
+                rows=names.rows,
+                refusals=names.refusals,
+                meta=names.meta,
+                type=typed(kind, space.dimensions, quoted(vectors)),
+            )
+        )
+    layout = Layout(names, quoted(vectors), kind, space.dimensions, {})
+    await set_meta("schema_version", SCHEMA_VERSION, layout, connection)
+    return layout
+
+
+async def _install(names: Names, connection: Connection) -> str:
+    schema: str = await connection.fetchval(NEW_EXTENSION_SCHEMA, names.schema)
+    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {quoted(schema)}")
+    return schema
+
+
+def chosen(storage: Storage | None, dimensions: int | None) -> Storage:
+    """halfvec where a vector could not be indexed. Raises ConfigError for more than can be stored."""
+    if dimensions and dimensions > MOST_STORED:
+        raise ConfigError(f"pgvector stores at most {MOST_STORED:,} dimensions, these are {dimensions:,}")
+    return storage or ("halfvec" if (dimensions or 0) > MOST_INDEXED else "vector")
+
+
+def typed(storage: Storage, dimensions: int | None, vectors: str) -> str:
+    return f"{vectors}.{storage}({dimensions})" if dimensions else f"{vectors}.{storage}"
+
+
+async def retype(storage: Storage | None, space: Space, layout: Layout, connection: Connection) -> None:
+    """The column of a table without rows, for another width."""
+    kind = chosen(storage, space.dimensions)
+    wanted = typed(kind, space.dimensions, layout.vectors)
+    await connection.execute(RETYPE.format(rows=layout.names.rows, type=wanted))
+    await connection.execute(layout.sql(RESTORE))
+
+
+async def set_meta(key: str, value: Any, layout: Layout, connection: Connection) -> None:
+    await connection.execute(layout.sql(SET_META), key, dumps(value))
+
+
+async def keep_space(space: Space, layout: Layout, connection: Connection) -> None:
+    if space.dimensions:
+        await set_meta("space", asdict(space), layout, connection)
+    else:
+        await connection.execute(layout.sql(DELETE_META), "space")

@@ -1,0 +1,275 @@
+"""Rows in tables of a PostgreSQL database with pgvector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from aembed.core.spaces import agreed
+from aembed.errors import ConfigError, InputError, StoreError
+from aembed.stores._postgresql import _rows as sql
+from aembed.stores._postgresql import _tables as tables
+from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
+from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._names import parsed
+from aembed.stores._postgresql._tables import Layout, Names
+from aembed.stores._postgresql._wire import Storage
+from aembed.stores._rules import (
+    Scalar,
+    check_rows,
+    check_search,
+    encode,
+    mismatch,
+    rejection,
+    summary,
+)
+from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Report, Rows, Space, StoreInfo, Vector
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[Layout, Connection], Awaitable[T]]
+
+TABLE = "aembed"
+LONGEST_SUFFIX = "_refusals"
+MOST_KEY_BYTES = 2_692
+"""What a B-tree entry of an 8 kB page has left of its 2,704 bytes for a text (BTMaxItemSize, less its headers)."""
+_JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def open_url(url: str) -> PostgresStore:
+    return PostgresStore(url)
+
+
+class PostgresStore:
+    """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
+
+    `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. `prepare` makes the tables, and
+    the extension pgvector where the role may. `storage` is "vector" or "halfvec"; by default halfvec for more than
+    2,000 dimensions, because pgvector cannot index more as vector. `store_text=False` leaves the texts out.
+    `command_timeout` is the most seconds one transaction may take, `max_store_outage` how many to wait for a server
+    that is away.
+    """
+
+    def __init__(
+        self,
+        place: str | Any,
+        *,
+        table: str | None = None,
+        storage: Storage | None = None,
+        store_text: bool = True,
+        command_timeout: float = 30.0,
+        max_store_outage: float = 90.0,
+    ) -> None:
+        self._database = Database(place, command_timeout=command_timeout, max_outage=max_store_outage)
+        given = self._database.address.parameters if self._database.address else {}
+        self._table = parsed(table or given.get("table") or TABLE)
+        str(self._table.beside(LONGEST_SUFFIX))
+        self._storage: Storage | None = _storage(storage or given.get("storage"))
+        self._store_text = store_text
+        self._names: Names | None = None
+        self._layout: Layout | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresStore {self._place}>"
+
+    async def prepare(self, space: Space) -> Space:
+        """Creates what is missing, checks that it can be written, and keeps the space once its dimensions are known.
+
+        Raises SpaceMismatchError if rows of another space are here.
+        """
+        tables.chosen(self._storage, space.dimensions)
+        names = await self._placed()
+        return await self._database.run(partial(self._prepared, space, names))
+
+    def reject(self, record: Record) -> InputError | None:
+        return rejection(record) or _refusal(record)
+
+    async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        return await self._read(partial(sql.known, digests, fingerprints), Known())
+
+    async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        empty: dict[bytes, Vector] = {}
+        return await self._read(partial(sql.vectors, fingerprints), empty)
+
+    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
+        """Inserts or replaces by id, in one transaction; in more of them where the server's timeout asks for it."""
+        order = sql.ordered(rows)
+
+        async def written(part: Sequence[int], *, slow_ends: bool) -> None:
+            left = refusals if part[:1] == order[:1] else ()
+            await self._write(partial(self._written, rows, part, left), slow_ends=slow_ends)
+
+        async for _ in halving(order, written):
+            pass
+
+    async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        return await self._read(partial(sql.stale, source, keep), [])
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Removes these rows and refusals; returns how many rows were there."""
+        return await self._write(partial(sql.delete, ids))
+
+    async def rows(self) -> AsyncIterator[Embedded]:
+        last, index = None, 0
+        nothing: list[Embedded] = []
+        while page := await self._read(partial(sql.page, last, index), nothing):
+            for row in page:
+                yield row
+            last, index = page[-1].id, page[-1].index + 1
+
+    async def refusals(self) -> list[Refusal]:
+        return await self._read(sql.refusals, [])
+
+    async def info(self) -> StoreInfo:
+        return await self._read(self._info, StoreInfo(0, None, 0, 0))
+
+    async def finish(self, report: Report) -> None:
+        await self._write(partial(tables.set_meta, "last_run", summary(report)))
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest rows, best first: all are read, or an index where there is one.
+
+        Raises SpaceMismatchError for another width.
+        """
+        return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])
+
+    async def create_index(
+        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
+    ) -> None:
+        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
+
+        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
+        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
+        transaction mode, and for more than 4,000 dimensions.
+        """
+
+        async def target(layout: Layout, connection: Connection) -> Target:
+            return layout.target
+
+        found = await self._write(target)
+        await self._database.build(found, memory=memory, workers=workers, on_progress=on_progress)
+
+    async def aclose(self) -> None:
+        """Closes the connections, if they are ours; later calls raise StoreError."""
+        await self._database.aclose()
+
+    @property
+    def _place(self) -> str:
+        return f"table {self._table} in {self._database.name}"
+
+    async def _placed(self) -> Names:
+        if self._names is None:
+            find = partial(tables.schema_of, self._table)
+            self._names = Names.of(self._table, await self._database.run(find, safe_path=False))
+        return self._names
+
+    async def _read(self, work: Work[T], empty: T) -> T:
+        names = await self._placed()
+
+        async def answered(connection: Connection) -> T:
+            layout = self._layout or await tables.found(names, connection)
+            self._layout = layout
+            return empty if layout is None else await work(layout, connection)
+
+        return await self._database.run(answered)
+
+    async def _write(self, work: Work[T], *, slow_ends: bool = False) -> T:
+        names = await self._placed()
+
+        async def done(connection: Connection) -> T:
+            layout = self._layout or await tables.found(names, connection)
+            if layout is None:
+                raise StoreError(f"{self._place} is not there; call prepare(space) first")
+            self._layout = layout
+            return await work(layout, connection)
+
+        return await self._database.run(done, slow_ends=slow_ends)
+
+    async def _prepared(self, asked: Space, names: Names, connection: Connection) -> Space:
+        await connection.execute(tables.LOCK, names.rows)
+        layout = await tables.found(names, connection)
+        if layout is None:
+            layout = await tables.made(names, self._storage, asked, connection)
+        if not await connection.fetchval(tables.WRITABLE, names.rows):
+            raise StoreError(f"{self._place} cannot be written: the server is read-only, or GRANT INSERT, UPDATE on it")
+        space = agreed(layout.space, asked)
+        if space is None or space.dimensions != layout.dimensions:
+            space = await self._respaced(space, asked, layout, connection)
+        if space != layout.space:
+            await tables.keep_space(space, layout, connection)
+        self._layout = await tables.found(names, connection)
+        return space
+
+    async def _respaced(self, space: Space | None, asked: Space, layout: Layout, connection: Connection) -> Space:
+        """Another space, or another width than the column's: only where no row is here."""
+        if await sql.has_rows(layout, connection):
+            held = layout.space or replace(asked, dimensions=layout.dimensions)
+            if space is not None and (space.dimensions is None or layout.dimensions is None):
+                return space
+            raise mismatch(self._place, held, asked, self._way_out(asked))
+        if (wanted := space or asked).dimensions:
+            await tables.retype(self._storage, wanted, layout, connection)
+        return wanted
+
+    def _way_out(self, asked: Space) -> str:
+        new = f"{self._table.table}_new"
+        return f"Build a new store beside it (?table={new}, -m {asked.provider}:{asked.model}) and switch"
+
+    async def _written(
+        self, rows: Rows, part: Sequence[int], refusals: Sequence[Refusal], layout: Layout, connection: Connection
+    ) -> None:
+        if len(part):
+            check_rows(self._place, layout.space, rows)
+            await sql.upsert(rows, part, self._store_text, layout, connection)
+        if refusals:
+            await sql.refuse(refusals, layout, connection)
+
+    async def _info(self, layout: Layout, connection: Connection) -> StoreInfo:
+        fresh = await tables.found(layout.names, connection)
+        return await sql.info(fresh or layout, connection)
+
+    async def _matches(
+        self, vector: Vector, k: int, where: Mapping[str, Scalar], layout: Layout, connection: Connection
+    ) -> list[Match]:
+        space = layout.space
+        if not space or not space.dimensions:
+            return []
+        query = checked_query(vector, space.dimensions, self._place)
+        filters = _filter(where)
+        if filters and _JSON_NUL.search(filters):
+            return []
+        found, matrix = await sql.candidates(query, k, filters, layout, connection)
+        matches = {match.id: match for match in found}
+        best = nearest(query, [Chunk.of(list(matches), matrix)], k)
+        return [replace(matches[id], score=score) for id, score in best]
+
+
+def _storage(name: str | None) -> Storage | None:
+    match name:
+        case None | "vector" | "halfvec":
+            return name
+        case _:
+            raise ConfigError(f'storage={name!r} must be "vector" or "halfvec"')
+
+
+def _filter(where: Mapping[str, Scalar]) -> str | None:
+    return encode(where) if where else None
+
+
+def _refusal(record: Record) -> InputError | None:
+    """What PostgreSQL's text, jsonb and B-tree cannot hold."""
+    for name in ("id", "text", "source"):
+        if "\0" in (getattr(record, name) or ""):
+            return InputError(f"{record.id!r}: its {name} holds NUL, which PostgreSQL cannot keep; remove it")
+    for name in ("id", "source"):
+        size = len((getattr(record, name) or "").encode())
+        if size > MOST_KEY_BYTES:
+            start = record.id[:40]
+            return InputError(f"{start!r}...: its {name} has {size:,} bytes; PostgreSQL indexes {MOST_KEY_BYTES:,}")
+    if _JSON_NUL.search(encode(record.metadata) or ""):
+        return InputError(f"{record.id!r}: its metadata holds NUL, which PostgreSQL cannot keep; remove it")
+    return None

@@ -1,0 +1,275 @@
+"""A column of the user's own PostgreSQL table that is to be filled with vectors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+from hashlib import sha256
+from json import dumps, loads
+from typing import Any, TypeVar
+
+import numpy as np
+
+from aembed.core.spaces import agreed
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.stores._postgresql import _filling as sql
+from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql._columns import Asked, Layout, layout, native
+from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
+from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._names import parsed, quoted
+from aembed.stores._rules import Scalar, check_search, mismatch
+from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.types import Match, Matrix, Metadata, Record, Space, Vector
+
+T = TypeVar("T")
+
+LEAVE_SECONDS = 5.0
+EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
+
+
+def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
+    return PostgresColumn(url, table, **names)
+
+
+class PostgresColumn:
+    """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
+
+    `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
+    `text_sql`, an expression over the row. `key` names unique columns; by default it is the primary key. `where` is a
+    condition. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
+    rows whose text changed are filled again. `where` and `text_sql` are put into the statements as they are: never
+    make them from what somebody else typed.
+
+    What the column is for is kept in a schema `aembed`, and which worker holds which rows: several processes or
+    machines may fill one column. The rows of one that died are taken over `lease_seconds` later, by the database's
+    clock.
+    """
+
+    def __init__(
+        self,
+        place: str | Any,
+        table: str,
+        *,
+        text: str | None = None,
+        text_sql: str | None = None,
+        vector: str = "embedding",
+        key: str | Sequence[str] | None = None,
+        where: str | None = None,
+        fingerprint: str | None = None,
+        command_timeout: float = 30.0,
+        max_store_outage: float = 90.0,
+        lease_seconds: float = 60.0,
+    ) -> None:
+        if (text is None) == (text_sql is None):
+            raise ConfigError("name the column of the texts with text=, or an SQL expression with text_sql=")
+        keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
+        self._asked = Asked(parsed(table), text, text_sql, vector, keys, where, fingerprint)
+        for name in self._asked.columns:
+            quoted(name)
+        if vector in (text, fingerprint):
+            raise ConfigError(f"column {vector!r} cannot be filled: it is the text, or the fingerprint")
+        self._database = Database(place, command_timeout=command_timeout, max_outage=max_store_outage)
+        self._layout: Layout | None = None
+        self._lease_seconds = lease_seconds
+        self._worker: leases.Worker | None = None
+        self._keeps = False
+
+    def __repr__(self) -> str:
+        return f"<PostgresColumn {self._place}>"
+
+    async def space(self) -> Space | None:
+        """Which vectors the column is for; None where that is not known yet."""
+        return await self._run(self._held)
+
+    async def prepare(self, space: Space) -> Space:
+        """Checks the table, its columns, their types and width, the permissions, and that a vector can be written.
+
+        Raises ConfigError for a name that is not there, SpaceMismatchError if the column is for other vectors.
+        """
+        self._layout = None
+        return await self._run(partial(self._prepared, space))
+
+    async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
+
+        Where others hold the rest, it waits for them: what they give up, or leave by dying, comes too.
+        """
+        await self._leave()
+        if await self._run(self._is_leased):
+            self._worker = await self._run(self._joined)
+        left = limit
+        while True:
+            async for record in self._pass(left):
+                left = None if left is None else left - 1
+                yield record
+            if left == 0 or not await self._others_work():
+                return
+            await asyncio.sleep(min(1.0, self._lease_seconds / 5))
+
+    async def _pass(self, limit: int | None) -> AsyncIterator[Record]:
+        last: list[str] | None = None
+        while limit is None or limit > 0:
+            size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)
+            page = await self._page(last, size)
+            mine = [Record(id, text, source=self._asked.table.table) for id, text, is_mine in page if is_mine]
+            for record in mine:
+                yield record
+            if len(page) < size:
+                return
+            last = native(page[-1][0])
+            limit = None if limit is None else limit - len(mine)
+
+    async def _page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
+        if (worker := self._worker) is None:
+            return [(id, text, True) for id, text in await self._run(partial(sql.page, last, size))]
+        await worker.room()
+        page = await self._run(partial(leases.claim, last, size, worker))
+        worker.note(sum(is_mine for *_, is_mine in page))
+        return page
+
+    async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
+        """Fills rows whose text is still the one that was embedded; returns how many were."""
+        hashes = [sha256(text.encode()).digest() for text in texts]
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+
+        async def written(part: Sequence[int], *, slow_ends: bool) -> int:
+            fill = partial(self._filled, [ids[i] for i in part], [hashes[i] for i in part], matrix[list(part)])
+            filled = await self._run(fill, slow_ends=slow_ends)
+            if self._worker:
+                self._worker.note(-len(part))
+            return filled
+
+        return sum([filled async for filled in halving(order, written)])
+
+    async def fail(self, ids: Sequence[str]) -> None:
+        """Notes that these rows get no vector in this run, so that other workers do not wait for them."""
+        if worker := self._worker:
+            await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
+            worker.note(-len(ids))
+
+    async def count(self) -> int:
+        """How many rows are pending."""
+        return await self._run(sql.count)
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
+        return await self._run(partial(self._matches, vector, k, check_search(k, where)))
+
+    async def create_index(
+        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
+    ) -> None:
+        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
+
+        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
+        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
+        transaction mode, and for more than 4,000 dimensions.
+        """
+
+        async def target(table: Layout, connection: Connection) -> Target:
+            return table.target
+
+        found = await self._run(target)
+        await self._database.build(found, memory=memory, workers=workers, on_progress=on_progress)
+
+    async def aclose(self) -> None:
+        """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._leave()
+        await self._database.aclose()
+
+    @property
+    def _place(self) -> str:
+        return f"column {self._asked.vector!r} of table {self._asked.table} in {self._database.name}"
+
+    async def _run(self, work: Callable[[Layout, Connection], Awaitable[T]], *, slow_ends: bool = False) -> T:
+        async def done(connection: Connection) -> T:
+            self._layout = self._layout or await layout(self._asked, connection)
+            return await work(self._layout, connection)
+
+        return await self._database.run(done, safe_path=False, slow_ends=slow_ends)
+
+    async def _execute(self, statement: str, *parameters: Any) -> None:
+        async def done(connection: Connection) -> None:
+            await connection.execute(statement, *parameters)
+
+        await self._database.run(done, safe_path=False)
+
+    async def _is_leased(self, table: Layout, connection: Connection) -> bool:
+        return self._keeps and bool(await connection.fetchval(leases.MAY_LEASE))
+
+    async def _joined(self, table: Layout, connection: Connection) -> leases.Worker:
+        token = await leases.join(self._lease_seconds, connection)
+        worker = leases.Worker(token, leases.target(self._asked.vector, table), self._lease_seconds)
+        worker.keep_alive(partial(self._execute, leases.BEAT, token, self._lease_seconds))
+        return worker
+
+    async def _leave(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker:
+            await worker.rest()
+            await self._execute(leases.LEAVE, worker.token)
+
+    async def _others_work(self) -> bool:
+        worker = self._worker
+        if worker is None:
+            return False
+
+        async def asked(connection: Connection) -> bool:
+            return bool(await connection.fetchval(leases.OTHERS, worker.target, worker.token))
+
+        return await self._database.run(asked, safe_path=False)
+
+    async def _held(self, table: Layout, connection: Connection) -> Space | None:
+        found = await sql.held(self._asked.vector, table, connection)
+        return Space(**loads(found)) if found else None
+
+    async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
+        await sql.check(self._place, table, connection)
+        held = await self._held(table, connection)
+        width = table.dimensions or await sql.filled_width(table, connection)
+        space = agreed(held, asked)
+        if space is None and held and await sql.filled_width(table, connection):
+            raise mismatch(self._place, held, asked, self._way_out(table))
+        space = self._fitting(space or asked, width, table)
+        await sql.probe(self._place, space.dimensions or 1, table, connection)
+        self._keeps = True
+        if space.dimensions and space != held:
+            await sql.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
+        return space
+
+    def _fitting(self, space: Space, width: int | None, table: Layout) -> Space:
+        if width is None or space.dimensions in (None, width):
+            return space
+        raise SpaceMismatchError(
+            f"{self._place} is {table.storage}({width}), the model gives {space.dimensions}; "
+            f"add --dimensions {width} (dimensions={width}), or fill a column of type vector({space.dimensions})"
+        )
+
+    def _way_out(self, table: Layout) -> str:
+        return EMPTY.format(table.table, table.vector)
+
+    async def _filled(
+        self, ids: Sequence[str], hashes: Sequence[bytes], matrix: Matrix, table: Layout, connection: Connection
+    ) -> int:
+        if table.dimensions and len(ids) and matrix.shape[1] != table.dimensions:
+            self._fitting(Space("", "", matrix.shape[1]), table.dimensions, table)
+        return await sql.fill(ids, hashes, matrix, self._worker, table, connection)
+
+    async def _matches(
+        self, vector: Vector, k: int, where: Mapping[str, Scalar], table: Layout, connection: Connection
+    ) -> list[Match]:
+        filters = sql.filters(where, table)
+        width = table.dimensions or await sql.filled_width(table, connection)
+        if width is None:
+            return []
+        query = checked_query(vector, width, self._place)
+        found = await sql.candidates(query, k, filters, table, connection)
+        matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
+        matrix = np.stack([each for *_, each in found]) if found else np.empty((0, width), np.float32)
+        best = nearest(query, [Chunk.of(list(matches), matrix)], k)
+        return [replace(matches[id], score=score) for id, score in best]

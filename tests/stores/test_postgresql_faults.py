@@ -1,0 +1,266 @@
+"""A server that restarts, freezes or is cut off, and poolers in transaction mode."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import numpy as np
+import pytest
+
+from aembed.embedder import Embedder
+from aembed.errors import StoreError
+from aembed.stores.postgresql import PostgresStore
+from aembed.stores.postgresql_column import PostgresColumn
+from tests.chaos.proxy import Proxy
+from tests.postgres import Server, create_database, run_sql
+from tests.stores.samples import SPACE, digests, rows, vectors
+
+
+@pytest.fixture
+def table() -> str:
+    return f"t_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One that may be stopped: the tests that stop it own it."""
+    try:
+        server = Server()
+    except LookupError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def stoppable(server: Server) -> str:
+    return create_database(server.url, "stoppable")
+
+
+@asynccontextmanager
+async def opened(place: Any, **options: Any) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(place, **options)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def through(proxy: Proxy, database: str) -> str:
+    parts = urlsplit(database)
+    return parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
+
+
+def port_of(database: str) -> int:
+    return urlsplit(database).port or 5432
+
+
+async def count(database: str, table: str) -> int:
+    found = await run_sql(database, f"SELECT count(*) FROM {table}")  # noqa: S608
+    return int(found[0][0])
+
+
+# Restarts
+
+
+async def test_s1_writes_go_on_after_an_immediate_restart(server: Server, stoppable: str, table: str) -> None:
+    names = [f"{i:04d}" for i in range(600)]
+    async with opened(stoppable, table=table) as store:
+        await store.prepare(SPACE)
+        writes = [asyncio.create_task(store.write(rows([name]))) for name in names]
+        await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(server.halt)
+        await asyncio.to_thread(server.start)
+        ready = asyncio.get_running_loop().time()
+        await store.write(rows(["after"]))
+        assert asyncio.get_running_loop().time() - ready < 2
+        await asyncio.gather(*writes)
+        assert (await store.known(digests(names), {})).unchanged == set(names)
+
+
+async def test_s2_a_server_away_for_longer_ends_the_write(server: Server, stoppable: str, table: str) -> None:
+    async with opened(stoppable, table=table, max_store_outage=0.5) as store:
+        await store.prepare(SPACE)
+        await asyncio.to_thread(server.halt)
+        try:
+            with pytest.raises(StoreError, match="cannot be reached"):
+                await store.write(rows(["a"]))
+        finally:
+            await asyncio.to_thread(server.start)
+        await store.write(rows(["a"]))
+        assert await count(stoppable, table) == 1
+
+
+async def test_s1_a_job_pays_for_nothing_twice_when_the_server_restarts(server: Server, stoppable: str) -> None:
+    await run_sql(
+        stoppable,
+        "CREATE TABLE sections (id int PRIMARY KEY, content text, embedding vector)",
+        "INSERT INTO sections SELECT i, 'section ' || i FROM generate_series(1, 3000) AS i",
+    )
+    column = PostgresColumn(stoppable, "sections", text="content")
+    async with Embedder("fake:8", max_batch_size=50) as embedder:
+        job = asyncio.create_task(embedder.backfill(column))
+        while not (await run_sql(stoppable, "SELECT FROM sections WHERE embedding IS NOT NULL LIMIT 1")):
+            assert not job.done()
+        await asyncio.to_thread(server.halt)
+        await asyncio.to_thread(server.start)
+        report = await job
+    await column.aclose()
+    assert (report.stored, report.pending, report.failed) == (3000, 0, 0)
+    assert report.requests == 60
+
+
+# Cuts
+
+
+async def test_s3_a_lost_reply_to_commit_is_written_again(database: str, table: str) -> None:
+    async with opened(database, table=table) as store:
+        await store.prepare(SPACE)
+    async with Proxy(port_of(database)) as proxy, opened(through(proxy, database), table=table) as store:
+        await store.info()
+        await proxy.drop_connections()
+        before = proxy.down.passed_bytes
+        await store.write(rows(["a"]))
+        answer_bytes = proxy.down.passed_bytes - before
+        await proxy.drop_connections()
+        proxy.cut_after = answer_bytes - 10
+        writing = asyncio.create_task(store.write(rows(["b"])))
+        while await count(database, table) < 2:
+            assert not writing.done()
+        assert not writing.done()
+        proxy.cut_after = None
+        await writing
+        assert [row.id async for row in store.rows()] == ["a", "b"]
+
+
+async def test_a_cut_at_any_place_of_the_servers_answers_is_survived(database: str, table: str) -> None:
+    cuts = range(20, 1400, 97)
+    async with opened(database, table=table) as store:
+        await store.prepare(SPACE)
+    async with Proxy(port_of(database)) as proxy, opened(through(proxy, database), table=table) as store:
+        await store.info()
+        for cut in cuts:
+            await proxy.drop_connections()
+            connections, proxy.cut_after = proxy.connections, cut
+            writing = asyncio.create_task(store.write(rows([f"{cut:04d}", "again"])))
+            while proxy.connections < connections + 2 and not writing.done():
+                await count(database, table)
+            proxy.cut_after = None
+            await writing
+        assert [row.id async for row in store.rows()] == [*(f"{cut:04d}" for cut in cuts), "again"]
+
+
+async def test_s15_a_frozen_server_is_given_up_after_the_command_timeout(database: str, table: str) -> None:
+    async with (
+        Proxy(port_of(database)) as proxy,
+        opened(through(proxy, database), table=table, command_timeout=0.5) as store,
+    ):
+        await store.prepare(SPACE)
+        proxy.down.stall_after = 0
+        writing = asyncio.create_task(store.write(rows(["a", "b"])))
+        done, _ = await asyncio.wait([writing], timeout=1.0)
+        assert not done
+        proxy.down.resume()
+        await proxy.drop_connections()
+        await asyncio.wait_for(writing, 20)
+        assert (await store.info()).rows == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGSTOP is POSIX")
+async def test_s15_a_stopped_backend_is_left_for_another(server: Server, stoppable: str, table: str) -> None:
+    async with opened(stoppable, table=table, command_timeout=0.5) as store:
+        await store.prepare(SPACE)
+        await store.write(rows(["a"]))
+        idle = await run_sql(stoppable, "SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'idle'")
+        pids = [pid for (pid,) in idle]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.wait_for(store.write(rows(["a", "b"])), 20)
+            assert await count(stoppable, table) == 2
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        assert pids
+
+
+# Many writers
+
+
+async def test_s6_sixteen_writers_with_shuffled_keys(database: str, table: str) -> None:
+    stores = [PostgresStore(database, table=table) for _ in range(16)]
+    await stores[0].prepare(SPACE)
+    names = [f"{i:03d}" for i in range(125)]
+
+    async def upserts(store: PostgresStore, seed: int) -> None:
+        for turn in range(5):
+            shuffled = np.random.default_rng([seed, turn]).permutation(names).tolist()
+            await store.write(rows(shuffled, vectors(125, seed=turn)))
+
+    await asyncio.gather(*(upserts(store, seed) for seed, store in enumerate(stores)))
+    assert await count(database, table) == 125
+    await asyncio.gather(*(store.aclose() for store in stores))
+
+
+# Poolers in transaction mode
+
+
+async def test_s7_many_tasks_share_a_pooler_with_no_setting(pooled: str, table: str) -> None:
+    stores = [PostgresStore(pooled, table=table) for _ in range(4)]
+    await stores[0].prepare(SPACE)
+
+    async def work(store: PostgresStore, i: int) -> None:
+        for turn in range(15):
+            await store.write(rows([f"{i}-{turn}", "shared"]))
+            await store.known(digests(["shared"]), {})
+            await store.search(vectors(1)[0], 3)
+
+    await asyncio.gather(*(work(store, i) for i, store in enumerate(stores * 4)))
+    assert (await stores[0].info()).rows == 16 * 15 + 1
+    await asyncio.gather(*(store.aclose() for store in stores))
+
+
+async def test_s7_a_pool_with_prepared_statements_behind_a_pooler_is_told_what_to_do(pooled: str, table: str) -> None:
+    pool = await asyncpg.create_pool(pooled, min_size=0, max_size=8)
+    stores = [PostgresStore(pool, table=table, max_store_outage=0.1) for _ in range(8)]
+
+    async def ask() -> None:
+        for _ in range(20):
+            await asyncio.gather(*(store.prepare(SPACE) for store in stores))
+            await asyncio.gather(*(store.known(digests(["a"]), {}) for store in stores))
+
+    try:
+        with pytest.raises(StoreError, match="statement_cache_size=0"):
+            await ask()
+    finally:
+        pool.terminate()
+
+
+async def test_s7_a_direct_connection_keeps_its_prepared_statements(database: str, pooled: str) -> None:
+    for url, behind in ((database, False), (pooled, True)):
+        async with opened(url) as store:
+            assert await store._database._finds_pooler() is behind
+
+
+async def test_s7_s8_a_backfill_through_a_pooler(pooled: str, database: str) -> None:
+    await run_sql(
+        database,
+        "CREATE TABLE sections (id int PRIMARY KEY, content text, embedding vector)",
+        "INSERT INTO sections SELECT i, 'section ' || i FROM generate_series(1, 2000) AS i",
+    )
+    columns = [PostgresColumn(pooled, "sections", text="content") for _ in range(2)]
+    async with Embedder("fake:8", max_batch_size=100) as embedder:
+        reports = await asyncio.gather(*(embedder.backfill(column) for column in columns))
+        assert sum(report.stored for report in reports) == 2000
+        (match,) = await embedder.search(columns[0], "section 77", k=1)
+        assert match.id == "77"
+    for column in columns:
+        await column.aclose()
