@@ -103,12 +103,15 @@ class PostgresColumn:
             self._worker = await self._run(self._joined)
         left = limit
         while True:
+            # Asked before the pass: rows that are given up behind its back are found by the next one.
+            others, found = await self._others_work(), 0
             async for record in self._pass(left):
-                left = None if left is None else left - 1
+                left, found = None if left is None else left - 1, found + 1
                 yield record
-            if left == 0 or not await self._others_work():
+            if left == 0 or self._worker is None or not (others or found):
                 return
-            await asyncio.sleep(min(1.0, self._lease_seconds / 5))
+            if not found:
+                await asyncio.sleep(min(1.0, self._lease_seconds / 5))
 
     async def _pass(self, limit: int | None) -> AsyncIterator[Record]:
         last: list[str] | None = None

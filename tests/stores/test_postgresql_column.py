@@ -493,6 +493,26 @@ async def test_c7_rows_of_a_worker_that_is_gone_are_taken_over_and_its_late_writ
     assert await sql("SELECT FROM aembed.leases") == []
 
 
+async def test_c7_rows_that_are_given_up_behind_a_pass_are_found_by_the_next(
+    column: PostgresColumn, sql: Sql, column_of: Open
+) -> None:
+    """The lease runs out while the heir is busy with later rows, so that nobody works any more once it asks."""
+    zombie, heir = column_of(lease_seconds=0.5), column_of()
+    await zombie.prepare(SPACE)
+    await heir.prepare(SPACE)
+    held = await take(zombie, 3)
+    assert zombie._worker is not None
+    await zombie._worker.rest()
+    await sql("INSERT INTO sections VALUES (11, 'later 1', 'en'), (12, 'later 2', 'en')")
+    taken = []
+    async for record in heir.pending():
+        taken.append(record)
+        if len(taken) == 1:
+            while await heir._others_work():
+                await asyncio.sleep(0.05)
+    assert sorted(record.text for record in taken) == sorted([*(each.text for each in held), "later 1", "later 2"])
+
+
 async def test_c7_a_worker_that_lives_keeps_its_rows(column: PostgresColumn, column_of: Open) -> None:
     slow, other = column_of(lease_seconds=0.3), column_of(lease_seconds=0.3)
     await slow.prepare(SPACE)
