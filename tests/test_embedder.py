@@ -278,6 +278,21 @@ async def test_i11_equal_texts_are_paid_for_once_and_stored_for_every_id(store: 
     assert sorted(sent(provider)) == sorted(words(7) * 2)
 
 
+def test_i11_equal_texts_far_apart_are_paid_for_once_where_few_fit_in_the_window() -> None:
+    """The first, as the longest, is sent and stored before there is room for the second; both were read at once."""
+    long = "the same long text again and again"
+    provider, texts = small(latency=1.0), [long, *words(80), long, *words(80, 80), long]
+
+    async def job() -> None:
+        async with Embedder(provider, concurrency=1, max_batch_size=2) as embedder:
+            report = await embedder.embed_into(MemoryStore(), records(texts))
+            assert (report.stored, provider.ledger.texts) == (163, 161)
+            embeddings = await embedder.embed_documents(texts)
+            assert (len(embeddings.vectors), provider.ledger.texts) == (163, 322)
+
+    run_virtual(job)
+
+
 async def test_i11_a_text_that_moved_to_another_id_is_not_paid_for_again(store: Store) -> None:
     provider = small()
     async with Embedder(provider) as embedder:

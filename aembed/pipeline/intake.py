@@ -45,11 +45,7 @@ class Intake:
         entries = [entry for entry in entries if not outcomes.settled(entry, known)]
         # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
         entries = await self._unpaid([entry for entry in entries if not outcomes.joined(entry)])
-        refused = []
-        for entry in entries:
-            if not outcomes.joined(entry) and (error := await self._offer(entry)):
-                refused.append((entry, error))
-        await outcomes.refuse(refused)
+        await outcomes.refuse(await self._offered(entries))
         await outcomes.tell()
         self._batches.notify()
 
@@ -85,6 +81,21 @@ class Intake:
         if found:
             await self._outcomes.write(found, np.stack([paid[entry.fingerprint] for entry in found]))
         return [entry for entry in entries if entry.fingerprint not in paid]
+
+    async def _offered(self, entries: Sequence[Entry]) -> list[tuple[Entry, AembedError]]:
+        """Returns those that cannot be sent, with the reason."""
+        refused: list[tuple[Entry, AembedError]] = []
+        sent: set[bytes] = set()
+        for entry in entries:
+            if self._outcomes.joined(entry):
+                continue
+            # Its equal may have been sent and stored while this one waited for room.
+            if entry.fingerprint in sent and not await self._unpaid([entry]):
+                continue
+            sent.add(entry.fingerprint)
+            if error := await self._offer(entry):
+                refused.append((entry, error))
+        return refused
 
     async def _offer(self, entry: Entry) -> AembedError | None:
         """Returns why the text cannot be sent."""
