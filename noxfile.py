@@ -46,5 +46,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """kill -9 at 200 random moments of a job, each followed by a restart."""
+    """100,000 simulated histories; kill -9 at 200 random moments of a job, each followed by a restart."""
+    module(session, "tests.simulation.replay", "--count", "100000")
     module(session, "benchmarks.kills", "--kills", "200")

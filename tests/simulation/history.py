@@ -1,0 +1,274 @@
+"""Runs one schedule on virtual time and checks it against the provider's books and the disk.
+
+    History(draw(7)).check()
+
+An invariant that does not hold is an AssertionError. The same seed takes the same steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from aembed import (
+    AuthenticationError,
+    BadRequestError,
+    Budget,
+    BudgetExceededError,
+    InvalidReplyError,
+    OutageError,
+    Progress,
+    Record,
+    Report,
+    SourceError,
+    StoreError,
+)
+from benchmarks.in_process import DIMENSIONS, embedder_of
+from benchmarks.server import Latency
+from benchmarks.vectors import digest, vector_of
+from tests.chaos.clock import VirtualLoop
+from tests.simulation.schedule import Ending, Run, Schedule
+from tests.simulation.world import Books, Disk
+
+
+class SteppedLoop(VirtualLoop):
+    """Calls `at[n]` before its nth step: between any two awaits of the program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.at: dict[int, Callable[[], object]] = {}
+        self._select = self._virtual.select
+        self._virtual.select = self._stepped  # type: ignore[method-assign]
+
+    def _stepped(self, timeout: float | None = None) -> Any:
+        self.steps += 1
+        if (due := self.at.pop(self.steps, None)) is None:
+            return self._select(timeout)
+        due()
+        return self._select(0)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one run ended: by itself, with an error, cancelled, or killed (then with nothing at all)."""
+
+    report: Report | None = None
+    error: BaseException | None = None
+    killed: bool = False
+    told: Progress | None = None
+
+    @property
+    def kind(self) -> str:
+        if self.killed:
+            return "crash"
+        return type(self.error).__name__ if self.error else "done"
+
+
+class History:
+    """`kinds` has how each run ended, and `steps` how many steps each took."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.books = Books(schedule)
+        self.disk = Disk()
+        self.kinds: list[str] = []
+        self.steps: list[int] = []
+        self._excused: Counter[bytes] = Counter()
+
+    def check(self) -> None:
+        for number, run in enumerate(self.schedule.runs):
+            self._run(number, run)
+        last = self.schedule.runs[-1]
+        assert self.kinds[-1] == "done", f"a run without a fault ended in {self.kinds[-1]}"
+        requests, writes = self.books.ledger.requests, self.disk.writes
+        end = self._run(len(self.schedule.runs), last)
+        assert end.report
+        assert self.books.ledger.requests == requests, "an unchanged run sent something"
+        assert self.disk.writes == writes, "an unchanged run wrote something"
+        assert end.report.unchanged + end.report.failed == end.report.inputs
+
+    def _run(self, number: int, run: Run) -> End:
+        self.books.begin(run)
+        self.disk.begin(run)
+        ledger = self.books.ledger
+        kept = ledger.billed_tokens - ledger.lost_tokens
+        end = self._lived(number, run)
+        self.kinds.append(end.kind)
+        self._check_rows()
+        self._check_cost(run, end)
+        self._check_budget(run, ledger.billed_tokens - ledger.lost_tokens - kept)
+        self._check_end(run, end)
+        return end
+
+    # one process
+
+    def _lived(self, number: int, run: Run) -> End:
+        with asyncio.Runner(loop_factory=SteppedLoop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, SteppedLoop)
+            end = runner.run(self._life(loop, run, Random(self.schedule.seed * 1_000 + number)))
+            self.steps.append(loop.steps)
+        assert self.books.ledger.in_flight == 0
+        return end
+
+    async def _life(self, loop: SteppedLoop, run: Run, random: Random) -> End:
+        told: list[Progress] = []
+        job = loop.create_task(self._job(run, random, told))
+        if run.ending:
+            self._arm(loop, run.ending, job)
+        await asyncio.wait([job])
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if self.disk.alive:
+            assert not others, f"tasks are left: {others}"
+            end = End(error=asyncio.CancelledError()) if job.cancelled() else job.result()
+            return replace(end, told=told[-1] if told else None)
+        await asyncio.gather(*others, return_exceptions=True)
+        return End(killed=True, told=told[-1] if told else None)
+
+    def _arm(self, loop: SteppedLoop, ending: Ending, job: asyncio.Task[End]) -> None:
+        first = loop.steps + ending.step
+        if ending.kind == "crash":
+            loop.at[first] = partial(self._kill, job, asyncio.current_task())
+            return
+        loop.at[first] = job.cancel
+        if ending.again:
+            loop.at[first + ending.again] = job.cancel
+
+    def _kill(self, job: asyncio.Task[End], survivor: asyncio.Task[Any] | None) -> None:
+        """From here on nothing of this process reaches the provider or the disk."""
+        if not job.done():
+            self.disk.alive = self.books.alive = False
+            for task in asyncio.all_tasks(job.get_loop()) - {survivor}:
+                task.cancel()
+
+    async def _job(self, run: Run, random: Random, told: list[Progress]) -> End:
+        schedule = self.schedule
+        options: dict[str, Any] = {"concurrency": schedule.concurrency, "max_batch_size": schedule.batch}
+        latency = Latency(1.0, sigma=schedule.sigma, seed=schedule.seed)
+        try:
+            async with embedder_of(
+                self.books, latency, budget=Budget(max_billed_tokens=run.budget), **options
+            ) as embedder:
+                embedder._random = random
+                return End(await embedder.embed_into(self.disk, source_of(run), on_progress=told.append))
+        except BaseException as error:
+            return End(error=error)
+
+    # what must hold after each
+
+    def _check_rows(self) -> None:
+        """A vector stands beside the text that it was made from, and nowhere else."""
+        for id, row in self.disk._rows.items():
+            assert np.array_equal(row.vector, vector_of(row.text, DIMENSIONS)), f"{id} has the vector of another text"
+
+    def _check_cost(self, run: Run, end: End) -> None:
+        """What was billed is on the disk, in the error, or was lost; only what was lost is billed again."""
+        books, schedule = self.books, self.schedule
+        missing = books.delivered - self.disk.paid_for
+        if end.killed or (self._left(run) and end.kind == "CancelledError"):
+            # It waits 30 s for a store that hangs, and not at all once it is cancelled again: then nobody is told.
+            assert len(missing) <= schedule.concurrency * schedule.batch, f"{len(missing)} texts were in flight"
+        else:
+            assert missing <= set(_unsaved(end.error)), (
+                f"{end.kind}: texts that were paid for are neither stored nor in the error"
+            )
+        self._excused.update(missing)
+        for key, times in books.ledger.times_billed.items():
+            most = 1 + books.lost[key] + self._excused[key]
+            assert times <= most, f"a text was billed {times} times, with reason {most}"
+        assert books.ledger.max_in_flight <= schedule.concurrency
+        assert not books.sent_after_that, "a request went out after the key was refused"
+
+    def _left(self, run: Run) -> bool:
+        """Whether a store failed after the job was left."""
+        return bool(self.disk.hung or (self.disk.refused and run.ending and run.ending.again))
+
+    def _check_budget(self, run: Run, tokens: int) -> None:
+        """`tokens` of the replies that arrived: what a lost one cost nobody told."""
+        assert run.budget is None or tokens <= run.budget, f"{tokens} tokens with a budget of {run.budget}"
+
+    def _check_end(self, run: Run, end: End) -> None:
+        progress = end.report or getattr(end.error, "report", None) or end.told
+        if progress:
+            settled = progress.stored + progress.unchanged + progress.failed + progress.pending
+            assert settled == progress.inputs
+            assert min(progress.pending, progress.failed) >= 0
+            assert progress.stored <= self.disk.acknowledged, "reported stored and not acknowledged"
+        if end.error:
+            assert isinstance(end.error, self._possible_errors(run)), f"ended in {end.error!r}"
+        if end.report:
+            self._check_report(run, end.report)
+
+    def _possible_errors(self, run: Run) -> tuple[type[BaseException], ...]:
+        possible: dict[type[BaseException], bool] = {
+            asyncio.CancelledError: run.ending is not None and run.ending.kind == "cancel",
+            StoreError: bool(self.disk.refused),
+            BudgetExceededError: run.budget is not None,
+            AuthenticationError: run.revoked is not None,
+            SourceError: run.raises is not None,
+            OutageError: run.relentless,
+            BadRequestError: run.relentless,
+            InvalidReplyError: run.relentless,
+        }
+        return tuple(error for error, may_be in possible.items() if may_be)
+
+    def _check_report(self, run: Run, report: Report) -> None:
+        """Exactly the bad texts failed, and every other one is on the disk."""
+        bad = set(self._bad(run.records))
+        unlucky = {f.index for f in report.failures if f.index not in bad}
+        missed = bad - {failure.index for failure in report.failures}
+        assert not missed, f"bad texts did not fail: {[run.records[index] for index in missed]}"
+        assert not unlucky or self._relentless, f"good texts failed: {report.failures}"
+        assert (report.inputs, report.pending) == (len(run.records), 0)
+        assert report.failed == len(report.failures)
+        assert report.stored == self.disk.acknowledged
+        for index, record in enumerate(run.records):
+            if index not in bad | unlucky:
+                assert self.disk._rows[record.id].text == record.text, f"{record.id} was lost"
+
+    @property
+    def _relentless(self) -> bool:
+        return any(run.relentless for run in self.schedule.runs)
+
+    def _bad(self, records: Sequence[Record]) -> Iterator[int]:
+        first: dict[str, str] = {}
+        for index, record in enumerate(records):
+            blank = not record.text.strip()
+            contradicts = not blank and first.setdefault(record.id, record.text) != record.text
+            if blank or contradicts or record.text in self.schedule.poison:
+                yield index
+
+
+def _unsaved(error: BaseException | None) -> Iterator[bytes]:
+    while error:
+        for rows in getattr(error, "unsaved", ()):
+            yield from (digest(text.encode()) for text in rows.texts)
+        error = error.__cause__
+
+
+def source_of(run: Run) -> Any:
+    if run.source == "list" and run.raises is None:
+        return list(run.records)
+    return _stream(run) if run.source == "stream" else _iterator(run)
+
+
+def _iterator(run: Run) -> Iterator[Record]:
+    for index, record in enumerate(run.records):
+        if index == run.raises:
+            raise ValueError("the source is broken")
+        yield record
+
+
+async def _stream(run: Run) -> AsyncIterator[Record]:
+    for index, record in enumerate(_iterator(run)):
+        if index % 7 == 3:
+            await asyncio.sleep(0.05)
+        yield record

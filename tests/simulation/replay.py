@@ -1,0 +1,70 @@
+"""Runs simulated histories again: `python -m tests.simulation.replay SEED ...` shows each schedule and how it ended.
+
+`--first 0 --count 100000` runs that many and prints the seeds that fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from pathlib import Path
+from pprint import pprint
+
+from tests.simulation.history import History
+from tests.simulation.schedule import draw
+from tests.vocabulary import write_vocabularies
+
+
+def show(seed: int) -> bool:
+    schedule = draw(seed)
+    pprint(schedule, width=120)
+    return _holds(History(schedule), verbose=True)
+
+
+def search(first: int, count: int) -> list[int]:
+    """The seeds that fail."""
+    failing, kinds = [], Counter[str]()
+    for seed in range(first, first + count):
+        history = History(draw(seed))
+        if not _holds(history, verbose=False):
+            failing.append(seed)
+            print(f"python -m tests.simulation.replay {seed}", flush=True)
+        kinds.update(history.kinds)
+    print(f"{count:,} schedules, {len(failing)} failed; runs: {dict(kinds)}")
+    return failing
+
+
+def _holds(history: History, *, verbose: bool) -> bool:
+    try:
+        history.check()
+    except BaseException as error:
+        if verbose:
+            traceback.print_exc()
+        else:
+            print(f"{type(error).__name__}: {error}")
+        return False
+    finally:
+        if verbose:
+            print(f"runs {history.kinds}, steps {history.steps}\n{history.books.ledger}")
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seeds", type=int, nargs="*")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_vocabularies(Path(folder))
+        os.environ["TIKTOKEN_CACHE_DIR"] = folder
+        held = [show(seed) for seed in options.seeds]
+        return int(not all(held) or bool(options.count and search(options.first, options.count)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What outlives a process: the provider with its books, and the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from math import inf
+
+import anyio
+
+from aembed import MemoryStore
+from aembed.types import Known, Refusal, Report, Rows, Vector
+from benchmarks.faults import Body, Fault, First, Mutate, Request, Status, Truncate
+from benchmarks.refusals import Poison, usual_body
+from benchmarks.service import Exchange, Service
+from benchmarks.vectors import digest
+from tests.simulation.schedule import Run, Schedule, StoreFault
+
+MOST_FAULTS = 3
+"""Of one text: a request that fails is tried again so often."""
+
+
+class ProcessIsDeadError(BaseException):
+    """What is left of a process that was killed wants something of the world."""
+
+
+class Books(Service):
+    """The provider. It notes of each billed text whether the reply that carried it arrived whole."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.faults = RunFaults()
+        super().__init__(script=First([Poison(schedule.poison, named=schedule.named), self.faults]))
+        self.lost: Counter[bytes] = Counter()
+        self.delivered: set[bytes] = set()
+        self.alive = True
+        self.key_refused_at = inf
+        self.sent_after_that = 0
+
+    def begin(self, run: Run) -> None:
+        self.faults.begin(run)
+        self.alive = True
+        self.delivered = set()
+        self.key_refused_at = inf
+
+    def receive(self, headers: Mapping[str, str], body: bytes, now: float) -> Exchange:
+        if not self.alive:
+            raise ProcessIsDeadError
+        self.sent_after_that += now > self.key_refused_at
+        return super().receive(headers, body, now)
+
+    def leave(self, exchange: Exchange, *, intact: bool) -> None:
+        super().leave(exchange, intact=intact)
+        if exchange.call and exchange.billed:
+            (self.delivered if intact else self.lost).update(exchange.call.digests)
+        if isinstance(exchange.fault, Status) and exchange.fault.code == 401:
+            self.key_refused_at = min(self.key_refused_at, asyncio.get_running_loop().time())
+
+
+class RunFaults:
+    """The faults of one run by the number of the request.
+
+    A text is spared once it has met MOST_FAULTS of them or one broken reply, so that none fails by bad luck.
+    """
+
+    def begin(self, run: Run) -> None:
+        self._run, self._number = run, -1
+        self._met: Counter[str] = Counter()
+        self._broken: Counter[str] = Counter()
+
+    def __call__(self, request: Request) -> Fault | None:
+        run, self._number = self._run, self._number + 1
+        if run.revoked is not None and self._number >= run.revoked:
+            return Status(401, usual_body(401))
+        fault = run.faults.get(self._number)
+        if run.relentless or fault is None or (isinstance(fault, Status) and fault.code == 429):
+            return fault
+        broken = isinstance(fault, Truncate | Mutate | Body)
+        if any(self._met[t] >= MOST_FAULTS or (broken and self._broken[t]) for t in request.texts):
+            return None
+        self._met.update(request.texts)
+        self._broken.update(request.texts if broken else ())
+        return fault
+
+
+class Disk(MemoryStore):
+    """Rows that outlive the processes. `paid_for`: the digests of all texts that it ever held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = True
+        self.paid_for: set[bytes] = set()
+        self.acknowledged = self.writes = self.refused = self.hung = 0
+        self._faults: Mapping[int, StoreFault] = {}
+        self._calls = 0
+
+    def begin(self, run: Run) -> None:
+        self.alive = True
+        self.acknowledged = self.refused = self.hung = 0
+        self._faults, self._calls = run.store, 0
+
+    async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        fault = await self._asked()
+        known = await super().known(digests, fingerprints)
+        await self._answered(fault)
+        return known
+
+    async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        fault = await self._asked()
+        vectors = await super().vectors(fingerprints)
+        await self._answered(fault)
+        return vectors
+
+    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
+        fault = await self._asked()
+        await super().write(rows, refusals)
+        self.writes += 1
+        self.paid_for.update(digest(text.encode()) for text in rows.texts)
+        await self._answered(fault)
+        self.acknowledged += len(rows)
+
+    async def finish(self, report: Report) -> None:
+        self._living()
+        await super().finish(report)
+
+    async def _asked(self) -> StoreFault:
+        fault, self._calls = self._faults.get(self._calls, StoreFault()), self._calls + 1
+        hangs = fault.before > 100
+        refused = hangs or fault.refused == "before"
+        self.hung += hangs
+        self.refused += refused
+        await anyio.sleep(fault.before)
+        self._living()
+        if refused:
+            raise OSError(28, "No space left on device")
+        return fault
+
+    async def _answered(self, fault: StoreFault) -> None:
+        """Between the work and its acknowledgement the process may die, or the connection break."""
+        await anyio.sleep(fault.after)
+        self._living()
+        if fault.refused == "after":
+            self.refused += 1
+            raise ConnectionResetError
+
+    def _living(self) -> None:
+        if not self.alive:
+            raise ProcessIsDeadError
