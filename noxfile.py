@@ -46,6 +46,8 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """100,000 simulated histories; kill -9 at 200 random moments of a job, each followed by a restart."""
+    """100,000 simulated histories; 10,000 cancelled callers; kill -9 at 200 random moments of a job."""
     module(session, "tests.simulation.replay", "--count", "100000")
+    for client in ("httpx", "httpx2"):
+        module(session, "benchmarks.cancellations", "--client", client)
     module(session, "benchmarks.kills", "--kills", "200")
