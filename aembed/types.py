@@ -304,7 +304,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that a job may spend. What would exceed it is not sent. None: no limit."""
+    """The most that one job may spend. What would exceed it is not sent. None: no limit.
+
+    What a reply that was lost on the way may have cost is not counted.
+    """
 
     max_billed_tokens: int | None = None
     max_cost_usd: float | None = None
