@@ -27,28 +27,13 @@ from aembed.errors import (
 )
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers.fake import FakeProvider
+from aembed.results import Embeddings, Plan, Progress, Report
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import open_store
 from aembed.stores.memory import MemoryStore
 from aembed.stores.sqlite import SQLiteStore
 from aembed.stores.sqlite_column import SQLiteColumn
-from aembed.types import (
-    Budget,
-    Embedded,
-    Embeddings,
-    Failure,
-    Limits,
-    Match,
-    Plan,
-    Progress,
-    Record,
-    Reply,
-    Report,
-    RetryPolicy,
-    Space,
-    StoreInfo,
-    Usage,
-)
+from aembed.types import Budget, Embedded, Failure, Limits, Match, Record, Reply, RetryPolicy, Space, StoreInfo, Usage
 
 __version__ = "0.1.0"
 

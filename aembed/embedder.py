@@ -34,20 +34,17 @@ from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
+from aembed.results import Embeddings, Plan, Progress, Report
 from aembed.stores import open_store
 from aembed.types import (
     Budget,
     Embedded,
-    Embeddings,
     Failure,
     InputType,
     Limits,
     Match,
     Metadata,
-    Plan,
-    Progress,
     Record,
-    Report,
     RetryPolicy,
     Space,
     TooLong,

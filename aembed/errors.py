@@ -30,7 +30,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aembed.types import Embeddings, Hints, Report, Rows
+    from aembed.results import Embeddings, Report
+    from aembed.types import Hints, Rows
 
 _BODY_CHARACTERS = 500
 

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol, runtime_checkable
 
 from aembed.errors import InputError
+from aembed.results import Report
 from aembed.types import (
     Embedded,
     InputType,
@@ -18,7 +19,6 @@ from aembed.types import (
     Record,
     Refusal,
     Reply,
-    Report,
     Rows,
     Space,
     StoreInfo,

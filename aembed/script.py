@@ -12,7 +12,8 @@ from typing import Any
 from aembed.embedder import AnyStore, Embedder, OnFailure, OnProgress, Records, Texts
 from aembed.pipeline.results import Results
 from aembed.protocols import Backlog, Provider
-from aembed.types import Embeddings, Match, Metadata, Report, Vector
+from aembed.results import Embeddings, Report
+from aembed.types import Match, Metadata, Vector
 
 
 async def embed_documents(

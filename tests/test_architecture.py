@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "aembed"
 FLOORS = {
     "errors": 0,
     "types": 0,
+    "results": 0,
     "protocols": 0,
     "core": 1,
     "counters": 2,

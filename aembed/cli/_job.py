@@ -26,7 +26,8 @@ from aembed.cli._show import (
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, ConfigError, StoreError
-from aembed.types import Failure, Plan, Progress, Report
+from aembed.results import Plan, Progress, Report
+from aembed.types import Failure
 
 ASKED_ABOVE_USD = 1.0
 

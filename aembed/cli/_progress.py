@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from aembed.cli._show import dollars, duration, say
-from aembed.types import Progress
+from aembed.results import Progress
 
 LINE_SECONDS = 5.0
 BAR_SECONDS = 0.2

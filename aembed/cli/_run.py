@@ -23,7 +23,7 @@ from aembed.errors import (
     SpaceMismatchError,
     StoreError,
 )
-from aembed.types import Progress
+from aembed.results import Progress
 
 OK, SOME_FAILED, USAGE, STOPPED, SIGNALLED = 0, 1, 2, 3, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -19,9 +19,9 @@ from aembed.cli._run import USAGE, run
 from aembed.cli._show import place
 from aembed.cli._stores import embedder_for
 from aembed.embedder import Embedder
+from aembed.results import Plan, Report
 from aembed.stores import Column, open_column
 from aembed.stores.memory import MemoryStore
-from aembed.types import Plan, Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from aembed.cli._stores import check_space, embedder_for, opened
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
 from aembed.protocols import Store
+from aembed.results import Plan, Report
 from aembed.sources import open_paths
-from aembed.types import Plan, Report, StoreInfo
+from aembed.types import StoreInfo
 
 
 @dataclass(frozen=True, slots=True)

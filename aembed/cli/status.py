@@ -9,7 +9,8 @@ from aembed.cli import _options as flags
 from aembed.cli._run import OK, run
 from aembed.cli._show import place, printable, size, tell, tell_json
 from aembed.cli._stores import check_filled, opened
-from aembed.types import Progress, StoreInfo
+from aembed.results import Progress
+from aembed.types import StoreInfo
 
 
 def status(store: flags.StoreURL = flags.DEFAULT_STORE, as_json: flags.AsJSON = False) -> None:

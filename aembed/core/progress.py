@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aembed.types import Failure, Progress, Report
+from aembed.results import Progress, Report
+from aembed.types import Failure
 
 KEPT_FAILURES = 1_000
 CALL_SECONDS = 0.2

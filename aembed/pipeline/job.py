@@ -24,7 +24,8 @@ from aembed.pipeline.intake import Intake
 from aembed.pipeline.outcomes import Observers, Outcomes, now
 from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
-from aembed.types import Limits, Report
+from aembed.results import Report
+from aembed.types import Limits
 
 logger = logging.getLogger("aembed")
 

@@ -12,7 +12,8 @@ from aembed.core.changes import Entry, Item
 from aembed.core.progress import CALL_SECONDS, Tally
 from aembed.errors import AembedError, InputError
 from aembed.pipeline.sinks import Sink
-from aembed.types import Failure, Known, Matrix, Progress, Refusal
+from aembed.results import Progress
+from aembed.types import Failure, Known, Matrix, Refusal
 
 logger = logging.getLogger("aembed")
 

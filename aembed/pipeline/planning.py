@@ -11,7 +11,8 @@ import numpy as np
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
 from aembed.dispatch import Answered, Deliver, Errand
-from aembed.types import Plan, Reply, Report
+from aembed.results import Plan, Report
+from aembed.types import Reply
 
 
 class DryDispatcher:

@@ -9,7 +9,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from aembed.errors import ConfigError
 from aembed.pipeline.job import Job
-from aembed.types import Embedded, Failure, Report
+from aembed.results import Report
+from aembed.types import Embedded, Failure
 
 Channel = MemoryObjectSendStream[list[Embedded | Failure]]
 

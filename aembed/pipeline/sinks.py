@@ -15,7 +15,8 @@ from anyio.streams.memory import MemoryObjectSendStream
 from aembed.core.changes import Entry
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, StoreError
 from aembed.protocols import Backlog, Store
-from aembed.types import Embedded, Embeddings, Failure, Known, Matrix, Record, Refusal, Report, Rows, Vector
+from aembed.results import Embeddings, Report
+from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Vector
 
 logger = logging.getLogger("aembed")
 

@@ -8,7 +8,8 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 from aembed.errors import ConfigError, InputError, SpaceMismatchError
-from aembed.types import Metadata, Record, Report, Rows, Space
+from aembed.results import Report
+from aembed.types import Metadata, Record, Rows, Space
 
 Scalar: TypeAlias = str | int | float | bool | None
 

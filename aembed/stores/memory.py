@@ -13,9 +13,10 @@ import numpy as np
 
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, InputError
+from aembed.results import Report
 from aembed.stores._rules import check_rows, check_search, decode, encode, keeps, mismatch, rejection, summary
 from aembed.stores._search import Chunk, checked_query, nearest
-from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Report, Rows, Space, StoreInfo, Vector
+from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 _PLACE = "this memory store"
 

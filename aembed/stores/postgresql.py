@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, InputError, StoreError
+from aembed.results import Report
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
 from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
@@ -28,7 +29,7 @@ from aembed.stores._rules import (
     summary,
 )
 from aembed.stores._search import Chunk, checked_query, nearest
-from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Report, Rows, Space, StoreInfo, Vector
+from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Layout, Connection], Awaitable[T]]

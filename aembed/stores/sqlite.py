@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from aembed.core.spaces import agreed
 from aembed.errors import InputError, StoreError
+from aembed.results import Report
 from aembed.stores import _sqlite_rows as sql
 from aembed.stores._rules import Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.stores._sqlite import Database
-from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Report, Rows, Space, StoreInfo, Vector
+from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from aembed.core.progress import KEPT_FAILURES, Tally
 from aembed.errors import InputError
-from aembed.types import Failure, Progress, Report
+from aembed.results import Progress, Report
+from aembed.types import Failure
 
 count = st.integers(0, 1_000)
 

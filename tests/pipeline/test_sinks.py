@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from aembed.core.changes import Entry, Fingerprinter
 from aembed.errors import BadRequestError, InputError, StoreError, UnavailableError
 from aembed.pipeline.sinks import STORE_TIMEOUT, ListSink, PlanSink, StoreSink, StreamSink, guarded
+from aembed.results import Report
 from aembed.stores.memory import MemoryStore
-from aembed.types import Embedded, Failure, Record, Refusal, Report, Rows, Space
+from aembed.types import Embedded, Failure, Record, Refusal, Rows, Space
 from tests.chaos.clock import run_virtual
 from tests.jobs import words
 

@@ -11,7 +11,8 @@ from math import inf
 import anyio
 
 from aembed import MemoryStore
-from aembed.types import Known, Refusal, Report, Rows, Vector
+from aembed.results import Report
+from aembed.types import Known, Refusal, Rows, Vector
 from benchmarks.faults import Body, Fault, First, Mutate, Request, Status, Truncate
 from benchmarks.refusals import Poison, usual_body
 from benchmarks.service import Exchange, Service

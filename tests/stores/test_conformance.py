@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from aembed.errors import InputError, SpaceMismatchError, StoreError
 from aembed.protocols import Store
+from aembed.results import Report
 from aembed.stores import open_store, schemes
-from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Report, Rows, Space, StoreInfo
+from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Space, StoreInfo
 from tests.stores.samples import SPACE, URLS, NewPlace, digests, fingerprint, fingerprints, rows, unit, vectors
 
 SCHEMES = schemes()

@@ -1,0 +1,161 @@
+"""What comes out of a job: its progress, its report, its plan, and the vectors of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aembed.errors import PartialError
+from aembed.types import Failure, Matrix, Usage, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. stored + unchanged + failed + pending = inputs, those read so far.
+
+    `total` is the number of inputs where it is known before the end.
+    """
+
+    inputs: int = 0
+    stored: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    pending: int = 0
+    duplicates: int = 0
+    removed: int = 0
+    requests: int = 0
+    retries: int = 0
+    billed_tokens: int = 0
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    total: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.inputs:,} texts", f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if self.pending:
+            parts.append(f"{self.pending:,} pending")
+        if self.duplicates:
+            parts.append(f"{self.duplicates:,} duplicates")
+        if self.removed:
+            parts.append(f"{self.removed:,} removed")
+        parts.append(f"{self.requests:,} requests")
+        if self.retries:
+            parts.append(f"{self.retries:,} retries")
+        parts.append(f"{self.billed_tokens:,} tokens")
+        if self.cost_usd is not None:
+            parts.append(f"${self.cost_usd:.4f}")
+        return ", ".join(parts) + f" in {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Progress):
+    """How a job ended. `failures` has the first 1,000; `failed` counts all.
+
+    `refused_earlier` counts those of them that an earlier run was refused and this one did not send.
+    """
+
+    failures: tuple[Failure, ...] = ()
+    refused_earlier: int = 0
+
+    __str__ = Progress.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job would do: the dry run. new + changed + unchanged + failed = inputs.
+
+    `duplicates` of the new and changed ones equal another text of this run: they are not sent. `tokens` is
+    the provider's own estimate. `stale` are ids whose record is gone.
+    """
+
+    inputs: int
+    new: int
+    changed: int
+    unchanged: int
+    failed: int
+    duplicates: int
+    requests: int
+    tokens: int
+    cost_usd: float | None
+    failures: tuple[Failure, ...] = ()
+    stale: tuple[str, ...] = ()
+
+    def seconds_at(self, *, requests_per_minute: float | None, tokens_per_minute: float | None) -> float | None:
+        """The shortest time that a rate limit allows; None without one."""
+        times = [
+            60 * amount / limit
+            for amount, limit in ((self.requests, requests_per_minute), (self.tokens, tokens_per_minute))
+            if limit
+        ]
+        return max(times) if times else None
+
+
+class Embeddings(Sequence[Vector | None]):
+    """The vectors of a list of texts, in their order.
+
+    `len`, iteration and `[i]` give a read-only float32 vector of shape (dimensions,), or None where
+    that text failed. `.vectors` and `np.asarray()` give the (n, dimensions) array.
+    """
+
+    __slots__ = ("_failed", "_matrix", "failures", "report", "usage")
+
+    def __init__(self, matrix: Matrix, failures: Sequence[Failure], report: Report) -> None:
+        self._matrix = matrix
+        self._matrix.flags.writeable = False
+        self.failures = tuple(failures)
+        self._failed = {failure.index for failure in self.failures}
+        self.report = report
+        self.usage = Usage(report.billed_tokens)
+
+    def __len__(self) -> int:
+        return len(self._matrix)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        return None if position in self._failed else self._matrix[position]
+
+    def __iter__(self) -> Iterator[Vector | None]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        array: NDArray[Any] = np.asarray(self.vectors, dtype=dtype)
+        return array.copy() if copy else array
+
+    def __repr__(self) -> str:
+        n, dimensions = self._matrix.shape
+        return f"<Embeddings {n} x {dimensions} float32, {len(self.failures)} failed>"
+
+    @property
+    def vectors(self) -> Matrix:
+        """Shape (n, dimensions), float32, read-only. Raises PartialError while any text failed."""
+        self.raise_for_failures()
+        return self._matrix
+
+    def filled(self, value: float) -> Matrix:
+        """A copy of shape (n, dimensions) with `value` in the rows of the texts that failed."""
+        matrix = self._matrix.copy()
+        matrix[sorted(self._failed)] = value
+        return matrix
+
+    def tolist(self) -> list[list[float] | None]:
+        """Python lists, None where a text failed. Four to eight times the memory of the array."""
+        return [None if vector is None else vector.tolist() for vector in self]
+
+    def raise_for_failures(self) -> None:
+        """Raises PartialError, which names the first failures and carries this object, if there are any."""
+        if not self.failures:
+            return
+        shown = "; ".join(str(failure) for failure in self.failures[:3])
+        error = PartialError(
+            f"{len(self.failures)} of {len(self)} texts failed ({shown}); use .filled(value), or iterate and skip None"
+        )
+        error.embeddings = self
+        raise error
