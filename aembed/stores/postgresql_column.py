@@ -103,14 +103,16 @@ class PostgresColumn:
             self._worker = await self._run(self._joined)
         left = limit
         while True:
-            # Asked before the pass: rows that are given up behind its back are found by the next one.
+            # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
             others, found = await self._others_work(), 0
             async for record in self._pass(left):
                 left, found = None if left is None else left - 1, found + 1
                 yield record
-            if left == 0 or self._worker is None or not (others or found):
+            if left == 0 or self._worker is None:
                 return
             if not found:
+                if not (others or await self._others_work()):
+                    return
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
 
     async def _pass(self, limit: int | None) -> AsyncIterator[Record]:

@@ -513,6 +513,37 @@ async def test_c7_rows_that_are_given_up_behind_a_pass_are_found_by_the_next(
     assert sorted(record.text for record in taken) == sorted([*(each.text for each in held), "later 1", "later 2"])
 
 
+class Overtaken(PostgresColumn):
+    """Asks whether others work, and is overtaken by one before it looks for rows itself."""
+
+    overtake: Callable[[], Awaitable[object]] | None = None
+
+    async def _others_work(self) -> bool:
+        answer = await super()._others_work()
+        overtake, self.overtake = self.overtake, None
+        if overtake:
+            await overtake()
+        return answer
+
+
+async def test_c7_a_worker_that_was_overtaken_waits_for_what_the_other_may_leave(
+    column: PostgresColumn, url: str, column_of: Open
+) -> None:
+    first = column_of(lease_seconds=0.5)
+    second = Overtaken(url, "sections", text="content")
+    await first.prepare(SPACE)
+    await second.prepare(SPACE)
+
+    async def take_and_die() -> None:
+        await take(first, 3)
+        assert first._worker is not None
+        await first._worker.rest()
+
+    second.overtake = take_and_die
+    assert [record.id for record in await every(second)] == ["1", "2", "4"]
+    await second.aclose()
+
+
 async def test_c7_a_worker_that_lives_keeps_its_rows(column: PostgresColumn, column_of: Open) -> None:
     slow, other = column_of(lease_seconds=0.3), column_of(lease_seconds=0.3)
     await slow.prepare(SPACE)
