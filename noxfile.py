@@ -46,8 +46,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """100,000 simulated histories; 10,000 cancelled callers; kill -9 at 200 random moments of a job."""
+    """100,000 simulated histories; 10,000 cancelled callers; kill -9 at 200 random moments of a job; 100 schedules of
+    kills, cuts and edits of a backfill."""
     module(session, "tests.simulation.replay", "--count", "100000")
     for client in ("httpx", "httpx2"):
         module(session, "benchmarks.cancellations", "--client", client)
     module(session, "benchmarks.kills", "--kills", "200")
+    module(session, "benchmarks.schedules")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from benchmarks.vectors import vector_of
@@ -34,6 +35,12 @@ class Service:
     async def texts(self) -> Mapping[str, int]:
         """How often each text was billed, by its digest."""
         return await self._asked("/ledger/texts")
+
+    async def script(self, **changes: Any) -> None:
+        """Changes it while it runs; benchmarks/control.py has the fields."""
+        async with Wire(self.url) as wire:
+            reply = await wire.request("POST", "/script", msgspec.json.encode(changes))
+        assert reply.status == 200, reply.body
 
     async def _asked(self, path: str) -> Any:
         async with Wire(self.url) as wire:

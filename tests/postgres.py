@@ -140,8 +140,13 @@ class Pooler:
             POOLER.format(host=parts.hostname, port=parts.port or 5432, user=parts.username, listen=self.port)
         )
         os.chmod(self._folder.name, 0o755)
+        self._command = [program, "-q", str(settings)]
+        self.start()
+
+    def start(self) -> None:
+        """Also after a `kill`, on the same port."""
         self._process = subprocess.Popen(
-            [program, "-q", str(settings)],
+            self._command,
             user=_other_user(),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -150,14 +155,18 @@ class Pooler:
         )
         self._wait_until_ready()
 
+    def kill(self) -> None:
+        """With every connection that goes through it."""
+        self._process.kill()
+        self._process.wait(20)
+
     def before(self, url: str) -> str:
         """The same database, by way of this pooler."""
         parts = urlsplit(url)
         return urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{self.port}"))
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait(20)
+        self.kill()
         self._folder.cleanup()
 
     def _wait_until_ready(self) -> None:

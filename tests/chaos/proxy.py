@@ -161,7 +161,8 @@ async def _end(writers: list[asyncio.StreamWriter], *, reset: bool) -> None:
     for writer in writers:
         if reset:
             sock: socket.socket = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         writer.close()
     for writer in writers:

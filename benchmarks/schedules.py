@@ -1,0 +1,448 @@
+"""Random schedules of edits, deletes, kills and pooler cuts while three workers fill a user's PostgreSQL table.
+
+    python -m benchmarks.schedules [--count 100] [--first 1] [--at-once 4]
+    python -m benchmarks.schedules --seed 17        # that schedule again, event by event
+
+A cut resets the connections, loses what the server answers from some byte on, or kills the pooler and starts it again.
+PostgreSQL, PgBouncer in transaction mode, the simulated service and each worker are processes of their own; a kill is
+SIGKILL. The judges are the service's ledger and the table, read by a connection of our own. Exits 1 if they disagree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from multiprocessing.connection import Connection as Pipe
+from random import Random
+from typing import Any, Literal, TypeAlias
+
+import asyncpg
+import numpy as np
+
+from aembed import Embedder, PostgresColumn
+from aembed.stores._postgresql import _filling, _leases
+from benchmarks.own_process import KEY, MODEL, Service, judged, serving
+from benchmarks.vectors import digest, vector_of
+from tests.chaos.proxy import Proxy
+from tests.postgres import Pooler, Server, create_database, drop_database
+
+DIMENSIONS = 48
+LATENCY = ("--latency", "2", "--sigma", "0.5")
+"""About 160 ms a request, spread: the least job takes a second."""
+LAST_EVENT, LONGEST_RUN = 1.6, 60.0
+LEASE_SECONDS = 3.0
+"""Longer than any cut, so that only the dead lose what they hold."""
+TABLES = """
+    DROP TABLE IF EXISTS sections;
+    DROP SCHEMA IF EXISTS aembed CASCADE;
+    CREATE TABLE sections (id int PRIMARY KEY, content text, seen bytea, embedding vector(48));
+"""
+LIVE_LEASES = """SELECT count(*) FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token
+    WHERE w.expires_at > clock_timestamp()"""
+Kind: TypeAlias = Literal[
+    "edit", "delete", "replace", "insert", "kill", "join", "cut", "lose replies", "restart pooler"
+]
+CUTS: tuple[Kind, ...] = ("cut", "lose replies", "restart pooler")
+PROCESSES = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+PROCESSES.set_forkserver_preload(
+    ["aembed.providers.openai", "aembed.stores.postgresql_column", "benchmarks.own_process"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`rows` is how many are edited, deleted, replaced or inserted."""
+
+    at: float
+    kind: Kind
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.at:5.2f} s  {self.kind}" + (f" {self.rows} rows" if self.rows else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What follows from a seed. `marked`: the table has a fingerprint column, so that an edit needs no more."""
+
+    seed: int
+    rows: int
+    batch: int
+    concurrency: int
+    marked: bool
+    events: tuple[Event, ...]
+
+    @property
+    def in_flight(self) -> int:
+        """Texts that one worker has sent and not stored, at the most."""
+        return self.batch * self.concurrency
+
+    def __str__(self) -> str:
+        kind = "with a fingerprint" if self.marked else "without fingerprint"
+        head = f"seed {self.seed}: {self.rows} rows {kind}, {self.concurrency} x {self.batch} in flight a worker"
+        return "\n".join([head, *(f"  {event}" for event in self.events)])
+
+
+def schedule_of(seed: int) -> Schedule:
+    """At least one edit, delete, kill and cut each."""
+    random = Random(seed)
+    kinds: list[Kind] = ["edit", "delete", "kill", random.choice(CUTS)]
+    more: tuple[Kind, ...] = ("edit", "edit", "delete", "replace", "insert", "kill", "join", *CUTS)
+    kinds += random.choices(more, k=random.randint(2, 8))
+    events = [Event(random.uniform(0.0, LAST_EVENT), kind, _rows(kind, random)) for kind in kinds]
+    return Schedule(
+        seed,
+        rows=random.randint(150, 500),
+        batch=random.choice((4, 8, 16)),
+        concurrency=random.choice((1, 2, 3)),
+        marked=random.random() < 0.5,
+        events=tuple(sorted(events, key=lambda event: event.at)),
+    )
+
+
+def _rows(kind: Kind, random: Random) -> int:
+    return random.randint(1, 40) if kind in ("edit", "delete", "replace", "insert") else 0
+
+
+# One worker, in a process of its own
+
+
+def work(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
+    asyncio.run(fill(place, url, schedule, begun))
+
+
+async def fill(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
+    """With pages so small that three workers share a small table."""
+    _filling.ROWS_PER_PAGE, _leases.MOST_CLAIMED = 20, 60
+    mark = "seen" if schedule.marked else None
+    column = PostgresColumn(place, "sections", text="content", fingerprint=mark, lease_seconds=LEASE_SECONDS)
+    await column.count()
+    begun.send(True)
+    options = {"concurrency": schedule.concurrency, "max_batch_size": schedule.batch, "dimensions": DIMENSIONS}
+    async with Embedder(MODEL, api_key=KEY, base_url=url, **options) as embedder:
+        await embedder.backfill(column)
+    await column.aclose()
+
+
+class Worker:
+    """A process that fills the table."""
+
+    def __init__(self, place: str, url: str, schedule: Schedule) -> None:
+        self.started = time.monotonic()
+        self._begun, begun = PROCESSES.Pipe(duplex=False)
+        self.process = PROCESSES.Process(target=work, args=(place, url, schedule, begun), daemon=True)
+        self.process.start()
+        begun.close()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.exitcode is None
+
+    async def begun(self) -> None:
+        """Until it has reached the database: a server that was never there is not waited for."""
+        await asyncio.to_thread(self._begun.poll, LONGEST_RUN)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.ended()
+
+    async def ended(self, seconds: float = LONGEST_RUN) -> str | None:
+        """What is wrong with its end; it is killed after so many seconds."""
+        until = time.monotonic() + seconds
+        while self.is_running:
+            if time.monotonic() > until:
+                self.process.kill()
+                return f"a worker did not end within {seconds:g} s"
+            await asyncio.sleep(0.01)
+        self._begun.close()
+        return f"a worker ended with exit code {self.process.exitcode}" if self.process.exitcode else None
+
+
+# The stage: what a schedule is played on, one after another
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A database, a pooler before it, a proxy before that, and a service."""
+
+    database: str
+    pooler: Pooler
+    proxy: Proxy
+    service: Service
+
+    @property
+    def place(self) -> str:
+        return self.pooler.before(self.database).replace(f":{self.pooler.port}/", f":{self.proxy.port}/")
+
+
+@asynccontextmanager
+async def stage(server: str) -> AsyncIterator[Stage]:
+    """Raises LookupError where there is no PgBouncer."""
+    name = f"aembed_schedules_{uuid.uuid4().hex}"
+    async with AsyncExitStack() as stack:
+        database = create_database(server, name)
+        stack.callback(drop_database, server, name)
+        pooler = Pooler(server)
+        stack.callback(pooler.stop)
+        proxy = await stack.enter_async_context(Proxy(pooler.port))
+        service = await stack.enter_async_context(serving("--key", KEY, *LATENCY))
+        yield Stage(database, pooler, proxy, service)
+
+
+@dataclass(slots=True)
+class Play:
+    """One schedule while it is played. The user's own program edits over `user`, a direct connection.
+
+    `ever` are the texts that the table has ever held, `touched` when each row was written last by the user, and
+    `may_again` how often a text may be billed again: once for each kill at which it was billed and not stored.
+    """
+
+    schedule: Schedule
+    stage: Stage
+    user: Any
+    random: Random
+    workers: list[Worker] = field(default_factory=list)
+    ever: set[str] = field(default_factory=set)
+    touched: dict[int, float] = field(default_factory=dict)
+    may_again: Counter[str] = field(default_factory=Counter)
+    kills: int = 0
+    edition: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    async def run(self, say: Callable[[object], None]) -> None:
+        await self.user.execute(TABLES)
+        await self._insert(range(self.schedule.rows))
+        for _ in range(3):
+            self._join()
+        await self._all_begun()
+        began = time.monotonic()
+        for event in self.schedule.events:
+            await asyncio.sleep(max(0.0, began + event.at - time.monotonic()))
+            await self._happen(event)
+            say(f"  {time.monotonic() - began:5.2f} s  {event.kind}: {await self._count('embedding IS NULL')} empty")
+        await self._all_ended()
+        self._check(await self._rows())
+        await self._check_runs_after()
+
+    def _join(self) -> None:
+        self.workers.append(Worker(self.stage.place, self.stage.service.url, self.schedule))
+
+    async def _all_begun(self) -> None:
+        await asyncio.gather(*(worker.begun() for worker in self.workers))
+
+    async def _all_ended(self) -> None:
+        ends = await asyncio.gather(*(worker.ended() for worker in self.workers))
+        self.problems += [end for end in ends if end]
+
+    async def _happen(self, event: Event) -> None:
+        match event.kind:
+            case "edit":
+                await self._edit(await self._some(event.rows))
+            case "delete":
+                await self._delete(await self._some(event.rows))
+            case "replace":
+                ids = await self._some(event.rows)
+                await self._delete(ids)
+                await self._insert(ids)
+            case "insert":
+                await self._insert(range(10_000 * (self.edition + 1), 10_000 * (self.edition + 1) + event.rows))
+            case "kill":
+                await self._kill()
+            case "join":
+                self._join()
+                await self._all_begun()
+            case "cut":
+                await self.stage.proxy.drop_connections()
+            case "lose replies":
+                self.stage.proxy.cut_after = self.random.randint(0, 2_000)
+                await asyncio.sleep(self.random.uniform(0.0, 0.3))
+                self.stage.proxy.cut_after = None
+            case "restart pooler":
+                await asyncio.to_thread(self.stage.pooler.kill)
+                await asyncio.sleep(self.random.uniform(0.0, 0.3))
+                await asyncio.to_thread(self.stage.pooler.start)
+
+    # What the user's own program does
+
+    async def _some(self, rows: int) -> list[int]:
+        ids = [id for (id,) in await self.user.fetch("SELECT id FROM sections ORDER BY id")]
+        return sorted(self.random.sample(ids, min(rows, len(ids))))
+
+    async def _insert(self, ids: Sequence[int]) -> None:
+        texts = self._texts(ids)
+        await self.user.executemany("INSERT INTO sections (id, content) VALUES ($1, $2)", list(texts.items()))
+
+    async def _edit(self, ids: Sequence[int]) -> None:
+        """Without a fingerprint it is the program that empties the column."""
+        emptied = "" if self.schedule.marked else ", embedding = NULL"
+        texts = self._texts(ids)
+        statement = f"UPDATE sections SET content = $2{emptied} WHERE id = $1"  # noqa: S608
+        await self.user.executemany(statement, list(texts.items()))
+
+    async def _delete(self, ids: Sequence[int]) -> None:
+        await self.user.execute("DELETE FROM sections WHERE id = ANY ($1::int[])", ids)
+
+    def _texts(self, ids: Sequence[int]) -> dict[int, str]:
+        """No text comes twice, so that each has its own line in the ledger."""
+        self.edition += 1
+        texts = {id: f"seed {self.schedule.seed}, edition {self.edition} of section {id}" for id in ids}
+        self.ever.update(map(_line, texts.values()))
+        self.touched.update(dict.fromkeys(ids, time.monotonic()))
+        return texts
+
+    # Kills
+
+    async def _kill(self) -> None:
+        running = [worker for worker in self.workers if worker.is_running]
+        if not running:
+            return
+        victim = self.random.choice(running)
+        await victim.kill()
+        self.workers.remove(victim)
+        self.kills += 1
+        await asyncio.sleep(0.02)
+        billed = set(await self.stage.service.texts())
+        self.may_again.update(billed - {_line(row["content"]) for row in await self._rows() if _is_right(row)})
+
+    # What must hold
+
+    async def _rows(self) -> list[Any]:
+        found: list[Any] = await self.user.fetch(
+            "SELECT id, content, seen, vector_send(embedding) AS sent FROM sections"
+        )
+        return found
+
+    async def _count(self, condition: str) -> int:
+        count: int = await self.user.fetchval(f"SELECT count(*) FROM sections WHERE {condition}")  # noqa: S608
+        return count
+
+    def _check(self, rows: Sequence[Any]) -> None:
+        """Each vector is the text's, or is known to be of an older one; empty is what was touched late."""
+        finished = [worker.started for worker in self.workers if not worker.process.exitcode]
+        since = max(finished, default=0.0)
+        pending = {row["id"] for row in rows if self._is_pending(row)}
+        self._note(
+            "rows hold a vector of another text", [r for r in rows if r["id"] not in pending and not _is_right(r)]
+        )
+        self._note("rows were left out", [id for id in pending if self.touched[id] < since])
+
+    def _is_pending(self, row: Any) -> bool:
+        return row["sent"] is None or (self.schedule.marked and row["seen"] != _hash(row["content"]))
+
+    def _note(self, what: str, which: Collection[object]) -> None:
+        if which:
+            self.problems.append(f"{len(which)} {what}")
+
+    async def _check_runs_after(self) -> None:
+        await self._one_more_run()
+        rows = await self._rows()
+        self._note("rows are wrong, or not filled, after the last run", [row for row in rows if not _is_right(row)])
+        before = await self.stage.service.ledger()
+        self._check_bill(await self.stage.service.texts(), rows)
+        await self._one_more_run()
+        after = await self.stage.service.ledger()
+        if after["requests"] != before["requests"]:
+            self.problems.append(f"the run after sent {after['requests'] - before['requests']} requests")
+        if leases := await self.user.fetchval(LIVE_LEASES):
+            self.problems.append(f"{leases} leases are left")
+
+    async def _one_more_run(self) -> None:
+        self.workers = []
+        self._join()
+        await self._all_ended()
+
+    def _check_bill(self, bill: dict[str, int], rows: Sequence[Any]) -> None:
+        again = Counter({text: times - 1 for text, times in bill.items() if times > 1})
+        self._note(
+            "rows were never paid for", [row for row in rows if digest(row["content"].encode()).hex() not in bill]
+        )
+        self._note("texts were billed that the table never held", set(bill) - self.ever)
+        self._note("texts were billed again that no death explains", again - self.may_again)
+        if again.total() > self.kills * self.schedule.in_flight:
+            self.problems.append(f"{again.total()} texts were billed again after {self.kills} kills")
+
+
+def _is_right(row: Any) -> bool:
+    vector = None if row["sent"] is None else np.frombuffer(row["sent"], ">f4", offset=4)
+    return vector is not None and np.array_equal(vector, vector_of(row["content"], DIMENSIONS))
+
+
+def _line(text: str) -> str:
+    """Where the ledger has it."""
+    return digest(text.encode()).hex()
+
+
+def _hash(text: str) -> bytes:
+    return sha256(text.encode()).digest()
+
+
+def _silent(said: object) -> None:
+    pass
+
+
+async def play(schedule: Schedule, stage: Stage, say: Callable[[object], None] = _silent) -> Play:
+    """Plays it once; what is wrong stands in `.problems`."""
+    await stage.service.script(clear_ledger=True)
+    user = await asyncpg.connect(stage.database)
+    playing = Play(schedule, stage, user, Random(f"{schedule.seed} picks"))
+    try:
+        await playing.run(say)
+    finally:
+        for worker in playing.workers:
+            await worker.kill()
+        await user.close()
+    return playing
+
+
+async def play_all(
+    server: str, seeds: Sequence[int], *, at_once: int, say: Callable[[object], None] = _silent
+) -> list[str]:
+    left, problems, played = list(reversed(seeds)), [], []
+
+    async def some() -> None:
+        async with stage(server) as here:
+            while left:
+                schedule = schedule_of(left.pop())
+                found = await play(schedule, here, say)
+                played.append(found)
+                problems.extend(f"seed {schedule.seed}: {problem}" for problem in found.problems)
+                if found.problems:
+                    print(schedule, *found.problems, sep="\n", flush=True)
+
+    await asyncio.gather(*(some() for _ in range(at_once)))
+    kinds = Counter(event.kind for found in played for event in found.schedule.events)
+    print(f"{len(played)} schedules:", ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())))
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=4, help="schedules beside each other")
+    parser.add_argument("--seed", type=int, help="play this one alone, and say what happens")
+    options = parser.parse_args()
+    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.count)
+    at_once, say = options.at_once, _silent
+    if options.seed is not None:
+        print(schedule_of(options.seed))
+        at_once, say = 1, print
+    server = Server()
+    try:
+        return judged(asyncio.run(play_all(server.url, seeds, at_once=at_once, say=say)))
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""A few of the random schedules; `python -m benchmarks.schedules` plays a hundred."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.schedules import play_all, schedule_of
+from tests.postgres import Pooler
+
+SEEDS = (1, 2, 6)
+
+
+def test_the_schedules_have_every_event() -> None:
+    kinds = {event.kind for seed in SEEDS for event in schedule_of(seed).events}
+    assert len(kinds) == 9
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+async def test_s7_c6_c7_the_ledger_and_the_table_agree_after_random_schedules(postgres: str, pooler: Pooler) -> None:
+    """Replay one with `python -m benchmarks.schedules --seed N`."""
+    assert await play_all(postgres, SEEDS, at_once=3) == []
