@@ -40,7 +40,18 @@ def tests_on(session: nox.Session) -> None:
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """The bars of the main job, of the limits and of a hostile provider, each printed with its measurement."""
-    for script in ("main_job", "memory", "kills", "loop_gap", "pacing", "hostile", "shared_key", "backfill", "stores"):
+    for script in (
+        "main_job",
+        "memory",
+        "kills",
+        "loop_gap",
+        "pacing",
+        "hostile",
+        "shared_key",
+        "backfill",
+        "outage",
+        "stores",
+    ):
         module(session, f"benchmarks.{script}")
 
 

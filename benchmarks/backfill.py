@@ -70,11 +70,11 @@ async def wrong_rows(database: str, count: int) -> list[str]:
     connection = await asyncpg.connect(database)
     rows = await connection.fetch("SELECT id, content, vector_send(embedding) AS sent FROM sections")
     await connection.close()
-    wrong = [f"row {row['id']} is wrong" for row in rows if not _is_right(row["content"], row["sent"])]
+    wrong = [f"row {row['id']} is wrong" for row in rows if not is_right(row["content"], row["sent"])]
     return wrong + ([f"{len(rows):,} rows instead of {count:,}"] if len(rows) != count else [])
 
 
-def _is_right(text: str, sent: bytes | None) -> bool:
+def is_right(text: str, sent: bytes | None) -> bool:
     return sent is not None and np.array_equal(np.frombuffer(sent, ">f4", offset=4), vector_of(text))
 
 
