@@ -38,9 +38,15 @@ def table() -> str:
     return f"t_{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture(params=["direct", "pooled"])
+def place(request: pytest.FixtureRequest, database: str) -> str:
+    """The database itself, or by way of a pooler in transaction mode."""
+    return database if request.param == "direct" else str(request.getfixturevalue("pooled"))
+
+
 @pytest.fixture
-async def store(database: str, table: str) -> AsyncIterator[PostgresStore]:
-    async with opened(database, table=table) as store:
+async def store(place: str, table: str) -> AsyncIterator[PostgresStore]:
+    async with opened(place, table=table) as store:
         await store.prepare(SPACE)
         yield store
 
@@ -159,8 +165,8 @@ async def test_z5_names_in_front_of_ours_change_nothing(database: str, table: st
 # Widths and types
 
 
-async def test_s12_more_than_2000_dimensions_are_stored_as_halfvec(database: str, table: str) -> None:
-    async with opened(database, table=table) as store:
+async def test_s12_more_than_2000_dimensions_are_stored_as_halfvec(place: str, database: str, table: str) -> None:
+    async with opened(place, table=table) as store:
         await store.prepare(Space("fake", "large", 3072))
         matrix = vectors(3, 3072)
         await store.write(rows(["a", "b", "c"], matrix))
@@ -173,30 +179,30 @@ async def test_s12_more_than_2000_dimensions_are_stored_as_halfvec(database: str
     assert kind[0][0] == "halfvec(3072)"
 
 
-async def test_storage_is_chosen_in_the_url_or_by_the_option(database: str, table: str) -> None:
-    async with opened(f"{database}?table={table}&storage=halfvec") as store:
+async def test_storage_is_chosen_in_the_url_or_by_the_option(place: str, table: str) -> None:
+    async with opened(f"{place}?table={table}&storage=halfvec") as store:
         await store.prepare(SPACE)
         await store.write(rows(["a"], unit(1, 2, 3, 4)[None]))
         assert (await store.vectors({fingerprint("a")}))[fingerprint("a")].tolist() == [1, 2, 3, 4]
     with pytest.raises(ConfigError, match="storage='float'"):
-        PostgresStore(database, storage="float")  # type: ignore[arg-type]
+        PostgresStore(place, storage="float")  # type: ignore[arg-type]
 
 
-async def test_s12_more_dimensions_than_can_be_stored_are_refused(database: str, table: str) -> None:
-    async with opened(database, table=table) as store:
+async def test_s12_more_dimensions_than_can_be_stored_are_refused(place: str, table: str) -> None:
+    async with opened(place, table=table) as store:
         with pytest.raises(ConfigError, match="16,000"):
             await store.prepare(Space("fake", "huge", 16_001))
 
 
-async def test_s11_another_width_is_refused_by_the_server_too(store: PostgresStore, database: str, table: str) -> None:
-    async with opened(database, table=table) as other:
+async def test_s11_another_width_is_refused_by_the_server_too(store: PostgresStore, place: str, table: str) -> None:
+    async with opened(place, table=table) as other:
         await other.prepare(Space("fake", "words", 3))
     with pytest.raises(SpaceMismatchError, match="expected 3 dimensions, not 4"):
         await store.write(rows(["a"]))
 
 
-async def test_the_text_can_be_left_out(database: str, table: str) -> None:
-    async with opened(database, table=table, store_text=False) as store:
+async def test_the_text_can_be_left_out(place: str, table: str) -> None:
+    async with opened(place, table=table, store_text=False) as store:
         await store.prepare(SPACE)
         await store.write(rows(["a"]))
         assert [match.text for match in await store.search(vectors(1)[0], 1)] == [None]
@@ -239,9 +245,9 @@ async def test_n1_a_server_that_is_not_there_is_said_at_once(database: str, url:
     assert "hunter2" not in repr(caught.value)
 
 
-async def test_s13_a_table_of_somebody_else_is_left_alone(database: str, table: str) -> None:
+async def test_s13_a_table_of_somebody_else_is_left_alone(place: str, database: str, table: str) -> None:
     await run_sql(database, f"CREATE TABLE {table} (id int)")
-    async with opened(database, table=table) as store:
+    async with opened(place, table=table) as store:
         for question in (store.prepare(SPACE), store.info(), store.write(rows(["a"]))):
             with pytest.raises(StoreError, match="is not aembed's"):
                 await question
@@ -261,8 +267,8 @@ async def test_a_database_without_pgvector_gets_it(postgres: str, database: str,
         await run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_two_processes_may_prepare_at_once(database: str, table: str) -> None:
-    stores = [PostgresStore(database, table=table) for _ in range(6)]
+async def test_two_processes_may_prepare_at_once(place: str, table: str) -> None:
+    stores = [PostgresStore(place, table=table) for _ in range(6)]
     assert await asyncio.gather(*(store.prepare(SPACE) for store in stores)) == [SPACE] * 6
     await asyncio.gather(*(store.aclose() for store in stores))
 
@@ -275,8 +281,8 @@ async def upsert_all(store: PostgresStore, batches: Sequence[Rows]) -> None:
         await store.write(batch)
 
 
-async def test_s5_s6_writers_of_the_same_rows_do_not_stop_each_other(database: str, table: str) -> None:
-    stores = [PostgresStore(database, table=table) for _ in range(8)]
+async def test_s5_s6_writers_of_the_same_rows_do_not_stop_each_other(place: str, table: str) -> None:
+    stores = [PostgresStore(place, table=table) for _ in range(8)]
     await stores[0].prepare(SPACE)
     names = [f"{i:03d}" for i in range(200)]
     random = np.random.default_rng(3)
@@ -319,8 +325,8 @@ async def test_a_closed_store_says_so(store: PostgresStore) -> None:
         await store.info()
 
 
-def test_x7_a_store_serves_one_loop_after_another(database: str, table: str) -> None:
-    store = PostgresStore(database, table=table)
+def test_x7_a_store_serves_one_loop_after_another(place: str, table: str) -> None:
+    store = PostgresStore(place, table=table)
 
     async def write(name: str) -> int:
         await store.prepare(SPACE)
@@ -455,12 +461,12 @@ async def test_s12_an_index_is_built_and_used(
     assert f"{'halfvec' if dimensions > 2000 else stored}_cosine_ops" in scans[0]["definition"]
 
 
-async def test_s12_more_dimensions_than_can_be_indexed_are_said(database: str, table: str) -> None:
-    async with opened(database, table=table) as store:
+async def test_s12_more_dimensions_than_can_be_indexed_are_said(place: str, table: str) -> None:
+    async with opened(place, table=table) as store:
         await store.prepare(Space("fake", "letters", 4001))
         with pytest.raises(ConfigError, match="4,000 dimensions as halfvec; these are 4,001"):
             await store.create_index()
-    async with opened(database, table=f"{table}_2") as store:
+    async with opened(place, table=f"{table}_2") as store:
         await store.prepare(SPACE)
         with pytest.raises(ConfigError, match="memory='much'"):
             await store.create_index(memory="much")

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import numpy as np
@@ -27,6 +28,10 @@ Sql = Callable[..., Awaitable[list[Any]]]
 Open = Callable[..., PostgresColumn]
 INSERT = "INSERT INTO t VALUES ({}, 'text {}')"
 SECTIONS = "CREATE TABLE sections (id bigint PRIMARY KEY, content text, lang text, embedding vector(4))"
+END_OTHERS = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+direct = pytest.mark.parametrize("url", ["direct"], indirect=True)
+"""For what a pooler does not carry: settings and roles of a connection, a session."""
 
 
 @pytest.fixture
@@ -38,9 +43,16 @@ async def schema(database: str) -> AsyncIterator[str]:
     await run_sql(database, f"DROP SCHEMA {name} CASCADE", "DROP SCHEMA IF EXISTS aembed CASCADE")
 
 
-@pytest.fixture
-def url(database: str, schema: str) -> str:
-    return f"{database}?options=-c%20search_path%3D{schema},public"
+@pytest.fixture(params=["direct", "pooled"])
+async def url(request: pytest.FixtureRequest, database: str, schema: str) -> AsyncIterator[str]:
+    """The schema is first in the path. A pooler takes no settings at connection: there the path is the database's."""
+    if request.param == "direct":
+        yield f"{database}?options=-c%20search_path%3D{schema},public"
+        return
+    pooled, path = request.getfixturevalue("pooled"), f"ALTER DATABASE {urlsplit(database).path[1:]} {{}} search_path"
+    await run_sql(database, f"{path.format('SET')} = {schema}, public", END_OTHERS)
+    yield pooled
+    await run_sql(database, path.format("RESET"), END_OTHERS)
 
 
 @pytest.fixture
@@ -328,6 +340,7 @@ async def test_s13_a_table_that_takes_no_vector_is_found_in_prepare(
         await column.prepare(SPACE)
 
 
+@direct
 async def test_s13_permissions_and_policies_are_found_in_prepare(
     column: PostgresColumn, sql: Sql, schema: str, url: str, column_of: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -358,6 +371,7 @@ async def test_s13_permissions_and_policies_are_found_in_prepare(
         await sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
+@direct
 async def test_s13_a_read_only_server_is_found_in_prepare(column: PostgresColumn, url: str, column_of: Open) -> None:
     place = url.replace("options=", "options=-c%20default_transaction_read_only%3Don%20")
     with pytest.raises(StoreError, match="read-only; connect to the primary"):
@@ -390,6 +404,7 @@ async def test_halfvec_columns_are_filled(sql: Sql, column_of: Open) -> None:
     assert (match.id, round(match.score, 5)) == ("2", 1.0)
 
 
+@direct
 async def test_a_pool_is_left_as_it_was(column: PostgresColumn, url: str, column_of: Open) -> None:
     async def init(connection: Any) -> None:
         await connection.set_type_codec("vector", schema="public", encoder=str, decoder=lambda text: ("ours", text))
@@ -400,6 +415,7 @@ async def test_a_pool_is_left_as_it_was(column: PostgresColumn, url: str, column
     await own.prepare(SPACE)
     assert await fill(own, await every(own)) == 3
     assert (await pool.fetchval("SELECT embedding FROM sections WHERE id = 1"))[0] == "ours"
+    await own.aclose()
     await pool.close()
 
 
@@ -608,6 +624,7 @@ async def test_without_the_tables_of_leases_one_worker_fills_alone(
 # Indexes
 
 
+@direct
 async def test_s12_a_wide_column_is_indexed_as_halfvec(sql: Sql, column_of: Open, url: str) -> None:
     await sql(
         'CREATE TABLE sections (id int PRIMARY KEY, content text, lang text, "the vector" vector(3072))',
