@@ -27,7 +27,7 @@ from aembed.errors import (
 )
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers.fake import FakeProvider
-from aembed.results import Embeddings, Plan, Progress, Report
+from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import open_store
 from aembed.stores.memory import MemoryStore

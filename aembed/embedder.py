@@ -14,19 +14,20 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 import anyio.to_thread
-import numpy as np
 
+from aembed.coalesce import Coalescer
+from aembed.core.cache import Cache
 from aembed.core.changes import Fingerprinter
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
-from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.core.spaces import agreed
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused
-from aembed.errors import AembedError, ConfigError, SpaceMismatchError, UnavailableError
+from aembed.dispatch import Dispatcher, Home
+from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.pipeline.backfilling import Passes
 from aembed.pipeline.job import Job, Sender
+from aembed.pipeline.logs import logged
 from aembed.pipeline.outcomes import Observers
 from aembed.pipeline.planning import DryDispatcher, planned
 from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
@@ -34,7 +35,7 @@ from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
-from aembed.results import Embeddings, Plan, Progress, Report
+from aembed.results import Embeddings, Plan, Progress, Report, Stats
 from aembed.stores import open_store
 from aembed.types import (
     Budget,
@@ -44,7 +45,6 @@ from aembed.types import (
     Limits,
     Match,
     Metadata,
-    Record,
     RetryPolicy,
     Space,
     TooLong,
@@ -72,8 +72,9 @@ class Embedder:
     replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
     provider's own limits. A text of more tokens than the model takes fails (`too_long="error"`), is cut
     ("truncate"), or is embedded in pieces whose weighted mean is its vector ("split"). `timeout` is the most
-    seconds one request may take. `budget` stops a job before the request that would exceed it. `http_client`
-    is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
+    seconds one request may take. `budget` stops a job before the request that would exceed it. `cache_bytes` is the
+    memory for vectors of queries that come again, 0: none. `max_queue_size` is the most queries that may wait.
+    `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
 
     Use it as `async with Embedder(...) as embedder`, or construct it and `await embedder.aclose()`.
     Raises ConfigError for what cannot work, before anything is read or sent.
@@ -95,10 +96,16 @@ class Embedder:
         retry: RetryPolicy = RetryPolicy(),
         timeout: float = 60.0,
         budget: Budget = Budget(),
+        cache_bytes: int = 0,
+        max_queue_size: int = 10_000,
         http_client: Any = None,
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"concurrency={concurrency} must be at least 1")
+        if cache_bytes < 0 or max_queue_size < 1:
+            raise ConfigError(
+                f"cache_bytes={cache_bytes} must be at least 0, max_queue_size={max_queue_size} at least 1"
+            )
         if too_long not in ("error", "truncate", "split"):
             raise ConfigError(f'too_long={too_long!r} must be "error", "truncate" or "split"')
         self._provider = (
@@ -125,8 +132,11 @@ class Embedder:
         )
         self._random = Random()
         self._run_in_thread: Callable[..., Any] = anyio.to_thread.run_sync
+        self._cache = Cache(cache_bytes)
+        self._max_queue_size = max_queue_size
+        self._home = Home()
         self._engine: Dispatcher | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._queries: Coalescer | None = None
 
     def __repr__(self) -> str:
         return f"<Embedder {self._provider.space}, {self._engine or 'idle'}>"
@@ -153,9 +163,10 @@ class Embedder:
 
     async def aclose(self, *, timeout: float = 30.0) -> None:
         """Waits up to `timeout` seconds for what was sent to land, then closes the connections."""
-        if self._engine and self._loop is asyncio.get_running_loop():
+        if not self._home.moved() and self._engine:
             await self._engine.drain(timeout)
-        self._engine = None
+        self._engine = self._queries = None
+        self._home.leave()
         await self._provider.aclose()
 
     # verbs
@@ -171,39 +182,28 @@ class Embedder:
         sink = ListSink(total)
         job = self._job(sink, Feed(texts, text_record), self.space, total, Observers(on_progress))
         try:
-            report = await job.run()
+            with logged("embed_documents", job.report):
+                report = await job.run()
         except AembedError as error:
             error.embeddings = sink.embeddings(job.report(), self.space.dimensions, error)
             raise
         return sink.embeddings(report, self.space.dimensions)
 
     async def embed_query(self, text: str, *, timeout: float = 10.0) -> Vector:
-        """The vector of one query; shape (dimensions,). Raises what made it fail."""
-        return await self._embed_one(text, "query", timeout)
+        """The vector of one query, the caller's own; shape (dimensions,).
 
-    async def _embed_one(self, text: str, input_type: InputType, timeout: float) -> Vector:
-        entry = self._fingerprinter(self.space, input_type).entry(0, Record("query", text))
-        measure = self._measure()
-        item = measure.quick(entry) or await measure.counted(entry)
-        dispatcher, errand = self._dispatcher(), Errand(input_type, interactive=input_type == "query")
-        answers: list[Answer] = []
+        Calls that come together share requests, equal texts share one input. Cancelled, or after `timeout` seconds,
+        it leaves the others alone. Raises InputError or what the provider said of this text; UnavailableError with
+        `.retry_after` where there is no vector in time, at once where the provider asks to wait for longer;
+        OverloadedError at once where `max_queue_size` queries wait.
+        """
+        return await self._coalescer().vector(text, timeout)
 
-        async def deliver(answer: Answer) -> None:
-            answers.append(answer)
-
-        task = dispatcher.own(dispatcher.send([item], errand, deliver))
-        try:
-            await asyncio.wait([task], timeout=timeout)
-        finally:
-            errand.drop()
-        if not task.done():
-            raise UnavailableError(f"no vector within {timeout:g} s")
-        task.result()
-        match answers[0]:
-            case Answered(items, reply):
-                return np.array(combined(items, reply.matrix)[0])
-            case Refused(error=error):
-                raise error
+    def stats(self) -> Stats:
+        """What goes on now. May be called from any thread."""
+        dispatcher, loop = self._engine, self._home.loop
+        stats = dispatcher.stats(loop.time()) if dispatcher and loop else Stats()
+        return replace(stats, waiting=self._queries.waiting if self._queries else 0, cache=self._cache.stats())
 
     @asynccontextmanager
     async def stream(self, records: Records) -> AsyncIterator[Results]:
@@ -246,7 +246,8 @@ class Embedder:
             feed = Feed(rows_of(records), any_record)
             job = self._job(sink, feed, space, known_length(records), Observers(on_progress, on_failure))
             try:
-                return await job.run()
+                with logged("embed_into", job.report):
+                    return await job.run()
             finally:
                 with anyio.CancelScope(shield=True):
                     await note(opened, job.report())
@@ -275,11 +276,12 @@ class Embedder:
         space = await self._prepare(backlog)
         passes = Passes(backlog, Tally(_now(), self._provider.price_usd), limit, on_failure)
         observers = Observers(on_progress, passes.failed)
-        while True:
-            feed = Feed(passes.records(), any_record)
-            report = await self._job(BacklogSink(backlog), feed, space, None, observers, tally=passes.tally).run()
-            if not passes.another():
-                return report
+        with logged("backfill", lambda: passes.tally.report(_now())):
+            while True:
+                feed = Feed(passes.records(), any_record)
+                report = await self._job(BacklogSink(backlog), feed, space, None, observers, tally=passes.tally).run()
+                if not passes.another():
+                    return report
 
     async def search(
         self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
@@ -300,9 +302,8 @@ class Embedder:
 
     def _dispatcher(self) -> Dispatcher:
         """One for each event loop that this is used in, one after another."""
-        loop = asyncio.get_running_loop()
-        if self._engine is None or self._loop is not loop:
-            self._loop = loop
+        if self._home.moved() or self._engine is None:
+            self._queries = None
             self._engine = Dispatcher(
                 self._provider,
                 self._limits,
@@ -314,6 +315,19 @@ class Embedder:
                 random=self._random,
             )
         return self._engine
+
+    def _coalescer(self) -> Coalescer:
+        dispatcher = self._dispatcher()
+        if self._queries is None:
+            self._queries = Coalescer(
+                dispatcher,
+                self._fingerprinter(self.space, "query"),
+                Measure(self._limits(), self._too_long, self._run_in_thread),
+                self._limits,
+                cache=self._cache,
+                max_queue_size=self._max_queue_size,
+            )
+        return self._queries
 
     def _job(
         self,
@@ -351,7 +365,7 @@ class Embedder:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
-            await self._embed_one(PROBE, "document", self._timeout)
+            await self.embed_query(PROBE, timeout=self._timeout)
             space = await guarded(store.prepare(self.space))
         self._dispatcher().dimensions = space.dimensions
         return space

@@ -134,7 +134,9 @@ class BudgetExceededError(AembedError):
 
 
 class OverloadedError(AembedError):
-    """More queries wait than the queue holds. Answer 503, or try again shortly."""
+    """More queries wait than the queue holds. Answer 503, or try again after `retry_after` seconds."""
+
+    retry_after: float = 1.0
 
 
 class StoreError(AembedError):

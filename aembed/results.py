@@ -96,6 +96,40 @@ class Plan:
         return max(times) if times else None
 
 
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """`saved_tokens` is what the hits would have cost, by the provider's own estimate."""
+
+    hits: int = 0
+    misses: int = 0
+    saved_tokens: int = 0
+    entries: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an Embedder is doing now.
+
+    `waiting` counts queries that are not on their way, `in_flight` requests that are. `requests_per_minute` and
+    `tokens_per_minute` are the limits, None while they are not known; `requests_last_minute` and
+    `tokens_last_minute` were spent. While the provider is waited for `gate_open` is False, and the next request may go
+    in `retry_after` seconds. `accepted` and `throttled` count requests since the beginning.
+    """
+
+    waiting: int = 0
+    in_flight: int = 0
+    accepted: int = 0
+    throttled: int = 0
+    requests_last_minute: int = 0
+    tokens_last_minute: int = 0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    gate_open: bool = True
+    retry_after: float = 0.0
+    cache: CacheStats = CacheStats()
+
+
 class Embeddings(Sequence[Vector | None]):
     """The vectors of a list of texts, in their order.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -37,6 +38,7 @@ class Admission:
         self._lanes = {interactive: anyio.Lock() for interactive in (False, True)}
         self._changed = anyio.Event()
         self._last_failure = ""
+        self.when_closed: Callable[[], object] = _nothing
         self.replies = 0
 
     def __repr__(self) -> str:
@@ -88,6 +90,8 @@ class Admission:
         limited = isinstance(error, RateLimitError)
         blame = self.gate.failed(ticket.passage, now(), wait=wait, rate_limited=limited, hinted=hinted)
         self._notify()
+        if not self.gate.is_open:
+            self.when_closed()
         return blame
 
     def _leave(self, ticket: Ticket) -> None:
@@ -131,6 +135,10 @@ class Admission:
     @property
     def _slot_free(self) -> bool:
         return self._slots.available_tokens >= 1
+
+
+def _nothing() -> None:
+    pass
 
 
 def now() -> float:

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from aembed.dispatch._admission import Ticket
 from aembed.types import InputType
 
 T = TypeVar("T")
@@ -19,7 +20,14 @@ class Errand:
     requests: int = 0
     retries: int = 0
     dropped: bool = False
+    ticket: Ticket | None = None
+    """Leave for its first request, where that was got beforehand."""
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def waits(self) -> bool:
+        """Nothing of it is on its way."""
+        return bool(self._waiting)
 
     def drop(self) -> None:
         """Lets go of all that is not on its way. What is on its way lands."""

@@ -134,9 +134,7 @@ class _Tries:
 
     async def attempt(self) -> Reply:
         errand = self._errand
-        self._ticket = ticket = await errand.wait(
-            self._admission.enter(self._tokens, interactive=errand.interactive, divisible=self._divisible)
-        )
+        self._ticket = ticket = await self._enter()
         if ticket is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
         errand.requests += 1
@@ -147,6 +145,13 @@ class _Tries:
             raise
         self._admission.succeeded(ticket, reply.hints)
         return reply
+
+    async def _enter(self) -> Ticket | None:
+        errand = self._errand
+        ticket, errand.ticket = errand.ticket, None
+        return ticket or await errand.wait(
+            self._admission.enter(self._tokens, interactive=errand.interactive, divisible=self._divisible)
+        )
 
     def wait(self, state: RetryCallState) -> float:
         return self._requests.backoff(state)

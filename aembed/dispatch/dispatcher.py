@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
+import anyio
+
 from aembed.core.changes import Item
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.retrying import Again, FailItems, Split
 from aembed.core.splitting import Lessons, Remains
-from aembed.dispatch._admission import Admission
+from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._guard import Guard
 from aembed.dispatch._requests import Requests
 from aembed.errors import AembedError, ProviderError
 from aembed.protocols import Provider
+from aembed.results import Stats
 from aembed.types import Limits, Reply, RetryPolicy
 
 
@@ -113,28 +116,67 @@ class Dispatcher:
 
     async def drain(self, timeout: float) -> None:
         """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not."""
-        if self._owned:
-            await asyncio.wait(set(self._owned), timeout=timeout)
+        with anyio.move_on_after(timeout):
+            while self._owned:
+                await asyncio.wait(set(self._owned))
         for task in set(self._owned):
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
 
+    def stats(self, now: float) -> Stats:
+        """Without what waits and what is cached, which is not seen here."""
+        gate, pacer = self._requests.admission.gate, self._pacer
+        return Stats(
+            in_flight=self.in_flight,
+            accepted=pacer.accepted_requests,
+            throttled=pacer.throttled_requests,
+            requests_last_minute=round(pacer.spent("requests", now)),
+            tokens_last_minute=round(pacer.spent("tokens", now)),
+            requests_per_minute=pacer.limit("requests"),
+            tokens_per_minute=pacer.limit("tokens"),
+            gate_open=gate.is_open,
+            retry_after=max(0.0, gate.opens_at - now),
+        )
+
+    # queries: what is sent is chosen once it may be sent
+
+    @property
+    def closed_for(self) -> float:
+        """Seconds until the next request may pass the gate."""
+        return max(0.0, self._requests.admission.gate.opens_at - now())
+
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Called whenever the gate has closed, or stays closed."""
+        self._requests.admission.when_closed = callback
+
+    async def admit(self, tokens: float) -> Ticket:
+        """Leave for one request of queries, to be sent at once. Raises OutageError."""
+        ticket = await self._requests.admission.enter(tokens, interactive=True)
+        assert ticket is not None
+        return ticket
+
+    def resize(self, ticket: Ticket, tokens: float) -> None:
+        """What it carries in the end."""
+        self._pacer.resize(ticket.reservation, tokens, now())
+
     async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
         """Delivers one answer a request; what was refused is sent in parts.
 
-        Raises the error that stops the job; what was delivered before is good.
+        Raises the error that stops the job; what was delivered before is good. Queries are no job: a text that is
+        refused fails its own calls.
         """
         remains = Remains(batch, self._lessons)
         try:
             while part := remains.next():
-                await errand.wait(self._guard.turn(remains, doubted=remains.doubted))
+                if not errand.interactive:
+                    await errand.wait(self._guard.turn(remains, doubted=remains.doubted))
                 try:
                     reply = await self._request(part, errand)
                 except ProviderError as error:
                     match remains.refused(part, error, self.cap, proven=self._guard.proven):
                         case Again() | Split():
                             pass
-                        case FailItems() if not self._guard.stops(error):
+                        case FailItems() if errand.interactive or not self._guard.stops(error):
                             await deliver(Refused(part, error))
                         case _:
                             raise

@@ -9,6 +9,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from aembed.errors import ConfigError
 from aembed.pipeline.job import Job
+from aembed.pipeline.logs import logged
 from aembed.results import Report
 from aembed.types import Embedded, Failure
 
@@ -39,5 +40,5 @@ class Results:
 
 
 async def run_and_close(job: Job, channel: Channel) -> Report:
-    with channel:
+    with channel, logged("stream", job.report):
         return await job.run()

@@ -6,6 +6,7 @@
     pacer.too_large(tokens)         at the head of the lane: such a size is never accepted, send the batch in parts
     reservation = pacer.reserve(tokens, now, interactive=False)       by the head of a lane only, one at a time
     while reservation.start > now: wait                               `start` may move while it waits: read it again
+    pacer.resize(reservation, tokens, now)                            as it is sent: it carries more, or less
     pacer.give_back(reservation, now)                                 it will not be sent; never after sending
     pacer.accepted(reservation, hints, now)                           the reply has vectors
     pacer.throttled(reservation, hints, now) -> bool                  429; True: too large, send it in parts instead

@@ -98,6 +98,10 @@ class Budget:
         self._sent.add(start, cost)
         return seconds
 
+    def spent(self, now: float) -> float:
+        """In the last minute."""
+        return self._sent.total(now)
+
     def refund(self, start: float, cost: float, seconds: float) -> None:
         self._due -= seconds
         self._sent.add(start, -cost)

@@ -97,6 +97,11 @@ class Congestion:
             self._busy += tokens / self.rate
             self._sent += 1
 
+    def grown(self, tokens: float) -> None:
+        """A request that was counted as spent carries so much more."""
+        if self._rate < inf:
+            self._busy += tokens / self.rate
+
     def accepted(self, tokens: float, start: float, now: float) -> None:
         self._accepted.add(start, tokens)
         self._accepted_requests.add(start, 1.0)

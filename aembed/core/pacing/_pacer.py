@@ -97,6 +97,19 @@ class Pacer:
         self._unbook(reservation)
         self._head = None if self._head is reservation else self._head
 
+    def resize(self, reservation: Reservation, tokens: float, now: float) -> None:
+        """It is sent now, with so many tokens. Its own start is what it was; bulk that waits moves."""
+        more, head = tokens - reservation.tokens, self._head
+        rate = self._rate("tokens")
+        pushes = head is not None and head.start > now and head.start + more / rate <= head.latest
+        if head and pushes:
+            self._unbook(head)
+        reservation.tokens = tokens
+        reservation.seconds["tokens"] += self._budgets["tokens"].charge(reservation.start, more, rate)
+        self._congestion.grown(more)
+        if head and pushes:
+            self._book(head, now)
+
     def observe(self, hints: Hints | None, now: float) -> None:
         """The headers of a reply that was neither a vector nor a rate limit."""
         self._observe(hints or Hints(), 0.0, 0.0, now)
@@ -145,6 +158,14 @@ class Pacer:
         self._unbook(head)
         self._book(reservation, now)
         self._book(head, now)
+
+    def limit(self, unit: Unit) -> float | None:
+        """A minute; None while it is not known."""
+        return self._budgets[unit].limit
+
+    def spent(self, unit: Unit, now: float) -> float:
+        """Of the last minute."""
+        return self._budgets[unit].spent(now)
 
     def _may_push(self, head: Reservation, reservation: Reservation) -> bool:
         seconds = max(reservation.cost(unit) / self._rate(unit) for unit in self._budgets)

@@ -1,0 +1,350 @@
+"""Many small awaits, few requests: queries of one Embedder on one event loop.
+
+call -> cache -> Flight (equal texts share one) -> queue -> courier, once it may send -> Load -> Dispatcher -> calls
+
+A text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot, the
+budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+import anyio
+import numpy as np
+
+from aembed.core.cache import Cache
+from aembed.core.changes import Entry, Fingerprinter, Item, oversize
+from aembed.core.pieces import combined
+from aembed.counters import Measure
+from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
+from aembed.errors import AembedError, OverloadedError, UnavailableError
+from aembed.types import Hints, Limits, Record, Vector
+
+logger = logging.getLogger("aembed")
+
+MAX_WAIT = 0.005
+"""Seconds that a text waits for others at most, while queries are on their way."""
+LATENESS = 0.05
+"""Seconds by which a timer is late where the event loop was blocked; so long is granted to read what came meanwhile."""
+
+Waiter: TypeAlias = "asyncio.Future[Vector]"
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One text on its way, and the calls that wait for its vector, each with its deadline."""
+
+    fingerprint: bytes
+    since: float
+    item: Item | None = None
+    load: Load | None = None
+    waiters: dict[Waiter, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Load:
+    """What goes in one request (or its parts). `wanted` counts the flights that somebody still waits for."""
+
+    errand: Errand
+    flights: dict[bytes, Flight]
+    wanted: int
+
+
+class Coalescer:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        fingerprinter: Fingerprinter,
+        measure: Measure,
+        limits: Callable[[], Limits],
+        *,
+        cache: Cache,
+        max_queue_size: int,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._fingerprinter = fingerprinter
+        self._measure = measure
+        self._limits = limits
+        self._cache = cache
+        self._max_queue_size = max_queue_size
+        self._flights: dict[bytes, Flight] = {}
+        self._queue: dict[bytes, Flight] = {}
+        self._counting = 0
+        self._loads = 0
+        self._courier: asyncio.Task[None] | None = None
+        self._ripe = asyncio.Event()
+        dispatcher.when_closed(lambda: asyncio.get_running_loop().call_soon(self._give_up_early))
+
+    def __repr__(self) -> str:
+        return f"<Coalescer {self.waiting} waiting, {len(self._flights)} in all, {self._loads} requests>"
+
+    @property
+    def waiting(self) -> int:
+        """Texts that are not on their way yet."""
+        return len(self._queue) + self._counting
+
+    async def vector(self, text: str, timeout: float) -> Vector:
+        """The caller's own vector. Raises InputError, OverloadedError, UnavailableError, or what the provider said."""
+        entry = self._fingerprinter.entry(0, Record("query", text))
+        vector = self._cache.get(entry.fingerprint)
+        if vector is not None:
+            return vector
+        loop = asyncio.get_running_loop()
+        flight = self._flight(entry, timeout)
+        waiter: Waiter = loop.create_future()
+        deadline = loop.time() + timeout
+        timer = loop.call_at(deadline, self._expire, waiter, deadline, timeout)
+        self._join(flight, waiter, deadline)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._leave(flight, waiter)
+
+    # a call
+
+    def _flight(self, entry: Entry, timeout: float) -> Flight:
+        closed = self._dispatcher.closed_for
+        if closed > timeout:
+            raise _held_back(closed)
+        return self._flights.get(entry.fingerprint) or self._new_flight(entry)
+
+    def _new_flight(self, entry: Entry) -> Flight:
+        if self.waiting >= self._max_queue_size:
+            raise self._overloaded()
+        item = self._measure.quick(entry)
+        if item:
+            self._check(item)
+        flight = self._flights[entry.fingerprint] = Flight(entry.fingerprint, _now())
+        if item:
+            self._enqueue(flight, item)
+        else:
+            self._counting += 1
+            self._dispatcher.own(self._count(flight, entry)).add_done_callback(self._counted)
+        return flight
+
+    def _join(self, flight: Flight, waiter: Waiter, deadline: float) -> None:
+        if flight.load and not flight.waiters:
+            flight.load.wanted += 1
+        flight.waiters[waiter] = deadline
+
+    def _leave(self, flight: Flight, waiter: Waiter) -> None:
+        """A text that nobody waits for any more is not sent; one that is on its way lands."""
+        if flight.waiters.pop(waiter, None) is None or flight.waiters:
+            return
+        if flight.load is None:
+            self._forget(flight)
+            return
+        flight.load.wanted -= 1
+        if not flight.load.wanted:
+            flight.load.errand.drop()
+
+    def _forget(self, flight: Flight) -> None:
+        if self._flights.get(flight.fingerprint) is flight:
+            del self._flights[flight.fingerprint]
+        if self._queue.get(flight.fingerprint) is flight:
+            del self._queue[flight.fingerprint]
+            if not self._queue:
+                self._dismiss()
+
+    def _expire(self, waiter: Waiter, deadline: float, timeout: float) -> None:
+        if waiter.done():
+            return
+        if _now() - deadline > LATENESS:
+            asyncio.get_running_loop().call_later(LATENESS, self._expire, waiter, _now() + LATENESS, timeout)
+            return
+        waiter.set_exception(_unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
+
+    def _give_up_early(self) -> None:
+        """The gate is closed: whoever cannot wait that long, and is not on the way, hears it at once."""
+        closed = self._dispatcher.closed_for
+        for flight in self._flights.values():
+            if flight.load and not flight.load.errand.waits:
+                continue
+            for waiter, deadline in flight.waiters.items():
+                if deadline < _now() + closed and not waiter.done():
+                    waiter.set_exception(_held_back(closed))
+
+    def _overloaded(self) -> OverloadedError:
+        oldest = next(iter(self._queue.values()), None)
+        error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
+        error.retry_after = max(_now() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
+        return error
+
+    # the queue
+
+    async def _count(self, flight: Flight, entry: Entry) -> None:
+        """A long text is tokenized, in a thread."""
+        try:
+            item = await self._measure.counted(entry)
+            self._check(item)
+        except BaseException as error:
+            self._fail([flight], error)
+            raise
+        if flight.waiters:
+            self._enqueue(flight, item)
+
+    def _counted(self, task: asyncio.Task[None]) -> None:
+        self._counting -= 1
+
+    def _check(self, item: Item) -> None:
+        if error := oversize(item, self._limits()):
+            raise error
+
+    def _enqueue(self, flight: Flight, item: Item) -> None:
+        flight.item = item
+        self._queue[flight.fingerprint] = flight
+        if self._courier is None:
+            self._courier = self._dispatcher.own(self._carry_all())
+            self._courier.add_done_callback(self._returned)
+        elif len(self._queue) >= self._dispatcher.cap.inputs:
+            self._ripe.set()
+
+    async def _carry_all(self) -> None:
+        """The courier: there is one as long as something waits. It takes what is there once it may send."""
+        while self._queue:
+            await self._gather()
+            ticket = await self._dispatcher.admit(_tokens(next(iter(self._queue.values()))))
+            self._send(self._take(), ticket)
+
+    def _returned(self, courier: asyncio.Task[None]) -> None:
+        """With an empty queue, or because of an error that is everybody's."""
+        if self._courier is not courier:
+            return
+        self._courier = None
+        if self._queue:
+            self._fail([*self._queue.values()], _reason(courier))
+
+    def _dismiss(self) -> None:
+        """Nobody waits any more."""
+        courier, self._courier = self._courier, None
+        if courier:
+            courier.cancel()
+
+    async def _gather(self) -> None:
+        """Until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
+        oldest = next(iter(self._queue.values()))
+        seconds = oldest.since + MAX_WAIT - _now()
+        if not self._loads or seconds <= 0 or len(self._queue) >= self._dispatcher.cap.inputs:
+            return
+        self._ripe.clear()
+        with anyio.move_on_after(seconds):
+            await self._ripe.wait()
+
+    def _take(self) -> list[Flight]:
+        """The oldest that fit in one request. One that is above the cap goes alone."""
+        cap, inputs, tokens = self._dispatcher.cap, 0, 0.0
+        taken: list[Flight] = []
+        for flight in self._queue.values():
+            inputs += _item(flight).inputs
+            tokens += _item(flight).tokens
+            if taken and (inputs > cap.inputs or tokens > cap.tokens):
+                break
+            taken.append(flight)
+        for flight in taken:
+            del self._queue[flight.fingerprint]
+        return taken
+
+    # a request
+
+    def _send(self, flights: Sequence[Flight], ticket: Ticket) -> None:
+        items = [_item(flight) for flight in flights]
+        self._dispatcher.resize(ticket, sum(item.tokens for item in items))
+        load = Load(Errand("query", interactive=True, ticket=ticket), {f.fingerprint: f for f in flights}, len(flights))
+        for flight in flights:
+            flight.load = load
+        self._loads += 1
+        task = self._dispatcher.own(self._dispatcher.send(items, load.errand, partial(self._deliver, load)))
+        task.add_done_callback(partial(self._landed, load))
+
+    async def _deliver(self, load: Load, answer: Answer) -> None:
+        flights = [load.flights.pop(item.fingerprint) for item in answer.items]
+        match answer:
+            case Answered(items, reply):
+                for flight, item, vector in zip(flights, items, combined(items, reply.matrix), strict=True):
+                    self._cache.put(flight.fingerprint, vector, item.tokens)
+                    self._settle(flight, vector)
+            case Refused(error=error):
+                self._fail(flights, error)
+
+    def _landed(self, load: Load, task: asyncio.Task[None]) -> None:
+        """What was not answered shares the error of the whole, or was let go: but another call may have joined."""
+        self._loads -= 1
+        if not self._loads:
+            self._ripe.set()
+        if not load.errand.dropped:
+            self._fail([*load.flights.values()], _reason(task))
+            return
+        for flight in load.flights.values():
+            flight.load = None
+            if flight.waiters:
+                self._enqueue(flight, _item(flight))
+            else:
+                self._forget(flight)
+
+    def _settle(self, flight: Flight, vector: Vector) -> None:
+        self._forget(flight)
+        for waiter in flight.waiters:
+            if not waiter.done():
+                waiter.set_result(np.array(vector))
+
+    def _fail(self, flights: Iterable[Flight], reason: BaseException) -> None:
+        error = _told(reason)
+        for flight in flights:
+            self._forget(flight)
+            for waiter in flight.waiters:
+                if not waiter.done():
+                    waiter.set_exception(_copy(error))
+
+
+def _item(flight: Flight) -> Item:
+    assert flight.item is not None
+    return flight.item
+
+
+def _tokens(flight: Flight) -> float:
+    return _item(flight).tokens
+
+
+def _reason(task: asyncio.Task[None]) -> BaseException:
+    return asyncio.CancelledError() if task.cancelled() else task.exception() or asyncio.CancelledError()
+
+
+def _told(reason: BaseException) -> AembedError:
+    """What the calls are told of the end of a task."""
+    match reason:
+        case AembedError():
+            return reason
+        case asyncio.CancelledError():
+            return UnavailableError("the Embedder was closed before there was an answer")
+        case _:
+            logger.error("a request of queries ended in an unexpected error", exc_info=reason)
+            error = AembedError(f"unexpected {type(reason).__name__}")
+            error.__cause__ = reason
+            return error
+
+
+def _copy(error: AembedError) -> AembedError:
+    """Raised by each call, an error that they shared would collect the tracebacks of all."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.args, copy.__cause__ = error.args, error.__cause__
+    copy.__dict__.update(error.__dict__)
+    return copy
+
+
+def _unavailable(message: str, closed: float) -> UnavailableError:
+    return UnavailableError(message, hints=Hints(retry_after=closed) if closed > 0 else None)
+
+
+def _held_back(seconds: float) -> UnavailableError:
+    return _unavailable(f"no vector in time: the provider fails, the next request goes in {seconds:.1f} s", seconds)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

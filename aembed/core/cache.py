@@ -1,0 +1,50 @@
+"""Vectors of texts that come again, in memory: the least recently used go first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+
+from aembed.results import CacheStats
+from aembed.types import Vector
+
+ENTRY_BYTES = 320
+"""What Python needs for one entry beside its numbers."""
+
+
+class Cache:
+    """At most `max_bytes`, Python's own share counted. Keys are fingerprints: of space, input type and text."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size_bytes = 0
+        self.hits = self.misses = 0
+        self.saved_tokens = 0.0
+        self._entries: OrderedDict[bytes, tuple[Vector, float]] = OrderedDict()
+
+    def stats(self) -> CacheStats:
+        return CacheStats(self.hits, self.misses, round(self.saved_tokens), len(self._entries), self.size_bytes)
+
+    def get(self, key: bytes) -> Vector | None:
+        """A copy, so that its owner may change it."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self.misses += self.max_bytes > 0
+            return None
+        vector, tokens = entry
+        self._entries.move_to_end(key)
+        self.hits += 1
+        self.saved_tokens += tokens
+        return vector.copy()
+
+    def put(self, key: bytes, vector: Vector, tokens: float) -> None:
+        """`tokens` is what the vector cost. A vector that is larger than the whole cache is not kept."""
+        size = vector.nbytes + ENTRY_BYTES
+        if size > self.max_bytes or key in self._entries:
+            return
+        self._entries[key] = np.array(vector), tokens
+        self.size_bytes += size
+        while self.size_bytes > self.max_bytes:
+            _, (oldest, _) = self._entries.popitem(last=False)
+            self.size_bytes -= oldest.nbytes + ENTRY_BYTES

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import asyncio
+import os
+
+from aembed.errors import ConfigError
+
+
+class Home:
+    """The event loop and process that something is used in. It may move once that loop has stopped, or by a fork."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def moved(self) -> bool:
+        """Whether this is another place than before. Raises ConfigError where the other one is still in use."""
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        if loop is self.loop and process == self._process:
+            return False
+        if self.loop and process == self._process and self.loop.is_running():
+            raise ConfigError("this Embedder is in use in another event loop that still runs; make one for each loop")
+        self.loop, self._process = loop, process
+        return True
+
+    def leave(self) -> None:
+        self.loop = None
