@@ -212,13 +212,12 @@ class Coalescer:
             await self._gather()
             ticket = await self._dispatcher.admit(_tokens(next(iter(self._queue.values()))))
             self._send(self._take(), ticket)
+        self._courier = None
 
     def _returned(self, courier: asyncio.Task[None]) -> None:
-        """With an empty queue, or because of an error that is everybody's."""
-        if self._courier is not courier:
-            return
-        self._courier = None
-        if self._queue:
+        """An error of the courier is everybody's."""
+        if self._courier is courier:
+            self._courier = None
             self._fail([*self._queue.values()], _reason(courier))
 
     def _dismiss(self) -> None:
