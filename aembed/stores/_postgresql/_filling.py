@@ -12,7 +12,8 @@ from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._names import quoted
-from aembed.stores._postgresql._wire import copied, literal, normalized, vector_of
+from aembed.stores._postgresql._staging import staged
+from aembed.stores._postgresql._wire import Column, literal, normalized, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
 
@@ -42,15 +43,12 @@ HIDDEN = "pg_catalog.row_security_active($1::bigint::oid)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 PROBE = """UPDATE {table} AS t SET {vector} = pg_catalog.array_fill(1::real, ARRAY[$1::int])::{v}.{storage}{mark}
     WHERE ({keys}) IN ({one})"""
-STAGE = """CREATE TEMP TABLE aembed_filled ({keys}, aembed_hash bytea, aembed_vector {v}.{storage}) ON COMMIT DROP;
-    ALTER TABLE pg_temp.aembed_filled ALTER COLUMN aembed_vector SET STORAGE {stored}"""
-FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_filled AS aembed_new
+FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
 
 ROWS_PER_PAGE = 500
 SHORTLIST = 50
-MOST_PLAIN_BYTES = 7_000
 
 
 def select(columns: str, condition: str, table: Layout) -> str:
@@ -136,34 +134,18 @@ async def fill(
     table: Layout,
     connection: Connection,
 ) -> int:
-    """COPY into a staging table and one UPDATE; a row whose text is another by now is left alone."""
+    """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone."""
+    if worker is not None:
+        mine = await leases.released(ids, worker, connection)
+        picked = [i for i, id in enumerate(ids) if id in mine]
+        ids, hashes, matrix = [ids[i] for i in picked], [hashes[i] for i in picked], matrix[picked]
     if not ids:
         return 0
     names = [f"aembed_key{i}" for i in range(len(table.keys))]
-    plain = matrix.shape[1] * 4 <= MOST_PLAIN_BYTES
-    staging = STAGE.format(
-        keys=", ".join(f"{name} text" for name in names),
-        v=table.vectors,
-        storage=table.storage,
-        stored="PLAIN" if plain else "EXTERNAL",
-    )
-    await connection.execute(staging)
     keys = zip(*(map(str.encode, native(id)) for id in ids), strict=True)
-    source = copied([*map(list, keys), hashes], matrix, table.storage)
-    columns = [*names, "aembed_hash", "aembed_vector"]
-    await connection.copy_to_table(
-        "aembed_filled", schema_name="pg_temp", columns=columns, source=source, format="binary"
-    )
-    if worker is None:
-        return _rows_of(await connection.execute(_fill(names, table)))
-    held = leases.IS_HELD.format(id=table.id)
-    filled = _rows_of(await connection.execute(_fill(names, table) + held, worker.target, worker.token))
-    await connection.execute(leases.RELEASE, worker.target, worker.token, list(ids))
-    return filled
-
-
-def _rows_of(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
+    columns: dict[str, tuple[str, Column]] = {name: ("text", list(key)) for name, key in zip(names, keys, strict=True)}
+    columns["aembed_hash"] = ("bytea", hashes)
+    return await staged(columns, matrix, table.storage, table.vectors, _fill(names, table), connection)
 
 
 def _fill(names: Sequence[str], table: Layout) -> str:

@@ -45,10 +45,8 @@ claimed AS (
 SELECT page.id, page.text, claimed.key IS NOT NULL AS is_mine FROM page LEFT JOIN claimed ON claimed.key = page.id"""
 OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token
     WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND w.expires_at > pg_catalog.clock_timestamp())"""
-RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
+RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[]) RETURNING key"
 FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
-IS_HELD = """ AND EXISTS (SELECT FROM aembed.leases l
-    WHERE l.target = $1 AND l.token = $2 AND l.key = {id})"""
 
 MOST_CLAIMED = 8_192
 """Rows that one worker holds at the most, so that others find some."""
@@ -124,3 +122,8 @@ async def claim(
     )
     found = await connection.fetch(statement, size, worker.target, worker.token, *(last or ()))
     return [(id, text, is_mine) for id, text, is_mine in found]
+
+
+async def released(ids: Sequence[str], worker: Worker, connection: Connection) -> set[str]:
+    """Gives these leases up with the transaction; returns those that were still held."""
+    return {key for (key,) in await connection.fetch(RELEASE, worker.target, worker.token, list(ids))}

@@ -6,13 +6,14 @@ are written by COPY in its binary form.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import is_indexed, widen
+from aembed.stores._postgresql._staging import staged
 from aembed.stores._postgresql._tables import Layout
 from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
 from aembed.stores._rules import decode, encode
@@ -22,14 +23,11 @@ KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE i
     UNION ALL SELECT id, fingerprint, error, message FROM {refusals} WHERE id = ANY ($2::text[])"""
 VECTORS = """SELECT DISTINCT ON (fingerprint) fingerprint, {v}.vector_send(embedding::{v}.vector) AS sent FROM {rows}
     WHERE fingerprint = ANY ($1::bytea[]) ORDER BY fingerprint, id"""
-COLUMNS = ("id", "text", "metadata", "source", "fingerprint", "digest", "embedding")
 FORGIVE = """WITH forgiven AS (DELETE FROM {refusals} WHERE id = ANY ($1::text[]))
     SELECT row_security_active($2::text) OR EXISTS (SELECT FROM {rows} WHERE id = ANY ($1::text[]))"""
-STAGE = """CREATE TEMP TABLE aembed_staged (id text, text text, metadata jsonb, source text, fingerprint bytea,
-    digest bytea, embedding {v}.{type}) ON COMMIT DROP;
-    ALTER TABLE pg_temp.aembed_staged ALTER COLUMN embedding SET STORAGE {storage}"""
 UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest, embedding)
-    SELECT id, text, metadata, source, fingerprint, digest, embedding FROM pg_temp.aembed_staged ORDER BY id COLLATE "C"
+    SELECT id, text, metadata, source, fingerprint, digest, aembed_vector
+    FROM pg_temp.aembed_staged ORDER BY id COLLATE "C"
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
@@ -54,8 +52,6 @@ SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER B
 EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
 
 ROWS_PER_PAGE = 200
-MOST_PLAIN_BYTES = 7_000
-"""A vector of this many bytes fits beside the other columns into a page of 8 kB."""
 SHORTLIST = 50
 """Rows beyond the k best that are scored again in float64: the server compares in float32."""
 
@@ -90,35 +86,30 @@ async def upsert(rows: Rows, picked: Sequence[int], keep_text: bool, layout: Lay
     COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row.
     """
     ids = [rows.ids[i] for i in picked]
-    columns: list[Column] = [
-        [id.encode() for id in ids],
-        [rows.texts[i].encode() if keep_text else None for i in picked],
-        [jsonb(encode(rows.metadata[i])) for i in picked],
-        [_utf8(rows.sources[i]) for i in picked],
-        [rows.fingerprints[i] for i in picked],
-        [rows.digests[i] for i in picked],
-    ]
-    source = copied(columns, rows.matrix[list(picked)], layout.storage)
-    if not await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows):
-        await copy(source, layout.names.table, layout.names.schema, connection)
+    matrix = rows.matrix[list(picked)]
+    columns: dict[str, tuple[str, Column]] = {
+        "id": ("text", [id.encode() for id in ids]),
+        "text": ("text", [rows.texts[i].encode() if keep_text else None for i in picked]),
+        "metadata": ("jsonb", [jsonb(encode(rows.metadata[i])) for i in picked]),
+        "source": ("text", [_utf8(rows.sources[i]) for i in picked]),
+        "fingerprint": ("bytea", [rows.fingerprints[i] for i in picked]),
+        "digest": ("bytea", [rows.digests[i] for i in picked]),
+    }
+    if await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows):
+        await staged(columns, matrix, layout.storage, layout.vectors, layout.sql(UPSERT), connection)
         return
-    await connection.execute(_staging(rows.matrix, layout))
-    await copy(source, "aembed_staged", "pg_temp", connection)
-    await connection.execute(layout.sql(UPSERT))
+    source = copied([values for _, values in columns.values()], matrix, layout.storage)
+    await connection.copy_to_table(
+        layout.names.table,
+        schema_name=layout.names.schema,
+        columns=[*columns, "embedding"],
+        source=source,
+        format="binary",
+    )
 
 
 def _utf8(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
-
-
-async def copy(source: AsyncIterator[bytes], table: str, schema: str, connection: Connection) -> None:
-    await connection.copy_to_table(table, schema_name=schema, columns=COLUMNS, source=source, format="binary")
-
-
-def _staging(matrix: Matrix, layout: Layout) -> str:
-    row_bytes = matrix.shape[1] * (4 if layout.storage == "vector" else 2)
-    storage = "PLAIN" if row_bytes <= MOST_PLAIN_BYTES else "EXTERNAL"
-    return STAGE.format(v=layout.vectors, type=layout.storage, storage=storage)
 
 
 async def refuse(refusals: Sequence[Refusal], layout: Layout, connection: Connection) -> None:

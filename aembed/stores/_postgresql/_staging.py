@@ -1,0 +1,58 @@
+"""A table of one transaction's own, from which rows go where COPY cannot: COPY knows no conflict and no condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._wire import Column, Storage, copied
+from aembed.types import Matrix
+
+VECTOR = "aembed_vector"
+CREATE = """CREATE TEMP TABLE aembed_staged ({columns}, aembed_vector {v}.{storage}) ON COMMIT DROP;
+    ALTER TABLE pg_temp.aembed_staged ALTER COLUMN aembed_vector SET STORAGE {stored};
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"""
+"""The server knows no statistics of a new table, and would read the whole of the other one for every piece."""
+EMPTY = "TRUNCATE pg_temp.aembed_staged"
+
+ROWS = 512
+"""A piece fits into the 8 MB of temp_buffers, so that nothing of it is written to disk twice."""
+MOST_PLAIN_BYTES = 7_000
+"""A vector of this many bytes fits beside the other columns into a page of 8 kB."""
+
+
+async def staged(
+    columns: Mapping[str, tuple[str, Column]],
+    matrix: Matrix,
+    storage: Storage,
+    vectors: str,
+    statement: str,
+    connection: Connection,
+) -> int:
+    """Runs the statement over pieces of the rows, in `pg_temp.aembed_staged`; returns how many rows it touched.
+
+    `columns` gives each name its type and its values; the vectors are the column `aembed_vector`.
+    """
+    row_bytes = matrix.shape[1] * (4 if storage == "vector" else 2)
+    create = CREATE.format(
+        columns=", ".join(f"{name} {type}" for name, (type, _) in columns.items()),
+        v=vectors,
+        storage=storage,
+        stored="PLAIN" if row_bytes <= MOST_PLAIN_BYTES else "EXTERNAL",
+    )
+    await connection.execute(create)
+    touched = 0
+    for start in range(0, len(matrix), ROWS):
+        if start:
+            await connection.execute(EMPTY)
+        piece = slice(start, start + ROWS)
+        source = copied([values[piece] for _, values in columns.values()], matrix[piece], storage)
+        await connection.copy_to_table(
+            "aembed_staged", schema_name="pg_temp", columns=[*columns, VECTOR], source=source, format="binary"
+        )
+        touched += rows_of(await connection.execute(statement))
+    return touched
+
+
+def rows_of(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
