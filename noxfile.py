@@ -57,10 +57,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """100,000 simulated histories; 10,000 cancelled callers; kill -9 at 200 random moments of a job; 100 schedules of
-    kills, cuts and edits of a backfill."""
+    """Hours: 100,000 simulated histories, 1,000 kills, 50 SIGTERMs, 500 power cuts, 10,000 cancelled callers; 100
+    schedules of kills, cuts and edits of a backfill.
+
+    Each script takes `--first`, where a part of it is to be run or run again.
+    """
     module(session, "tests.simulation.replay", "--count", "100000")
+    module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "1")
+    module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "2", "--store", "postgresql")
+    module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "2", "--signal", "TERM")
+    module(session, "benchmarks.power_cuts", "--cuts", "500")
     for client in ("httpx", "httpx2"):
         module(session, "benchmarks.cancellations", "--client", client)
-    module(session, "benchmarks.kills", "--kills", "200")
     module(session, "benchmarks.schedules")

@@ -1,10 +1,10 @@
-"""The bars of the main job, on a smaller job; benchmarks/main_job.py, memory.py and kills.py have the whole one."""
+"""The bars of the main job, on a smaller job; benchmarks/main_job.py and memory.py have the whole one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import kills, main_job, memory
+from benchmarks import main_job, memory
 from benchmarks.sections import sections
 
 
@@ -18,15 +18,6 @@ async def test_with_latency_all_slots_are_used(tmp_path: Path) -> None:
     outcome = await main_job.run(sections(2_000), tmp_path / "rows.db", concurrency=4, latency=0.2)
     assert list(outcome.problems()) == []
     assert outcome.first.ledger["max_in_flight"] == 4
-
-
-async def test_x1_killed_at_random_moments_nothing_is_lost_and_no_more_than_was_in_flight_is_bought_again(
-    tmp_path: Path,
-) -> None:
-    tally = await kills.run(sections(1_000), tmp_path, kills=4, seconds=0.8, seed=3)
-    assert tally.problems == []
-    assert tally.kills == 4
-    assert tally.bought_again == sum(tally.lost) <= 4 * tally.bound
 
 
 def test_i14_the_memory_of_a_long_stream_is_flat() -> None:
