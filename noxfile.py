@@ -58,9 +58,9 @@ def bench(session: nox.Session) -> None:
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
     """Hours: 100,000 simulated histories, 1,000 kills, 50 SIGTERMs, 500 power cuts, 10,000 cancelled callers; 100
-    schedules of kills, cuts and edits of a backfill.
+    schedules of kills, cuts and edits of a backfill; half an hour of one client.
 
-    Each script takes `--first`, where a part of it is to be run or run again.
+    Where a script draws from seeds, `--first` begins at another one: for a part of it.
     """
     module(session, "tests.simulation.replay", "--count", "100000")
     module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "1")
@@ -70,3 +70,4 @@ def soak(session: nox.Session) -> None:
     for client in ("httpx", "httpx2"):
         module(session, "benchmarks.cancellations", "--client", client)
     module(session, "benchmarks.schedules")
+    module(session, "benchmarks.soak")
