@@ -1,6 +1,6 @@
 """Callers that are cancelled, thousands of times, over real sockets: what is left of them afterwards.
 
-    python -m benchmarks.cancellations [--count 10000] [--client httpx] [--seed 1]
+    python -m benchmarks.cancellations [--count 10000] [--client own] [--seed 1]
 
 Half are cancelled by their task, half by an anyio scope, at any moment from before sending to after the reply.
 Exits 1 if a slot, a task, a connection or a descriptor is left.
@@ -14,10 +14,12 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from random import Random
 from time import perf_counter
+from typing import Any
 
 import anyio
 
@@ -58,7 +60,7 @@ async def cancellations(client: str, count: int, seed: int = 1) -> Outcome:
     random, outcome, began = Random(seed), Outcome(), perf_counter()
     async with Server(latency=Latency(0.05, sigma=1.0)) as server:
         before, tasks = _descriptors(), len(asyncio.all_tasks())
-        async with import_module(client).AsyncClient() as http_client:
+        async with _http_client(client) as http_client:
             options = {"api_key": KEY, "base_url": server.url, "dimensions": DIMENSIONS, "concurrency": CONCURRENCY}
             embedder = Embedder(f"openai:{MODEL}", http_client=http_client, **options)
             while outcome.cancelled < count:
@@ -76,6 +78,11 @@ async def cancellations(client: str, count: int, seed: int = 1) -> Outcome:
         outcome.tasks = len(asyncio.all_tasks()) - tasks
     outcome.seconds = perf_counter() - began
     return outcome
+
+
+def _http_client(client: str) -> AbstractAsyncContextManager[Any]:
+    """None for aembed's own."""
+    return nullcontext() if client == "own" else import_module(client).AsyncClient()
 
 
 async def _caller(embedder: Embedder, moment: float, by_scope: bool, outcome: Outcome) -> None:
@@ -107,7 +114,7 @@ def _descriptors() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--client", choices=["httpx", "httpx2"], default="httpx")
+    parser.add_argument("--client", choices=["own", "httpx", "httpx2"], default="own")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     outcome = asyncio.run(cancellations(options.client, options.count, options.seed))

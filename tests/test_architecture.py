@@ -28,7 +28,12 @@ FLOORS = {
     "__init__": 7,
     "__main__": 7,
 }
-ONLY_IMPORTER = {"httpx": "providers._http", "asyncpg": "stores._postgresql", "tiktoken": "counters"}
+ONLY_IMPORTER = {
+    "httpx": "providers._http",
+    "httpcore": "providers._http",
+    "asyncpg": "stores._postgresql",
+    "tiktoken": "counters",
+}
 IMPURE = {"asyncio", "anyio", "time", "random", "os", "socket", "threading", "httpx", "sqlite3", "pathlib"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

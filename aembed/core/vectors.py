@@ -6,7 +6,8 @@ are checked here, before anything else sees them. On the base64 path no Python f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -59,22 +60,103 @@ class _Usage(msgspec.Struct):
 _REPLY = msgspec.json.Decoder(_Reply)
 _USAGE = msgspec.json.Decoder(_Usage)
 
+_OPENING = re.compile(rb'"embedding"\s{0,8}:\s{0,8}"')
+_FIRST_OPENING_BYTES, _NEXT_OPENING_BYTES = 1_000, 300
+"""How far on the next vector is looked for."""
+_MARK = b"#"
+"""Stands in the place of a vector that was cut out: no character of base64."""
+_SLICE_BYTES = 512 * 1024
+"""Of base64 decoded at once: it stays in the processor's cache, and the interpreter is not held for long."""
 
-def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
+
+def parse_openai(body: bytes | bytearray, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
     """The reply of `POST /embeddings` in OpenAI's format to a request of `inputs` texts.
 
     `dimensions` is None where any will do; `normalised` also asks for vectors of length 1. Raises
     InvalidReplyError for anything that is not exactly one sound vector for each input.
     """
+    parsed = _parse_cut(body, inputs) or _parse_whole(body, inputs)
+    check(parsed.matrix, dimensions=dimensions, normalised=normalised)
+    return parsed
+
+
+def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
+    """Any reply. A large one makes a Python str of each vector and holds the interpreter."""
     reply = _decode(body)
     vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
-    check(matrix, dimensions=dimensions, normalised=normalised)
     return Parsed(matrix, reply.model or "", _tokens(reply.usage), floats)
 
 
-def _decode(body: bytes) -> _Reply:
+def _parse_cut(body: bytes | bytearray, inputs: int) -> Parsed | None:
+    """A reply of base64 vectors of one length: they are cut out, and only what is left is parsed as JSON.
+
+    None where the reply is of another kind, or is not sound: then the whole of it says what is wrong.
+    """
+    cut = _cut(body, inputs)
+    if cut is None:
+        return None
+    rest, starts, width = cut
+    try:
+        reply = _decode(rest)
+        vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
+    except InvalidReplyError:
+        return None
+    if [item.embedding for item in reply.data] != [f"#{number}" for number in range(inputs)]:
+        return None
+    matrix = _decoded(body, [starts[int(mark[1:])] for mark in vectors], width)
+    return None if matrix is None else Parsed(matrix, reply.model or "", _tokens(reply.usage), floats=False)
+
+
+def _cut(body: bytes | bytearray, inputs: int) -> tuple[bytes, list[int], int] | None:
+    """The body with `#0`, `#1`, ... in the place of its vectors, where those begin, and how long they are."""
+    opening = _OPENING.search(body, 0, _FIRST_OPENING_BYTES)
+    width = body.find(b'"', opening.end()) - opening.end() if opening else -1
+    starts: list[int] = []
+    parts: list[bytes | bytearray] = []
+    end = 0
+    while opening and width > 0:
+        start = opening.end()
+        parts.append(body[end:start])
+        starts.append(start)
+        end = start + width
+        if body[end : end + 1] != b'"':
+            return None
+        opening = _OPENING.search(body, end, end + _NEXT_OPENING_BYTES)
+    parts.append(body[end:])
+    if len(starts) != inputs or any(_MARK in part for part in parts):
+        return None
+    return b"".join(_marked(parts)), starts, width
+
+
+def _marked(parts: Sequence[bytes | bytearray]) -> Iterator[bytes | bytearray]:
+    for number, part in enumerate(parts):
+        if number:
+            yield b"#%d" % (number - 1)
+        yield part
+
+
+def _decoded(body: bytes | bytearray, starts: Sequence[int], width: int) -> Matrix | None:
+    """Row i from the base64 that begins at starts[i]; None where it is not base64 of whole float32 values."""
+    end = starts[0] + width
+    row_bytes = width // 4 * 3 - body.count(b"=", end - 2, end)
+    if width % 4 or row_bytes % 4 or not row_bytes:
+        return None
+    matrix = np.empty((len(starts), row_bytes // 4), np.float32)
+    step = max(1, _SLICE_BYTES // width)
+    with memoryview(body) as view:
+        for first in range(0, len(starts), step):
+            rows = [view[start : start + width] for start in starts[first : first + step]]
+            try:
+                raw = _raw(rows, row_bytes)
+            except ValueError:
+                return None
+            matrix[first : first + step] = np.frombuffer(raw, "<f4").reshape(len(rows), -1)
+    return matrix
+
+
+def _decode(body: bytes | bytearray) -> _Reply:
     problem: str
     try:
         return _REPLY.decode(body)
@@ -107,23 +189,32 @@ def from_base64(vectors: Sequence[Any]) -> Matrix:
         raise InvalidReplyError("the reply mixes base64 and numbers")
     width = _width(vectors)
     try:
-        raw = _raw(vectors, width)
+        row_bytes = len(pybase64.b64decode(vectors[0], validate=True))
+        raw = _raw([vector.encode("ascii") for vector in vectors], row_bytes)
     except ValueError:
-        raw = bytearray()
-    if not raw:
-        raise InvalidReplyError("a vector is not base64")
-    if len(raw) % (4 * len(vectors)):
+        raise InvalidReplyError("a vector is not base64") from None
+    if row_bytes % 4 or not row_bytes:
         raise DimensionError(f"{width} characters of base64 are no whole number of float32 values")
     return np.frombuffer(raw, "<f4").reshape(len(vectors), -1).astype(np.float32, copy=False)
 
 
-def _raw(vectors: Sequence[str], width: int) -> bytearray:
-    """One pass over all of them, where none ends in padding (`validate=True` is the fast path). Empty if unequal."""
-    if not vectors[0].endswith("="):
-        raw = pybase64.b64decode_as_bytearray("".join(vectors), validate=True)
-        return raw if len(raw) * 4 == len(vectors) * width * 3 else bytearray()
-    parts = [pybase64.b64decode(vector, validate=True) for vector in vectors]
-    return bytearray().join(parts) if len({len(part) for part in parts}) == 1 else bytearray()
+def _raw(rows: Sequence[bytes | memoryview], row_bytes: int) -> bytes | bytearray:
+    """Decoded in one pass where none ends in padding (`validate=True` is the fast path). Raises ValueError."""
+    if len(rows[0]) // 4 * 3 == row_bytes:
+        raw = pybase64.b64decode_as_bytearray(b"".join(rows), validate=True)
+    else:
+        raw = bytearray().join(_rows(rows, row_bytes))
+    if len(raw) != len(rows) * row_bytes:
+        raise ValueError("the rows differ in length")
+    return raw
+
+
+def _rows(rows: Sequence[bytes | memoryview], row_bytes: int) -> Iterator[bytes]:
+    for row in rows:
+        decoded = pybase64.b64decode(row, validate=True)
+        if len(decoded) != row_bytes:
+            raise ValueError("the rows differ in length")
+        yield decoded
 
 
 def from_floats(vectors: Sequence[Any]) -> Matrix:

@@ -101,7 +101,7 @@ class OpenAIProvider:
             fields["dimensions"] = self._asked
         return msgspec.json.encode(fields)
 
-    def parse(self, body: bytes, inputs: int) -> Parsed:
+    def parse(self, body: bytes | bytearray, inputs: int) -> Parsed:
         """The body of a 2xx reply. Raises InvalidReplyError."""
         return parse_openai(body, inputs=inputs, dimensions=self.space.dimensions, normalised=self._normalised)
 

@@ -7,10 +7,10 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aembed.core.vectors import DimensionError, check, parse_openai
+from aembed.core.vectors import DimensionError, Parsed, _parse_cut, _parse_whole, check, parse_openai
 from aembed.errors import InvalidReplyError
 from tests.core.broken_replies import KINDS, reply_of, unit_vectors, wire
 
@@ -158,3 +158,93 @@ def test_the_message_does_not_carry_the_reply() -> None:
     with pytest.raises(InvalidReplyError) as raised:
         parse_openai(wire(reply), inputs=2, dimensions=4)
     assert "canary" not in str(raised.value)
+
+
+PRETTY = {"compact": (",", ":"), "spaced": (", ", ": "), "pretty": (" ,\n", " :  ")}
+
+
+def as_whole(body: bytes, inputs: int) -> Parsed | None:
+    try:
+        return _parse_whole(body, inputs)
+    except InvalidReplyError:
+        return None
+
+
+def agree(body: bytes, inputs: int) -> bool:
+    """Whether the vectors were cut out; if so, the parser of the whole reply says the same of it."""
+    cut, whole = _parse_cut(bytearray(body), inputs), as_whole(body, inputs)
+    if cut is None:
+        return False
+    assert whole is not None, body
+    assert (cut.matrix.shape, cut.matrix.tobytes()) == (whole.matrix.shape, whole.matrix.tobytes())
+    assert (cut.model, cut.tokens, cut.floats) == (whole.model, whole.tokens, whole.floats)
+    return True
+
+
+@pytest.mark.parametrize("separators", PRETTY.values(), ids=PRETTY)
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 16, 1536])
+def test_vectors_are_cut_out_whatever_the_white_space(separators: tuple[str, str], dimensions: int) -> None:
+    reply = reply_of(unit_vectors(10, 12, dimensions), floats=False)
+    assert agree(json.dumps(reply, separators=separators).encode(), 12)
+    assert agree(json.dumps(reply, separators=separators, indent=2).encode(), 12)
+
+
+@given(order=st.permutations(range(12)), names=st.permutations(["object", "index", "embedding"]))
+def test_vectors_are_cut_out_whatever_the_order(order: list[int], names: list[str]) -> None:
+    reply = reply_of(unit_vectors(11, 12, 6), floats=False)
+    reply["data"] = [{name: reply["data"][i][name] for name in names} for i in order]
+    assert agree(wire(reply), 12)
+
+
+@pytest.mark.parametrize(("kind", "floats"), FORMS)
+def test_p16_to_p23_both_parsers_agree_on_broken_replies(kind: str, floats: bool) -> None:
+    rng = random.Random(f"agree {kind} {floats}")
+    for seed in range(EXAMPLES):
+        inputs = rng.randint(3, 8)
+        broken = KINDS[kind](rng, reply_of(unit_vectors(seed, inputs, rng.randint(8, 24)), floats=floats))
+        assert broken is not None
+        agree(wire(broken), inputs)
+
+
+MARKS = [
+    b'"',
+    b"\\",
+    b"#0",
+    b"#1",
+    b"=",
+    b"==",
+    b"A",
+    b"AAAA",
+    b",",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b" ",
+    b"0",
+    b"1",
+    b"\xff",
+]
+PHRASES = [b'"embedding":"', b'"embedding":"AAAA"', b'"embedding":"#0"', b'"index":', b'{"embedding":"', b"null", b"\n"]
+PIECES = st.sampled_from(MARKS + PHRASES)
+REPLIES = [wire(reply_of(unit_vectors(seed, 3, dimensions), floats=False)) for seed, dimensions in ((12, 3), (13, 2))]
+
+
+@settings(max_examples=500)
+@given(
+    body=st.sampled_from(REPLIES),
+    edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 30), PIECES), min_size=1, max_size=4),
+)
+def test_p22_both_parsers_agree_on_replies_edited_anywhere(body: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+    for start, length, piece in edits:
+        body = body[:start] + piece + body[start + length :]
+    agree(body, 3)
+
+
+def test_a_vector_that_stands_elsewhere_is_not_taken_for_one() -> None:
+    """The decoy has the form of a vector, and the item's own is written in a form that is not looked for."""
+    decoy = b'{"data":[{"x":{"embedding":"AAAAgD8A"},"index":0,"embedding" \n\n\n\n\n\n\n\n\n\n: "#0"}]}'
+    assert not agree(decoy, 1)
+    with pytest.raises(InvalidReplyError):
+        parse_openai(decoy, inputs=1, dimensions=None)

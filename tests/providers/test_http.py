@@ -43,6 +43,12 @@ async def post(made: HTTP, server: RawServer, content: bytes = b"{}", most_bytes
         return await made.post(f"{server.url}/embeddings", HEADERS, content, most_bytes=most_bytes)
 
 
+def own_certificate() -> ssl.SSLContext:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(SELF_SIGNED)
+    return tls
+
+
 @every_client
 async def test_a_request_and_its_reply(client: str) -> None:
     async with serving(reply(b"hello", 201, {"X-Request-Id": "r1"})) as server, http(client) as made:
@@ -72,9 +78,7 @@ async def test_n1_a_host_that_does_not_exist_is_unavailable(client: str) -> None
 
 @every_client
 async def test_n1_a_certificate_that_proves_nothing_stops_the_job(client: str) -> None:
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(SELF_SIGNED)
-    async with serving(reply(), tls=tls) as server, http(client) as made:
+    async with serving(reply(), tls=own_certificate()) as server, http(client) as made:
         with pytest.raises(NotFoundError, match=r"certificate of 127\.0\.0\.1:\d+ cannot be trusted: self[- ]signed"):
             await post(made, server)
         assert server.requests == []
@@ -289,10 +293,58 @@ def test_x7_one_client_for_each_event_loop() -> None:
     assert asyncio.run(once()) == b"fine"
 
 
+@every_client
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+async def test_a_large_reply_arrives_whole(
+    client: str, tls: bool, framing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(range(256)) * 20_000
+    chunks = [body[start : start + 100_000] for start in range(0, len(body), 100_000)]
+    said = {
+        "length": reply(body),
+        "chunked": CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""]),
+        "close": then_close(reply(body, length=False)),
+    }
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    async with serving(said[framing], tls=own_certificate() if tls else None) as server, http(client) as made:
+        got = await asyncio.gather(*(post(made, server, b"x" * 3 * MB, most_bytes=6 * MB) for _ in range(6)))
+        assert all(each.body == body for each in got)
+        assert [request.body for request in server.requests] == [b"x" * 3 * MB] * 6
+
+
+@every_client
+@pytest.mark.parametrize("how", [then_close, then_reset])
+async def test_n3_a_reply_that_is_cut_under_tls_is_unavailable(
+    client: str, how: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    cut = how(reply(b"x" * 500_000, headers={"content-length": "1000000"}))
+    async with serving(cut, tls=own_certificate()) as server, http(client) as made:
+        with pytest.raises(UnavailableError, match="broke"):
+            await post(made, server)
+
+
+@every_client
+async def test_n1_a_server_that_does_not_speak_tls_is_unavailable(client: str) -> None:
+    async with serving(reply(b"fine")) as server, http(client) as made:
+        server.scheme = "https"
+        with pytest.raises(UnavailableError, match="no connection"):
+            await post(made, server)
+
+
+async def test_a_connection_that_the_server_closes_while_it_rests_is_not_used_again() -> None:
+    async with serving(then_close(reply(b"1")), reply(b"2")) as server, http("own") as made:
+        assert (await post(made, server)).body == b"1"
+        await asyncio.sleep(0.05)
+        assert (await post(made, server)).body == b"2"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 async def test_many_requests_share_the_connections() -> None:
     async with serving(reply(b"fine")) as server, http("own") as made:
         replies = await asyncio.gather(*(post(made, server) for _ in range(40)))
-        assert {got.body for got in replies} == {b"fine"}
+        assert all(got.body == b"fine" for got in replies)
         assert server.connections <= 4
 
 

@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import anyio
 import anyio.to_thread
 import httpx
 
-from aembed.errors import InvalidReplyError, NotFoundError, ProviderError, UnavailableError
+from aembed.errors import NotFoundError, ProviderError, UnavailableError
+from aembed.providers._http._asyncio import DirectTransport
+from aembed.providers._http._reading import MOST_ERROR_BYTES, read_body
 from aembed.providers._secrets import Secret
+
+__all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "most_reply_bytes"]
 
 HTTPClient: TypeAlias = Any
 """An `AsyncClient` of httpx or of httpx2."""
 
 KEEPALIVE_SECONDS = 30.0
-MOST_ERROR_BYTES = 64 * 1024
-_RAW_CHUNK_BYTES = 64 * 1024
-_HTTP_ERRORS = frozenset({"HTTPError", "InvalidURL", "StreamError", "ProtocolError"})
 _NEVER_CLEARS = frozenset({"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "StreamError"})
+_HTTP_ERRORS = _NEVER_CLEARS | {"HTTPError", "ProtocolError", "NetworkError", "TimeoutException"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class HTTPReply:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes | bytearray = field(repr=False)
 
 
 def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
@@ -100,7 +101,8 @@ class HTTP:
             max_keepalive_connections=self._concurrency,
             keepalive_expiry=KEEPALIVE_SECONDS,
         )
-        return httpx.AsyncClient(limits=limits)
+        # httpx's own transport where the environment (on Windows and macOS the system, too) may name a proxy.
+        return httpx.AsyncClient(limits=limits, transport=None if getproxies() else DirectTransport(limits))
 
     async def _outcome(
         self, url: str, headers: Mapping[str, str | Secret], content: bytes, most_bytes: int, trace: _Trace
@@ -130,7 +132,7 @@ class HTTP:
         )
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
-            body = await _read(response, most_bytes)
+            body = await read_body(response, most_bytes)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
@@ -160,83 +162,6 @@ class _Trace:
     def stale(self) -> bool:
         """The request went out on a kept connection and no reply began."""
         return self._sent and not self._connected and not self._answered
-
-
-async def _read(response: Any, most_bytes: int) -> bytes:
-    if response.status_code >= 300:
-        return await _read_start(response)
-    declared = response.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:19]) > most_bytes:
-        raise _too_large(most_bytes)
-    inflate = _inflater(response.headers.get("content-encoding", ""))
-    parts, room = [], most_bytes
-    async for chunk in response.aiter_raw():
-        for part in inflate.pieces(chunk, room + 1) if inflate else (chunk,):
-            room -= len(part)
-            if room < 0:
-                raise _too_large(most_bytes)
-            parts.append(part)
-    if inflate and not inflate.finished:
-        raise InvalidReplyError("the compressed reply was cut short")
-    return b"".join(parts)
-
-
-async def _read_start(response: Any) -> bytes:
-    """Of an error only what is needed to tell what it is."""
-    encoding = response.headers.get("content-encoding", "")
-    inflate = _inflater(encoding) if encoding.strip().lower() in _Inflater.NAMES else None
-    body = bytearray()
-    with suppress(InvalidReplyError):
-        async for chunk in response.aiter_raw():
-            for part in inflate.pieces(chunk, MOST_ERROR_BYTES) if inflate else (chunk,):
-                body += part[: MOST_ERROR_BYTES - len(body)]
-            if len(body) >= MOST_ERROR_BYTES:
-                break
-    return bytes(body)
-
-
-def _too_large(most_bytes: int) -> InvalidReplyError:
-    return _oversized(f"the reply is larger than {most_bytes:,} bytes, the most that this request can need")
-
-
-def _oversized(message: str) -> InvalidReplyError:
-    error = InvalidReplyError(message)
-    error.oversized = True
-    return error
-
-
-def _inflater(encoding: str) -> _Inflater | None:
-    """Identity was asked for; one layer of gzip or deflate is read all the same, a nest of them is an attack."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return None
-    if name not in _Inflater.NAMES:
-        raise _oversized(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
-    return _Inflater()
-
-
-class _Inflater:
-    """Decompresses without ever holding more than was asked for."""
-
-    NAMES = frozenset({"gzip", "x-gzip", "deflate"})
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    @property
-    def finished(self) -> bool:
-        return self._stream.eof
-
-    def pieces(self, chunk: bytes, room: int) -> Iterator[bytes]:
-        """At most `room` bytes of what that chunk says."""
-        while chunk and room > 0 and not self._stream.eof:
-            try:
-                piece = self._stream.decompress(chunk, min(room, _RAW_CHUNK_BYTES))
-            except zlib.error:
-                raise InvalidReplyError("the compressed reply is broken") from None
-            yield piece
-            room -= len(piece)
-            chunk = self._stream.unconsumed_tail
 
 
 def _names(error: BaseException) -> set[str]:
