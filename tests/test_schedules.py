@@ -14,7 +14,7 @@ SEEDS = (1, 2, 6)
 
 def test_the_schedules_have_every_event() -> None:
     kinds = {event.kind for seed in SEEDS for event in schedule_of(seed).events}
-    assert len(kinds) == 9
+    assert len(kinds) == 10
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
