@@ -30,6 +30,7 @@ from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.logs import logged
 from aembed.pipeline.outcomes import Observers
 from aembed.pipeline.planning import DryDispatcher, planned
+from aembed.pipeline.purse import JobPurse, purse_of, spending
 from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
@@ -240,11 +241,12 @@ class Embedder:
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
         refuse_what_is_no_list(records)
-        async with _opened(store) as opened:
-            space = await self._prepare(opened)
+        async with _opened(store) as opened, spending(self._max_tokens, opened, self.space) as purse:
+            space = await self._prepare(opened, purse)
             sink = StoreSink(opened, retry_failed=retry_failed)
             feed = Feed(rows_of(records), any_record)
-            job = self._job(sink, feed, space, known_length(records), Observers(on_progress, on_failure))
+            observers = Observers(on_progress, on_failure)
+            job = self._job(sink, feed, space, known_length(records), observers, purse=purse)
             try:
                 with logged("embed_into", job.report):
                     return await job.run()
@@ -273,15 +275,16 @@ class Embedder:
         on_failure: OnFailure | None = None,
     ) -> Report:
         """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing."""
-        space = await self._prepare(backlog)
-        passes = Passes(backlog, Tally(_now(), self._provider.price_usd), limit, on_failure)
-        observers = Observers(on_progress, passes.failed)
-        with logged("backfill", lambda: passes.tally.report(_now())):
-            while True:
-                feed = Feed(passes.records(), any_record)
-                report = await self._job(BacklogSink(backlog), feed, space, None, observers, tally=passes.tally).run()
-                if not passes.another():
-                    return report
+        async with spending(self._max_tokens, backlog, self.space) as purse:
+            space = await self._prepare(backlog, purse)
+            passes = Passes(backlog, self._tally(), limit, on_failure)
+            observers = Observers(on_progress, passes.failed)
+            with logged("backfill", lambda: passes.tally.report(_now())):
+                while True:
+                    sink, feed = BacklogSink(backlog), Feed(passes.records(), any_record)
+                    report = await self._job(sink, feed, space, None, observers, tally=passes.tally, purse=purse).run()
+                    if not passes.another():
+                        return report
 
     async def search(
         self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
@@ -339,6 +342,7 @@ class Embedder:
         *,
         dispatcher: Sender | None = None,
         tally: Tally | None = None,
+        purse: JobPurse | None = None,
     ) -> Job:
         return Job(
             dispatcher or self._dispatcher(),
@@ -347,10 +351,14 @@ class Embedder:
             self._fingerprinter(space, "document"),
             self._measure(),
             self._limits(),
-            tally or Tally(_now(), self._provider.price_usd, total),
+            tally or self._tally(total),
             observers,
-            None if dispatcher else self._max_tokens,
+            purse or purse_of(None if dispatcher else self._max_tokens, None, space),
         )
+
+    def _tally(self, total: int | None = None) -> Tally:
+        at_risk_tokens = self._concurrency * self._limits().max_tokens_per_batch
+        return Tally(_now(), self._provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 
     def _fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
         return Fingerprinter(space, input_type, self._too_long, self._limits().max_tokens_per_text)
@@ -361,14 +369,25 @@ class Embedder:
     def _limits(self) -> Limits:
         return self._provider.limits.narrowed(*self._narrowed)
 
-    async def _prepare(self, store: Store | Backlog) -> Space:
+    async def _prepare(self, store: Store | Backlog, purse: JobPurse) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
-            await self.embed_query(PROBE, timeout=self._timeout)
+            await self._probe(purse)
             space = await guarded(store.prepare(self.space))
         self._dispatcher().dimensions = space.dimensions
         return space
+
+    async def _probe(self, purse: JobPurse) -> None:
+        """Embeds one short text, which tells how wide the vectors are."""
+        job = self._job(ListSink(1), Feed([PROBE], text_record), self.space, 1, Observers(), purse=purse)
+        try:
+            report = await job.run()
+        except AembedError as error:
+            error.report = None
+            raise
+        if report.failures:
+            raise report.failures[0].error
 
 
 def _now() -> float:

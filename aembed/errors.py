@@ -56,7 +56,13 @@ class SourceError(AembedError):
 
 
 class ProviderError(AembedError):
-    """The provider refused, failed, or answered something that is not an embedding reply."""
+    """The provider refused, failed, or answered something that is not an embedding reply.
+
+    `unsent`: it never left, so it cost nothing. `at_once`: the same request, sent once more and now, may be answered.
+    """
+
+    unsent: bool = False
+    at_once: bool = False
 
     def __init__(
         self,
@@ -130,7 +136,7 @@ class OutageError(AembedError):
 
 
 class BudgetExceededError(AembedError):
-    """The next request would cost more than the budget allows. It was not sent."""
+    """The next request could cost more than is left of the budget. It was not sent."""
 
 
 class OverloadedError(AembedError):

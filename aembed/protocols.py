@@ -106,6 +106,25 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class Accounts(Protocol):
+    """What a Store or a Backlog may do besides: keep what a job has spent of its budget, from run to run.
+
+    Without these two the budget holds for each run by itself.
+    """
+
+    async def spend(self, job: str, tokens: int) -> int:
+        """Adds to what that job has spent (less than 0: gives back), and returns the sum. Durable when it returns.
+
+        Workers that share a job share the sum. What is given back must not be given twice.
+        """
+        ...
+
+    async def close_account(self, job: str) -> None:
+        """The job has come to its end; nothing is spent of the next one."""
+        ...
+
+
+@runtime_checkable
 class Backlog(Protocol):
     """A column of the user's own table that is to be filled. Ids are shown as JSON (`17`, `["a", 3]`)."""
 

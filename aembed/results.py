@@ -17,7 +17,10 @@ from aembed.types import Failure, Matrix, Usage, Vector
 class Progress:
     """How far a job is. stored + unchanged + failed + pending = inputs, those read so far.
 
-    `total` is the number of inputs where it is known before the end.
+    `total` is the number of inputs where it is known before the end. `billed_tokens` are those of the replies that
+    came; `lost_tokens` may be on the bill besides: their requests were sent and no usable reply came.
+    `at_risk_tokens` is the most that a crash may bill again, as the provider estimates tokens for its limits:
+    `concurrency` requests, each as large as one may be.
     """
 
     inputs: int = 0
@@ -30,6 +33,8 @@ class Progress:
     requests: int = 0
     retries: int = 0
     billed_tokens: int = 0
+    lost_tokens: int = 0
+    at_risk_tokens: int = 0
     cost_usd: float | None = None
     seconds: float = 0.0
     total: int | None = None
@@ -48,6 +53,8 @@ class Progress:
         if self.retries:
             parts.append(f"{self.retries:,} retries")
         parts.append(f"{self.billed_tokens:,} tokens")
+        if self.lost_tokens:
+            parts.append(f"{self.lost_tokens:,} tokens lost and perhaps billed")
         if self.cost_usd is not None:
             parts.append(f"${self.cost_usd:.4f}")
         return ", ".join(parts) + f" in {self.seconds:.1f} s"

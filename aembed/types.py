@@ -221,9 +221,16 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that one job may spend. What would exceed it is not sent. None: no limit.
+    """The most that one job may cost. It is asked before each request, each try of it too. None: no limit.
 
-    What a reply that was lost on the way may have cost is not counted.
+    A request counts from before it is sent: as what its reply says, or, where no usable reply came (a timeout, a broken
+    connection or reply, a gateway's 502, 504, 520 or 524), as the most that its texts can cost. One that was refused
+    (429, another 4xx or 5xx) or never left costs nothing. So the bill is never higher, whatever is lost on the way.
+
+    A job is all that is done for one store and one model until a run ends by itself. The store keeps what was spent:
+    a run after one that stopped early (budget, error, signal, `kill -9`) goes on with what is left. Without a store, or
+    with one of your own that is not `Accounts`, and for a column where the role may not create the schema `aembed`,
+    the budget is for each run. Queries are not counted.
     """
 
     max_billed_tokens: int | None = None

@@ -140,7 +140,7 @@ def test_c2_at_every_step_of_a_job_it_is_killed_or_cancelled(ending: Any) -> Non
 
     def ended(step: int) -> History:
         runs = [Run(given, faults=faults, ending=Ending(kind, step, again)), Run(given)]
-        history = History(Schedule(1, 2, 3, 0.5, frozenset({"poison"}), False, runs))
+        history = History(Schedule(1, 2, 3, 300_000, 0.5, frozenset({"poison"}), False, runs))
         history.check()
         return history
 

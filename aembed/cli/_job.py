@@ -25,7 +25,7 @@ from aembed.cli._show import (
 )
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
-from aembed.errors import AembedError, ConfigError, StoreError
+from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
 from aembed.results import Plan, Progress, Report
 from aembed.types import Failure
 
@@ -176,7 +176,8 @@ def _say_stopped(error: AembedError) -> None:
     say(f"stopped early: {reason(error)}")
     if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
         say(f"{lost:,} texts were paid for and could not be written; they will be sent again")
-    say("all that was stored is kept; run the same command again to go on")
+    larger = " with a larger budget" if isinstance(error, BudgetExceededError) else ""
+    say(f"all that was stored is kept; run the same command again{larger} to go on")
 
 
 def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:

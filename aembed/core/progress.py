@@ -30,6 +30,8 @@ class Tally:
     requests: int = 0
     retries: int = 0
     billed_tokens: int = 0
+    lost_tokens: int = 0
+    at_risk_tokens: int = 0
     failures: list[Failure] = field(default_factory=list)
 
     def fail(self, failures: Sequence[Failure]) -> None:
@@ -56,6 +58,8 @@ class Tally:
             requests=self.requests,
             retries=self.retries,
             billed_tokens=self.billed_tokens,
+            lost_tokens=self.lost_tokens,
+            at_risk_tokens=self.at_risk_tokens,
             cost_usd=self.cost_usd,
             seconds=now - self.started,
             total=self.total,

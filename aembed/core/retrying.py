@@ -14,12 +14,16 @@ from aembed.errors import (
     BadRequestError,
     InputError,
     InvalidReplyError,
+    ProviderError,
     RateLimitError,
     UnavailableError,
 )
 
 WAIT_AND_RETRY = (RateLimitError, UnavailableError)
 """Exactly the classes that tenacity tries again."""
+
+LOST_ON_THE_WAY = frozenset({502, 504, 520, 524, 598})
+"""Statuses of a gateway that had sent the request on, and got no whole reply in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,20 @@ def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
             return FailItems()
         case _:
             return FailJob()
+
+
+def may_be_billed(error: BaseException) -> bool:
+    """Whether a request that ended in this error may be on the bill.
+
+    One that never left is not, nor one that was refused by its status. A timeout, a connection that broke, a reply
+    that cannot be used and a gateway that lost the reply say nothing of what the provider did.
+    """
+    match error:
+        case ProviderError(unsent=True):
+            return False
+        case ProviderError(status_code=int(status)):
+            return status < 300 or status in LOST_ON_THE_WAY
+        case ProviderError():
+            return isinstance(error, UnavailableError | InvalidReplyError)
+        case _:
+            return True

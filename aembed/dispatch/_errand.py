@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aembed.dispatch._admission import Ticket
 from aembed.types import InputType
@@ -11,14 +11,35 @@ from aembed.types import InputType
 T = TypeVar("T")
 
 
+class Purse(Protocol):
+    """What a job may spend. Asked before each request, each try of it included."""
+
+    async def reserve(self, tokens: int) -> None:
+        """Notes what the request may cost before it goes out. Raises BudgetExceededError where that is not left."""
+        ...
+
+    def release(self, reserved: int) -> None:
+        """It was refused, or never left: it cost nothing."""
+        ...
+
+    async def settle(self, reserved: int, billed: int | None) -> None:
+        """It was answered, and cost that; None where the reply did not say."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Errand:
-    """What a caller wants sent, as long as it wants it. A query's goes before those of jobs."""
+    """What a caller wants sent, as long as it wants it. A query's goes before those of jobs.
+
+    `lost_tokens` may have been billed: their requests were sent, and no usable reply came.
+    """
 
     input_type: InputType = "document"
     interactive: bool = False
+    purse: Purse | None = None
     requests: int = 0
     retries: int = 0
+    lost_tokens: int = 0
     dropped: bool = False
     ticket: Ticket | None = None
     """Leave for its first request, where that was got beforehand."""

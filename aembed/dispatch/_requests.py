@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from random import Random
 
 import anyio
@@ -12,13 +13,16 @@ from tenacity.wait import wait_exponential
 from aembed.core.deadlines import Deadlines
 from aembed.core.gate import PROBE_SECONDS, pause
 from aembed.core.quoting import without_quotes
-from aembed.core.retrying import WAIT_AND_RETRY
+from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.vectors import check
 from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.errors import InvalidReplyError, ProviderError, RateLimitError, SpaceMismatchError, UnavailableError
 from aembed.protocols import Provider
 from aembed.types import Hints, InputType, Matrix, Reply, RetryPolicy
+
+MOST_AT_ONCE = 2
+"""A connection that was closed meanwhile, and a reply format that the provider does not speak."""
 
 
 class Requests:
@@ -133,13 +137,11 @@ class _Tries:
         self._replies = requests.admission.replies
 
     async def attempt(self) -> Reply:
-        errand = self._errand
         self._ticket = ticket = await self._enter()
         if ticket is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
-        errand.requests += 1
         try:
-            reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
+            reply = await self._answered()
         except BaseException as error:
             self._too_large = self._admission.failed(ticket, error) and self._divisible
             raise
@@ -152,6 +154,33 @@ class _Tries:
         return ticket or await errand.wait(
             self._admission.enter(self._tokens, interactive=errand.interactive, divisible=self._divisible)
         )
+
+    async def _answered(self) -> Reply:
+        for _ in range(MOST_AT_ONCE):
+            try:
+                return await self._bought()
+            except ProviderError as error:
+                if not error.at_once:
+                    raise
+        return await self._bought()
+
+    async def _bought(self) -> Reply:
+        """One request. What may be on its bill is reserved before it goes out (law 6)."""
+        errand, reserved = self._errand, ceil(self._tokens)
+        if errand.purse:
+            await errand.purse.reserve(reserved)
+        errand.requests += 1
+        try:
+            reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
+        except BaseException as error:
+            if may_be_billed(error):
+                errand.lost_tokens += reserved
+            elif errand.purse:
+                errand.purse.release(reserved)
+            raise
+        if errand.purse:
+            await errand.purse.settle(reserved, reply.usage.tokens)
+        return reply
 
     def wait(self, state: RetryCallState) -> float:
         return self._requests.backoff(state)

@@ -17,8 +17,8 @@ from aembed.core.packing import Cap
 from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Deliver, Errand, Refused
-from aembed.errors import AembedError, BudgetExceededError, SourceError, StoreError
+from aembed.dispatch import Answer, Answered, Deliver, Errand, Purse, Refused
+from aembed.errors import AembedError, SourceError, StoreError
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.intake import Intake
 from aembed.pipeline.outcomes import Observers, Outcomes, now
@@ -55,16 +55,14 @@ class Job:
         limits: Limits,
         tally: Tally,
         observers: Observers = Observers(),
-        max_tokens: float | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._sink = sink
         self._feed = feed
         self._tally = tally
-        self._requests_before, self._retries_before = tally.requests, tally.retries
-        self._max_tokens = max_tokens
-        self._reserved_tokens, self._spent_tokens = 0.0, float(tally.billed_tokens)
-        self._errand = Errand(fingerprinter.input_type)
+        self._before = (tally.requests, tally.retries, tally.lost_tokens)
+        self._errand = Errand(fingerprinter.input_type, purse=purse)
         self._outcomes = Outcomes(sink, tally, observers)
         self._batches = Batches(dispatcher.concurrency, lambda: dispatcher.cap, lambda: feed.starved)
         self._intake = Intake(sink, fingerprinter, measure, limits, self._outcomes, self._batches)
@@ -125,26 +123,9 @@ class Job:
             batch = await self._batches.next()
             if not batch:
                 return
-            try:
-                self._reserve(batch)
-            except BudgetExceededError as error:
-                # The batches before this one are within the budget: they are sent and stored.
-                self._close(error)
-                return
             task = self._dispatcher.own(self._carry(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _reserve(self, batch: Sequence[Item]) -> None:
-        """Law 6: what would exceed the budget is not sent."""
-        tokens = sum(item.tokens for item in batch)
-        spent = self._spent_tokens + self._reserved_tokens
-        if self._max_tokens is not None and spent + tokens > self._max_tokens:
-            raise BudgetExceededError(
-                f"the next request needs about {tokens:,.0f} tokens and {max(0, self._max_tokens - spent):,.0f} "
-                "are left of the budget; raise it and run the same again"
-            )
-        self._reserved_tokens += tokens
 
     async def _carry(self, batch: list[Item]) -> None:
         try:
@@ -158,23 +139,21 @@ class Job:
 
     async def _deliver(self, answer: Answer) -> None:
         self._count_requests()
-        estimate = sum(item.tokens for item in answer.items)
-        self._reserved_tokens -= estimate
         match answer:
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
-                billed = round(estimate) if reply.usage.tokens is None else reply.usage.tokens
-                self._tally.billed_tokens += billed
-                # One that says too little buys nothing more within the budget.
-                self._spent_tokens += max(estimate, billed)
+                tokens = reply.usage.tokens
+                self._tally.billed_tokens += round(sum(item.tokens for item in items)) if tokens is None else tokens
                 await self._outcomes.write_items(items, combined(items, reply.matrix))
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)
         await self._outcomes.tell()
 
     def _count_requests(self) -> None:
-        self._tally.requests = self._requests_before + self._errand.requests
-        self._tally.retries = self._retries_before + self._errand.retries
+        requests, retries, lost_tokens = self._before
+        self._tally.requests = requests + self._errand.requests
+        self._tally.retries = retries + self._errand.retries
+        self._tally.lost_tokens = lost_tokens + self._errand.lost_tokens
 
     def _stop(self, error: Exception) -> None:
         """No further request; what is on its way lands."""

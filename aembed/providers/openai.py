@@ -65,6 +65,7 @@ class OpenAIProvider:
         self._normalised = known.normalised
         self._floats = not row.base64
         self._base64_works = False
+        self._try_floats = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
@@ -75,17 +76,19 @@ class OpenAIProvider:
         return f"<OpenAIProvider {self.space}>"
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
-        """One request, two where the server turns out not to speak base64. `input_type` is not sent: these
-        models embed documents and queries alike."""
-        if self._floats:
-            return await self._embed(texts, floats=True)
+        """One request. Where the server turns out not to speak base64 it fails and may be sent again `at_once`.
+
+        `input_type` is not sent: these models embed documents and queries alike.
+        """
+        floats = self._floats or self._try_floats
         try:
-            return await self._embed(texts, floats=False)
+            reply = await self._embed(texts, floats=floats)
         except ProviderError as error:
-            if self._base64_works or not _blames_base64(error):
-                raise
-        reply = await self._embed(texts, floats=True)
-        self._use_floats()
+            self._try_floats = not floats and not self._base64_works and _blames_base64(error)
+            error.at_once |= self._try_floats
+            raise
+        if floats:
+            self._use_floats()
         return reply
 
     async def aclose(self) -> None:

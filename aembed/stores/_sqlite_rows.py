@@ -32,6 +32,8 @@ HAS_TABLES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembe
 META = "SELECT value FROM aembed_meta WHERE key = ?"
 SET_META = "INSERT OR REPLACE INTO aembed_meta (key, value) VALUES (?, ?)"
 DELETE_META = "DELETE FROM aembed_meta WHERE key = ?"
+ACCOUNT = "spent {}"
+"""Key of what a job has spent."""
 COUNT = "SELECT count(*) FROM aembed_rows"
 COUNT_REFUSALS = "SELECT count(*) FROM aembed_refusals"
 SOURCES = "SELECT source, count(*) FROM aembed_rows WHERE source IS NOT NULL GROUP BY source"
@@ -77,6 +79,16 @@ def set_meta(key: str, value: Any, connection: Connection) -> None:
     connection.execute(SET_META, (key, dumps(value)))
 
 
+def delete_meta(key: str, connection: Connection) -> None:
+    connection.execute(DELETE_META, (key,))
+
+
+def spend(job: str, tokens: int, connection: Connection) -> int:
+    spent: int = (meta(connection, ACCOUNT.format(job)) or 0) + tokens
+    set_meta(ACCOUNT.format(job), spent, connection)
+    return spent
+
+
 def space(connection: Connection) -> Space | None:
     held = meta(connection, "space")
     return Space(**held) if held else None
@@ -86,7 +98,7 @@ def keep_space(connection: Connection, space: Space) -> None:
     if space.dimensions:
         set_meta("space", asdict(space), connection)
     else:
-        connection.execute(DELETE_META, ("space",))
+        delete_meta("space", connection)
 
 
 def count(connection: Connection) -> int:

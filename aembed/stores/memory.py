@@ -50,6 +50,7 @@ class MemoryStore:
         self._refusals: dict[str, Refusal] = {}
         self._space: Space | None = None
         self._last_run: Mapping[str, Any] | None = None
+        self._spent = Counter[str]()
         self._chunk: Chunk | None = None
 
     def __repr__(self) -> str:
@@ -121,6 +122,13 @@ class MemoryStore:
 
     async def finish(self, report: Report) -> None:
         self._last_run = summary(report)
+
+    async def spend(self, job: str, tokens: int) -> int:
+        self._spent[job] += tokens
+        return self._spent[job]
+
+    async def close_account(self, job: str) -> None:
+        self._spent.pop(job, None)
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first. Raises SpaceMismatchError for a vector of another width."""

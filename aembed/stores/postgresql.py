@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, InputError, StoreError
 from aembed.results import Report
+from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
 from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
@@ -130,6 +131,12 @@ class PostgresStore:
 
     async def finish(self, report: Report) -> None:
         await self._write(partial(tables.set_meta, "last_run", summary(report)))
+
+    async def spend(self, job: str, tokens: int) -> int:
+        return await self._write(accounts.once(tokens, partial(tables.spend, job)))
+
+    async def close_account(self, job: str) -> None:
+        await self._write(partial(tables.close_account, job))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first: all are read, or an index where there is one.

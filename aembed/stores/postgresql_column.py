@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ import numpy as np
 
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
@@ -77,6 +79,7 @@ class PostgresColumn:
         self._lease_seconds = lease_seconds
         self._worker: leases.Worker | None = None
         self._keeps = False
+        self._spent = Counter[str]()
 
     def __repr__(self) -> str:
         return f"<PostgresColumn {self._place}>"
@@ -159,6 +162,18 @@ class PostgresColumn:
     async def count(self) -> int:
         """How many rows are pending."""
         return await self._run(sql.count)
+
+    async def spend(self, job: str, tokens: int) -> int:
+        """Kept in the schema `aembed`, for all workers together; in this object where the role may not."""
+        kept = await self._run(accounts.once(tokens, partial(accounts.spend, self._asked.vector, job)))
+        if kept is None:
+            self._spent[job] += tokens
+        return self._spent[job] if kept is None else kept
+
+    async def close_account(self, job: str) -> None:
+        self._spent.pop(job, None)
+        await self._leave()
+        await self._run(partial(accounts.close, self._asked.vector, job))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""

@@ -86,6 +86,12 @@ class SQLiteStore:
     async def finish(self, report: Report) -> None:
         await self._write(partial(sql.set_meta, "last_run", summary(report)))
 
+    async def spend(self, job: str, tokens: int) -> int:
+        return await self._write(partial(sql.spend, job, tokens))
+
+    async def close_account(self, job: str) -> None:
+        await self._write(partial(sql.delete_meta, sql.ACCOUNT.format(job)))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first, by reading them all. Raises SpaceMismatchError for another width."""
         return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])

@@ -25,6 +25,12 @@ TABLE = """CREATE TABLE IF NOT EXISTS aembed_columns (
 HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_columns'"
 SPACE = "SELECT space FROM aembed_columns WHERE table_name = ? AND column_name = ?"
 SET_SPACE = "INSERT OR REPLACE INTO aembed_columns (table_name, column_name, space) VALUES (?, ?, ?)"
+ACCOUNTS = "CREATE TABLE IF NOT EXISTS aembed_accounts (job TEXT PRIMARY KEY NOT NULL, tokens INTEGER NOT NULL)"
+HAS_ACCOUNTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_accounts'"
+SPEND = """INSERT INTO aembed_accounts (job, tokens) VALUES (?, ?)
+    ON CONFLICT (job) DO UPDATE SET tokens = tokens + excluded.tokens"""
+SPENT = "SELECT tokens FROM aembed_accounts WHERE job = ?"
+CLOSE = "DELETE FROM aembed_accounts WHERE job = ?"
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 ROWS_PER_PAGE = 200
@@ -94,6 +100,13 @@ class SQLiteColumn:
         """How many rows are pending."""
         return await self._read(self._counted)
 
+    async def spend(self, job: str, tokens: int) -> int:
+        """Kept in `aembed_accounts`."""
+        return await self._database.write(partial(_spent, self._account(job), tokens))
+
+    async def close_account(self, job: str) -> None:
+        await self._database.write(partial(_closed, self._account(job)))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
         return await self._read(partial(self._matches, vector, k, check_search(k, where)))
@@ -105,6 +118,9 @@ class SQLiteColumn:
     @property
     def _place(self) -> str:
         return f"column {self._names.vector!r} of table {self._names.table!r} in {self._database.name}"
+
+    def _account(self, job: str) -> str:
+        return f"{quoted(self._names.table)}.{quoted(self._names.vector)} {job}"
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         found: list[T] = []
@@ -188,6 +204,18 @@ class SQLiteColumn:
         while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
             matrix = matrix_of([blob for *_, blob in rows], dimensions, self._database.name)
             yield Chunk.of([shown(key) for *key, _ in rows], matrix)
+
+
+def _spent(account: str, tokens: int, connection: Connection) -> int:
+    connection.execute(ACCOUNTS)
+    connection.execute(SPEND, (account, tokens))
+    spent: int = connection.execute(SPENT, (account,)).fetchone()[0]
+    return spent
+
+
+def _closed(account: str, connection: Connection) -> None:
+    if connection.execute(HAS_ACCOUNTS).fetchone():
+        connection.execute(CLOSE, (account,))
 
 
 def _width(table: Layout, connection: Connection) -> int | None:

@@ -26,7 +26,7 @@ async def against(server: Server, cwd: Path, *flags: str, key: str = "sk-canary"
     return ran
 
 
-async def test_3_at_the_budget_and_the_same_again_goes_on(tmp_path: Path) -> None:
+async def test_3_at_the_budget_and_more_of_it_goes_on(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"id": f"n{i}", "text": f"number {i} " * 40} for i in range(10)])
     async with Server() as server:
         ran = await against(server, tmp_path, *SMALL, *ONE_BY_ONE, "--max-cost", "0.000007", "--json")
@@ -35,7 +35,10 @@ async def test_3_at_the_budget_and_the_same_again_goes_on(tmp_path: Path) -> Non
         assert ran.json["cost_usd"] <= 0.000007
         assert ran.json["stopped"]["error"] == "BudgetExceededError"
         assert "stopped early: the next request needs about" in ran.err
-        assert ran.err.endswith("all that was stored is kept; run the same command again to go on\n")
+        end = "all that was stored is kept; run the same command again with a larger budget to go on\n"
+        assert ran.err.endswith(end)
+        same = await against(server, tmp_path, *SMALL, *ONE_BY_ONE, "--max-cost", "0.000007", "--json")
+        assert (same.code, same.json["stored"], same.json["requests"]) == (3, 0, 0)
         rest = await against(server, tmp_path, "--json")
         assert (rest.code, rest.json["stored"]) == (0, 10 - ran.json["stored"])
         assert server.ledger.texts_again == 0

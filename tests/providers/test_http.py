@@ -65,8 +65,9 @@ async def test_n1_a_refused_connection_is_unavailable(client: str) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1/embeddings"
         async with http(client) as made:
-            with pytest.raises(UnavailableError, match=r"no connection to 127\.0\.0\.1:\d+: "):
+            with pytest.raises(UnavailableError, match=r"no connection to 127\.0\.0\.1:\d+: ") as raised:
                 await made.post(url, HEADERS, b"{}", most_bytes=MB)
+            assert raised.value.unsent
 
 
 @every_client
@@ -85,40 +86,34 @@ async def test_n1_a_certificate_that_proves_nothing_stops_the_job(client: str) -
 
 
 @every_client
-async def test_n2_a_kept_connection_that_was_closed_is_retried_at_once(client: str) -> None:
-    async with serving(reply(b"1"), then_close(), reply(b"2")) as server, http(client) as made:
+@pytest.mark.parametrize("end", [then_close(), then_reset()], ids=["closed", "reset"])
+async def test_n2_a_request_on_a_kept_connection_that_ends_may_be_sent_again_at_once(client: str, end: bytes) -> None:
+    async with serving(reply(b"1"), end, reply(b"2")) as server, http(client) as made:
         assert (await post(made, server)).body == b"1"
+        with pytest.raises(UnavailableError) as raised:
+            await post(made, server)
+        assert (raised.value.at_once, raised.value.unsent) == (True, False)
         assert (await post(made, server)).body == b"2"
         assert [request.connection for request in server.requests] == [1, 1, 2]
 
 
 @every_client
-async def test_n2_a_kept_connection_that_was_reset_is_retried_at_once(client: str) -> None:
-    async with serving(reply(b"1"), then_reset(), reply(b"2")) as server, http(client) as made:
-        assert (await post(made, server)).body == b"1"
-        assert (await post(made, server)).body == b"2"
-        assert len(server.requests) == 3
+async def test_n2_on_a_new_connection_it_is_an_outage(client: str) -> None:
+    async with serving(then_close()) as server, http(client) as made:
+        with pytest.raises(UnavailableError) as raised:
+            await post(made, server)
+        assert not raised.value.at_once
+        assert len(server.requests) == 1
 
 
 @every_client
-async def test_n2_it_is_retried_once_only_and_a_new_connection_never(client: str) -> None:
-    async with serving(reply(b"1"), then_close()) as server, http(client) as made:
-        await post(made, server)
-        with pytest.raises(UnavailableError):
-            await post(made, server)
-        assert len(server.requests) == 3
-        with pytest.raises(UnavailableError):
-            await post(made, server)
-        assert len(server.requests) == 4
-
-
-@every_client
-async def test_n2_a_reply_that_began_is_not_asked_for_again(client: str) -> None:
+async def test_n2_a_reply_that_began_is_not_asked_for_again_at_once(client: str) -> None:
     cut = then_close(reply(b"", headers={"content-length": "9"}) + b"half")
     async with serving(reply(b"1"), cut) as server, http(client) as made:
         await post(made, server)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError) as raised:
             await post(made, server)
+        assert not raised.value.at_once
         assert len(server.requests) == 2
 
 

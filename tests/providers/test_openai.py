@@ -18,7 +18,6 @@ from aembed.errors import (
     NotFoundError,
     ProviderError,
     RateLimitError,
-    UnavailableError,
 )
 from aembed.protocols import Provider
 from aembed.providers._presets import PRESETS, ollama_url
@@ -234,6 +233,9 @@ REFUSED = [
 async def test_a_server_without_base64_is_asked_for_numbers_once(said: bytes) -> None:
     async with serving(said, floats_reply()) as server:
         made = provider(server)
+        with pytest.raises(ProviderError) as raised:
+            await made.embed(TEXTS, input_type="document")
+        assert raised.value.at_once
         for _ in range(2):
             assert np.array_equal((await made.embed(TEXTS, input_type="document")).matrix, VECTORS)
         await made.aclose()
@@ -255,8 +257,9 @@ async def test_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
         made = provider(server)
         await made.embed(TEXTS, input_type="document")
         for _ in REFUSED:
-            with pytest.raises(ProviderError):
+            with pytest.raises(ProviderError) as raised:
                 await made.embed(TEXTS, input_type="document")
+            assert not raised.value.at_once
         await made.aclose()
     assert all("encoding_format" in request.json for request in server.requests)
     assert made.limits.max_batch_size == 2_048
@@ -265,8 +268,10 @@ async def test_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
 async def test_where_numbers_fail_too_nothing_is_remembered() -> None:
     async with serving(REFUSED[0], reply(b"", 503), base64_reply()) as server:
         made = provider(server)
-        with pytest.raises(UnavailableError):
-            await made.embed(TEXTS, input_type="document")
+        for at_once in (True, False):
+            with pytest.raises(ProviderError) as raised:
+                await made.embed(TEXTS, input_type="document")
+            assert raised.value.at_once == at_once
         assert np.array_equal((await embed(made)).matrix, VECTORS)
     assert ["encoding_format" in request.json for request in server.requests] == [True, False, True]
 

@@ -82,6 +82,8 @@ class History:
         self.kinds: list[str] = []
         self.steps: list[int] = []
         self._excused: Counter[bytes] = Counter()
+        self._spent = 0
+        self._at_the_kill = 0
 
     def check(self) -> None:
         for number, run in enumerate(self.schedule.runs):
@@ -98,13 +100,12 @@ class History:
     def _run(self, number: int, run: Run) -> End:
         self.books.begin(run)
         self.disk.begin(run)
-        ledger = self.books.ledger
-        kept = ledger.billed_tokens - ledger.lost_tokens
+        billed = self.books.ledger.billed_tokens
         end = self._lived(number, run)
         self.kinds.append(end.kind)
         self._check_rows()
         self._check_cost(run, end)
-        self._check_budget(run, ledger.billed_tokens - ledger.lost_tokens - kept)
+        self._check_budget(run, end, self.books.ledger.billed_tokens - billed)
         self._check_end(run, end)
         return end
 
@@ -145,13 +146,18 @@ class History:
     def _kill(self, job: asyncio.Task[End], survivor: asyncio.Task[Any] | None) -> None:
         """From here on nothing of this process reaches the provider or the disk."""
         if not job.done():
+            self._at_the_kill = self.books.ledger.tokens_in_flight
             self.disk.alive = self.books.alive = False
             for task in asyncio.all_tasks(job.get_loop()) - {survivor}:
                 task.cancel()
 
     async def _job(self, run: Run, random: Random, told: list[Progress]) -> End:
         schedule = self.schedule
-        options: dict[str, Any] = {"concurrency": schedule.concurrency, "max_batch_size": schedule.batch}
+        options: dict[str, Any] = {
+            "concurrency": schedule.concurrency,
+            "max_batch_size": schedule.batch,
+            "max_tokens_per_batch": schedule.batch_tokens,
+        }
         latency = Latency(1.0, sigma=schedule.sigma, seed=schedule.seed)
         try:
             async with embedder_of(
@@ -176,6 +182,9 @@ class History:
         if end.killed or (self._left(run) and end.kind == "CancelledError"):
             # It waits 30 s for a store that hangs, and not at all once it is cancelled again: then nobody is told.
             assert len(missing) <= schedule.concurrency * schedule.batch, f"{len(missing)} texts were in flight"
+            if end.told:
+                again = sum(books.tokens[key] for key in missing) + self._at_the_kill * end.killed
+                assert again <= end.told.at_risk_tokens, f"{again} tokens in flight, {end.told.at_risk_tokens} told"
         else:
             assert missing <= set(_unsaved(end.error)), (
                 f"{end.kind}: texts that were paid for are neither stored nor in the error"
@@ -191,9 +200,17 @@ class History:
         """Whether a store failed after the job was left."""
         return bool(self.disk.hung or (self.disk.refused and run.ending and run.ending.again))
 
-    def _check_budget(self, run: Run, tokens: int) -> None:
-        """`tokens` of the replies that arrived: what a lost one cost nobody told."""
-        assert run.budget is None or tokens <= run.budget, f"{tokens} tokens with a budget of {run.budget}"
+    def _check_budget(self, run: Run, end: End, tokens: int) -> None:
+        """By the provider's books, whatever was lost or killed, over all the runs until one has ended by itself."""
+        if run.budget is not None:
+            self._spent += tokens
+            assert not tokens or self._spent <= run.budget, f"{self._spent} tokens with a budget of {run.budget}"
+        if end.report:
+            self._spent = 0
+        progress = end.report or getattr(end.error, "report", None)
+        if progress:
+            counted = progress.billed_tokens + progress.lost_tokens
+            assert tokens <= counted, f"{tokens} tokens were billed, {counted} are in the report"
 
     def _check_end(self, run: Run, end: End) -> None:
         progress = end.report or getattr(end.error, "report", None) or end.told

@@ -57,6 +57,7 @@ class Schedule:
     seed: int
     concurrency: int
     batch: int
+    batch_tokens: int
     sigma: float
     poison: frozenset[str]
     named: bool
@@ -67,8 +68,9 @@ def draw(seed: int) -> Schedule:
     random = Random(seed)
     poison = frozenset(f"poison {n}" for n in range(random.choice([0, 0, 1, 2])))
     records, runs = _records(random, poison), []
+    budget = random.randrange(300) if random.random() < 0.3 else None
     for _ in range(random.randint(1, 3)):
-        runs.append(_run(random, records))
+        runs.append(_run(random, records, budget))
         if random.random() < 0.3:
             records = _edited(random, records)
     runs.append(Run(records, _source(random, records)))
@@ -76,6 +78,7 @@ def draw(seed: int) -> Schedule:
         seed,
         concurrency=random.randint(1, 5),
         batch=random.choice([1, 2, 3, 5, 8, 16]),
+        batch_tokens=random.choice([60, 100, 300_000]),
         sigma=random.choice([0.0, 0.7]),
         poison=poison,
         named=random.random() < 0.5,
@@ -119,7 +122,7 @@ def _edited(random: Random, records: list[Record]) -> list[Record]:
     return edited + [Record(f"new {mark} {n}", f"new {mark} {n}") for n in range(random.randrange(4))]
 
 
-def _run(random: Random, records: Sequence[Record]) -> Run:
+def _run(random: Random, records: Sequence[Record], budget: int | None) -> Run:
     def sometimes(share: float, value: int) -> int | None:
         return value if random.random() < share else None
 
@@ -131,7 +134,7 @@ def _run(random: Random, records: Sequence[Record]) -> Run:
         relentless=random.random() < 0.1,
         revoked=sometimes(0.07, random.randrange(8)),
         raises=sometimes(0.07, random.randrange(len(records) + 1)),
-        budget=sometimes(0.15, random.randrange(300)),
+        budget=budget if budget is None or random.random() < 0.7 else random.randrange(300),
         store=_store_faults(random),
         ending=_ending(random),
     )

@@ -14,6 +14,7 @@ from aembed import MemoryStore
 from aembed.results import Report
 from aembed.types import Known, Refusal, Rows, Vector
 from benchmarks.faults import Body, Fault, First, Mutate, Request, Status, Truncate
+from benchmarks.ledger import BYTES_PER_TOKEN
 from benchmarks.refusals import Poison, usual_body
 from benchmarks.service import Exchange, Service
 from benchmarks.vectors import digest
@@ -35,6 +36,7 @@ class Books(Service):
         super().__init__(script=First([Poison(schedule.poison, named=schedule.named), self.faults]))
         self.lost: Counter[bytes] = Counter()
         self.delivered: set[bytes] = set()
+        self.tokens: dict[bytes, float] = {}
         self.alive = True
         self.key_refused_at = inf
         self.sent_after_that = 0
@@ -55,6 +57,8 @@ class Books(Service):
         super().leave(exchange, intact=intact)
         if exchange.call and exchange.billed:
             (self.delivered if intact else self.lost).update(exchange.call.digests)
+            sizes = zip(exchange.call.digests, exchange.call.sizes, strict=True)
+            self.tokens.update((key, size_bytes / BYTES_PER_TOKEN) for key, size_bytes in sizes)
         if isinstance(exchange.fault, Status) and exchange.fault.code == 401:
             self.key_refused_at = min(self.key_refused_at, asyncio.get_running_loop().time())
 
@@ -120,6 +124,16 @@ class Disk(MemoryStore):
         self.paid_for.update(digest(text.encode()) for text in rows.texts)
         await self._answered(fault)
         self.acknowledged += len(rows)
+
+    async def spend(self, job: str, tokens: int) -> int:
+        fault = await self._asked()
+        spent = await super().spend(job, tokens)
+        await self._answered(fault)
+        return spent
+
+    async def close_account(self, job: str) -> None:
+        self._living()
+        await super().close_account(job)
 
     async def finish(self, report: Report) -> None:
         self._living()

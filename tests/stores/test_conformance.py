@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed.errors import InputError, SpaceMismatchError, StoreError
-from aembed.protocols import Store
+from aembed.protocols import Accounts, Store
 from aembed.results import Report
 from aembed.stores import open_store, schemes
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Space, StoreInfo
@@ -48,6 +49,17 @@ async def test_before_prepare_nothing_is_written(empty: Store) -> None:
     with pytest.raises(StoreError, match="prepare"):
         await empty.write(rows(["a"]))
     assert (await empty.info()).rows == 0
+
+
+async def test_it_keeps_what_jobs_have_spent(store: Store) -> None:
+    assert isinstance(store, Accounts)
+    assert await store.spend("one", 70) == 70
+    assert await store.spend("one", -20) == 50
+    assert await store.spend("another", 3) == 3
+    assert sorted(await asyncio.gather(*[store.spend("one", 1) for _ in range(5)])) == [51, 52, 53, 54, 55]
+    await store.close_account("one")
+    await store.close_account("none")
+    assert (await store.spend("one", 0), await store.spend("another", 1)) == (0, 4)
 
 
 async def test_known_tells_unchanged_changed_and_refused_apart(store: Store) -> None:

@@ -69,13 +69,12 @@ class HTTP:
     ) -> HTTPReply:
         """One request; there is no time limit but that for connecting. Raises ProviderError.
 
-        A kept connection that the server closed as we sent is no answer: the request goes out once more, at once.
+        A kept connection that the server closed as we sent is no answer: the error says that it may be sent `at_once`.
         """
         trace = _Trace()
         outcome = await self._outcome(url, headers, content, most_bytes, trace)
-        if trace.stale and isinstance(outcome, UnavailableError):
-            outcome = await self._outcome(url, headers, content, most_bytes, _Trace())
         if isinstance(outcome, ProviderError):
+            outcome.at_once = trace.stale and isinstance(outcome, UnavailableError)
             raise outcome
         return outcome
 
@@ -173,16 +172,23 @@ def _typed(error: Exception, host: str) -> ProviderError:
     """Says which host and what happened in our words: httpx's own may hold a header."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return NotFoundError(
-                f"the certificate of {host} cannot be trusted: {cause.verify_message}. "
-                "For a private authority: export SSL_CERT_FILE=/path/to/ca.pem"
+            return _unsent(
+                NotFoundError(
+                    f"the certificate of {host} cannot be trusted: {cause.verify_message}. "
+                    "For a private authority: export SSL_CERT_FILE=/path/to/ca.pem"
+                )
             )
     names = _names(error)
     if names & _NEVER_CLEARS:
-        return ProviderError(f"the request to {host} could not be built: {type(error).__name__}")
+        return _unsent(ProviderError(f"the request to {host} could not be built: {type(error).__name__}"))
     if "ConnectTimeout" in names or "ConnectError" in names:
-        return UnavailableError(f"no connection to {host}: {_reason(error)}")
+        return _unsent(UnavailableError(f"no connection to {host}: {_reason(error)}"))
     return UnavailableError(f"the connection to {host} broke: {_reason(error)}")
+
+
+def _unsent(error: ProviderError) -> ProviderError:
+    error.unsent = True
+    return error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -54,6 +54,10 @@ META = "SELECT key, value::text AS value FROM {meta}"
 SET_META = """INSERT INTO {meta} (key, value) VALUES ($1, $2::text::jsonb)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value"""
 DELETE_META = "DELETE FROM {meta} WHERE key = $1"
+ACCOUNT = "spent {}"
+"""Key of what a job has spent."""
+SPEND = """INSERT INTO {meta} AS m (key, value) VALUES ($1, to_jsonb($2::bigint))
+    ON CONFLICT (key) DO UPDATE SET value = to_jsonb(m.value::bigint + $2::bigint) RETURNING value::bigint"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,3 +195,12 @@ async def keep_space(space: Space, layout: Layout, connection: Connection) -> No
         await set_meta("space", asdict(space), layout, connection)
     else:
         await connection.execute(layout.sql(DELETE_META), "space")
+
+
+async def spend(job: str, tokens: int, layout: Layout, connection: Connection) -> int:
+    spent: int = await connection.fetchval(layout.sql(SPEND), ACCOUNT.format(job), tokens)
+    return spent
+
+
+async def close_account(job: str, layout: Layout, connection: Connection) -> None:
+    await connection.execute(layout.sql(DELETE_META), ACCOUNT.format(job))

@@ -1,0 +1,72 @@
+"""What jobs have spent of their budgets: one sum for all workers of a job. Users' columns have a table for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql._columns import Layout
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._names import quoted
+
+L = TypeVar("L")
+T = TypeVar("T")
+
+LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
+TABLE = """CREATE SCHEMA IF NOT EXISTS aembed;
+    CREATE TABLE IF NOT EXISTS aembed.accounts (job text PRIMARY KEY, tokens bigint NOT NULL)"""
+MAY_CREATE = """SELECT CASE WHEN pg_catalog.to_regnamespace('aembed') IS NULL
+    THEN pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+    ELSE pg_catalog.has_schema_privilege('aembed', 'USAGE, CREATE') END"""
+IS_THERE = "SELECT pg_catalog.to_regclass('aembed.accounts') IS NOT NULL"
+MAY_WRITE = """SELECT pg_catalog.has_table_privilege('aembed.accounts', 'SELECT, INSERT')
+    AND pg_catalog.has_table_privilege('aembed.accounts', 'UPDATE')
+    AND pg_catalog.has_table_privilege('aembed.accounts', 'DELETE')"""
+SPEND = """INSERT INTO aembed.accounts AS a (job, tokens) VALUES ($1, $2)
+    ON CONFLICT (job) DO UPDATE SET tokens = a.tokens + excluded.tokens RETURNING a.tokens"""
+CLOSE = "DELETE FROM aembed.accounts WHERE job = $1"
+NOBODY_ELSE = """ AND NOT EXISTS (SELECT FROM aembed.workers w WHERE w.expires_at > pg_catalog.clock_timestamp() AND (
+    EXISTS (SELECT FROM aembed.leases l WHERE l.token = w.token AND l.target = $2)
+    OR NOT EXISTS (SELECT FROM aembed.leases l WHERE l.token = w.token)))"""
+"""No worker holds rows of that column, or is about to."""
+
+
+def once(tokens: int, spend: Callable[[int, L, Connection], Awaitable[T]]) -> Callable[[L, Connection], Awaitable[T]]:
+    """A transaction is tried again after a COMMIT whose answer was lost: what is given back is given once only."""
+    tries = 0
+
+    async def work(layout: L, connection: Connection) -> T:
+        nonlocal tries
+        tries += 1
+        return await spend(tokens if tries == 1 else max(0, tokens), layout, connection)
+
+    return work
+
+
+async def spend(column: str, job: str, tokens: int, table: Layout, connection: Connection) -> int | None:
+    """None where the role may not keep it."""
+    if not await connection.fetchval(IS_THERE):
+        if not await connection.fetchval(MAY_CREATE):
+            return None
+        await connection.execute(LOCK)
+        await connection.execute(TABLE)
+    if not await connection.fetchval(MAY_WRITE):
+        return None
+    spent: int = await connection.fetchval(SPEND, _account(column, job, table), tokens)
+    return spent
+
+
+async def close(column: str, job: str, table: Layout, connection: Connection) -> None:
+    """Left open where others work on: the last of them closes it."""
+    if not await connection.fetchval(IS_THERE) or not await connection.fetchval(MAY_WRITE):
+        return
+    account = _account(column, job, table)
+    if await connection.fetchval(leases.MAY_LEASE):
+        await connection.execute(CLOSE + NOBODY_ELSE, account, leases.target(column, table))
+    else:
+        await connection.execute(CLOSE, account)
+
+
+def _account(column: str, job: str, table: Layout) -> str:
+    return f"{table.table}.{quoted(column)} {job}"
