@@ -2,10 +2,11 @@
 
 {"faults": [{"kind": "status", "code": 500}, null, {"kind": "hang"}]}     the next requests, in order
 {"always": {"kind": "status", "code": 503}}                               every request; null ends it
-{"random": {"seed": 1, "rate": 0.05}}                                     each with that probability
+{"random": {"seed": 1, "rate": 0.05}}                                     each with that probability; draws begin anew
 {"limits": {"window": "fixed", "requests_per_minute": 3000, "tokens_per_minute": 1000000}}
 {"change": {"tokens_per_minute": 500000}}                                 the same windows with another limit
 {"latency": 20}                                                           the scale: 0 none, 1 as recorded
+{"latency": {"scale": 1, "fixed": 0.3, "sigma": 0.5, "seed": 7}}          and its other fields; draws begin anew
 {"clear_ledger": true}
 """
 
@@ -49,7 +50,7 @@ def apply(service: Service, changes: Mapping[str, Any], now: float) -> None:
                 fault = fault_of(value)
                 service.script = Always(fault) if fault else None
             case "random":
-                service.script = Faults(value["seed"], value["rate"])
+                service.script = Faults(value["seed"], value["rate"], first=service.received)
             case "limits":
                 service.limits = RateLimits.of(value.pop("window"), **value)
             case "change":

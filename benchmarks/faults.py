@@ -135,14 +135,16 @@ COMMON: tuple[Fault, ...] = (Status(500), Status(503), Hang(), Cut(after_bytes=2
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Each request fails with probability `rate`; which and how follows from the seed and the request's number."""
+    """Each request fails with probability `rate`; which and how follows from the seed and the request's number,
+    counted from `first`."""
 
     seed: int
     rate: float = 0.05
     kinds: Sequence[Fault] = COMMON
+    first: int = 0
 
     def __call__(self, request: Request) -> Fault | None:
-        random = Random(self.seed * 1_000_003 + request.number)
+        random = Random(self.seed * 1_000_003 + request.number - self.first)
         return random.choice(self.kinds) if random.random() < self.rate else None
 
 

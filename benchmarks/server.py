@@ -39,19 +39,23 @@ _SAVE_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """`scale` 1 is the real service as recorded: 78 ms + 22 us a token. `sigma` spreads it lognormally, by the seed."""
+    """`scale` 1 is the real service as recorded: 78 ms + 22 us a token. `sigma` spreads it lognormally (`fixed` alone
+    unless `tokens_vary`), by the seed and by how many requests came since the one with the number `first`."""
 
     scale: float = 0.0
     fixed: float = 0.078
     per_token: float = 22e-6
     sigma: float = 0.0
     seed: int = 0
+    first: int = 0
+    tokens_vary: bool = True
 
     def seconds(self, tokens: int, number: int) -> float:
-        usual = self.scale * (self.fixed + self.per_token * tokens)
-        if not usual or not self.sigma:
-            return usual
-        return usual * math.exp(Random(self.seed * 1_000_003 + number).gauss(0.0, self.sigma))
+        fixed, rest = self.scale * self.fixed, self.scale * self.per_token * tokens
+        if not self.sigma:
+            return fixed + rest
+        drawn = math.exp(Random(self.seed * 1_000_003 + number - self.first).gauss(0.0, self.sigma))
+        return fixed * drawn + rest * (drawn if self.tokens_vary else 1.0)
 
 
 class Server:
@@ -173,7 +177,8 @@ class Server:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return 400, msgspec.json.encode(refusals.error(f"{type(error).__name__}: {error}"))
         if latency is not None:
-            self.latency = Latency(latency)
+            given = latency if isinstance(latency, dict) else {"scale": latency}
+            self.latency = Latency(**given, first=self.service.received)
         return 200, b"{}"
 
     def save(self, path: Path) -> None:

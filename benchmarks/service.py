@@ -17,10 +17,10 @@ from benchmarks import refusals
 from benchmarks.faults import Fault, Request, Script, Status
 from benchmarks.ledger import Event, Ledger, tokens_in
 from benchmarks.limits import RateLimits
-from benchmarks.vectors import base64_of, digest, vectors_of
+from benchmarks.vectors import base64_of, digest, framed, vectors_of
 
 _ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
-_ROWS_PER_PIECE = 64
+_ROWS_PER_PIECE = 128
 _FIELDS = {"input", "model", "encoding_format", "dimensions", "user"}
 
 
@@ -71,11 +71,9 @@ class Call:
         if not self.base64:
             yield msgspec.json.encode(self.as_json())
             return
-        opening = b'{"object":"list","data":['
-        for start in range(0, len(self.digests), _ROWS_PER_PIECE):
-            rows = base64_of(self.digests[start : start + _ROWS_PER_PIECE], self.dimensions)
-            yield opening + b",".join([_ROW % pair for pair in enumerate(rows, start)])
-            opening = b","
+        for start, end in _pieces(len(self.digests)):
+            rows = framed(self.digests[start:end], self.dimensions, start, _ROW)
+            yield rows if start else b'{"object":"list","data":[' + rows[1:]
         yield self._closing()
 
     def pieces_bytes(self) -> int | None:
@@ -102,6 +100,15 @@ class Call:
 
     def _usage(self) -> dict[str, int]:
         return {"prompt_tokens": self.request.tokens, "total_tokens": self.request.tokens}
+
+
+def _pieces(rows: int) -> Iterator[tuple[int, int]]:
+    """Where each piece starts and ends: within one, all indexes have as many digits."""
+    start = 0
+    while start < rows:
+        end = min(start + _ROWS_PER_PIECE, 10 ** len(str(start)), rows)
+        yield start, end
+        start = end
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +151,11 @@ class Service:
         self.rate_headers = rate_headers
         self.retry_after = retry_after
         self.ledger = Ledger()
-        self._received = 0
+        self.received = 0
 
     def receive(self, headers: Mapping[str, str], body: bytes, now: float) -> Exchange:
         """Judges and bills one request, which is in flight from now on: `leave` ends that."""
-        number, self._received = self._received, self._received + 1
+        number, self.received = self.received, self.received + 1
         try:
             call = understand(self.rules, headers, body, number, now)
         except Refused as refused:

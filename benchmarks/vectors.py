@@ -46,6 +46,31 @@ def base64_of(digests: Sequence[bytes], dimensions: int) -> list[bytes]:
     return [b"".join([encoded[choice] for choice in row]) for row in _drawn(digests).tolist()]
 
 
+def framed(digests: Sequence[bytes], dimensions: int, start: int, row: bytes) -> bytes:
+    """The same as JSON objects, each after a comma: `row` has a %d for its index (from `start`) and a %b for base64.
+
+    The indexes must have one number of digits, so that all objects are of one size.
+    """
+    if not _encodes_by_block(dimensions):
+        encoded = base64_of(digests, dimensions)
+        return b"".join([b"," + row % pair for pair in enumerate(encoded, start)])
+    before, between, after = row.replace(b"%d", b"%b").split(b"%b")
+    indexes = np.array(range(start, start + len(digests)), dtype=bytes)
+    columns = [b"," + before, indexes.view(np.uint8).reshape(len(digests), -1), between]
+    columns += [_encoded_matrix(dimensions)[_drawn(digests)].reshape(len(digests), -1), after]
+    return _side_by_side(len(digests), columns).tobytes()
+
+
+def _side_by_side(rows: int, columns: Sequence[bytes | NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    parts = [np.frombuffer(column, np.uint8)[None] if isinstance(column, bytes) else column for column in columns]
+    matrix = np.empty((rows, sum(part.shape[1] for part in parts)), np.uint8)
+    at = 0
+    for part in parts:
+        matrix[:, at : at + part.shape[1]] = part
+        at += part.shape[1]
+    return matrix
+
+
 def _encodes_by_block(dimensions: int) -> bool:
     return dimensions % (3 * _BLOCKS) == 0
 
@@ -68,3 +93,8 @@ def _table(dimensions: int) -> NDArray[np.float32]:
 @cache
 def _encoded_table(dimensions: int) -> list[bytes]:
     return [pybase64.b64encode(block) for block in _table(dimensions).astype("<f4")]
+
+
+@cache
+def _encoded_matrix(dimensions: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(_encoded_table(dimensions)), np.uint8).reshape(_CHOICES, -1)

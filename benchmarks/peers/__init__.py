@@ -49,6 +49,9 @@ THREAD_POOL = Contestant(
 LANGCHAIN = Contestant(
     "langchain-openai", "langchain:embed", f"no token count, {BATCHES}, gathered by hand", "langchain-openai"
 )
+LANGCHAIN_ALONE = Contestant(
+    "langchain-openai, as it is", "langchain:alone", "one aembed_documents, 600 texts a batch", "langchain-openai"
+)
 LLAMA_INDEX = Contestant(
     "llama-index", "llama_index:embed", "700 texts a batch, num_workers", "llama-index-embeddings-openai"
 )
