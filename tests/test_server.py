@@ -373,7 +373,7 @@ async def test_a_running_server_takes_other_limits_faults_and_latency() -> None:
         assert await script(change={"requests_per_minute": 3}) == 200
         assert [(await wire.embed("a")).status for _ in range(3)] == [200, 200, 429]
         assert await script(latency=2, clear_ledger=True) == 200
-        assert server.latency == Latency(2)
+        assert server.latency == Latency(2, first=server.service.received)
         assert server.ledger.requests == 0
         wrong: dict[str, Any]
         for wrong in ({"fault": []}, {"always": {"kind": "nothing"}}, {"always": {"kind": "hang", "for": 1}}):

@@ -38,7 +38,8 @@ class Contestant:
 BATCHES = "batches of 2,048 texts or 290,000 tokens"
 
 AEMBED = Contestant("aembed", "ours:embedder", "defaults")
-AEMBED_PACED = Contestant("aembed, limit given", "ours:embedder", "tokens_per_minute=")
+AEMBED_PACED = Contestant("aembed, limit given", "ours:fresh", "tokens_per_minute=")
+AEMBED_UNAWARE = Contestant("aembed, limit unknown", "ours:fresh", "defaults")
 BLOCKING = Contestant("limit: blocking socket", "bare:blocking", f"{BATCHES}, one at a time, one pybase64 pass")
 RAW_ASYNCIO = Contestant("limit: raw asyncio", "bare:raw_asyncio", f"{BATCHES}, asyncio.Protocol, one pybase64 pass")
 OPENAI = Contestant("openai-python", "openai_python:batched", f"AsyncOpenAI, base64, {BATCHES}", "openai")
