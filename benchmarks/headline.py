@@ -6,9 +6,10 @@
 (openai-python) is timed on every tenth section and multiplied by ten: its requests are all alike. aembed and
 openai-python in batches do all of them.
 
-*Virtual time*, the whole of aembed, the simulated service without sockets: each tier of OpenAI's accounts with its limits,
-known and unknown, over a bucket of a tenth of a minute. Where tokens are the limit the floor is all tokens at that
-rate; where the provider's own speed is, the floor is its time for all tokens over the slots. CPU time counts nothing.
+*Virtual time*, the whole of aembed, the simulated service without sockets: each tier of OpenAI's accounts with its
+limits, known and unknown, over a bucket of a tenth of a minute. Where tokens are the limit the floor is all tokens at
+that rate; where the provider's own speed is, the floor is its time for all tokens over the slots. CPU time counts
+nothing there.
 """
 
 from __future__ import annotations
