@@ -113,7 +113,7 @@ class PostgresColumn:
                 yield record
             if left == 0 or self._worker is None:
                 return
-            if not found:
+            if not found and not await self._forgot_lost(self._worker):
                 if not (others or await self._others_work()):
                     return
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
@@ -136,7 +136,7 @@ class PostgresColumn:
             return [(id, text, True) for id, text in await self._run(partial(sql.page, last, size))]
         await worker.room()
         page = await self._run(partial(leases.claim, last, size, worker))
-        worker.note(sum(is_mine for *_, is_mine in page))
+        worker.took(id for id, _, is_mine in page if is_mine)
         return page
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
@@ -148,7 +148,7 @@ class PostgresColumn:
             fill = partial(self._filled, [ids[i] for i in part], [hashes[i] for i in part], matrix[list(part)])
             filled = await self._run(fill, slow_ends=slow_ends)
             if self._worker:
-                self._worker.note(-len(part))
+                self._worker.gave_up(ids[i] for i in part)
             return filled
 
         return sum([filled async for filled in halving(order, written)])
@@ -157,7 +157,7 @@ class PostgresColumn:
         """Notes that these rows get no vector in this run, so that other workers do not wait for them."""
         if worker := self._worker:
             await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
-            worker.note(-len(ids))
+            worker.gave_up(ids)
 
     async def count(self) -> int:
         """How many rows are pending."""
@@ -243,6 +243,9 @@ class PostgresColumn:
             return bool(await connection.fetchval(leases.OTHERS, worker.target, worker.token))
 
         return await self._database.run(asked, safe_path=False)
+
+    async def _forgot_lost(self, worker: leases.Worker) -> bool:
+        return await self._database.run(partial(leases.forget_lost, worker), safe_path=False)
 
     async def _held(self, table: Layout, connection: Connection) -> Space | None:
         found = await sql.held(self._asked.vector, table, connection)

@@ -572,6 +572,25 @@ async def test_c7_a_worker_that_lives_keeps_its_rows(column: PostgresColumn, col
     assert await asyncio.wait_for(waiting, 10) == []
 
 
+async def test_c7_a_worker_that_was_idle_for_long_is_alive_again_when_it_goes_on(
+    column: PostgresColumn, column_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a provider that answered nobody for a while."""
+    monkeypatch.setattr("aembed.stores._postgresql._leases.IDLE_SECONDS", 0.3)
+    slow, other = column_of(lease_seconds=0.9), column_of(lease_seconds=0.9)
+    await slow.prepare(SPACE)
+    await other.prepare(SPACE)
+    held = await take(slow, 3)
+    await asyncio.sleep(0.7)
+    waiting = asyncio.create_task(every(other))
+    for _ in range(8):
+        await slow.fail([])
+        await asyncio.sleep(0.2)
+    assert not waiting.done()
+    assert await fill(slow, held) == 3
+    assert await asyncio.wait_for(waiting, 10) == []
+
+
 async def test_c7_nobody_waits_for_a_row_that_failed(column: PostgresColumn, column_of: Open) -> None:
     first, second = column_of(), column_of()
     await first.prepare(SPACE)

@@ -17,8 +17,10 @@ import pytest
 
 from aembed.embedder import Embedder
 from aembed.errors import StoreError
+from aembed.stores._postgresql import _leases as leases
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
+from aembed.types import Record
 from tests.chaos.proxy import Proxy
 from tests.postgres import Server, create_database, run_sql
 from tests.stores.samples import SPACE, digests, rows, vectors
@@ -61,6 +63,10 @@ def through(proxy: Proxy, database: str) -> str:
 
 def port_of(database: str) -> int:
     return urlsplit(database).port or 5432
+
+
+async def every(column: PostgresColumn) -> list[Record]:
+    return [record async for record in column.pending()]
 
 
 async def count(database: str, table: str) -> int:
@@ -156,6 +162,40 @@ async def test_a_cut_at_any_place_of_the_servers_answers_is_survived(database: s
             proxy.cut_after = None
             await writing
         assert [row.id async for row in store.rows()] == [*(f"{cut:04d}" for cut in cuts), "again"]
+
+
+async def test_s3_rows_whose_claim_got_no_answer_are_read_all_the_same(
+    database: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has committed that they are ours, and we do not know it."""
+    await run_sql(
+        database,
+        f"CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector(4))",
+        f"INSERT INTO {table} SELECT i, 'text ' || i FROM generate_series(1, 20) AS i",
+    )
+    claims, claim = 0, leases.claim
+    async with Proxy(port_of(database)) as proxy:
+
+        async def claim_and_lose_the_commit(*arguments: Any) -> list[tuple[str, str, bool]]:
+            nonlocal claims
+            claims += 1
+            found = await claim(*arguments)
+            proxy.cut_after = 0 if claims == 1 else None
+            return found
+
+        monkeypatch.setattr(leases, "claim", claim_and_lose_the_commit)
+        column = PostgresColumn(through(proxy, database), table, text="content")
+        await column.prepare(SPACE)
+        reading = asyncio.create_task(every(column))
+        while proxy.cut_after is None:
+            await asyncio.sleep(0.01)
+        connections = proxy.connections
+        while proxy.connections == connections:
+            await asyncio.sleep(0.01)
+        proxy.cut_after = None
+        assert len(await asyncio.wait_for(reading, 20)) == 20
+        assert claims > 1
+        await column.aclose()
 
 
 async def test_s15_a_frozen_server_is_given_up_after_the_command_timeout(database: str, table: str) -> None:

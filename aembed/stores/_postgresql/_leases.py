@@ -7,7 +7,7 @@ database's clock. A lease of a worker whose time is over may be taken; its late 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aembed.errors import StoreError
@@ -47,12 +47,16 @@ OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON 
     WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND w.expires_at > pg_catalog.clock_timestamp())"""
 RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[]) RETURNING key"
 FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
+FORGET_LOST = """DELETE FROM aembed.leases
+    WHERE target = $1 AND token = $2 AND NOT failed AND key <> ALL ($3::text[])"""
+"""What was claimed in our name, and the answer was lost."""
 
 MOST_CLAIMED = 8_192
 """Rows that one worker holds at the most, so that others find some."""
 STALLED_SECONDS = 2.0
-IDLE_SECONDS = 180.0
-"""A worker that neither reads nor writes for so long lets its leases run out."""
+IDLE_SECONDS = 1_000.0
+"""A worker that neither reads nor writes for so long lets its leases run out: longer than a job waits for a provider
+that answers nobody (`RetryPolicy.max_outage`)."""
 
 
 class Worker:
@@ -62,24 +66,30 @@ class Worker:
         self.token = token
         self.target = target
         self.lease_seconds = lease_seconds
-        self.claimed = 0
+        self.held: set[str] = set()
         self._active_at = 0.0
         self._freed = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
 
     def keep_alive(self, beat: Callable[[], Awaitable[None]]) -> None:
-        self.note(0)
+        self._note_activity()
         self._beating = asyncio.create_task(self._beat(beat))
 
-    def note(self, claimed: int) -> None:
-        self.claimed += claimed
+    def took(self, ids: Iterable[str]) -> None:
+        self.held.update(ids)
+        self._note_activity()
+
+    def gave_up(self, ids: Iterable[str]) -> None:
+        self.held.difference_update(ids)
+        self._note_activity()
+        self._freed.set()
+
+    def _note_activity(self) -> None:
         self._active_at = asyncio.get_running_loop().time()
-        if claimed < 0:
-            self._freed.set()
 
     async def room(self) -> None:
         """Waits while enough is held; not for ever, because a row that failed may never be told."""
-        if self.claimed >= MOST_CLAIMED:
+        if len(self.held) >= MOST_CLAIMED:
             self._freed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(STALLED_SECONDS):
@@ -92,10 +102,11 @@ class Worker:
             await asyncio.gather(self._beating, return_exceptions=True)
 
     async def _beat(self, beat: Callable[[], Awaitable[None]]) -> None:
-        while asyncio.get_running_loop().time() - self._active_at < IDLE_SECONDS:
+        while True:
             await asyncio.sleep(self.lease_seconds / 3)
-            with suppress(StoreError):
-                await beat()
+            if asyncio.get_running_loop().time() - self._active_at < IDLE_SECONDS:
+                with suppress(StoreError):
+                    await beat()
 
 
 def target(column: str, table: Layout) -> str:
@@ -127,3 +138,9 @@ async def claim(
 async def released(ids: Sequence[str], worker: Worker, connection: Connection) -> set[str]:
     """Gives these leases up with the transaction; returns those that were still held."""
     return {key for (key,) in await connection.fetch(RELEASE, worker.target, worker.token, list(ids))}
+
+
+async def forget_lost(worker: Worker, connection: Connection) -> bool:
+    """Whether the server held rows for us that we know nothing of; they are free again."""
+    tag: str = await connection.execute(FORGET_LOST, worker.target, worker.token, list(worker.held))
+    return tag != "DELETE 0"
