@@ -171,7 +171,7 @@ async def test_s3_rows_whose_claim_got_no_answer_are_read_all_the_same(
     await run_sql(
         database,
         f"CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector(4))",
-        f"INSERT INTO {table} SELECT i, 'text ' || i FROM generate_series(1, 20) AS i",
+        f"INSERT INTO {table} SELECT i, 'text ' || i FROM generate_series(1, 20) AS i",  # noqa: S608
     )
     claims, claim = 0, leases.claim
     async with Proxy(port_of(database)) as proxy:
@@ -188,10 +188,10 @@ async def test_s3_rows_whose_claim_got_no_answer_are_read_all_the_same(
         await column.prepare(SPACE)
         reading = asyncio.create_task(every(column))
         while proxy.cut_after is None:
-            await asyncio.sleep(0.01)
+            await count(database, table)
         connections = proxy.connections
         while proxy.connections == connections:
-            await asyncio.sleep(0.01)
+            await count(database, table)
         proxy.cut_after = None
         assert len(await asyncio.wait_for(reading, 20)) == 20
         assert claims > 1
