@@ -2,8 +2,9 @@
 
     python -m benchmarks.latency [--repeats 5] [--concurrency 5 32]
 
-The floor is the list schedule of the least number of requests, longest first, with the drawn latencies known. In each
-round every contestant meets the same draws in the same order: the n-th request gets the n-th.
+The floor is the list schedule of the least number of requests, as large as each other, on the same draws: a client that
+costs nothing and uses every slot at once. In each round every contestant meets the same draws in the same order: the
+n-th request gets the n-th. "virtual time" is aembed without its own CPU time: the schedule alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from aembed.core.packing import Cap
 from benchmarks import charts
+from benchmarks.in_process import embedder_of
 from benchmarks.ledger import tokens_in
 from benchmarks.own_process import KEY, serving
 from benchmarks.peers import AEMBED, BASETEN_BASE64, LANGCHAIN_ALONE, LLAMA_INDEX, OPENAI, Contestant
@@ -25,8 +27,10 @@ from benchmarks.peers.job import Job
 from benchmarks.results import FOLDER, Bar, finish, median, table
 from benchmarks.sections import SECTIONS, sections
 from benchmarks.server import Latency
+from benchmarks.service import Service
+from tests.chaos.clock import run_virtual
 
-CONTESTANTS = (AEMBED, OPENAI, LLAMA_INDEX, BASETEN_BASE64, LANGCHAIN_ALONE)
+CONTESTANTS = (AEMBED, OPENAI, LLAMA_INDEX, BASETEN_BASE64)
 DRAWN = {"scale": 1.0, "fixed": 0.3, "per_token": 1e-6, "sigma": 0.5, "tokens_vary": False}
 MOST = {5: 1.06, 32: 1.3}
 
@@ -36,19 +40,45 @@ def floor(texts: Sequence[str], concurrency: int, seed: int) -> float:
     least = Cap(2_048, 300_000).least_batches(len(texts), tokens)
     latency = Latency(**DRAWN, seed=seed)
     slots = [0.0] * concurrency
-    for seconds in sorted((latency.seconds(tokens // least, number) for number in range(least)), reverse=True):
-        heapq.heapreplace(slots, slots[0] + seconds)
+    for number in range(least):
+        heapq.heapreplace(slots, slots[0] + latency.seconds(tokens // least, number))
     return max(slots)
 
 
-async def run(texts: Sequence[str], concurrency: int, repeats: int) -> list[Entry]:
+async def run(contestants: Sequence[Contestant], texts: Sequence[str], concurrency: int, repeats: int) -> list[Entry]:
     async with serving("--key", KEY) as service:
 
         async def draw(_: Contestant, number: int) -> None:
             await service.script(latency=DRAWN | {"seed": number})
 
         job = Job(service.url, KEY, concurrency=concurrency)
-        return await contest(CONTESTANTS, lambda _: job, texts, ["cpu"] * (repeats + 1), between=draw)
+        return await contest(contestants, lambda _: job, texts, ["cpu"] * (repeats + 1), between=draw)
+
+
+async def scheduled(texts: Sequence[str], concurrency: int, seed: int) -> float:
+    """Virtual seconds of a warm aembed."""
+    service, clock = Service(), asyncio.get_running_loop().time
+    async with embedder_of(service, Latency(**DRAWN, seed=seed, first=1), concurrency=concurrency) as embedder:
+        await embedder.embed_documents(["the first text"])
+        began = clock()
+        await embedder.embed_documents(texts)
+        return clock() - began
+
+
+def virtual(texts: Sequence[str], concurrency: int, repeats: int) -> dict[str, Any]:
+    seeds = range(1, repeats + 1)
+    walls = [run_virtual(scheduled, texts, concurrency, seed) for seed in seeds]
+    found = [wall / floor(texts, concurrency, seed) for wall, seed in zip(walls, seeds, strict=True)]
+    return {
+        "concurrency": concurrency,
+        "contestant": "aembed, virtual time",
+        "version": "",
+        "settings": "defaults",
+        "to_floor": median(found),
+        "wall": median(walls),
+        "lost": 0,
+        "ratios": found,
+    }
 
 
 def ratios(entry: Entry, texts: Sequence[str], concurrency: int) -> list[float]:
@@ -72,7 +102,8 @@ def as_row(entry: Entry, texts: Sequence[str], concurrency: int) -> dict[str, An
 
 
 def chart(rows: Sequence[dict[str, Any]], concurrency: int) -> str:
-    drawn = sorted((row for row in rows if row["concurrency"] == concurrency), key=lambda row: row["to_floor"])
+    real = (row for row in rows if row["concurrency"] == concurrency and not row["contestant"].endswith("virtual time"))
+    drawn = sorted(real, key=lambda row: row["to_floor"])
     return charts.bars(
         f"Wall time to the floor, {concurrency} requests at a time",
         [
@@ -98,7 +129,10 @@ def main() -> int:
     texts = sections(options.count)
     rows: list[dict[str, Any]] = []
     for concurrency in options.concurrency:
-        for entry in asyncio.run(run(texts, concurrency, options.repeats)):
+        rows.append(virtual(texts, concurrency, options.repeats))
+        entries = asyncio.run(run(CONTESTANTS, texts, concurrency, options.repeats))
+        # One batch after another takes ten times as long: one round is enough.
+        for entry in entries + asyncio.run(run([LANGCHAIN_ALONE], texts, concurrency, 1)):
             if entry.absent:
                 print(f"{entry.contestant.name} does not take part: {entry.absent}")
             else:
@@ -114,7 +148,7 @@ def main() -> int:
         for row in rows
     )
     print(table(("contestant", "at a time", "wall", "to the floor", "lost or wrong"), shown), end="\n\n")
-    print(*(f"{peer.name}: {peer.settings}" for peer in CONTESTANTS), sep="\n", end="\n\n")
+    print(*(f"{peer.name}: {peer.settings}" for peer in (*CONTESTANTS, LANGCHAIN_ALONE)), sep="\n", end="\n\n")
     if not options.quick:
         charts.write(FOLDER / "latency.svg", chart(rows, options.concurrency[0]))
     bars = [
