@@ -273,15 +273,20 @@ class Embedder:
         limit: int | None = None,
         on_progress: OnProgress | None = None,
         on_failure: OnFailure | None = None,
+        retry_failed: bool = False,
     ) -> Report:
-        """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing."""
+        """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing.
+
+        Texts that were refused earlier are skipped until they change, unless `retry_failed`.
+        """
         async with spending(self._max_tokens, backlog, self.space) as purse:
             space = await self._prepare(backlog, purse)
             passes = Passes(backlog, self._tally(), limit, on_failure)
             observers = Observers(on_progress, passes.failed)
             with logged("backfill", lambda: passes.tally.report(_now())):
                 while True:
-                    sink, feed = BacklogSink(backlog), Feed(passes.records(), any_record)
+                    sink = BacklogSink(backlog, retry_failed=retry_failed)
+                    feed = Feed(passes.records(), any_record)
                     report = await self._job(sink, feed, space, None, observers, tally=passes.tally, purse=purse).run()
                     if not passes.another():
                         return report

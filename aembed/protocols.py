@@ -147,3 +147,18 @@ class Backlog(Protocol):
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Refusals(Protocol):
+    """What a Backlog may do besides: keep texts that were refused, so that the next run skips them."""
+
+    async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
+        """Those of these ids that were refused earlier with this fingerprint, in one round trip."""
+        ...
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Kept until the row is filled."""
+        ...
+
+    async def refusals(self) -> list[Refusal]: ...

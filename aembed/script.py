@@ -55,13 +55,17 @@ async def backfill(
     backlog: Backlog,
     *,
     model: str | Provider,
+    limit: int | None = None,
     on_progress: OnProgress | None = None,
     on_failure: OnFailure | None = None,
+    retry_failed: bool = False,
     **options: Any,
 ) -> Report:
     """See Embedder.backfill."""
     async with Embedder(model, **options) as embedder:
-        return await embedder.backfill(backlog, on_progress=on_progress, on_failure=on_failure)
+        return await embedder.backfill(
+            backlog, limit=limit, on_progress=on_progress, on_failure=on_failure, retry_failed=retry_failed
+        )
 
 
 async def search(

@@ -20,16 +20,18 @@ class Passes:
         self._limit = limit
         self._on_failure = on_failure
         self._failed: set[str] = set()
-        self._stored_before = 0
+        self._stored_before = self._skipped_before = 0
 
     async def records(self) -> AsyncIterator[Record]:
-        self._stored_before = self.tally.stored
-        given = self.tally.stored + self.tally.failed
-        async for record in self._backlog.pending():
-            if self._limit is not None and given >= self._limit:
+        """Asks for no more rows than the limit leaves: what is asked for is held from other workers."""
+        self._stored_before, self._skipped_before = self.tally.stored, self.tally.refused_earlier
+        left = None if self._limit is None else self._limit - self._given
+        wanted = None if left is None else left + len(self._failed)
+        async for record in self._backlog.pending(wanted):
+            if left == 0:
                 return
             if record.id not in self._failed:
-                given += 1
+                left = None if left is None else left - 1
                 yield record
 
     def failed(self, failure: Failure) -> None:
@@ -39,9 +41,17 @@ class Passes:
             self._on_failure(failure)
 
     def another(self) -> bool:
-        """Whether rows are left that were edited while their vector was made, and the last pass got on."""
+        """Whether rows are left that were edited while their vector was made, and the last pass got on.
+
+        Or whether texts that were refused earlier took the place of others within the limit.
+        """
         pending = self.tally.pending
-        if not pending or self.tally.stored == self._stored_before:
-            return False
-        self.tally.inputs -= pending
-        return True
+        if pending and self.tally.stored > self._stored_before:
+            self.tally.inputs -= pending
+            return True
+        skipped = self.tally.refused_earlier > self._skipped_before
+        return self._limit is not None and skipped and self._given < self._limit
+
+    @property
+    def _given(self) -> int:
+        return self.tally.stored + self.tally.failed - self.tally.refused_earlier

@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from aembed.core.changes import Entry
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, StoreError
-from aembed.protocols import Backlog, Store
+from aembed.protocols import Backlog, Refusals, Store
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Vector
 
@@ -160,12 +160,7 @@ class StoreSink(_Plain):
         return len(entries)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        kept = [
-            Refusal(entry.record.id, entry.fingerprint, type(error).__name__, str(error))
-            for entry, error in refused
-            if isinstance(error, InputError | BadRequestError | InvalidReplyError)
-        ]
-        if kept:
+        if kept := _refusals(refused):
             await guarded(self._store.write(_rows([], np.empty((0, 0), np.float32)), kept))
 
 
@@ -203,8 +198,20 @@ class BacklogSink(_Plain):
 
     durable = True
 
-    def __init__(self, backlog: Backlog) -> None:
+    def __init__(self, backlog: Backlog, *, retry_failed: bool = False) -> None:
         self._backlog = backlog
+        self._refusals = backlog if isinstance(backlog, Refusals) else None
+        self._retry_failed = retry_failed
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        if self._refusals is None:
+            return Known()
+        refused = await guarded(self._refusals.refused({entry.record.id: entry.fingerprint for entry in entries}))
+        return Known() if self._retry_failed else Known(refused=refused)
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        if self._refusals and (kept := _refusals(refused)):
+            await guarded(self._refusals.refuse(kept))
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
         ids = [entry.record.id for entry in entries]
@@ -233,6 +240,15 @@ async def guarded(awaitable: Any) -> Any:
         raise StoreError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
     except Exception as error:
         raise StoreError(f"the store raised {type(error).__name__}") from error
+
+
+def _refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
+    """Those that their content is to blame for."""
+    return [
+        Refusal(entry.record.id, entry.fingerprint, type(error).__name__, str(error))
+        for entry, error in refused
+        if isinstance(error, InputError | BadRequestError | InvalidReplyError)
+    ]
 
 
 def _embedded(entry: Entry, vector: Vector) -> Embedded:

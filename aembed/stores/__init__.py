@@ -10,17 +10,21 @@ from importlib import import_module
 from typing import Protocol
 
 from aembed.errors import ConfigError
-from aembed.protocols import Backlog, Store
+from aembed.protocols import Backlog, Refusals, Store
 from aembed.types import Space
 
 ALIASES = {"postgres": "postgresql"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
 
 
-class Column(Backlog, Protocol):
-    """A Backlog that keeps which vectors it is for."""
+class Column(Backlog, Refusals, Protocol):
+    """A Backlog that keeps which vectors it is for, and which texts were refused."""
 
     async def space(self) -> Space | None: ...
+
+    async def preflight(self, space: Space) -> list[str]:
+        """What `prepare` would make, a line each, after the same checks. Writes nothing."""
+        ...
 
 
 def schemes() -> list[str]:
@@ -43,20 +47,25 @@ def open_column(
     url: str,
     table: str,
     *,
-    text: str,
+    text: str | None = None,
     vector: str = "embedding",
     key: str | Sequence[str] | None = None,
     where: str | None = None,
+    create_columns: bool = False,
+    **others: str | None,
 ) -> Column:
     """The column `vector` of a table of the user's own, in the database at a URL, as the Column of its kind takes it.
 
-    Nothing is opened yet. Raises ConfigError for a kind of store that has no tables.
+    `others` are `text_sql` and `fingerprint`, which PostgreSQL alone has. Nothing is opened yet. Raises ConfigError
+    for a kind of store that has no tables, and for an option that it has not.
     """
     module = _module(url)
     if f"{module}_column" not in {found.name for found in pkgutil.iter_modules(__path__)}:
         raise ConfigError(f"{module}: has no tables of your own; columns are filled in sqlite: and postgresql:")
     opened = import_module(f"aembed.stores.{module}_column").open_url
-    column: Column = opened(url, table, text=text, vector=vector, key=key, where=where)
+    options = {"text": text, "vector": vector, "key": key, "where": where, "create_columns": create_columns}
+    given = {name: value for name, value in others.items() if value is not None}
+    column: Column = opened(url, table, **options, **given)
     return column
 
 

@@ -34,13 +34,17 @@ def quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The table and columns that the user named. `key` is None for the primary key, else the rowid."""
+    """The table and columns that the user named. `key` is None for the primary key, else the rowid.
+
+    `create`: the column of the vectors may be added.
+    """
 
     table: str
     text: str
     vector: str
     key: tuple[str, ...] | None
     where: str | None
+    create: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Layout:
     filled: str
     """The vector as SET wants it: without the alias."""
     condition: str
+    is_absent: bool
+    """The vector's column is still to be added."""
 
     @property
     def key_list(self) -> str:
@@ -63,7 +69,11 @@ class Layout:
     @property
     def is_pending(self) -> str:
         keyed = "".join(f" AND {key} IS NOT NULL" for key in self.keys)
-        return f"{self.text} IS NOT NULL AND {self.vector} IS NULL{keyed}{self.condition}"
+        return f"{self.text} IS NOT NULL AND {self.is_empty}{keyed}{self.condition}"
+
+    @property
+    def is_empty(self) -> str:
+        return "true" if self.is_absent else f"{self.vector} IS NULL"
 
     @property
     def is_key(self) -> str:
@@ -98,9 +108,14 @@ class Layout:
 def layout(names: Names, connection: Connection) -> Layout:
     """Raises ConfigError where the table is not as the user said."""
     columns = {name: (pk, hidden) for name, pk, hidden in connection.execute(COLUMNS, (_table(names, connection),))}
+    is_absent = names.create and names.vector not in columns
+    if is_absent:
+        columns[names.vector] = (0, 0)
     for name in (names.text, names.vector, *(names.key or ())):
         if name not in columns and (name in (names.text, names.vector) or name not in ROWID_NAMES):
-            raise ConfigError(f"table {names.table!r} has no column {name!r}; it has {', '.join(sorted(columns))}")
+            way_out = ". --create-columns (create_columns=True) adds it" if name == names.vector else ""
+            has = ", ".join(sorted(columns))
+            raise ConfigError(f"table {names.table!r} has no column {name!r}; it has {has}{way_out}")
     if names.text == names.vector or columns[names.vector][1]:
         raise ConfigError(f"column {names.vector!r} of {names.table!r} cannot be filled: it is the text, or generated")
     return Layout(
@@ -111,6 +126,7 @@ def layout(names: Names, connection: Connection) -> Layout:
         frozenset(columns),
         quoted(names.vector),
         f" AND ({names.where}\n)" if names.where else "",
+        is_absent,
     )
 
 

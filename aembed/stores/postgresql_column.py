@@ -17,6 +17,7 @@ import numpy as np
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
+from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
@@ -25,7 +26,7 @@ from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import parsed, quoted
 from aembed.stores._rules import Scalar, check_search, mismatch
 from aembed.stores._search import Chunk, checked_query, nearest
-from aembed.types import Match, Matrix, Metadata, Record, Space, Vector
+from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
@@ -43,12 +44,13 @@ class PostgresColumn:
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
     `text_sql`, an expression over the row. `key` names unique columns; by default it is the primary key. `where` is a
     condition. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
-    rows whose text changed are filled again. `where` and `text_sql` are put into the statements as they are: never
-    make them from what somebody else typed.
+    rows whose text changed are filled again. `create_columns` lets `prepare` add `vector` and `fingerprint` where they
+    are missing. `where` and `text_sql` are put into the statements as they are: never make them from what somebody
+    else typed.
 
-    What the column is for is kept in a schema `aembed`, and which worker holds which rows: several processes or
-    machines may fill one column. The rows of one that died are taken over `lease_seconds` later, by the database's
-    clock.
+    What the column is for is kept in a schema `aembed`, which texts were refused, and which worker holds which rows:
+    several processes or machines may fill one column. The rows of one that died are taken over `lease_seconds` later,
+    by the database's clock.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PostgresColumn:
         key: str | Sequence[str] | None = None,
         where: str | None = None,
         fingerprint: str | None = None,
+        create_columns: bool = False,
         command_timeout: float = 30.0,
         max_store_outage: float = 90.0,
         lease_seconds: float = 60.0,
@@ -69,7 +72,7 @@ class PostgresColumn:
         if (text is None) == (text_sql is None):
             raise ConfigError("name the column of the texts with text=, or an SQL expression with text_sql=")
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
-        self._asked = Asked(parsed(table), text, text_sql, vector, keys, where, fingerprint)
+        self._asked = Asked(parsed(table), text, text_sql, vector, keys, where, fingerprint, create_columns)
         for name in self._asked.columns:
             quoted(name)
         if vector in (text, fingerprint):
@@ -80,6 +83,7 @@ class PostgresColumn:
         self._worker: leases.Worker | None = None
         self._keeps = False
         self._spent = Counter[str]()
+        self._refused: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<PostgresColumn {self._place}>"
@@ -95,6 +99,11 @@ class PostgresColumn:
         """
         self._layout = None
         return await self._run(partial(self._prepared, space))
+
+    async def preflight(self, space: Space) -> list[str]:
+        """What `prepare` would make, a line each, after the same checks. Writes nothing."""
+        self._layout = None
+        return await self._run(partial(self._announced, space))
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
         """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
@@ -158,6 +167,21 @@ class PostgresColumn:
         if worker := self._worker:
             await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
             worker.gave_up(ids)
+
+    async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
+        """Those of these ids whose text was refused earlier with this fingerprint."""
+        found = await self._run(partial(books.refused, list(fingerprints), self._asked.vector))
+        self._refused.update(refusal.id for refusal in found)
+        return {refusal.id: refusal for refusal in found if refusal.fingerprint == fingerprints[refusal.id]}
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Keeps them until their row is filled; not where the role may not."""
+        latest = {refusal.id: refusal for refusal in refusals}
+        await self._run(partial(books.refuse, latest, self._asked.vector))
+        self._refused.update(latest)
+
+    async def refusals(self) -> list[Refusal]:
+        return await self._run(partial(books.refusals, self._asked.vector))
 
     async def count(self) -> int:
         """How many rows are pending."""
@@ -248,10 +272,16 @@ class PostgresColumn:
         return await self._database.run(partial(leases.forget_lost, worker), safe_path=False)
 
     async def _held(self, table: Layout, connection: Connection) -> Space | None:
-        found = await sql.held(self._asked.vector, table, connection)
+        found = await books.held(self._asked.vector, table, connection)
         return Space(**loads(found)) if found else None
 
-    async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
+    async def _announced(self, asked: Space, table: Layout, connection: Connection) -> list[str]:
+        space = await self._checked(asked, table, connection)
+        added = table.additions(space.dimensions).items() if space.dimensions else ()
+        lines = [f"column {name} {type} of {table.table}" for name, type in added]
+        return lines + ([books.MADE] if await books.will_be_made(connection) else [])
+
+    async def _checked(self, asked: Space, table: Layout, connection: Connection) -> Space:
         await sql.check(self._place, table, connection)
         held = await self._held(table, connection)
         width = table.dimensions or await sql.filled_width(table, connection)
@@ -260,9 +290,18 @@ class PostgresColumn:
             raise mismatch(self._place, held, asked, self._way_out(table))
         space = self._fitting(space or asked, width, table)
         await sql.probe(self._place, space.dimensions or 1, table, connection)
+        return space
+
+    async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
+        if table.absent:
+            await sql.check(self._place, table, connection)
+        if table.absent and asked.dimensions:
+            await sql.add_columns(table.additions(asked.dimensions), table, connection)
+            self._layout = table = await layout(self._asked, connection)
+        space = await self._checked(asked, table, connection)
         self._keeps = True
-        if space.dimensions and space != held:
-            await sql.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
+        if space.dimensions and space != await self._held(table, connection):
+            await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
         return space
 
     def _fitting(self, space: Space, width: int | None, table: Layout) -> Space:
@@ -281,6 +320,8 @@ class PostgresColumn:
     ) -> int:
         if table.dimensions and len(ids) and matrix.shape[1] != table.dimensions:
             self._fitting(Space("", "", matrix.shape[1]), table.dimensions, table)
+        if forgiven := self._refused.intersection(ids):
+            await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
         return await sql.fill(ids, hashes, matrix, self._worker, table, connection)
 
     async def _matches(

@@ -16,7 +16,7 @@ from aembed.stores._rules import Scalar, check_search, mismatch
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
-from aembed.types import Match, Matrix, Metadata, Record, Space, Vector
+from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
@@ -31,22 +31,36 @@ SPEND = """INSERT INTO aembed_accounts (job, tokens) VALUES (?, ?)
     ON CONFLICT (job) DO UPDATE SET tokens = tokens + excluded.tokens"""
 SPENT = "SELECT tokens FROM aembed_accounts WHERE job = ?"
 CLOSE = "DELETE FROM aembed_accounts WHERE job = ?"
+REFUSALS = """CREATE TABLE IF NOT EXISTS aembed_refusals (
+    table_name TEXT NOT NULL, column_name TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
+    error TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (table_name, column_name, key))"""
+HAS_REFUSALS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_refusals'"
+REFUSED = """SELECT key, fingerprint, error, message FROM aembed_refusals
+    WHERE table_name = ? AND column_name = ? ORDER BY key"""
+REFUSE = "INSERT OR REPLACE INTO aembed_refusals VALUES (?, ?, ?, ?, ?, ?)"
+FORGIVE = "DELETE FROM aembed_refusals WHERE table_name = ? AND column_name = ? AND key = ?"
+ADD = "ALTER TABLE {} ADD COLUMN {} BLOB"
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 ROWS_PER_PAGE = 200
 CHUNK_BYTES = 16 * 1024 * 1024
 
 
-def open_url(url: str, table: str, **names: Any) -> SQLiteColumn:
-    return SQLiteColumn(url, table, **names)
+def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> SQLiteColumn:
+    if others := sorted({"text_sql", "fingerprint"} & names.keys()):
+        raise ConfigError(f"{others[0]} is for PostgreSQL; a column of SQLite has a column for its text, and no more")
+    if text is None:
+        raise ConfigError("name the column of the texts with text=")
+    return SQLiteColumn(url, table, text=text, **names)
 
 
 class SQLiteColumn:
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
-    key, else the rowid. `where` is a condition in SQL that is put into the statements as it is: never make it from
-    what somebody else typed. `lock_timeout` is how many seconds to wait for another process's lock.
+    key, else the rowid. `create_columns` lets `prepare` add the column `vector` where it is missing. `where` is a
+    condition in SQL that is put into the statements as it is: never make it from what somebody else typed.
+    `lock_timeout` is how many seconds to wait for another process's lock.
     """
 
     def __init__(
@@ -58,12 +72,13 @@ class SQLiteColumn:
         vector: str = "embedding",
         key: str | Sequence[str] | None = None,
         where: str | None = None,
+        create_columns: bool = False,
         lock_timeout: float = 30.0,
     ) -> None:
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
         for name in (table, text, vector, *(keys or ())):
             quoted(name)
-        self._names = Names(table, text, vector, keys, where)
+        self._names = Names(table, text, vector, keys, where, create_columns)
         self._database = Database(path, lock_timeout, absent="check the path")
 
     def __repr__(self) -> str:
@@ -80,6 +95,22 @@ class SQLiteColumn:
         """
         return await self._database.write(partial(self._prepared, space))
 
+    async def preflight(self, space: Space) -> list[str]:
+        """What `prepare` would make, a line each, after the same checks. Writes nothing."""
+        made: list[str] = []
+
+        def tried(connection: Connection) -> None:
+            made[:] = self._announced(connection)
+            connection.execute("SAVEPOINT aembed_preflight")
+            try:
+                self._prepared(space, connection)
+            finally:
+                connection.execute("ROLLBACK TO aembed_preflight")
+                connection.execute("RELEASE aembed_preflight")
+
+        await self._database.write(tried)
+        return made
+
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
         last: list[Any] = []
         while limit is None or limit > 0:
@@ -95,6 +126,17 @@ class SQLiteColumn:
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
         """Fills rows whose text is still the one that was embedded, in one transaction; returns how many were."""
         return await self._database.write(partial(self._filled, ids, texts, matrix))
+
+    async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
+        """Those of these ids whose text was refused earlier with this fingerprint."""
+        return {each.id: each for each in await self.refusals() if each.fingerprint == fingerprints.get(each.id)}
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Keeps them in `aembed_refusals` until their row is filled."""
+        await self._database.write(partial(self._refuse, refusals))
+
+    async def refusals(self) -> list[Refusal]:
+        return await self._read(self._refusals)
 
     async def count(self) -> int:
         """How many rows are pending."""
@@ -131,6 +173,9 @@ class SQLiteColumn:
 
     def _prepared(self, asked: Space, connection: Connection) -> Space:
         table = layout(self._names, connection)
+        if table.is_absent:
+            connection.execute(ADD.format(table.table, table.filled))
+            table = layout(self._names, connection)
         self._check_keys(table, connection)
         held = self._space(connection)
         space = self._agreed(held, asked, _width(table, connection))
@@ -139,6 +184,13 @@ class SQLiteColumn:
             connection.execute(TABLE)
             connection.execute(SET_SPACE, (self._names.table, self._names.vector, dumps(asdict(space))))
         return space
+
+    def _announced(self, connection: Connection) -> Iterator[str]:
+        table = layout(self._names, connection)
+        if table.is_absent:
+            yield f"column {table.filled} BLOB of {table.table}"
+        if not connection.execute(HAS_TABLE).fetchone():
+            yield "table aembed_columns, which keeps what the column is for"
 
     def _agreed(self, held: Space | None, asked: Space, width: int | None) -> Space:
         """`width` is the bytes of a vector that is there already; a column with none may change its space."""
@@ -153,7 +205,7 @@ class SQLiteColumn:
     def _check_keys(self, table: Layout, connection: Connection) -> None:
         """A row that has no key could be paid for, and not be written."""
         missing = " OR ".join(f"{key} IS NULL" for key in table.keys)
-        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.vector} IS NULL{table.condition} LIMIT 1"
+        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.is_empty}{table.condition} LIMIT 1"
         if connection.execute(table.select("1", where)).fetchone():
             raise ConfigError(f"{self._place}: a row to be filled has NULL in its key; give it a value")
 
@@ -181,8 +233,24 @@ class SQLiteColumn:
         held = self._space(connection)
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
+        if connection.execute(HAS_REFUSALS).fetchone():
+            connection.executemany(FORGIVE, [(*self._target, id) for id in ids])
         rows = ((blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True))
         return max(0, connection.executemany(layout(self._names, connection).fill(), rows).rowcount)
+
+    @property
+    def _target(self) -> tuple[str, str]:
+        return self._names.table, self._names.vector
+
+    def _refusals(self, connection: Connection) -> list[Refusal]:
+        if not connection.execute(HAS_REFUSALS).fetchone():
+            return []
+        return [Refusal(*row) for row in connection.execute(REFUSED, self._target)]
+
+    def _refuse(self, refusals: Sequence[Refusal], connection: Connection) -> None:
+        connection.execute(REFUSALS)
+        rows = [(*self._target, each.id, each.fingerprint, each.error, each.message) for each in refusals]
+        connection.executemany(REFUSE, rows)
 
     def _matches(self, vector: Vector, k: int, where: Mapping[str, Scalar], connection: Connection) -> list[Match]:
         table = layout(self._names, connection)
@@ -220,6 +288,8 @@ def _closed(account: str, connection: Connection) -> None:
 
 def _width(table: Layout, connection: Connection) -> int | None:
     """Bytes of one vector that is there already."""
+    if table.is_absent:
+        return None
     row = connection.execute(table.select(f"length({table.vector})", f"{table.vector} IS NOT NULL LIMIT 1")).fetchone()
     return row[0] if row else None
 

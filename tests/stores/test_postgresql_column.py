@@ -9,15 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed.embedder import Embedder
-from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
-from aembed.protocols import Backlog
-from aembed.stores import open_column
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql._names import quoted
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Space
@@ -97,12 +94,6 @@ async def fill(column: PostgresColumn, records: Sequence[Record], dimensions: in
     return await column.write([each.id for each in records], [each.text for each in records], matrix)
 
 
-async def test_it_has_the_shape_of_a_backlog(column: PostgresColumn, url: str) -> None:
-    assert isinstance(column, Backlog)
-    assert await column.count() == 3
-    assert isinstance(open_column(url, "sections", text="content"), PostgresColumn)
-
-
 async def test_it_fills_rows_with_a_text_and_no_vector(column: PostgresColumn, sql: Sql) -> None:
     assert await column.prepare(SPACE) == SPACE
     assert await column.space() == SPACE
@@ -115,11 +106,6 @@ async def test_it_fills_rows_with_a_text_and_no_vector(column: PostgresColumn, s
     assert [sent[4:] for (sent,) in held] == [row.astype(">f4").tobytes() for row in vectors(3)]
 
 
-async def test_a_limit_ends_the_pending_rows(column: PostgresColumn) -> None:
-    assert [each.id for each in await every(column, 2)] == ["1", "2"]
-    assert await every(column, 0) == []
-
-
 async def test_pending_pages_leave_no_transaction_open(sql: Sql, column_of: Open, database: str) -> None:
     await sql(SECTIONS, "INSERT INTO sections SELECT i, 'text ' || i FROM generate_series(1, 1950) AS i")
     seen: list[int] = []
@@ -129,24 +115,6 @@ async def test_pending_pages_leave_no_transaction_open(sql: Sql, column_of: Open
         seen.append(int(record.id))
     assert seen == list(range(1, 1951))
     assert len(await every(column_of(), 1001)) == 1001
-
-
-async def test_a_row_that_was_edited_stays_pending(sql: Sql, column_of: Open) -> None:
-    await sql(
-        "CREATE TABLE sections (id int PRIMARY KEY, content text, embedding vector(4))",
-        "INSERT INTO sections VALUES (1, 'kept'), (2, 'edited'), (3, 'Case'), (4, 'removed'), (5, 'emptied')",
-    )
-    column = column_of()
-    pending = await every(column)
-    await sql(
-        "UPDATE sections SET content = 'edited!' WHERE id = 2",
-        "UPDATE sections SET content = 'case' WHERE id = 3",
-        "DELETE FROM sections WHERE id = 4",
-        "UPDATE sections SET content = NULL WHERE id = 5",
-    )
-    assert await fill(column, pending) == 1
-    assert [id for (id,) in await sql("SELECT id FROM sections WHERE embedding IS NOT NULL")] == [1]
-    assert [each.text for each in await every(column)] == ["edited!", "case"]
 
 
 KEYS: dict[str, tuple[str, list[str], list[str]]] = {
@@ -233,22 +201,6 @@ async def test_a_fingerprint_shows_rows_whose_text_changed(
     assert await marked.count() == 0
 
 
-async def test_search_filters_by_columns(column: PostgresColumn) -> None:
-    await column.prepare(SPACE)
-    assert await column.search(vectors(1)[0], 3) == []
-    await fill(column, await every(column))
-    matches = await column.search(vectors(3)[1], 2)
-    assert (matches[0].id, matches[0].text, matches[0].metadata, matches[0].score) == ("2", "two", None, 1.0)
-    assert {match.id for match in await column.search(vectors(1)[0], 9, where={"lang": "en"})} == {"1", "4"}
-    assert [match.id for match in await column.search(vectors(1)[0], 9, where={"lang": "en", "id": 4})] == ["4"]
-    with pytest.raises(ConfigError, match="no column 'x\" OR 1'; it has content, embedding, id, lang"):
-        await column.search(vectors(1)[0], 1, where={'x" OR 1': 1})
-    with pytest.raises(SpaceMismatchError, match="4 dimensions; the query has 3"):
-        await column.search(vectors(1, 3)[0], 1)
-    with pytest.raises(InputError):
-        await column.search(np.full(4, np.nan, np.float32), 1)
-
-
 # What is found before money is spent
 
 
@@ -257,7 +209,7 @@ async def test_search_filters_by_columns(column: PostgresColumn) -> None:
     [
         ({"table": "section"}, 'no table "section"; the schema has sections'),
         ({"text": "body"}, "no column 'body'; it has id, content, lang, embedding"),
-        ({"vector": "vec"}, 'Add it: ALTER TABLE "sections" ADD COLUMN "vec" vector'),
+        ({"vector": "vec"}, "no column 'vec'.* --create-columns"),
         ({"key": "slug"}, "no column 'slug'"),
         ({"fingerprint": "seen"}, "no column 'seen'"),
         ({"vector": "lang"}, "column 'lang' of \"sections\" is text, not a vector"),
@@ -420,21 +372,6 @@ async def test_a_pool_is_left_as_it_was(column: PostgresColumn, url: str, column
 
 
 # Spaces
-
-
-async def test_i16_a_column_keeps_to_one_space(column: PostgresColumn, column_of: Open) -> None:
-    await column.prepare(Space("fake", "words", 4))
-    assert await column.prepare(SPACE) == SPACE
-    await fill(column, (await every(column))[:1])
-    await column.aclose()
-    again = column_of()
-    assert await again.prepare(Space("fake", "letters")) == SPACE
-    with pytest.raises(SpaceMismatchError) as caught:
-        await again.prepare(Space("fake", "words", 4))
-    assert "fake:letters, 4 dimensions; asked for was fake:words, 4 dimensions" in str(caught.value)
-    assert str(caught.value).endswith('"sections" SET "embedding" = NULL')
-    with pytest.raises(SpaceMismatchError, match="gives 3"):
-        await fill(again, await every(again), 3)
 
 
 # With an Embedder

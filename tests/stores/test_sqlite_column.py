@@ -7,13 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
-from aembed.protocols import Backlog
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores.sqlite_column import SQLiteColumn
 from aembed.types import Record, Space
 from tests.stores.samples import SPACE, Unprivileged, files, vectors
@@ -56,11 +54,6 @@ async def fill(column: SQLiteColumn, records: Sequence[Record], dimensions: int 
     return await column.write([each.id for each in records], [each.text for each in records], matrix)
 
 
-async def test_it_has_the_shape_of_a_backlog(column: SQLiteColumn) -> None:
-    backlog: Backlog = column
-    assert await backlog.count() == 3
-
-
 async def test_it_fills_rows_with_a_text_and_no_vector(column: SQLiteColumn, sql: Sql) -> None:
     assert await column.prepare(SPACE) == SPACE
     pending = await every(column)
@@ -75,11 +68,6 @@ async def test_it_fills_rows_with_a_text_and_no_vector(column: SQLiteColumn, sql
     expected = [("blob", row.astype("<f4").tobytes()) for row in vectors(3)]
     assert sql("SELECT typeof(embedding), embedding FROM sections WHERE embedding IS NOT NULL ORDER BY id") == expected
     await column.aclose()
-
-
-async def test_a_limit_ends_the_pending_rows(column: SQLiteColumn) -> None:
-    assert [each.id for each in await every(column, 2)] == ["1", "2"]
-    assert await every(column, 0) == []
 
 
 async def test_pending_pages_leave_no_transaction_open(path: Path, sql: Sql) -> None:
@@ -168,35 +156,6 @@ async def test_another_unique_column_may_be_the_key(path: Path, sql: Sql) -> Non
     sql("UPDATE t SET slug = NULL WHERE id = 1")
     with pytest.raises(ConfigError, match="NULL in its key"):
         await SQLiteColumn(path, "t", text="body", key="slug").prepare(SPACE)
-
-
-async def test_where_narrows_everything(column: SQLiteColumn, path: Path, sql: Sql) -> None:
-    english = SQLiteColumn(path, "sections", text="content", where="lang = 'en' OR lang = 'fr' -- ours")
-    assert await english.count() == 2
-    pending = await every(english)
-    assert [each.id for each in pending] == ["1", "4"]
-    await fill(column, await every(column))
-    assert {match.id for match in await english.search(vectors(1)[0], 9)} == {"1", "4"}
-    with pytest.raises(StoreError, match="syntax error"):
-        await SQLiteColumn(path, "sections", text="content", where="lang = = 1").prepare(SPACE)
-
-
-async def test_search_filters_by_columns(column: SQLiteColumn) -> None:
-    await column.prepare(SPACE)
-    assert await column.search(vectors(1)[0], 3) == []
-    pending = await every(column)
-    await fill(column, pending)
-    matches = await column.search(vectors(3)[1], 2)
-    assert (matches[0].id, matches[0].text, matches[0].metadata, matches[0].score) == ("2", "two", None, 1.0)
-    assert len(matches) == 2
-    assert {match.id for match in await column.search(vectors(1)[0], 9, where={"lang": "en"})} == {"1", "4"}
-    assert [match.id for match in await column.search(vectors(1)[0], 9, where={"lang": "en", "id": 4})] == ["4"]
-    with pytest.raises(ConfigError, match="no column 'x\" OR 1'; it has content, embedding, id, lang"):
-        await column.search(vectors(1)[0], 1, where={'x" OR 1': 1})
-    with pytest.raises(SpaceMismatchError, match="4 dimensions; the query has 3"):
-        await column.search(vectors(1, 3)[0], 1)
-    with pytest.raises(InputError):
-        await column.search(np.full(4, np.nan, np.float32), 1)
 
 
 # What is found before money is spent

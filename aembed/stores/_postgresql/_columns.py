@@ -15,7 +15,7 @@ from aembed.errors import ConfigError
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import Name, quoted
-from aembed.stores._postgresql._tables import EXTENSION
+from aembed.stores._postgresql._tables import EXTENSION, chosen, typed
 from aembed.stores._postgresql._wire import Storage
 
 TABLE = """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
@@ -41,7 +41,7 @@ NUMBERS = ("N", "B")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user named. `key` is None for the primary key."""
+    """What the user named. `key` is None for the primary key; `create`: columns that are missing may be added."""
 
     table: Name
     text: str | None
@@ -50,6 +50,7 @@ class Asked:
     key: tuple[str, ...] | None
     where: str | None
     fingerprint: str | None
+    create: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,6 +78,8 @@ class Layout:
     condition: str
     fingerprint: str | None
     fingerprint_is_bytes: bool
+    absent: frozenset[str] = frozenset()
+    """Quoted names of columns that are still to be added."""
 
     @property
     def table(self) -> str:
@@ -111,12 +114,19 @@ class Layout:
         return self.hash if self.fingerprint_is_bytes else f"pg_catalog.encode({self.hash}, 'hex')"
 
     @property
+    def is_stale(self) -> str:
+        """No vector, or one of another text. A column that is still to be added is empty."""
+        if self.absent:
+            return "true"
+        empty = f"t.{self.vector} IS NULL"
+        if self.fingerprint is None:
+            return empty
+        return f"({empty} OR t.{self.fingerprint} IS DISTINCT FROM {self.stored_hash})"
+
+    @property
     def is_pending(self) -> str:
-        stale = f"t.{self.vector} IS NULL"
-        if self.fingerprint:
-            stale = f"({stale} OR t.{self.fingerprint} IS DISTINCT FROM {self.stored_hash})"
         keyed = "".join(f" AND t.{key} IS NOT NULL" for key in self.keys)
-        return f"({self.text}) IS NOT NULL AND {stale}{keyed}{self.condition}"
+        return f"({self.text}) IS NOT NULL AND {self.is_stale}{keyed}{self.condition}"
 
     def after(self, last: Sequence[str] | None, first_parameter: int) -> str:
         """The rows whose key comes later; the key's values are parameters."""
@@ -124,6 +134,11 @@ class Layout:
             return ""
         values = [f"${first_parameter + i}::text::{type}" for i, type in enumerate(self.key_types)]
         return f" AND ({self.key_list}) > ({', '.join(values)})"
+
+    def additions(self, dimensions: int) -> dict[str, str]:
+        """The columns that are still to be added, quoted, and their types. Raises ConfigError for too wide a one."""
+        wanted = {self.vector: typed(chosen(None, dimensions), dimensions, self.vectors), self.fingerprint: "bytea"}
+        return {name: type for name, type in wanted.items() if name in self.absent}
 
     def type_of(self, column: str) -> str:
         """Raises ConfigError for a column that the table has not."""
@@ -149,11 +164,14 @@ async def layout(asked: Asked, connection: Connection) -> Layout:
         there = [name for (name,) in await connection.fetch(TABLES, asked.table.schema)]
         raise ConfigError(f"there is no table {asked.table}; the schema has {', '.join(there) or 'no table'}")
     columns = {row["name"]: row for row in await connection.fetch(COLUMNS, found["oid"])}
-    for name in asked.columns:
-        if name not in columns:
+    absent = [name for name in asked.columns if name not in columns]
+    for name in absent:
+        if not (asked.create and name in (asked.vector, asked.fingerprint)):
             raise ConfigError(_missing(name, asked, list(columns)))
-    vector = columns[asked.vector]
     schema = await connection.fetchval(EXTENSION)
+    if schema is None:
+        raise ConfigError("the database has no pgvector; CREATE EXTENSION vector, as a role that may")
+    vector = columns.get(asked.vector, {"type": "vector", "type_schema": schema, "width": -1, "generated": False})
     if vector["type"] not in ("vector", "halfvec") or vector["type_schema"] != schema or vector["generated"]:
         raise ConfigError(
             f"column {asked.vector!r} of {asked.table} is {vector['shown']}, not a vector that can be filled; "
@@ -161,7 +179,7 @@ async def layout(asked: Asked, connection: Connection) -> Layout:
         )
     keys = await _keys(asked, found["oid"], connection)
     types = {name: f"{quoted(row['type_schema'])}.{quoted(row['type'])}" for name, row in columns.items()}
-    mark = columns[asked.fingerprint] if asked.fingerprint else None
+    mark = columns.get(asked.fingerprint) if asked.fingerprint else None
     return Layout(
         oid=found["oid"],
         schema=found["schema"],
@@ -178,6 +196,7 @@ async def layout(asked: Asked, connection: Connection) -> Layout:
         condition=f" AND ({asked.where}\n)" if asked.where else "",
         fingerprint=quoted(asked.fingerprint) if asked.fingerprint else None,
         fingerprint_is_bytes=mark is not None and mark["type"] == "bytea",
+        absent=frozenset(map(quoted, absent)),
     )
 
 
@@ -185,7 +204,7 @@ def _missing(name: str, asked: Asked, columns: Sequence[str]) -> str:
     has = f"table {asked.table} has no column {name!r}; it has {', '.join(columns)}"
     if name != asked.vector:
         return has
-    return f"{has}. Add it: ALTER TABLE {asked.table} ADD COLUMN {quoted(name)} vector(1536)"
+    return f"{has}. --create-columns (create_columns=True) adds it"
 
 
 async def _keys(asked: Asked, oid: int, connection: Connection) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -19,28 +18,13 @@ from aembed.types import Matrix, Vector
 
 Filters: TypeAlias = tuple[str, list[str]]
 
-logger = logging.getLogger("aembed")
-
-BOOKKEEPING = (
-    """CREATE SCHEMA IF NOT EXISTS aembed;
-    CREATE TABLE IF NOT EXISTS aembed.columns (table_schema text, table_name text, column_name text,
-        space jsonb NOT NULL, PRIMARY KEY (table_schema, table_name, column_name));
-    """
-    + leases.TABLES
-)
-LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
-IS_KEPT = """SELECT pg_catalog.to_regclass('aembed.columns') IS NOT NULL
-    AND pg_catalog.has_schema_privilege('aembed', 'USAGE')
-    AND pg_catalog.has_table_privilege('aembed.columns', 'SELECT, INSERT, UPDATE')"""
-MAY_CREATE = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')"
-SPACE = """SELECT space::text FROM aembed.columns
-    WHERE table_schema = $1 AND table_name = $2 AND column_name = $3"""
-SET_SPACE = """INSERT INTO aembed.columns (table_schema, table_name, column_name, space)
-    VALUES ($1, $2, $3, $4::text::jsonb)
-    ON CONFLICT (table_schema, table_name, column_name) DO UPDATE SET space = excluded.space"""
 READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
 HIDDEN = "pg_catalog.row_security_active($1::bigint::oid)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
+OWNS = """SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c
+    WHERE c.oid = $1::bigint::oid"""
+ADD = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {type}"
+EXTERNAL = "ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL"
 PROBE = """UPDATE {table} AS t SET {vector} = pg_catalog.array_fill(1::real, ARRAY[$1::int])::{v}.{storage}{mark}
     WHERE ({keys}) IN ({one})"""
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
@@ -59,14 +43,27 @@ async def check(place: str, table: Layout, connection: Connection) -> None:
     """Law 6: what cannot be written is found before money is spent."""
     if await connection.fetchval(READ_ONLY):
         raise StoreError(f"{place} cannot be written: the server, or the role, is read-only; connect to the primary")
+    if table.absent and not await connection.fetchval(OWNS, table.oid):
+        columns = ", ".join(sorted(table.absent))
+        raise StoreError(f"{place}: only the owner of {table.table} may add {columns}; connect as the owner")
     missing = " OR ".join(f"t.{key} IS NULL" for key in table.keys)
-    nameless = f"({missing}) AND ({table.text}) IS NOT NULL AND t.{table.vector} IS NULL{table.condition} LIMIT 1"
+    nameless = f"({missing}) AND ({table.text}) IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
     if await connection.fetchval(select("1", nameless, table)):
         raise ConfigError(f"{place}: a row to be filled has NULL in its key; give it a value")
 
 
+async def add_columns(columns: Mapping[str, str], table: Layout, connection: Connection) -> None:
+    """Adds them by name and type; a vector is kept as it is, because it cannot be compressed."""
+    for name, type in columns.items():
+        await connection.execute(ADD.format(table=table.table, column=name, type=type))
+        if name == table.vector:
+            await connection.execute(EXTERNAL.format(table=table.table, column=name))
+
+
 async def probe(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
     """Writes one pending row and takes it back: permissions, triggers, constraints and row-level security speak now."""
+    if table.absent:
+        return
     await connection.execute("SAVEPOINT aembed_probe")
     statement = PROBE.format(
         table=table.table,
@@ -83,32 +80,10 @@ async def probe(place: str, dimensions: int, table: Layout, connection: Connecti
         raise StoreError(f"{place}: the server writes no row for this role; a policy (row-level security) hides them")
 
 
-async def held(column: str, table: Layout, connection: Connection) -> str | None:
-    if not await _is_kept(connection):
-        return None
-    found: str | None = await connection.fetchval(SPACE, table.schema, table.name, column)
-    return found
-
-
-async def keep_space(column: str, space: str, table: Layout, connection: Connection) -> None:
-    if not await _is_kept(connection):
-        if not await connection.fetchval(MAY_CREATE):
-            logger.warning("the role may not create the schema aembed: what the column is for is not kept")
-            return
-        logger.info("creating the schema aembed, which keeps what the column is for")
-        await connection.execute(LOCK)
-        await connection.execute(BOOKKEEPING)
-    await connection.execute(SET_SPACE, table.schema, table.name, column, space)
-
-
-async def _is_kept(connection: Connection) -> bool:
-    """The schema may be missing: then the privileges cannot be asked for."""
-    there = await connection.fetchval("SELECT pg_catalog.to_regclass('aembed.columns') IS NOT NULL")
-    return bool(there and await connection.fetchval(IS_KEPT))
-
-
 async def filled_width(table: Layout, connection: Connection) -> int | None:
     """Dimensions of one vector that is there already."""
+    if table.vector in table.absent:
+        return None
     columns = f"{table.vectors}.vector_dims(t.{table.vector}::{table.vectors}.vector)"
     width: int | None = await connection.fetchval(select(columns, f"t.{table.vector} IS NOT NULL LIMIT 1", table))
     return width
