@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -169,6 +170,9 @@ class _Tries:
         errand, reserved = self._errand, ceil(self._tokens)
         if errand.purse:
             await errand.purse.reserve(reserved)
+            if errand.dropped:
+                errand.purse.release(reserved)
+                raise asyncio.CancelledError
         errand.requests += 1
         try:
             reply = await self._requests.once(self._texts, self._tokens, errand.input_type)

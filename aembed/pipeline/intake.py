@@ -89,6 +89,9 @@ class Intake:
         for entry in entries:
             if self._outcomes.joined(entry):
                 continue
+            if error := self._outcomes.refusal(entry):
+                refused.append((entry, error))
+                continue
             # Its equal may have been sent and stored while this one waited for room.
             if entry.fingerprint in sent and not await self._unpaid([entry]):
                 continue

@@ -10,12 +10,15 @@ from typing import Any
 
 from aembed.core.changes import Entry, Item
 from aembed.core.progress import CALL_SECONDS, Tally
-from aembed.errors import AembedError, InputError
+from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
 from aembed.pipeline.sinks import Sink
 from aembed.results import Progress
 from aembed.types import Failure, Known, Matrix, Refusal
 
 logger = logging.getLogger("aembed")
+
+MOST_REFUSED = 10_000
+"""Texts that the provider refused: remembered, so that an equal one is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Outcomes:
         self._sink = sink
         self._observers = observers
         self._on_their_way: dict[bytes, Item] = {}
+        self._refused: dict[bytes, AembedError] = {}
         self._digests: dict[str, bytes] = {}
         self._untold: list[Failure] = []
         self._reported = float("-inf")
@@ -52,6 +56,10 @@ class Outcomes:
         item.entries.append(entry)
         self.tally.duplicates += 1
         return True
+
+    def refusal(self, entry: Entry) -> AembedError | None:
+        """Why an equal text was refused by the provider in this run: it is not sent again."""
+        return self._refused.get(entry.fingerprint)
 
     def contradiction(self, entry: Entry) -> InputError | None:
         """The same id twice is one row; with another text or other metadata it is a mistake."""
@@ -90,6 +98,7 @@ class Outcomes:
         self._arrived(items)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        self._remember(refused)
         await self._sink.refuse(refused)
         self._fail_entries(refused)
 
@@ -97,6 +106,14 @@ class Outcomes:
         while entries := [entry for item in items for entry in _taken(item)]:
             await self.refuse([(entry, error) for entry in entries])
         self._arrived(items)
+
+    def _remember(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        """The last of them (law 8)."""
+        for entry, error in refused:
+            if isinstance(error, BadRequestError | InvalidReplyError):
+                self._refused[entry.fingerprint] = error
+        while len(self._refused) > MOST_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     def fail(self, failure: Failure) -> None:
         """For what never became an entry."""

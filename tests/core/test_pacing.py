@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from random import Random
 
 import pytest
@@ -178,3 +179,16 @@ def test_repr_shows_counts() -> None:
     assert repr(pacer) == (
         "<Pacer 1 accepted, 1 throttled, tokens_per_minute=unknown, requests_per_minute=3,000, concurrency=8>"
     )
+
+
+def test_what_refusals_teach_holds_no_request_up_for_longer_than_a_window() -> None:
+    """A provider that hung, and then refused, accepted next to nothing in the minute that was measured."""
+    pacer, now = Pacer(), 0.0
+    for tokens in (3, 40, 3, 40):
+        refused = pacer.reserve(tokens, now)
+        pacer.throttled(refused, None, refused.start)
+        accepted = pacer.reserve(3, refused.start + 45.0)
+        pacer.accepted(accepted, None, accepted.start)
+        now = accepted.start + 60.0
+    starts = [pacer.reserve(40, now).start for _ in range(5)]
+    assert max(b - a for a, b in itertools.pairwise(starts)) <= 60.0 + 1e-6

@@ -19,9 +19,11 @@ from aembed import (
     BudgetExceededError,
     Embedder,
     FakeProvider,
+    InvalidReplyError,
     Limits,
     MemoryStore,
     Progress,
+    ProviderError,
     Record,
     Report,
     RetryPolicy,
@@ -198,6 +200,24 @@ def test_an_unexpected_error_stops_the_job_as_one_plain_error(caplog: pytest.Log
 
     run_virtual(job)
     assert "unexpected" in caplog.text
+
+
+@pytest.mark.parametrize("error", [BadRequestError("400: refused"), InvalidReplyError("nonsense")], ids=str)
+async def test_a_text_that_was_refused_is_not_sent_again_under_another_id(error: ProviderError) -> None:
+    def script(number: int, texts: Sequence[str]) -> Exception | None:
+        return error if "poison" in texts else None
+
+    provider, store = small(script=script), MemoryStore()
+    given = records([*words(300), "poison", *words(300, start=300), "poison", "poison"])
+    async with Embedder(provider, concurrency=1) as embedder:
+        report = await embedder.embed_into(store, given)
+        refused = [sent for sent in provider.ledger.log if sent.texts == ("poison",)]
+        assert (report.stored, report.failed) == (600, 3)
+        assert len(refused) == (2 if isinstance(error, InvalidReplyError) else 1)
+        assert {refusal.id for refusal in await store.refusals()} == {"id300", "id601", "id602"}
+        requests = provider.ledger.requests
+        again = await embedder.embed_into(store, given)
+        assert (again.refused_earlier, provider.ledger.requests) == (3, requests)
 
 
 class Unreadable(MemoryStore):

@@ -14,6 +14,8 @@ Unit = Literal["requests", "tokens"]
 
 FIRST_WAVE_TOKENS = 64_000
 """In flight together while nothing is known, 6 % of a minute of the smallest paid account; the first reply ends it."""
+WINDOW = 60.0
+"""Seconds; no window of a provider is longer."""
 PATIENCE = 5.0
 """Seconds that queries may push a bulk request back."""
 HELD_BACK, HELD_FOR = 0.05, 60.0
@@ -146,9 +148,10 @@ class Pacer:
             hints.remaining_tokens, reservation.tokens, now
         )
 
-    def _rate(self, unit: Unit) -> float:
+    def _rate(self, unit: Unit, tokens: float = 0.0) -> float:
+        """What refusals taught holds no request up for longer than a window: few accepted ones measure too little."""
         rate = self._budgets[unit].rate
-        return min(rate, self._congestion.rate) if unit == "tokens" else rate
+        return min(rate, max(self._congestion.rate, tokens / WINDOW)) if unit == "tokens" else rate
 
     def _book_before_bulk(self, reservation: Reservation, now: float) -> None:
         head = self._head
@@ -177,7 +180,7 @@ class Pacer:
         reservation.start = max(budget.earliest(now, ahead) for budget in self._budgets.values())
         for unit, budget in self._budgets.items():
             cost = reservation.cost(unit)
-            reservation.seconds[unit] = budget.charge(reservation.start, cost, kept * self._rate(unit))
+            reservation.seconds[unit] = budget.charge(reservation.start, cost, kept * self._rate(unit, cost))
         self._congestion.spent(reservation.start, reservation.tokens)
 
     def _unbook(self, reservation: Reservation) -> None:
