@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -224,8 +225,14 @@ class PostgresStore:
         return wanted
 
     def _way_out(self, asked: Space) -> str:
-        new = f"{self._table.table}_new"
-        return f"Build a new store beside it (?table={new}, -m {asked.provider}:{asked.model}) and switch"
+        old = f"{self._table.schema}.{self._table.table}" if self._table.schema else self._table.table
+        address, advice = self._database.address, "Build a new store beside it and switch"
+        if address is None:
+            stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
+            return f"{advice}: await embedder.embed_into({stores})"
+        places = [shlex.quote(address.url(table=name)) for name in (old, f"{old}_new")]
+        command = f"aembed index {places[0]} --store {places[1]} -m {asked.provider}:{asked.model}"
+        return f"{advice}, with your user and password in both URLs: {command}"
 
     async def _written(
         self, rows: Rows, part: Sequence[int], refusals: Sequence[Refusal], layout: Layout, connection: Connection

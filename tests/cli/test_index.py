@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -203,3 +204,20 @@ def test_an_empty_store_is_no_source(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert "old.db holds no rows of aembed" in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_i16_a_new_model_without_downtime_by_the_line_that_the_error_tells(
+    docs: Path, tmp_path: Path, database: str
+) -> None:
+    """The old store answers as before, until the next command names the new one."""
+    user, env = "postgres@", {"PGUSER": "postgres"}
+    store = f"{database}?table=notes".replace(user, "")
+    assert aembed(tmp_path, "index", "docs", "-s", store, "-m", "fake:y", env=env).code == 0
+    refused = aembed(tmp_path, "index", "docs", "-s", store, "-m", "fake:z", env=env)
+    assert refused.code == 2
+    line = shlex.split(refused.err.strip().rpartition("aembed ")[2])
+    assert line == ["index", store, "--store", f"{store}_new", "-m", "fake:z"]
+    assert aembed(tmp_path, *line, "--json", env=env).json["stored"] == 4
+    assert aembed(tmp_path, "search", "anything", "-s", store, env=env).code == 0
+    new = aembed(tmp_path, "index", "docs", "-s", f"{store}_new", "--json", env=env)
+    assert (new.json["unchanged"], new.json["requests"]) == (4, 0)

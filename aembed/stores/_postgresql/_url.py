@@ -52,6 +52,12 @@ class Address:
         hosts = ",".join(self.hosts) or "localhost"
         return f"postgresql://{hosts}/{self.database or ''}"
 
+    def url(self, **parameters: str) -> str:
+        """With the ports and these parameters; without user and password."""
+        hosts = [f"[{host}]" if ":" in host else host for host in self.hosts]
+        pairs = ",".join(f"{host}:{port}" for host, port in zip(hosts, self.ports, strict=True)) or "localhost"
+        return f"postgresql://{pairs}/{self.database or ''}?{urlencode(parameters)}"
+
 
 def parse(url: str) -> Address:
     """Raises ConfigError, which never quotes the URL, for one that cannot be read."""
