@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from aembed import Embedder, FakeProvider, Limits, MemoryStore, Record, StoreError
+from aembed import (
+    AembedError,
+    Embedder,
+    FakeProvider,
+    Limits,
+    MemoryStore,
+    Record,
+    Report,
+    SourceError,
+    SQLiteStore,
+    StoreError,
+)
 from aembed.types import Refusal, Rows
 from benchmarks.cancellations import cancellations
 from benchmarks.faults import Cut, Hang, Status
 from benchmarks.in_process import DIMENSIONS, KEY, MODEL
 from benchmarks.server import Latency, Server
 from tests.chaos.clock import run_virtual
+from tests.hostile.jobs import at, until
 from tests.jobs import records, rows_of, words
 from tests.simulation.history import History
 from tests.simulation.schedule import Ending, Run, Schedule
@@ -211,3 +226,101 @@ def test_s21_a_store_that_raises_or_hangs_stops_the_job_and_what_was_paid_for_co
         assert raised.value.report.stored == 20
 
     run_virtual(job)
+
+
+# whatever ends it, nothing is left
+
+
+class Left(Exception):
+    """What a caller's own code raises."""
+
+
+def broken_after(n: int, given: Sequence[Record]) -> Iterator[Record]:
+    yield from given[:n]
+    raise Left("their bug")
+
+
+class Breaking(SQLiteStore):
+    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
+        if (await self.info()).rows >= 40:
+            raise Left("their bug")
+        await super().write(rows, refusals)
+
+
+async def cancelled(job: Coroutine[Any, Any, Report], times: int) -> None:
+    task = asyncio.create_task(job)
+    await asyncio.sleep(0.5)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    await task
+
+
+async def left_by_scope(job: Coroutine[Any, Any, Report]) -> None:
+    with anyio.move_on_after(0.5) as scope:
+        await job
+    assert scope.cancelled_caught
+    raise asyncio.CancelledError
+
+
+async def failed_beside(job: Coroutine[Any, Any, Report]) -> None:
+    """A sibling in the caller's own task group fails."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: job)
+        await anyio.sleep(0.5)
+        raise Left("a sibling")
+
+
+GIVEN = records(words(120))
+ENDINGS: dict[str, tuple[Any, type[BaseException]]] = {
+    "the source raises": (lambda embed, path: embed(SQLiteStore(path), broken_after(60, GIVEN)), SourceError),
+    "the store raises": (lambda embed, path: embed(Breaking(path), GIVEN), StoreError),
+    "cancelled": (lambda embed, path: cancelled(embed(SQLiteStore(path), GIVEN), 1), asyncio.CancelledError),
+    "cancelled twice": (lambda embed, path: cancelled(embed(SQLiteStore(path), GIVEN), 2), asyncio.CancelledError),
+    "a scope": (lambda embed, path: left_by_scope(embed(SQLiteStore(path), GIVEN)), asyncio.CancelledError),
+    "a sibling": (lambda embed, path: failed_beside(embed(SQLiteStore(path), GIVEN)), ExceptionGroup),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+async def test_i13_c2_c4_s21_one_plain_error_comes_out_and_nothing_is_left(name: str, tmp_path: Path) -> None:
+    """And run again, the job ends without paying twice."""
+    start, expected = ENDINGS[name]
+    tasks, threads, descriptors = asyncio.all_tasks(), set(threading.enumerate()), open_descriptors()
+    async with Server(latency=Latency(1.0, fixed=0.2, per_token=0)) as server:
+        beside = asyncio.all_tasks() - tasks
+        stores: list[SQLiteStore] = []
+
+        async def embed(store: SQLiteStore, given: Any) -> Report:
+            stores.append(store)
+            return await embedder.embed_into(store, given)
+
+        async with at(server, concurrency=4, max_batch_size=5) as embedder:
+            with pytest.raises(expected) as raised:
+                await start(embed, tmp_path / "rows.db")
+        assert embedder.in_flight == 0
+        assert {task for task in asyncio.all_tasks() - tasks - beside if "aembed" in repr(task.get_coro())} == set()
+        stored = {row.text for row in [row async for row in stores[0].rows()]}
+        if isinstance(raised.value, AembedError):
+            assert raised.value.report is not None
+            assert raised.value.report.stored == len(stored)
+        assert server.ledger.texts_again == 0
+        unsaved = {text for rows in getattr(raised.value, "unsaved", ()) for text in rows.texts}
+        assert len(stored | unsaved) == len(server.ledger.times_billed) >= 20
+        assert not stored & unsaved
+        async with at(server, concurrency=4, max_batch_size=5) as embedder:
+            report = await embedder.embed_into(tmp_path / "rows.db", GIVEN)
+        assert (report.stored, report.unchanged) == (len(GIVEN) - len(stored), len(stored))
+        assert server.ledger.texts_again == len(unsaved)
+        await stores[0].aclose()
+    await until(lambda: set(threading.enumerate()) <= threads | workers())
+    await until(lambda: open_descriptors() <= descriptors + 2)
+
+
+def workers() -> set[threading.Thread]:
+    """anyio keeps some for the next call."""
+    return {thread for thread in threading.enumerate() if "worker" in thread.name.lower()}
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
