@@ -69,7 +69,7 @@ class Job:
         self._permits = anyio.Semaphore(dispatcher.concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: AembedError | None = None
-        self._stopped = False
+        self._stopped = self._left = False
 
     async def run(self) -> Report:
         """Raises what stopped the job, with `.report`; a failed text stops nothing."""
@@ -89,6 +89,7 @@ class Job:
                 raise error from self._error
             raise
         finally:
+            self._left = True
             self._count_requests()
             self._outcomes.tell_last()
         report = self.report()
@@ -163,6 +164,10 @@ class Job:
     def _close(self, error: Exception) -> None:
         """No further batch. The first error is the one that comes out."""
         stopping = error if isinstance(error, AembedError) else _unexpected(error)
+        if self._left and isinstance(stopping, StoreError):
+            # Law 1: a second cancellation ended the wait, so nobody gets them any more.
+            lost = sum(map(len, stopping.unsaved))
+            logger.error("%d texts were paid for and not stored, the job was left: %s", lost, stopping)
         if not self._stopped:
             self._error = stopping
         elif isinstance(stopping, StoreError) and stopping.unsaved:

@@ -156,6 +156,25 @@ def test_rows_that_a_cancelled_job_could_not_write_are_the_cause_of_the_cancella
     run_virtual(job)
 
 
+def test_of_rows_that_a_job_left_at_once_could_not_write_the_log_says_how_many(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    provider, store = small(latency=1.0), SlowStore(0.1, good_writes=0)
+
+    async def job() -> None:
+        async with Embedder(provider) as embedder:
+            task = asyncio.create_task(embedder.embed_into(store, records(words(30))))
+            for _ in range(2):
+                await asyncio.sleep(0.5 / 2)
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run_virtual(job)
+    said = [record.getMessage() for record in caplog.records if "were paid for and not stored" in record.getMessage()]
+    assert sum(int(line.split()[0]) for line in said) == provider.ledger.texts == 30
+
+
 @given(st.integers(1, 60), st.integers(1, 12), st.sampled_from([0.0, 0.3, 2.0]))
 @settings(max_examples=40, deadline=None)
 def test_a_budget_is_used_up_and_never_exceeded(batches: int, affordable: int, write_seconds: float) -> None:
