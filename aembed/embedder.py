@@ -37,7 +37,7 @@ from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSi
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
 from aembed.results import Embeddings, Plan, Progress, Report, Stats
-from aembed.stores import open_store
+from aembed.stores import Column, open_store
 from aembed.types import (
     Budget,
     Embedded,
@@ -298,6 +298,8 @@ class Embedder:
         if k < 1:
             raise ConfigError(f"k={k} must be at least 1")
         if isinstance(store, Backlog):
+            if isinstance(store, Column):
+                check_space(await store.space(), self.space)
             return await store.search(await self.embed_query(text), k, where=where)
         async with _opened(store) as opened:
             info = await opened.info()

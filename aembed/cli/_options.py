@@ -13,6 +13,7 @@ import typer
 
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
+from aembed.stores import Column, open_column
 from aembed.types import Budget, RetryPolicy, Space
 
 DEFAULT_STORE = "sqlite:///aembed.db"
@@ -89,8 +90,55 @@ FailuresTo: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE", show_default=False, help="Write every failure to this file, as JSON Lines."),
 ]
+Table: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="NAME", show_default=False, help="A table of your own, in place of a store.")
+]
+TextColumn: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="COLUMN", show_default=False, help="The table's column of the texts.")
+]
+TextSQL: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--text-sql", metavar="SQL", show_default=False, help="PostgreSQL: an expression in place of --text."),
+]
+VectorColumn: TypeAlias = Annotated[str, typer.Option(metavar="COLUMN", help="The table's column of the vectors.")]
+KeyColumns: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", show_default=False, help="Unique columns. Default: the primary key."),
+]
+RetryFailed: TypeAlias = Annotated[
+    bool, typer.Option("--retry-failed", help="Send texts that were refused earlier once more.")
+]
 AsJSON: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and errors only.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """The flags that name a column of a table of the user's own."""
+
+    table: str
+    text: str | None
+    text_sql: str | None
+    vector: str
+    key: tuple[str, ...] = ()
+    where: str | None = None
+    fingerprint: str | None = None
+    create_columns: bool = False
+
+    def open(self, url: str) -> Column:
+        if (self.text is None) == (self.text_sql is None):
+            raise ConfigError("name the column of the texts with  --text COLUMN  (or an expression with --text-sql)")
+        return open_column(
+            url,
+            self.table,
+            text=self.text,
+            vector=self.vector,
+            key=self.key or None,
+            where=self.where,
+            create_columns=self.create_columns,
+            text_sql=self.text_sql,
+            fingerprint=self.fingerprint,
+        )
 
 
 @dataclass(frozen=True, slots=True)

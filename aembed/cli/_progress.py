@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
@@ -32,6 +33,20 @@ def embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> Abs
     if quiet:
         return nullcontext()
     return _bar(latest, total) if on_terminal() else _ticking(LINE_SECONDS, lambda: say(line(latest(), total)))
+
+
+@contextmanager
+def building(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """While an index is built: a line for each phase, and one every few seconds."""
+    told, phase_told = float("-inf"), ""
+
+    def tell(phase: str, done: int, total: int) -> None:
+        nonlocal told, phase_told
+        if phase != phase_told or time.monotonic() - told >= LINE_SECONDS:
+            told, phase_told = time.monotonic(), phase
+            say(f"index: {phase}, {done:,} of {total:,} rows" if total else f"index: {phase}")
+
+    yield None if quiet else tell
 
 
 def on_terminal() -> bool:

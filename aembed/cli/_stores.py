@@ -1,4 +1,4 @@
-"""The store that a command works on."""
+"""The store, or the column of a table, that a command works on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from aembed.cli._options import Settings, check_server
+from aembed.cli._options import ColumnNames, Settings, check_server
 from aembed.cli._show import place
 from aembed.core.spaces import agreed
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
 from aembed.protocols import Store
-from aembed.stores import open_store
+from aembed.stores import Column, open_store
 from aembed.types import Space, StoreInfo
 
 
@@ -25,6 +25,16 @@ async def opened(url: str) -> AsyncIterator[Store]:
     finally:
         with anyio.CancelScope(shield=True):
             await store.aclose()
+
+
+@asynccontextmanager
+async def opened_column(url: str, names: ColumnNames) -> AsyncIterator[Column]:
+    column = names.open(url)
+    try:
+        yield column
+    finally:
+        with anyio.CancelScope(shield=True):
+            await column.aclose()
 
 
 @asynccontextmanager

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
-import anyio
+import numpy as np
 import typer
 
 from aembed.cli import _options as flags
 from aembed.cli import _progress
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
-from aembed.cli._options import Settings, TooLong
-from aembed.cli._run import USAGE, run
+from aembed.cli._options import ColumnNames, Settings, TooLong
+from aembed.cli._run import OK, SOME_FAILED, USAGE, run
 from aembed.cli._show import place
-from aembed.cli._stores import embedder_for
+from aembed.cli._stores import embedder_for, opened_column
 from aembed.embedder import Embedder
 from aembed.results import Plan, Report
-from aembed.stores import Column, open_column
+from aembed.stores import Column, Indexable
 from aembed.stores.memory import MemoryStore
+from aembed.types import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +28,10 @@ class Order:
     """What is to be filled."""
 
     store: str
-    table: str
-    text: str
-    vector: str
-    key: tuple[str, ...]
-    where: str | None
+    names: ColumnNames
     limit: int | None
+    index: bool
+    retry_failed: bool
     yes: bool
     dry_run: bool
     output: Output
@@ -42,15 +39,27 @@ class Order:
 
 def backfill(
     table: Annotated[str, typer.Option(metavar="NAME", help="The table.")],
-    text: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the texts.")],
-    vector: Annotated[str, typer.Option(metavar="COLUMN", help="The column to fill.")] = "embedding",
-    key: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", show_default=False, help="Unique columns. Default: the primary key."),
-    ] = None,
+    text: flags.TextColumn = None,
+    text_sql: flags.TextSQL = None,
+    vector: flags.VectorColumn = "embedding",
+    key: flags.KeyColumns = None,
     where: Annotated[
         str | None, typer.Option(metavar="SQL", show_default=False, help="A condition: these rows only.")
     ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            show_default=False,
+            help="PostgreSQL: a column that keeps the text's hash; rows whose text changed are filled again.",
+        ),
+    ] = None,
+    create_columns: Annotated[
+        bool, typer.Option("--create-columns", help="Add the columns of --vector and --fingerprint where missing.")
+    ] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="PostgreSQL: build the index for searches when the rows are filled.")
+    ] = False,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     model: flags.Model = None,
     dry_run: flags.DryRun = False,
@@ -58,6 +67,7 @@ def backfill(
     max_cost: flags.MaxCost = None,
     max_billed_tokens: flags.MaxBilledTokens = None,
     yes: flags.Yes = False,
+    retry_failed: flags.RetryFailed = False,
     base_url: flags.BaseURL = None,
     dimensions: flags.Dimensions = None,
     too_long: flags.TooLongOption = TooLong.ERROR,
@@ -88,46 +98,56 @@ def backfill(
         max_cost=max_cost,
         max_billed_tokens=max_billed_tokens,
     )
+    names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
     output = Output(as_json, quiet, failures_to)
-    order = Order(store, table, text, vector, tuple(key or ()), where, limit, yes, dry_run, output)
-    run(_backfill(order, settings))
+    run(_backfill(Order(store, names, limit, index, retry_failed, yes, dry_run, output), settings))
 
 
 async def _backfill(order: Order, settings: Settings) -> int:
-    async with _opened(order) as column, embedder_for(settings, await column.space()) as embedder:
-        into = f"{order.table}.{order.vector} of {place(order.store)}"
-        order.output.note(f"{order.table}.{order.text} -> {into}, {embedder.space}")
+    names, output = order.names, order.output
+    async with (
+        opened_column(order.store, names) as column,
+        embedder_for(settings, await column.space()) as embedder,
+    ):
+        into = f"{names.table}.{names.vector} of {place(order.store)}"
+        output.note(f"{names.table}.{names.text or '(SQL)'} -> {into}, {embedder.space}")
+        for line in await column.preflight(embedder.space, index=order.index):
+            output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")
         plan = await _plan(order, column, embedder)
         if order.dry_run:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
-            return show_plan(plan, seconds, order.output)
+            return show_plan(plan, seconds, output)
         if not agreed_to(plan, yes=order.yes):
             return USAGE
 
         async def start(watch: Watch) -> Report:
             return await embedder.backfill(
-                column, limit=order.limit, on_progress=watch.on_progress, on_failure=watch.on_failure
+                column,
+                limit=order.limit,
+                on_progress=watch.on_progress,
+                on_failure=watch.on_failure,
+                retry_failed=order.retry_failed,
             )
 
-        return show_ending(await followed(start, embedder, plan, order.output), order.output)
+        code = show_ending(await followed(start, embedder, plan, output), output)
+        if order.index and code in (OK, SOME_FAILED):
+            await _indexed(column, output)
+        return code
 
 
 async def _plan(order: Order, column: Column, embedder: Embedder) -> Plan:
-    """Every pending row is new: what an empty store would need. Raises ConfigError for names that are not there."""
-    await column.count()
-    pending = Pending(column, order.limit)
+    """Every pending row is new, but for those that were refused: what an empty store would need."""
+    empty, pending = MemoryStore(), Pending(column, order.limit)
+    await empty.write(Rows([], [], [], [], [], [], np.empty((0, 0), np.float32)), await column.refusals())
     async with _progress.reading(lambda: pending.count, quiet=order.output.quiet):
-        return await embedder.plan(MemoryStore(), pending)
+        return await embedder.plan(empty, pending, retry_failed=order.retry_failed)
 
 
-@asynccontextmanager
-async def _opened(order: Order) -> AsyncIterator[Column]:
-    column = open_column(
-        order.store, order.table, text=order.text, vector=order.vector, key=order.key or None, where=order.where
-    )
-    try:
-        yield column
-    finally:
-        with anyio.CancelScope(shield=True):
-            await column.aclose()
+async def _indexed(column: Column, output: Output) -> None:
+    """Searches are fast from then on. An index that is there is left as it is."""
+    assert isinstance(column, Indexable)
+    output.note("building the index")
+    with _progress.building(quiet=output.quiet) as on_progress:
+        await column.create_index(on_progress=on_progress)
+    output.note("the index is built")

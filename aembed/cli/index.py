@@ -59,9 +59,7 @@ def index(
     keep_stale: Annotated[
         bool, typer.Option("--keep-stale", help="Keep the rows of sections and files that are gone.")
     ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Send texts that were refused earlier once more.")
-    ] = False,
+    retry_failed: flags.RetryFailed = False,
     id_field: Annotated[str, typer.Option(metavar="NAME", help="JSONL, CSV: the field of the id.")] = "id",
     text_field: Annotated[str, typer.Option(metavar="NAME", help="JSONL, CSV: the field of the text.")] = "text",
     metadata_fields: Annotated[

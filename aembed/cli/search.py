@@ -1,9 +1,10 @@
-"""`aembed search`: the rows of a store that are nearest to a question."""
+"""`aembed search`: the rows of a store, or of a table of your own, that are nearest to a question."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from itertools import product
 from typing import Annotated, Any
 
@@ -12,11 +13,13 @@ from rich.console import Console
 from rich.text import Text
 
 from aembed.cli import _options as flags
-from aembed.cli._options import Settings
+from aembed.cli._options import ColumnNames, Settings
 from aembed.cli._run import OK, run
 from aembed.cli._show import columns, printable, say, tell, tell_json
-from aembed.cli._stores import check_filled, embedder_for, opened
+from aembed.cli._stores import check_filled, embedder_for, opened, opened_column
 from aembed.errors import ConfigError
+from aembed.protocols import Store
+from aembed.stores import Column
 from aembed.types import Match
 
 TEXT_LINES = 2
@@ -27,8 +30,15 @@ def search(
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many rows.")] = 5,
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", show_default=False, help="Only rows whose metadata has this value."),
+        typer.Option(
+            metavar="KEY=VALUE", show_default=False, help="Only rows whose metadata (or column) has this value."
+        ),
     ] = None,
+    table: flags.Table = None,
+    text: flags.TextColumn = None,
+    text_sql: flags.TextSQL = None,
+    vector: flags.VectorColumn = "embedding",
+    key: flags.KeyColumns = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     model: flags.Model = None,
     base_url: flags.BaseURL = None,
@@ -38,17 +48,34 @@ def search(
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
     settings = Settings(model, base_url, dimensions, timeout=timeout)
-    run(_search(store, settings, question, k, where or [], as_json))
+    names = ColumnNames(table, text, text_sql, vector, tuple(key or ())) if table else None
+    run(_search(store, names, settings, question, k, _filters(where or []), as_json))
 
 
-async def _search(store: str, settings: Settings, question: str, k: int, where: Sequence[str], as_json: bool) -> int:
-    filters = _filters(where)
-    async with opened(store) as open_store:
-        info = await open_store.info()
-        check_filled(store, info)
-        async with embedder_for(settings, info.space) as embedder:
-            found = [await embedder.search(open_store, question, k=k, where=each) for each in filters]
-    matches = sorted((match for each in found for match in each), key=lambda match: -match.score)[:k]
+async def _search(
+    url: str,
+    names: ColumnNames | None,
+    settings: Settings,
+    question: str,
+    k: int,
+    filters: Sequence[dict[str, Any]],
+    as_json: bool,
+) -> int:
+    async with AsyncExitStack() as stack:
+        searched: Store | Column
+        if names:
+            searched = await stack.enter_async_context(opened_column(url, names))
+            space = await searched.space()
+        else:
+            searched = await stack.enter_async_context(opened(url))
+            info = await searched.info()
+            check_filled(url, info)
+            space = info.space
+        embedder = await stack.enter_async_context(embedder_for(settings, space))
+        found = [await embedder.search(searched, question, k=k, where=each) for each in filters]
+    # Two ways of reading a value may find the same row.
+    best = {match.id: match for each in found for match in each}
+    matches = sorted(best.values(), key=lambda match: -match.score)[:k]
     if as_json:
         tell_json({"matches": [_json(match) for match in matches]})
     else:

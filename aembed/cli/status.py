@@ -6,16 +6,29 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from aembed.cli import _options as flags
+from aembed.cli._options import ColumnNames
 from aembed.cli._run import OK, run
 from aembed.cli._show import place, printable, size, tell, tell_json
-from aembed.cli._stores import check_filled, opened
+from aembed.cli._stores import check_filled, opened, opened_column
 from aembed.results import Progress
 from aembed.types import StoreInfo
 
 
-def status(store: flags.StoreURL = flags.DEFAULT_STORE, as_json: flags.AsJSON = False) -> None:
-    """Print what a store holds: rows, model, size, failures, and how the last run ended."""
-    run(_status(store, as_json))
+def status(
+    store: flags.StoreURL = flags.DEFAULT_STORE,
+    table: flags.Table = None,
+    text: flags.TextColumn = None,
+    text_sql: flags.TextSQL = None,
+    vector: flags.VectorColumn = "embedding",
+    key: flags.KeyColumns = None,
+    as_json: flags.AsJSON = False,
+) -> None:
+    """Print what a store holds: rows, model, size, failures, and how the last run ended.
+
+    Of a table of your own: the rows that wait for their vector, the model, and the failures.
+    """
+    names = ColumnNames(table, text, text_sql, vector, tuple(key or ())) if table else None
+    run(_column_status(store, names, as_json) if names else _status(store, as_json))
 
 
 async def _status(url: str, as_json: bool) -> int:
@@ -28,6 +41,29 @@ async def _status(url: str, as_json: bool) -> int:
         return OK
     for name, value in _lines(url, info):
         tell(f"{name:<10}{printable(value)}")
+    return OK
+
+
+async def _column_status(url: str, names: ColumnNames, as_json: bool) -> int:
+    async with opened_column(url, names) as column:
+        pending, space, failures = await column.count(), await column.space(), len(await column.refusals())
+    if as_json:
+        held = asdict(space) if space else None
+        tell_json(
+            {
+                "store": place(url),
+                "table": names.table,
+                "column": names.vector,
+                "pending": pending,
+                "space": held,
+                "failures": failures,
+            }
+        )
+        return OK
+    tell(f"column    {printable(names.table)}.{printable(names.vector)} of {place(url)}")
+    tell(f"pending   {pending:,}")
+    tell(f"model     {printable(space or 'not known yet')}")
+    tell(f"failures  {failures:,}")
     return OK
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aembed.errors import ConfigError
 from aembed.protocols import Backlog, Refusals, Store
@@ -17,14 +17,22 @@ ALIASES = {"postgres": "postgresql"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
 
 
+@runtime_checkable
 class Column(Backlog, Refusals, Protocol):
     """A Backlog that keeps which vectors it is for, and which texts were refused."""
 
     async def space(self) -> Space | None: ...
 
-    async def preflight(self, space: Space) -> list[str]:
-        """What `prepare` would make, a line each, after the same checks. Writes nothing."""
+    async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
+        """What `prepare` (and `create_index`) would make, a line each, after the same checks. Writes nothing."""
         ...
+
+
+@runtime_checkable
+class Indexable(Protocol):
+    """A store or a column that an index for searches can be built over."""
+
+    async def create_index(self, *, on_progress: Callable[[str, int, int], object] | None = None) -> None: ...
 
 
 def schemes() -> list[str]:

@@ -100,10 +100,13 @@ class PostgresColumn:
         self._layout = None
         return await self._run(partial(self._prepared, space))
 
-    async def preflight(self, space: Space) -> list[str]:
-        """What `prepare` would make, a line each, after the same checks. Writes nothing."""
+    async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
+        """What `prepare` (and `create_index`) would make, a line each, after the same checks. Writes nothing."""
         self._layout = None
-        return await self._run(partial(self._announced, space))
+        made = await self._run(partial(self._announced, space, index))
+        if index:
+            await self._database.check_direct()
+        return made
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
         """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
@@ -275,11 +278,17 @@ class PostgresColumn:
         found = await books.held(self._asked.vector, table, connection)
         return Space(**loads(found)) if found else None
 
-    async def _announced(self, asked: Space, table: Layout, connection: Connection) -> list[str]:
+    async def _announced(self, asked: Space, index: bool, table: Layout, connection: Connection) -> list[str]:
         space = await self._checked(asked, table, connection)
         added = table.additions(space.dimensions).items() if space.dimensions else ()
         lines = [f"column {name} {type} of {table.table}" for name, type in added]
-        return lines + ([books.MADE] if await books.will_be_made(connection) else [])
+        if await books.will_be_made(connection):
+            lines.append(books.MADE)
+        if index:
+            target = replace(table.target, dimensions=table.dimensions or space.dimensions)
+            target.create(concurrently=True)
+            lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
+        return lines
 
     async def _checked(self, asked: Space, table: Layout, connection: Connection) -> Space:
         await sql.check(self._place, table, connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from json import dumps, loads
@@ -54,6 +55,10 @@ def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> 
     return SQLiteColumn(url, table, text=text, **names)
 
 
+class _Undone(Exception):
+    """Rolls a preflight back."""
+
+
 class SQLiteColumn:
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
@@ -95,20 +100,19 @@ class SQLiteColumn:
         """
         return await self._database.write(partial(self._prepared, space))
 
-    async def preflight(self, space: Space) -> list[str]:
+    async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` would make, a line each, after the same checks. Writes nothing."""
+        if index:
+            raise ConfigError("SQLite has no index for vectors: its searches read all rows; leave --index out")
         made: list[str] = []
 
         def tried(connection: Connection) -> None:
             made[:] = self._announced(connection)
-            connection.execute("SAVEPOINT aembed_preflight")
-            try:
-                self._prepared(space, connection)
-            finally:
-                connection.execute("ROLLBACK TO aembed_preflight")
-                connection.execute("RELEASE aembed_preflight")
+            self._prepared(space, connection)
+            raise _Undone
 
-        await self._database.write(tried)
+        with suppress(_Undone):
+            await self._database.write(tried)
         return made
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:

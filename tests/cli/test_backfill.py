@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.command import aembed
 from tests.jobs import vector_of
+from tests.postgres import sql
 
 FILL = ("backfill", "--store", "notes.db", "--table", "sections", "--text", "content", "-m", "fake:x")
 
@@ -82,3 +83,98 @@ def test_a_wrong_name_is_refused(table: Path, tmp_path: Path, flags: tuple[str, 
         assert (ran.code, ran.out) == (2, "")
         assert named in ran.err.splitlines()[-1]
     assert not (tmp_path / "no.db").exists()
+
+
+NAMES = ("--store", "notes.db", "--table", "sections", "--text", "content")
+
+
+def test_what_is_made_is_said_before(table: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(table)) as connection, connection:
+        connection.execute("ALTER TABLE sections DROP COLUMN embedding")
+    ran = aembed(tmp_path, *FILL)
+    assert ran.code == 2
+    assert "no column 'embedding'" in ran.err
+    dry = aembed(tmp_path, *FILL, "--create-columns", "--dry-run")
+    assert dry.err.splitlines()[1:3] == [
+        'would be made: column "embedding" BLOB of "sections"',
+        "would be made: table aembed_columns, which keeps what the column is for",
+    ]
+    ran = aembed(tmp_path, *FILL, "--create-columns")
+    assert ran.err.splitlines()[1].startswith('will be made: column "embedding"')
+    assert column(table)[0] == vector_of("one").tobytes()
+
+
+def test_refused_texts_are_skipped_listed_and_tried_again(table: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(table)) as connection, connection:
+        connection.execute("UPDATE sections SET content = ? WHERE id = 5", ("word " * 20_000,))
+    assert aembed(tmp_path, *FILL).code == 1
+    again = aembed(tmp_path, *FILL)
+    assert again.code == 1
+    assert "1 refused earlier; --retry-failed tries them again" in again.err
+    listed = aembed(tmp_path, "failures", *NAMES)
+    assert listed.out.startswith("5  InputError: ")
+    assert listed.err == "1 refused; aembed backfill --retry-failed tries them again\n"
+    assert "refused earlier" not in aembed(tmp_path, *FILL, "--retry-failed").err
+    assert aembed(tmp_path, *FILL, "--too-long", "truncate").code == 0
+    assert aembed(tmp_path, "failures", *NAMES).err == "no failures\n"
+
+
+def test_a_column_is_searched(table: Path, tmp_path: Path) -> None:
+    aembed(tmp_path, *FILL)
+    ran = aembed(tmp_path, "search", "drei", *NAMES, "-k", "1")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "1.000  3")
+    ran = aembed(tmp_path, "search", "drei", *NAMES, "--where", "id=1", "--json")
+    assert [match["id"] for match in ran.json["matches"]] == ["1"]
+    ran = aembed(tmp_path, "search", "drei", *NAMES, "-m", "fake:other")
+    assert ran.code == 2
+    assert "fake:other" in ran.err
+    ran = aembed(tmp_path, "search", "drei", "--store", "notes.db", "--table", "sections")
+    assert ran.code == 2
+    assert "--text COLUMN" in ran.err
+
+
+def test_the_status_of_a_column(table: Path, tmp_path: Path) -> None:
+    aembed(tmp_path, *FILL, "--limit", "1")
+    ran = aembed(tmp_path, "status", *NAMES)
+    assert ran.out.splitlines() == [
+        "column    sections.embedding of notes.db",
+        "pending   4",
+        "model     fake:x, 64 dimensions",
+        "failures  0",
+    ]
+    assert aembed(tmp_path, "status", *NAMES, "--json").json["pending"] == 4
+
+
+@pytest.mark.parametrize("flag", [("--index",), ("--text-sql", "content"), ("--fingerprint", "seen")])
+def test_what_sqlite_has_not_is_refused(table: Path, tmp_path: Path, flag: tuple[str, ...]) -> None:
+    command = FILL[:5] + FILL[7:] if "--text-sql" in flag else FILL
+    ran = aembed(tmp_path, *command, *flag)
+    assert (ran.code, ran.out) == (2, "")
+    assert "SQLite" in ran.err
+
+
+def test_fills_indexes_and_searches_a_table_of_postgresql(database: str, tmp_path: Path) -> None:
+    sql(
+        database,
+        "CREATE TABLE sections (id int PRIMARY KEY, title text, body text)",
+        "INSERT INTO sections SELECT i, 'title ' || i, 'body ' || i FROM generate_series(1, 40) AS i",
+    )
+    names = ("--store", database, "--table", "sections", "--text-sql", "title || ': ' || body")
+    fill = ("backfill", *names, "--fingerprint", "embedded", "--create-columns", "--index", "-m", "fake:x")
+    dry = aembed(tmp_path, *fill, "--dry-run")
+    assert (dry.code, sql(database, "SELECT * FROM pg_namespace WHERE nspname = 'aembed'")) == (0, [])
+    assert [line.partition(": ")[2].split(" ")[0] for line in dry.err.splitlines()[1:5]] == [
+        "column",
+        "column",
+        "schema",
+        "index",
+    ]
+    ran = aembed(tmp_path, *fill)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("40 texts, 40 stored, ")
+    assert ran.err.splitlines()[-1] == "the index is built"
+    assert sql(database, "SELECT FROM pg_indexes WHERE indexname LIKE 'aembed_hnsw%'") != []
+    (match,) = aembed(tmp_path, "search", "title 7: body 7", *names, "-k", "1", "--json").json["matches"]
+    assert (match["id"], round(match["score"], 4)) == ("7", 1.0)
+    sql(database, "UPDATE sections SET body = 'another' WHERE id = 7")
+    assert aembed(tmp_path, *fill, "--json").json["stored"] == 1

@@ -84,16 +84,20 @@ class Database:
         except Refused as error:
             raise explained(error, self.name) from None
 
-    async def build(
-        self, target: Target, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
-    ) -> None:
-        """Creates an index beside running writes, in a session of its own and with no time limit."""
-        create, prepare = target.create(concurrently=True), settings(memory, workers)
+    async def check_direct(self) -> None:
+        """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
         if self._given is None and (self.address is None or self.address.behind_pooler or await self._finds_pooler()):
             raise ConfigError(
                 "an index is built over a direct connection, not through a pooler in transaction mode; "
                 "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"
             )
+
+    async def build(
+        self, target: Target, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
+    ) -> None:
+        """Creates an index beside running writes, in a session of its own and with no time limit."""
+        create, prepare = target.create(concurrently=True), settings(memory, workers)
+        await self.check_direct()
         try:
             async with (await self._opened()).acquire() as connection:
                 try:
