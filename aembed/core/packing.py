@@ -100,8 +100,8 @@ class Window(Generic[ItemT]):
             self._sorted = True
 
     def _forget(self, items: Sequence[ItemT]) -> None:
-        self.inputs -= sum(item.inputs for item in items)
-        self.tokens = self.tokens - sum(item.tokens for item in items) if self._items else 0.0
+        self.inputs -= sum([item.inputs for item in items])
+        self.tokens = self.tokens - sum([item.tokens for item in items]) if self._items else 0.0
 
 
 def _tokens(item: Costed) -> float:

@@ -16,7 +16,7 @@ WINDOW_BATCHES = 16
 
 
 class Batches:
-    """`offer` waits while the window is full, `next` while there is not enough for a batch.
+    """`room` waits while the window is full, `next` while there is not enough for a batch.
 
     `cap` changes with the replies: it is asked at each notice, not for each text. `starved` tells whether the
     source is what all wait for.
@@ -27,21 +27,34 @@ class Batches:
         self._cap = cap
         self._starved = starved
         self._window = Window[Item]()
-        self._offered = Cap(0, 0.0)
+        self._offered_inputs, self._offered_tokens = 0, 0.0
         self._taken = 0
         self._ended = False
         self._shared: tuple[Cap, int] | None = None
         self._latest_cap = cap()
+        self._announced = False
         self._changed = anyio.Event()
 
-    async def offer(self, item: Item) -> None:
-        was_full = self._window.is_full(self._latest_cap)
-        self._window.add(item)
-        self._offered = Cap(self._offered.inputs + item.inputs, self._offered.tokens + item.tokens)
-        if not was_full and self._window.is_full(self._latest_cap):
+    def offer(self, item: Item) -> bool:
+        """Returns whether the window is full: then wait for `room` before the next."""
+        window, cap = self._window, self._latest_cap
+        window.add(item)
+        self._offered_inputs += item.inputs
+        self._offered_tokens += item.tokens
+        if not window.is_full(cap):
+            return False
+        if not self._announced:
+            self._announced = True
             self.notify()
-        while self._window.is_full(self._latest_cap, min(self._concurrency, WINDOW_BATCHES) + 1):
+        return self._crowded
+
+    async def room(self) -> None:
+        while self._crowded:
             await self._changed.wait()
+
+    @property
+    def _crowded(self) -> bool:
+        return self._window.is_full(self._latest_cap, min(self._concurrency, WINDOW_BATCHES) + 1)
 
     def end(self) -> None:
         """Nothing more will be offered."""
@@ -51,6 +64,7 @@ class Batches:
     def notify(self) -> None:
         """There is more in the window, or another cap."""
         self._latest_cap = self._cap()
+        self._announced = self._window.is_full(self._latest_cap)
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -86,5 +100,5 @@ class Batches:
     def _share(self, cap: Cap) -> int:
         """How many batches to make of the rest: full waves, and at most `concurrency` requests above the least."""
         least = self._window.least_batches(cap)
-        most = self._concurrency + cap.least_batches(self._offered.inputs, self._offered.tokens) - self._taken
+        most = self._concurrency + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
         return max(least, min(share(least, self._window.tokens, self._concurrency), most))

@@ -80,7 +80,8 @@ class Intake:
         found = [entry for entry in entries if entry.fingerprint in paid]
         if found:
             await self._outcomes.write(found, np.stack([paid[entry.fingerprint] for entry in found]))
-        return [entry for entry in entries if entry.fingerprint not in paid]
+            return [entry for entry in entries if entry.fingerprint not in paid]
+        return entries
 
     async def _offered(self, entries: Sequence[Entry]) -> list[tuple[Entry, AembedError]]:
         """Returns those that cannot be sent, with the reason."""
@@ -109,5 +110,6 @@ class Intake:
         if too_large := oversize(item, self._limits):
             return too_large
         self._outcomes.send(item)
-        await self._batches.offer(item)
+        if self._batches.offer(item):
+            await self._batches.room()
         return None

@@ -91,10 +91,10 @@ class Outcomes:
 
     async def write_items(self, items: Sequence[Item], matrix: Matrix) -> None:
         """Row i belongs to items[i]. Equal texts may join while a write is under way: they are written, too."""
-        while waiting := [(row, entry) for row, item in enumerate(items) for entry in _taken(item)]:
-            rows = [row for row, _ in waiting]
+        while waiting := _taken(items):
+            rows, entries = waiting
             in_order = rows == list(range(len(items)))
-            await self.write([entry for _, entry in waiting], matrix if in_order else matrix[rows])
+            await self.write(entries, matrix if in_order else matrix[rows])
         self._arrived(items)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -103,8 +103,8 @@ class Outcomes:
         self._fail_entries(refused)
 
     async def refuse_items(self, items: Sequence[Item], error: AembedError) -> None:
-        while entries := [entry for item in items for entry in _taken(item)]:
-            await self.refuse([(entry, error) for entry in entries])
+        while waiting := _taken(items):
+            await self.refuse([(entry, error) for entry in waiting[1]])
         self._arrived(items)
 
     def _remember(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -167,9 +167,16 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _taken(item: Item) -> list[Entry]:
-    entries, item.entries = item.entries, []
-    return entries
+def _taken(items: Sequence[Item]) -> tuple[list[int], list[Entry]] | None:
+    """The entries that wait, each with the row of its item; None where none does."""
+    rows: list[int] = []
+    entries: list[Entry] = []
+    for row, item in enumerate(items):
+        for entry in item.entries:
+            rows.append(row)
+            entries.append(entry)
+        item.entries.clear()
+    return (rows, entries) if entries else None
 
 
 def _refused_earlier(refusal: Refusal) -> AembedError:

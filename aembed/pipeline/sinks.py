@@ -82,7 +82,7 @@ class ListSink(_Plain):
         indices = [entry.index for entry in entries]
         self._reserve(max(indices) + 1, matrix.shape[1])
         self._matrix[indices] = matrix
-        self._index.update((entry.fingerprint, entry.index) for entry in entries)
+        self._index.update(zip([entry.fingerprint for entry in entries], indices, strict=True))
         self._written.update(indices)
         return len(entries)
 
