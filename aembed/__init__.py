@@ -26,29 +26,37 @@ from aembed.errors import (
     UnavailableError,
 )
 from aembed.protocols import Backlog, Provider, Store
-from aembed.providers.fake import FakeProvider
 from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import open_store
-from aembed.stores.memory import MemoryStore
-from aembed.stores.sqlite import SQLiteStore
-from aembed.stores.sqlite_column import SQLiteColumn
 from aembed.types import Budget, Embedded, Failure, Limits, Match, Record, Reply, RetryPolicy, Space, StoreInfo, Usage
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from aembed.providers.fake import FakeProvider
+    from aembed.stores.memory import MemoryStore
     from aembed.stores.postgresql import PostgresStore
     from aembed.stores.postgresql_column import PostgresColumn
+    from aembed.stores.sqlite import SQLiteStore
+    from aembed.stores.sqlite_column import SQLiteColumn
 
 _LOADED_WHEN_USED = {
+    "FakeProvider": "aembed.providers.fake",
+    "MemoryStore": "aembed.stores.memory",
+    "SQLiteStore": "aembed.stores.sqlite",
+    "SQLiteColumn": "aembed.stores.sqlite_column",
     "PostgresStore": "aembed.stores.postgresql",
     "PostgresColumn": "aembed.stores.postgresql_column",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """asyncpg is loaded by those who use PostgreSQL."""
+    """A database's driver is loaded by those who use that database."""
     if name in _LOADED_WHEN_USED:
         return getattr(import_module(_LOADED_WHEN_USED[name]), name)
     raise AttributeError(f"module 'aembed' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LOADED_WHEN_USED])
