@@ -72,8 +72,8 @@ async def contest(folder: Path, rows: int, batch: int, runs: int) -> dict[str, l
         speeds["new rows"].append(await upserted(store, batches))
         speeds["every row again"].append(await upserted(store, batches))
         await store.aclose()
-        for file in folder.iterdir():
-            file.unlink()
+        raw.unlink()
+        path.unlink()
     return speeds
 
 
