@@ -79,7 +79,9 @@ class Coalescer:
         self._loads = 0
         self._courier: asyncio.Task[None] | None = None
         self._ripe = asyncio.Event()
-        dispatcher.when_closed(lambda: asyncio.get_running_loop().call_soon(self._give_up_early))
+        self._full = 0
+        self._loop = asyncio.get_running_loop()
+        dispatcher.when_closed(lambda: self._loop.call_soon(self._give_up_early))
 
     def __repr__(self) -> str:
         return f"<Coalescer {self.waiting} waiting, {len(self._flights)} in all, {self._loads} requests>"
@@ -95,11 +97,10 @@ class Coalescer:
         vector = self._cache.get(entry.fingerprint)
         if vector is not None:
             return vector
-        loop = asyncio.get_running_loop()
         flight = self._flight(entry, timeout)
-        waiter: Waiter = loop.create_future()
-        deadline = loop.time() + timeout
-        timer = loop.call_at(deadline, self._expire, waiter, deadline, timeout)
+        waiter: Waiter = self._loop.create_future()
+        deadline = self._loop.time() + timeout
+        timer = self._loop.call_at(deadline, self._expire, waiter, deadline, timeout)
         self._join(flight, waiter, deadline)
         try:
             return await waiter
@@ -121,7 +122,7 @@ class Coalescer:
         item = self._measure.quick(entry)
         if item:
             self._check(item)
-        flight = self._flights[entry.fingerprint] = Flight(entry.fingerprint, _now())
+        flight = self._flights[entry.fingerprint] = Flight(entry.fingerprint, self._loop.time())
         if item:
             self._enqueue(flight, item)
         else:
@@ -156,8 +157,8 @@ class Coalescer:
     def _expire(self, waiter: Waiter, deadline: float, timeout: float) -> None:
         if waiter.done():
             return
-        if _now() - deadline > LATENESS:
-            asyncio.get_running_loop().call_later(LATENESS, self._expire, waiter, _now() + LATENESS, timeout)
+        if self._loop.time() - deadline > LATENESS:
+            self._loop.call_later(LATENESS, self._expire, waiter, self._loop.time() + LATENESS, timeout)
             return
         waiter.set_exception(_unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
 
@@ -168,13 +169,13 @@ class Coalescer:
             if flight.load and not flight.load.errand.waits:
                 continue
             for waiter, deadline in flight.waiters.items():
-                if deadline < _now() + closed and not waiter.done():
+                if deadline < self._loop.time() + closed and not waiter.done():
                     waiter.set_exception(_held_back(closed))
 
     def _overloaded(self) -> OverloadedError:
         oldest = next(iter(self._queue.values()), None)
         error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
-        error.retry_after = max(_now() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
+        error.retry_after = max(self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
         return error
 
     # the queue
@@ -203,7 +204,7 @@ class Coalescer:
         if self._courier is None:
             self._courier = self._dispatcher.own(self._carry_all())
             self._courier.add_done_callback(self._returned)
-        elif len(self._queue) >= self._dispatcher.cap.inputs:
+        elif len(self._queue) == self._full:
             self._ripe.set()
 
     async def _carry_all(self) -> None:
@@ -229,8 +230,9 @@ class Coalescer:
     async def _gather(self) -> None:
         """Until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
         oldest = next(iter(self._queue.values()))
-        seconds = oldest.since + MAX_WAIT - _now()
-        if not self._loads or seconds <= 0 or len(self._queue) >= self._dispatcher.cap.inputs:
+        seconds = oldest.since + MAX_WAIT - self._loop.time()
+        self._full = self._dispatcher.cap.inputs
+        if not self._loads or seconds <= 0 or len(self._queue) >= self._full:
             return
         self._ripe.clear()
         with anyio.move_on_after(seconds):
@@ -343,7 +345,3 @@ def _unavailable(message: str, closed: float) -> UnavailableError:
 
 def _held_back(seconds: float) -> UnavailableError:
     return _unavailable(f"no vector in time: the provider fails, the next request goes in {seconds:.1f} s", seconds)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

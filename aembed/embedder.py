@@ -123,6 +123,8 @@ class Embedder:
         )
         self._provider.limits.check(max_batch_size, max_tokens_per_batch)
         self._narrowed = (max_batch_size, max_tokens_per_batch)
+        self._wide = self._provider.limits
+        self._narrow = self._wide.narrowed(*self._narrowed)
         self._concurrency = concurrency
         self._too_long: TooLong = too_long
         self._retry = retry
@@ -374,7 +376,10 @@ class Embedder:
         return Measure(self._limits(), self._too_long, self._run_in_thread, exact=self._max_tokens is not None)
 
     def _limits(self) -> Limits:
-        return self._provider.limits.narrowed(*self._narrowed)
+        limits = self._provider.limits
+        if limits is not self._wide:
+            self._wide, self._narrow = limits, limits.narrowed(*self._narrowed)
+        return self._narrow
 
     async def _prepare(self, store: Store | Backlog, purse: JobPurse) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
