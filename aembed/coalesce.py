@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from typing import TypeAlias
 
 import anyio
@@ -20,6 +21,7 @@ import numpy as np
 
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
+from aembed.core.packing import Cap, fitting, share
 from aembed.core.pieces import combined
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
@@ -79,7 +81,7 @@ class Coalescer:
         self._loads = 0
         self._courier: asyncio.Task[None] | None = None
         self._ripe = asyncio.Event()
-        self._full = 0
+        self._full = self._parts = 0
         self._loop = asyncio.get_running_loop()
         dispatcher.when_closed(lambda: self._loop.call_soon(self._give_up_early))
 
@@ -209,8 +211,10 @@ class Coalescer:
 
     async def _carry_all(self) -> None:
         """The courier: there is one as long as something waits. It takes what is there once it may send."""
+        self._parts = 0
         while self._queue:
-            await self._gather()
+            if not self._parts:
+                await self._gather()
             ticket = await self._dispatcher.admit(_tokens(next(iter(self._queue.values()))))
             self._send(self._take(), ticket)
         self._courier = None
@@ -239,15 +243,17 @@ class Coalescer:
             await self._ripe.wait()
 
     def _take(self) -> list[Flight]:
-        """The oldest that fit in one request. One that is above the cap goes alone."""
-        cap, inputs, tokens = self._dispatcher.cap, 0, 0.0
-        taken: list[Flight] = []
-        for flight in self._queue.values():
-            inputs += _item(flight).inputs
-            tokens += _item(flight).tokens
-            if taken and (inputs > cap.inputs or tokens > cap.tokens):
-                break
-            taken.append(flight)
+        """The oldest that fit in one request; or an even share, where several may go now and each is sooner answered.
+
+        Half of the free slots are left to those that come meanwhile.
+        """
+        items = [_item(flight) for flight in self._queue.values()]
+        waiting, cap = sum(item.inputs for item in items), self._dispatcher.cap
+        tokens = sum(item.tokens for item in items)
+        parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
+        self._parts = parts - 1
+        most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
+        taken = [flight for flight, _ in zip(self._queue.values(), fitting(items, most), strict=False)]
         for flight in taken:
             del self._queue[flight.fingerprint]
         return taken

@@ -8,6 +8,7 @@ imported here before it is used.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,6 +33,11 @@ def app_of(opened: Callable[[], AbstractAsyncContextManager[Embed]]) -> FastAPI:
 
     @app.get("/plain")
     async def plain(q: str) -> dict[str, Any]:
+        return {"query": q, "dimensions": 1536, "first": 0.0123456789}
+
+    @app.get("/sleep")
+    async def slept(q: str) -> dict[str, Any]:
+        await asyncio.sleep(0.08)
         return {"query": q, "dimensions": 1536, "first": 0.0123456789}
 
     @app.get("/embed")

@@ -6,7 +6,7 @@ between items only (law 12).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Generic, Protocol, TypeVar
@@ -121,6 +121,17 @@ def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[Item
         inputs += item.inputs
         tokens += item.tokens
     return batch, left
+
+
+def fitting(items: Iterable[ItemT], cap: Cap) -> Iterator[ItemT]:
+    """The first of them, as many as one batch holds; one at least."""
+    inputs, tokens = 0, 0.0
+    for number, item in enumerate(items):
+        inputs += item.inputs
+        tokens += item.tokens
+        if number and (inputs > cap.inputs or tokens > cap.tokens):
+            return
+        yield item
 
 
 def pack(items: Sequence[ItemT], cap: Cap) -> list[list[ItemT]]:

@@ -49,6 +49,13 @@ class Admission:
     def in_flight(self) -> int:
         return int(self._slots.borrowed_tokens)
 
+    @property
+    def ready(self) -> int:
+        """Free slots for which the budget has requests now, before any bulk."""
+        if not self._gate_open:
+            return 0
+        return int(min(self._slots.available_tokens, self.pacer.room(now())))
+
     async def enter(self, tokens: float, *, interactive: bool, divisible: bool = False) -> Ticket | None:
         """None where a request of that size is never accepted and can be sent in parts.
 

@@ -149,6 +149,11 @@ class Dispatcher:
         """Called whenever the gate has closed, or stays closed."""
         self._requests.admission.when_closed = callback
 
+    @property
+    def ready(self) -> int:
+        """How many requests of queries could start now."""
+        return self._requests.admission.ready
+
     async def admit(self, tokens: float) -> Ticket:
         """Leave for one request of queries, to be sent at once. Raises OutageError."""
         ticket = await self._requests.admission.enter(tokens, interactive=True)

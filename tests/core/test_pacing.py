@@ -192,3 +192,26 @@ def test_what_refusals_teach_holds_no_request_up_for_longer_than_a_window() -> N
         now = accepted.start + 60.0
     starts = [pacer.reserve(40, now).start for _ in range(5)]
     assert max(b - a for a, b in itertools.pairwise(starts)) <= 60.0 + 1e-6
+
+
+def test_a_request_that_carries_more_than_was_reserved_is_charged_for_it_and_pushes_bulk_back() -> None:
+    pacer = Pacer(tokens_per_minute=60_000)
+    query = pacer.reserve(10, 0.0, interactive=True)
+    pacer.resize(query, 970 + 10, 0.0)
+    bulk = pacer.reserve(10, 0.0)
+    assert bulk.start == pytest.approx(980 / 970, abs=0.11)
+    before = bulk.start
+    another = pacer.reserve(10, 0.0, interactive=True)
+    pacer.resize(another, 970, 0.0)
+    assert bulk.start - before == pytest.approx(970 / 970, abs=0.02)
+    pacer.resize(another, 10, 0.0)
+    assert bulk.start == pytest.approx(before, abs=0.02)
+
+
+def test_there_is_room_for_as_many_queries_as_may_start_at_once() -> None:
+    pacer = Pacer(requests_per_minute=600)
+    room = int(pacer.room(0.0))
+    starts = [pacer.reserve(1, 0.0, interactive=True).start for _ in range(room + 5)]
+    assert sum(start <= 1e-6 for start in starts) in (room, room + 1)
+    assert pacer.room(0.0) < 1
+    assert Pacer().room(0.0) == float("inf")

@@ -91,10 +91,16 @@ class Budget:
     def earliest(self, now: float, ahead: float = 0.0) -> float:
         return max(now, self._due - ahead)
 
+    def room(self, now: float, ahead: float = 0.0) -> float:
+        """Units that could start now, one after another."""
+        due = max(self._due, now - LATENESS)
+        return inf if self.limit is None else max(0.0, (now + ahead - due) * self.rate)
+
     def charge(self, start: float, cost: float, rate: float) -> float:
         """Books the cost; returns the seconds of the pace that it takes."""
         seconds = cost / rate
-        self._due = max(self._due, start - LATENESS) + seconds
+        if rate < inf:
+            self._due = max(self._due, start - LATENESS) + seconds
         self._sent.add(start, cost)
         return seconds
 

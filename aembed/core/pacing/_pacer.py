@@ -162,6 +162,10 @@ class Pacer:
         self._book(reservation, now)
         self._book(head, now)
 
+    def room(self, now: float) -> float:
+        """How many requests of queries could start now, as far as the limit of requests goes."""
+        return self._budgets["requests"].room(now, 60.0 * HELD_BACK)
+
     def limit(self, unit: Unit) -> float | None:
         """A minute; None while it is not known."""
         return self._budgets[unit].limit
