@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,9 +127,12 @@ max_client_conn = 500
 
 
 class Pooler:
-    """PgBouncer in transaction mode before a server, on its own settings. Raises LookupError where there is none."""
+    """PgBouncer in transaction mode before a server, on its own settings. Raises LookupError where there is none.
 
-    def __init__(self, url: str) -> None:
+    `extra` are further lines of its settings, in which {folder} is where the `files` lie.
+    """
+
+    def __init__(self, url: str, extra: str = "", files: Mapping[str, str] | None = None) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None:
             raise LookupError("pgbouncer is not installed: apt install pgbouncer")
@@ -136,9 +140,14 @@ class Pooler:
         self.port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="aembed-pgbouncer-")
         settings = Path(self._folder.name) / "pgbouncer.ini"
-        settings.write_text(
-            POOLER.format(host=parts.hostname, port=parts.port or 5432, user=parts.username, listen=self.port)
-        )
+        values = {"host": parts.hostname, "port": parts.port or 5432, "user": parts.username, "listen": self.port}
+        settings.write_text((POOLER + extra).format(**values, folder=self._folder.name))
+        for name, text in (files or {}).items():
+            path = Path(self._folder.name) / name
+            path.write_text(text)
+            if (user := _other_user()) is not None:
+                os.chown(path, user, -1)
+            os.chmod(path, 0o600)
         os.chmod(self._folder.name, 0o755)
         self._command = [program, "-q", str(settings)]
         self.start()

@@ -73,6 +73,15 @@ def explained(error: BaseException, place: str) -> StoreError:
             return SlowError(f"{place} did not answer in time; check the server, then run this again")
         case socket.gaierror():
             return StoreError(f"{place}: the name of the host is not known; check the URL")
+        case asyncpg.exceptions.ClientConfigurationError() if "certificate" in str(error):
+            return StoreError(f"{place}: there is no file of certificates to trust; add sslrootcert=FILE to the URL")
+        case ssl.SSLCertVerificationError():
+            return StoreError(
+                f"{place}: the server's certificate proves nothing ({error.verify_message}); "
+                "check sslmode and sslrootcert in the URL"
+            )
+        case ConnectionError() if "SSL upgrade" in str(error):
+            return StoreError(f"{place}: the server has no TLS, which sslmode in the URL asks for")
         case OSError():
             reason = error.strerror.partition("(")[0].strip() if error.strerror else type(error).__name__
             return StoreError(f"{place} cannot be reached: {reason}; check host and port, and that the server runs")
