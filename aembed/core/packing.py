@@ -16,6 +16,11 @@ from aembed.types import Limits
 LEAST_SHARE_TOKENS = 2_000
 """A batch smaller than this is not answered sooner: a request costs about 78 ms + 22 us a token."""
 
+TAPERED = 4
+"""A tapered batch is a fourth of what is left, or a third of the last full one: nine more requests a job."""
+LAST_SHARE = 1 / 16
+"""The last batch, of a full one."""
+
 
 class Costed(Protocol):
     @property
@@ -29,10 +34,11 @@ ItemT = TypeVar("ItemT", bound=Costed)
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """What one batch may hold."""
+    """What one batch may hold. `paced`: a limit of tokens a minute says when the next one goes."""
 
     inputs: int
     tokens: float
+    paced: bool = False
 
     @classmethod
     def of(cls, limits: Limits) -> Cap:
@@ -81,8 +87,8 @@ class Window(Generic[ItemT]):
         candidates = self._items[::stride]
         del self._items[::stride]
         batch, left = _fill(candidates, cap)
-        self._forget(batch)
         self._items += left
+        self._forget(batch)
         self._sorted = self._sorted and not left
         return batch
 
@@ -152,6 +158,17 @@ def share(least: int, tokens: float, slots: int) -> int:
     """
     waves = ceil(least / slots)
     return max(least, min(waves * slots, ceil(tokens / LEAST_SHARE_TOKENS)))
+
+
+def taper(least: int, tokens: float, cap: Cap, slots: int) -> int:
+    """Of how many batches the next is one where the pace sets the time: the last ones shrink.
+
+    A paced job ends with its last reply, and a reply takes its time for each token: after a full batch of Tier 5 that
+    is six seconds in which nothing is left to send, after a small one a tenth of that.
+    """
+    if tokens <= cap.tokens * LAST_SHARE:
+        return least
+    return max(least, min(TAPERED if tokens > cap.tokens else TAPERED - 1, slots))
 
 
 def halves(batch: Sequence[ItemT]) -> tuple[Sequence[ItemT], Sequence[ItemT]]:

@@ -99,7 +99,9 @@ class Dispatcher:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         cap = self._lessons.within(Cap.of(self._limits()))
         most = self._pacer.max_batch_tokens
-        return cap if most is None else Cap(cap.inputs, min(cap.tokens, most))
+        if most is None:
+            return cap
+        return Cap(cap.inputs, min(cap.tokens, most), paced=self._pacer.limit("tokens") is not None)
 
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that nobody's cancellation reaches; `drain` waits for it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 
 from aembed.core.changes import Item
-from aembed.core.packing import Cap, Window, share
+from aembed.core.packing import Cap, Window, share, taper
 
 LINGER = 0.02
 """Seconds that a batch which is not full waits for a slow source."""
@@ -87,10 +87,13 @@ class Batches:
                 return
 
     def _last(self) -> list[Item]:
-        """The work that is left, in even batches."""
+        """The work that is left, in even batches; in batches that shrink where the pace sets the time."""
         if not len(self._window):
             return []
         cap = self._cap()
+        if cap.paced:
+            least = self._window.least_batches(cap)
+            return self._window.take(cap, taper(least, self._window.tokens, cap, self._concurrency))
         if not self._shared or self._shared[0] != cap:
             self._shared = cap, self._share(cap)
         batches = self._shared[1]

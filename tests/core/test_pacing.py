@@ -115,6 +115,14 @@ def test_headers_only_lower_the_limit_that_the_user_set() -> None:
     assert pacer.max_batch_tokens == 2_700
 
 
+def test_a_header_that_repeats_the_users_limit_holds_nothing_up() -> None:
+    pacer = Pacer(tokens_per_minute=60_000)
+    first = pacer.reserve(9_700, 0.0)
+    pacer.reserve(9_700, 0.0)
+    pacer.accepted(first, Hints(limit_tokens=60_000), 10.0)
+    assert pacer.reserve(970, 10.0).start == pytest.approx(20.0, abs=0.2)
+
+
 def test_a_learned_limit_follows_the_headers_both_ways() -> None:
     pacer = Pacer()
     for limit, most in ((100_000, 2_700), (50_000, 1_350), (200_000, 5_400)):

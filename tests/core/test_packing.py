@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, halves, pack, share
+from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, halves, pack, share, taper
 
 OPENAI = Cap(2_048, 300_000)
 
@@ -63,7 +64,18 @@ def test_a_window_that_is_refilled_gives_full_batches(items: list[Text]) -> None
             batch = window.take(cap)
             assert fits(batch, cap)
             assert sum(i.inputs for i in batch) > cap.inputs - 3 or sum(i.tokens for i in batch) > cap.tokens - 8_191
-    assert window.inputs == sum(item.inputs for item in window.clear())
+    inputs, tokens = window.inputs, window.tokens
+    left = window.clear()
+    assert inputs == sum(item.inputs for item in left)
+    assert tokens == pytest.approx(sum(item.tokens for item in left))
+
+
+def test_what_does_not_fit_in_the_only_batch_stays_counted() -> None:
+    window = Window[Text]()
+    for _ in range(3):
+        window.add(Text(40))
+    assert window.take(Cap(10, 100)) == [Text(40), Text(40)]
+    assert (len(window), window.inputs, window.tokens) == (1, 1, 40)
 
 
 def test_an_item_above_the_cap_goes_alone() -> None:
@@ -81,6 +93,26 @@ def test_a_small_job_uses_all_slots_and_a_tiny_one_does_not() -> None:
     assert share(1, 30_000, 8) == 8
     assert share(1, 500, 8) == 1
     assert share(9, 2_600_000, 8) == 16
+
+
+@given(st.floats(1, 3_000_000), st.integers(4, 64))
+def test_a_paced_job_ends_in_batches_that_shrink_to_a_sixteenth_with_nine_more_requests(
+    left: float, slots: int
+) -> None:
+    cap = Cap(2_048, 270_000, paced=True)
+    sizes, least, whole = [], cap.least_batches(1, left), left
+    while left:
+        batches = taper(cap.least_batches(1, left), left, cap, slots)
+        size = min(left / batches, cap.tokens)
+        sizes.append(size)
+        left = left - size if batches > 1 else 0.0
+    assert sizes[-1] <= cap.tokens / 16
+    assert len(sizes) <= least + 9
+    assert sum(sizes) == pytest.approx(whole)
+
+
+def test_a_paced_job_of_one_slot_sends_no_more_requests_than_it_must() -> None:
+    assert taper(2, 400_000, Cap(2_048, 270_000, paced=True), 1) == 2
 
 
 @given(st.lists(st.integers(), min_size=2))

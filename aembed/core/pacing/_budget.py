@@ -133,6 +133,8 @@ class Budget:
     def _learn(self, limit: float, now: float) -> None:
         before, self.learned = self.learned, limit
         if before is None:
+            if self.ceiling is not None and self.ceiling <= limit:
+                return  # what was sent was booked at the user's limit already
             self._due = max(self._due, now - LATENESS + 60.0 * self._sent.total(now) / (PACE * limit))
             return
         self._size *= limit / before
