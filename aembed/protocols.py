@@ -125,6 +125,15 @@ class Accounts(Protocol):
 
 
 @runtime_checkable
+class KeepsModel(Protocol):
+    """What a Store may do besides: keep the name that replies gave to the model of its vectors."""
+
+    async def answered_by(self, model: str) -> str:
+        """The name that belongs to the rows here: where there are none, or none was kept, this one from now on."""
+        ...
+
+
+@runtime_checkable
 class Backlog(Protocol):
     """A column of the user's own table that is to be filled. Ids are shown as JSON (`17`, `["a", 3]`)."""
 

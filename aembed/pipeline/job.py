@@ -145,7 +145,7 @@ class Job:
                 # A reply that does not say what it cost is counted as the provider estimates it.
                 tokens = reply.usage.tokens
                 self._tally.billed_tokens += round(sum(item.tokens for item in items)) if tokens is None else tokens
-                await self._outcomes.write_items(items, combined(items, reply.matrix))
+                await self._outcomes.write_items(items, combined(items, reply.matrix), reply.model)
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)
         await self._outcomes.tell()

@@ -82,19 +82,19 @@ class Outcomes:
             return True
         return False
 
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> None:
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> None:
         """Row i of the matrix belongs to entries[i]."""
-        written = await self._sink.write(entries, matrix)
+        written = await self._sink.write(entries, matrix, model)
         # Not in one statement: that would read the tally before a wait in which other writes are counted.
         self.tally.stored += written
         self._forget(entries)
 
-    async def write_items(self, items: Sequence[Item], matrix: Matrix) -> None:
+    async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
         """Row i belongs to items[i]. Equal texts may join while a write is under way: they are written, too."""
         while waiting := _taken(items):
             rows, entries = waiting
             in_order = rows == list(range(len(items)))
-            await self.write(entries, matrix if in_order else matrix[rows])
+            await self.write(entries, matrix if in_order else matrix[rows], model)
         self._arrived(items)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:

@@ -13,8 +13,15 @@ from anyio import BrokenResourceError, ClosedResourceError
 from anyio.streams.memory import MemoryObjectSendStream
 
 from aembed.core.changes import Entry
-from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, StoreError
-from aembed.protocols import Backlog, Refusals, Store
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InputError,
+    InvalidReplyError,
+    SpaceMismatchError,
+    StoreError,
+)
+from aembed.protocols import Backlog, KeepsModel, Refusals, Store
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Vector
 
@@ -31,8 +38,8 @@ class Sink(Protocol):
     def reject(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
     async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]: ...
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
-        """Row i of the matrix belongs to entries[i]. Returns how many were written."""
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        """Row i of the matrix belongs to entries[i]; `model` made it. Returns how many were written."""
         ...
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -78,7 +85,7 @@ class ListSink(_Plain):
     async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
         return {key: self._matrix[self._index[key]] for key in fingerprints if key in self._index}
 
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         indices = [entry.index for entry in entries]
         self._reserve(max(indices) + 1, matrix.shape[1])
         self._matrix[indices] = matrix
@@ -114,7 +121,7 @@ class StreamSink(_Plain):
     def __init__(self, channel: MemoryObjectSendStream[list[Embedded | Failure]]) -> None:
         self._channel = channel
 
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         await self._send([_embedded(entry, vector) for entry, vector in zip(entries, matrix, strict=True)])
         return len(entries)
 
@@ -136,6 +143,7 @@ class StoreSink(_Plain):
     def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
         self._store = store
         self._retry_failed = retry_failed
+        self._model = ""
 
     def reject(self, record: Record) -> InputError | None:
         return self._store.reject(record)
@@ -150,14 +158,27 @@ class StoreSink(_Plain):
         vectors: Mapping[bytes, Vector] = await guarded(self._store.vectors(fingerprints))
         return vectors
 
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         rows = _rows(entries, matrix)
         try:
+            await self._check_model(model)
             await guarded(self._store.write(rows))
         except StoreError as error:
             error.unsaved += (rows,)
             raise
         return len(entries)
+
+    async def _check_model(self, model: str) -> None:
+        """A name that differs from the request's is normal; one that changes is another model."""
+        if model in ("", self._model) or not isinstance(self._store, KeepsModel):
+            return
+        held = await guarded(self._store.answered_by(model))
+        if held != model:
+            raise SpaceMismatchError(
+                f"the provider answered with the model {model!r}, the rows of this store came from {held!r}; their "
+                "vectors cannot be compared: build a new store: aembed index OLD_URL --store NEW_URL -m MODEL"
+            )
+        self._model = model
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         if kept := _refusals(refused):
@@ -184,7 +205,7 @@ class PlanSink(StoreSink):
         planned = dict.fromkeys(fingerprints & self._paid, np.ones(1, np.float32))
         return {**planned, **dict.fromkeys(await super().paid(fingerprints), np.ones(1, np.float32))}
 
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         self.changed += sum(entry.record.id in self._changing for entry in entries)
         self._paid.update(entry.fingerprint for entry in entries)
         return len(entries)
@@ -213,7 +234,7 @@ class BacklogSink(_Plain):
         if self._refusals and (kept := _refusals(refused)):
             await guarded(self._refusals.refuse(kept))
 
-    async def write(self, entries: Sequence[Entry], matrix: Matrix) -> int:
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         ids = [entry.record.id for entry in entries]
         texts = [entry.record.text for entry in entries]
         try:

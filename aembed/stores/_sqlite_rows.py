@@ -34,6 +34,7 @@ SET_META = "INSERT OR REPLACE INTO aembed_meta (key, value) VALUES (?, ?)"
 DELETE_META = "DELETE FROM aembed_meta WHERE key = ?"
 ACCOUNT = "spent {}"
 """Key of what a job has spent."""
+HAS_ROWS = "SELECT 1 FROM aembed_rows LIMIT 1"
 COUNT = "SELECT count(*) FROM aembed_rows"
 COUNT_REFUSALS = "SELECT count(*) FROM aembed_refusals"
 SOURCES = "SELECT source, count(*) FROM aembed_rows WHERE source IS NOT NULL GROUP BY source"
@@ -87,6 +88,14 @@ def spend(job: str, tokens: int, connection: Connection) -> int:
     spent: int = (meta(connection, ACCOUNT.format(job)) or 0) + tokens
     set_meta(ACCOUNT.format(job), spent, connection)
     return spent
+
+
+def answered_by(model: str, connection: Connection) -> str:
+    held: str | None = meta(connection, "answered_by")
+    if held and connection.execute(HAS_ROWS).fetchone():
+        return held
+    set_meta("answered_by", model, connection)
+    return model
 
 
 def space(connection: Connection) -> Space | None:

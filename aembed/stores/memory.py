@@ -51,6 +51,7 @@ class MemoryStore:
         self._space: Space | None = None
         self._last_run: Mapping[str, Any] | None = None
         self._spent = Counter[str]()
+        self._model = ""
         self._chunk: Chunk | None = None
 
     def __repr__(self) -> str:
@@ -129,6 +130,10 @@ class MemoryStore:
 
     async def close_account(self, job: str) -> None:
         self._spent.pop(job, None)
+
+    async def answered_by(self, model: str) -> str:
+        self._model = self._model if self._rows and self._model else model
+        return self._model
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first. Raises SpaceMismatchError for a vector of another width."""

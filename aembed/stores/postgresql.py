@@ -139,6 +139,9 @@ class PostgresStore:
     async def close_account(self, job: str) -> None:
         await self._write(partial(tables.close_account, job))
 
+    async def answered_by(self, model: str) -> str:
+        return await self._write(partial(sql.answered_by, model))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first: all are read, or an index where there is one.
 

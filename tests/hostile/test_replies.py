@@ -16,6 +16,7 @@ from aembed import (
     InvalidReplyError,
     QuotaExceededError,
     Record,
+    Report,
     SpaceMismatchError,
 )
 from aembed.providers.fake import FakeProvider
@@ -30,6 +31,7 @@ from benchmarks.server import Server
 from benchmarks.service import Service
 from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import QUICK, From, at, embed, numbers, serving, virtually
+from tests.jobs import records
 
 MB = 1_000_000
 
@@ -169,6 +171,25 @@ def test_p24_a_name_that_differs_from_the_request_from_the_start_is_normal() -> 
 
     outcome = virtually(Service(script=Always(Mutate(renamed))), numbers(100), max_batch_size=20)
     assert (outcome.error, outcome.report.stored) == (None, 100)
+
+
+def test_p24_a_model_that_changes_between_two_runs_stops_the_second() -> None:
+    def renamed(reply: dict[str, Any]) -> Any:
+        return reply | {"model": "text-embedding-4-tiny"}
+
+    service, store = Service(script=From(2, Mutate(renamed))), MemoryStore()
+
+    async def run(count: int) -> Report:
+        async with embedder_of(service, concurrency=1, max_batch_size=20) as embedder:
+            return await embedder.embed_into(store, records(numbers(count)))
+
+    assert run_virtual(run, 40).stored == 40
+    with pytest.raises(
+        SpaceMismatchError, match=r"'text-embedding-4-tiny', .* came from 'text-embedding-3-small'"
+    ) as raised:
+        run_virtual(run, 100)
+    assert [len(rows) for rows in raised.value.unsaved] == [20]
+    assert len(store._rows) == 40
 
 
 def test_n4_a_body_that_ends_early_is_asked_for_again() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed.errors import InputError, SpaceMismatchError, StoreError
-from aembed.protocols import Accounts, Store
+from aembed.protocols import Accounts, KeepsModel, Store
 from aembed.results import Report
 from aembed.stores import open_store, schemes
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Space, StoreInfo
@@ -60,6 +60,16 @@ async def test_it_keeps_what_jobs_have_spent(store: Store) -> None:
     await store.close_account("one")
     await store.close_account("none")
     assert (await store.spend("one", 0), await store.spend("another", 1)) == (0, 4)
+
+
+async def test_p24_it_keeps_the_model_that_answered_as_long_as_it_has_rows(store: Store) -> None:
+    assert isinstance(store, KeepsModel)
+    assert await store.answered_by("one") == "one"
+    assert await store.answered_by("two") == "two"
+    await store.write(rows(["a"]))
+    assert await store.answered_by("three") == "two"
+    await store.delete(["a"])
+    assert await store.answered_by("three") == "three"
 
 
 async def test_known_tells_unchanged_changed_and_refused_apart(store: Store) -> None:

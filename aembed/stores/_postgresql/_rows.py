@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from json import loads
 
 import numpy as np
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._staging import staged
-from aembed.stores._postgresql._tables import Layout
+from aembed.stores._postgresql._tables import Layout, set_meta
 from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
 from aembed.stores._rules import decode, encode
 from aembed.types import Embedded, Known, Match, Matrix, Refusal, Rows, StoreInfo, Vector
@@ -44,6 +45,7 @@ SELECT = """SELECT id, text, metadata::text AS metadata, source, {v}.vector_send
 FIRST_PAGE = SELECT + "ORDER BY id LIMIT $1"
 PAGE = SELECT + "WHERE id > $2 ORDER BY id LIMIT $1"
 COUNT = "SELECT count(*) FROM {rows}"
+ANSWERED_BY = "SELECT value::text FROM {meta} WHERE key = 'answered_by'"
 HAS_ROWS = "SELECT EXISTS (SELECT FROM {rows})"
 COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
 SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
@@ -141,6 +143,14 @@ async def page(last: str | None, index: int, layout: Layout, connection: Connect
         Embedded(row["id"], index + i, vector_of(row["sent"]), row["text"], decode(row["metadata"]), row["source"])
         for i, row in enumerate(found)
     ]
+
+
+async def answered_by(model: str, layout: Layout, connection: Connection) -> str:
+    held = await connection.fetchval(layout.sql(ANSWERED_BY))
+    if held and await has_rows(layout, connection):
+        return str(loads(held))
+    await set_meta("answered_by", model, layout, connection)
+    return model
 
 
 async def has_rows(layout: Layout, connection: Connection) -> bool:
