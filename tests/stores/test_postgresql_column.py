@@ -17,7 +17,7 @@ from aembed.embedder import Embedder
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql._names import quoted
 from aembed.stores.postgresql_column import PostgresColumn
-from aembed.types import Record, Space
+from aembed.types import Record, Refusal, Space
 from tests.postgres import run_sql
 from tests.stores.samples import SPACE, vectors
 
@@ -312,6 +312,11 @@ async def test_s13_permissions_and_policies_are_found_in_prepare(
         assert "may not create the schema aembed" in caplog.text
         assert await modest.space() is None
         assert await fill(modest, await every(modest)) == 3
+        await modest.refuse([Refusal("1", b"fingerprint", "BadRequestError", "not this one")])
+        assert await modest.refusals() == []
+        assert await modest.preflight(SPACE) == []
+        with pytest.raises(StoreError, match=r'only the owner of .*"sections" may add "vec"'):
+            await column_of(place=place, vector="vec", create_columns=True).preflight(SPACE)
         await sql(
             "UPDATE sections SET embedding = NULL",
             "ALTER TABLE sections ENABLE ROW LEVEL SECURITY",
@@ -328,6 +333,34 @@ async def test_s13_a_read_only_server_is_found_in_prepare(column: PostgresColumn
     place = url.replace("options=", "options=-c%20default_transaction_read_only%3Don%20")
     with pytest.raises(StoreError, match="read-only; connect to the primary"):
         await column_of(place=place).prepare(SPACE)
+
+
+@direct
+@pytest.mark.parametrize(("dimensions", "type"), [(1_536, "vector(1536)"), (3_072, "halfvec(3072)")])
+async def test_s12_columns_are_added_as_pgvector_can_index_them(
+    sql: Sql, column_of: Open, dimensions: int, type: str
+) -> None:
+    await sql("CREATE TABLE sections (id int PRIMARY KEY, content text)", "INSERT INTO sections VALUES (1, 'one')")
+    column = column_of(create_columns=True, fingerprint="embedded")
+    space = Space("fake", "large", dimensions)
+    vector, mark, *_ = await column.preflight(space, index=True)
+    assert (type in vector, '"embedded" bytea' in mark) == (True, True)
+    await column.prepare(space)
+    assert await sql(
+        """SELECT attname, format_type(atttypid, atttypmod), attstorage::text FROM pg_attribute
+        WHERE attrelid = 'sections'::regclass AND attname LIKE 'embed%' ORDER BY 1"""
+    ) == [("embedded", "bytea", "x"), ("embedding", type, "e")]
+    assert await fill(column, await every(column), dimensions) == 1
+    assert await column.count() == 0
+
+
+@direct
+async def test_too_wide_a_column_is_refused_before_it_is_added(column: PostgresColumn, column_of: Open) -> None:
+    wide = column_of(vector="wide", create_columns=True)
+    with pytest.raises(ConfigError, match="16,000"):
+        await wide.preflight(Space("fake", "large", 20_000))
+    with pytest.raises(ConfigError, match="4,000 dimensions"):
+        await wide.preflight(Space("fake", "large", 5_000), index=True)
 
 
 async def test_prepare_leaves_the_rows_as_they_are(column: PostgresColumn, sql: Sql) -> None:
@@ -409,6 +442,17 @@ async def take(column: PostgresColumn, n: int) -> list[Record]:
 @pytest.fixture
 async def long(sql: Sql) -> None:
     await sql(SECTIONS, "INSERT INTO sections SELECT i, 'section ' || i FROM generate_series(1, 1200) AS i")
+
+
+async def test_a_limit_claims_no_more_rows_than_it_needs(long: None, column_of: Open, sql: Sql) -> None:
+    column, other = column_of(), column_of()
+    await column.prepare(SPACE)
+    assert len(await every(column, 7)) == 7
+    assert await sql("SELECT count(*) FROM aembed.leases") == [(7,)]
+    async with Embedder("fake:8", dimensions=4) as embedder:
+        report = await embedder.backfill(other, limit=5)
+    assert (report.stored, report.inputs) == (5, 5)
+    assert await sql("SELECT id FROM sections WHERE embedding IS NOT NULL ORDER BY 1") == [(id,) for id in range(8, 13)]
 
 
 async def test_c6_two_workers_never_hold_the_same_row(
