@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -42,9 +43,20 @@ async def fill(database: str, url: str) -> None:
     await column.aclose()
 
 
-async def worker(database: str, service: Service) -> Process:
+async def worker(database: str, service: Service, name: str = "only") -> Process:
+    """The ledger counts by name, which is the project that its requests carry. It has begun to pay."""
     command = (sys.executable, "-m", "benchmarks.backfill", "--database", database, "--url", service.url)
-    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE)
+    environment, before = os.environ | {"OPENAI_PROJECT_ID": name}, await paid(service, name)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, env=environment)
+    while process.returncode is None and await paid(service, name) == before:  # noqa: ASYNC110 - a ledger does not call
+        await asyncio.sleep(0.05)
+    return process
+
+
+async def paid(service: Service, name: str) -> int:
+    """Tokens."""
+    by_name: dict[str, int] = (await service.ledger())["tokens_by_project"]
+    return by_name.get(name, 0)
 
 
 async def finished(process: Process) -> str:
@@ -83,7 +95,7 @@ async def one_worker_killed(database: str, texts: Sequence[str], random: Random)
     async with serving("--latency", "1.0") as service:
         for _ in range(3):
             process = await worker(database, service)
-            await asyncio.sleep(random.uniform(3.0, 8.0))
+            await asyncio.sleep(random.uniform(1.0, 6.0) * len(texts) / SECTIONS)
             process.kill()
             await process.wait()
             await asyncio.sleep(1.0)
@@ -108,12 +120,13 @@ async def one_worker_killed(database: str, texts: Sequence[str], random: Random)
 
 async def three_workers(database: str, texts: Sequence[str], random: Random) -> list[str]:
     async with serving("--latency", "1.0") as service:
-        workers = [await worker(database, service) for _ in range(2)]
-        await asyncio.sleep(random.uniform(3.0, 5.0))
-        workers[0].kill()
-        await workers[0].wait()
-        late = await worker(database, service)
-        for process in (workers[1], late):
+        first, second = [await worker(database, service, name) for name in ("first", "second")]
+        await asyncio.sleep(random.uniform(1.0, 6.0) * len(texts) / SECTIONS)
+        first.kill()
+        await first.wait()
+        print(f"killed at {await filled(database):,} rows; it had paid {await paid(service, 'first'):,} tokens")
+        late = await worker(database, service, "late")
+        for process in (second, late):
             print("worker", await finished(process))
         again = sum(times - 1 for times in (await service.texts()).values())
     print(f"{again} texts billed twice, at most {IN_FLIGHT} were in flight with the worker that died")
