@@ -25,7 +25,7 @@ from aembed.core.spaces import agreed
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, Home
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
-from aembed.pipeline.backfilling import Passes
+from aembed.pipeline.backfilling import Passes, told_plainly
 from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.logs import logged
 from aembed.pipeline.outcomes import Observers
@@ -285,7 +285,7 @@ class Embedder:
             space = await self._prepare(backlog, purse)
             passes = Passes(backlog, self._tally(), limit, on_failure)
             observers = Observers(on_progress, passes.failed)
-            with logged("backfill", lambda: passes.tally.report(_now())):
+            with logged("backfill", lambda: passes.tally.report(_now())), told_plainly():
                 while True:
                     sink = BacklogSink(backlog, retry_failed=retry_failed)
                     feed = Feed(passes.records(), any_record)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from aembed.core.progress import Tally
+from aembed.errors import SourceError, StoreError
 from aembed.protocols import Backlog
 from aembed.types import Failure, Record
 
@@ -55,3 +57,15 @@ class Passes:
     @property
     def _given(self) -> int:
         return self.tally.stored + self.tally.failed - self.tally.refused_earlier
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """The records of a backlog come from its database: what that said is raised, not that the records raised."""
+    try:
+        yield
+    except SourceError as error:
+        if not isinstance(cause := error.__cause__, StoreError):
+            raise
+        cause.report = error.report
+        raise cause from None
