@@ -75,5 +75,5 @@ async def test_a_notebook_cell_of_the_readme_runs(code: str, capsys: pytest.Capt
 
 
 def test_the_readme_has_a_screen_for_each_use() -> None:
-    assert len(SCRIPTS) == 5
+    assert len(SCRIPTS) == 6
     assert len(NOTEBOOKS) == 1

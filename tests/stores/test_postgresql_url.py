@@ -73,6 +73,19 @@ def test_s7_a_pooler_is_seen_in_the_url(url: str, behind: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://u@aws-0-eu.pooler.supabase.com:5432/postgres", True),
+        ("postgresql://u@aws-0-eu.pooler.supabase.com:6543/postgres", False),
+        ("postgresql://u@aws-0-eu.pooler.supabase.com:5432/postgres?pgbouncer=true", False),
+        ("postgresql://u@db.ref.supabase.co:5432/postgres", False),
+    ],
+)
+def test_an_index_may_be_built_over_the_session_pooler(url: str, kept: bool) -> None:
+    assert parse(url).keeps_sessions is kept
+
+
+@pytest.mark.parametrize(
     "url",
     [
         f"postgresql://u:{SECRET}@h/a/b/c",

@@ -86,7 +86,10 @@ class Database:
 
     async def check_direct(self) -> None:
         """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
-        if self._given is None and (self.address is None or self.address.behind_pooler or await self._finds_pooler()):
+        address = self.address
+        if address is None or address.keeps_sessions:
+            return
+        if address.behind_pooler or await self._finds_pooler():
             raise ConfigError(
                 "an index is built over a direct connection, not through a pooler in transaction mode; "
                 "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"

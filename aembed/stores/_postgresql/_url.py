@@ -45,6 +45,8 @@ class Address:
     database: str | None
     connect: dict[str, Any] = field(repr=False)
     behind_pooler: bool = False
+    keeps_sessions: bool = False
+    """A pooler in session mode: Supabase's, on any port but 6543."""
     parameters: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -83,7 +85,9 @@ def parse(url: str) -> Address:
         "server_settings": {name: given[name] for name in sorted(SETTINGS & set(given))},
     }
     ours = {name: given[name] for name in OURS & set(given)}
-    return Address(hosts, ports, database, connect, _is_pooler(hosts, ports, given), ours)
+    is_transactional = _says_transactional(ports, given)
+    named = any("pooler." in host for host in hosts)
+    return Address(hosts, ports, database, connect, is_transactional or named, named and not is_transactional, ours)
 
 
 def _split(rest: str) -> tuple[str | None, str | None, str]:
@@ -117,7 +121,6 @@ def _seconds(text: str) -> float:
     return float(text) or 60.0
 
 
-def _is_pooler(hosts: tuple[str, ...], ports: tuple[int, ...], given: dict[str, str]) -> bool:
+def _says_transactional(ports: tuple[int, ...], given: dict[str, str]) -> bool:
     said = given.get("pgbouncer") == "true" or given.get("statement_cache_size") == "0"
-    said = said or given.get("prepared_statements") == "false"
-    return said or POOLER_PORT in ports or any("pooler." in host for host in hosts)
+    return said or given.get("prepared_statements") == "false" or POOLER_PORT in ports
