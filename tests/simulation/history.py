@@ -35,7 +35,7 @@ from benchmarks.server import Latency
 from benchmarks.vectors import digest, vector_of
 from tests.chaos.clock import VirtualLoop
 from tests.simulation.schedule import Ending, Run, Schedule
-from tests.simulation.world import Books, Disk
+from tests.simulation.world import Books, Disk, FileDisk
 
 
 class SteppedLoop(VirtualLoop):
@@ -75,29 +75,30 @@ class End:
 class History:
     """`kinds` has how each run ended, and `steps` how many steps each took."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, disk: Disk | FileDisk | None = None) -> None:
         self.schedule = schedule
         self.books = Books(schedule)
-        self.disk = Disk()
+        self.disk = disk or Disk()
         self.kinds: list[str] = []
         self.steps: list[int] = []
-        self._excused: Counter[bytes] = Counter()
+        self.excused: Counter[bytes] = Counter()
         self._spent = 0
         self._at_the_kill = 0
 
     def check(self) -> None:
         for number, run in enumerate(self.schedule.runs):
-            self._run(number, run)
+            self.run(number, run)
         last = self.schedule.runs[-1]
         assert self.kinds[-1] == "done", f"a run without a fault ended in {self.kinds[-1]}"
         requests, writes = self.books.ledger.requests, self.disk.writes
-        end = self._run(len(self.schedule.runs), last)
+        end = self.run(len(self.schedule.runs), last)
         assert end.report
         assert self.books.ledger.requests == requests, "an unchanged run sent something"
         assert self.disk.writes == writes, "an unchanged run wrote something"
         assert end.report.unchanged + end.report.failed == end.report.inputs
 
-    def _run(self, number: int, run: Run) -> End:
+    def run(self, number: int, run: Run) -> End:
+        """One process, and what must hold after it."""
         self.books.begin(run)
         self.disk.begin(run)
         billed = self.books.ledger.billed_tokens
@@ -172,8 +173,8 @@ class History:
 
     def _check_rows(self) -> None:
         """A vector stands beside the text that it was made from, and nowhere else."""
-        for id, row in self.disk._rows.items():
-            assert np.array_equal(row.vector, vector_of(row.text, DIMENSIONS)), f"{id} has the vector of another text"
+        for id, (text, vector) in self.disk.held().items():
+            assert np.array_equal(vector, vector_of(text, DIMENSIONS)), f"{id} has the vector of another text"
 
     def _check_cost(self, run: Run, end: End) -> None:
         """What was billed is on the disk, in the error, or was lost; only what was lost is billed again."""
@@ -189,9 +190,9 @@ class History:
             assert missing <= set(_unsaved(end.error)), (
                 f"{end.kind}: texts that were paid for are neither stored nor in the error"
             )
-        self._excused.update(missing)
+        self.excused.update(missing)
         for key, times in books.ledger.times_billed.items():
-            most = 1 + books.lost[key] + self._excused[key]
+            most = 1 + books.lost[key] + self.excused[key]
             assert times <= most, f"a text was billed {times} times, with reason {most}"
         assert books.ledger.max_in_flight <= schedule.concurrency
         assert not books.sent_after_that, "a request went out after the key was refused"
@@ -247,9 +248,10 @@ class History:
         assert (report.inputs, report.pending) == (len(run.records), 0)
         assert report.failed == len(report.failures)
         assert report.stored == self.disk.acknowledged
+        held = self.disk.held()
         for index, record in enumerate(run.records):
             if index not in bad | unlucky:
-                assert self.disk._rows[record.id].text == record.text, f"{record.id} was lost"
+                assert held[record.id][0] == record.text, f"{record.id} was lost"
 
     @property
     def _relentless(self) -> bool:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
+from contextlib import closing
 from math import inf
+from pathlib import Path
+from typing import Any
 
 import anyio
+import numpy as np
 
-from aembed import MemoryStore
+from aembed import MemoryStore, SQLiteStore
 from aembed.results import Report
 from aembed.types import Known, Refusal, Rows, Vector
 from benchmarks.faults import Body, Fault, First, Mutate, Request, Status, Truncate
@@ -89,11 +95,11 @@ class RunFaults:
         return fault
 
 
-class Disk(MemoryStore):
-    """Rows that outlive the processes. `paid_for`: the digests of all texts that it ever held."""
+class Faulty:
+    """Goes before a store. `paid_for`: the digests of all texts that it ever held."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *place: Any) -> None:
+        super().__init__(*place)
         self.alive = True
         self.paid_for: set[bytes] = set()
         self.acknowledged = self.writes = self.refused = self.hung = 0
@@ -162,3 +168,46 @@ class Disk(MemoryStore):
     def _living(self) -> None:
         if not self.alive:
             raise ProcessIsDeadError
+
+
+class Disk(Faulty, MemoryStore):
+    """Rows that outlive the processes."""
+
+    def held(self) -> Mapping[str, tuple[str, Vector]]:
+        """Text and vector of each id."""
+        return {id: (row.text, row.vector) for id, row in self._rows.items()}
+
+
+class FileDisk(Faulty, SQLiteStore):
+    """A real file, on virtual time: its work is done at once, in no thread. Each process opens it anew."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._database._thread = Inline()  # type: ignore[assignment]
+        self._path = path
+
+    def begin(self, run: Run) -> None:
+        super().begin(run)
+        self._database._file.close()
+
+    def held(self) -> Mapping[str, tuple[str, Vector]]:
+        if not self._path.exists():
+            return {}
+        with closing(sqlite3.connect(self._path)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'aembed_rows'").fetchone():
+                return {}
+            found = connection.execute("SELECT id, text, embedding FROM aembed_rows").fetchall()
+        return {id: (text, np.frombuffer(blob, "<f4")) for id, text, blob in found}
+
+
+class Inline:
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, wait: bool = True) -> None:
+        pass
