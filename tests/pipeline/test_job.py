@@ -29,10 +29,11 @@ from aembed import (
     RetryPolicy,
     SourceError,
     StoreError,
+    UnavailableError,
 )
 from aembed.pipeline.batches import LINGER
 from aembed.pipeline.job import DRAIN_TIMEOUT
-from aembed.types import Refusal, Reply, Rows
+from aembed.types import Refusal, Reply, Rows, TooLong
 from tests.chaos.clock import run_virtual
 from tests.jobs import records, rows_of, words
 
@@ -488,3 +489,37 @@ def test_a_text_that_was_refused_is_not_sent_again_until_asked() -> None:
     assert run_virtual(run)[:2] == (1, 0)
     assert run_virtual(run) == (1, 1, 0)
     assert run_virtual(lambda: run(retry_failed=True)) == (1, 0, 1)
+
+
+def test_a_text_whose_retries_ran_out_fails_and_is_sent_again_by_the_next_run() -> None:
+    down = True
+
+    def script(number: int, texts: Sequence[str]) -> Exception | None:
+        return UnavailableError("500", status_code=500) if down and "text 7" in texts else None
+
+    provider, store = small(script=script), MemoryStore()
+
+    async def run() -> Report:
+        async with Embedder(provider, max_batch_size=1, concurrency=2, retry=RetryPolicy(max_retries=1)) as embedder:
+            return await embedder.embed_into(store, records(words(40)))
+
+    first = run_virtual(run)
+    assert ([failure.id for failure in first.failures], first.stored) == (["id7"], 39)
+    assert run_virtual(store.refusals) == []
+    down = False
+    again = run_virtual(run)
+    assert (again.stored, again.failed, again.refused_earlier, again.requests) == (1, 0, 0, 1)
+
+
+async def test_a_text_that_was_refused_as_too_long_is_tried_again_where_it_may_be_cut() -> None:
+    store, given = MemoryStore(), records(["short", "word " * 9_000])
+
+    async def run(too_long: TooLong) -> Report:
+        async with Embedder(FakeProvider(), too_long=too_long) as embedder:
+            return await embedder.embed_into(store, given)
+
+    first, again = await run("error"), await run("error")
+    assert (first.failed, first.refused_earlier, again.failed, again.refused_earlier) == (1, 0, 1, 1)
+    cut = await run("truncate")
+    assert (cut.stored, cut.failed, cut.unchanged) == (1, 0, 1)
+    assert await store.refusals() == []
