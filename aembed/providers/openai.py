@@ -13,7 +13,6 @@ from functools import partial
 from math import isfinite
 from typing import Any, TypeAlias
 
-import anyio.to_thread
 import msgspec
 
 from aembed.core.headers import parse_hints
@@ -23,6 +22,7 @@ from aembed.providers._errors import error_for, error_in, request_id, with_origi
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, most_reply_bytes
 from aembed.providers._presets import PRESETS, Model, Preset
 from aembed.providers._secrets import Secret, checked_key
+from aembed.providers._threads import run_in_thread
 from aembed.providers._urls import checked_base_url
 from aembed.types import InputType, Reply, Space, Usage
 
@@ -53,7 +53,7 @@ class OpenAIProvider:
         concurrency: int = 8,
         http_client: HTTPClient | None = None,
         preset: str = "openai",
-        run_in_thread: RunInThread = anyio.to_thread.run_sync,
+        run_in_thread: RunInThread = run_in_thread,
     ) -> None:
         row = PRESETS[preset]
         known = row.model(model)

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import anyio
-import anyio.to_thread
 import httpx
 
 from aembed.errors import NotFoundError, ProviderError, UnavailableError
 from aembed.providers._http._asyncio import DirectTransport
 from aembed.providers._http._reading import MOST_ERROR_BYTES, read_body
 from aembed.providers._secrets import Secret
+from aembed.providers._threads import run_in_thread
 
 __all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "most_reply_bytes"]
 
@@ -91,7 +91,7 @@ class HTTP:
         async with self._making:
             if self._own is None or self._loop is not loop:
                 # Reading the certificates takes 20 to 100 ms: in a thread (law 11).
-                self._own, self._loop = await anyio.to_thread.run_sync(self._new_client), loop
+                self._own, self._loop = await run_in_thread(self._new_client), loop
         return self._own
 
     def _new_client(self) -> httpx.AsyncClient:
