@@ -14,24 +14,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from aembed.core.spaces import agreed
-from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
 from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
 from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import parsed, quoted
-from aembed.stores._rules import Scalar, check_search, mismatch
+from aembed.stores._rules import Scalar, check_search
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
 LEAVE_SECONDS = 5.0
-EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 
 def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
@@ -103,10 +102,14 @@ class PostgresColumn:
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` (and `create_index`) would make, a line each, after the same checks. Writes nothing."""
         self._layout = None
-        made = await self._run(partial(self._announced, space, index))
         if index:
             await self._database.check_direct()
-        return made
+
+        async def announced(table: Layout, connection: Connection) -> list[str]:
+            held = await self._held(table, connection)
+            return await preflight.announced(self._place, space, held, index, table, connection)
+
+        return await self._run(announced)
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
         """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
@@ -278,57 +281,22 @@ class PostgresColumn:
         found = await books.held(self._asked.vector, table, connection)
         return Space(**loads(found)) if found else None
 
-    async def _announced(self, asked: Space, index: bool, table: Layout, connection: Connection) -> list[str]:
-        space = await self._checked(asked, table, connection)
-        added = table.additions(space.dimensions).items() if space.dimensions else ()
-        lines = [f"column {name} {type} of {table.table}" for name, type in added]
-        if await books.will_be_made(connection):
-            lines.append(books.MADE)
-        if index:
-            target = replace(table.target, dimensions=table.dimensions or space.dimensions)
-            target.create(concurrently=True)
-            lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
-        return lines
-
-    async def _checked(self, asked: Space, table: Layout, connection: Connection) -> Space:
-        await sql.check(self._place, table, connection)
-        held = await self._held(table, connection)
-        width = table.dimensions or await sql.filled_width(table, connection)
-        space = agreed(held, asked)
-        if space is None and held and await sql.filled_width(table, connection):
-            raise mismatch(self._place, held, asked, self._way_out(table))
-        space = self._fitting(space or asked, width, table)
-        await sql.probe(self._place, space.dimensions or 1, table, connection)
-        return space
-
     async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
-        if table.absent:
-            await sql.check(self._place, table, connection)
         if table.absent and asked.dimensions:
-            await sql.add_columns(table.additions(asked.dimensions), table, connection)
+            await preflight.add_columns(self._place, asked.dimensions, table, connection)
             self._layout = table = await layout(self._asked, connection)
-        space = await self._checked(asked, table, connection)
+        held = await self._held(table, connection)
+        space = await preflight.checked(self._place, asked, held, table, connection)
         self._keeps = True
-        if space.dimensions and space != await self._held(table, connection):
+        if space.dimensions and space != held:
             await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
         return space
-
-    def _fitting(self, space: Space, width: int | None, table: Layout) -> Space:
-        if width is None or space.dimensions in (None, width):
-            return space
-        raise SpaceMismatchError(
-            f"{self._place} is {table.storage}({width}), the model gives {space.dimensions}; "
-            f"add --dimensions {width} (dimensions={width}), or fill a column of type vector({space.dimensions})"
-        )
-
-    def _way_out(self, table: Layout) -> str:
-        return EMPTY.format(table.table, table.vector)
 
     async def _filled(
         self, ids: Sequence[str], hashes: Sequence[bytes], matrix: Matrix, table: Layout, connection: Connection
     ) -> int:
         if table.dimensions and len(ids) and matrix.shape[1] != table.dimensions:
-            self._fitting(Space("", "", matrix.shape[1]), table.dimensions, table)
+            preflight.fitting(self._place, Space("", "", matrix.shape[1]), table.dimensions, table)
         if forgiven := self._refused.intersection(ids):
             await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
         return await sql.fill(ids, hashes, matrix, self._worker, table, connection)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
@@ -18,15 +17,7 @@ from aembed.types import Matrix, Vector
 
 Filters: TypeAlias = tuple[str, list[str]]
 
-READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
-HIDDEN = "pg_catalog.row_security_active($1::bigint::oid)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
-OWNS = """SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c
-    WHERE c.oid = $1::bigint::oid"""
-ADD = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {type}"
-EXTERNAL = "ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL"
-PROBE = """UPDATE {table} AS t SET {vector} = pg_catalog.array_fill(1::real, ARRAY[$1::int])::{v}.{storage}{mark}
-    WHERE ({keys}) IN ({one})"""
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
@@ -37,47 +28,6 @@ SHORTLIST = 50
 
 def select(columns: str, condition: str, table: Layout) -> str:
     return SELECT.format(columns=columns, table=table.table, condition=condition)
-
-
-async def check(place: str, table: Layout, connection: Connection) -> None:
-    """Law 6: what cannot be written is found before money is spent."""
-    if await connection.fetchval(READ_ONLY):
-        raise StoreError(f"{place} cannot be written: the server, or the role, is read-only; connect to the primary")
-    if table.absent and not await connection.fetchval(OWNS, table.oid):
-        columns = ", ".join(sorted(table.absent))
-        raise StoreError(f"{place}: only the owner of {table.table} may add {columns}; connect as the owner")
-    missing = " OR ".join(f"t.{key} IS NULL" for key in table.keys)
-    nameless = f"({missing}) AND ({table.text}) IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
-    if await connection.fetchval(select("1", nameless, table)):
-        raise ConfigError(f"{place}: a row to be filled has NULL in its key; give it a value")
-
-
-async def add_columns(columns: Mapping[str, str], table: Layout, connection: Connection) -> None:
-    """Adds them by name and type; a vector is kept as it is, because it cannot be compressed."""
-    for name, type in columns.items():
-        await connection.execute(ADD.format(table=table.table, column=name, type=type))
-        if name == table.vector:
-            await connection.execute(EXTERNAL.format(table=table.table, column=name))
-
-
-async def probe(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
-    """Writes one pending row and takes it back: permissions, triggers, constraints and row-level security speak now."""
-    if table.absent:
-        return
-    await connection.execute("SAVEPOINT aembed_probe")
-    statement = PROBE.format(
-        table=table.table,
-        vector=table.vector,
-        v=table.vectors,
-        storage=table.storage,
-        keys=table.key_list,
-        one=select(table.key_list, f"{table.is_pending} LIMIT 1 FOR UPDATE SKIP LOCKED", table),
-        mark=_mark(table),
-    )
-    tag = await connection.execute(statement, table.dimensions or dimensions)
-    await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")
-    if tag == "UPDATE 0" and await connection.fetchval(select(HIDDEN, f"{table.is_pending} LIMIT 1", table), table.oid):
-        raise StoreError(f"{place}: the server writes no row for this role; a policy (row-level security) hides them")
 
 
 async def filled_width(table: Layout, connection: Connection) -> int | None:
@@ -126,10 +76,10 @@ async def fill(
 def _fill(names: Sequence[str], table: Layout) -> str:
     pairs = zip(table.keys, names, table.key_types, strict=True)
     is_key = " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
-    return FILL.format(table=table.table, vector=table.vector, mark=_mark(table), is_key=is_key, hash=table.hash)
+    return FILL.format(table=table.table, vector=table.vector, mark=mark(table), is_key=is_key, hash=table.hash)
 
 
-def _mark(table: Layout) -> str:
+def mark(table: Layout) -> str:
     return f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
 
 
