@@ -1,4 +1,4 @@
-"""Stage 6: the body of a reply becomes one float32 matrix, or InvalidReplyError.
+"""Stage 6: vectors as they were sent become one float32 matrix, or InvalidReplyError.
 
 A vector is stored only beside the text that it was made from (law 3): count, order, dimension and values
 are checked here, before anything else sees them. On the base64 path no Python float is made (law 10).
@@ -6,9 +6,7 @@ are checked here, before anything else sees them. On the base64 path no Python f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -20,153 +18,11 @@ from aembed.errors import InvalidReplyError
 from aembed.types import Matrix
 
 _NORM_TOLERANCE = 0.1
-_MOST_TOKENS = 10**12
 _UNSET = msgspec.UNSET
 
 
 class DimensionError(InvalidReplyError):
     """The vectors are empty, ragged, or not as long as was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """Row i of `matrix`, shape (inputs, dimensions), belongs to input i of the request.
-
-    `tokens` is what the reply says it billed; `floats` tells that the vectors came as JSON numbers.
-    """
-
-    matrix: Matrix
-    model: str
-    tokens: int | None
-    floats: bool
-
-
-class _Item(msgspec.Struct):
-    embedding: str | list[float]
-    index: int | msgspec.UnsetType = _UNSET
-
-
-class _Reply(msgspec.Struct):
-    data: list[_Item]
-    model: str | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Usage(msgspec.Struct):
-    total_tokens: int | None = None
-    prompt_tokens: int | None = None
-
-
-_REPLY = msgspec.json.Decoder(_Reply)
-_USAGE = msgspec.json.Decoder(_Usage)
-
-_OPENING = re.compile(rb'"embedding"\s{0,8}:\s{0,8}"')
-_FIRST_OPENING_BYTES, _NEXT_OPENING_BYTES = 1_000, 300
-"""How far on the next vector is looked for."""
-_MARK = b"#"
-"""Stands in the place of a vector that was cut out: no character of base64."""
-_SLICE_BYTES = 512 * 1024
-"""Of base64 decoded at once: it stays in the processor's cache, and the interpreter is not held for long."""
-
-
-def parse_openai(body: bytes | bytearray, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
-    """The reply of `POST /embeddings` in OpenAI's format to a request of `inputs` texts.
-
-    `dimensions` is None where any will do; `normalised` also asks for vectors of length 1. Raises
-    InvalidReplyError for anything that is not exactly one sound vector for each input.
-    """
-    parsed = _parse_cut(body, inputs) or _parse_whole(body, inputs)
-    check(parsed.matrix, dimensions=dimensions, normalised=normalised)
-    return parsed
-
-
-def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
-    """Any reply. A large one makes a Python str of each vector and holds the interpreter."""
-    reply = _decode(body)
-    vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
-    floats = not isinstance(vectors[0], str)
-    matrix = from_floats(vectors) if floats else from_base64(vectors)
-    return Parsed(matrix, reply.model or "", _tokens(reply.usage), floats)
-
-
-def _parse_cut(body: bytes | bytearray, inputs: int) -> Parsed | None:
-    """A reply of base64 vectors of one length: they are cut out, and only what is left is parsed as JSON.
-
-    None where the reply is of another kind, or is not sound: then the whole of it says what is wrong.
-    """
-    cut = _cut(body, inputs)
-    if cut is None:
-        return None
-    rest, starts, width = cut
-    try:
-        reply = _decode(rest)
-        vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
-    except InvalidReplyError:
-        return None
-    if [item.embedding for item in reply.data] != [f"#{number}" for number in range(inputs)]:
-        return None
-    matrix = _decoded(body, [starts[int(mark[1:])] for mark in vectors], width)
-    return None if matrix is None else Parsed(matrix, reply.model or "", _tokens(reply.usage), floats=False)
-
-
-def _cut(body: bytes | bytearray, inputs: int) -> tuple[bytes, list[int], int] | None:
-    """The body with `#0`, `#1`, ... in the place of its vectors, where those begin, and how long they are."""
-    opening = _OPENING.search(body, 0, _FIRST_OPENING_BYTES)
-    width = body.find(b'"', opening.end()) - opening.end() if opening else -1
-    starts: list[int] = []
-    parts: list[bytes | bytearray] = []
-    end = 0
-    while opening and width > 0:
-        start = opening.end()
-        parts.append(body[end:start])
-        starts.append(start)
-        end = start + width
-        if body[end : end + 1] != b'"':
-            return None
-        opening = _OPENING.search(body, end, end + _NEXT_OPENING_BYTES)
-    parts.append(body[end:])
-    if len(starts) != inputs or any(_MARK in part for part in parts):
-        return None
-    return b"".join(_marked(parts)), starts, width
-
-
-def _marked(parts: Sequence[bytes | bytearray]) -> Iterator[bytes | bytearray]:
-    for number, part in enumerate(parts):
-        if number:
-            yield b"#%d" % (number - 1)
-        yield part
-
-
-def _decoded(body: bytes | bytearray, starts: Sequence[int], width: int) -> Matrix | None:
-    """Row i from the base64 that begins at starts[i]; None where it is not base64 of whole float32 values."""
-    end = starts[0] + width
-    row_bytes = width // 4 * 3 - body.count(b"=", end - 2, end)
-    if width % 4 or row_bytes % 4 or not row_bytes:
-        return None
-    matrix = np.empty((len(starts), row_bytes // 4), np.float32)
-    step = max(1, _SLICE_BYTES // width)
-    with memoryview(body) as view:
-        for first in range(0, len(starts), step):
-            rows = [view[start : start + width] for start in starts[first : first + step]]
-            try:
-                raw = _raw(rows, row_bytes)
-            except ValueError:
-                return None
-            matrix[first : first + step] = np.frombuffer(raw, "<f4").reshape(len(rows), -1)
-    return matrix
-
-
-def _decode(body: bytes | bytearray) -> _Reply:
-    problem: str
-    try:
-        return _REPLY.decode(body)
-    except msgspec.ValidationError as error:
-        problem = str(error)
-    except UnicodeDecodeError:
-        problem = "it is not UTF-8"
-    except (ValueError, RecursionError):
-        problem = "it is not JSON"
-    raise InvalidReplyError(f"the reply is not an embedding reply: {problem}")
 
 
 def in_order(items: Sequence[tuple[int | msgspec.UnsetType, Any]], inputs: int) -> list[Any]:
@@ -198,8 +54,13 @@ def from_base64(vectors: Sequence[Any]) -> Matrix:
     return np.frombuffer(raw, "<f4").reshape(len(vectors), -1).astype(np.float32, copy=False)
 
 
+def decoded(vectors: Sequence[bytes | memoryview], row_bytes: int) -> Matrix:
+    """The same for vectors that are known to be of one length. Raises ValueError where they are not base64 of that."""
+    return np.frombuffer(_raw(vectors, row_bytes), "<f4").reshape(len(vectors), -1)
+
+
 def _raw(rows: Sequence[bytes | memoryview], row_bytes: int) -> bytes | bytearray:
-    """Decoded in one pass where none ends in padding (`validate=True` is the fast path). Raises ValueError."""
+    """Decoded in one pass where none ends in padding (`validate=True` is the fast path)."""
     if len(rows[0]) // 4 * 3 == row_bytes:
         raw = pybase64.b64decode_as_bytearray(b"".join(rows), validate=True)
     else:
@@ -257,13 +118,3 @@ def _check_norms(squares: np.ndarray[Any, np.dtype[np.float32]]) -> None:
     if squares.min() < low or squares.max() > high:
         length = sqrt(float(squares[worst]))
         raise InvalidReplyError(f"vector {worst} has length {length:.3g}; this model's vectors have length 1")
-
-
-def _tokens(usage: msgspec.Raw) -> int | None:
-    """What was billed, where `usage` says it in numbers that can be meant."""
-    try:
-        said = _USAGE.decode(usage)
-    except (ValueError, RecursionError):
-        return None
-    tokens = said.prompt_tokens if said.total_tokens is None else said.total_tokens
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None

@@ -35,7 +35,7 @@ class Complaint:
         return any(word in kind for kind in self.kinds for word in words)
 
 
-def read_complaint(body: bytes | bytearray) -> Complaint:
+def read_complaint(body: bytes) -> Complaint:
     """Reads `{"error": {...}}`, `{"error": "..."}`, `{"detail": ...}`, `{"message": ...}`, a list of them, HTML."""
     try:
         decoded = msgspec.json.decode(body)

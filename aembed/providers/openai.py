@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from aembed.core.headers import parse_hints
-from aembed.core.vectors import DimensionError, Parsed, parse_openai
+from aembed.core.replies import Parsed, ReplyReader
+from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, ConfigError, InvalidReplyError, NotFoundError, ProviderError
 from aembed.providers._errors import error_for, error_in, request_id, with_origin
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, most_reply_bytes
@@ -104,20 +105,18 @@ class OpenAIProvider:
             fields["dimensions"] = self._asked
         return msgspec.json.encode(fields)
 
-    def parse(self, body: bytes | bytearray, inputs: int) -> Parsed:
-        """The body of a 2xx reply. Raises InvalidReplyError."""
-        return parse_openai(body, inputs=inputs, dimensions=self.space.dimensions, normalised=self._normalised)
-
     async def _embed(self, texts: Sequence[str], *, floats: bool) -> Reply:
+        reader = ReplyReader(len(texts))
         reply = await self._http.post(
             f"{self._base_url}/embeddings",
             self._headers,
             self._payload(texts, floats=floats),
             most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
+            take=reader.feed,
         )
         if not 200 <= reply.status < 300:
             raise error_for(reply, inputs=len(texts), key=self._key)
-        parsed = await self._parse(reply, len(texts))
+        parsed = await self._parse(reply, reader, len(texts))
         if parsed.floats:
             self._use_floats()
         else:
@@ -140,12 +139,14 @@ class OpenAIProvider:
         error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
         raise error
 
-    async def _parse(self, reply: HTTPReply, inputs: int) -> Parsed:
-        parse = partial(self.parse, reply.body, inputs)
+    async def _parse(self, reply: HTTPReply, reader: ReplyReader, inputs: int) -> Parsed:
+        """The body of a 2xx reply. Raises InvalidReplyError, or the error that stands in it."""
+        parse = partial(reader.parsed, dimensions=self.space.dimensions, normalised=self._normalised)
         try:
-            return await self._run_in_thread(parse) if len(reply.body) > INLINE_BYTES else parse()
+            return await self._run_in_thread(parse) if reader.size_bytes > INLINE_BYTES else parse()
         except InvalidReplyError as error:
             invalid: ProviderError = error
+        reply = replace(reply, body=bytes(reader.whole()))
         held = error_in(reply, inputs=inputs, key=self._key)
         raise held or with_origin(invalid, reply, self._key)
 

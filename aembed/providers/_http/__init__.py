@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -28,6 +28,8 @@ __all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "most_reply_by
 HTTPClient: TypeAlias = Any
 """An `AsyncClient` of httpx or of httpx2."""
 
+Take: TypeAlias = Callable[[bytes], object]
+
 KEEPALIVE_SECONDS = 30.0
 _NEVER_CLEARS = frozenset({"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "StreamError"})
 _HTTP_ERRORS = _NEVER_CLEARS | {"HTTPError", "ProtocolError", "NetworkError", "TimeoutException"}
@@ -39,7 +41,7 @@ class HTTPReply:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes | bytearray = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
@@ -65,14 +67,21 @@ class HTTP:
         self._making = anyio.Lock()
 
     async def post(
-        self, url: str, headers: Mapping[str, str | Secret], content: bytes, *, most_bytes: int
+        self,
+        url: str,
+        headers: Mapping[str, str | Secret],
+        content: bytes,
+        *,
+        most_bytes: int,
+        take: Take | None = None,
     ) -> HTTPReply:
         """One request; there is no time limit but that for connecting. Raises ProviderError.
 
+        With `take`, the body of a reply that is no error goes there piece by piece, as it comes.
         A kept connection that the server closed as we sent is no answer: the error says that it may be sent `at_once`.
         """
         trace = _Trace()
-        outcome = await self._outcome(url, headers, content, most_bytes, trace)
+        outcome = await self._outcome(url, headers, content, most_bytes, take, trace)
         if isinstance(outcome, ProviderError):
             outcome.at_once = trace.stale and isinstance(outcome, UnavailableError)
             raise outcome
@@ -104,11 +113,17 @@ class HTTP:
         return httpx.AsyncClient(limits=limits, transport=None if getproxies() else DirectTransport(limits))
 
     async def _outcome(
-        self, url: str, headers: Mapping[str, str | Secret], content: bytes, most_bytes: int, trace: _Trace
+        self,
+        url: str,
+        headers: Mapping[str, str | Secret],
+        content: bytes,
+        most_bytes: int,
+        take: Take | None,
+        trace: _Trace,
     ) -> HTTPReply | ProviderError:
         """The error is returned: raised here, it would carry httpx's own, and with that the key, as its context."""
         try:
-            return await self._exchange(url, headers, content, most_bytes, trace)
+            return await self._exchange(url, headers, content, most_bytes, take, trace)
         except ProviderError as error:
             return error
         except Exception as error:
@@ -117,7 +132,13 @@ class HTTP:
             return _typed(error, urlsplit(url).netloc)
 
     async def _exchange(
-        self, url: str, headers: Mapping[str, str | Secret], content: bytes, most_bytes: int, trace: _Trace
+        self,
+        url: str,
+        headers: Mapping[str, str | Secret],
+        content: bytes,
+        most_bytes: int,
+        take: Take | None,
+        trace: _Trace,
     ) -> HTTPReply:
         client = await self._client()
         if client.is_closed:
@@ -131,7 +152,7 @@ class HTTP:
         )
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
-            body = await read_body(response, most_bytes)
+            body = await read_body(response, most_bytes, take)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()

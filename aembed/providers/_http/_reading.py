@@ -1,9 +1,9 @@
-"""The body of a reply, up to a limit: decompressed, counted, in one piece."""
+"""The body of a reply, up to a limit: decompressed and counted."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,46 +13,22 @@ MOST_ERROR_BYTES = 64 * 1024
 _RAW_CHUNK_BYTES = 64 * 1024
 
 
-async def read_body(response: Any, most_bytes: int) -> bytes | bytearray:
+async def read_body(response: Any, most_bytes: int, take: Callable[[bytes], object] | None) -> bytes:
+    """The pieces of a reply that is no error go to `take`, as they come, where there is one; then this is empty."""
     if response.status_code >= 300:
         return await _read_start(response)
-    declared = _declared_bytes(response)
-    if declared is not None and declared > most_bytes:
+    declared = response.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:19]) > most_bytes:
         raise _too_large(most_bytes)
     inflate = _inflater(response.headers.get("content-encoding", ""))
-    if inflate or declared is None or "transfer-encoding" in response.headers:
-        return await _read_growing(response, most_bytes, inflate)
-    return await _read_declared(response, declared)
-
-
-def _declared_bytes(response: Any) -> int | None:
-    declared = response.headers.get("content-length", "")
-    return int(declared[:19]) if declared.isdecimal() else None
-
-
-async def _read_declared(response: Any, size: int) -> bytearray:
-    """A large reply in one piece, without a second copy of it."""
-    body, at = bytearray(size), 0
-    with memoryview(body) as room:
-        async for chunk in response.aiter_raw():
-            end = at + len(chunk)
-            if end > size:
-                break
-            room[at:end] = chunk
-            at = end
-    if at != size:
-        raise InvalidReplyError("the reply is not as long as it says")
-    return body
-
-
-async def _read_growing(response: Any, most_bytes: int, inflate: _Inflater | None) -> bytes:
-    parts, room = [], most_bytes
+    parts: list[bytes] = []
+    take, room = take or parts.append, most_bytes
     async for chunk in response.aiter_raw():
         for part in inflate.pieces(chunk, room + 1) if inflate else (chunk,):
             room -= len(part)
             if room < 0:
                 raise _too_large(most_bytes)
-            parts.append(part)
+            take(part)
     if inflate and not inflate.finished:
         raise InvalidReplyError("the compressed reply was cut short")
     return b"".join(parts)
