@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from json import dumps, loads
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.stores import _sqlite_books as books
 from aembed.stores._rules import Scalar, check_search, mismatch
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.stores._sqlite import Database, blobs, matrix_of
@@ -21,25 +21,6 @@ from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
-TABLE = """CREATE TABLE IF NOT EXISTS aembed_columns (
-    table_name TEXT NOT NULL, column_name TEXT NOT NULL, space TEXT NOT NULL, PRIMARY KEY (table_name, column_name))"""
-HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_columns'"
-SPACE = "SELECT space FROM aembed_columns WHERE table_name = ? AND column_name = ?"
-SET_SPACE = "INSERT OR REPLACE INTO aembed_columns (table_name, column_name, space) VALUES (?, ?, ?)"
-ACCOUNTS = "CREATE TABLE IF NOT EXISTS aembed_accounts (job TEXT PRIMARY KEY NOT NULL, tokens INTEGER NOT NULL)"
-HAS_ACCOUNTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_accounts'"
-SPEND = """INSERT INTO aembed_accounts (job, tokens) VALUES (?, ?)
-    ON CONFLICT (job) DO UPDATE SET tokens = tokens + excluded.tokens"""
-SPENT = "SELECT tokens FROM aembed_accounts WHERE job = ?"
-CLOSE = "DELETE FROM aembed_accounts WHERE job = ?"
-REFUSALS = """CREATE TABLE IF NOT EXISTS aembed_refusals (
-    table_name TEXT NOT NULL, column_name TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
-    error TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (table_name, column_name, key))"""
-HAS_REFUSALS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_refusals'"
-REFUSED = """SELECT key, fingerprint, error, message FROM aembed_refusals
-    WHERE table_name = ? AND column_name = ? ORDER BY key"""
-REFUSE = "INSERT OR REPLACE INTO aembed_refusals VALUES (?, ?, ?, ?, ?, ?)"
-FORGIVE = "DELETE FROM aembed_refusals WHERE table_name = ? AND column_name = ? AND key = ?"
 ADD = "ALTER TABLE {} ADD COLUMN {} BLOB"
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
@@ -83,6 +64,7 @@ class SQLiteColumn:
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
         for name in (table, text, vector, *(keys or ())):
             quoted(name)
+        self._target = (table, vector)
         self._names = Names(table, text, vector, keys, where, create_columns)
         self._database = Database(path, lock_timeout, absent="check the path")
 
@@ -91,7 +73,7 @@ class SQLiteColumn:
 
     async def space(self) -> Space | None:
         """Which vectors the column is for; None where that is not known yet."""
-        return await self._read(self._space)
+        return await self._read(partial(books.space, self._target))
 
     async def prepare(self, space: Space) -> Space:
         """Checks the file, the table and that a vector can be written, and keeps the space in `aembed_columns`.
@@ -136,11 +118,11 @@ class SQLiteColumn:
         return {each.id: each for each in await self.refusals() if each.fingerprint == fingerprints.get(each.id)}
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
-        """Keeps them in `aembed_refusals` until their row is filled."""
-        await self._database.write(partial(self._refuse, refusals))
+        """Keeps them in `aembed_column_refusals` until their row is filled."""
+        await self._database.write(partial(books.refuse, refusals, self._target))
 
     async def refusals(self) -> list[Refusal]:
-        return await self._read(self._refusals)
+        return await self._read(partial(books.refusals, self._target))
 
     async def count(self) -> int:
         """How many rows are pending."""
@@ -148,10 +130,10 @@ class SQLiteColumn:
 
     async def spend(self, job: str, tokens: int) -> int:
         """Kept in `aembed_accounts`."""
-        return await self._database.write(partial(_spent, self._account(job), tokens))
+        return await self._database.write(partial(books.spend, self._account(job), tokens))
 
     async def close_account(self, job: str) -> None:
-        await self._database.write(partial(_closed, self._account(job)))
+        await self._database.write(partial(books.close, self._account(job)))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
@@ -181,20 +163,19 @@ class SQLiteColumn:
             connection.execute(ADD.format(table.table, table.filled))
             table = layout(self._names, connection)
         self._check_keys(table, connection)
-        held = self._space(connection)
+        held = books.space(self._target, connection)
         space = self._agreed(held, asked, _width(table, connection))
         _probe(table, space.dimensions or 1, connection)
         if space.dimensions and space != held:
-            connection.execute(TABLE)
-            connection.execute(SET_SPACE, (self._names.table, self._names.vector, dumps(asdict(space))))
+            books.keep_space(space, self._target, connection)
         return space
 
     def _announced(self, connection: Connection) -> Iterator[str]:
         table = layout(self._names, connection)
         if table.is_absent:
             yield f"column {table.filled} BLOB of {table.table}"
-        if not connection.execute(HAS_TABLE).fetchone():
-            yield "table aembed_columns, which keeps what the column is for"
+        if not books.has(books.COLUMNS, connection):
+            yield books.MADE
 
     def _agreed(self, held: Space | None, asked: Space, width: int | None) -> Space:
         """`width` is the bytes of a vector that is there already; a column with none may change its space."""
@@ -218,12 +199,6 @@ class SQLiteColumn:
         table, vector = quoted(self._names.table), quoted(self._names.vector)
         return EMPTY.format(table, vector)
 
-    def _space(self, connection: Connection) -> Space | None:
-        if not connection.execute(HAS_TABLE).fetchone():
-            return None
-        row = connection.execute(SPACE, (self._names.table, self._names.vector)).fetchone()
-        return Space(**loads(row[0])) if row else None
-
     def _page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
         table = layout(self._names, connection)
         return [list(row) for row in connection.execute(table.page(first=not last), (*last, size))]
@@ -234,31 +209,16 @@ class SQLiteColumn:
         return count
 
     def _filled(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix, connection: Connection) -> int:
-        held = self._space(connection)
+        held = books.space(self._target, connection)
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
-        if connection.execute(HAS_REFUSALS).fetchone():
-            connection.executemany(FORGIVE, [(*self._target, id) for id in ids])
+        books.forgive(ids, self._target, connection)
         rows = ((blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True))
         return max(0, connection.executemany(layout(self._names, connection).fill(), rows).rowcount)
 
-    @property
-    def _target(self) -> tuple[str, str]:
-        return self._names.table, self._names.vector
-
-    def _refusals(self, connection: Connection) -> list[Refusal]:
-        if not connection.execute(HAS_REFUSALS).fetchone():
-            return []
-        return [Refusal(*row) for row in connection.execute(REFUSED, self._target)]
-
-    def _refuse(self, refusals: Sequence[Refusal], connection: Connection) -> None:
-        connection.execute(REFUSALS)
-        rows = [(*self._target, each.id, each.fingerprint, each.error, each.message) for each in refusals]
-        connection.executemany(REFUSE, rows)
-
     def _matches(self, vector: Vector, k: int, where: Mapping[str, Scalar], connection: Connection) -> list[Match]:
         table = layout(self._names, connection)
-        held, width = self._space(connection), _width(table, connection)
+        held, width = books.space(self._target, connection), _width(table, connection)
         if width is None:
             return []
         dimensions = held.dimensions if held and held.dimensions else width // 4
@@ -276,18 +236,6 @@ class SQLiteColumn:
         while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
             matrix = matrix_of([blob for *_, blob in rows], dimensions, self._database.name)
             yield Chunk.of([shown(key) for *key, _ in rows], matrix)
-
-
-def _spent(account: str, tokens: int, connection: Connection) -> int:
-    connection.execute(ACCOUNTS)
-    connection.execute(SPEND, (account, tokens))
-    spent: int = connection.execute(SPENT, (account,)).fetchone()[0]
-    return spent
-
-
-def _closed(account: str, connection: Connection) -> None:
-    if connection.execute(HAS_ACCOUNTS).fetchone():
-        connection.execute(CLOSE, (account,))
 
 
 def _width(table: Layout, connection: Connection) -> int | None:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.stores.sqlite import SQLiteStore
 from aembed.stores.sqlite_column import SQLiteColumn
-from aembed.types import Record, Space
+from aembed.types import Record, Refusal, Space
 from tests.stores.samples import SPACE, Unprivileged, files, vectors
 
 SECTIONS = "CREATE TABLE sections (id INTEGER PRIMARY KEY, content TEXT, lang TEXT, embedding BLOB)"
@@ -303,3 +304,15 @@ async def test_i16_vectors_of_another_width_are_seen(column: SQLiteColumn, sql: 
 async def test_unknown_dimensions_are_not_kept(column: SQLiteColumn, sql: Sql) -> None:
     assert await column.prepare(Space("fake", "letters")) == Space("fake", "letters")
     assert sql("SELECT name FROM sqlite_master WHERE name = 'aembed_columns'") == []
+
+
+async def test_a_store_of_aembed_and_a_column_share_a_file(column: SQLiteColumn, path: Path) -> None:
+    refusal = Refusal("2", b"fingerprint", "BadRequestError", "not this one")
+    store = SQLiteStore(path)
+    await store.prepare(SPACE)
+    await column.prepare(SPACE)
+    await column.refuse([refusal])
+    assert await store.refusals() == []
+    assert await column.refusals() == [refusal]
+    await column.aclose()
+    await store.aclose()
