@@ -31,20 +31,23 @@ JOIN = """INSERT INTO aembed.workers (expires_at)
 BEAT = """UPDATE aembed.workers SET expires_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $2)
     WHERE token = $1"""
 LEAVE = "DELETE FROM aembed.workers WHERE token = $1"
+ALIVE = """greatest(w.expires_at, pg_catalog.pg_postmaster_start_time() + interval '3 s')
+    > pg_catalog.clock_timestamp()"""
+"""Nobody could show a sign of life while the server was away: all have a moment to come back."""
 CLAIM = """WITH page AS (
     SELECT {id} AS id, ({text})::text AS text FROM {table} AS t WHERE {condition} AND NOT EXISTS (
         SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token WHERE l.target = $2 AND l.key = {id}
-            AND (w.token = $3 OR w.expires_at > pg_catalog.clock_timestamp()))
+            AND (w.token = $3 OR {alive}))
     ORDER BY {keys} LIMIT $1 FOR UPDATE OF t SKIP LOCKED),
 claimed AS (
     INSERT INTO aembed.leases AS l (target, key, token) SELECT $2, id, $3 FROM page
     ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
     WHERE l.token <= (SELECT pg_catalog.max(token) FROM aembed.workers) AND NOT EXISTS (
-        SELECT FROM aembed.workers w WHERE w.token = l.token AND w.expires_at > pg_catalog.clock_timestamp())
+        SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
     RETURNING key)
 SELECT page.id, page.text, claimed.key IS NOT NULL AS is_mine FROM page LEFT JOIN claimed ON claimed.key = page.id"""
 OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token
-    WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND w.expires_at > pg_catalog.clock_timestamp())"""
+    WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND {alive})""".replace("{alive}", ALIVE)
 RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[]) RETURNING key"
 FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
 FORGET_LOST = """DELETE FROM aembed.leases
@@ -130,6 +133,7 @@ async def claim(
         table=table.table,
         condition=table.is_pending + table.after(last, 4),
         keys=table.key_list,
+        alive=ALIVE,
     )
     found = await connection.fetch(statement, size, worker.target, worker.token, *(last or ()))
     return [(id, text, is_mine) for id, text, is_mine in found]
