@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import VARIABLE, Pooler, Server, create_database, drop_database
 from tests.vocabulary import write_vocabularies
+
+# A test is not timed: on a busy machine any step may take long.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

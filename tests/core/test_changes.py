@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aembed.core.changes import DIGEST_BYTES, Entry, Fingerprinter, Item, oversize
+from aembed.core.changes import DIGEST_BYTES, Entry, Fingerprinter, Item, digest, oversize
 from aembed.errors import InputError
 from aembed.types import Limits, Record, Space
 
@@ -154,3 +154,9 @@ def test_i17_an_item_that_fits_in_no_request_is_refused_with_the_numbers() -> No
 def replace_item(item: Item, **changes: Any) -> Item:
     fields = {"texts": item.texts, "tokens": item.tokens, "fingerprint": item.fingerprint, "entries": item.entries}
     return Item(**(fields | changes))
+
+
+def test_an_edited_text_changes_the_digest_of_a_row_with_metadata() -> None:
+    one, other = (digest(fingerprint * 16, {"page": 1}, "a.md") for fingerprint in (b"a", b"b"))
+    assert one != other
+    assert len(one) == DIGEST_BYTES

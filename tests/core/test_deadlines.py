@@ -68,3 +68,29 @@ def test_single_hung_calls_do_not_loosen_the_deadline() -> None:
 
 def test_repr_shows_counts() -> None:
     assert repr(seen(Deadlines(60.0), 1, 1.0)) == "<Deadlines 10 replies, slack 1, at most 60 s>"
+
+
+def test_a_deadline_that_was_missed_is_doubled_once_and_comes_back_by_halves() -> None:
+    deadlines = seen(Deadlines(60.0), 30_000, 1.0)
+    first = deadlines.for_request(30_000)
+    for _ in range(3):
+        deadlines.missed(30_000, first)
+    assert deadlines.for_request(30_000) == pytest.approx(2 * first)
+    deadlines.missed(30_000, 2 * first)
+    assert deadlines.for_request(30_000) == pytest.approx(4 * first)
+    deadlines.observe(30_000, 1.0)
+    assert deadlines.for_request(30_000) == pytest.approx(2 * first)
+
+
+def test_the_slack_never_exceeds_the_timeout() -> None:
+    deadlines = seen(Deadlines(8.0), 30_000, 1.0)
+    for _ in range(9):
+        deadlines.missed(30_000, 8.0)
+    assert deadlines.for_request(30_000) == 8.0
+    assert "slack 8," in repr(deadlines)
+
+
+def test_a_faster_reply_lowers_the_estimate_slowly() -> None:
+    deadlines = seen(Deadlines(60.0), 30_000, 2.0)
+    deadlines.observe(30_000, 1.0)
+    assert 7.8 <= deadlines.for_request(30_000) < 8.0

@@ -63,3 +63,8 @@ def test_progress_and_report_are_the_same_readable_line() -> None:
 def test_what_did_not_happen_is_left_out_of_the_line() -> None:
     line = "10 texts, 10 stored, 0 unchanged, 1 requests, 20 tokens in 0.0 s"
     assert str(Tally(0.0, inputs=10, stored=10, requests=1, billed_tokens=20).report(0.0)) == line
+
+
+def test_a_report_knows_how_many_there_are_and_how_many_were_refused_earlier() -> None:
+    report = Tally(0.0, total=9, inputs=4, refused_earlier=3).report(1.0)
+    assert (report.total, report.refused_earlier) == (9, 3)

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
-from aembed.core.retrying import FailItems, FailJob
+from aembed.core.retrying import Again, FailItems, FailJob, Split
 from aembed.core.splitting import Lessons, Remains
-from aembed.errors import BadRequestError, InvalidReplyError
+from aembed.errors import BadRequestError, InvalidReplyError, RateLimitError
 
 CAP = Cap(2_048, 300_000)
 
@@ -100,3 +101,157 @@ def test_p7_a_limit_that_is_named_and_explains_the_refusal_is_taken_at_its_word(
         remains.accepted(part)
     assert sorted(sizes) == [25, 25, 25, 25]
     assert lessons.within(CAP).inputs == 32
+
+
+# what is sent next
+
+
+def named(n: int, offender: int | None) -> BadRequestError:
+    error = BadRequestError("400")
+    error.offender = offender
+    return error
+
+
+def parts_after(
+    batch: Sequence[Item], *errors: BadRequestError | InvalidReplyError, proven: bool = True, cap: Cap = CAP
+) -> list[list[str]]:
+    """The texts of each part that is sent once these errors have come, when all the rest is accepted."""
+    remains, left, parts = Remains(batch, Lessons()), list(errors), []
+    while part := remains.next():
+        if left:
+            remains.refused(part, left.pop(0), cap, proven=proven)
+            continue
+        parts.append([item.texts[0] for item in part])
+        remains.accepted(part)
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("offender", "parts"),
+    [
+        (0, [["a0"], ["b0", "c0", "d0"]]),
+        (1, [["b0"], ["a0", "c0", "d0"]]),
+        (3, [["b0"], ["a0", "c0", "d0"]]),
+        (4, [["c0"], ["a0", "b0", "d0"]]),
+        (6, [["d0"], ["a0", "b0", "c0"]]),
+        (7, [["a0", "b0"], ["c0", "d0"]]),
+        (-1, [["a0", "b0"], ["c0", "d0"]]),
+        (None, [["a0", "b0"], ["c0", "d0"]]),
+    ],
+)
+def test_p8_the_input_that_is_blamed_is_sent_alone_with_all_its_pieces(
+    offender: int | None, parts: list[list[str]]
+) -> None:
+    pieces = {"a": 1, "b": 3, "c": 2, "d": 1}
+    batch = [Item(tuple(f"{name}{n}" for n in range(count)), 1.0, b"") for name, count in pieces.items()]
+    assert parts_after(batch, named(7, offender)) == parts
+
+
+def test_p8_a_blame_that_was_wrong_is_not_believed_again() -> None:
+    batch = items(6)
+    remains = Remains(batch, Lessons())
+    remains.next()
+    remains.refused(batch, named(6, 0), CAP)
+    alone = remains.next()
+    assert alone == [batch[0]]
+    remains.accepted(alone)
+    rest = remains.next()
+    assert rest == batch[1:]
+    remains.refused(rest, named(5, 0), CAP)
+    assert [len(part) for part in iter(remains.next, None)] == [2, 3]
+
+
+def test_p8_a_blame_that_was_right_is_believed_again() -> None:
+    batch = items(6)
+    remains = Remains(batch, Lessons())
+    remains.next()
+    for blamed in (4, 2):
+        remains.refused(batch, named(6, blamed), CAP)
+        assert remains.next() == [batch[blamed]]
+        assert isinstance(remains.refused([batch[blamed]], named(1, 0), CAP), FailItems)
+        assert remains.next() == [item for item in batch if item is not batch[blamed]]
+
+
+def test_p9_while_nothing_is_proven_one_text_from_the_middle_goes_first() -> None:
+    assert parts_after(items(5), BadRequestError("400"), proven=False) == [["2"], ["0", "1"], ["3", "4"]]
+    assert parts_after(items(2), BadRequestError("400"), proven=False) == [["0"], ["1"]]
+    assert parts_after(items(3), BadRequestError("400"), proven=False) == [["1"], ["0"], ["2"]]
+    assert parts_after(items(5), named(5, 0), proven=False) == [["3"], ["0"], ["1", "2", "4"]]
+    assert parts_after(items(3), named(3, 0), proven=False) == [["2"], ["0"], ["1"]]
+    assert parts_after(items(2), named(2, 0), proven=False) == [["0"], ["1"]]
+
+
+def test_p7_a_batch_that_the_cap_cuts_in_two_is_not_halved_again() -> None:
+    assert [len(part) for part in parts_after(items(8), BadRequestError("400"), cap=Cap(4, 300_000))] == [4, 4]
+
+
+def test_p1_a_rate_limit_is_no_doubt_of_the_texts() -> None:
+    batch = items(4)
+    remains = Remains(batch, Lessons())
+    assert not remains.doubted
+    remains.next()
+    remains.refused(batch, RateLimitError("429"), CAP, proven=False)
+    assert not remains.doubted
+    part = remains.next()
+    assert part == batch[:2]
+    remains.refused(part, BadRequestError("400"), CAP)
+    assert remains.doubted
+    part = remains.next()
+    assert part == batch[:1]
+    rest = remains.next()
+    assert rest == batch[1:2]
+    remains.refused(batch[2:], RateLimitError("429"), CAP)
+    assert remains.doubted
+
+
+def test_p7_a_size_that_was_refused_without_a_word_teaches_the_largest_that_was_accepted() -> None:
+    lessons = Lessons()
+    batch = items(8)
+    remains = Remains(batch, lessons)
+    remains.next()
+    remains.refused(batch, BadRequestError("400"), CAP)
+    while part := remains.next():
+        if len(part) > 3:
+            remains.refused(part, BadRequestError("400"), CAP)
+        else:
+            remains.accepted(part)
+    assert (lessons.inputs, lessons.tokens) == (2, 2.0)
+
+
+def test_p7_a_bad_text_teaches_no_size() -> None:
+    lessons = Lessons()
+    batch = items(4)
+    remains = Remains(batch, lessons)
+    while part := remains.next():
+        if batch[0] in part:
+            remains.refused(part, BadRequestError("400"), CAP)
+        else:
+            remains.accepted(part)
+    assert lessons.within(CAP) == CAP
+
+
+def test_p7_a_limit_of_tokens_is_learned_too() -> None:
+    lessons = Lessons()
+    batch = items(10)
+    remains = Remains(batch, lessons)
+    remains.next()
+    error = BadRequestError("400: at most 5 tokens")
+    error.max_tokens_per_batch = 5
+    remains.refused(batch, error, CAP)
+    assert [len(part) for part in iter(remains.next, None)] == [5, 5]
+    assert lessons.within(CAP) == Cap(2_048, 5)
+
+
+def test_p16_a_broken_reply_is_asked_for_again_once_for_each_part() -> None:
+    batch, broken = items(4), InvalidReplyError("broken")
+    remains = Remains(batch, Lessons())
+    assert remains.next() == batch
+    assert remains.refused(batch, broken, CAP) == Again()
+    assert remains.next() == batch
+    assert remains.refused(batch, broken, CAP) == Split()
+    for half in (batch[:2], batch[2:]):
+        assert remains.next() == half
+        assert remains.refused(half, broken, CAP) == Again()
+        assert remains.next() == half
+        remains.accepted(half)
+    assert remains.next() is None
