@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from json import dumps, loads
 from typing import Any, TypeVar
 
@@ -160,7 +161,12 @@ class PostgresColumn:
         order = sorted(range(len(ids)), key=ids.__getitem__)
 
         async def written(part: Sequence[int], *, slow_ends: bool) -> int:
-            fill = partial(self._filled, [ids[i] for i in part], [hashes[i] for i in part], matrix[list(part)])
+            tries = count()
+
+            async def fill(table: Layout, connection: Connection) -> int:
+                picked = [ids[i] for i in part], [hashes[i] for i in part], matrix[list(part)]
+                return await self._filled(*picked, next(tries) > 0, table, connection)
+
             filled = await self._run(fill, slow_ends=slow_ends)
             if self._worker:
                 self._worker.gave_up(ids[i] for i in part)
@@ -293,13 +299,19 @@ class PostgresColumn:
         return space
 
     async def _filled(
-        self, ids: Sequence[str], hashes: Sequence[bytes], matrix: Matrix, table: Layout, connection: Connection
+        self,
+        ids: Sequence[str],
+        hashes: Sequence[bytes],
+        matrix: Matrix,
+        again: bool,
+        table: Layout,
+        connection: Connection,
     ) -> int:
         if table.dimensions and len(ids) and matrix.shape[1] != table.dimensions:
             preflight.fitting(self._place, Space("", "", matrix.shape[1]), table.dimensions, table)
         if forgiven := self._refused.intersection(ids):
             await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
-        return await sql.fill(ids, hashes, matrix, self._worker, table, connection)
+        return await sql.fill(ids, hashes, matrix, self._worker, again, table, connection)
 
     async def _matches(
         self, vector: Vector, k: int, where: Mapping[str, Scalar], table: Layout, connection: Connection

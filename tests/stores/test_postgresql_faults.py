@@ -170,6 +170,33 @@ async def test_s3_a_lost_reply_to_commit_is_written_again(database: str, table: 
         assert [row.id async for row in store.rows()] == ["a", "b"]
 
 
+async def test_s3_a_lost_reply_to_commit_is_counted_once_in_a_column(database: str, table: str) -> None:
+    await run_sql(
+        database,
+        f"CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector(4))",
+        f"INSERT INTO {table} VALUES (1, 'one'), (2, 'two')",  # noqa: S608
+    )
+    async with Proxy(port_of(database)) as proxy:
+        column = PostgresColumn(through(proxy, database), table, text="content")
+        await column.prepare(SPACE)
+        first, second = [record async for record in column.pending()]
+        await proxy.drop_connections()
+        before = proxy.down.passed_bytes
+        assert await column.write([first.id], [first.text], vectors(1)) == 1
+        answer_bytes = proxy.down.passed_bytes - before
+        await proxy.drop_connections()
+        proxy.cut_after = answer_bytes - 10
+        writing = asyncio.create_task(column.write([second.id], [second.text], vectors(1)))
+        filled = f"SELECT count(*) FROM {table} WHERE embedding IS NOT NULL"  # noqa: S608
+        while await run_sql(database, filled) != [(2,)]:
+            assert not writing.done()
+        assert not writing.done()
+        proxy.cut_after = None
+        assert await writing == 1
+        await column.aclose()
+    await run_sql(database, f"DROP TABLE {table}", "DROP SCHEMA aembed CASCADE")
+
+
 async def test_a_cut_at_any_place_of_the_servers_answers_is_survived(database: str, table: str) -> None:
     cuts = range(20, 1400, 97)
     async with opened(database, table=table) as store:

@@ -20,6 +20,8 @@ Filters: TypeAlias = tuple[str, list[str]]
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
+ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}, aembed_hash)
+    ON {is_key} AND {hash} = aembed_new.aembed_hash WHERE t.{vector} IS NOT NULL"""
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
 
 ROWS_PER_PAGE = 500
@@ -56,27 +58,58 @@ async def fill(
     hashes: Sequence[bytes],
     matrix: Matrix,
     worker: leases.Worker | None,
+    again: bool,
     table: Layout,
     connection: Connection,
 ) -> int:
-    """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone."""
+    """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone.
+
+    `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it.
+    """
+    filled = 0
     if worker is not None:
         mine = await leases.released(ids, worker, connection)
+        others = [i for i, id in enumerate(ids) if id not in mine]
+        if again and others:
+            filled = await _already([ids[i] for i in others], [hashes[i] for i in others], table, connection)
         picked = [i for i, id in enumerate(ids) if id in mine]
         ids, hashes, matrix = [ids[i] for i in picked], [hashes[i] for i in picked], matrix[picked]
     if not ids:
-        return 0
-    names = [f"aembed_key{i}" for i in range(len(table.keys))]
-    keys = zip(*(map(str.encode, native(id)) for id in ids), strict=True)
-    columns: dict[str, tuple[str, Column]] = {name: ("text", list(key)) for name, key in zip(names, keys, strict=True)}
+        return filled
+    columns: dict[str, tuple[str, Column]] = {
+        name: ("text", [value.encode() for value in values])
+        for name, values in zip(_names(table), zip(*map(native, ids), strict=True), strict=True)
+    }
     columns["aembed_hash"] = ("bytea", hashes)
-    return await staged(columns, matrix, table.storage, table.vectors, _fill(names, table), connection)
+    statement = FILL.format(
+        table=table.table, vector=table.vector, mark=mark(table), is_key=_is_key(table), hash=table.hash
+    )
+    return filled + await staged(columns, matrix, table.storage, table.vectors, statement, connection)
 
 
-def _fill(names: Sequence[str], table: Layout) -> str:
-    pairs = zip(table.keys, names, table.key_types, strict=True)
-    is_key = " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
-    return FILL.format(table=table.table, vector=table.vector, mark=mark(table), is_key=is_key, hash=table.hash)
+async def _already(ids: Sequence[str], hashes: Sequence[bytes], table: Layout, connection: Connection) -> int:
+    """How many of these rows have a vector, and the text that it is for."""
+    types = [*("text[]" for _ in table.keys), "bytea[]"]
+    statement = ALREADY.format(
+        table=table.table,
+        vector=table.vector,
+        given=", ".join(f"${i}::{type}" for i, type in enumerate(types, 1)),
+        names=", ".join(_names(table)),
+        is_key=_is_key(table),
+        hash=table.hash,
+    )
+    keys = zip(*map(native, ids), strict=True)
+    count: int = await connection.fetchval(statement, *map(list, keys), list(hashes))
+    return count
+
+
+def _names(table: Layout) -> list[str]:
+    return [f"aembed_key{i}" for i in range(len(table.keys))]
+
+
+def _is_key(table: Layout) -> str:
+    pairs = zip(table.keys, _names(table), table.key_types, strict=True)
+    return " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
 
 
 def mark(table: Layout) -> str:
