@@ -25,6 +25,7 @@ BENCHMARKS = (
     "backfill",
     "outage",
     "stores",
+    "wide",
 )
 
 nox.options.sessions = ["lint", "types", "tests"]

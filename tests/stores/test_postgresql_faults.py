@@ -22,7 +22,7 @@ from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record
 from tests.chaos.proxy import Proxy
-from tests.postgres import Server, create_database, run_sql
+from tests.postgres import Pooler, Server, create_database, run_sql
 from tests.stores.samples import SPACE, digests, rows, vectors
 
 
@@ -301,6 +301,20 @@ async def test_s6_sixteen_writers_with_shuffled_keys(database: str, table: str) 
 
 
 # Poolers in transaction mode
+
+
+async def test_s10_a_full_pooler_is_waited_for(pooler: Pooler, database: str, table: str) -> None:
+    full = Pooler(database, "max_client_conn = 1\n")
+    try:
+        other = await asyncpg.connect(full.before(database), statement_cache_size=0)
+        async with opened(full.before(database), table=table) as store:
+            waiting = asyncio.create_task(store.prepare(SPACE))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(waiting), 0.5)
+            await other.close()
+            assert await waiting == SPACE
+    finally:
+        full.stop()
 
 
 async def test_s7_many_tasks_share_a_pooler_with_no_setting(pooled: str, table: str) -> None:

@@ -15,8 +15,8 @@ OUTAGE = ("08", "57P01", "57P02", "57P03")
 BUSY = ("40P01", "40001", "53300", "55P03", "23505")
 """Deadlock, serialization, too many connections, a lock; two writers of one new id: the second finds it there."""
 SLOW = "57014"
-FULL_POOLERS = ("max client connections reached", "max clients reached", "emaxconn")
-"""Supavisor says so with the class of an internal error."""
+FULL_POOLERS = ("max client connections reached", "max clients reached", "emaxconn", "no more connections allowed")
+"""Supavisor says so with the class of an internal error, PgBouncer with that of the protocol."""
 QUOTES_NOTHING = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
 """Classes of SQLSTATE whose messages name tables, roles and limits, never values."""
 ADVICE = {
