@@ -301,7 +301,7 @@ class Embedder:
             raise ConfigError(f"k={k} must be at least 1")
         if isinstance(store, Backlog):
             if isinstance(store, Column):
-                check_space(await store.space(), self.space)
+                check_space(await store.space(), self.space, "fill another column")
             return await store.search(await self.embed_query(text), k, where=where)
         async with _opened(store) as opened:
             info = await opened.info()
@@ -420,12 +420,14 @@ async def _opened(store: AnyStore) -> AsyncIterator[Store]:
             await opened.aclose()
 
 
-def check_space(held: Space | None, asked: Space) -> Space:
-    """The space of a store that is only read."""
+NEW_STORE = "build a new store beside it: aembed index OLD_URL --store NEW_URL -m MODEL"
+
+
+def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> Space:
+    """The space of a store, or a column, that is only read."""
     space = agreed(held, asked)
     if space is None:
         raise SpaceMismatchError(
-            f"the store holds vectors of {held}, asked for was {asked}; use its own model, "
-            "or build a new store beside it: aembed index OLD_URL --store NEW_URL -m MODEL"
+            f"here are vectors of {held}, asked for was {asked}; use their own model, or {way_out}"
         )
     return space

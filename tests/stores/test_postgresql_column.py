@@ -345,7 +345,13 @@ async def test_s12_columns_are_added_as_pgvector_can_index_them(
     space = Space("fake", "large", dimensions)
     vector, mark, *_ = await column.preflight(space, index=True)
     assert (type in vector, '"embedded" bytea' in mark) == (True, True)
+    unknown = await column.preflight(Space("fake", "large"), index=True)
+    assert [line.partition(" ")[0] for line in unknown] == ["schema"]
     await column.prepare(space)
+    (line,) = await column.preflight(space, index=True)
+    assert line.startswith("index ")
+    await column.create_index()
+    assert await column.preflight(space, index=True) == []
     assert await sql(
         """SELECT attname, format_type(atttypid, atttypmod), attstorage::text FROM pg_attribute
         WHERE attrelid = 'sections'::regclass AND attname LIKE 'embed%' ORDER BY 1"""

@@ -61,6 +61,7 @@ async def keep_space(column: str, space: str, table: Layout, connection: Connect
                 "nor which texts were refused is kept"
             )
             return
+        logger.info("making the %s", MADE)
         await connection.execute(LOCK)
         await connection.execute(TABLES)
     await connection.execute(SET_SPACE, table.schema, table.name, column, space)

@@ -10,6 +10,7 @@ from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._columns import Layout
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._rules import mismatch
 from aembed.types import Space
 
@@ -29,13 +30,13 @@ async def announced(
 ) -> list[str]:
     """What will be made, a line each. Raises as `checked`."""
     space = await checked(place, asked, held, table, connection)
-    added = table.additions(space.dimensions).items() if space.dimensions else ()
-    lines = [f"column {name} {type} of {table.table}" for name, type in added]
+    added = table.additions(space.dimensions) if space.dimensions else {}
+    lines = [f"column {name} {type} of {table.table}" for name, type in added.items()]
     if await books.will_be_made(connection):
         lines.append(books.MADE)
-    if index:
-        target = replace(table.target, dimensions=table.dimensions or space.dimensions)
-        target.create(concurrently=True)
+    target = replace(table.target, dimensions=space.dimensions) if table.vector in added else table.target
+    knowable = target.dimensions or table.vector not in table.absent
+    if index and knowable and target.create(concurrently=True) and not await is_indexed(target, connection):
         lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
     return lines
 
