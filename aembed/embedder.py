@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import anyio
 
-from aembed.coalesce import Coalescer
-from aembed.core.cache import Cache
-from aembed.core.changes import Fingerprinter
-from aembed.core.pacing import Pacer
-from aembed.core.packing import Cap
-from aembed.core.progress import Tally
 from aembed.core.spaces import agreed
-from aembed.counters import Measure
-from aembed.dispatch import Dispatcher, Home
+from aembed.engine import Engine, Options
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.pipeline.backfilling import Passes, told_plainly
-from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.logs import logged
 from aembed.pipeline.outcomes import Observers
-from aembed.pipeline.planning import DryDispatcher, planned
-from aembed.pipeline.purse import JobPurse, purse_of, spending
+from aembed.pipeline.planning import planned
+from aembed.pipeline.purse import spending
 from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
 from aembed.pipeline.results import Results, run_and_close
-from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, Sink, StoreSink, StreamSink, guarded, note
+from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, StoreSink, StreamSink, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
-from aembed.providers._threads import run_in_thread
 from aembed.results import Embeddings, Plan, Progress, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
     Budget,
     Embedded,
     Failure,
-    InputType,
-    Limits,
     Match,
     Metadata,
     RetryPolicy,
@@ -57,11 +43,6 @@ OnFailure: TypeAlias = Callable[[Failure], object]
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
 Records: TypeAlias = Iterable[Any] | AsyncIterable[Any] | Store
 AnyStore: TypeAlias = Store | str | os.PathLike[str]
-
-logger = logging.getLogger("aembed")
-
-PROBE = "dimensions"
-"""The one short text that is embedded where nothing else tells how wide the vectors are."""
 
 
 class Embedder:
@@ -101,15 +82,20 @@ class Embedder:
         max_queue_size: int = 10_000,
         http_client: Any = None,
     ) -> None:
-        if concurrency < 1:
-            raise ConfigError(f"concurrency={concurrency} must be at least 1")
-        if cache_bytes < 0 or max_queue_size < 1:
-            raise ConfigError(
-                f"cache_bytes={cache_bytes} must be at least 0, max_queue_size={max_queue_size} at least 1"
-            )
-        if too_long not in ("error", "truncate", "split"):
-            raise ConfigError(f'too_long={too_long!r} must be "error", "truncate" or "split"')
-        self._provider = (
+        options = Options(
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            max_batch_size=max_batch_size,
+            max_tokens_per_batch=max_tokens_per_batch,
+            too_long=too_long,
+            retry=retry,
+            timeout=timeout,
+            budget=budget,
+            cache_bytes=cache_bytes,
+            max_queue_size=max_queue_size,
+        )
+        provider = (
             open_provider(
                 model,
                 api_key=api_key,
@@ -121,40 +107,20 @@ class Embedder:
             if isinstance(model, str)
             else model
         )
-        self._provider.limits.check(max_batch_size, max_tokens_per_batch)
-        self._narrowed = (max_batch_size, max_tokens_per_batch)
-        self._wide = self._provider.limits
-        self._narrow = self._wide.narrowed(*self._narrowed)
-        self._concurrency = concurrency
-        self._too_long: TooLong = too_long
-        self._retry = retry
-        self._timeout = timeout
-        self._max_tokens = budget.tokens(self._provider.price_usd)
-        self._pacer = Pacer(
-            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
-        )
-        self._random = Random()
-        self._run_in_thread: Callable[..., Any] = run_in_thread
-        self._cache = Cache(cache_bytes)
-        self._max_queue_size = max_queue_size
-        self._home = Home()
-        self._engine: Dispatcher | None = None
-        self._queries: Coalescer | None = None
+        self._engine = Engine(provider, options)
 
     def __repr__(self) -> str:
-        return f"<Embedder {self._provider.space}, {self._engine or 'idle'}>"
+        return f"<Embedder {self._engine}>"
 
     @property
     def space(self) -> Space:
         """Which vectors this makes. `dimensions` is None until it is known."""
-        space = self._provider.space
-        known = self._engine.dimensions if self._engine else None
-        return replace(space, dimensions=space.dimensions or known)
+        return self._engine.space
 
     @property
     def in_flight(self) -> int:
         """How many requests are under way now."""
-        return self._engine.in_flight if self._engine else 0
+        return self._engine.in_flight
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,11 +132,7 @@ class Embedder:
 
     async def aclose(self, *, timeout: float = 30.0) -> None:
         """Waits up to `timeout` seconds for what was sent to land, then closes the connections."""
-        if not self._home.moved() and self._engine:
-            await self._engine.drain(timeout)
-        self._engine = self._queries = None
-        self._home.leave()
-        await self._provider.aclose()
+        await self._engine.aclose(timeout)
 
     # verbs
 
@@ -183,7 +145,7 @@ class Embedder:
         refuse_what_is_no_list(texts)
         total = known_length(texts)
         sink = ListSink(total)
-        job = self._job(sink, Feed(texts, text_record), self.space, total, Observers(on_progress))
+        job = self._engine.job(sink, Feed(texts, text_record), total=total, observers=Observers(on_progress))
         try:
             with logged("embed_documents", job.report):
                 report = await job.run()
@@ -200,13 +162,11 @@ class Embedder:
         `.retry_after` where there is no vector in time, at once where the provider asks to wait for longer;
         OverloadedError at once where `max_queue_size` queries wait.
         """
-        return await self._coalescer().vector(text, timeout)
+        return await self._engine.coalescer.vector(text, timeout)
 
     def stats(self) -> Stats:
         """What goes on now. May be called from any thread."""
-        dispatcher, loop = self._engine, self._home.loop
-        stats = dispatcher.stats(loop.time()) if dispatcher and loop else Stats()
-        return replace(stats, waiting=self._queries.waiting if self._queries else 0, cache=self._cache.stats())
+        return self._engine.stats()
 
     @asynccontextmanager
     async def stream(self, records: Records) -> AsyncIterator[Results]:
@@ -217,7 +177,7 @@ class Embedder:
         """
         refuse_what_is_no_list(records)
         send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
-        job = self._job(StreamSink(send), Feed(rows_of(records), any_record), self.space, None, Observers())
+        job = self._engine.job(StreamSink(send), Feed(rows_of(records), any_record))
         running = asyncio.get_running_loop().create_task(run_and_close(job, send))
         try:
             yield Results(receive, running)
@@ -243,12 +203,13 @@ class Embedder:
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
         refuse_what_is_no_list(records)
-        async with _opened(store) as opened, spending(self._max_tokens, opened, self.space) as purse:
-            space = await self._prepare(opened, purse)
+        async with _opened(store) as opened, spending(self._engine.max_tokens, opened, self.space) as purse:
+            space = await self._engine.prepare(opened, purse)
             sink = StoreSink(opened, retry_failed=retry_failed)
             feed = Feed(rows_of(records), any_record)
             observers = Observers(on_progress, on_failure)
-            job = self._job(sink, feed, space, known_length(records), observers, purse=purse)
+            total = known_length(records)
+            job = self._engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
             try:
                 with logged("embed_into", job.report):
                     return await job.run()
@@ -263,9 +224,8 @@ class Embedder:
             info = await opened.info()
             space = check_space(info.space, self.space)
             sink = PlanSink(opened, retry_failed=retry_failed)
-            dry = DryDispatcher(self._concurrency, Cap.of(self._limits()))
             feed = Feed(rows_of(records), any_record)
-            report = await self._job(sink, feed, space, known_length(records), Observers(), dispatcher=dry).run()
+            report = await self._engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
         return planned(report, sink.changed)
 
     async def backfill(
@@ -281,15 +241,17 @@ class Embedder:
 
         Texts that were refused earlier are skipped until they change, unless `retry_failed`.
         """
-        async with spending(self._max_tokens, backlog, self.space) as purse:
-            space = await self._prepare(backlog, purse)
-            passes = Passes(backlog, self._tally(), limit, on_failure)
+        engine = self._engine
+        async with spending(engine.max_tokens, backlog, self.space) as purse:
+            space = await engine.prepare(backlog, purse)
+            passes = Passes(backlog, engine.tally(), limit, on_failure)
             observers = Observers(on_progress, passes.failed)
-            with logged("backfill", lambda: passes.tally.report(_now())), told_plainly():
+            with logged("backfill", passes.report), told_plainly():
                 while True:
                     sink = BacklogSink(backlog, retry_failed=retry_failed)
                     feed = Feed(passes.records(), any_record)
-                    report = await self._job(sink, feed, space, None, observers, tally=passes.tally, purse=purse).run()
+                    job = engine.job(sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse)
+                    report = await job.run()
                     if not passes.another():
                         return report
 
@@ -309,101 +271,6 @@ class Embedder:
                 return []
             check_space(info.space, self.space)
             return await opened.search(await self.embed_query(text), k, where=where)
-
-    # parts of a job
-
-    def _dispatcher(self) -> Dispatcher:
-        """One for each event loop that this is used in, one after another."""
-        if self._home.moved() or self._engine is None:
-            self._queries = None
-            self._engine = Dispatcher(
-                self._provider,
-                self._limits,
-                concurrency=self._concurrency,
-                retry=self._retry,
-                timeout=self._timeout,
-                dimensions=self.space.dimensions,
-                pacer=self._pacer,
-                random=self._random,
-            )
-        return self._engine
-
-    def _coalescer(self) -> Coalescer:
-        dispatcher = self._dispatcher()
-        if self._queries is None:
-            self._queries = Coalescer(
-                dispatcher,
-                self._fingerprinter(self.space, "query"),
-                Measure(self._limits(), self._too_long, self._run_in_thread),
-                self._limits,
-                cache=self._cache,
-                max_queue_size=self._max_queue_size,
-            )
-        return self._queries
-
-    def _job(
-        self,
-        sink: Sink,
-        feed: Feed,
-        space: Space,
-        total: int | None,
-        observers: Observers,
-        *,
-        dispatcher: Sender | None = None,
-        tally: Tally | None = None,
-        purse: JobPurse | None = None,
-    ) -> Job:
-        return Job(
-            dispatcher or self._dispatcher(),
-            sink,
-            feed,
-            self._fingerprinter(space, "document"),
-            self._measure(),
-            self._limits(),
-            tally or self._tally(total),
-            observers,
-            purse or purse_of(None if dispatcher else self._max_tokens, None, space),
-        )
-
-    def _tally(self, total: int | None = None) -> Tally:
-        at_risk_tokens = self._concurrency * self._limits().max_tokens_per_batch
-        return Tally(_now(), self._provider.price_usd, total, at_risk_tokens=at_risk_tokens)
-
-    def _fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
-        return Fingerprinter(space, input_type, self._too_long, self._limits().max_tokens_per_text)
-
-    def _measure(self) -> Measure:
-        return Measure(self._limits(), self._too_long, self._run_in_thread, exact=self._max_tokens is not None)
-
-    def _limits(self) -> Limits:
-        limits = self._provider.limits
-        if limits is not self._wide:
-            self._wide, self._narrow = limits, limits.narrowed(*self._narrowed)
-        return self._narrow
-
-    async def _prepare(self, store: Store | Backlog, purse: JobPurse) -> Space:
-        """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
-        space: Space = await guarded(store.prepare(self.space))
-        if space.dimensions is None:
-            await self._probe(purse)
-            space = await guarded(store.prepare(self.space))
-        self._dispatcher().dimensions = space.dimensions
-        return space
-
-    async def _probe(self, purse: JobPurse) -> None:
-        """Embeds one short text, which tells how wide the vectors are."""
-        job = self._job(ListSink(1), Feed([PROBE], text_record), self.space, 1, Observers(), purse=purse)
-        try:
-            report = await job.run()
-        except AembedError as error:
-            error.report = None
-            raise
-        if report.failures:
-            raise report.failures[0].error
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 @asynccontextmanager

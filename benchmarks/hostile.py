@@ -108,7 +108,7 @@ async def _flaky(
     service = Service(script=Faults(seed, 0.3, BUSY))
     options = {"concurrency": concurrency, "max_batch_size": 4, "refusal_seconds": refusal}
     async with embedder_of(service, Latency(1.0, fixed=latency), **options) as embedder:  # type: ignore[arg-type]
-        embedder._random = Random(seed)
+        embedder._engine.random = Random(seed)
         embeddings, _ = await embed(embedder, numbers(4 * requests))
         gate = repr(embedder).partition("row, ")[2].partition(",")[0]
         return asyncio.get_running_loop().time(), embeddings, gate

@@ -107,5 +107,5 @@ async def embedder_of(
             run_in_thread=inline,
         )
         async with Embedder(provider, **options) as embedder:
-            embedder._run_in_thread = inline
+            embedder._engine.run_in_thread = inline
             yield embedder

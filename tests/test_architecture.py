@@ -22,11 +22,12 @@ FLOORS = {
     "dispatch": 3,
     "pipeline": 4,
     "coalesce": 4,
-    "embedder": 5,
-    "script": 6,
-    "cli": 6,
-    "__init__": 7,
-    "__main__": 7,
+    "engine": 5,
+    "embedder": 6,
+    "script": 7,
+    "cli": 7,
+    "__init__": 8,
+    "__main__": 8,
 }
 ONLY_IMPORTER = {
     "httpx": "providers._http",

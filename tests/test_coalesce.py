@@ -74,7 +74,7 @@ def nothing_is_left(embedder: Embedder) -> None:
     """No queue place, slot, flight or task."""
     stats = embedder.stats()
     assert (stats.waiting, stats.in_flight, embedder.in_flight) == (0, 0, 0)
-    assert embedder._queries is None or embedder._queries._flights == {}
+    assert embedder._engine._coalescer is None or embedder._engine._coalescer._flights == {}
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -550,7 +550,7 @@ def test_the_log_has_one_line_a_job_and_none_a_query(caplog: pytest.LogCaptureFi
     async def test() -> None:
         provider = provider_of(script=[None, None, None, AuthenticationError("401: sk-secret")])
         async with Embedder(provider) as embedder:
-            embedder._run_in_thread = inline
+            embedder._engine.run_in_thread = inline
             await embedder.embed_query("a secret question")
             await embedder.embed_documents(["a secret"])
             await embedder.embed_into(MemoryStore(), records(["a secret text"]))

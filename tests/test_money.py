@@ -101,7 +101,7 @@ def test_z11_the_bill_stays_within_the_budget_whatever_is_lost_over_all_runs(see
     async def one_run(budget: int) -> Report:
         options: dict[str, Any] = {"concurrency": 3, "max_batch_size": 4, "budget": Budget(max_billed_tokens=budget)}
         async with embedder_of(service, Latency(1.0), **options) as embedder:
-            embedder._random = random
+            embedder._engine.random = random
             return await ended(embedder.embed_into(store, given))
 
     async def job() -> None:
@@ -128,7 +128,7 @@ def test_z11_what_was_refused_costs_nothing_of_the_budget() -> None:
 
     async def job() -> None:
         async with Embedder(provider, concurrency=2, max_batch_size=1, budget=Budget(max_billed_tokens=280)) as one:
-            one._run_in_thread = inline
+            one._engine.run_in_thread = inline
             report = await one.embed_into(MemoryStore(), records(seven(40)))
         assert (report.stored, report.billed_tokens, report.lost_tokens) == (40, 280, 0)
 
@@ -144,7 +144,7 @@ def test_z11_what_was_lost_is_counted_and_said() -> None:
 
     async def job() -> None:
         async with Embedder(provider, budget=Budget(max_billed_tokens=7)) as embedder:
-            embedder._run_in_thread = inline
+            embedder._engine.run_in_thread = inline
             with pytest.raises(BudgetExceededError, match=r"about 7 tokens, and of the 7 that this job .* 0 are left"):
                 await embedder.embed_documents(seven(1))
         async with Embedder(provider) as embedder:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
+from aembed.pipeline.outcomes import now
 from aembed.protocols import Backlog
+from aembed.results import Report
 from aembed.types import Failure, Record
 
 
@@ -35,6 +37,9 @@ class Passes:
             if record.id not in self._failed:
                 left = None if left is None else left - 1
                 yield record
+
+    def report(self) -> Report:
+        return self.tally.report(now())
 
     def failed(self, failure: Failure) -> None:
         """A text that failed is not read again by the next pass."""

@@ -86,7 +86,7 @@ def _library(problem: BaseException) -> TracebackType | None:
 async def one(fault: Fault | None, folder: Path, deep: BinaryIO) -> None:
     """The same fault twice, so that those that are forgiven once are met as well."""
     async with Server(script=Plan(fault, fault)) as server, at(server, timeout=0.3, http_client=None) as embedder:
-        print(repr(embedder), repr(embedder._provider), vars(embedder._provider))
+        print(repr(embedder), repr(embedder._engine.provider), vars(embedder._engine.provider))
         for text in (TEXT, f"{TEXT} too"):
             try:
                 embeddings = await embedder.embed_documents([text])

@@ -84,7 +84,7 @@ def virtually(service: Service, texts: Sequence[str], latency: Latency = REAL, *
 
     async def run() -> Outcome:
         async with embedder_of(service, latency, **options) as embedder:
-            embedder._random = Random(7)
+            embedder._engine.random = Random(7)
             outcome = await embed(embedder, texts)
             assert embedder.in_flight == service.ledger.in_flight == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}

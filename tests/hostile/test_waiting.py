@@ -171,7 +171,7 @@ def test_p12_random_server_errors_close_no_gate_and_fail_no_text(seed: int) -> N
 
     async def run() -> None:
         async with embedder_of(service, SECOND, concurrency=8, max_batch_size=4) as embedder:
-            embedder._random = Random(seed)
+            embedder._engine.random = Random(seed)
             outcome = await embed(embedder, numbers(4 * 400))
             assert (outcome.error, outcome.report.failed) == (None, 0)
             assert 50.0 / outcome.seconds >= 0.6
@@ -219,7 +219,7 @@ def test_p15_two_embedders_on_one_key_share_its_limit() -> None:
     async def job(number: int) -> float:
         texts = [f"{number}{i:05d}" + "x" * 1_994 for i in range(1_500)]
         async with embedder_of(service, REAL, concurrency=8) as embedder:
-            embedder._random = Random(number)
+            embedder._engine.random = Random(number)
             outcome = await embed(embedder, texts)
         assert (outcome.error, outcome.report.failed) == (None, 0)
         return outcome.seconds

@@ -186,7 +186,7 @@ def test_a_budget_is_used_up_and_never_exceeded(batches: int, affordable: int, w
     async def job() -> None:
         budget = Budget(max_billed_tokens=affordable * tokens)
         async with Embedder(provider, concurrency=3, budget=budget) as embedder:
-            embedder._run_in_thread = inline
+            embedder._engine.run_in_thread = inline
             report = await report_of(embedder.embed_into(SlowStore(write_seconds), records(texts)))
         assert report.billed_tokens == provider.ledger.billed_tokens <= affordable * tokens
         assert report.stored == min(batches, affordable) * BATCH

@@ -164,7 +164,7 @@ class History:
             async with embedder_of(
                 self.books, latency, budget=Budget(max_billed_tokens=run.budget), **options
             ) as embedder:
-                embedder._random = random
+                embedder._engine.random = random
                 return End(await embedder.embed_into(self.disk, source_of(run), on_progress=told.append))
         except BaseException as error:
             return End(error=error)
