@@ -54,7 +54,8 @@ LIVE_LEASES = """SELECT count(*) FROM aembed.leases l JOIN aembed.workers w ON w
 Kind: TypeAlias = Literal[
     "edit", "delete", "replace", "insert", "kill", "join", "cut", "lose replies", "restart pooler"
 ]
-MOST_CLAIMED = 60
+PAGE, MOST_CLAIMED = 20, 60
+"""A worker asks for a further page while it holds less than the most."""
 CUTS: tuple[Kind, ...] = ("cut", "lose replies", "restart pooler")
 PROCESSES = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 PROCESSES.set_forkserver_preload(
@@ -126,7 +127,7 @@ def work(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
 
 async def fill(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
     """With pages so small that three workers share a small table."""
-    _filling.ROWS_PER_PAGE, _leases.MOST_CLAIMED = 20, MOST_CLAIMED
+    _filling.ROWS_PER_PAGE, _leases.MOST_CLAIMED = PAGE, MOST_CLAIMED
     mark = "seen" if schedule.marked else None
     column = PostgresColumn(place, "sections", text="content", fingerprint=mark, lease_seconds=LEASE_SECONDS)
     await column.count()
@@ -333,7 +334,7 @@ class Play:
         if victim := self._victim():
             victim.signal(signal.SIGSTOP)
             await self._note_death()
-            self.claimed_twice += MOST_CLAIMED
+            self.claimed_twice += MOST_CLAIMED + PAGE
             self.thawing.append(asyncio.create_task(self._thaw(victim, LEASE_SECONDS + self.random.uniform(0.2, 1.0))))
 
     async def _thaw(self, worker: Worker, seconds: float) -> None:
