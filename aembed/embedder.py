@@ -295,6 +295,6 @@ def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> S
     space = agreed(held, asked)
     if space is None:
         raise SpaceMismatchError(
-            f"here are vectors of {held}, asked for was {asked}; use their own model, or {way_out}"
+            f"it holds vectors of {held}, asked for was {asked}; use their own model, or {way_out}"
         )
     return space
