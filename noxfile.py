@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
@@ -29,6 +31,7 @@ BENCHMARKS = (
 )
 
 nox.options.sessions = ["lint", "types", "tests"]
+LEAST_CAUGHT = 0.85
 
 
 def module(session: nox.Session, *command: str) -> None:
@@ -91,3 +94,21 @@ def soak(session: nox.Session) -> None:
         module(session, "benchmarks.cancellations", "--client", client)
     module(session, "benchmarks.schedules")
     module(session, "benchmarks.soak")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """core/ is broken in two thousand small ways, one at a time: at least 85 % must fail a test of tests/core.
+
+    What it finds stays in the folder mutants: `mutmut results` and `mutmut show NAME` tell of those that survived, and
+    a run that was ended goes on where it stopped. Names choose modules: `nox -s mutants -- "aembed.core.gate*"`.
+    """
+    session.install("-e", ".[dev]", "mutmut>=3.8")
+    session.run("mutmut", "run", "--max-children", "2", *session.posargs)
+    session.run("mutmut", "export-cicd-stats")
+    found = json.loads(Path("mutants/mutmut-cicd-stats.json").read_text(encoding="utf-8"))
+    caught = found["killed"] + found["timeout"]
+    judged = caught + found["survived"] + found["no_tests"]
+    session.log(f"{caught} of {judged} mutants were caught: {caught / judged:.1%}")
+    if caught < LEAST_CAUGHT * judged:
+        session.error(f"less than {LEAST_CAUGHT:.0%}")

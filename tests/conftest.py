@@ -13,6 +13,7 @@ from tests.vocabulary import write_vocabularies
 
 # A test is not timed: on a busy machine any step may take long.
 settings.register_profile("untimed", deadline=None)
+settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("untimed")
 
 
