@@ -16,7 +16,7 @@ MOST_TEXTS = 1_000
 
 
 def _preference(job: Job) -> RequestProcessingPreference:
-    given: dict[str, Any] = {} if job.retries is None else {"max_retries": job.retries, "retry_budget_pct": 3.0}
+    given: dict[str, Any] = {} if job.retries is None else {"max_retries": min(job.retries, 6), "retry_budget_pct": 3.0}
     return RequestProcessingPreference(
         batch_size=min(job.max_texts, MOST_TEXTS),
         max_chars_per_request=1_048_576,

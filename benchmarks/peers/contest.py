@@ -111,7 +111,8 @@ async def contest(
                     entry.absent = str(error)
             for number, watch in enumerate(rounds):
                 here = [entry for entry in entries if not entry.absent]
-                for entry in here[number % len(here) :] + here[: number % len(here)]:
+                first = number % max(1, len(here))
+                for entry in here[first:] + here[:first]:
                     if between:
                         await between(entry.contestant, number)
                     await _one(entry, runners[entry.contestant], watch)
