@@ -1,6 +1,6 @@
 """19,207 sections before and after: one text a request against aembed, 8 at a time; then the floor of every tier.
 
-    python -m benchmarks.headline [--repeats 5] [--quick]
+    python -m benchmarks.headline [--repeats 3] [--quick]
 
 *Real time*, real sockets: every reply takes what OpenAI's took when recorded, 78 ms + 22 us a token. One text a request
 (openai-python) is timed on every tenth section and multiplied by ten: its requests are all alike. aembed and
@@ -146,7 +146,7 @@ def chart(rows: Sequence[dict[str, Any]], texts: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=SECTIONS)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="the tiers alone, nothing is kept")
     options = parser.parse_args()
     texts = sections(options.count)

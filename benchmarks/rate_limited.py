@@ -1,6 +1,6 @@
 """An account limited by tokens a minute: what is lost, what is refused, and how close the wall comes to the floor.
 
-    python -m benchmarks.rate_limited [--repeats 3] [--quick]
+    python -m benchmarks.rate_limited [--repeats 2] [--quick]
 
 19,207 sections (4.4 million tokens) on 10 million tokens a minute, in real time. The floor is all tokens at that rate.
 The account is a bucket of a tenth of a minute that starts full: a client that counts on that can end up to 6 s before
@@ -106,7 +106,7 @@ def chart(rows: Sequence[dict[str, Any]], texts: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=SECTIONS)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="aembed once, nothing is kept")
     options = parser.parse_args()
     texts = sections(options.count)
