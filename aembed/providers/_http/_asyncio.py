@@ -16,8 +16,8 @@ from typing import Any
 import httpcore
 import httpx
 
-READ_BYTES = 256 * 1024
-"""Room for what comes before it is read; then the sender has to wait."""
+READ_BYTES = 512 * 1024
+"""Received at once at the most. There is room for twice as much: then the sender has to wait."""
 HAPPY_EYEBALLS_SECONDS = 0.25
 """RFC 8305: how long one address of a host may take before the next one is tried beside it."""
 
@@ -152,7 +152,7 @@ class _Incoming(asyncio.BufferedProtocol):
     """What came and was not read yet, and whether more may be written."""
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._buffer = memoryview(bytearray(2 * READ_BYTES))
         self._filled = 0
         self.transport: asyncio.Transport | None = None
         self.arrival, self.writable = asyncio.Event(), asyncio.Event()
@@ -178,7 +178,7 @@ class _Incoming(asyncio.BufferedProtocol):
         self.transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer[self._filled :]
+        return self._buffer[self._filled : self._filled + READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
