@@ -461,6 +461,21 @@ async def test_s12_an_index_is_built_and_used(
     assert f"{'halfvec' if dimensions > 2000 else stored}_cosine_ops" in scans[0]["definition"]
 
 
+async def test_s12_an_index_is_used_by_every_search_of_a_connection(database: str, table: str) -> None:
+    """A statement that was prepared is planned anew, or for good, after five runs."""
+    n, searches = 4_000, 8
+    async with opened(database, table=table) as store:
+        await store.prepare(Space("fake", "letters", 32))
+        matrix = vectors(n, 32)
+        await store.write(rows([f"{i:04d}" for i in range(n)], matrix))
+        await store.create_index(memory="64MB", workers=0)
+        await run_sql(database, f"ANALYZE {table}")
+        for i in range(searches):
+            assert (await store.search(matrix[i], 3))[0].id == f"{i:04d}"
+    scans = await run_sql(database, INDEX_SCANS.format(table))
+    assert scans[0]["scans"] == searches
+
+
 async def test_s12_more_dimensions_than_can_be_indexed_are_said(place: str, table: str) -> None:
     async with opened(place, table=table) as store:
         await store.prepare(Space("fake", "letters", 4001))

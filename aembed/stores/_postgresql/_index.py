@@ -24,8 +24,10 @@ INVALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
 CREATE = "CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {table} USING hnsw ({column} {v}.{storage}_cosine_ops)"
 PROGRESS = """SELECT phase, coalesce(tuples_done, 0)::bigint AS done, coalesce(tuples_total, 0)::bigint AS total
     FROM pg_catalog.pg_stat_progress_create_index WHERE relid = pg_catalog.to_regclass($1)"""
-ITERATIVE = "SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {}"
-"""Goes on until k rows pass the filter (pgvector 0.8)."""
+ITERATIVE = """SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {};
+    SET LOCAL plan_cache_mode = force_custom_plan"""
+"""Goes on until k rows pass the filter (pgvector 0.8). A generic plan, which a prepared statement gets after five runs,
+takes any filter for one that few rows pass, and reads the table instead of the index."""
 LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
