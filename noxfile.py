@@ -34,9 +34,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 LEAST_CAUGHT = 0.85
 
 
-def module(session: nox.Session, *command: str) -> None:
+def module(session: nox.Session, *command: str, **environment: str) -> None:
     """Runs a module with the Python that runs nox, whether or not its environment is activated."""
-    session.run(sys.executable, "-m", *command, external=True)
+    session.run(sys.executable, "-m", *command, external=True, env=environment)
 
 
 @nox.session(python=False)
@@ -86,6 +86,7 @@ def soak(session: nox.Session) -> None:
     Where a script draws from seeds, `--first` begins at another one: for a part of it.
     """
     module(session, "tests.simulation.replay", "--count", "100000")
+    module(session, "pytest", "tests/simulation/test_resume.py", "--timeout", "3600", AEMBED_MACHINES="1000")
     module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "1")
     module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "2", "--store", "postgresql")
     module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "2", "--signal", "TERM")

@@ -104,7 +104,12 @@ class Resumed(RuleBasedStateMachine):
     @precondition(lambda self: self.inputs)
     @rule(data=st.data())
     def leave_out(self, data: Any) -> None:
-        del self.inputs[self._one(data)]
+        """What is stored of it by then stays."""
+        id = self._one(data)
+        del self.inputs[id]
+        self.model.pop(id, None)
+        if row := self.history.disk.held().get(id):
+            self.model[id] = row[0]
 
     @rule(text=st.sampled_from(sorted(POISON)))
     def poison(self, text: str) -> None:
@@ -156,7 +161,7 @@ class Resumed(RuleBasedStateMachine):
         assert self._run(run) == "done"
         self.model.update((id, text) for id, text in self.inputs.items() if text not in POISON)
         held = self.history.disk.held()
-        assert {id: held[id][0] for id in self.model.keys() & held.keys()} == self.model
+        assert {id: held[id][0] for id in self.model} == self.model
         requests, writes = self.history.books.ledger.requests, self.history.disk.writes
         assert self._run(run) == "done"
         assert (self.history.books.ledger.requests, self.history.disk.writes) == (requests, writes)
@@ -167,9 +172,9 @@ class Resumed(RuleBasedStateMachine):
 
     def _run(self, run: Run) -> str:
         self.runs += 1
-        # What was stored and is no input any more stays as it is; what is one may be new or old until the end.
         end = self.history.run(self.runs, run)
         held = self.history.disk.held()
+        # What is no input any more stays as it is; what is one may be new or old until the end.
         untouched = self.model.keys() - self.inputs.keys()
         assert {id: held[id][0] for id in untouched} == {id: self.model[id] for id in untouched}
         assert held.keys() <= self.model.keys() | self.inputs.keys() | self.seen
