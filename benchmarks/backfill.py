@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -126,12 +127,12 @@ async def three_workers(database: str, texts: Sequence[str], random: Random) -> 
         await first.wait()
         print(f"killed at {await filled(database):,} rows; it had paid {await paid(service, 'first'):,} tokens")
         late = await worker(database, service, "late")
-        for process in (second, late):
-            print("worker", await finished(process))
+        ends = [await finished(process) for process in (second, late)]
+        print("worker", "\nworker ".join(ends))
         again = sum(times - 1 for times in (await service.texts()).values())
-        abandoned = (await service.ledger())["abandoned"]
-    print(f"{again} texts billed twice, {BATCH * abandoned} were in requests whose client died or gave up on the reply")
-    problems = [f"{again} texts were billed twice"] if again > BATCH * abandoned else []
+    resent = BATCH * sum(int(retries) for end in ends for retries in re.findall(r"(\d+) retries", end))
+    print(f"{again} texts billed twice; {IN_FLIGHT} were in flight with the worker that died, {resent} were retried")
+    problems = [f"{again} texts were billed twice"] if again > IN_FLIGHT + resent else []
     return problems + await wrong_rows(database, len(texts))
 
 
