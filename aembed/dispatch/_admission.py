@@ -14,6 +14,8 @@ from aembed.types import Hints
 
 EARLY = 1e-6
 """Seconds that a timer may come too early."""
+FEW_SLOTS = 4
+"""With fewer than that bulk leaves none to queries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +29,9 @@ class Ticket:
 class Admission:
     """Stage 5: a slot, a place in the budgets, an open gate, in the order of arrival.
 
-    Two lanes, queries before bulk: only the head of each lane holds a reservation. It gives it back where the
-    gate closes, or a query takes the slot, before its time has come; so bulk that waits holds up no query.
+    Two lanes, queries before bulk, which leaves them a slot: only the head of each lane holds a reservation. It gives
+    it back where the gate closes, or a query takes the slot, before its time has come; so bulk that waits holds up no
+    query.
     """
 
     def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate) -> None:
@@ -113,7 +116,7 @@ class Admission:
 
     async def _paced(self, tokens: float, interactive: bool) -> Reservation:
         while True:
-            await self._may_start()
+            await self._may_start(interactive)
             reservation = self.pacer.reserve(tokens, now(), interactive=interactive)
             try:
                 while (seconds := reservation.start - now()) > EARLY:  # noqa: ASYNC110 - the start may move meanwhile
@@ -121,27 +124,28 @@ class Admission:
             except BaseException:
                 self.pacer.give_back(reservation, now())
                 raise
-            if self._slot_free and self._gate_open:
+            if self._slot_free(interactive) and self._gate_open:
                 return reservation
             self.pacer.give_back(reservation, now())
 
-    async def _may_start(self) -> None:
-        while not self._slot_free or not self._gate_open:
+    async def _may_start(self, interactive: bool) -> None:
+        while not self._slot_free(interactive) or not self._gate_open:
             if self.gate.lost(now()):
                 raise OutageError(
                     f"the provider did not recover within max_outage ({self._last_failure}); "
                     "run the same again later: what is stored is kept"
                 )
-            with anyio.CancelScope(deadline=self.gate.opens_at if self._slot_free else inf):
+            with anyio.CancelScope(deadline=self.gate.opens_at if self._slot_free(interactive) else inf):
                 await self._changed.wait()
 
     @property
     def _gate_open(self) -> bool:
         return self.gate.may_pass(now() + EARLY)
 
-    @property
-    def _slot_free(self) -> bool:
-        return self._slots.available_tokens >= 1
+    def _slot_free(self, interactive: bool) -> bool:
+        """Bulk leaves one to queries, while there are some."""
+        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.queried(now())
+        return self._slots.available_tokens >= 1 + kept
 
 
 def _nothing() -> None:

@@ -223,3 +223,15 @@ def test_there_is_room_for_as_many_queries_as_may_start_at_once() -> None:
     assert sum(start <= 1e-6 for start in starts) in (room, room + 1)
     assert pacer.room(0.0) < 1
     assert Pacer().room(0.0) == float("inf")
+
+
+def test_queries_that_go_before_bulk_cost_it_their_own_tokens_and_requests_and_no_more() -> None:
+    """Bulk that waits for tokens has a place in the requests, too, which goes back with it."""
+    pacer, now = Pacer(tokens_per_minute=5_000_000, requests_per_minute=10_000), 0.0
+    pacer.reserve(130_000, now)
+    bulk = pacer.reserve(130_000, now)
+    before = bulk.start
+    while now < before - 0.02:
+        now += 0.02
+        assert pacer.reserve(10, now, interactive=True).start == now
+    assert bulk.start == pytest.approx(before, abs=0.05)

@@ -124,6 +124,31 @@ def test_bulk_that_waits_for_its_time_holds_up_no_query() -> None:
     virtual(test)
 
 
+def test_bulk_leaves_a_slot_to_queries_while_there_are_some() -> None:
+    async def test() -> None:
+        entrance, most = admission(4), 0
+
+        async def bulk() -> None:
+            nonlocal most
+            ticket = await entrance.enter(1, interactive=False)
+            assert ticket is not None
+            most = max(most, entrance.in_flight)
+            await asyncio.sleep(3)
+            entrance.succeeded(ticket, Hints())
+
+        assert await sent(entrance, 1, interactive=True) == 0
+        tasks = [asyncio.create_task(bulk()) for _ in range(8)]
+        await asyncio.sleep(1)
+        assert await sent(entrance, 1, seconds=0.1, interactive=True) == 1
+        await asyncio.gather(*tasks)
+        assert most == 3
+        await asyncio.sleep(60)
+        await asyncio.gather(*[bulk() for _ in range(8)])
+        assert most == 4
+
+    virtual(test)
+
+
 def test_no_more_than_concurrency_are_in_flight_in_both_lanes_together() -> None:
     async def test() -> None:
         entrance, most = admission(3), 0

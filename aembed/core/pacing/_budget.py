@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import NamedTuple
 
 from aembed.core.pacing._minute import Minute
 
@@ -24,6 +25,14 @@ ALONE = 0.9
 SMOOTHING = 0.5
 SAME, APART, CERTAIN = 0.02, 2.0, 0.9
 TELLING = 0.005
+
+
+class Charge(NamedTuple):
+    """The seconds of the pace that a cost takes; when the next one was due before it, and after."""
+
+    seconds: float
+    before: float
+    after: float
 
 
 class Budget:
@@ -96,20 +105,21 @@ class Budget:
         due = max(self._due, now - LATENESS)
         return inf if self.limit is None else max(0.0, (now + ahead - due) * self.rate)
 
-    def charge(self, start: float, cost: float, rate: float) -> float:
-        """Books the cost; returns the seconds of the pace that it takes."""
-        seconds = cost / rate
+    def charge(self, start: float, cost: float, rate: float) -> Charge:
+        """Books the cost."""
+        before, seconds = self._due, cost / rate
         if rate < inf:
             self._due = max(self._due, start - LATENESS) + seconds
         self._sent.add(start, cost)
-        return seconds
+        return Charge(seconds, before, self._due)
 
     def spent(self, now: float) -> float:
         """In the last minute."""
         return self._sent.total(now)
 
-    def refund(self, start: float, cost: float, seconds: float) -> None:
-        self._due -= seconds
+    def refund(self, start: float, cost: float, charge: Charge) -> None:
+        """What was booked last leaves no trace, not even of the time that it was to wait."""
+        self._due = charge.before if self._due == charge.after else self._due - charge.seconds
         self._sent.add(start, -cost)
 
     def explains(self, remaining: int | None, cost: float, now: float) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from aembed.core.pacing._budget import Budget
+from aembed.core.pacing._budget import Budget, Charge
 from aembed.core.pacing._congestion import Congestion
 from aembed.types import Hints
 
@@ -30,7 +30,7 @@ class Reservation:
     interactive: bool
     start: float = 0.0
     latest: float = inf
-    seconds: dict[Unit, float] = field(default_factory=dict)
+    charges: dict[Unit, Charge] = field(default_factory=dict)
 
     def cost(self, unit: Unit) -> float:
         return self.tokens if unit == "tokens" else 1.0
@@ -107,7 +107,7 @@ class Pacer:
         if head and pushes:
             self._unbook(head)
         reservation.tokens = tokens
-        reservation.seconds["tokens"] += self._budgets["tokens"].charge(reservation.start, more, rate)
+        self._budgets["tokens"].charge(reservation.start, more, rate)
         self._congestion.grown(more)
         if head and pushes:
             self._book(head, now)
@@ -162,6 +162,10 @@ class Pacer:
         self._book(reservation, now)
         self._book(head, now)
 
+    def queried(self, now: float) -> bool:
+        """Whether there are queries, or were some a moment ago."""
+        return now - self._queried_at <= HELD_FOR
+
     def room(self, now: float) -> float:
         """How many requests of queries could start now, as far as the limit of requests goes."""
         return self._budgets["requests"].room(now, 60.0 * HELD_BACK)
@@ -180,16 +184,16 @@ class Pacer:
 
     def _book(self, reservation: Reservation, now: float) -> None:
         ahead = 60.0 * HELD_BACK if reservation.interactive else 0.0
-        kept = 1.0 if reservation.interactive or now - self._queried_at > HELD_FOR else 1.0 - HELD_BACK
+        kept = 1.0 if reservation.interactive or not self.queried(now) else 1.0 - HELD_BACK
         reservation.start = max(budget.earliest(now, ahead) for budget in self._budgets.values())
         for unit, budget in self._budgets.items():
             cost = reservation.cost(unit)
-            reservation.seconds[unit] = budget.charge(reservation.start, cost, kept * self._rate(unit, cost))
+            reservation.charges[unit] = budget.charge(reservation.start, cost, kept * self._rate(unit, cost))
         self._congestion.spent(reservation.start, reservation.tokens)
 
     def _unbook(self, reservation: Reservation) -> None:
         for unit, budget in self._budgets.items():
-            budget.refund(reservation.start, reservation.cost(unit), reservation.seconds[unit])
+            budget.refund(reservation.start, reservation.cost(unit), reservation.charges[unit])
 
 
 def _shown(limit: float | None) -> str:
