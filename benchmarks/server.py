@@ -194,6 +194,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--key", help="the only key it takes; default: any")
     parser.add_argument("--latency", type=float, default=0.0, help="1: 78 ms + 22 us a token; default 0: none")
+    parser.add_argument("--seconds", type=float, default=Latency().fixed, help="of any request")
+    parser.add_argument(
+        "--seconds-per-token", type=float, default=Latency().per_token, help="beside them, at latency 1"
+    )
     parser.add_argument("--sigma", type=float, default=0.0, help="spread of the latency, lognormal")
     parser.add_argument("--seed", type=int, default=0, help="of the latency's spread and of the faults")
     parser.add_argument("--fault-rate", type=float, default=0.0, help="share of requests that fail somehow")
@@ -215,7 +219,9 @@ def _server(options: argparse.Namespace) -> Server:
         rules=Rules(key=options.key),
         limits=RateLimits.of(options.window, options.requests_per_minute, options.tokens_per_minute),
         script=Faults(options.seed, options.fault_rate) if options.fault_rate else None,
-        latency=Latency(options.latency, sigma=options.sigma, seed=options.seed),
+        latency=Latency(
+            options.latency, options.seconds, options.seconds_per_token, sigma=options.sigma, seed=options.seed
+        ),
         rate_headers=not options.no_rate_headers,
         host=options.host,
         port=options.port,
