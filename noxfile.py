@@ -87,9 +87,9 @@ def soak(session: nox.Session) -> None:
     """
     module(session, "tests.simulation.replay", "--count", "100000")
     module(session, "pytest", "tests/simulation/test_resume.py", "--timeout", "3600", AEMBED_MACHINES="1000")
-    module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "1")
-    module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "2", "--store", "postgresql")
-    module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "2", "--signal", "TERM")
+    module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "2")
+    module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "4", "--store", "postgresql")
+    module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "3", "--signal", "TERM")
     module(session, "benchmarks.power_cuts", "--cuts", "500")
     for client in ("httpx", "httpx2"):
         module(session, "benchmarks.cancellations", "--client", client)
