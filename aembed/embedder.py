@@ -144,7 +144,7 @@ class Embedder:
         """
         refuse_what_is_no_list(texts)
         total = known_length(texts)
-        sink = ListSink(total)
+        sink = ListSink(total, self._engine.run_in_thread)
         job = self._engine.job(sink, Feed(texts, text_record), total=total, observers=Observers(on_progress))
         try:
             with logged("embed_documents", job.report):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
+import anyio
+import anyio.to_thread
 import numpy as np
 from anyio import BrokenResourceError, ClosedResourceError
 from anyio.streams.memory import MemoryObjectSendStream
@@ -27,6 +29,8 @@ from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows
 
 logger = logging.getLogger("aembed")
 
+INLINE_BYTES = 1_000_000
+"""Vectors of this size are copied within 1 ms; more of them in a thread."""
 STORE_TIMEOUT = 120.0
 """Seconds until a store that does not answer is given up."""
 
@@ -75,8 +79,12 @@ class _Plain:
 class ListSink(_Plain):
     """One matrix in the order of the input. Equal texts are found however far apart they stand."""
 
-    def __init__(self, inputs: int | None = None) -> None:
+    def __init__(
+        self, inputs: int | None = None, run_in_thread: Callable[..., Awaitable[Any]] = anyio.to_thread.run_sync
+    ) -> None:
         self._inputs = inputs
+        self._run_in_thread = run_in_thread
+        self._filling = anyio.Lock()
         self._matrix: Matrix = np.empty((0, 0), dtype=np.float32)
         self._index: dict[bytes, int] = {}
         self._written: set[int] = set()
@@ -87,8 +95,13 @@ class ListSink(_Plain):
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         indices = [entry.index for entry in entries]
-        self._reserve(max(indices) + 1, matrix.shape[1])
-        self._matrix[indices] = matrix
+        async with self._filling:
+            self._reserve(max(indices) + 1, matrix.shape[1])
+            # Memory that is touched for the first time costs up to 30 ms here: in a thread (law 11).
+            if matrix.nbytes > INLINE_BYTES:
+                await self._run_in_thread(self._matrix.__setitem__, indices, matrix)
+            else:
+                self._matrix[indices] = matrix
         self._index.update(zip([entry.fingerprint for entry in entries], indices, strict=True))
         self._written.update(indices)
         return len(entries)
