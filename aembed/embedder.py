@@ -21,7 +21,8 @@ from aembed.pipeline.planning import planned
 from aembed.pipeline.purse import spending
 from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
 from aembed.pipeline.results import Results, run_and_close
-from aembed.pipeline.sinks import BacklogSink, ListSink, PlanSink, StoreSink, StreamSink, note
+from aembed.pipeline.sinks import ListSink, StreamSink
+from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
 from aembed.results import Embeddings, Plan, Progress, Report, Stats

@@ -22,7 +22,8 @@ from aembed.pipeline.outcomes import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.purse import JobPurse, purse_of
 from aembed.pipeline.reading import Feed, text_record
-from aembed.pipeline.sinks import ListSink, Sink, guarded
+from aembed.pipeline.sinks import ListSink, Sink
+from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats

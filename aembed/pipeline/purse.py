@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from aembed.errors import AembedError, BudgetExceededError
-from aembed.pipeline.sinks import guarded
+from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Accounts
 from aembed.types import Space
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from aembed.core.changes import Entry, Fingerprinter
 from aembed.errors import BadRequestError, InputError, StoreError, UnavailableError
-from aembed.pipeline.sinks import STORE_TIMEOUT, ListSink, PlanSink, StoreSink, StreamSink, guarded
+from aembed.pipeline.sinks import ListSink, StreamSink
+from aembed.pipeline.store_sinks import STORE_TIMEOUT, PlanSink, StoreSink, guarded
 from aembed.results import Report
 from aembed.stores.memory import MemoryStore
 from aembed.types import Embedded, Failure, Record, Refusal, Rows, Space
@@ -178,3 +179,9 @@ async def test_a_plan_counts_as_changed_what_would_be_written_over() -> None:
     assert (await plan.known(edited)).changed == {"id0", "id1", "id2"}
     await plan.write(edited[1:], matrix_of(edited[1:]))
     assert plan.changed == 2
+
+
+async def test_what_a_provider_said_is_kept_as_one_printable_line() -> None:
+    store, [entry] = MemoryStore(), entries_of(["poison"])
+    await StoreSink(store).refuse([(entry, BadRequestError("no:\0 not\nthis"))])
+    assert [refusal.message for refusal in await store.refusals()] == ["no:  not this"]

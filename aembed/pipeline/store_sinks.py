@@ -1,0 +1,185 @@
+"""Stage 8 with a store: rows that are kept, and what a store knows before anything is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+
+from aembed.core.changes import Entry
+from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, SpaceMismatchError, StoreError
+from aembed.pipeline.sinks import PlainSink
+from aembed.protocols import Backlog, KeepsModel, Refusals, Store
+from aembed.results import Report
+from aembed.types import Failure, Known, Matrix, Record, Refusal, Rows, Vector
+
+logger = logging.getLogger("aembed")
+
+STORE_TIMEOUT = 120.0
+"""Seconds until a store that does not answer is given up."""
+
+
+class StoreSink(PlainSink):
+    """Rows of a store that aembed owns."""
+
+    durable = True
+
+    def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
+        self._store = store
+        self._retry_failed = retry_failed
+        self._model = ""
+
+    def reject(self, record: Record) -> InputError | None:
+        return self._store.reject(record)
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        digests = {entry.record.id: entry.digest for entry in entries}
+        fingerprints = {} if self._retry_failed else {entry.record.id: entry.fingerprint for entry in entries}
+        known: Known = await guarded(self._store.known(digests, fingerprints))
+        return known
+
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        vectors: Mapping[bytes, Vector] = await guarded(self._store.vectors(fingerprints))
+        return vectors
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        rows = _rows(entries, matrix)
+        try:
+            await self._check_model(model)
+            await guarded(self._store.write(rows))
+        except StoreError as error:
+            error.unsaved += (rows,)
+            raise
+        return len(entries)
+
+    async def _check_model(self, model: str) -> None:
+        """A name that differs from the request's is normal; one that changes is another model."""
+        if model in ("", self._model) or not isinstance(self._store, KeepsModel):
+            return
+        held = await guarded(self._store.answered_by(model))
+        if held != model:
+            raise SpaceMismatchError(
+                f"the provider answered with the model {model!r}, the rows of this store came from {held!r}; their "
+                "vectors cannot be compared: build a new store: aembed index OLD_URL --store NEW_URL -m MODEL"
+            )
+        self._model = model
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        if kept := _refusals(refused):
+            await guarded(self._store.write(_rows([], np.empty((0, 0), np.float32)), kept))
+
+
+class PlanSink(StoreSink):
+    """Asks the store and writes nothing; remembers what a store would hold by now."""
+
+    durable = False
+
+    def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
+        super().__init__(store, retry_failed=retry_failed)
+        self.changed = 0
+        self._changing: set[str] = set()
+        self._paid: set[bytes] = set()
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        known = await super().known(entries)
+        self._changing |= known.changed
+        return known
+
+    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        planned = dict.fromkeys(fingerprints & self._paid, np.ones(1, np.float32))
+        return {**planned, **dict.fromkeys(await super().paid(fingerprints), np.ones(1, np.float32))}
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        self.changed += sum(entry.record.id in self._changing for entry in entries)
+        self._paid.update(entry.fingerprint for entry in entries)
+        return len(entries)
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        return None
+
+
+class BacklogSink(PlainSink):
+    """The vectors of a table that belongs to the user."""
+
+    durable = True
+
+    def __init__(self, backlog: Backlog, *, retry_failed: bool = False) -> None:
+        self._backlog = backlog
+        self._refusals = backlog if isinstance(backlog, Refusals) else None
+        self._retry_failed = retry_failed
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        if self._refusals is None:
+            return Known()
+        refused = await guarded(self._refusals.refused({entry.record.id: entry.fingerprint for entry in entries}))
+        return Known() if self._retry_failed else Known(refused=refused)
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        if self._refusals and (kept := _refusals(refused)):
+            await guarded(self._refusals.refuse(kept))
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        ids = [entry.record.id for entry in entries]
+        texts = [entry.record.text for entry in entries]
+        try:
+            filled: int = await guarded(self._backlog.write(ids, texts, matrix))
+        except StoreError as error:
+            error.unsaved += (_rows(entries, matrix),)
+            raise
+        return filled
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        """Told to a backlog that is shared with other workers."""
+        if tell := getattr(self._backlog, "fail", None):
+            await guarded(tell([failure.id for failure in failures]))
+
+
+async def guarded(awaitable: Any) -> Any:
+    """A store's answer, whosever store it is: anything but an aembed error becomes a StoreError."""
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT):
+            return await awaitable
+    except AembedError:
+        raise
+    except TimeoutError:
+        raise StoreError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
+    except Exception as error:
+        raise StoreError(f"the store raised {type(error).__name__}") from error
+
+
+def _refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
+    """Those that their content is to blame for. Not every store holds what a user's own provider may say: NUL."""
+    return [
+        Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))
+        for entry, error in refused
+        if isinstance(error, InputError | BadRequestError | InvalidReplyError)
+    ]
+
+
+def _printable(message: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in message)
+
+
+async def note(store: Store, report: Report) -> None:
+    """Keeps in the store how the job ended; that it cannot be kept is no reason to lose the report."""
+    try:
+        await guarded(store.finish(report))
+    except AembedError as error:
+        logger.warning("the store did not keep the report: %s", error)
+
+
+def _rows(entries: Sequence[Entry], matrix: Matrix) -> Rows:
+    records = [entry.record for entry in entries]
+    return Rows(
+        ids=[record.id for record in records],
+        texts=[record.text for record in records],
+        metadata=[record.metadata for record in records],
+        sources=[record.source for record in records],
+        fingerprints=[entry.fingerprint for entry in entries],
+        digests=[entry.digest for entry in entries],
+        matrix=matrix,
+    )
