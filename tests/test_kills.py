@@ -149,16 +149,16 @@ async def test_s16_x1_a_process_that_stops_in_a_write_holds_up_others_until_it_i
     async with room(tmp_path) as each, embedder(each.service) as other:
         await each.enter(SQLitePlace(path))
         impatient = SQLiteStore(path, lock_timeout=0.2)
-        victims: list[Victim] = []
+        begun: asyncio.Queue[Victim] = asyncio.Queue()
         with pytest.raises(StoreError, match="stayed locked by another process") as raised:
-            await other.embed_into(impatient, once_one_has_stopped(each, victims))
+            await other.embed_into(impatient, once_one_has_stopped(each, begun))
         assert raised.value.unsaved
         await impatient.aclose()
 
         waiting = asyncio.create_task(other.embed_into(path, records(TEXTS)))
         await asyncio.wait([waiting], timeout=0.5)
         assert not waiting.done()
-        assert await victims[0].killed() == -signal.SIGKILL
+        assert await begun.get_nowait().killed() == -signal.SIGKILL
         report = await waiting
         assert report.stored + report.unchanged == len(TEXTS)
         assert report.unchanged >= BATCH
@@ -170,24 +170,26 @@ async def test_s16_a_process_that_stops_in_a_write_and_goes_on_is_waited_for(tmp
     path = tmp_path / "rows.db"
     async with room(tmp_path) as each, embedder(each.service) as other:
         await each.enter(SQLitePlace(path))
-        victims: list[Victim] = []
-        waiting = asyncio.create_task(other.embed_into(path, once_one_has_stopped(each, victims)))
-        await asyncio.wait([waiting], timeout=2.0)
+        begun: asyncio.Queue[Victim] = asyncio.Queue()
+        waiting = asyncio.create_task(other.embed_into(path, once_one_has_stopped(each, begun)))
+        stopped = await begun.get()
+        await asyncio.wait([waiting], timeout=1.0)
         assert not waiting.done()
-        victims[0].send(signal.SIGCONT)
-        assert await victims[0].ended() == 0
+        stopped.send(signal.SIGCONT)
+        assert await stopped.ended() == 0
         report = await waiting
         assert report.stored + report.unchanged == len(TEXTS)
         assert len(await each.judge.check()) == len(TEXTS)
     assert each.tally.problems == []
 
 
-async def once_one_has_stopped(each: Room, victims: list[Victim]) -> AsyncIterator[Record]:
+async def once_one_has_stopped(each: Room, begun: asyncio.Queue[Victim]) -> AsyncIterator[Record]:
     """The records of a second job, which begins when the first has stopped before its second commit."""
-    victims.append(await each.begin(point="commit", nth=2, signal=signal.SIGSTOP))
+    victim = await each.begin(point="commit", nth=2, signal=signal.SIGSTOP)
     async with asyncio.timeout(30):
-        while psutil.Process(victims[0].pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - a process
+        while psutil.Process(victim.pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - a process
             await asyncio.sleep(0.01)
+    begun.put_nowait(victim)
     for record in records(TEXTS):
         yield record
 
