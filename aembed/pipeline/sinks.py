@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -14,14 +13,9 @@ from anyio import BrokenResourceError, ClosedResourceError
 from anyio.streams.memory import MemoryObjectSendStream
 
 from aembed.core.changes import Entry
-from aembed.errors import (
-    AembedError,
-    InputError,
-)
+from aembed.errors import AembedError, InputError
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
-
-logger = logging.getLogger("aembed")
 
 INLINE_BYTES = 1_000_000
 """Vectors of this size are copied within 1 ms; more of them in a thread."""
