@@ -22,6 +22,7 @@ BENCHMARKS = (
     "kills",
     "loop_gap",
     "pacing",
+    "web",
     "hostile",
     "shared_key",
     "backfill",

@@ -3,59 +3,34 @@
 call -> cache -> Flight (equal texts share one) -> queue -> courier, once it may send -> Load -> Dispatcher -> calls
 
 A text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot, the
-budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one.
+budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one, or in a
+few at once, where there is room for them and each is sooner answered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
-from typing import TypeAlias
 
 import anyio
 import numpy as np
 
+from aembed.coalesce._flights import Flight, Load, Waiter, copy_of, held_back, item_of, reason_of, told, unavailable
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
 from aembed.core.packing import Cap, fitting, share
 from aembed.core.pieces import combined
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
-from aembed.errors import AembedError, OverloadedError, UnavailableError
-from aembed.types import Hints, Limits, Record, Vector
-
-logger = logging.getLogger("aembed")
+from aembed.errors import OverloadedError
+from aembed.types import Limits, Record, Vector
 
 MAX_WAIT = 0.005
 """Seconds that a text waits for others at most, while queries are on their way."""
 LATENESS = 0.05
 """Seconds by which a timer is late where the event loop was blocked; so long is granted to read what came meanwhile."""
-
-Waiter: TypeAlias = "asyncio.Future[Vector]"
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """One text on its way, and the calls that wait for its vector, each with its deadline."""
-
-    fingerprint: bytes
-    since: float
-    item: Item | None = None
-    load: Load | None = None
-    waiters: dict[Waiter, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class Load:
-    """What goes in one request (or its parts). `wanted` counts the flights that somebody still waits for."""
-
-    errand: Errand
-    flights: dict[bytes, Flight]
-    wanted: int
 
 
 class Coalescer:
@@ -115,7 +90,7 @@ class Coalescer:
     def _flight(self, entry: Entry, timeout: float) -> Flight:
         closed = self._dispatcher.closed_for
         if closed > timeout:
-            raise _held_back(closed)
+            raise held_back(closed)
         return self._flights.get(entry.fingerprint) or self._new_flight(entry)
 
     def _new_flight(self, entry: Entry) -> Flight:
@@ -162,7 +137,7 @@ class Coalescer:
         if self._loop.time() - deadline > LATENESS:
             self._loop.call_later(LATENESS, self._expire, waiter, self._loop.time() + LATENESS, timeout)
             return
-        waiter.set_exception(_unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
+        waiter.set_exception(unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
 
     def _give_up_early(self) -> None:
         """The gate is closed: whoever cannot wait that long, and is not on the way, hears it at once."""
@@ -172,7 +147,7 @@ class Coalescer:
                 continue
             for waiter, deadline in flight.waiters.items():
                 if deadline < self._loop.time() + closed and not waiter.done():
-                    waiter.set_exception(_held_back(closed))
+                    waiter.set_exception(held_back(closed))
 
     def _overloaded(self) -> OverloadedError:
         oldest = next(iter(self._queue.values()), None)
@@ -215,7 +190,7 @@ class Coalescer:
         while self._queue:
             if not self._parts:
                 await self._gather()
-            ticket = await self._dispatcher.admit(_tokens(next(iter(self._queue.values()))))
+            ticket = await self._dispatcher.admit(item_of(next(iter(self._queue.values()))).tokens)
             self._send(self._take(), ticket)
         self._courier = None
 
@@ -223,7 +198,7 @@ class Coalescer:
         """An error of the courier is everybody's."""
         if self._courier is courier:
             self._courier = None
-            self._fail([*self._queue.values()], _reason(courier))
+            self._fail([*self._queue.values()], reason_of(courier))
 
     def _dismiss(self) -> None:
         """Nobody waits any more."""
@@ -247,7 +222,7 @@ class Coalescer:
 
         Half of the free slots are left to those that come meanwhile.
         """
-        items = [_item(flight) for flight in self._queue.values()]
+        items = [item_of(flight) for flight in self._queue.values()]
         waiting, cap = sum(item.inputs for item in items), self._dispatcher.cap
         tokens = sum(item.tokens for item in items)
         parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
@@ -261,7 +236,7 @@ class Coalescer:
     # a request
 
     def _send(self, flights: Sequence[Flight], ticket: Ticket) -> None:
-        items = [_item(flight) for flight in flights]
+        items = [item_of(flight) for flight in flights]
         self._dispatcher.resize(ticket, sum(item.tokens for item in items))
         load = Load(Errand("query", interactive=True, ticket=ticket), {f.fingerprint: f for f in flights}, len(flights))
         for flight in flights:
@@ -286,12 +261,12 @@ class Coalescer:
         if not self._loads:
             self._ripe.set()
         if not load.errand.dropped:
-            self._fail([*load.flights.values()], _reason(task))
+            self._fail([*load.flights.values()], reason_of(task))
             return
         for flight in load.flights.values():
             flight.load = None
             if flight.waiters:
-                self._enqueue(flight, _item(flight))
+                self._enqueue(flight, item_of(flight))
             else:
                 self._forget(flight)
 
@@ -302,52 +277,9 @@ class Coalescer:
                 waiter.set_result(np.array(vector))
 
     def _fail(self, flights: Iterable[Flight], reason: BaseException) -> None:
-        error = _told(reason)
+        error = told(reason)
         for flight in flights:
             self._forget(flight)
             for waiter in flight.waiters:
                 if not waiter.done():
-                    waiter.set_exception(_copy(error))
-
-
-def _item(flight: Flight) -> Item:
-    assert flight.item is not None
-    return flight.item
-
-
-def _tokens(flight: Flight) -> float:
-    return _item(flight).tokens
-
-
-def _reason(task: asyncio.Task[None]) -> BaseException:
-    return asyncio.CancelledError() if task.cancelled() else task.exception() or asyncio.CancelledError()
-
-
-def _told(reason: BaseException) -> AembedError:
-    """What the calls are told of the end of a task."""
-    match reason:
-        case AembedError():
-            return reason
-        case asyncio.CancelledError():
-            return UnavailableError("the Embedder was closed before there was an answer")
-        case _:
-            logger.error("a request of queries ended in an unexpected error", exc_info=reason)
-            error = AembedError(f"unexpected {type(reason).__name__}")
-            error.__cause__ = reason
-            return error
-
-
-def _copy(error: AembedError) -> AembedError:
-    """Raised by each call, an error that they shared would collect the tracebacks of all."""
-    copy = error.__class__.__new__(error.__class__)
-    copy.args, copy.__cause__ = error.args, error.__cause__
-    copy.__dict__.update(error.__dict__)
-    return copy
-
-
-def _unavailable(message: str, closed: float) -> UnavailableError:
-    return UnavailableError(message, hints=Hints(retry_after=closed) if closed > 0 else None)
-
-
-def _held_back(seconds: float) -> UnavailableError:
-    return _unavailable(f"no vector in time: the provider fails, the next request goes in {seconds:.1f} s", seconds)
+                    waiter.set_exception(copy_of(error))

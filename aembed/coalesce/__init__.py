@@ -1,0 +1,5 @@
+"""Many small awaits, few requests."""
+
+from aembed.coalesce.coalescer import Coalescer
+
+__all__ = ["Coalescer"]

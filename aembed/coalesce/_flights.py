@@ -1,0 +1,76 @@
+"""What is on its way, and what its calls are told where it does not arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from aembed.core.changes import Item
+from aembed.dispatch import Errand
+from aembed.errors import AembedError, UnavailableError
+from aembed.types import Hints, Vector
+
+logger = logging.getLogger("aembed")
+
+Waiter: TypeAlias = "asyncio.Future[Vector]"
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One text on its way, and the calls that wait for its vector, each with its deadline."""
+
+    fingerprint: bytes
+    since: float
+    item: Item | None = None
+    load: Load | None = None
+    waiters: dict[Waiter, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Load:
+    """What goes in one request (or its parts). `wanted` counts the flights that somebody still waits for."""
+
+    errand: Errand
+    flights: dict[bytes, Flight]
+    wanted: int
+
+
+def item_of(flight: Flight) -> Item:
+    assert flight.item is not None
+    return flight.item
+
+
+def reason_of(task: asyncio.Task[None]) -> BaseException:
+    return asyncio.CancelledError() if task.cancelled() else task.exception() or asyncio.CancelledError()
+
+
+def told(reason: BaseException) -> AembedError:
+    """What the calls are told of the end of a task."""
+    match reason:
+        case AembedError():
+            return reason
+        case asyncio.CancelledError():
+            return UnavailableError("the Embedder was closed before there was an answer")
+        case _:
+            logger.error("a request of queries ended in an unexpected error", exc_info=reason)
+            error = AembedError(f"unexpected {type(reason).__name__}")
+            error.__cause__ = reason
+            return error
+
+
+def copy_of(error: AembedError) -> AembedError:
+    """Raised by each call, an error that they shared would collect the tracebacks of all."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.args, copy.__cause__ = error.args, error.__cause__
+    copy.__dict__.update(error.__dict__)
+    return copy
+
+
+def unavailable(message: str, closed: float) -> UnavailableError:
+    return UnavailableError(message, hints=Hints(retry_after=closed) if closed > 0 else None)
+
+
+def held_back(seconds: float) -> UnavailableError:
+    return unavailable(f"no vector in time: the provider fails, the next request goes in {seconds:.1f} s", seconds)
