@@ -89,17 +89,18 @@ async def run(contestants: Sequence[Contestant], texts: Sequence[str], repeats: 
 
 def chart(rows: Sequence[dict[str, Any]], texts: int) -> str:
     return charts.bars(
-        "Wall time to the account's floor where tokens are limited",
+        "Requests refused with 429 where tokens a minute are limited",
         [
             charts.BarRow(
                 row["contestant"],
-                row["to_floor"],
-                f"{row['to_floor']:.2f} x" + (f", {row['lost'] / texts:.0%} lost" if row["lost"] else ""),
+                row["refused"],
+                f"{row['refused']:.0%}, "
+                + (f"{row['lost'] / texts:.0%} of texts lost" if row["lost"] else "none lost"),
                 "ours" if row["contestant"].startswith("aembed") else "peer",
             )
             for row in rows
         ],
-        subtitle="10 million tokens a minute, limit given or unknown; 1 is the best that is possible",
+        subtitle=f"{texts:,} sections, 4.4 million tokens, on an account of 10 million a minute",
     )
 
 
