@@ -11,7 +11,7 @@ from typing import Literal
 Kind = Literal["ours", "peer", "limit"]
 
 _WIDTH, _ROW, _BAR = 760, 26, 16
-_LABELS, _FIGURES = 210, 180
+_LABELS, _FIGURES = 240, 170
 _TOP, _FOOT = 52, 30
 _STYLE = """
     text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #24292f }
