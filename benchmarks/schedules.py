@@ -13,37 +13,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
-import os
 import signal
 import sys
 import time
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from multiprocessing.connection import Connection as Pipe
 from random import Random
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import asyncpg
 import numpy as np
 
-from aembed import Embedder, PostgresColumn
-from aembed.stores._postgresql import _filling, _leases
-from benchmarks.own_process import KEY, MODEL, Service, judged, serving
+from benchmarks.own_process import judged
+from benchmarks.schedules_drawn import Event, Schedule, schedule_of
+from benchmarks.schedules_stage import DIMENSIONS, LEASE_SECONDS, MOST_CLAIMED, PAGE, Stage, Worker, stage
 from benchmarks.vectors import digest, vector_of
-from tests.chaos.proxy import Proxy
-from tests.postgres import Pooler, Server, create_database, drop_database
+from tests.postgres import Server
 
-DIMENSIONS = 48
-LATENCY = ("--latency", "2", "--sigma", "0.5")
-"""About 160 ms a request, spread: the least job takes a second."""
-LAST_EVENT, LONGEST_RUN = 1.6, 60.0
-LEASE_SECONDS = 3.0
-"""Longer than any cut, so that only the dead lose what they hold."""
 TABLES = """
     DROP TABLE IF EXISTS sections;
     DROP SCHEMA IF EXISTS aembed CASCADE;
@@ -51,160 +39,6 @@ TABLES = """
 """
 LIVE_LEASES = """SELECT count(*) FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token
     WHERE w.expires_at > clock_timestamp()"""
-Kind: TypeAlias = Literal[
-    "edit", "delete", "replace", "insert", "kill", "join", "cut", "lose replies", "restart pooler"
-]
-PAGE, MOST_CLAIMED = 20, 60
-"""A worker asks for a further page while it holds less than the most."""
-CUTS: tuple[Kind, ...] = ("cut", "lose replies", "restart pooler")
-PROCESSES = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-PROCESSES.set_forkserver_preload(
-    ["aembed.providers.openai", "aembed.stores.postgresql_column", "benchmarks.own_process"]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """`rows` is how many are edited, deleted, replaced or inserted."""
-
-    at: float
-    kind: Kind
-    rows: int
-
-    def __str__(self) -> str:
-        return f"{self.at:5.2f} s  {self.kind}" + (f" {self.rows} rows" if self.rows else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """What follows from a seed. `marked`: the table has a fingerprint column, so that an edit needs no more."""
-
-    seed: int
-    rows: int
-    batch: int
-    concurrency: int
-    marked: bool
-    events: tuple[Event, ...]
-
-    @property
-    def in_flight(self) -> int:
-        """Texts that one worker has sent and not stored, at the most."""
-        return self.batch * self.concurrency
-
-    def __str__(self) -> str:
-        kind = "with a fingerprint" if self.marked else "without fingerprint"
-        head = f"seed {self.seed}: {self.rows} rows {kind}, {self.concurrency} x {self.batch} in flight a worker"
-        return "\n".join([head, *(f"  {event}" for event in self.events)])
-
-
-def schedule_of(seed: int) -> Schedule:
-    """At least one edit, delete, kill and cut each."""
-    random = Random(seed)
-    kinds: list[Kind] = ["edit", "delete", "kill", random.choice(CUTS)]
-    more: tuple[Kind, ...] = ("edit", "edit", "delete", "replace", "insert", "kill", "freeze", "join", *CUTS)
-    kinds += random.choices(more, k=random.randint(2, 8))
-    events = [Event(random.uniform(0.0, LAST_EVENT), kind, _rows(kind, random)) for kind in kinds]
-    return Schedule(
-        seed,
-        rows=random.randint(150, 500),
-        batch=random.choice((4, 8, 16)),
-        concurrency=random.choice((1, 2, 3)),
-        marked=random.random() < 0.5,
-        events=tuple(sorted(events, key=lambda event: event.at)),
-    )
-
-
-def _rows(kind: Kind, random: Random) -> int:
-    return random.randint(1, 40) if kind in ("edit", "delete", "replace", "insert") else 0
-
-
-# One worker, in a process of its own
-
-
-def work(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
-    asyncio.run(fill(place, url, schedule, begun))
-
-
-async def fill(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
-    """With pages so small that three workers share a small table."""
-    _filling.ROWS_PER_PAGE, _leases.MOST_CLAIMED = PAGE, MOST_CLAIMED
-    mark = "seen" if schedule.marked else None
-    column = PostgresColumn(place, "sections", text="content", fingerprint=mark, lease_seconds=LEASE_SECONDS)
-    await column.count()
-    begun.send(True)
-    options = {"concurrency": schedule.concurrency, "max_batch_size": schedule.batch, "dimensions": DIMENSIONS}
-    async with Embedder(MODEL, api_key=KEY, base_url=url, **options) as embedder:
-        await embedder.backfill(column)
-    await column.aclose()
-
-
-class Worker:
-    """A process that fills the table."""
-
-    def __init__(self, place: str, url: str, schedule: Schedule) -> None:
-        self.started = time.monotonic()
-        self._begun, begun = PROCESSES.Pipe(duplex=False)
-        self.process = PROCESSES.Process(target=work, args=(place, url, schedule, begun), daemon=True)
-        self.process.start()
-        begun.close()
-
-    @property
-    def is_running(self) -> bool:
-        return self.process.exitcode is None
-
-    async def begun(self) -> None:
-        """Until it has reached the database: a server that was never there is not waited for."""
-        await asyncio.to_thread(self._begun.poll, LONGEST_RUN)
-
-    async def kill(self) -> None:
-        self.process.kill()
-        await self.ended()
-
-    def signal(self, number: int) -> None:
-        if self.is_running and self.process.pid:
-            os.kill(self.process.pid, number)
-
-    async def ended(self, seconds: float = LONGEST_RUN) -> str | None:
-        """What is wrong with its end; it is killed after so many seconds."""
-        until = time.monotonic() + seconds
-        while self.is_running:
-            if time.monotonic() > until:
-                self.process.kill()
-                return f"a worker did not end within {seconds:g} s"
-            await asyncio.sleep(0.01)
-        self._begun.close()
-        return f"a worker ended with exit code {self.process.exitcode}" if self.process.exitcode else None
-
-
-# The stage: what a schedule is played on, one after another
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A database, a pooler before it, a proxy before that, and a service."""
-
-    database: str
-    pooler: Pooler
-    proxy: Proxy
-    service: Service
-
-    @property
-    def place(self) -> str:
-        return self.pooler.before(self.database).replace(f":{self.pooler.port}/", f":{self.proxy.port}/")
-
-
-@asynccontextmanager
-async def stage(server: str) -> AsyncIterator[Stage]:
-    """Raises LookupError where there is no PgBouncer."""
-    name = f"aembed_schedules_{uuid.uuid4().hex}"
-    async with AsyncExitStack() as stack:
-        database = create_database(server, name)
-        stack.callback(drop_database, server, name)
-        pooler = Pooler(server)
-        stack.callback(pooler.stop)
-        proxy = await stack.enter_async_context(Proxy(pooler.port))
-        service = await stack.enter_async_context(serving("--key", KEY, *LATENCY))
-        yield Stage(database, pooler, proxy, service)
 
 
 @dataclass(slots=True)
