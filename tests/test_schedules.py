@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from benchmarks.schedules import play_all, schedule_of
+from benchmarks.schedules import play_all
+from benchmarks.schedules_drawn import schedule_of
 from tests.postgres import Pooler
 
 SEEDS = (1, 2, 6)
