@@ -16,8 +16,9 @@ from aembed.results import Report
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
-from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
+from aembed.stores._postgresql._database import Connection, Database, halving
 from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parsed
 from aembed.stores._postgresql._tables import Layout, Names
 from aembed.stores._postgresql._wire import Storage
@@ -47,7 +48,7 @@ def open_url(url: str) -> PostgresStore:
     return PostgresStore(url)
 
 
-class PostgresStore:
+class PostgresStore(Indexed):
     """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. `prepare` makes the tables, and
@@ -149,25 +150,15 @@ class PostgresStore:
         """
         return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])
 
-    async def create_index(
-        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
-    ) -> None:
-        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
-
-        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
-        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
-        transaction mode, and for more than 4,000 dimensions.
-        """
-
-        async def target(layout: Layout, connection: Connection) -> Target:
-            return layout.target
-
-        found = await self._write(target)
-        await self._database.build(found, memory=memory, workers=workers, on_progress=on_progress)
-
     async def aclose(self) -> None:
         """Closes the connections, if they are ours; later calls raise StoreError."""
         await self._database.aclose()
+
+    async def _target(self) -> Target:
+        async def target(layout: Layout, connection: Connection) -> Target:
+            return layout.target
+
+        return await self._write(target)
 
     @property
     def _place(self) -> str:

@@ -22,8 +22,9 @@ from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
-from aembed.stores._postgresql._database import Connection, Database, OnBuild, halving
+from aembed.stores._postgresql._database import Connection, Database, halving
 from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parsed, quoted
 from aembed.stores._rules import Scalar, check_search
 from aembed.stores._search import Chunk, checked_query, nearest
@@ -38,7 +39,7 @@ def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
     return PostgresColumn(url, table, **names)
 
 
-class PostgresColumn:
+class PostgresColumn(Indexed):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
@@ -215,28 +216,18 @@ class PostgresColumn:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
         return await self._run(partial(self._matches, vector, k, check_search(k, where)))
 
-    async def create_index(
-        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
-    ) -> None:
-        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
-
-        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
-        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
-        transaction mode, and for more than 4,000 dimensions.
-        """
-
-        async def target(table: Layout, connection: Connection) -> Target:
-            return table.target
-
-        found = await self._run(target)
-        await self._database.build(found, memory=memory, workers=workers, on_progress=on_progress)
-
     async def aclose(self) -> None:
         """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._leave()
         await self._database.aclose()
+
+    async def _target(self) -> Target:
+        async def target(table: Layout, connection: Connection) -> Target:
+            return table.target
+
+        return await self._run(target)
 
     @property
     def _place(self) -> str:

@@ -1,0 +1,24 @@
+"""What the store and the column offer alike: an index for searches."""
+
+from __future__ import annotations
+
+from aembed.stores._postgresql._database import Database, OnBuild
+from aembed.stores._postgresql._index import Target
+
+
+class Indexed:
+    _database: Database
+
+    async def create_index(
+        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
+    ) -> None:
+        """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
+
+        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
+        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
+        transaction mode, and for more than 4,000 dimensions.
+        """
+        await self._database.build(await self._target(), memory=memory, workers=workers, on_progress=on_progress)
+
+    async def _target(self) -> Target:
+        raise NotImplementedError
