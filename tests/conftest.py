@@ -6,14 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.postgres import VARIABLE, Pooler, Server, create_database, drop_database
 from tests.vocabulary import write_vocabularies
 
 # A test is not timed: on a busy machine any step may take long.
 settings.register_profile("untimed", deadline=None)
-settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile("untimed")
 
 

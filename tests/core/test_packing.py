@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, halves, pack, share, taper
+from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, fitting, halves, pack, share, taper
+from aembed.types import Limits
 
 OPENAI = Cap(2_048, 300_000)
 
@@ -29,6 +30,39 @@ def least(items: list[Text], cap: Cap) -> int:
 
 def fits(items: list[Text], cap: Cap) -> bool:
     return sum(item.inputs for item in items) <= cap.inputs and sum(item.tokens for item in items) <= cap.tokens
+
+
+def test_the_cap_of_a_provider_is_what_it_accepts_and_is_not_paced() -> None:
+    limits = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
+    assert Cap.of(limits) == OPENAI
+    assert not Cap.of(limits).paced
+
+
+@pytest.mark.parametrize(
+    ("inputs", "tokens", "least"), [(0, 0, 0), (1, 1, 1), (10, 100, 1), (11, 1, 2), (1, 100.5, 2), (31, 250, 4)]
+)
+def test_there_are_as_many_batches_as_the_fuller_limit_asks_for(inputs: int, tokens: float, least: int) -> None:
+    assert Cap(10, 100).least_batches(inputs, tokens) == least
+
+
+@given(st.lists(texts, max_size=60), st.integers(1, 30), st.integers(100, 30_000))
+def test_what_is_fitting_is_the_longest_start_that_one_batch_holds(items: list[Text], inputs: int, tokens: int) -> None:
+    cap = Cap(inputs, tokens)
+    chosen = list(fitting(items, cap))
+    assert chosen == items[: len(chosen)]
+    assert len(chosen) <= 1 or fits(chosen, cap)
+    assert len(chosen) == len(items) or not fits(items[: len(chosen) + 1], cap)
+    assert chosen or not items
+
+
+@pytest.mark.parametrize(("sizes", "chosen"), [([60, 40, 1], 2), ([60, 41], 1), ([101, 1], 1), ([1] * 9, 5), ([], 0)])
+def test_a_limit_is_reached_and_not_passed(sizes: list[float], chosen: int) -> None:
+    assert len(list(fitting([Text(size) for size in sizes], Cap(5, 100)))) == chosen
+
+
+def test_fitting_takes_items_of_several_inputs_whole() -> None:
+    items = [Text(1, inputs=2), Text(1, inputs=2), Text(1, inputs=2)]
+    assert list(fitting(items, Cap(5, 100))) == items[:2]
 
 
 @given(st.lists(texts | short_texts, max_size=400), st.integers(1, 2_000))
@@ -78,6 +112,66 @@ def test_what_does_not_fit_in_the_only_batch_stays_counted() -> None:
     assert (len(window), window.inputs, window.tokens) == (1, 1, 40)
 
 
+@pytest.mark.parametrize(("cap", "batches", "full"), [(Cap(4, 999), 1, 4), (Cap(99, 40), 1, 4), (Cap(4, 999), 2, 8)])
+def test_a_window_is_full_as_soon_as_either_limit_is_reached(cap: Cap, batches: int, full: int) -> None:
+    window, sizes = Window[Text](), []
+    while not window.is_full(cap, batches):
+        window.add(Text(10))
+        sizes.append(len(window))
+    assert sizes[-1] == full
+    assert window.is_full(cap) == (full >= 4)
+
+
+def test_one_of_so_many_even_batches_is_taken_from_texts_of_all_sizes() -> None:
+    window = Window[Text]()
+    for size in (1, 6, 2, 5, 3, 4):
+        window.add(Text(size))
+    assert window.take(Cap(10, 100), 3) == [Text(6), Text(3)]
+    window.add(Text(10))
+    assert window.take(Cap(10, 100), 2) == [Text(10), Text(4), Text(1)]
+    assert (len(window), window.inputs, window.tokens) == (2, 2, 7)
+
+
+def test_a_batch_is_as_full_as_can_be_where_no_number_is_asked_for() -> None:
+    window = Window[Text]()
+    for _ in range(7):
+        window.add(Text(10))
+    assert len(window.take(Cap(3, 100))) == 3
+    assert len(window.take(Cap(3, 100))) == 3
+    assert window.take(Cap(3, 100)) == [Text(10)]
+    assert (window.inputs, window.tokens) == (0, 0.0)
+
+
+def test_what_does_not_fit_is_left_and_a_smaller_one_behind_it_goes() -> None:
+    window = Window[Text]()
+    for size in (60, 50, 40):
+        window.add(Text(size))
+    assert window.take(Cap(10, 100)) == [Text(60), Text(40)]
+    assert window.clear() == [Text(50)]
+    assert (len(window), window.inputs, window.tokens) == (0, 0, 0.0)
+
+
+def test_what_was_left_takes_its_place_by_size_again() -> None:
+    window = Window[Text]()
+    for size in (90, 80, 15, 9, 4, 2):
+        window.add(Text(size))
+    assert window.take(Cap(10, 100), 2) == [Text(90), Text(4)]
+    assert window.take(Cap(10, 100), 2) == [Text(80), Text(9)]
+    assert window.take(Cap(10, 100), 1) == [Text(15), Text(2)]
+
+
+def test_an_empty_window_holds_no_fraction_of_a_token() -> None:
+    window = Window[Text]()
+    for size in (0.1, 0.2, 0.3):
+        window.add(Text(size))
+    assert len(window.take(Cap(10, 100))) == 3
+    assert window.tokens == 0.0
+
+
+def test_the_batches_of_a_pack_are_even() -> None:
+    assert [len(batch) for batch in pack([Text(1)] * 15, Cap(10, 100))] == [8, 7]
+
+
 def test_an_item_above_the_cap_goes_alone() -> None:
     assert pack([Text(10), Text(500), Text(10)], Cap(10, 100)) == [[Text(500)], [Text(10), Text(10)]]
 
@@ -92,6 +186,9 @@ def test_share_fills_waves_with_at_most_concurrency_more_requests(count: int, sl
 def test_a_small_job_uses_all_slots_and_a_tiny_one_does_not() -> None:
     assert share(1, 30_000, 8) == 8
     assert share(1, 500, 8) == 1
+    assert share(1, 4_001, 8) == 3
+    assert share(8, 2_000_000, 8) == 8
+    assert share(3, 900_000, 1) == 3
     assert share(9, 2_600_000, 8) == 16
 
 
@@ -109,6 +206,16 @@ def test_a_paced_job_ends_in_batches_that_shrink_to_a_sixteenth_with_nine_more_r
     assert sizes[-1] <= cap.tokens / 16
     assert len(sizes) <= least + 9
     assert sum(sizes) == pytest.approx(whole)
+
+
+def test_a_tapered_batch_is_a_fourth_of_much_and_a_third_of_the_last_full_one() -> None:
+    cap = Cap(2_048, 160_000, paced=True)
+    assert taper(2, 160_001, cap, 8) == 4
+    assert taper(1, 160_000, cap, 8) == 3
+    assert taper(1, 10_001, cap, 8) == 3
+    assert taper(1, 10_000, cap, 8) == 1
+    assert taper(7, 1_000_000, cap, 8) == 7
+    assert taper(1, 160_000, cap, 2) == 2
 
 
 def test_a_paced_job_of_one_slot_sends_no_more_requests_than_it_must() -> None:
