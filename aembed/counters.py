@@ -104,14 +104,14 @@ class Measure:
         self._limits = limits
         self._too_long = too_long
         self._run = run_in_thread
-        self._exact = exact
+        self.exact = exact
         self._counter: TokenCounter | None = None
 
     def quick(self, entry: Entry) -> Item | None:
         """The item of a text that fits by its bytes alone; None where that or loading the tokenizer takes long."""
         if entry.size_bytes > self._limits.max_tokens_per_text:
             return None
-        if self._exact:
+        if self.exact:
             return self._measure(entry) if self._counter else None
         tokens = entry.size_bytes / self._limits.bytes_per_token
         return Item((entry.record.text,), tokens, entry.fingerprint, entries=[entry])
@@ -132,7 +132,7 @@ class Measure:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
         estimates = [size / self._limits.bytes_per_token for size in sizes]
-        known = counts if isinstance(counter, TiktokenCounter) or self._exact else estimates
+        known = counts if isinstance(counter, TiktokenCounter) or self.exact else estimates
         tokens = sum(map(max, estimates, known))
         return Item(tuple(pieces), tokens, entry.fingerprint, tuple(map(float, counts)), [entry])
 

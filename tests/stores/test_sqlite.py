@@ -68,10 +68,22 @@ async def test_z8_the_file_is_readable_by_its_owner_only(path: Path) -> None:
 
 
 async def test_pages_are_large_and_the_log_is_written_ahead(store: SQLiteStore, path: Path) -> None:
-    assert query(path, "PRAGMA page_size") == [(16384,)]
+    assert query(path, "PRAGMA page_size") == [(32768,)]
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
     synchronous = await store._database.read(lambda c: c.execute("PRAGMA synchronous").fetchone(), None)
     assert synchronous == (2,)
+
+
+async def test_a_file_of_smaller_pages_is_used_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA page_size = 16384")
+        connection.execute("PRAGMA journal_mode = WAL")
+    store = SQLiteStore(path)
+    await store.prepare(SPACE)
+    await store.write(rows(["a", "b"]))
+    await store.aclose()
+    assert query(path, "PRAGMA page_size") == [(16384,)]
+    assert query(path, "SELECT id FROM aembed_rows ORDER BY id") == [("a",), ("b",)]
 
 
 async def test_vectors_are_little_endian_float32(store: SQLiteStore, path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from aembed.errors import StoreError
+from aembed.stores._sqlite import PAGE_BYTES
 from aembed.stores.sqlite import SQLiteStore
 from aembed.types import Rows, Space
 from tests.stores.samples import SPACE, Unprivileged, count, files, query, rows, vectors
@@ -230,7 +231,7 @@ async def test_s19_a_file_that_may_not_be_read(public_folder: Path, unprivileged
 def damage(path: Path) -> None:
     """Flips bits in the first byte of every page but the first."""
     content = bytearray(path.read_bytes())
-    for start in range(16384, len(content), 16384):
+    for start in range(PAGE_BYTES, len(content), PAGE_BYTES):
         content[start] ^= 0xFF
     path.write_bytes(content)
 
@@ -287,7 +288,7 @@ def test_s19_a_quota_that_is_used_up(path: Path) -> None:
         async def main():
             store = SQLiteStore({str(path)!r})
             await store.prepare(SPACE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
             for batch in range(100):
                 try:
                     await store.write(rows([f"{{batch}}-{{i}}" for i in range(100)]))
