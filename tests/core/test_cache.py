@@ -38,6 +38,12 @@ def test_it_never_holds_more_bytes_than_it_may() -> None:
     assert held(cache) == list(range(11, 20))
 
 
+def test_one_vector_may_fill_it() -> None:
+    cache = Cache(SIZE)
+    cache.put(key(1), vector(1), 1)
+    assert held(cache) == [1]
+
+
 def test_what_comes_out_and_what_went_in_are_the_owners() -> None:
     cache, given = Cache(10 * SIZE), vector(1)
     cache.put(key(1), given, 1)
@@ -59,11 +65,12 @@ def test_a_row_of_a_batch_does_not_keep_the_batch() -> None:
 
 def test_the_stats_count() -> None:
     cache = Cache(10 * SIZE)
-    for number in (1, 1, 2):
+    assert cache.stats().saved_tokens == 0
+    for number in (1, 1, 2, 1):
         cache.get(key(number))
-        cache.put(key(number), vector(number), 7.5)
+        cache.put(key(number), vector(number), 7.25)
     stats = cache.stats()
-    assert (stats.hits, stats.misses, stats.saved_tokens) == (1, 2, 8)
+    assert (stats.hits, stats.misses, stats.saved_tokens) == (2, 2, 14)
     assert (stats.entries, stats.size_bytes) == (2, 2 * SIZE)
 
 

@@ -19,6 +19,12 @@ def test_the_timeout_holds_until_replies_were_seen() -> None:
     assert seen(Deadlines(60.0), 1_000, 0.1, times=4).for_request(1_000) == 60.0
 
 
+def test_five_replies_are_enough_and_the_first_miss_doubles_their_deadline() -> None:
+    deadlines = seen(Deadlines(60.0), 1_000, 1.0, times=5)
+    assert deadlines.for_request(1_000) == 4.0
+    assert repr(Deadlines(60.0)) == "<Deadlines 0 replies, slack 1, at most 60 s>"
+
+
 def test_a_hung_call_costs_seconds_where_its_neighbours_take_one() -> None:
     assert seen(Deadlines(60.0), 30_000, 1.0).for_request(30_000) == pytest.approx(4.0)
 
@@ -33,6 +39,8 @@ def test_a_larger_request_may_take_longer_in_proportion() -> None:
     deadlines = seen(Deadlines(600.0), 1_000, 1.0)
     assert deadlines.for_request(100) == pytest.approx(4.0)
     assert 4.0 * 100 <= deadlines.for_request(100_000) <= 4.0 * 200
+    assert deadlines.for_request(2_000) == pytest.approx(8.0)
+    assert deadlines.for_request(4_000) == pytest.approx(16.0)
 
 
 @given(seed=st.integers(0, 1_000))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 import pytest
@@ -137,11 +138,122 @@ def test_lost_after_max_outage_without_one_success() -> None:
 )
 def test_p2_a_pause_is_jittered_capped_and_never_before_the_hint(backoff: float, hint: float | None, seed: int) -> None:
     seconds = pause(backoff, hint, Random(seed))
-    assert 0.0 <= seconds <= 132.0
+    believed = min(hint, 120.0) if hint is not None and 0.0 <= hint < inf else 0.0
+    assert 0.0 <= seconds <= 1.1 * max(backoff, believed)
     assert seconds >= 0.5 * backoff
     if hint is not None and 0.0 <= hint <= 120.0:
         assert seconds >= hint
 
 
 def test_repr_shows_counts() -> None:
-    assert repr(closed()) == "<Gate closed, 5 failures in a row, closed 1 times, 0 probes>"
+    gate = closed()
+    assert repr(gate) == "<Gate closed, 5 failures in a row, closed 1 times, 0 probes>"
+    gate.abandoned(gate.enter(5.0), 5.0)
+    gate.succeeded(gate.enter(5.0), 5.0)
+    while gate.is_open:
+        fail(gate, 6.0)
+    assert "closed 2 times, 2 probes" in repr(gate)
+    assert repr(Gate()) == "<Gate open, 0 failures in a row, closed 0 times, 0 probes>"
+
+
+def test_a_gate_that_is_open_lets_everybody_pass_at_any_time() -> None:
+    gate = Gate()
+    assert gate.may_pass(-1e9)
+    assert not gate.enter(0.0).probe
+    assert gate.is_open
+
+
+def test_a_hint_of_an_earlier_request_keeps_the_probes_away_and_never_brings_them_nearer() -> None:
+    gate = Gate()
+    earlier = [gate.enter(0.0) for _ in range(8)]
+    for passage in earlier[:5]:
+        gate.failed(passage, 1.0, wait=4.0)
+    assert gate.opens_at == 5.0
+    gate.failed(earlier[5], 1.0, wait=30.0)
+    assert gate.opens_at == 5.0
+    gate.failed(earlier[6], 1.0, wait=30.0, hinted=True)
+    assert gate.opens_at == 31.0
+    gate.failed(earlier[7], 2.0, wait=2.0, hinted=True)
+    assert gate.opens_at == 31.0
+
+
+def test_an_earlier_request_opens_a_gate_that_failures_closed() -> None:
+    gate = Gate()
+    earlier = gate.enter(0.0)
+    for _ in range(5):
+        fail(gate, 0.0)
+    gate.succeeded(earlier, 0.5)
+    assert gate.is_open
+
+
+def test_after_a_probe_met_a_rate_limit_earlier_requests_do_not_open_the_gate() -> None:
+    gate = Gate()
+    earlier = gate.enter(0.0)
+    for _ in range(5):
+        fail(gate, 0.0)
+    gate.failed(gate.enter(2.0), 2.0, wait=10.0, rate_limited=True, hinted=True)
+    gate.succeeded(earlier, 3.0)
+    assert not gate.is_open
+
+
+def test_a_gate_that_was_opened_remembers_no_rate_limit_and_no_pause() -> None:
+    gate = Gate()
+    earlier = gate.enter(0.0)
+    gate.failed(gate.enter(0.0), 0.0, wait=4.0, rate_limited=True)
+    gate.succeeded(gate.enter(4.0), 5.0)
+    for _ in range(5):
+        fail(gate, 6.0, wait=0.5)
+    assert gate.opens_at == 6.5
+    gate.succeeded(earlier, 6.1)
+    assert gate.is_open
+
+
+def test_rate_limits_are_no_failures_in_a_row() -> None:
+    gate = Gate()
+    for second in range(0, 20, 2):
+        gate.failed(gate.enter(second), second, wait=1.0, rate_limited=True)
+        gate.succeeded(gate.enter(second + 1), second + 1)
+    assert gate.rest(1.0) == 0.0
+    assert fail(gate, 30.0) == 1.0
+    assert gate.rest(1.0) == pytest.approx(0.2)
+
+
+def test_a_success_ends_the_row_whole() -> None:
+    gate = Gate()
+    fail(gate, 0.0)
+    gate.succeeded(gate.enter(0.0), 0.0)
+    assert gate.rest(1.0) == 0.0
+    fail(gate, 0.0)
+    assert gate.rest(1.0) == pytest.approx(0.2)
+
+
+def test_a_request_rests_for_a_second_at_most_while_others_succeed_at_times() -> None:
+    """A server that fails three of four keeps the gate open for longer rows; no rest is longer for it."""
+    gate = Gate()
+    for _ in range(100):
+        for _ in range(3):
+            fail(gate, 0.0)
+        gate.succeeded(gate.enter(0.0), 0.0)
+    for _ in range(9):
+        fail(gate, 0.0)
+    assert gate.is_open
+    assert gate.rest(30.0) == 1.0
+
+
+def test_an_outage_counts_from_its_first_failure_and_lasts_fifteen_minutes_at_most() -> None:
+    gate = Gate()
+    for now in (100.0, 500.0, 900.0):
+        fail(gate, now)
+    assert not gate.lost(999.9)
+    assert gate.lost(1_000.0)
+
+
+def test_a_server_that_recovers_is_no_longer_taken_for_a_flaky_one() -> None:
+    gate = Gate()
+    for _ in range(40):
+        fail(gate, 0.0)
+        gate.succeeded(gate.enter(0.0), 0.0)
+    assert fail(gate, 0.0) < 1.0
+    for _ in range(400):
+        gate.succeeded(gate.enter(0.0), 0.0)
+    assert fail(gate, 0.0) == 1.0

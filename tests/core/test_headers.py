@@ -41,6 +41,7 @@ NAMES = [
         ({"retry-after": "1m30s"}, 90.0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": DATE}, 30.0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30 +0000", "date": DATE}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 09:28:30 +0200", "date": DATE}, 30.0),
         ({"retry-after": "Wednesday, 21-Oct-15 07:28:30 GMT", "date": DATE}, 30.0),
         ({"retry-after": "Wed Oct 21 07:28:30 2015", "date": DATE}, 30.0),
         ({"retry-after": DATE, "date": DATE}, 0.0),
@@ -155,6 +156,8 @@ def test_p2_no_header_raises_and_no_hint_is_absurd(headers: dict[str, str], body
         ("try again in 20s", 20.0),
         ("Please retry after 3 seconds. To increase your limit", 3.0),
         ("Please retry after 1 second.", 1.0),
+        ("retry after 2. seconds", 2.0),
+        ("x" * 2_000 + "try again in 20s", None),
         ("Retrying in 1.5 minutes", 90.0),
         ("retry after 200 milliseconds", 0.2),
         ("try again in 20", None),
@@ -220,3 +223,8 @@ def test_the_tighter_of_organization_and_project_wins(project: str, left: int) -
 @pytest.mark.parametrize(("text", "said"), [("true", True), ("False", False), ("maybe", None), ("", None)])
 def test_should_retry(text: str, said: bool | None) -> None:
     assert parse_hints({"x-should-retry": text}).should_retry is said
+
+
+@pytest.mark.parametrize(("text", "limit"), [("1000000000000", 10**12), ("1000000000001", None), ("60000.0", 60_000)])
+def test_a_limit_is_a_whole_number_that_can_be_meant(text: str, limit: int | None) -> None:
+    assert parse_hints({"x-ratelimit-limit-tokens": text}).limit_tokens == limit

@@ -68,3 +68,8 @@ def test_what_did_not_happen_is_left_out_of_the_line() -> None:
 def test_a_report_knows_how_many_there_are_and_how_many_were_refused_earlier() -> None:
     report = Tally(0.0, total=9, inputs=4, refused_earlier=3).report(1.0)
     assert (report.total, report.refused_earlier) == (9, 3)
+
+
+def test_a_report_knows_what_was_paid_for_in_vain_and_what_may_be() -> None:
+    report = Tally(0.0, lost_tokens=7, at_risk_tokens=11).report(1.0)
+    assert (report.lost_tokens, report.at_risk_tokens) == (7, 11)

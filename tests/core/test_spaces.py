@@ -28,6 +28,12 @@ def test_spaces_agree_exactly_if_nothing_that_both_know_differs(held: Space, ask
         assert space == replace(asked, dimensions=widths.pop() if widths else None)
 
 
+@pytest.mark.parametrize(("held", "asked"), [(512, None), (None, 512), (512, 512)])
+def test_dimensions_that_either_knows_are_agreed_on(held: int | None, asked: int | None) -> None:
+    space = agreed(Space("openai", "small", held), Space("openai", "small", asked))
+    assert space == Space("openai", "small", 512)
+
+
 @given(spaces)
 def test_an_empty_store_takes_what_it_is_asked_for(asked: Space) -> None:
     assert agreed(None, asked) == asked

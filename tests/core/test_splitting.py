@@ -255,3 +255,30 @@ def test_p16_a_broken_reply_is_asked_for_again_once_for_each_part() -> None:
         assert remains.next() == half
         remains.accepted(half)
     assert remains.next() is None
+
+
+def test_p7_a_limit_may_be_one_and_what_is_as_large_as_the_limit_is_allowed() -> None:
+    lessons = Lessons()
+    lessons.learn(1, 1)
+    assert lessons.within(CAP) == Cap(1, 1)
+    assert lessons.allow(1, 1.0)
+    assert not lessons.allow(2, 1.0)
+    assert not lessons.allow(1, 1.5)
+
+
+def test_p7_a_refusal_without_a_word_is_not_forgotten_when_another_one_names_its_text() -> None:
+    lessons, batch = Lessons(), items(4)
+    remains = Remains(batch, lessons)
+    remains.next()
+    remains.refused(batch, BadRequestError("400"), CAP)
+    half = remains.next()
+    assert half == batch[:2]
+    remains.refused(half, named(2, 0), CAP)
+    while part := remains.next():
+        remains.accepted(part)
+    assert (lessons.inputs, lessons.tokens) == (2, 2.0)
+
+
+def test_p7_two_parts_hold_what_the_cap_allows_and_not_half_of_the_texts() -> None:
+    batch = [Item((str(number),), tokens, b"") for number, tokens in enumerate((90.0, 60.0, 10.0, 10.0))]
+    assert parts_after(batch, BadRequestError("400"), cap=Cap(2_048, 100)) == [["0", "2"], ["1", "3"]]
