@@ -176,11 +176,12 @@ def test_a_settled_pace_is_cut_by_three_percent_at_least() -> None:
     assert congestion.rate == pytest.approx(0.97 * 60.0)
 
 
-def test_in_the_first_two_minutes_what_was_accepted_is_the_pace() -> None:
+@pytest.mark.parametrize("begin", [0.0, 1e5])
+def test_in_the_first_two_minutes_what_was_accepted_is_the_pace(begin: float) -> None:
     congestion = Congestion()
-    work(congestion, 0.0, 110.0)
-    congestion.refused(50.0, 110.5, 110.5, 60.0)
-    congestion.accepted(50.0, 110.5, 111.0)
+    work(congestion, begin, begin + 110.0)
+    congestion.refused(50.0, begin + 110.5, begin + 110.5, 60.0)
+    congestion.accepted(50.0, begin + 110.5, begin + 111.0)
     assert congestion.rate == pytest.approx(100.0, rel=0.01)
 
 
@@ -227,11 +228,12 @@ def test_a_short_refusal_is_measured_over_twenty_times_its_length() -> None:
     assert congestion.rate == pytest.approx(100.0 * 38 / 20, rel=0.01)
 
 
-def test_a_young_job_is_measured_over_its_own_time() -> None:
+@pytest.mark.parametrize("begin", [0.0, 1e5])
+def test_a_young_job_is_measured_over_its_own_time(begin: float) -> None:
     congestion = Congestion()
-    work(congestion, 0.0, 5.0)
-    congestion.refused(50.0, 5.0, 5.0, inf)
-    congestion.accepted(0.0, 5.5, 5.5)
+    work(congestion, begin, begin + 5.0)
+    congestion.refused(50.0, begin + 5.0, begin + 5.0, inf)
+    congestion.accepted(0.0, begin + 5.5, begin + 5.5)
     assert congestion.rate == pytest.approx(100.0, rel=0.11)
 
 
