@@ -168,13 +168,12 @@ class ReplyReader:
             return None
         try:
             reply = _decode(b"".join(_marked(parts)))
-            vectors = in_order([(item.index, item.embedding) for item in reply.data], self._inputs)
+            order = in_order([(item.index, number) for number, item in enumerate(reply.data)], self._inputs)
         except InvalidReplyError:
             return None
         # Each mark is the embedding of one item, in the order in which they were cut out; and there is nothing else.
         if [item.embedding for item in reply.data] != [f"#{number}" for number in range(self._inputs)]:
             return None
-        order = [int(mark[1:]) for mark in vectors]
         matrix = self._matrix if order == list(range(self._inputs)) else self._matrix[order]
         return Parsed(matrix, reply.model or "", _tokens(reply.usage), floats=False)
 

@@ -31,7 +31,8 @@ def in_order(items: Sequence[tuple[int | msgspec.UnsetType, Any]], inputs: int) 
         raise InvalidReplyError(f"the reply has {len(items)} vectors for {inputs} inputs")
     if not inputs:
         raise InvalidReplyError("the reply is empty")
-    if all(index is _UNSET for index, _ in items):
+    indices = [index for index, _ in items]
+    if indices == list(range(inputs)) or all(index is _UNSET for index in indices):
         return [vector for _, vector in items]
     by_index = dict(items)
     if len(by_index) != inputs or not all(position in by_index for position in range(inputs)):
