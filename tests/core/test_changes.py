@@ -160,3 +160,17 @@ def test_an_edited_text_changes_the_digest_of_a_row_with_metadata() -> None:
     one, other = (digest(fingerprint * 16, {"page": 1}, "a.md") for fingerprint in (b"a", b"b"))
     assert one != other
     assert len(one) == DIGEST_BYTES
+
+
+def test_an_entry_knows_its_place() -> None:
+    assert fingerprinter().entry(7, Record("a", "text")).index == 7
+
+
+def test_a_row_with_nothing_but_a_text_has_its_fingerprint_as_digest() -> None:
+    assert digest(b"f" * 16, None, None) == b"f" * 16
+    assert len({digest(b"f" * 16, *kept) for kept in ((None, None), (None, "a.md"), ({"page": 1}, None))}) == 3
+
+
+def test_the_message_says_how_metadata_is_no_json() -> None:
+    with pytest.raises(InputError, match=r"'a': its metadata or source is not JSON \(TypeError\); use str"):
+        fingerprinter().entry(0, Record("a", "text", {"x": object()}))

@@ -24,3 +24,12 @@ def test_z9_what_is_no_quote_stays() -> None:
 def test_z9_no_text_is_left_and_it_ends(message: str, texts: list[str]) -> None:
     shown = without_quotes(message + "".join(texts), texts)
     assert not any(text in shown for text in texts)
+
+
+def test_z9_every_quote_of_many_goes() -> None:
+    assert without_quotes(" and ".join([SECRET] * 5), [SECRET]) == " and ".join([SHOWN] * 5)
+
+
+def test_z9_what_stands_in_the_place_of_a_quote_is_taken_for_none() -> None:
+    text = f"{SHOWN}{SHOWN} is what I wrote"
+    assert without_quotes(f"400: {text}{SHOWN}", [text]) == f"400: {SHOWN}{SHOWN}"
