@@ -145,6 +145,11 @@ def test_p2_a_pause_is_jittered_capped_and_never_before_the_hint(backoff: float,
         assert seconds >= hint
 
 
+def test_p2_a_hint_of_less_than_a_second_is_a_hint() -> None:
+    assert 0.5 <= pause(0.0, 0.5, Random(0)) <= 0.55
+    assert pause(0.0, 0.0, Random(0)) == 0.0
+
+
 def test_repr_shows_counts() -> None:
     gate = closed()
     assert repr(gate) == "<Gate closed, 5 failures in a row, closed 1 times, 0 probes>"
@@ -238,6 +243,18 @@ def test_a_request_rests_for_a_second_at_most_while_others_succeed_at_times() ->
         fail(gate, 0.0)
     assert gate.is_open
     assert gate.rest(30.0) == 1.0
+
+
+def test_twenty_failures_in_a_row_are_no_accident_on_any_server() -> None:
+    gate, failures = Gate(), 0
+    for _ in range(100):
+        for _ in range(3):
+            fail(gate, 0.0)
+        gate.succeeded(gate.enter(0.0), 0.0)
+    while gate.is_open:
+        fail(gate, 0.0)
+        failures += 1
+    assert 10 < failures <= 20
 
 
 def test_an_outage_counts_from_its_first_failure_and_lasts_fifteen_minutes_at_most() -> None:
