@@ -157,6 +157,7 @@ def test_p2_no_header_raises_and_no_hint_is_absurd(headers: dict[str, str], body
         ("Please retry after 3 seconds. To increase your limit", 3.0),
         ("Please retry after 1 second.", 1.0),
         ("retry after 2. seconds", 2.0),
+        ("retry after 1.2.3 seconds", None),
         ("x" * 2_000 + "try again in 20s", None),
         ("Retrying in 1.5 minutes", 90.0),
         ("retry after 200 milliseconds", 0.2),
