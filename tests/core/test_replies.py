@@ -111,6 +111,14 @@ def test_the_longest_and_the_shortest_vector_that_pass_as_normalised() -> None:
             assert str(raised.value) == f"vector 1 has length {length:.3g}; this model's vectors have length 1"
 
 
+def test_a_vector_may_have_any_length_unless_it_is_asked_for_one() -> None:
+    body = wire(reply_of(3 * unit_vectors(30, 2, 4), floats=True))
+    assert parse_openai(body, inputs=2, dimensions=4).matrix.shape == (2, 4)
+    assert fed(body, 2).parsed(dimensions=4).matrix.shape == (2, 4)
+    with pytest.raises(InvalidReplyError, match="vector 0 has length 3"):
+        parse_openai(body, inputs=2, dimensions=4, normalised=True)
+
+
 def test_in_order_is_by_index_or_as_they_stand() -> None:
     assert in_order([(2, "c"), (0, "a"), (1, "b")], 3) == ["a", "b", "c"]
     assert in_order([(msgspec.UNSET, "c"), (msgspec.UNSET, "a")], 2) == ["c", "a"]
@@ -139,9 +147,10 @@ def fed(body: bytes, inputs: int, piece_bytes: int = 4_096) -> ReplyReader:
     return reader
 
 
-def test_of_a_large_reply_little_more_than_its_matrix_is_held() -> None:
+@pytest.mark.parametrize("piece_bytes", [4_096, 10**7])
+def test_of_a_large_reply_little_more_than_its_matrix_is_held(piece_bytes: int) -> None:
     body = wire(reply_of(unit_vectors(25, 100, 512), floats=False))
-    reader = fed(body, 100)
+    reader = fed(body, 100, piece_bytes)
     assert reader.size_bytes == len(body)
     assert len(reader._ahead) + sum(map(len, reader._before)) < len(body) / 10
     assert reader.whole() == body
