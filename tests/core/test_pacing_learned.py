@@ -98,12 +98,14 @@ def test_what_refusals_taught_slows_no_requests_that_carry_nothing() -> None:
     assert [pacer.reserve(0, 100.0).start for _ in range(3)] == [100.0] * 3
 
 
-@pytest.mark.parametrize(("known", "grown"), [(None, 1.05), (600_000, 1.0)])
+@pytest.mark.parametrize(
+    ("requests", "tokens", "grown"), [(None, None, 1.05), (600_000, None, 1.0), (None, 2_400_000, 1.0118)]
+)
 @pytest.mark.parametrize("carried_at_once", [True, False])
 def test_where_a_limit_is_known_the_pace_after_a_refusal_grows_slowly(
-    known: float | None, grown: float, carried_at_once: bool
+    requests: float | None, tokens: float | None, grown: float, carried_at_once: bool
 ) -> None:
-    pacer = Pacer(requests_per_minute=known)
+    pacer = Pacer(requests_per_minute=requests, tokens_per_minute=tokens)
     for second in range(60):
         pacer.accepted(pacer.reserve(100, second), None, second)
     pacer.throttled(pacer.reserve(100, 60.0), None, 60.0)

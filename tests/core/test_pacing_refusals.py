@@ -67,6 +67,8 @@ def test_small_requests_count_as_the_time_that_they_take() -> None:
     before = congestion.rate
     spend(congestion, 400, 1.0)
     assert congestion.rate == pytest.approx(before * (1 + 0.05 * (4 / 8) ** 3), rel=1e-3)
+    congestion.grown(200.0)
+    assert congestion.rate == pytest.approx(before * (1 + 0.05 * (6 / 8) ** 3), rel=1e-3)
 
 
 def test_what_a_request_carries_more_counts_as_spent() -> None:
