@@ -16,7 +16,7 @@ from aembed.errors import StoreError
 from aembed.types import Matrix, Vector
 
 Storage: TypeAlias = Literal["vector", "halfvec"]
-Column: TypeAlias = Sequence[bytes | None]
+Column: TypeAlias = Sequence[bytes | memoryview | None]
 
 VALUE = {"vector": ">f4", "halfvec": ">f2"}
 HEADER_BYTES = 4
@@ -27,16 +27,19 @@ PIECE_ROWS = 64
 """Encoded in well under 5 ms, so that the event loop goes on."""
 
 
-def vector_fields(matrix: Matrix, storage: Storage) -> list[bytes]:
+def vector_fields(matrix: Matrix, storage: Storage) -> list[memoryview]:
     """Each row as pgvector's binary form. Raises StoreError where a value does not fit into a halfvec."""
     rows, dimensions = matrix.shape
     with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(matrix.astype(VALUE[storage]))
+        values = matrix.astype(np.float16) if storage == "halfvec" else matrix
     if not np.isfinite(values).all():
         raise StoreError(f"a vector holds a value that {storage} cannot hold: NaN, infinite, or above 65,504")
-    header = struct.pack(">hh", dimensions, 0)
-    data, width = values.tobytes(), dimensions * values.itemsize
-    return [header + data[start : start + width] for start in range(0, rows * width, width)]
+    width = HEADER_BYTES + dimensions * values.itemsize
+    fields = np.empty((rows, width), np.uint8)
+    fields[:, :HEADER_BYTES] = np.frombuffer(struct.pack(">hh", dimensions, 0), np.uint8)
+    fields[:, HEADER_BYTES:] = values.astype(VALUE[storage], order="C").view(np.uint8)
+    data = fields.reshape(-1).data
+    return [data[start : start + width] for start in range(0, rows * width, width)]
 
 
 def vector_of(sent: bytes) -> Vector:
@@ -72,7 +75,7 @@ async def copied(columns: Sequence[Column], matrix: Matrix, storage: Storage) ->
     yield COPY_END
 
 
-def _tuples(columns: Sequence[Column]) -> Iterator[bytes]:
+def _tuples(columns: Sequence[Column]) -> Iterator[bytes | memoryview]:
     count = struct.pack(">h", len(columns))
     for row in zip(*columns, strict=True):
         yield count
