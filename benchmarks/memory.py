@@ -3,7 +3,7 @@
     python -m benchmarks.memory [--count 1000000]
 
 Prints the resident memory of the job's process as it goes. Exits 1 if the peak is over 300 MB or if it grows after
-the first 150,000.
+the first 50,000.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.own_process import ROOT, judged
 
 MOST_MB = 300.0
 MOST_GROWTH = 0.05
-SETTLED = 150_000
+SETTLED = 50_000
 """Rows that fill the window and SQLite's cache."""
 STEPS = 10
 

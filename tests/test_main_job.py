@@ -21,6 +21,6 @@ async def test_with_latency_all_slots_are_used(tmp_path: Path) -> None:
 
 
 def test_i14_the_memory_of_a_long_stream_is_flat() -> None:
-    samples = memory.measured(240_000)
+    samples = memory.measured(150_000)
     assert list(memory.problems(samples)) == []
-    assert samples[-1].stored == 240_000
+    assert samples[-1].stored == 150_000

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from aembed.errors import ConfigError, StoreError
 
-PRAGMAS = ("synchronous = FULL", "cache_size = -16384", "wal_autocheckpoint = 2048")
-"""A commit is on disk when it returns. 16 MB of pages hold what one reply changes, and the log is copied into the file
-every 64 MB (32 MB in files made earlier, with pages of 16 KiB): the index over fingerprints, random by nature, then
-costs a third fewer bytes written."""
+PRAGMAS = ("synchronous = FULL", "wal_autocheckpoint = 2048")
+"""A commit is on disk when it returns. The log is copied into the file every 64 MB (32 MB in files made earlier, with
+pages of 16 KiB): the index over fingerprints, random by nature, then costs fewer bytes written."""
 
 
 def path_of(path: str | os.PathLike[str]) -> Path:
