@@ -473,6 +473,7 @@ def test_a_bulk_job_slows_down_for_queries_and_goes_on() -> None:
     async def test() -> None:
         provider = provider_of(limits=Limits(100, 300_000, 8_191))
         async with Embedder(provider, requests_per_minute=600, concurrency=4) as embedder:
+            embedder._engine.run_in_thread = inline
             job = asyncio.create_task(embedder.embed_documents(words(60_000)))
             await asyncio.sleep(5)
             began, waits = now(), []
