@@ -21,7 +21,7 @@ logger = logging.getLogger("aembed")
 LONGEST_TOKEN_BYTES = 128
 """Of cl100k_base and o200k_base: a text of more bytes than that per token allowed is too long, uncounted."""
 
-BLOCK_CHARACTERS = 32
+BLOCK_CHARACTERS = 16
 """Characters tokenized at once, for each token allowed: a long text is cut in time linear to its length."""
 
 ADVICE = 'cut it into records, or choose too_long="truncate" or "split"'
@@ -54,24 +54,30 @@ class TiktokenCounter:
     def _cut_block(self, block: str, max_tokens: int, *, is_last: bool) -> Iterator[str]:
         """Pieces of the block; what is left of it at the end is given only if nothing follows."""
         tokens = self._encode(block)
-        starts = self._encoding.decode_with_offsets(tokens)[1]
         start = token = 0
         # Cut inside a character of several tokens, the rest has more of them than are left here: it is counted too.
         while len(tokens) - token > max_tokens or (is_last and start and self.count(block[start:]) > max_tokens):
             last = min(token + max_tokens, len(tokens) - 1)
-            token, end = self._piece_end(block, start, starts, last, max_tokens)
+            token, end = self._piece_end(block, start, tokens, last, max_tokens)
             yield block[start:end]
             start = end
         if is_last:
             yield block[start:]
 
-    def _piece_end(self, block: str, start: int, starts: list[int], token: int, max_tokens: int) -> tuple[int, int]:
+    def _piece_end(self, block: str, start: int, tokens: list[int], token: int, max_tokens: int) -> tuple[int, int]:
         """The last token boundary at which the piece, tokenized alone, is short enough."""
-        while starts[token] > start:
-            if self.count(block[start : starts[token]]) <= max_tokens:
-                return token, starts[token]
+        while (end := self._start(tokens, token)) > start:
+            if self.count(block[start:end]) <= max_tokens:
+                return token, end
             token -= 1
         raise InputError(f"no part of the text has {max_tokens} tokens or fewer")
+
+    def _start(self, tokens: list[int], token: int) -> int:
+        """At which character this token starts; one that starts inside a character counts from that one's start.
+
+        tiktoken's own decode_with_offsets() makes a Python object of every token, and holds up the loop from its thread.
+        """
+        return len(self._encoding.decode_bytes(tokens[:token]).decode(errors="ignore"))
 
     def _encode(self, text: str) -> list[int]:
         # encode_ordinary() dies of a BaseException on a million spaces and a letter; this raises ValueError.
