@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +23,12 @@ TooLong = Literal["error", "truncate", "split"]
 Metadata: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One text to embed.
 
     `id` names the row in the store. `metadata` is any JSON object. `source` groups the records of one
-    folder, file or table, so that rows whose record is gone can be found.
+    folder, file or table, so that rows whose record is gone can be found. A struct, not a dataclass: a job keeps tens
+    of thousands, and a collection of garbage would visit each while the loop waits.
     """
 
     id: str
