@@ -75,7 +75,7 @@ class TiktokenCounter:
     def _start(self, tokens: list[int], token: int) -> int:
         """At which character this token starts; one that starts inside a character counts from that one's start.
 
-        tiktoken's own decode_with_offsets() makes a Python object of every token, and holds up the loop from its thread.
+        tiktoken's own decode_with_offsets() makes objects of every token, and holds up the loop from its thread.
         """
         return len(self._encoding.decode_bytes(tokens[:token]).decode(errors="ignore"))
 
