@@ -144,7 +144,10 @@ class Hints:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One checked reply: row i of `matrix` belongs to text i of the request."""
+    """Row i of `matrix` belongs to text i of the request.
+
+    `checked`: the provider has seen that every row is finite and not zero. Else it is looked for again.
+    """
 
     matrix: Matrix
     model: str = ""
@@ -152,6 +155,7 @@ class Reply:
     hints: Hints = Hints()
     request_id: str | None = None
     server_seconds: float | None = None
+    checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,34 +10,46 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 import numpy as np
 import pybase64
 
-from aembed.core.vectors import check, decoded, from_base64, from_floats, in_order
+from aembed.core.vectors import (
+    Squares,
+    check_squares,
+    check_width,
+    decoded,
+    from_base64,
+    from_floats,
+    in_order,
+    squares,
+)
 from aembed.errors import InvalidReplyError
 from aembed.types import Matrix
 
 _MOST_TOKENS = 10**12
-_OPENING = re.compile(rb'"embedding"\s{0,8}:\s{0,8}"')
-_FIRST_OPENING_BYTES, _NEXT_OPENING_BYTES = 1_000, 300
-"""How far on the next vector is looked for."""
+_OPENING = rb'"embedding"\s{0,8}:\s{0,8}"'
+_FIRST_VECTOR = re.compile(_OPENING + rb'([^"]+)"')
+_MOST_BEFORE_FIRST_BYTES, _MOST_BETWEEN_BYTES = 1_000, 300
+"""How far on the next vector begins."""
 _MOST_AHEAD_BYTES = 128 * 1024
 """A vector of 16,000 floats has 85,336 characters of base64; a reply that leaves more unread is of another kind."""
 _MARK = b"#"
 """No character of base64."""
-_QUOTE = 0x22
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """Row i of `matrix`, shape (inputs, dimensions), belongs to input i of the request.
 
-    `tokens` is what the reply says it billed; `floats` tells that the vectors came as JSON numbers.
+    `squares` has the squared length of each. `tokens` is what the reply says it billed; `floats` tells that the
+    vectors came as JSON numbers.
     """
 
     matrix: Matrix
+    squares: Squares
     model: str
     tokens: int | None
     floats: bool
@@ -77,23 +89,30 @@ class ReplyReader:
         self.size_bytes = 0
         self._inputs = inputs
         self._ahead = b""
+        """What came and was not cut."""
         self._before: list[bytes] = []
         """What stands before each vector that was cut out."""
-        self._width = 0
+        self._vector: re.Pattern[bytes] | None = None
         self._matrix: Matrix | None = None
+        self._squares: Squares = np.empty(inputs, np.float32)
         self._whole: bytearray | None = None
 
-    def feed(self, data: bytes) -> None:
-        """About 0.5 ms for 1 MB."""
+    @property
+    def is_whole(self) -> bool:
+        """It is of another kind: `parsed` makes Python objects of all that it says."""
+        return self._whole is not None
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """About 0.4 ms for 1 MB. Nothing of that memory is kept."""
         self.size_bytes += len(data)
-        if self._whole is not None:
-            self._whole += data
-            return
-        self._ahead = self._ahead + data if self._ahead else data
+        rest = memoryview(data)
         try:
-            self._cut()
+            while rest and self._whole is None:
+                rest = self._cut_from(rest)
         except ValueError:
             self._whole = self._together()
+        if self._whole is not None:
+            self._whole += rest
 
     def parsed(self, *, dimensions: int | None, normalised: bool = False) -> Parsed:
         """`dimensions` is None where any will do; `normalised` also asks for vectors of length 1.
@@ -101,55 +120,71 @@ class ReplyReader:
         Raises InvalidReplyError for anything that is not exactly one sound vector for each input.
         """
         parsed = self._parsed_cut() or _parse_whole(self.whole(), self._inputs)
-        check(parsed.matrix, dimensions=dimensions, normalised=normalised)
+        check_width(parsed.matrix, dimensions)
+        check_squares(parsed.squares, normalised=normalised)
         return parsed
 
     def whole(self) -> bytes | bytearray:
         """The reply as it came."""
         return self._together() if self._whole is None else self._whole
 
-    def _cut(self) -> None:
-        """Raises ValueError for a reply of another kind, before anything of it is forgotten."""
-        ahead, at = self._ahead, 0
-        before, vectors = [], []
-        view = memoryview(ahead)
-        while place := self._next_vector(at):
-            before.append(ahead[at : place.start])
-            vectors.append(view[place.start : place.stop])
-            at = place.stop
-        if len(ahead) - at > _MOST_AHEAD_BYTES:
-            raise ValueError("no vector in base64 follows")
-        if vectors:
-            self._keep(vectors)
-            self._before += before
-            self._ahead = ahead[at:]
+    def _cut_from(self, data: memoryview) -> memoryview:
+        """Cuts out the vectors that are there; what it returns is to be cut next.
 
-    def _next_vector(self, at: int) -> slice | None:
-        """Where the next whole vector stands; None where it has not come yet."""
+        Raises ValueError for a reply of another kind, before anything of it is forgotten.
+        """
         ahead = self._ahead
-        opening = _OPENING.search(ahead, at, at + (_NEXT_OPENING_BYTES if self._width else _FIRST_OPENING_BYTES))
-        if opening is None:
-            return None
-        start = opening.end()
-        end = start + self._width if self._width else ahead.find(_QUOTE, start)
-        if end < 0 or end >= len(ahead):
-            return None
-        if ahead[end] != _QUOTE or end == start:
-            raise ValueError("the vectors differ in length")
-        self._width = end - start
-        return slice(start, end)
+        if not ahead:
+            self._ahead = bytes(data[self._cut(data) :])
+            return data[:0]
+        if len(ahead) > _MOST_AHEAD_BYTES:
+            raise ValueError("no vector in base64 follows")
+        # Of what has come since, only as much is copied as ends the vector that has begun.
+        joined = ahead + data[: _MOST_AHEAD_BYTES // 4]
+        if end := self._cut(joined, most=1):
+            self._ahead = ahead[end:]
+            return data[max(0, end - len(ahead)) :]
+        self._ahead = joined
+        return data[len(joined) - len(ahead) :]
+
+    def _cut(self, data: bytes | memoryview, most: int | None = None) -> int:
+        """Returns where the last one ends."""
+        spans = list(islice(self._spans(data), most))
+        if not spans:
+            return 0
+        view, ends = memoryview(data), [0, *(end for _, end in spans)]
+        self._keep([view[start:end] for start, end in spans])
+        self._before += [bytes(view[end:start]) for end, (start, _) in zip(ends, spans, strict=False)]
+        return ends[-1]
+
+    def _spans(self, data: bytes | memoryview) -> Iterator[tuple[int, int]]:
+        """Where the whole vectors stand, all as long as the first."""
+        if self._vector is None:
+            if not (first := _FIRST_VECTOR.search(data)):
+                return
+            self._vector = re.compile(_OPENING + rb'(.{%d})"' % len(first[1]), re.DOTALL)
+        at, most = 0, _MOST_BETWEEN_BYTES if self._before else _MOST_BEFORE_FIRST_BYTES
+        for vector in self._vector.finditer(data):
+            start, end = vector.span(1)
+            if start - at > most:
+                raise ValueError("the vectors differ in length, or stand far apart")
+            yield start, end
+            at, most = end, _MOST_BETWEEN_BYTES
 
     def _keep(self, vectors: Sequence[memoryview]) -> None:
-        row_bytes = self._width // 4 * 3 - bytes(vectors[0][-2:]).count(b"=")
-        if self._width % 4 or row_bytes % 4:
+        width = len(vectors[0])
+        row_bytes = width // 4 * 3 - bytes(vectors[0][-2:]).count(b"=")
+        if width % 4 or row_bytes % 4:
             raise ValueError("no whole number of float32 values")
-        if self._matrix is None:
-            self._matrix = np.empty((self._inputs, row_bytes // 4), np.float32)
         start = len(self._before)
         end = start + len(vectors)
         if end > self._inputs:
             raise ValueError("more vectors than inputs")
-        self._matrix[start:end] = decoded(vectors, self._matrix.shape[1] * 4)
+        rows = decoded(vectors, row_bytes)
+        if self._matrix is None:
+            self._matrix = np.empty((self._inputs, row_bytes // 4), np.float32)
+        self._matrix[start:end] = rows
+        self._squares[start:end] = squares(rows)
 
     def _together(self) -> bytearray:
         whole = bytearray()
@@ -163,26 +198,21 @@ class ReplyReader:
         """None where the reply is of another kind or not sound: then the whole of it says what is wrong."""
         if self._matrix is None or self._whole is not None or len(self._before) != self._inputs:
             return None
-        parts = [*self._before, self._ahead]
-        if any(_MARK in part for part in parts):
+        rest = _MARK.join([*self._before, self._ahead])
+        if rest.count(_MARK) != self._inputs:
             return None
         try:
-            reply = _decode(b"".join(_marked(parts)))
+            reply = _decode(rest)
             order = in_order([(item.index, number) for number, item in enumerate(reply.data)], self._inputs)
         except InvalidReplyError:
             return None
         # Each mark is the embedding of one item, in the order in which they were cut out; and there is nothing else.
-        if [item.embedding for item in reply.data] != [f"#{number}" for number in range(self._inputs)]:
+        if any(item.embedding != "#" for item in reply.data):
             return None
-        matrix = self._matrix if order == list(range(self._inputs)) else self._matrix[order]
-        return Parsed(matrix, reply.model or "", _tokens(reply.usage), floats=False)
-
-
-def _marked(parts: Sequence[bytes]) -> Iterator[bytes]:
-    for number, part in enumerate(parts):
-        if number:
-            yield b"#%d" % (number - 1)
-        yield part
+        matrix, lengths = self._matrix, self._squares
+        if order != list(range(self._inputs)):
+            matrix, lengths = matrix[order], lengths[order]
+        return Parsed(matrix, lengths, reply.model or "", _tokens(reply.usage), floats=False)
 
 
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
@@ -191,7 +221,7 @@ def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
     vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
-    return Parsed(matrix, reply.model or "", _tokens(reply.usage), floats)
+    return Parsed(matrix, squares(matrix), reply.model or "", _tokens(reply.usage), floats)
 
 
 def _decode(body: bytes | bytearray) -> _Reply:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import pybase64
+from numpy.typing import NDArray
 
 from aembed.errors import InvalidReplyError
 from aembed.types import Matrix
+
+Squares: TypeAlias = NDArray[np.float32]
+"""Squared lengths of vectors, shape (n,)."""
 
 _NORM_TOLERANCE = 0.1
 _UNSET = msgspec.UNSET
@@ -96,15 +100,26 @@ def _width(vectors: Sequence[Any]) -> int:
 
 
 def check(matrix: Matrix, *, dimensions: int | None, normalised: bool) -> None:
-    """Raises InvalidReplyError unless every row is a finite, non-zero vector of that dimension.
+    """Raises InvalidReplyError unless every row is a finite, non-zero vector of that dimension."""
+    check_width(matrix, dimensions)
+    check_squares(squares(matrix), normalised=normalised)
 
-    A zero vector has no direction: its cosine similarity is NaN in every store.
-    """
+
+def check_width(matrix: Matrix, dimensions: int | None) -> None:
     width = matrix.shape[1]
     if dimensions is not None and width != dimensions:
         raise DimensionError(f"the vectors have {width} dimensions instead of {dimensions}")
+
+
+def squares(matrix: Matrix) -> Squares:
+    """The squared length of each row; it is not finite where a value of the row is not."""
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", matrix, matrix)
+        lengths: Squares = np.einsum("ij,ij->i", matrix, matrix)
+    return lengths
+
+
+def check_squares(squares: Squares, *, normalised: bool = False) -> None:
+    """A zero vector has no direction: its cosine similarity is NaN in every store."""
     if not np.isfinite(squares).all():
         raise InvalidReplyError(f"vector {int(np.argmin(np.isfinite(squares)))} holds NaN or infinity")
     if not squares.all():
@@ -113,7 +128,7 @@ def check(matrix: Matrix, *, dimensions: int | None, normalised: bool) -> None:
         _check_norms(squares)
 
 
-def _check_norms(squares: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+def _check_norms(squares: Squares) -> None:
     low, high = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
     worst = int(np.argmax(np.abs(squares - 1)))
     if squares.min() < low or squares.max() > high:

@@ -15,12 +15,12 @@ from aembed.core.deadlines import Deadlines
 from aembed.core.gate import PROBE_SECONDS, pause
 from aembed.core.quoting import without_quotes
 from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
-from aembed.core.vectors import check
+from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.errors import InvalidReplyError, ProviderError, RateLimitError, SpaceMismatchError, UnavailableError
 from aembed.protocols import Provider
-from aembed.types import Hints, InputType, Matrix, Reply, RetryPolicy
+from aembed.types import Hints, InputType, Reply, RetryPolicy
 
 MOST_AT_ONCE = 2
 """A connection that was closed meanwhile, and a reply format that the provider does not speak."""
@@ -102,7 +102,7 @@ class Requests:
             other.scope.deadline = min(other.scope.deadline, deadline)
 
     def _check(self, reply: Reply, inputs: int) -> None:
-        self.dimensions = checked(reply.matrix, inputs, self.dimensions)
+        self.dimensions = trusted_width(reply, inputs, self.dimensions)
         # A name that differs from the request's is normal; one that changes is another model.
         if self._model and reply.model and reply.model != self._model:
             raise SpaceMismatchError(
@@ -212,11 +212,14 @@ class _Tries:
             await self._errand.wait(anyio.sleep(rest))
 
 
-def checked(matrix: Matrix, inputs: int, dimensions: int | None) -> int:
+def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:
     """The width of a matrix that can be trusted (law 3), whatever provider object it came from."""
+    matrix = reply.matrix
     if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
         raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
-    check(matrix, dimensions=dimensions, normalised=False)
+    check_width(matrix, dimensions)
+    if not reply.checked:
+        check_squares(squares(matrix))
     return int(matrix.shape[1])
 
 

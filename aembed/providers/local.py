@@ -54,7 +54,7 @@ class LocalProvider:
                 parts.append(await self._run_in_thread(self._forward, list(texts[start : start + SLICE_TEXTS])))
         matrix = np.concatenate(parts)
         check(matrix, dimensions=DIMENSIONS, normalised=True)
-        return Reply(matrix, MODEL, Usage(0))
+        return Reply(matrix, MODEL, Usage(0), checked=True)
 
     async def aclose(self) -> None:
         self._model = None

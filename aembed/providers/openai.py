@@ -32,7 +32,7 @@ RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
 FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
 INLINE_BYTES = 1_000_000
-"""A reply up to this size is decoded in about 1 ms; a larger one in a thread (law 11)."""
+"""A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
 
 
 class OpenAIProvider:
@@ -128,6 +128,7 @@ class OpenAIProvider:
             parse_hints(reply.headers),
             request_id(reply, self._key),
             _server_seconds(reply),
+            checked=True,
         )
 
     def _payload(self, texts: Sequence[str], *, floats: bool) -> bytes:
@@ -143,7 +144,8 @@ class OpenAIProvider:
         """The body of a 2xx reply. Raises InvalidReplyError, or the error that stands in it."""
         parse = partial(reader.parsed, dimensions=self.space.dimensions, normalised=self._normalised)
         try:
-            return await self._run_in_thread(parse) if reader.size_bytes > INLINE_BYTES else parse()
+            in_thread = reader.is_whole and reader.size_bytes > INLINE_BYTES
+            return await self._run_in_thread(parse) if in_thread else parse()
         except InvalidReplyError as error:
             invalid: ProviderError = error
         reply = replace(reply, body=bytes(reader.whole()))

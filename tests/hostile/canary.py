@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+import httpx
+
 from aembed import AembedError, Record, RetryPolicy
 from benchmarks.faults import (
     Body,
@@ -83,9 +85,9 @@ def _library(problem: BaseException) -> TracebackType | None:
     return frame
 
 
-async def one(fault: Fault | None, folder: Path, deep: BinaryIO) -> None:
+async def one(fault: Fault | None, client: httpx.AsyncClient | None, folder: Path, deep: BinaryIO) -> None:
     """The same fault twice, so that those that are forgiven once are met as well."""
-    async with Server(script=Plan(fault, fault)) as server, at(server, timeout=0.3, http_client=None) as embedder:
+    async with Server(script=Plan(fault, fault)) as server, at(server, timeout=0.3, http_client=client) as embedder:
         print(repr(embedder), repr(embedder._engine.provider), vars(embedder._engine.provider))
         for text in (TEXT, f"{TEXT} too"):
             try:
@@ -113,7 +115,9 @@ async def refused() -> None:
 async def main(folder: Path) -> None:
     with (folder / "deep").open("wb") as deep:
         for fault in FAULTS:
-            await one(fault, folder, deep)
+            await one(fault, None, folder, deep)
+            async with httpx.AsyncClient() as client:
+                await one(fault, client, folder, deep)
         await refused()
 
 

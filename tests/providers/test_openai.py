@@ -279,7 +279,7 @@ async def test_where_numbers_fail_too_nothing_is_remembered() -> None:
 # -- replies ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_large_reply_is_decoded_in_a_thread_and_a_small_one_is_not() -> None:
+async def test_a_large_reply_of_numbers_is_parsed_in_a_thread_and_no_other() -> None:
     jumps: list[int] = []
 
     async def run_in_thread(function: Callable[[], Any]) -> Any:
@@ -287,17 +287,14 @@ async def test_a_large_reply_is_decoded_in_a_thread_and_a_small_one_is_not() -> 
         return await asyncio.to_thread(function)
 
     vectors = unit_vectors(2, 200, 1_536)
-    async with serving(base64_reply(), base64_reply(vectors)) as server:
-        made = provider(server, run_in_thread=run_in_thread)
-        await made.embed(TEXTS, input_type="document")
-        assert jumps == []
-        large = OpenAIProvider(SMALL, base_url=server.url, run_in_thread=run_in_thread)
-        got = await large.embed(["a"] * 200, input_type="document")
-        await made.aclose()
-        await large.aclose()
     assert len(base64_reply(vectors)) > INLINE_BYTES
-    assert jumps == [1]
-    assert np.array_equal(got.matrix, vectors)
+    async with serving(base64_reply(vectors), floats_reply(vectors[:1]), floats_reply(vectors)) as server:
+        made = OpenAIProvider(SMALL, base_url=server.url, run_in_thread=run_in_thread)
+        for inputs, threads in ((200, 0), (1, 0), (200, 1)):
+            got = await made.embed(["a"] * inputs, input_type="document")
+            assert len(jumps) == threads
+            assert np.array_equal(got.matrix, vectors[:inputs])
+        await made.aclose()
 
 
 @every_client

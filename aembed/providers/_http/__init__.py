@@ -8,40 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import anyio
-import httpx
 
 from aembed.errors import NotFoundError, ProviderError, UnavailableError
-from aembed.providers._http._asyncio import DirectTransport
-from aembed.providers._http._reading import MOST_ERROR_BYTES, read_body
+from aembed.providers._http._body import MOST_ERROR_BYTES, Take
+from aembed.providers._http._direct import DirectClient
+from aembed.providers._http._given import GivenClient, HTTPClient, proxied
+from aembed.providers._http._message import Exchange, HTTPReply
 from aembed.providers._secrets import Secret
 from aembed.providers._threads import run_in_thread
 
 __all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "most_reply_bytes"]
 
-HTTPClient: TypeAlias = Any
-"""An `AsyncClient` of httpx or of httpx2."""
-
-Take: TypeAlias = Callable[[bytes], object]
-
-KEEPALIVE_SECONDS = 30.0
 _NEVER_CLEARS = frozenset({"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "StreamError"})
-_HTTP_ERRORS = _NEVER_CLEARS | {"HTTPError", "ProtocolError", "NetworkError", "TimeoutException"}
-
-
-@dataclass(frozen=True, slots=True)
-class HTTPReply:
-    """Header names are in lower case. The body of an error may be cut short."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+_HTTP_ERRORS = _NEVER_CLEARS | {"HTTPError", "ProtocolError", "NetworkError", "TimeoutException", "ConnectError"}
 
 
 def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
@@ -60,9 +44,9 @@ class HTTP:
         self, *, concurrency: int, http_client: HTTPClient | None = None, connect_timeout: float = 5.0
     ) -> None:
         self._concurrency = concurrency
-        self._given = http_client
         self._connect_timeout = connect_timeout
-        self._own: httpx.AsyncClient | None = None
+        self._given = GivenClient(http_client, connect_timeout=connect_timeout) if http_client is not None else None
+        self._own: DirectClient | GivenClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._making = anyio.Lock()
 
@@ -80,10 +64,10 @@ class HTTP:
         With `take`, the body of a reply that is no error goes there piece by piece, as it comes.
         A kept connection that the server closed as we sent is no answer: the error says that it may be sent `at_once`.
         """
-        trace = _Trace()
-        outcome = await self._outcome(url, headers, content, most_bytes, take, trace)
+        exchange = Exchange(url, headers, content, most_bytes, take)
+        outcome = await self._outcome(exchange)
         if isinstance(outcome, ProviderError):
-            outcome.at_once = trace.stale and isinstance(outcome, UnavailableError)
+            outcome.at_once = exchange.stale and isinstance(outcome, UnavailableError)
             raise outcome
         return outcome
 
@@ -93,95 +77,32 @@ class HTTP:
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
 
-    async def _client(self) -> HTTPClient:
+    async def _client(self) -> DirectClient | GivenClient:
         if self._given is not None:
             return self._given
         loop = asyncio.get_running_loop()
-        async with self._making:
-            if self._own is None or self._loop is not loop:
-                # Reading the certificates takes 20 to 100 ms: in a thread (law 11).
-                self._own, self._loop = await run_in_thread(self._new_client), loop
+        if self._own is None or self._loop is not loop:
+            async with self._making:
+                if self._own is None or self._loop is not loop:
+                    self._own, self._loop = await self._new_client(), loop
         return self._own
 
-    def _new_client(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(
-            max_connections=self._concurrency,
-            max_keepalive_connections=self._concurrency,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-        )
-        # httpx's own transport where the environment (on Windows and macOS the system, too) may name a proxy.
-        return httpx.AsyncClient(limits=limits, transport=None if getproxies() else DirectTransport(limits))
+    async def _new_client(self) -> DirectClient | GivenClient:
+        # The environment (on Windows and macOS the system, too) may name a proxy.
+        if getproxies():
+            return await run_in_thread(proxied, self._concurrency, self._connect_timeout)
+        return DirectClient(self._concurrency, self._connect_timeout)
 
-    async def _outcome(
-        self,
-        url: str,
-        headers: Mapping[str, str | Secret],
-        content: bytes,
-        most_bytes: int,
-        take: Take | None,
-        trace: _Trace,
-    ) -> HTTPReply | ProviderError:
-        """The error is returned: raised here, it would carry httpx's own, and with that the key, as its context."""
+    async def _outcome(self, exchange: Exchange) -> HTTPReply | ProviderError:
+        """The error is returned, without the frames it came through: they hold the key, as does what caused it."""
         try:
-            return await self._exchange(url, headers, content, most_bytes, take, trace)
+            return await (await self._client()).post(exchange)
         except ProviderError as error:
-            return error
+            return error.with_traceback(None)
         except Exception as error:
             if not isinstance(error, OSError) and not _names(error) & _HTTP_ERRORS:
                 raise
-            return _typed(error, urlsplit(url).netloc)
-
-    async def _exchange(
-        self,
-        url: str,
-        headers: Mapping[str, str | Secret],
-        content: bytes,
-        most_bytes: int,
-        take: Take | None,
-        trace: _Trace,
-    ) -> HTTPReply:
-        client = await self._client()
-        if client.is_closed:
-            raise ProviderError("the http_client is closed; pass one that is open for as long as the embedder")
-        request = client.build_request(
-            "POST",
-            url,
-            headers=[(name, value.reveal() if isinstance(value, Secret) else value) for name, value in headers.items()],
-            content=content,
-            extensions={"trace": trace, "timeout": _timeouts(self._connect_timeout)},
-        )
-        response = await client.send(request, stream=True, follow_redirects=False)
-        try:
-            body = await read_body(response, most_bytes, take)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
-        return HTTPReply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
-
-
-def _timeouts(connect: float) -> dict[str, float | None]:
-    """The read timeout is per chunk and proves nothing; the pool is never waited for. The caller has a deadline."""
-    return {"connect": connect, "read": None, "write": None, "pool": None}
-
-
-class _Trace:
-    """What the transport did for one request: httpcore calls it at each step."""
-
-    __slots__ = ("_answered", "_connected", "_sent")
-
-    def __init__(self) -> None:
-        self._answered = self._connected = self._sent = False
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        step = event.partition(".")[2]
-        self._connected |= step.startswith("connect_")
-        self._sent |= step == "send_request_headers.started"
-        self._answered |= step == "receive_response_headers.complete"
-
-    @property
-    def stale(self) -> bool:
-        """The request went out on a kept connection and no reply began."""
-        return self._sent and not self._connected and not self._answered
+            return _typed(error, urlsplit(exchange.url).netloc)
 
 
 def _names(error: BaseException) -> set[str]:

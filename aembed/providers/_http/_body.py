@@ -1,0 +1,115 @@
+"""The body of a reply as it comes: counted up to a limit, decompressed, handed on or kept."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from aembed.errors import InvalidReplyError
+
+Take: TypeAlias = Callable[[bytes | memoryview], object]
+"""It keeps nothing of the memory that it is given: that is used again for the next bytes."""
+
+MOST_ERROR_BYTES = 64 * 1024
+_RAW_CHUNK_BYTES = 64 * 1024
+
+
+class Body:
+    """`feed` it what comes until it is `full` or the reply ends; then `finish`."""
+
+    full = False
+
+    def __init__(self, headers: Mapping[str, str], most_bytes: int, take: Take | None) -> None:
+        """The pieces go to `take`, or else to what `finish` gives. Raises InvalidReplyError, as `feed` does."""
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:19]) > most_bytes:
+            raise _too_large(most_bytes)
+        self._inflate = _inflater(headers.get("content-encoding", ""))
+        self._most = self._room = most_bytes
+        self._parts: list[bytes] = []
+        self._take = take or self._keep
+
+    def feed(self, data: bytes | memoryview) -> None:
+        for part in self._inflate.pieces(data, self._room + 1) if self._inflate else (data,):
+            self._room -= len(part)
+            if self._room < 0:
+                raise _too_large(self._most)
+            self._take(part)
+
+    def finish(self) -> bytes:
+        if self._inflate and not self._inflate.finished:
+            raise InvalidReplyError("the compressed reply was cut short")
+        return b"".join(self._parts)
+
+    def _keep(self, part: bytes | memoryview) -> None:
+        self._parts.append(bytes(part))
+
+
+class ErrorBody:
+    """Of an error only what is needed to tell what it is: 64 KiB, less where it is compressed wrongly."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        encoding = headers.get("content-encoding", "")
+        self._inflate = _inflater(encoding) if encoding.strip().lower() in _Inflater.NAMES else None
+        self._start = bytearray()
+        self.full = False
+
+    def feed(self, data: bytes | memoryview) -> None:
+        try:
+            for part in self._inflate.pieces(data, MOST_ERROR_BYTES) if self._inflate else (data,):
+                self._start += part[: MOST_ERROR_BYTES - len(self._start)]
+        except InvalidReplyError:
+            self.full = True
+        self.full |= len(self._start) >= MOST_ERROR_BYTES
+
+    def finish(self) -> bytes:
+        return bytes(self._start)
+
+
+def body_of(status: int, headers: Mapping[str, str], most_bytes: int, take: Take | None) -> Body | ErrorBody:
+    return ErrorBody(headers) if status >= 300 else Body(headers, most_bytes, take)
+
+
+def _too_large(most_bytes: int) -> InvalidReplyError:
+    return _oversized(f"the reply is larger than {most_bytes:,} bytes, the most that this request can need")
+
+
+def _oversized(message: str) -> InvalidReplyError:
+    error = InvalidReplyError(message)
+    error.oversized = True
+    return error
+
+
+def _inflater(encoding: str) -> _Inflater | None:
+    """Identity was asked for; one layer of gzip or deflate is read all the same, a nest of them is an attack."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in _Inflater.NAMES:
+        raise _oversized(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
+    return _Inflater()
+
+
+class _Inflater:
+    """Decompresses without ever holding more than was asked for."""
+
+    NAMES = frozenset({"gzip", "x-gzip", "deflate"})
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    @property
+    def finished(self) -> bool:
+        return self._stream.eof
+
+    def pieces(self, chunk: bytes | memoryview, room: int) -> Iterator[bytes]:
+        """At most `room` bytes of what that chunk says."""
+        while chunk and room > 0 and not self._stream.eof:
+            try:
+                piece = self._stream.decompress(chunk, min(room, _RAW_CHUNK_BYTES))
+            except zlib.error:
+                raise InvalidReplyError("the compressed reply is broken") from None
+            yield piece
+            room -= len(piece)
+            chunk = self._stream.unconsumed_tail
