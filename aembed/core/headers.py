@@ -61,6 +61,8 @@ def parse_hints(headers: Mapping[str, str], body: str = "") -> Hints:
 
 
 def _retry_after(headers: Mapping[str, str], body: str) -> float | None:
+    if not body and "retry-after" not in headers and "retry-after-ms" not in headers:
+        return None
     milliseconds = _number(headers.get("retry-after-ms", ""))
     text = headers.get("retry-after", "")
     named = (
@@ -112,6 +114,8 @@ def _date(text: str) -> datetime | None:
 
 def _window(headers: Mapping[str, str], unit: str) -> _Window:
     """The tighter of the organization's and the project's limit."""
+    if f"x-ratelimit-limit-project-{unit}" not in headers and f"x-ratelimit-remaining-project-{unit}" not in headers:
+        return _named(headers, unit)
     return min((_named(headers, unit), _named(headers, f"project-{unit}")), key=lambda window: window.tightness)
 
 

@@ -7,7 +7,7 @@ are checked here, before anything else sees them. On the base64 path no Python f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, TypeAlias
 
 import msgspec
@@ -113,24 +113,19 @@ def check_width(matrix: Matrix, dimensions: int | None) -> None:
 
 def squares(matrix: Matrix) -> Squares:
     """The squared length of each row; it is not finite where a value of the row is not."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths: Squares = np.einsum("ij,ij->i", matrix, matrix)
+    lengths: Squares = np.einsum("ij,ij->i", matrix, matrix)
     return lengths
 
 
 def check_squares(squares: Squares, *, normalised: bool = False) -> None:
     """A zero vector has no direction: its cosine similarity is NaN in every store."""
-    if not np.isfinite(squares).all():
-        raise InvalidReplyError(f"vector {int(np.argmin(np.isfinite(squares)))} holds NaN or infinity")
-    if not squares.all():
+    least, most = float(squares.min()), float(squares.max())
+    if not (least > 0 and most < inf):  # NaN passes through both.
+        finite = np.isfinite(squares)
+        if not finite.all():
+            raise InvalidReplyError(f"vector {int(np.argmin(finite))} holds NaN or infinity")
         raise InvalidReplyError(f"vector {int(np.argmin(squares))} is zero")
-    if normalised:
-        _check_norms(squares)
-
-
-def _check_norms(squares: Squares) -> None:
-    low, high = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
-    worst = int(np.argmax(np.abs(squares - 1)))
-    if squares.min() < low or squares.max() > high:
+    if normalised and not (1 - _NORM_TOLERANCE) ** 2 <= least <= most <= (1 + _NORM_TOLERANCE) ** 2:
+        worst = int(np.argmax(np.abs(squares - 1)))
         length = sqrt(float(squares[worst]))
         raise InvalidReplyError(f"vector {worst} has length {length:.3g}; this model's vectors have length 1")
