@@ -389,6 +389,37 @@ def test_a_call_that_is_out_of_time_is_not_sent_any_more() -> None:
     virtual(test)
 
 
+def test_each_call_is_out_of_time_at_its_own_moment() -> None:
+    async def ends(embedder: Embedder, start: float, timeout: float) -> float:
+        with pytest.raises(UnavailableError, match=f"no vector within {timeout:g} s"):
+            await after(start, embedder.embed_query(f"from {start}", timeout=timeout))
+        return now() - start
+
+    async def test() -> None:
+        async with Embedder(provider_of(latency=30.0)) as embedder:
+            asked = [(0.0, 2.0), (0.5, 1.0), (0.5, 2.0), (1.9, 2.0), (2.0, 1.0), (2.0, 2.0), (6.0, 2.0)]
+            assert await asyncio.gather(*(ends(embedder, *one) for one in asked)) == pytest.approx(
+                [t for _, t in asked]
+            )
+            assert now() == pytest.approx(8.0)
+            assert len(await embedder.embed_query("from 0.0", timeout=60.0)) == 64
+
+    virtual(test)
+
+
+def test_a_call_has_its_whole_time_where_another_just_ran_out_of_its_own() -> None:
+    """It is asked for in the very step in which the last of equal timeout is told."""
+
+    async def test() -> None:
+        async with Embedder(provider_of(latency=30.0)) as embedder:
+            for number in range(3):
+                with pytest.raises(UnavailableError):
+                    await embedder.embed_query(f"text {number}", timeout=1.0)
+                assert now() == pytest.approx(number + 1.0)
+
+    virtual(test)
+
+
 def test_retries_end_once_nobody_waits_and_go_on_where_another_joined() -> None:
     async def test() -> None:
         provider = provider_of(script=[RateLimitError("429", hints=Hints(retry_after=5.0))] + [None] * 9)

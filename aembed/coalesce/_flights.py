@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -30,11 +31,18 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Load:
-    """What goes in one request (or its parts). `wanted` counts the flights that somebody still waits for."""
+    """What goes in one request (or its parts). `flights`: without an answer yet; `wanted`: so many have waiters."""
 
     errand: Errand
+    items: Sequence[Item]
     flights: dict[bytes, Flight]
     wanted: int
+
+    def want(self, more: int) -> None:
+        """What nobody waits for any more is let go of, unless it is on its way."""
+        self.wanted += more
+        if not self.wanted:
+            self.errand.drop()
 
 
 def item_of(flight: Flight) -> Item:

@@ -10,14 +10,15 @@ few at once, where there is room for them and each is sooner answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from math import ceil
+from typing import Any
 
 import anyio
-import numpy as np
 
 from aembed.coalesce._flights import Flight, Load, Waiter, copy_of, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
 from aembed.core.packing import Cap, fitting, share
@@ -29,8 +30,6 @@ from aembed.types import Limits, Record, Vector
 
 MAX_WAIT = 0.005
 """Seconds that a text waits for others at most, while queries are on their way."""
-LATENESS = 0.05
-"""Seconds by which a timer is late where the event loop was blocked; so long is granted to read what came meanwhile."""
 
 
 class Coalescer:
@@ -58,6 +57,7 @@ class Coalescer:
         self._ripe = asyncio.Event()
         self._full = self._parts = 0
         self._loop = asyncio.get_running_loop()
+        self._timeouts = Timeouts(self._loop, self._expire)
         dispatcher.when_closed(lambda: self._loop.call_soon(self._give_up_early))
 
     def __repr__(self) -> str:
@@ -74,24 +74,21 @@ class Coalescer:
         vector = self._cache.get(entry.fingerprint)
         if vector is not None:
             return vector
-        flight = self._flight(entry, timeout)
-        waiter: Waiter = self._loop.create_future()
-        deadline = self._loop.time() + timeout
-        timer = self._loop.call_at(deadline, self._expire, waiter, deadline, timeout)
-        self._join(flight, waiter, deadline)
-        try:
-            return await waiter
-        finally:
-            timer.cancel()
-            self._leave(flight, waiter)
-
-    # a call
-
-    def _flight(self, entry: Entry, timeout: float) -> Flight:
         closed = self._dispatcher.closed_for
         if closed > timeout:
             raise held_back(closed)
-        return self._flights.get(entry.fingerprint) or self._new_flight(entry)
+        flight = self._flights.get(entry.fingerprint) or self._new_flight(entry)
+        waiter: Waiter = self._loop.create_future()
+        self._join(flight, waiter, self._timeouts.start(waiter, timeout))
+        try:
+            return await waiter
+        except BaseException:
+            self._leave(flight, waiter)
+            raise
+        finally:
+            self._timeouts.stop(waiter, timeout)
+
+    # a call
 
     def _new_flight(self, entry: Entry) -> Flight:
         if self.waiting >= self._max_queue_size:
@@ -109,19 +106,17 @@ class Coalescer:
 
     def _join(self, flight: Flight, waiter: Waiter, deadline: float) -> None:
         if flight.load and not flight.waiters:
-            flight.load.wanted += 1
+            flight.load.want(+1)
         flight.waiters[waiter] = deadline
 
     def _leave(self, flight: Flight, waiter: Waiter) -> None:
         """A text that nobody waits for any more is not sent; one that is on its way lands."""
         if flight.waiters.pop(waiter, None) is None or flight.waiters:
             return
-        if flight.load is None:
+        if flight.load:
+            flight.load.want(-1)
+        else:
             self._forget(flight)
-            return
-        flight.load.wanted -= 1
-        if not flight.load.wanted:
-            flight.load.errand.drop()
 
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.fingerprint) is flight:
@@ -131,12 +126,7 @@ class Coalescer:
             if not self._queue:
                 self._dismiss()
 
-    def _expire(self, waiter: Waiter, deadline: float, timeout: float) -> None:
-        if waiter.done():
-            return
-        if self._loop.time() - deadline > LATENESS:
-            self._loop.call_later(LATENESS, self._expire, waiter, self._loop.time() + LATENESS, timeout)
-            return
+    def _expire(self, waiter: Waiter, timeout: float) -> None:
         waiter.set_exception(unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
 
     def _give_up_early(self) -> None:
@@ -185,14 +175,23 @@ class Coalescer:
             self._ripe.set()
 
     async def _carry_all(self) -> None:
-        """The courier: there is one as long as something waits. It takes what is there once it may send."""
+        """The courier: there is one as long as something waits.
+
+        It takes what is there once it may send, and carries the last itself.
+        """
         self._parts = 0
-        while self._queue:
+        while True:
             if not self._parts:
                 await self._gather()
             ticket = await self._dispatcher.admit(item_of(next(iter(self._queue.values()))).tokens)
-            self._send(self._take(), ticket)
-        self._courier = None
+            load = self._load(self._take(), ticket)
+            if not self._queue:
+                break
+            self._departs(load, self._dispatcher.own(self._sent(load)))
+        courier, self._courier = self._courier, None
+        assert courier is not None
+        self._departs(load, courier)
+        await self._sent(load)
 
     def _returned(self, courier: asyncio.Task[None]) -> None:
         """An error of the courier is everybody's."""
@@ -235,18 +234,25 @@ class Coalescer:
 
     # a request
 
-    def _send(self, flights: Sequence[Flight], ticket: Ticket) -> None:
+    def _load(self, flights: Sequence[Flight], ticket: Ticket) -> Load:
         items = [item_of(flight) for flight in flights]
-        self._dispatcher.resize(ticket, sum(item.tokens for item in items))
-        load = Load(Errand("query", interactive=True, ticket=ticket), {f.fingerprint: f for f in flights}, len(flights))
+        self._dispatcher.resize(ticket, sum([item.tokens for item in items]))
+        errand = Errand("query", interactive=True, ticket=ticket)
+        load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
             flight.load = load
+        return load
+
+    def _sent(self, load: Load) -> Coroutine[Any, Any, None]:
+        return self._dispatcher.send(load.items, load.errand, partial(self._deliver, load))
+
+    def _departs(self, load: Load, task: asyncio.Task[None]) -> None:
         self._loads += 1
-        task = self._dispatcher.own(self._dispatcher.send(items, load.errand, partial(self._deliver, load)))
         task.add_done_callback(partial(self._landed, load))
 
     async def _deliver(self, load: Load, answer: Answer) -> None:
         flights = [load.flights.pop(item.fingerprint) for item in answer.items]
+        wanted = sum([bool(flight.waiters) for flight in flights])
         match answer:
             case Answered(items, reply):
                 for flight, item, vector in zip(flights, items, combined(items, reply.matrix), strict=True):
@@ -254,6 +260,7 @@ class Coalescer:
                     self._settle(flight, vector)
             case Refused(error=error):
                 self._fail(flights, error)
+        load.want(-wanted)
 
     def _landed(self, load: Load, task: asyncio.Task[None]) -> None:
         """What was not answered shares the error of the whole, or was let go: but another call may have joined."""
@@ -274,7 +281,8 @@ class Coalescer:
         self._forget(flight)
         for waiter in flight.waiters:
             if not waiter.done():
-                waiter.set_result(np.array(vector))
+                waiter.set_result(vector.copy())
+        flight.waiters.clear()
 
     def _fail(self, flights: Iterable[Flight], reason: BaseException) -> None:
         error = told(reason)
@@ -283,3 +291,4 @@ class Coalescer:
             for waiter in flight.waiters:
                 if not waiter.done():
                     waiter.set_exception(copy_of(error))
+            flight.waiters.clear()

@@ -145,7 +145,8 @@ class Dispatcher:
     @property
     def closed_for(self) -> float:
         """Seconds until the next request may pass the gate."""
-        return max(0.0, self._requests.admission.gate.opens_at - now())
+        gate = self._requests.admission.gate
+        return 0.0 if gate.is_open else max(0.0, gate.opens_at - now())
 
     def when_closed(self, callback: Callable[[], object]) -> None:
         """Called whenever the gate has closed, or stays closed."""
