@@ -74,22 +74,27 @@ class Ticker:
         return Gaps(len(self._gaps), p999, max(self._gaps), held)
 
 
-def records(requests: int, long: int, run: int) -> Iterator[Record]:
-    """Short texts that fill so many requests, with long ones among them."""
-    every = max(1, requests * BATCH // max(1, long))
-    for number in range(requests * BATCH - long):
+def long_records(long: int, run: int) -> list[Record]:
+    """Made before the clock runs: a source that makes 5 MB in the loop would be what it counts."""
+    words = "These are words of a long text. " * (LONG_BYTES // 32)
+    return [Record(f"long {number}", f"run {run} {number}: {words}") for number in range(long)]
+
+
+def records(requests: int, long: Sequence[Record], run: int) -> Iterator[Record]:
+    """Short texts that fill so many requests, with the long ones among them."""
+    every = max(1, requests * BATCH // max(1, len(long)))
+    for number in range(requests * BATCH - len(long)):
         yield Record(f"{number}", f"run {run}, a short text of the job, number {number}: " + "word " * (number % 20))
-        if number % every == every // 2 and number // every < long:
-            yield Record(
-                f"long {number}", f"run {run} {number}: " + "These are words of a long text. " * (LONG_BYTES // 32)
-            )
+        if number % every == every // 2 and number // every < len(long):
+            yield long[number // every]
 
 
 async def job(url: str, folder: Path, requests: int, long: int, run: int) -> Gaps:
     options = {"api_key": KEY, "base_url": url, "max_batch_size": BATCH}
+    source = records(requests, long_records(long, run), run)
     async with Embedder(MODEL, too_long="truncate", **options) as embedder:
         ticker = Ticker()
-        report = await embedder.embed_into(folder / f"rows{run}.db", records(requests, long, run))
+        report = await embedder.embed_into(folder / f"rows{run}.db", source)
         gaps = ticker.stop()
     if report.stored != requests * BATCH:
         raise SystemExit(f"not all was stored: {report}")
