@@ -177,7 +177,7 @@ class Embedder:
         Records are Record objects or plain str.
         """
         refuse_what_is_no_list(records)
-        send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
+        send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](0)
         job = self._engine.job(StreamSink(send), Feed(rows_of(records), any_record))
         running = asyncio.get_running_loop().create_task(run_and_close(job, send))
         try:

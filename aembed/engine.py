@@ -10,7 +10,7 @@ from typing import Any
 
 from aembed.coalesce import Coalescer
 from aembed.core.cache import Cache
-from aembed.core.changes import Fingerprinter
+from aembed.core.changes import Fingerprinter, Unkept
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.progress import Tally
@@ -177,10 +177,10 @@ class Engine:
         tally: Tally,
         purse: JobPurse,
     ) -> Job:
-        fingerprinter = self._fingerprinter(space, "document")
+        entries = self._fingerprinter(space, "document") if sink.keeps else Unkept()
         exact = self.max_tokens is not None
         measure = Measure(self.limits, self.options.too_long, self.run_in_thread, exact=exact)
-        return Job(sender, sink, feed, fingerprinter, measure, self.limits, tally, observers, purse)
+        return Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
 
     def tally(self, total: int | None = None) -> Tally:
         at_risk_tokens = self.options.concurrency * self.limits.max_tokens_per_batch

@@ -2,14 +2,15 @@
 
 A fingerprint says what is embedded: text, model, dimensions, input type, and for a text that may be too
 long what is done about that. A digest says what a row holds: fingerprint, metadata and source. The key
-of "unchanged" is the pair (id, digest); the key of "paid for" is the fingerprint alone.
+of "unchanged" is the pair (id, digest); the key of "paid for" is the fingerprint alone. Where nothing is
+kept beyond the job there are neither: a text is its own key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -18,21 +19,37 @@ from aembed.types import InputType, Limits, Metadata, Record, Space, TooLong
 
 DIGEST_BYTES = 16
 
+Key: TypeAlias = "bytes | str"
+"""What equal texts of one job have in common: the fingerprint, or the text itself."""
+
 
 class Entry(msgspec.Struct, eq=False, gc=False):
-    """A record on its way through a job. Made for every text: a struct costs a quarter of a dataclass, and a
-    collector of garbage need not visit it."""
+    """A record on its way through a job. `fingerprint` and `digest` are b"" where nothing is kept beyond it."""
 
     index: int
     record: Record
     size_bytes: int
-    fingerprint: bytes
-    digest: bytes
+    key: Key
+    fingerprint: bytes = b""
+    digest: bytes = b""
+
+
+class Entries(Protocol):
+    def entry(self, index: int, record: Record) -> Entry:
+        """Raises InputError for a record that no provider and no store can take."""
+        ...
+
+
+class Unkept:
+    """Makes the entries of a job whose results no store keeps: no hash is taken."""
+
+    def entry(self, index: int, record: Record) -> Entry:
+        return Entry(index, record, len(checked(record)), record.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprinter:
-    """Makes the entries of one job: the hash of everything but the text is taken once."""
+    """Makes the entries of a job for a store: the hash of everything but the text is taken once."""
 
     space: Space
     input_type: InputType
@@ -52,33 +69,33 @@ class Fingerprinter:
         object.__setattr__(self, "_long", long)
 
     def entry(self, index: int, record: Record) -> Entry:
-        """Raises InputError for a record that no provider and no store can take."""
         data = checked(record)
         # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
         hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
         hasher.update(data)
         fingerprint = hasher.digest()
         try:
-            return Entry(index, record, len(data), fingerprint, digest(fingerprint, record.metadata, record.source))
+            holds = digest(fingerprint, record.metadata, record.source)
         except InputError as error:
             raise InputError(f"{record.id!r}: {error}") from None
+        return Entry(index, record, len(data), fingerprint, fingerprint, holds)
 
 
 def checked(record: Record) -> bytes:
     """The UTF-8 of the record's text. Raises InputError where it is not a text that can be embedded."""
-    if not isinstance(record.id, str) or not record.id:
-        raise InputError(f"the id must be a str that is not empty, not {shown(record.id)}")
-    text = record.text
+    id, text = record.id, record.text
+    if not isinstance(id, str) or not id:
+        raise InputError(f"the id must be a str that is not empty, not {shown(id)}")
     if not isinstance(text, str):
-        raise InputError(f"the text of {record.id!r} must be a str, not {type(text).__name__}")
+        raise InputError(f"the text of {id!r} must be a str, not {type(text).__name__}")
     if not text or text.isspace():
-        raise InputError(f"the text of {record.id!r} is empty; leave it out")
+        raise InputError(f"the text of {id!r} is empty; leave it out")
     try:
-        record.id.encode()
+        id.encode()
         return text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{record.id!r} holds a lone surrogate at position {error.start}; "
+            f"{id!r} holds a lone surrogate at position {error.start}; "
             "decode its source with errors='replace' or remove it"
         ) from None
 
@@ -113,7 +130,7 @@ class Item(msgspec.Struct, eq=False, gc=False):
 
     texts: tuple[str, ...]
     tokens: float
-    fingerprint: bytes
+    key: Key
     weights: tuple[float, ...] = (1.0,)
     entries: list[Entry] = []
 

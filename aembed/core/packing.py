@@ -6,9 +6,10 @@ between items only (law 12).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from aembed.types import Limits
@@ -64,11 +65,14 @@ class Window(Generic[ItemT]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, item: ItemT) -> None:
-        self._items.append(item)
+    def add(self, items: Collection[ItemT]) -> tuple[int, float]:
+        """Returns the inputs and tokens of these."""
+        inputs, tokens = totals(items)
+        self._items += items
         self._sorted = False
-        self.inputs += item.inputs
-        self.tokens += item.tokens
+        self.inputs += inputs
+        self.tokens += tokens
+        return inputs, tokens
 
     def least_batches(self, cap: Cap) -> int:
         return cap.least_batches(self.inputs, self.tokens)
@@ -102,16 +106,18 @@ class Window(Generic[ItemT]):
 
     def _sort(self) -> None:
         if not self._sorted:
-            self._items.sort(key=_tokens, reverse=True)
+            self._items.sort(key=attrgetter("tokens"), reverse=True)
             self._sorted = True
 
     def _forget(self, items: Sequence[ItemT]) -> None:
-        self.inputs -= sum([item.inputs for item in items])
-        self.tokens = self.tokens - sum([item.tokens for item in items]) if self._items else 0.0
+        inputs, tokens = totals(items)
+        self.inputs -= inputs
+        self.tokens = self.tokens - tokens if self._items else 0.0
 
 
-def _tokens(item: Costed) -> float:
-    return item.tokens
+def totals(items: Collection[Costed]) -> tuple[int, float]:
+    """Inputs and tokens."""
+    return sum([item.inputs for item in items]), sum([item.tokens for item in items])
 
 
 def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[ItemT]]:
@@ -120,12 +126,12 @@ def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[Item
     batch: list[ItemT] = []
     left: list[ItemT] = []
     for item in candidates:
-        if batch and (inputs + item.inputs > cap.inputs or tokens + item.tokens > cap.tokens):
+        more_inputs, more_tokens = inputs + item.inputs, tokens + item.tokens
+        if batch and (more_inputs > cap.inputs or more_tokens > cap.tokens):
             left.append(item)
             continue
         batch.append(item)
-        inputs += item.inputs
-        tokens += item.tokens
+        inputs, tokens = more_inputs, more_tokens
     return batch, left
 
 
@@ -143,8 +149,7 @@ def fitting(items: Iterable[ItemT], cap: Cap) -> Iterator[ItemT]:
 def pack(items: Sequence[ItemT], cap: Cap) -> list[list[ItemT]]:
     """As few batches as the cap allows, within two; no two neighbours fit in one."""
     window = Window[ItemT]()
-    for item in items:
-        window.add(item)
+    window.add(items)
     batches = []
     while window:
         batches.append(window.take(cap, window.least_batches(cap)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from aembed.core.changes import Item
-from aembed.core.packing import Cap, halves, pack
+from aembed.core.packing import Cap, halves, pack, totals
 from aembed.core.retrying import Again, FailItems, Split, Verdict, verdict
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
@@ -38,6 +38,7 @@ class Remains:
 
     def __init__(self, batch: Sequence[Item], lessons: Lessons) -> None:
         self.doubted = False
+        self._whole = batch
         self._work = [batch]
         self._lessons = lessons
         self._broken_replies = 0
@@ -52,7 +53,9 @@ class Remains:
 
     def accepted(self, batch: Sequence[Item]) -> None:
         self._broken_replies = 0
-        self._largest = max(self._largest, _size(batch))
+        if batch is self._whole:
+            return
+        self._largest = max(self._largest, totals(batch))
         if self._blamed in batch:
             self._believes_blame = False
         if self._unexplained and not self._failed and not self._work:
@@ -86,7 +89,7 @@ class Remains:
         self.doubted |= isinstance(error, BadRequestError | InvalidReplyError)
         if isinstance(error, BadRequestError):
             self._lessons.learn(error.max_batch_size, error.max_tokens_per_batch)
-            self._unexplained |= error.offender is None and self._lessons.allow(*_size(batch))
+            self._unexplained |= error.offender is None and self._lessons.allow(*totals(batch))
 
     def _parts(self, batch: Sequence[Item], offender: int | None, cap: Cap, sampled: bool) -> Sequence[Sequence[Item]]:
         """The blamed text and the others; or what the cap just learned allows; or halves."""
@@ -118,7 +121,3 @@ def _item_of(batch: Sequence[Item], offender: int | None) -> int | None:
         if offender < 0:
             return position
     return None
-
-
-def _size(batch: Sequence[Item]) -> tuple[int, float]:
-    return sum(item.inputs for item in batch), sum(item.tokens for item in batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import anyio
 
@@ -16,9 +16,9 @@ WINDOW_BATCHES = 16
 
 
 class Batches:
-    """`room` waits while the window is full, `next` while there is not enough for a batch.
+    """`offer` waits while the window is full, `next` while there is not enough for a batch.
 
-    `cap` changes with the replies: it is asked at each notice, not for each text. `starved` tells whether the
+    `cap` changes with the replies: it is asked at each notice. `starved` tells whether the
     source is what all wait for.
     """
 
@@ -32,23 +32,14 @@ class Batches:
         self._ended = False
         self._shared: tuple[Cap, int] | None = None
         self._latest_cap = cap()
-        self._announced = False
         self._changed = anyio.Event()
 
-    def offer(self, item: Item) -> bool:
-        """Returns whether the window is full: then wait for `room` before the next."""
-        window, cap = self._window, self._latest_cap
-        window.add(item)
-        self._offered_inputs += item.inputs
-        self._offered_tokens += item.tokens
-        if not window.is_full(cap):
-            return False
-        if not self._announced:
-            self._announced = True
-            self.notify()
-        return self._crowded
-
-    async def room(self) -> None:
+    async def offer(self, items: Collection[Item]) -> None:
+        """Waits while there are more than enough."""
+        inputs, tokens = self._window.add(items)
+        self._offered_inputs += inputs
+        self._offered_tokens += tokens
+        self.notify()
         while self._crowded:
             await self._changed.wait()
 
@@ -64,7 +55,6 @@ class Batches:
     def notify(self) -> None:
         """There is more in the window, or another cap."""
         self._latest_cap = self._cap()
-        self._announced = self._window.is_full(self._latest_cap)
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from aembed.core.changes import Fingerprinter, Item
+from aembed.core.changes import Entries, Item
 from aembed.core.packing import Cap
 from aembed.core.pieces import combined
 from aembed.core.progress import Tally
@@ -50,7 +50,7 @@ class Job:
         dispatcher: Sender,
         sink: Sink,
         feed: Feed,
-        fingerprinter: Fingerprinter,
+        entries: Entries,
         measure: Measure,
         limits: Limits,
         tally: Tally,
@@ -62,10 +62,10 @@ class Job:
         self._feed = feed
         self._tally = tally
         self._before = (tally.requests, tally.retries, tally.lost_tokens)
-        self._errand = Errand(fingerprinter.input_type, purse=purse)
+        self._errand = Errand("document", purse=purse)
         self._outcomes = Outcomes(sink, tally, observers)
         self._batches = Batches(dispatcher.concurrency, lambda: dispatcher.cap, lambda: feed.starved)
-        self._intake = Intake(sink, fingerprinter, measure, limits, self._outcomes, self._batches)
+        self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
         self._permits = anyio.Semaphore(dispatcher.concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: AembedError | None = None

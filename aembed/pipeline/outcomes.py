@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from aembed.core.changes import Entry, Item
+import numpy as np
+
+from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, Tally
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
 from aembed.pipeline.sinks import Sink
 from aembed.results import Progress
-from aembed.types import Failure, Known, Matrix, Refusal
+from aembed.types import Failure, Known, Matrix, Record, Refusal
 
 logger = logging.getLogger("aembed")
 
 MOST_REFUSED = 10_000
-"""Texts that the provider refused: remembered, so that an equal one is not sent."""
+"""Texts that the provider refused and that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +37,59 @@ class Outcomes:
 
     def __init__(self, sink: Sink, tally: Tally, observers: Observers) -> None:
         self.tally = tally
+        self.refused: dict[Key, AembedError] = {}
+        """Why the provider refused texts in this run: an equal one is not sent again. The last MOST_REFUSED (law 8)."""
         self._sink = sink
         self._observers = observers
-        self._on_their_way: dict[bytes, Item] = {}
-        self._refused: dict[bytes, AembedError] = {}
-        self._digests: dict[str, bytes] = {}
+        self._on_their_way: dict[Key, Item] = {}
+        self._held: dict[str, bytes | Record] = {}
         self._untold: list[Failure] = []
         self._reported = float("-inf")
 
     # equal texts and equal ids
 
-    def send(self, item: Item) -> None:
-        """From now on equal texts join this item."""
-        self._on_their_way[item.fingerprint] = item
+    def send(self, items: Mapping[Key, Item]) -> None:
+        """From now on equal texts join these items."""
+        self._on_their_way.update(items)
 
-    def joined(self, entry: Entry) -> bool:
-        """Whether an equal text is on its way: it will be paid for once."""
-        item = self._on_their_way.get(entry.fingerprint)
-        if item is None:
-            return False
+    def join(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that have no equal on its way; the others will be paid for once."""
+        on_their_way, new = self._on_their_way, []
+        for entry in entries:
+            if item := on_their_way.get(entry.key):
+                self.joined(entry, item)
+            else:
+                new.append(entry)
+        return new
+
+    def joined(self, entry: Entry, item: Item) -> None:
         item.entries.append(entry)
         self.tally.duplicates += 1
-        return True
 
-    def refusal(self, entry: Entry) -> AembedError | None:
-        """Why an equal text was refused by the provider in this run: it is not sent again."""
-        return self._refused.get(entry.fingerprint)
+    def objection(self, entry: Entry) -> InputError | None:
+        """Why the entry cannot be a row: its store cannot write it, or it contradicts an earlier one.
 
-    def contradiction(self, entry: Entry) -> InputError | None:
-        """The same id twice is one row; with another text or other metadata it is a mistake."""
-        first = self._digests.setdefault(entry.record.id, entry.digest)
-        if first == entry.digest:
+        The same id twice is one row; with another text or other metadata it is a mistake.
+        """
+        record = entry.record
+        if self._sink.numbered:
             return None
-        return InputError(f"the id {entry.record.id!r} was given before with another text; give each text its own id")
+        if refusal := self._sink.reject(record):
+            return refusal
+        holds = entry.digest or record
+        if self._held.setdefault(record.id, holds) == holds:
+            return None
+        return InputError(f"the id {record.id!r} was given before with another text; give each text its own id")
 
     # endings of an entry
 
-    def settled(self, entry: Entry, known: Known) -> bool:
-        """Whether the store knows all there is to know of it."""
+    def unsettled(self, entries: list[Entry], known: Known) -> list[Entry]:
+        """Those of which the store does not know all there is to know."""
+        if not known.unchanged and not known.refused:
+            return entries
+        return [entry for entry in entries if not self._settled(entry, known)]
+
+    def _settled(self, entry: Entry, known: Known) -> bool:
         if entry.record.id in known.unchanged:
             self.tally.unchanged += 1
             self._forget([entry])
@@ -92,9 +110,9 @@ class Outcomes:
     async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
         """Row i belongs to items[i]. Equal texts may join while a write is under way: they are written, too."""
         while waiting := _taken(items):
-            rows, entries = waiting
-            in_order = rows == list(range(len(items)))
-            await self.write(entries, matrix if in_order else matrix[rows], model)
+            entries, counts = waiting
+            one_each = counts.count(1) == len(items)
+            await self.write(entries, matrix if one_each else np.repeat(matrix, counts, axis=0), model)
         self._arrived(items)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -104,16 +122,15 @@ class Outcomes:
 
     async def refuse_items(self, items: Sequence[Item], error: AembedError) -> None:
         while waiting := _taken(items):
-            await self.refuse([(entry, error) for entry in waiting[1]])
+            await self.refuse([(entry, error) for entry in waiting[0]])
         self._arrived(items)
 
     def _remember(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        """The last of them (law 8)."""
         for entry, error in refused:
             if isinstance(error, BadRequestError | InvalidReplyError):
-                self._refused[entry.fingerprint] = error
-        while len(self._refused) > MOST_REFUSED:
-            del self._refused[next(iter(self._refused))]
+                self.refused[entry.key] = error
+        while len(self.refused) > MOST_REFUSED:
+            del self.refused[next(iter(self.refused))]
 
     def fail(self, failure: Failure) -> None:
         """For what never became an entry."""
@@ -128,13 +145,13 @@ class Outcomes:
 
     def _arrived(self, items: Sequence[Item]) -> None:
         for item in items:
-            self._on_their_way.pop(item.fingerprint, None)
+            self._on_their_way.pop(item.key, None)
 
     def _forget(self, entries: Sequence[Entry]) -> None:
         """Law 8: a stream remembers the ids of its window, a list all of them."""
         if self.tally.total is None:
             for entry in entries:
-                self._digests.pop(entry.record.id, None)
+                self._held.pop(entry.record.id, None)
 
     # to the caller
 
@@ -167,16 +184,13 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _taken(items: Sequence[Item]) -> tuple[list[int], list[Entry]] | None:
-    """The entries that wait, each with the row of its item; None where none does."""
-    rows: list[int] = []
-    entries: list[Entry] = []
-    for row, item in enumerate(items):
-        for entry in item.entries:
-            rows.append(row)
-            entries.append(entry)
-        item.entries.clear()
-    return (rows, entries) if entries else None
+def _taken(items: Sequence[Item]) -> tuple[list[Entry], list[int]] | None:
+    """The entries that wait, and how many do for each item; None where none does."""
+    waiting = [item.entries for item in items]
+    entries, counts = list(chain.from_iterable(waiting)), list(map(len, waiting))
+    for each in waiting:
+        each.clear()
+    return (entries, counts) if entries else None
 
 
 def _refused_earlier(refusal: Refusal) -> AembedError:

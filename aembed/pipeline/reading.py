@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import count, islice
 from math import inf
 from typing import Any, TypeAlias
 
@@ -17,6 +18,8 @@ CHUNK = 256
 
 Source: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 Read: TypeAlias = Record | Failure
+Chunk: TypeAlias = tuple[int, Sequence[Read]]
+"""The position of the first of them, and what was read."""
 
 
 def text_record(index: int, value: Any) -> Read:
@@ -27,6 +30,8 @@ def text_record(index: int, value: Any) -> Read:
 def any_record(index: int, value: Any) -> Read:
     """A record, a row of another store, or a line that could not be read."""
     match value:
+        case str():
+            return Record(str(index), value)
         case Record() | Failure():
             return value
         case Embedded(id=id, text=str(text)):
@@ -35,8 +40,6 @@ def any_record(index: int, value: Any) -> Read:
             return Failure(
                 id, index, InputError(f"the row {id!r} was stored without its text; it cannot be re-embedded")
             )
-        case str():
-            return Record(str(index), value)
         case _:
             error = InputError(f"input {index} must be an aembed.Record(id, text), not {type(value).__name__}")
             return Failure(str(index), index, error)
@@ -62,12 +65,10 @@ class Feed:
             if isinstance(self._source, AsyncIterable):
                 async for value in self._source:
                     self._values.append(value)
-                    await self._offered()
-            else:
-                for value in self._source:
-                    self._values.append(value)
-                    if len(self._values) >= CHUNK:
+                    if len(self._values) in (1, CHUNK):
                         await self._offered()
+            else:
+                await self._fill_from(iter(self._source))
         except anyio.get_cancelled_exc_class() as error:
             if anyio.current_effective_deadline() == -inf:
                 raise
@@ -78,11 +79,19 @@ class Feed:
             self._ended = True
             self._notify()
 
-    async def chunks(self) -> AsyncIterator[list[tuple[int, Read]]]:
+    async def _fill_from(self, values: Iterator[Any]) -> None:
+        """What came before an error is kept."""
+        while True:
+            self._values.extend(islice(values, CHUNK))
+            if len(self._values) < CHUNK:
+                return
+            await self._offered()
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
         """Raises SourceError for what the source raised, after all that it gave."""
         index = 0
         while values := await self._take():
-            yield [(at, self._record(at, value)) for at, value in enumerate(values, index)]
+            yield index, list(map(self._record, count(index), values))
             index += len(values)
         if self._error:
             name = type(self._error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
@@ -13,14 +13,14 @@ from aembed.pipeline.logs import logged
 from aembed.results import Report
 from aembed.types import Embedded, Failure
 
-Channel = MemoryObjectSendStream[list[Embedded | Failure]]
+Channel = MemoryObjectSendStream[Iterable[Embedded | Failure]]
 
 
 class Results:
     """Iterate once: Embedded and Failure in the order of their completion. Raises what stopped the job."""
 
     def __init__(
-        self, channel: MemoryObjectReceiveStream[list[Embedded | Failure]], running: asyncio.Task[Report]
+        self, channel: MemoryObjectReceiveStream[Iterable[Embedded | Failure]], running: asyncio.Task[Report]
     ) -> None:
         self._channel = channel
         self._running = running

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -12,7 +11,7 @@ import numpy as np
 from anyio import BrokenResourceError, ClosedResourceError
 from anyio.streams.memory import MemoryObjectSendStream
 
-from aembed.core.changes import Entry
+from aembed.core.changes import Entry, Key
 from aembed.errors import AembedError, InputError
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
@@ -24,10 +23,17 @@ INLINE_BYTES = 1_000_000
 class Sink(Protocol):
     durable: bool
     """Whether a cancelled job waits for what it sent: only what is stored is worth waiting for."""
+    keeps: bool
+    """Whether something of the texts outlives them: then their fingerprints and digests are needed."""
+    numbered: bool
+    """Whether ids are positions, so that none comes twice."""
 
     def reject(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
-    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]: ...
+    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+        """The vectors of those that were paid for already."""
+        ...
+
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         """Row i of the matrix belongs to entries[i]; `model` made it. Returns how many were written."""
         ...
@@ -44,7 +50,7 @@ class Sink(Protocol):
 class PlainSink:
     """What a sink without a memory of its own answers."""
 
-    durable = False
+    durable = keeps = numbered = False
 
     def reject(self, record: Record) -> InputError | None:
         return None
@@ -52,7 +58,7 @@ class PlainSink:
     async def known(self, entries: Sequence[Entry]) -> Known:
         return Known()
 
-    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {}
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -63,21 +69,27 @@ class PlainSink:
 
 
 class ListSink(PlainSink):
-    """One matrix in the order of the input. Equal texts are found however far apart they stand."""
+    """One matrix in the order of the input. Equal texts are found however far apart they stand.
+
+    `inputs` is their number where the caller holds all the texts; else those that were worked on are not held here.
+    """
+
+    numbered = True
 
     def __init__(
         self, inputs: int | None = None, run_in_thread: Callable[..., Awaitable[Any]] = anyio.to_thread.run_sync
     ) -> None:
+        self.keeps = inputs is None
         self._inputs = inputs
         self._run_in_thread = run_in_thread
         self._filling = anyio.Lock()
         self._matrix: Matrix = np.empty((0, 0), dtype=np.float32)
-        self._index: dict[bytes, int] = {}
+        self._index: dict[Key, int] = {}
         self._written: set[int] = set()
         self._failures: list[Failure] = []
 
-    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
-        return {key: self._matrix[self._index[key]] for key in fingerprints if key in self._index}
+    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+        return {entry.key: self._matrix[self._index[entry.key]] for entry in entries if entry.key in self._index}
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         indices = [entry.index for entry in entries]
@@ -88,7 +100,7 @@ class ListSink(PlainSink):
                 await self._run_in_thread(self._matrix.__setitem__, indices, matrix)
             else:
                 self._matrix[indices] = matrix
-        self._index.update(zip([entry.fingerprint for entry in entries], indices, strict=True))
+        self._index.update(zip([entry.key for entry in entries], indices, strict=True))
         self._written.update(indices)
         return len(entries)
 
@@ -117,24 +129,25 @@ class ListSink(PlainSink):
 class StreamSink(PlainSink):
     """Results as they complete; a slow reader holds the job back."""
 
-    def __init__(self, channel: MemoryObjectSendStream[list[Embedded | Failure]]) -> None:
+    def __init__(self, channel: MemoryObjectSendStream[Iterable[Embedded | Failure]]) -> None:
         self._channel = channel
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
-        await self._send([_embedded(entry, vector) for entry, vector in zip(entries, matrix, strict=True)])
+        await self._send(_results(entries, matrix))
         return len(entries)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         await self._send(list(failures))
 
-    async def _send(self, results: list[Embedded | Failure]) -> None:
+    async def _send(self, results: Iterable[Embedded | Failure]) -> None:
         try:
             await self._channel.send(results)
         except (BrokenResourceError, ClosedResourceError):
             pass  # The reader has left; what was on its way lands here.
 
 
-def _embedded(entry: Entry, vector: Vector) -> Embedded:
-    """With a copy of its row: a view that a reader keeps would keep the whole batch."""
-    record = entry.record
-    return Embedded(record.id, entry.index, vector.copy(), record.text, record.metadata, record.source)
+def _results(entries: Sequence[Entry], matrix: Matrix) -> Iterator[Embedded]:
+    """Made as they are read, each with a copy of its row: a view that a reader keeps would keep the whole batch."""
+    for entry, row in zip(entries, matrix, strict=True):
+        record = entry.record
+        yield Embedded(record.id, entry.index, row.copy(), record.text, record.metadata, record.source)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 
-from aembed.core.changes import Entry
+from aembed.core.changes import Entry, Key
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, SpaceMismatchError, StoreError
 from aembed.pipeline.sinks import PlainSink
 from aembed.protocols import Backlog, KeepsModel, Refusals, Store
@@ -26,7 +25,7 @@ STORE_TIMEOUT = 120.0
 class StoreSink(PlainSink):
     """Rows of a store that aembed owns."""
 
-    durable = True
+    durable = keeps = True
 
     def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
         self._store = store
@@ -42,8 +41,9 @@ class StoreSink(PlainSink):
         known: Known = await guarded(self._store.known(digests, fingerprints))
         return known
 
-    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
-        vectors: Mapping[bytes, Vector] = await guarded(self._store.vectors(fingerprints))
+    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+        fingerprints = {entry.fingerprint for entry in entries}
+        vectors: Mapping[Key, Vector] = await guarded(self._store.vectors(fingerprints))
         return vectors
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
@@ -82,20 +82,20 @@ class PlanSink(StoreSink):
         super().__init__(store, retry_failed=retry_failed)
         self.changed = 0
         self._changing: set[str] = set()
-        self._paid: set[bytes] = set()
+        self._paid: set[Key] = set()
 
     async def known(self, entries: Sequence[Entry]) -> Known:
         known = await super().known(entries)
         self._changing |= known.changed
         return known
 
-    async def paid(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
-        planned = dict.fromkeys(fingerprints & self._paid, np.ones(1, np.float32))
-        return {**planned, **dict.fromkeys(await super().paid(fingerprints), np.ones(1, np.float32))}
+    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+        planned = {entry.key for entry in entries if entry.key in self._paid}
+        return dict.fromkeys(planned | (await super().paid(entries)).keys(), np.ones(1, np.float32))
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         self.changed += sum(entry.record.id in self._changing for entry in entries)
-        self._paid.update(entry.fingerprint for entry in entries)
+        self._paid.update(entry.key for entry in entries)
         return len(entries)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -105,7 +105,7 @@ class PlanSink(StoreSink):
 class BacklogSink(PlainSink):
     """The vectors of a table that belongs to the user."""
 
-    durable = True
+    durable = keeps = True
 
     def __init__(self, backlog: Backlog, *, retry_failed: bool = False) -> None:
         self._backlog = backlog

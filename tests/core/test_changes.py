@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aembed.core.changes import DIGEST_BYTES, Entry, Fingerprinter, Item, digest, oversize
+from aembed.core.changes import DIGEST_BYTES, Entries, Entry, Fingerprinter, Item, Unkept, digest, oversize
 from aembed.errors import InputError
 from aembed.types import Limits, Record, Space
 
@@ -142,7 +143,7 @@ def test_metadata_that_is_not_json_is_refused_by_its_id(value: Any) -> None:
 
 def test_i17_an_item_that_fits_in_no_request_is_refused_with_the_numbers() -> None:
     entry = entry_of("x")
-    fits = Item(("x",) * 2_048, 300_000.0, entry.fingerprint, entries=[entry])
+    fits = Item(("x",) * 2_048, 300_000.0, entry.key, entries=[entry])
     assert oversize(fits, LIMITS) is None
     for item in (replace_item(fits, texts=("x",) * 2_049), replace_item(fits, tokens=300_000.1)):
         error = oversize(item, LIMITS)
@@ -152,7 +153,7 @@ def test_i17_an_item_that_fits_in_no_request_is_refused_with_the_numbers() -> No
 
 
 def replace_item(item: Item, **changes: Any) -> Item:
-    fields = {"texts": item.texts, "tokens": item.tokens, "fingerprint": item.fingerprint, "entries": item.entries}
+    fields = {"texts": item.texts, "tokens": item.tokens, "key": item.key, "entries": item.entries}
     return Item(**(fields | changes))
 
 
@@ -162,8 +163,24 @@ def test_an_edited_text_changes_the_digest_of_a_row_with_metadata() -> None:
     assert len(one) == DIGEST_BYTES
 
 
-def test_an_entry_knows_its_place() -> None:
-    assert fingerprinter().entry(7, Record("a", "text")).index == 7
+@pytest.mark.parametrize("entries", [fingerprinter(), Unkept()])
+def test_an_entry_knows_its_place(entries: Entries) -> None:
+    assert entries.entry(7, Record("a", "text")).index == 7
+
+
+@given(st.lists(good_text, unique=True))
+def test_where_nothing_is_kept_a_text_is_its_own_key(texts: list[str]) -> None:
+    entries = [Unkept().entry(0, Record("a", text, {"any": object()})) for text in texts]
+    assert [entry.key for entry in entries] == texts
+    assert [entry.size_bytes for entry in entries] == [len(text.encode()) for text in texts]
+
+
+@pytest.mark.parametrize("record", [Record("a", " "), Record("a", 3), Record("", "text"), Record("a", "\ud800")])
+def test_where_nothing_is_kept_the_same_texts_are_refused(record: Record) -> None:
+    with pytest.raises(InputError) as raised:
+        Unkept().entry(0, record)
+    with pytest.raises(InputError, match=re.escape(str(raised.value))):
+        fingerprinter().entry(0, record)
 
 
 def test_a_row_with_nothing_but_a_text_has_its_fingerprint_as_digest() -> None:

@@ -93,7 +93,7 @@ def test_a_window_that_is_refilled_gives_full_batches(items: list[Text]) -> None
     cap = Cap(64, 60_000)
     window = Window[Text]()
     for item in items:
-        window.add(item)
+        window.add([item])
         while window.is_full(cap, 4):
             batch = window.take(cap)
             assert fits(batch, cap)
@@ -106,8 +106,7 @@ def test_a_window_that_is_refilled_gives_full_batches(items: list[Text]) -> None
 
 def test_what_does_not_fit_in_the_only_batch_stays_counted() -> None:
     window = Window[Text]()
-    for _ in range(3):
-        window.add(Text(40))
+    window.add([Text(40)] * 3)
     assert window.take(Cap(10, 100)) == [Text(40), Text(40)]
     assert (len(window), window.inputs, window.tokens) == (1, 1, 40)
 
@@ -116,7 +115,7 @@ def test_what_does_not_fit_in_the_only_batch_stays_counted() -> None:
 def test_a_window_is_full_as_soon_as_either_limit_is_reached(cap: Cap, batches: int, full: int) -> None:
     window, sizes = Window[Text](), []
     while not window.is_full(cap, batches):
-        window.add(Text(10))
+        window.add([Text(10)])
         sizes.append(len(window))
     assert sizes[-1] == full
     assert window.is_full(cap) == (full >= 4)
@@ -124,18 +123,16 @@ def test_a_window_is_full_as_soon_as_either_limit_is_reached(cap: Cap, batches: 
 
 def test_one_of_so_many_even_batches_is_taken_from_texts_of_all_sizes() -> None:
     window = Window[Text]()
-    for size in (1, 6, 2, 5, 3, 4):
-        window.add(Text(size))
+    window.add([Text(size) for size in (1, 6, 2, 5, 3, 4)])
     assert window.take(Cap(10, 100), 3) == [Text(6), Text(3)]
-    window.add(Text(10))
+    window.add([Text(10)])
     assert window.take(Cap(10, 100), 2) == [Text(10), Text(4), Text(1)]
     assert (len(window), window.inputs, window.tokens) == (2, 2, 7)
 
 
 def test_a_batch_is_as_full_as_can_be_where_no_number_is_asked_for() -> None:
     window = Window[Text]()
-    for _ in range(7):
-        window.add(Text(10))
+    window.add([Text(10)] * 7)
     assert len(window.take(Cap(3, 100))) == 3
     assert len(window.take(Cap(3, 100))) == 3
     assert window.take(Cap(3, 100)) == [Text(10)]
@@ -144,8 +141,7 @@ def test_a_batch_is_as_full_as_can_be_where_no_number_is_asked_for() -> None:
 
 def test_what_does_not_fit_is_left_and_a_smaller_one_behind_it_goes() -> None:
     window = Window[Text]()
-    for size in (60, 50, 40):
-        window.add(Text(size))
+    window.add([Text(size) for size in (60, 50, 40)])
     assert window.take(Cap(10, 100)) == [Text(60), Text(40)]
     assert window.clear() == [Text(50)]
     assert (len(window), window.inputs, window.tokens) == (0, 0, 0.0)
@@ -153,8 +149,7 @@ def test_what_does_not_fit_is_left_and_a_smaller_one_behind_it_goes() -> None:
 
 def test_what_was_left_takes_its_place_by_size_again() -> None:
     window = Window[Text]()
-    for size in (90, 80, 15, 9, 4, 2):
-        window.add(Text(size))
+    window.add([Text(size) for size in (90, 80, 15, 9, 4, 2)])
     assert window.take(Cap(10, 100), 2) == [Text(90), Text(4)]
     assert window.take(Cap(10, 100), 2) == [Text(80), Text(9)]
     assert window.take(Cap(10, 100), 1) == [Text(15), Text(2)]
@@ -162,8 +157,7 @@ def test_what_was_left_takes_its_place_by_size_again() -> None:
 
 def test_an_empty_window_holds_no_fraction_of_a_token() -> None:
     window = Window[Text]()
-    for size in (0.1, 0.2, 0.3):
-        window.add(Text(size))
+    window.add([Text(size) for size in (0.1, 0.2, 0.3)])
     assert len(window.take(Cap(10, 100))) == 3
     assert window.tokens == 0.0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aembed.errors import InputError, SourceError
-from aembed.pipeline.reading import CHUNK, Feed, Read, any_record, text_record
+from aembed.pipeline.reading import CHUNK, Chunk, Feed, Read, any_record, text_record
 from aembed.types import Embedded, Failure, Record
 from tests.chaos.clock import run_virtual
 from tests.jobs import all_of, one_by_one, words
@@ -17,7 +17,7 @@ from tests.jobs import all_of, one_by_one, words
 VECTOR = np.ones(2, np.float32)
 
 
-async def chunks_of(source: Any, record: Callable[[int, Any], Read] = text_record) -> list[list[tuple[int, Read]]]:
+async def chunks_of(source: Any, record: Callable[[int, Any], Read] = text_record) -> list[Chunk]:
     feed = Feed(source, record)
     async with anyio.create_task_group() as group:
         group.start_soon(feed.fill)
@@ -30,8 +30,9 @@ async def test_everything_comes_once_in_order_in_chunks_of_a_bounded_size(
     n: int, source: Callable[[list[str]], Any]
 ) -> None:
     chunks = await chunks_of(source(words(n)))
-    assert [read for chunk in chunks for read in chunk] == [(i, Record(str(i), f"text {i}")) for i in range(n)]
-    assert all(1 <= len(chunk) <= CHUNK for chunk in chunks)
+    found = [read for start, reads in chunks for read in enumerate(reads, start)]
+    assert found == [(i, Record(str(i), f"text {i}")) for i in range(n)]
+    assert all(1 <= len(reads) <= CHUNK for _, reads in chunks)
     assert len(chunks) <= n // CHUNK + 1
 
 
@@ -43,7 +44,7 @@ def test_what_a_slow_source_gave_does_not_wait_for_what_it_will_give() -> None:
                 yield text
 
     chunks = run_virtual(chunks_of, slow())
-    assert [len(chunk) for chunk in chunks] == [3, 1, 2]
+    assert [len(reads) for _, reads in chunks] == [3, 1, 2]
 
 
 def test_a_source_is_not_read_far_ahead_of_a_slow_job() -> None:
@@ -59,11 +60,11 @@ def test_a_source_is_not_read_far_ahead_of_a_slow_job() -> None:
         feed = Feed(endless(), text_record)
         async with anyio.create_task_group() as group:
             group.start_soon(feed.fill)
-            async for chunk in feed.chunks():
+            async for start, reads in feed.chunks():
                 await asyncio.sleep(60)
-                if chunk[-1][0] >= 10 * CHUNK:
+                if (last := start + len(reads) - 1) >= 10 * CHUNK:
                     group.cancel_scope.cancel()
-                    return chunk[-1][0]
+                    return last
         raise AssertionError
 
     worked_on = run_virtual(slow_job)
@@ -72,18 +73,24 @@ def test_a_source_is_not_read_far_ahead_of_a_slow_job() -> None:
 
 @pytest.mark.parametrize("k", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 1_000])
 @pytest.mark.parametrize("raised", [RuntimeError("boom"), InputError("theirs"), asyncio.CancelledError()])
-async def test_i13_all_that_came_before_a_source_raised_is_given_first(k: int, raised: BaseException) -> None:
-    async def broken() -> AsyncIterator[str]:
-        for text in words(k):
-            yield text
+@pytest.mark.parametrize("waits", [True, False])
+async def test_i13_all_that_came_before_a_source_raised_is_given_first(
+    k: int, raised: BaseException, waits: bool
+) -> None:
+    def broken() -> Iterator[str]:
+        yield from words(k)
         raise raised
 
+    async def broken_and_waiting() -> AsyncIterator[str]:
+        for text in broken():
+            yield text
+
     given: list[tuple[int, Read]] = []
-    feed = Feed(broken(), text_record)
+    feed = Feed(broken_and_waiting() if waits else broken(), text_record)
 
     async def read_all() -> None:
-        async for chunk in feed.chunks():
-            given.extend(chunk)
+        async for start, reads in feed.chunks():
+            given.extend(enumerate(reads, start))
 
     async with anyio.create_task_group() as group:
         group.start_soon(feed.fill)

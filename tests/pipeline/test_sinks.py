@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -72,12 +72,13 @@ async def test_no_texts_are_no_rows(dimensions: int | None, shape: tuple[int, in
 async def test_a_list_knows_what_it_paid_for_however_far_apart() -> None:
     sink, entries = ListSink(), entries_of(words(3))
     await sink.write(entries, matrix_of(entries))
-    [(fingerprint, vector)] = (await sink.paid({entries[1].fingerprint, b"another"})).items()
-    assert (fingerprint, vector.tolist()) == (entries[1].fingerprint, [1, 1, 1, 1])
+    another = FINGERPRINTER.entry(3, Record("id3", "another"))
+    [(key, vector)] = (await sink.paid([entries[1], another])).items()
+    assert (key, vector.tolist()) == (entries[1].key, [1, 1, 1, 1])
 
 
 async def test_a_streamed_vector_does_not_keep_its_whole_batch_alive() -> None:
-    send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](1)
+    send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](1)
     entries = entries_of(words(3))
     with send, receive:
         await StreamSink(send).write(entries, matrix_of(entries))
@@ -89,7 +90,7 @@ async def test_a_streamed_vector_does_not_keep_its_whole_batch_alive() -> None:
 
 
 async def test_a_stream_whose_reader_has_left_lets_the_job_end() -> None:
-    send, receive = anyio.create_memory_object_stream[list[Embedded | Failure]](0)
+    send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](0)
     receive.close()
     entries = entries_of(words(3))
     with send:
@@ -164,10 +165,9 @@ async def test_a_plan_remembers_what_a_store_would_hold_by_then() -> None:
     store, entries = await prepared(MemoryStore()), entries_of(words(2))
     await StoreSink(store).write(entries[:1], matrix_of(entries[:1]))
     plan = PlanSink(store)
-    fingerprints = {entry.fingerprint for entry in entries}
-    assert (await plan.paid(fingerprints)).keys() == {entries[0].fingerprint}
+    assert (await plan.paid(entries)).keys() == {entries[0].fingerprint}
     await plan.write(entries[1:], matrix_of(entries[1:]))
-    assert (await plan.paid(fingerprints)).keys() == fingerprints
+    assert (await plan.paid(entries)).keys() == {entry.fingerprint for entry in entries}
     assert (await store.info()).rows == 1
 
 
