@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -55,6 +55,10 @@ class Parsed:
     floats: bool
 
 
+_Piece: TypeAlias = tuple[bytes, memoryview, int]
+"""What stands before a vector, the vector in base64, and where that ends."""
+
+
 class _Item(msgspec.Struct):
     embedding: str | list[float]
     index: int | msgspec.UnsetType = msgspec.UNSET
@@ -92,6 +96,7 @@ class ReplyReader:
         """What came and was not cut."""
         self._before: list[bytes] = []
         """What stands before each vector that was cut out."""
+        self._width = 0
         self._vector: re.Pattern[bytes] | None = None
         self._matrix: Matrix | None = None
         self._squares: Squares = np.empty(inputs, np.float32)
@@ -105,14 +110,13 @@ class ReplyReader:
     def feed(self, data: bytes | memoryview) -> None:
         """About 0.4 ms for 1 MB. Nothing of that memory is kept."""
         self.size_bytes += len(data)
-        rest = memoryview(data)
-        try:
-            while rest and self._whole is None:
-                rest = self._cut_from(rest)
-        except ValueError:
-            self._whole = self._together()
-        if self._whole is not None:
-            self._whole += rest
+        if self._whole is None:
+            try:
+                self._cut(memoryview(data))
+                return
+            except ValueError:
+                self._whole = self._together()
+        self._whole += data
 
     def parsed(self, *, dimensions: int | None, normalised: bool = False) -> Parsed:
         """`dimensions` is None where any will do; `normalised` also asks for vectors of length 1.
@@ -128,53 +132,51 @@ class ReplyReader:
         """The reply as it came."""
         return self._together() if self._whole is None else self._whole
 
-    def _cut_from(self, data: memoryview) -> memoryview:
-        """Cuts out the vectors that are there; what it returns is to be cut next.
+    def _cut(self, data: memoryview) -> None:
+        """Raises ValueError for a reply of another kind, before anything of it is forgotten."""
+        pieces: list[_Piece] = []
+        if self._ahead:
+            data = self._mended(data, pieces)
+        at = 0
+        for piece in self._pieces(data):
+            pieces.append(piece)
+            at = piece[2]
+        if pieces:
+            before, vectors, _ = zip(*pieces, strict=True)
+            self._keep(vectors)
+            self._before += before
+        self._ahead = bytes(data[at:])
 
-        Raises ValueError for a reply of another kind, before anything of it is forgotten.
-        """
+    def _mended(self, data: memoryview, pieces: list[_Piece]) -> memoryview:
+        """Ends the vector that had begun; only as much is copied as that takes. Returns what comes after."""
         ahead = self._ahead
-        if not ahead:
-            self._ahead = bytes(data[self._cut(data) :])
-            return data[:0]
         if len(ahead) > _MOST_AHEAD_BYTES:
             raise ValueError("no vector in base64 follows")
-        # Of what has come since, only as much is copied as ends the vector that has begun.
-        joined = ahead + data[: _MOST_AHEAD_BYTES // 4]
-        if end := self._cut(joined, most=1):
-            self._ahead = ahead[end:]
-            return data[max(0, end - len(ahead)) :]
-        self._ahead = joined
-        return data[len(joined) - len(ahead) :]
+        if self._width:
+            joined = memoryview(ahead + data[: self._width + _MOST_BETWEEN_BYTES])
+            if begun := next(self._pieces(joined), None):
+                pieces.append(begun)
+                return data[begun[2] - len(ahead) :]
+        return memoryview(ahead + data)
 
-    def _cut(self, data: bytes | memoryview, most: int | None = None) -> int:
-        """Returns where the last one ends."""
-        spans = list(islice(self._spans(data), most))
-        if not spans:
-            return 0
-        view, ends = memoryview(data), [0, *(end for _, end in spans)]
-        self._keep([view[start:end] for start, end in spans])
-        self._before += [bytes(view[end:start]) for end, (start, _) in zip(ends, spans, strict=False)]
-        return ends[-1]
-
-    def _spans(self, data: bytes | memoryview) -> Iterator[tuple[int, int]]:
-        """Where the whole vectors stand, all as long as the first."""
+    def _pieces(self, data: memoryview) -> Iterator[_Piece]:
+        """The whole vectors, all as wide as the first."""
         if self._vector is None:
             if not (first := _FIRST_VECTOR.search(data)):
                 return
-            self._vector = re.compile(_OPENING + rb'(.{%d})"' % len(first[1]), re.DOTALL)
+            self._width = len(first[1])
+            self._vector = re.compile(_OPENING + rb'(.{%d})"' % self._width, re.DOTALL)
         at, most = 0, _MOST_BETWEEN_BYTES if self._before else _MOST_BEFORE_FIRST_BYTES
         for vector in self._vector.finditer(data):
             start, end = vector.span(1)
             if start - at > most:
-                raise ValueError("the vectors differ in length, or stand far apart")
-            yield start, end
+                raise ValueError("the vectors differ in width, or stand far apart")
+            yield bytes(data[at:start]), data[start:end], end
             at, most = end, _MOST_BETWEEN_BYTES
 
     def _keep(self, vectors: Sequence[memoryview]) -> None:
-        width = len(vectors[0])
-        row_bytes = width // 4 * 3 - bytes(vectors[0][-2:]).count(b"=")
-        if width % 4 or row_bytes % 4:
+        row_bytes = self._width // 4 * 3 - bytes(vectors[0][-2:]).count(b"=")
+        if self._width % 4 or row_bytes % 4:
             raise ValueError("no whole number of float32 values")
         start = len(self._before)
         end = start + len(vectors)

@@ -13,7 +13,7 @@ import h11
 from aembed.providers._http._body import Body, ErrorBody
 from aembed.providers._http._message import Exchange, HTTPReply
 
-READ_BYTES = 512 * 1024
+READ_BYTES = 256 * 1024
 """Received at once at the most."""
 MOST_HEAD_BYTES = 64 * 1024
 
