@@ -336,6 +336,88 @@ async def test_a_connection_that_the_server_closes_while_it_rests_is_not_used_ag
         assert [request.connection for request in server.requests] == [1, 2]
 
 
+@every_client
+async def test_replies_before_the_reply_are_passed_over(client: str) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
+    async with serving(early * 2 + reply(b"1"), reply(b"2")) as server, http(client) as made:
+        assert [(await post(made, server)).body for _ in range(2)] == [b"1", b"2"]
+        assert server.connections == 1
+
+
+@every_client
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_reply_that_has_no_body_ends_with_its_head(client: str, status: int) -> None:
+    said = reply(b"", status, {"content-length": "5"})
+    async with serving(said, reply(b"2")) as server, http(client) as made:
+        assert [(await post(made, server)).body for _ in range(2)] == [b"", b"2"]
+
+
+ONCE = {
+    "it says so": reply(b"1", headers={"connection": "close"}),
+    "an old server": reply(b"1").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "more than a reply": reply(b"1") + b"HTTP/1.1 200 OK",
+    "more than a chunked reply": CHUNKED + b"1\r\n1\r\n0\r\n\r\n" + b"HTTP/1.1 200 OK",
+}
+
+
+@pytest.mark.parametrize("said", ONCE.values(), ids=ONCE)
+async def test_a_connection_that_cannot_be_trusted_is_not_used_again(said: bytes) -> None:
+    async with serving(said, reply(b"2")) as server, http("own") as made:
+        assert [(await post(made, server)).body for _ in range(2)] == [b"1", b"2"]
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_a_connection_that_speaks_while_it_rests_is_not_used_again() -> None:
+    async def twice(writer: Writer) -> None:
+        writer.write(reply(b"1"))
+        await asyncio.sleep(0.05)
+        writer.write(reply(b"not asked for"))
+
+    async with serving(twice, reply(b"2")) as server, http("own") as made:
+        assert (await post(made, server)).body == b"1"
+        await asyncio.sleep(0.1)
+        assert (await post(made, server)).body == b"2"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_a_reply_that_does_not_wait_for_the_request_ends_the_connection() -> None:
+    read, ended = asyncio.Event(), asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(b"too much", 413))
+        await read.wait()
+        writer.transport.abort()
+        ended.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/embeddings"
+    async with server, http("own") as made:
+        got = await made.post(url, HEADERS, bytes(50 * MB), most_bytes=MB)
+        assert (got.status, got.body) == (413, b"too much")
+        assert made._own is not None
+        assert not any(made._own._resting.values())  # type: ignore[union-attr]
+        read.set()
+        await ended.wait()
+
+
+async def test_a_connection_rests_for_half_a_minute_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aembed.providers._http._direct.KEEPALIVE_SECONDS", 0.02)
+    async with serving(reply(b"fine")) as server, http("own") as made:
+        for pause in (0.0, 0.05):
+            await asyncio.sleep(pause)
+            await post(made, server)
+        assert server.connections == 2
+
+
+async def test_each_service_has_its_own_connections() -> None:
+    async with serving(reply(b"here")) as here, serving(reply(b"there")) as there, http("own") as made:
+        for _ in range(2):
+            assert (await post(made, here)).body == b"here"
+            assert (await post(made, there)).body == b"there"
+        assert here.connections == there.connections == 1
+
+
 async def test_many_requests_share_the_connections() -> None:
     async with serving(reply(b"fine")) as server, http("own") as made:
         replies = await asyncio.gather(*(post(made, server) for _ in range(40)))
