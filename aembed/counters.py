@@ -120,7 +120,7 @@ class Measure:
         if self.exact:
             return self._measure(entry) if self._counter else None
         tokens = entry.size_bytes / self._limits.bytes_per_token
-        return Item((entry.record.text,), tokens, entry.key, entries=[entry])
+        return Item(entry, (entry.record.text,), tokens)
 
     async def counted(self, entry: Entry) -> Item:
         """The item of any text. Raises InputError for one that is too long and may not be cut."""
@@ -140,7 +140,7 @@ class Measure:
         estimates = [size / self._limits.bytes_per_token for size in sizes]
         known = counts if isinstance(counter, TiktokenCounter) or self.exact else estimates
         tokens = sum(map(max, estimates, known))
-        return Item(tuple(pieces), tokens, entry.key, tuple(map(float, counts)), [entry])
+        return Item(entry, tuple(pieces), tokens, tuple(map(float, counts)))
 
     def _pieces(self, counter: TokenCounter, entry: Entry) -> list[str]:
         text, most = entry.record.text, self._limits.max_tokens_per_text

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from aembed.core.changes import Item, Key
+from aembed.core.changes import Item
 from aembed.dispatch import Errand
 from aembed.errors import AembedError, UnavailableError
 from aembed.types import Hints, Vector
@@ -35,7 +35,7 @@ class Load:
 
     errand: Errand
     items: Sequence[Item]
-    flights: dict[Key, Flight]
+    flights: dict[bytes, Flight]
     wanted: int
 
     def want(self, more: int) -> None:

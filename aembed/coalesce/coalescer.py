@@ -251,7 +251,7 @@ class Coalescer:
         task.add_done_callback(partial(self._landed, load))
 
     async def _deliver(self, load: Load, answer: Answer) -> None:
-        flights = [load.flights.pop(item.key) for item in answer.items]
+        flights = [load.flights.pop(item.entry.fingerprint) for item in answer.items]
         wanted = sum([bool(flight.waiters) for flight in flights])
         match answer:
             case Answered(items, reply):

@@ -123,16 +123,16 @@ def _json(value: Any) -> bytes:
 
 
 class Item(msgspec.Struct, eq=False, gc=False):
-    """One text to send, as one or more pieces that travel together, and every entry that waits for its vector.
+    """The text of an entry as it is sent: one or more pieces that travel together.
 
-    `tokens` is what the provider will count for its limits.
+    `tokens` is what the provider will count for its limits. A list in it would be one more object for each text that a
+    collection of garbage visits.
     """
 
+    entry: Entry
     texts: tuple[str, ...]
     tokens: float
-    key: Key
     weights: tuple[float, ...] = (1.0,)
-    entries: list[Entry] = []
 
     @property
     def inputs(self) -> int:
@@ -143,7 +143,7 @@ def oversize(item: Item, limits: Limits) -> AembedError | None:
     """Why this item fits in no request at all."""
     if item.inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:
         return InputError(
-            f"the text of {item.entries[0].record.id!r} needs {item.inputs} inputs and {item.tokens:,.0f} tokens, "
+            f"the text of {item.entry.record.id!r} needs {item.inputs} inputs and {item.tokens:,.0f} tokens, "
             f"one request carries {limits.max_batch_size} and {limits.max_tokens_per_batch:,}; cut it into records"
         )
     return None

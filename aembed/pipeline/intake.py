@@ -49,7 +49,7 @@ class Intake:
         for portion in _portions(entries):
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
             items = await self._items(await self._unpaid(outcomes.join(portion)))
-            outcomes.send(items)
+            outcomes.send(items.keys())
             await outcomes.tell()
             await self._batches.offer(items.values())
         await outcomes.tell()
@@ -92,8 +92,8 @@ class Intake:
         refused: list[tuple[Entry, AembedError]] = []
         counted_bytes = 0
         for entry in entries:
-            if equal := items.get(entry.key):
-                self._outcomes.joined(entry, equal)
+            if entry.key in items:
+                self._outcomes.joined(entry)
                 continue
             if error := self._outcomes.refused.get(entry.key):
                 refused.append((entry, error))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
-
-import numpy as np
 
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, Tally
@@ -41,29 +38,30 @@ class Outcomes:
         """Why the provider refused texts in this run: an equal one is not sent again. The last MOST_REFUSED (law 8)."""
         self._sink = sink
         self._observers = observers
-        self._on_their_way: dict[Key, Item] = {}
+        self._on_their_way: set[Key] = set()
+        self._joined: dict[Key, list[Entry]] = {}
         self._held: dict[str, bytes | Record] = {}
         self._untold: list[Failure] = []
         self._reported = float("-inf")
 
     # equal texts and equal ids
 
-    def send(self, items: Mapping[Key, Item]) -> None:
-        """From now on equal texts join these items."""
-        self._on_their_way.update(items)
+    def send(self, keys: Collection[Key]) -> None:
+        """From now on equal texts join these."""
+        self._on_their_way.update(keys)
 
     def join(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those that have no equal on its way; the others will be paid for once."""
         on_their_way, new = self._on_their_way, []
         for entry in entries:
-            if item := on_their_way.get(entry.key):
-                self.joined(entry, item)
+            if entry.key in on_their_way:
+                self.joined(entry)
             else:
                 new.append(entry)
         return new
 
-    def joined(self, entry: Entry, item: Item) -> None:
-        item.entries.append(entry)
+    def joined(self, entry: Entry) -> None:
+        self._joined.setdefault(entry.key, []).append(entry)
         self.tally.duplicates += 1
 
     def objection(self, entry: Entry) -> InputError | None:
@@ -109,10 +107,12 @@ class Outcomes:
 
     async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
         """Row i belongs to items[i]. Equal texts may join while a write is under way: they are written, too."""
-        while waiting := _taken(items):
-            entries, counts = waiting
-            one_each = counts.count(1) == len(items)
-            await self.write(entries, matrix if one_each else np.repeat(matrix, counts, axis=0), model)
+        rows, entries = self._taken(items)
+        all_rows = matrix[[*range(len(items)), *rows]] if rows else matrix
+        await self.write([item.entry for item in items] + entries, all_rows, model)
+        while (taken := self._taken(items))[0]:
+            rows, entries = taken
+            await self.write(entries, matrix[rows], model)
         self._arrived(items)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -121,9 +121,21 @@ class Outcomes:
         self._fail_entries(refused)
 
     async def refuse_items(self, items: Sequence[Item], error: AembedError) -> None:
-        while waiting := _taken(items):
-            await self.refuse([(entry, error) for entry in waiting[0]])
+        entries = [item.entry for item in items]
+        while entries := entries + self._taken(items)[1]:
+            await self.refuse([(entry, error) for entry in entries])
+            entries = []
         self._arrived(items)
+
+    def _taken(self, items: Sequence[Item]) -> tuple[list[int], list[Entry]]:
+        """The equals that have joined since, each with the row of its item."""
+        rows: list[int] = []
+        entries: list[Entry] = []
+        for row, item in enumerate(items if self._joined else ()):
+            equals = self._joined.pop(item.entry.key, ())
+            rows += [row] * len(equals)
+            entries += equals
+        return rows, entries
 
     def _remember(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         for entry, error in refused:
@@ -144,8 +156,7 @@ class Outcomes:
         self._forget([entry for entry, _ in failed])
 
     def _arrived(self, items: Sequence[Item]) -> None:
-        for item in items:
-            self._on_their_way.pop(item.key, None)
+        self._on_their_way.difference_update([item.entry.key for item in items])
 
     def _forget(self, entries: Sequence[Entry]) -> None:
         """Law 8: a stream remembers the ids of its window, a list all of them."""
@@ -182,15 +193,6 @@ class Outcomes:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _taken(items: Sequence[Item]) -> tuple[list[Entry], list[int]] | None:
-    """The entries that wait, and how many do for each item; None where none does."""
-    waiting = [item.entries for item in items]
-    entries, counts = list(chain.from_iterable(waiting)), list(map(len, waiting))
-    for each in waiting:
-        each.clear()
-    return (entries, counts) if entries else None
 
 
 def _refused_earlier(refusal: Refusal) -> AembedError:

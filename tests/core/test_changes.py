@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aembed.core.changes import DIGEST_BYTES, Entries, Entry, Fingerprinter, Item, Unkept, digest, oversize
+from aembed.core.changes import DIGEST_BYTES, Entries, Entry, Fingerprinter, Unkept, digest, oversize
 from aembed.errors import InputError
 from aembed.types import Limits, Record, Space
+from tests.jobs import item_of
 
 SPACE = Space("openai", "text-embedding-3-small", 1_536)
 LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
@@ -142,19 +143,12 @@ def test_metadata_that_is_not_json_is_refused_by_its_id(value: Any) -> None:
 
 
 def test_i17_an_item_that_fits_in_no_request_is_refused_with_the_numbers() -> None:
-    entry = entry_of("x")
-    fits = Item(("x",) * 2_048, 300_000.0, entry.key, entries=[entry])
-    assert oversize(fits, LIMITS) is None
-    for item in (replace_item(fits, texts=("x",) * 2_049), replace_item(fits, tokens=300_000.1)):
+    assert oversize(item_of(*["x"] * 2_048, tokens=300_000.0), LIMITS) is None
+    for item in (item_of(*["x"] * 2_049, tokens=300_000.0), item_of("x", tokens=300_000.1)):
         error = oversize(item, LIMITS)
         assert isinstance(error, InputError)
         assert "'an id' needs" in str(error)
         assert "300,000" in str(error)
-
-
-def replace_item(item: Item, **changes: Any) -> Item:
-    fields = {"texts": item.texts, "tokens": item.tokens, "key": item.key, "entries": item.entries}
-    return Item(**(fields | changes))
 
 
 def test_an_edited_text_changes_the_digest_of_a_row_with_metadata() -> None:

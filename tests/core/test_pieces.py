@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from aembed.core.changes import Item
 from aembed.core.pieces import combined
+from tests.jobs import item_of
 
 
 def item(*weights: float) -> Item:
-    return Item(tuple("abcdefgh"[: len(weights)]), 1.0, b"", weights)
+    return item_of(*"abcdefgh"[: len(weights)], weights=weights)
 
 
 def test_nothing_is_copied_where_no_text_was_split() -> None:

@@ -11,12 +11,13 @@ from aembed.core.packing import Cap
 from aembed.core.retrying import Again, FailItems, FailJob, Split
 from aembed.core.splitting import Lessons, Remains
 from aembed.errors import BadRequestError, InvalidReplyError, RateLimitError
+from tests.jobs import item_of
 
 CAP = Cap(2_048, 300_000)
 
 
 def items(n: int) -> list[Item]:
-    return [Item((str(number),), 1.0, b"") for number in range(n)]
+    return [item_of(str(number)) for number in range(n)]
 
 
 def search(
@@ -143,7 +144,7 @@ def test_p8_the_input_that_is_blamed_is_sent_alone_with_all_its_pieces(
     offender: int | None, parts: list[list[str]]
 ) -> None:
     pieces = {"a": 1, "b": 3, "c": 2, "d": 1}
-    batch = [Item(tuple(f"{name}{n}" for n in range(count)), 1.0, b"") for name, count in pieces.items()]
+    batch = [item_of(*(f"{name}{n}" for n in range(count))) for name, count in pieces.items()]
     assert parts_after(batch, named(7, offender)) == parts
 
 
@@ -280,5 +281,5 @@ def test_p7_a_refusal_without_a_word_is_not_forgotten_when_another_one_names_its
 
 
 def test_p7_two_parts_hold_what_the_cap_allows_and_not_half_of_the_texts() -> None:
-    batch = [Item((str(number),), tokens, b"") for number, tokens in enumerate((90.0, 60.0, 10.0, 10.0))]
+    batch = [item_of(str(number), tokens=tokens) for number, tokens in enumerate((90.0, 60.0, 10.0, 10.0))]
     assert parts_after(batch, BadRequestError("400"), cap=Cap(2_048, 100)) == [["0", "2"], ["1", "3"]]

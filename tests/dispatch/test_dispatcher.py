@@ -16,10 +16,11 @@ from aembed.errors import AuthenticationError, BadRequestError, RateLimitError, 
 from aembed.providers.fake import FakeProvider, Script
 from aembed.types import RetryPolicy
 from tests.chaos.clock import run_virtual
+from tests.jobs import item_of
 
 
 def items(n: int, tokens: float = 1.0) -> list[Item]:
-    return [Item((f"text {number}",), tokens, b"%d" % number) for number in range(n)]
+    return [item_of(f"text {number}", tokens=tokens) for number in range(n)]
 
 
 class Bench:
@@ -223,8 +224,8 @@ def test_c4_a_job_error_leaves_the_siblings_alone() -> None:
 
 
 def test_law_12_the_pieces_of_one_text_are_never_parted() -> None:
-    whole = Item(("a", "b", "bad"), 3.0, b"whole")
-    alone = Item(("c",), 1.0, b"alone")
+    whole = item_of("a", "b", "bad", tokens=3.0)
+    alone = item_of("c")
 
     def script(number: int, texts: Sequence[str]) -> Any:
         assert ("a" in texts) == ("b" in texts) == ("bad" in texts)
