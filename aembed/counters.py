@@ -109,7 +109,7 @@ class Measure:
     def __init__(self, limits: Limits, too_long: TooLong, run_in_thread: RunInThread, *, exact: bool = False) -> None:
         self._limits = limits
         self._too_long = too_long
-        self._run = run_in_thread
+        self.run_in_thread = run_in_thread
         self.exact = exact
         self._counter: TokenCounter | None = None
 
@@ -124,7 +124,7 @@ class Measure:
 
     async def counted(self, entry: Entry) -> Item:
         """The item of any text. Raises InputError for one that is too long and may not be cut."""
-        item: Item = await self._run(self._measure, entry)
+        item: Item = await self.run_in_thread(self._measure, entry)
         return item
 
     def _measure(self, entry: Entry) -> Item:

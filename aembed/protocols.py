@@ -65,7 +65,7 @@ class Store(Protocol):
         ...
 
     def reject(self, record: Record) -> InputError | None:
-        """Why this store could not write that record; asked before it is paid for."""
+        """Why this store could not write that record; asked before it is paid for, in a thread for a long text."""
         ...
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:

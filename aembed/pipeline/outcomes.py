@@ -64,16 +64,11 @@ class Outcomes:
         self._joined.setdefault(entry.key, []).append(entry)
         self.tally.duplicates += 1
 
-    def objection(self, entry: Entry) -> InputError | None:
-        """Why the entry cannot be a row: its store cannot write it, or it contradicts an earlier one.
-
-        The same id twice is one row; with another text or other metadata it is a mistake.
-        """
-        record = entry.record
+    def contradiction(self, entry: Entry) -> InputError | None:
+        """The same id twice is one row; with another text or other metadata it is a mistake."""
         if self._sink.numbered:
             return None
-        if refusal := self._sink.reject(record):
-            return refusal
+        record = entry.record
         holds = entry.digest or record
         if self._held.setdefault(record.id, holds) == holds:
             return None

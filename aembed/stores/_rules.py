@@ -43,10 +43,9 @@ def rejection(record: Record) -> InputError | None:
 
 def _is_unicode(text: str | None) -> bool:
     try:
-        (text or "").encode()
+        return text is None or text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def encode(metadata: Metadata | None) -> str | None:

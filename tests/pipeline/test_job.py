@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from itertools import pairwise
+from threading import get_ident
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from aembed import (
     BudgetExceededError,
     Embedder,
     FakeProvider,
+    InputError,
     InvalidReplyError,
     Limits,
     MemoryStore,
@@ -32,6 +34,7 @@ from aembed import (
     UnavailableError,
 )
 from aembed.pipeline.batches import LINGER
+from aembed.pipeline.intake import LONG_CHARACTERS
 from aembed.pipeline.job import DRAIN_TIMEOUT
 from aembed.types import Refusal, Reply, Rows, TooLong
 from tests.chaos.clock import run_virtual
@@ -372,6 +375,30 @@ async def test_i4_the_loop_lives_while_large_texts_are_hashed() -> None:
         await embedder.plan(MemoryStore(), records(texts))
     ticking.cancel()
     assert ticks - started >= len(texts)
+
+
+class Judge(MemoryStore):
+    """Notes in which thread each record was judged; refuses one id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: dict[str, int] = {}
+
+    def reject(self, record: Record) -> InputError | None:
+        self.threads[record.id] = get_ident()
+        return InputError("not here") if record.id == "refused" else super().reject(record)
+
+
+async def test_a_text_of_megabytes_is_hashed_and_judged_in_a_thread() -> None:
+    store, long = Judge(), LONG_CHARACTERS + 1
+    given = [Record("short", "x"), Record("long", "x" * long), Record("refused", "y" * long), Record("last", "z")]
+    async with Embedder(FakeProvider(), too_long="truncate") as embedder:
+        report = await embedder.embed_into(store, given)
+    assert {row.id async for row in store.rows()} == {"short", "long", "last"}
+    [failure] = report.failures
+    assert (failure.id, failure.index, str(failure.error)) == ("refused", 2, "not here")
+    elsewhere = {id for id, thread in store.threads.items() if thread != get_ident()}
+    assert elsewhere == {"long", "refused"}
 
 
 @pytest.mark.parametrize("seconds", [0.01, 5.0])
