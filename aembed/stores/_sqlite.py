@@ -192,13 +192,15 @@ def select_in(connection: sqlite3.Connection, sql: str, values: Iterable[Any]) -
         yield from connection.execute(sql.format(",".join("?" * len(piece))), piece)
 
 
-def blobs(matrix: Matrix) -> list[memoryview]:
-    """The rows of a matrix as little-endian float32, without copying them where it has that form already."""
-    if not matrix.size:
-        return []
-    flat = np.ascontiguousarray(matrix, dtype="<f4").data.cast("B")
+def blobs(matrix: Matrix) -> Iterator[memoryview]:
+    """The rows of a matrix as little-endian float32, without copying them where it has that form already.
+
+    One at a time: a list of them would be thousands of objects that make a full collection of garbage due.
+    """
     width = matrix.shape[1] * 4
-    return [flat[start : start + width] for start in range(0, len(flat), width)]
+    if matrix.size:
+        flat = np.ascontiguousarray(matrix, dtype="<f4").data.cast("B")
+        yield from (flat[start : start + width] for start in range(0, len(flat), width))
 
 
 def matrix_of(blobs: Sequence[bytes], dimensions: int, name: Path) -> Matrix:
