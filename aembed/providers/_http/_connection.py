@@ -35,7 +35,7 @@ class Connection(asyncio.BufferedProtocol):
         events = (request, h11.Data(data=exchange.content), h11.EndOfMessage())
         self._arriving = arriving = _Arriving(http, exchange)
         try:
-            self._transport.write(b"".join(http.send(event) or b"" for event in events))
+            self._transport.writelines([http.send(event) or b"" for event in events])
             exchange.sent = True
             reply = await arriving.reply
         except BaseException:
