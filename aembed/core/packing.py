@@ -156,13 +156,13 @@ def pack(items: Sequence[ItemT], cap: Cap) -> list[list[ItemT]]:
     return batches
 
 
-def share(least: int, tokens: float, slots: int) -> int:
-    """How many batches to make of the last ones, so that every wave of `slots` requests is full.
+def share(least: int, tokens: float, slots: int, taken: int = 0) -> int:
+    """How many batches to make of the last ones, so that with those that were `taken` every wave of `slots` is full.
 
     Never more than `slots` above the least, and no batch so small that it would be answered no sooner.
     """
-    waves = ceil(least / slots)
-    return max(least, min(waves * slots, ceil(tokens / LEAST_SHARE_TOKENS)))
+    waves = ceil((taken + least) / slots)
+    return max(least, min(waves * slots - taken, ceil(tokens / LEAST_SHARE_TOKENS)))
 
 
 def taper(least: int, tokens: float, cap: Cap, slots: int) -> int:

@@ -94,4 +94,4 @@ class Batches:
         """How many batches to make of the rest: full waves, and at most `concurrency` requests above the least."""
         least = self._window.least_batches(cap)
         most = self._concurrency + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
-        return max(least, min(share(least, self._window.tokens, self._concurrency), most))
+        return max(least, min(share(least, self._window.tokens, self._concurrency, self._taken), most))

@@ -170,11 +170,13 @@ def test_an_item_above_the_cap_goes_alone() -> None:
     assert pack([Text(10), Text(500), Text(10)], Cap(10, 100)) == [[Text(500)], [Text(10), Text(10)]]
 
 
-@given(st.integers(1, 300), st.integers(1, 64), st.floats(0, 300_000))
-def test_share_fills_waves_with_at_most_concurrency_more_requests(count: int, slots: int, tokens: float) -> None:
-    shared = share(count, tokens, slots)
+@given(st.integers(1, 300), st.integers(1, 64), st.floats(0, 300_000), st.integers(0, 100))
+def test_share_fills_waves_with_at_most_concurrency_more_requests(
+    count: int, slots: int, tokens: float, taken: int
+) -> None:
+    shared = share(count, tokens, slots, taken)
     assert count <= shared <= count + slots - 1
-    assert shared == count or shared % slots == 0 or shared == ceil(tokens / LEAST_SHARE_TOKENS)
+    assert shared == count or (taken + shared) % slots == 0 or shared == ceil(tokens / LEAST_SHARE_TOKENS)
 
 
 def test_a_small_job_uses_all_slots_and_a_tiny_one_does_not() -> None:
@@ -184,6 +186,9 @@ def test_a_small_job_uses_all_slots_and_a_tiny_one_does_not() -> None:
     assert share(8, 2_000_000, 8) == 8
     assert share(3, 900_000, 1) == 3
     assert share(9, 2_600_000, 8) == 16
+    assert share(6, 1_700_000, 5, taken=9) == 6
+    assert share(6, 1_700_000, 5, taken=10) == 10
+    assert share(1, 500, 8, taken=3) == 1
 
 
 @given(st.floats(1, 3_000_000), st.integers(4, 64))
