@@ -180,18 +180,23 @@ class Coalescer:
         It takes what is there once it may send, and carries the last itself.
         """
         self._parts = 0
-        while True:
-            if not self._parts:
-                await self._gather()
-            ticket = await self._dispatcher.admit(item_of(next(iter(self._queue.values()))).tokens)
-            load = self._load(self._take(), ticket)
-            if not self._queue:
-                break
+        load = await self._next_load()
+        others = bool(self._queue)
+        while self._queue:
             self._departs(load, self._dispatcher.own(self._sent(load)))
+            load = await self._next_load()
         courier, self._courier = self._courier, None
         assert courier is not None
         self._departs(load, courier)
+        if others:
+            await asyncio.sleep(0)  # they leave before it, as they came
         await self._sent(load)
+
+    async def _next_load(self) -> Load:
+        if not self._parts:
+            await self._gather()
+        ticket = await self._dispatcher.admit(item_of(next(iter(self._queue.values()))).tokens)
+        return self._load(self._take(), ticket)
 
     def _returned(self, courier: asyncio.Task[None]) -> None:
         """An error of the courier is everybody's."""
@@ -207,10 +212,11 @@ class Coalescer:
 
     async def _gather(self) -> None:
         """Until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
-        oldest = next(iter(self._queue.values()))
+        if not self._loads:
+            return
+        oldest, self._full = next(iter(self._queue.values())), self._dispatcher.cap.inputs
         seconds = oldest.since + MAX_WAIT - self._loop.time()
-        self._full = self._dispatcher.cap.inputs
-        if not self._loads or seconds <= 0 or len(self._queue) >= self._full:
+        if seconds <= 0 or len(self._queue) >= self._full:
             return
         self._ripe.clear()
         with anyio.move_on_after(seconds):

@@ -38,7 +38,7 @@ class Admission:
         self.pacer = pacer
         self.gate = gate
         self._slots = anyio.CapacityLimiter(concurrency)
-        self._lanes = {interactive: anyio.Lock() for interactive in (False, True)}
+        self._lanes = {interactive: anyio.Lock(fast_acquire=True) for interactive in (False, True)}
         self._changed = anyio.Event()
         self._last_failure = ""
         self.when_closed: Callable[[], object] = _nothing

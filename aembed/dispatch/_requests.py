@@ -55,6 +55,10 @@ class Requests:
         RateLimitError comes out only for a `divisible` batch that is too large for the rate limit.
         """
         tries = _Tries(self, errand, texts, tokens, divisible)
+        try:
+            return await tries.attempt()
+        except WAIT_AND_RETRY as error:
+            tries.first_error = error
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(WAIT_AND_RETRY),
             wait=tries.wait,
@@ -62,7 +66,7 @@ class Requests:
             sleep=tries.sleep,
             reraise=True,
         )
-        return await retrying(tries.attempt)
+        return await retrying(tries.next)
 
     def backoff(self, state: RetryCallState) -> float:
         """The server's hint stands in the place of an ever longer backoff, which would hold all others up."""
@@ -131,11 +135,19 @@ class _Tries:
         self._texts = texts
         self._tokens = tokens
         self._divisible = divisible
+        self.first_error: Exception | None = None
         self._ticket: Ticket | None = None
         self._too_large = False
         self._hinted = False
         self._failures = 0.0
         self._replies = requests.admission.replies
+
+    async def next(self) -> Reply:
+        """As tenacity counts them: the first was made without it, since most are answered and need none of it."""
+        error, self.first_error = self.first_error, None
+        if error:
+            raise error
+        return await self.attempt()
 
     async def attempt(self) -> Reply:
         self._ticket = ticket = await self._enter()
