@@ -38,7 +38,7 @@ class Intake:
     ) -> None:
         self._sink = sink
         self._new_entry = entries.entry
-        self._entry = entries.entry if sink.numbered else self._storable
+        self._entry = self._storable if sink.keeps else entries.entry
         self._measure = measure
         self._limits = limits
         self._outcomes = outcomes
@@ -49,7 +49,7 @@ class Intake:
         outcomes.tally.inputs += len(chunk[1])
         entries = await self._entries(chunk)
         entries = outcomes.unsettled(entries, await self._sink.known(entries)) if entries else []
-        for portion in _portions(entries):
+        for portion in portions(entries):
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
             items = await self._items(await self._unpaid(outcomes.join(portion)))
             outcomes.send(items.keys())
@@ -128,7 +128,7 @@ class Intake:
         return items
 
 
-def _portions(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+def portions(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """One, where they are short."""
     start = size_bytes = 0
     for end, entry in enumerate(entries, 1):

@@ -85,7 +85,7 @@ class ListSink(PlainSink):
         self._filling = anyio.Lock()
         self._matrix: Matrix = np.empty((0, 0), dtype=np.float32)
         self._index: dict[Key, int] = {}
-        self._written: set[int] = set()
+        self._written: list[int] = []
         self._failures: list[Failure] = []
 
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
@@ -101,7 +101,7 @@ class ListSink(PlainSink):
             else:
                 self._matrix[indices] = matrix
         self._index.update(zip([entry.key for entry in entries], indices, strict=True))
-        self._written.update(indices)
+        self._written += indices
         return len(entries)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
@@ -113,7 +113,7 @@ class ListSink(PlainSink):
         self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)
         failures = {failure.index: failure for failure in self._failures}
         if stopped:
-            for index in set(range(inputs)) - self._written - failures.keys():
+            for index in set(range(inputs)).difference(self._written, failures):
                 failures[index] = Failure(str(index), index, stopped)
         return Embeddings(self._matrix[:inputs], [failures[index] for index in sorted(failures)], report)
 
