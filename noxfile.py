@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -17,8 +18,11 @@ BENCHMARKS = (
     "with_faults",
     "streaming",
     "small_costs",
-    "main_job",
     "memory",
+    "stores",
+)
+PROMISES = (
+    "main_job",
     "kills",
     "loop_gap",
     "pacing",
@@ -27,7 +31,6 @@ BENCHMARKS = (
     "shared_key",
     "backfill",
     "outage",
-    "stores",
     "wide",
 )
 
@@ -65,12 +68,23 @@ def tests_on(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
-    """Every bar with its measurement, and what the peers do beside it; ends with the scripts that missed one.
+    """Half an hour: what aembed costs in time and memory, and what the peers do beside it.
 
     The first run installs the peers into venvs of their own, in ~/.cache/aembed-benchmarks or $AEMBED_BENCH_VENV.
     """
+    measure(session, BENCHMARKS)
+
+
+@nox.session(python=False)
+def promises(session: nox.Session) -> None:
+    """What is kept of limits, money and rows, in numbers, where things go wrong; and what a web app pays."""
+    measure(session, PROMISES)
+
+
+def measure(session: nox.Session, scripts: Sequence[str]) -> None:
+    """All of them; ends with the names of those that missed a bar."""
     missed = []
-    for script in BENCHMARKS:
+    for script in scripts:
         try:
             module(session, f"benchmarks.{script}")
         except CommandFailed:
