@@ -138,11 +138,13 @@ class Engine:
         return replace(stats, waiting=waiting, cache=self._cache.stats())
 
     async def aclose(self, timeout: float) -> None:
-        if not self._home.moved() and self._dispatcher:
-            await self._dispatcher.drain(timeout)
-        self._dispatcher = self._coalescer = None
-        self._home.leave()
-        await self.provider.aclose()
+        try:
+            if not self._home.moved() and self._dispatcher:
+                await self._dispatcher.drain(timeout)
+        finally:
+            self._dispatcher = self._coalescer = None
+            self._home.leave()
+            await self.provider.aclose()
 
     # jobs
 

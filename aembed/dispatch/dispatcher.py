@@ -117,13 +117,19 @@ class Dispatcher:
             task.exception()
 
     async def drain(self, timeout: float) -> None:
-        """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not."""
-        with anyio.move_on_after(timeout):
-            while self._owned:
-                await asyncio.wait(set(self._owned))
-        for task in set(self._owned):
-            task.cancel()
-        await asyncio.gather(*self._owned, return_exceptions=True)
+        """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not.
+
+        A cancellation ends the wait.
+        """
+        try:
+            with anyio.move_on_after(timeout):
+                while self._owned:
+                    await asyncio.wait(set(self._owned))
+        finally:
+            for task in set(self._owned):
+                task.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*self._owned, return_exceptions=True)
 
     def stats(self, now: float) -> Stats:
         """Without what waits and what is cached, which is not seen here."""

@@ -249,3 +249,17 @@ def test_drain_ends_what_does_not_land_in_time() -> None:
         assert task.cancelled()
 
     assert virtual(test) == pytest.approx(30.0)
+
+
+def test_a_drain_that_is_cancelled_leaves_nothing_behind() -> None:
+    async def test() -> None:
+        bench = Bench(latency=1_000.0)
+        task = bench.dispatcher.own(bench.send(items(1)))
+        drain = asyncio.create_task(bench.dispatcher.drain(30.0))
+        await asyncio.sleep(5.0)
+        drain.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await drain
+        assert task.cancelled()
+
+    assert virtual(test) == pytest.approx(5.0)
