@@ -138,8 +138,9 @@ class Engine:
         return replace(stats, waiting=waiting, cache=self._cache.stats())
 
     async def aclose(self, timeout: float) -> None:
+        moved = self._home.moved()
         try:
-            if not self._home.moved() and self._dispatcher:
+            if self._dispatcher and not moved:
                 await self._dispatcher.drain(timeout)
         finally:
             self._dispatcher = self._coalescer = None

@@ -550,6 +550,9 @@ def test_x7_two_event_loops_at_the_same_time_get_a_clear_error() -> None:
             await embedder.embed_query("here")
             with pytest.raises(ConfigError, match="another event loop that still runs"):
                 await asyncio.to_thread(asyncio.run, embedder.embed_query("there"))
+            with pytest.raises(ConfigError, match="another event loop that still runs"):
+                await asyncio.to_thread(asyncio.run, embedder.aclose())
+            assert embedder.stats().accepted == 1, "closed from there"
             assert len(await embedder.embed_query("here again")) == 64
 
     asyncio.run(test())
