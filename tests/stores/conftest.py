@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from aembed.protocols import Store
 from aembed.stores import open_store, schemes
+from tests.postgres import Server
 from tests.stores.samples import SPACE, URLS, NewPlace, Unprivileged
 
 NOBODY = 65534
@@ -29,6 +31,22 @@ def new_place(request: pytest.FixtureRequest) -> NewPlace:
                 return URLS[scheme](folder, "")
 
     return new
+
+
+@pytest.fixture
+def table() -> str:
+    return f"t_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One that may be stopped: the tests of a module that stop it own it."""
+    try:
+        server = Server()
+    except LookupError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=[*schemes(), "pooled"])

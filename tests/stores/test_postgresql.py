@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,11 +30,6 @@ NO_SCANS = "-c%20enable_seqscan%3Doff%20-c%20enable_sort%3Doff"
 INDEX_SCANS = """SELECT idx_scan AS scans, pg_get_indexdef(indexrelid) AS definition FROM pg_stat_user_indexes
     WHERE relname = '{}' AND indexrelname LIKE 'aembed_hnsw%'"""
 CANARY = "canary-7f3a-in-the-text"
-
-
-@pytest.fixture
-def table() -> str:
-    return f"t_{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(params=["direct", "pooled"])

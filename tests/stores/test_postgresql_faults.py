@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,22 +23,6 @@ from aembed.types import Record
 from tests.chaos.proxy import Proxy
 from tests.postgres import Pooler, Server, create_database, run_sql
 from tests.stores.samples import SPACE, digests, rows, vectors
-
-
-@pytest.fixture
-def table() -> str:
-    return f"t_{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """One that may be stopped: the tests that stop it own it."""
-    try:
-        server = Server()
-    except LookupError as error:
-        pytest.skip(str(error))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

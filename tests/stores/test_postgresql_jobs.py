@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -29,21 +28,6 @@ TRIGGER = (
 )
 WAITING = """SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"""
 CANARY = "canary-7f3a-in-the-text"
-
-
-@pytest.fixture
-def table() -> str:
-    return f"t_{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    try:
-        server = Server()
-    except LookupError as error:
-        pytest.skip(str(error))
-    yield server
-    server.stop()
 
 
 def records(n: int = ROWS) -> list[Record]:
