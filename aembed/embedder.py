@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
@@ -51,7 +51,8 @@ class Embedder:
 
     `model` is "provider:model" ("openai:text-embedding-3-small"), "local", or a Provider object.
     `api_key` and `base_url` default to the provider's own environment variables. `concurrency` is the most
-    requests in flight. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
+    requests in flight; "auto" begins with 8 and goes up to 64, as long as the provider takes them. Where it takes fewer,
+    that is found out. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
     replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
     provider's own limits. A text of more tokens than the model takes fails (`too_long="error"`), is cut
     ("truncate"), or is embedded in pieces whose weighted mean is its vector ("split"). `timeout` is the most
@@ -70,7 +71,7 @@ class Embedder:
         api_key: str | None = None,
         base_url: str | None = None,
         dimensions: int | None = None,
-        concurrency: int = 8,
+        concurrency: int | Literal["auto"] = 8,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         max_batch_size: int | None = None,
@@ -102,7 +103,7 @@ class Embedder:
                 api_key=api_key,
                 base_url=base_url,
                 dimensions=dimensions,
-                concurrency=concurrency,
+                concurrency=options.most_in_flight,
                 http_client=http_client,
             )
             if isinstance(model, str)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from aembed.coalesce import Coalescer
 from aembed.core.cache import Cache
@@ -29,6 +29,8 @@ from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
 from aembed.types import Budget, InputType, Limits, RetryPolicy, Space, TooLong
 
+FIRST_AUTO, MOST_AUTO = 8, 64
+"""Requests in flight with `concurrency="auto"`: at first, and as long as none is refused at the most."""
 PROBE = "dimensions"
 """The one short text that is embedded where nothing else tells how wide the vectors are."""
 
@@ -37,7 +39,7 @@ PROBE = "dimensions"
 class Options:
     """Those of an Embedder that its provider has no part in. Raises ConfigError for one that cannot work."""
 
-    concurrency: int
+    concurrency: int | Literal["auto"]
     requests_per_minute: float | None
     tokens_per_minute: float | None
     max_batch_size: int | None
@@ -50,11 +52,21 @@ class Options:
     max_queue_size: int
 
     def __post_init__(self) -> None:
-        for name, least in (("concurrency", 1), ("cache_bytes", 0), ("max_queue_size", 1)):
+        if self.concurrency != "auto" and (not isinstance(self.concurrency, int) or self.concurrency < 1):
+            raise ConfigError(f'concurrency={self.concurrency!r} must be at least 1, or "auto"')
+        for name, least in (("cache_bytes", 0), ("max_queue_size", 1)):
             if (value := getattr(self, name)) < least:
                 raise ConfigError(f"{name}={value} must be at least {least}")
         if self.too_long not in ("error", "truncate", "split"):
             raise ConfigError(f'too_long={self.too_long!r} must be "error", "truncate" or "split"')
+
+    @property
+    def most_in_flight(self) -> int:
+        return MOST_AUTO if self.concurrency == "auto" else self.concurrency
+
+    @property
+    def first_in_flight(self) -> int:
+        return FIRST_AUTO if self.concurrency == "auto" else self.concurrency
 
 
 class Engine:
@@ -71,7 +83,9 @@ class Engine:
         self._pacer = Pacer(
             requests_per_minute=options.requests_per_minute,
             tokens_per_minute=options.tokens_per_minute,
-            concurrency=options.concurrency,
+            texts_per_minute=provider.limits.texts_per_minute,
+            concurrency=options.most_in_flight,
+            first_concurrency=options.first_in_flight,
         )
         self._cache = Cache(options.cache_bytes)
         self._home = Home()
@@ -108,7 +122,7 @@ class Engine:
             self._dispatcher = Dispatcher(
                 self.provider,
                 lambda: self.limits,
-                concurrency=options.concurrency,
+                concurrency=options.most_in_flight,
                 retry=options.retry,
                 timeout=options.timeout,
                 dimensions=self.space.dimensions,
@@ -167,7 +181,7 @@ class Engine:
 
     def dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
-        dry = DryDispatcher(self.options.concurrency, Cap.of(self.limits))
+        dry = DryDispatcher(self.options.first_in_flight, Cap.of(self.limits))
         return self._made(dry, sink, feed, space, Observers(), self.tally(total), purse_of(None, None, space))
 
     def _made(
@@ -186,7 +200,7 @@ class Engine:
         return Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
 
     def tally(self, total: int | None = None) -> Tally:
-        at_risk_tokens = self.options.concurrency * self.limits.max_tokens_per_batch
+        at_risk_tokens = self.options.most_in_flight * self.limits.max_tokens_per_batch
         now = asyncio.get_running_loop().time()
         return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 

@@ -121,7 +121,9 @@ class Stats:
     `waiting` counts queries that are not on their way, `in_flight` requests that are. `requests_per_minute` and
     `tokens_per_minute` are the limits, None while they are not known; `requests_last_minute` and
     `tokens_last_minute` were spent. While the provider is waited for `gate_open` is False, and the next request may go
-    in `retry_after` seconds. `accepted` and `throttled` count requests since the beginning.
+    in `retry_after` seconds. `accepted` and `throttled` count requests since the beginning. `concurrency` is how many
+    requests may be in flight now. `limit` names the limit that is believed to set the speed, and why; it is empty where
+    none is known.
     """
 
     waiting: int = 0
@@ -132,6 +134,8 @@ class Stats:
     tokens_last_minute: int = 0
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    concurrency: int = 0
+    limit: str = ""
     gate_open: bool = True
     retry_after: float = 0.0
     cache: CacheStats = CacheStats()

@@ -99,6 +99,7 @@ class Limits:
     Tokens are counted as the provider counts them for its limits: `bytes_per_token` UTF-8 bytes each
     (for OpenAI 4, whatever its tokenizer says). `max_tokens_per_text` is in the tokenizer's own
     tokens; `encoding` names that tokenizer in tiktoken, None where it is not one of tiktoken's.
+    `texts_per_minute` is a rate limit that the service counts in texts; None where it has none.
     """
 
     max_batch_size: int
@@ -106,6 +107,7 @@ class Limits:
     max_tokens_per_text: int
     bytes_per_token: float = 4.0
     encoding: str | None = None
+    texts_per_minute: float | None = None
 
     def narrowed(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> Limits:
         """The same limits with the user's, where those are smaller."""
@@ -130,9 +132,12 @@ class Usage:
     tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
-    """What a reply's headers say about limits. Seconds, requests a minute, tokens a minute."""
+class Hints(msgspec.Struct, frozen=True, gc=False):
+    """What a reply's headers say about waiting and limits. All times are seconds.
+
+    A limit of requests, tokens or texts is one of its window: `window_requests` and so on, a minute if nothing else is
+    said. `spent_window` names a longer window ("day", "month") of which nothing is left: no short wait clears that.
+    """
 
     retry_after: float | None = None
     should_retry: bool | None = None
@@ -142,6 +147,13 @@ class Hints:
     limit_tokens: int | None = None
     remaining_tokens: int | None = None
     reset_tokens: float | None = None
+    limit_texts: int | None = None
+    remaining_texts: int | None = None
+    reset_texts: float | None = None
+    window_requests: float = 60.0
+    window_tokens: float = 60.0
+    window_texts: float = 60.0
+    spent_window: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,23 @@
 """What the pacing makes of rate limits and outages, on virtual time: `python -m benchmarks.pacing`.
 
-Every figure is the simulated server's own count (benchmarks.windows decides, benchmarks.simulation sends). Requests
+Every figure is the simulated service's own count (benchmarks.windows decides, aembed's own Dispatcher sends). Requests
 arrive up to 50 ms late and take 78 ms + 22 us a token. "bare" servers send no header, not even Retry-After. Exits 1
 if a bar is missed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Literal
 
 from benchmarks.limits import RateLimits
-from benchmarks.simulation import LARGEST_BATCH_TOKENS, Client, Server, Simulation
+from benchmarks.simulation import LARGEST_BATCH_TOKENS, Client, Service
 from benchmarks.windows import WindowKind
+from tests.chaos.clock import run_virtual
 
 Unit = Literal["tokens", "requests"]
 KINDS: tuple[WindowKind, ...] = ("fixed", "sliding", "bucket", "gcra")
@@ -66,33 +69,34 @@ class Case:
     changes: tuple[tuple[int, float], ...] = ()
 
     def minutes(self, count: int, seed: int = 0) -> list[Minute]:
+        return run_virtual(self._minutes, count, seed)
+
+    async def _minutes(self, count: int, seed: int) -> list[Minute]:
         limit = self.limit or LIMITS[self.unit]
-        simulation = Simulation(seed)
-        simulation.now = start = 25.0 * seed % 60.0
+        start = 25.0 * seed % 60.0
+        await asyncio.sleep(start)
         limits = RateLimits.of(self.kind, **{f"{self.unit}_per_minute": limit})
-        server = Server(simulation, limits, headers=self.headers, retry_after=self.retry_after)
+        service = Service(limits, Random(seed), headers=self.headers, retry_after=self.retry_after)
         tokens = limit if self.known and self.unit == "tokens" else None
         requests = limit if self.known and self.unit == "requests" else None
-        client = Client(
-            simulation, server, largest=LARGEST[self.unit], tokens_per_minute=tokens, requests_per_minute=requests
-        )
+        client = Client(service, largest=LARGEST[self.unit], tokens_per_minute=tokens, requests_per_minute=requests)
         client.start()
-        return [self._minute(server, start + 60.0 * index, limit, index) for index in range(count)]
+        return [await self._minute(service, start + 60.0 * index, limit, index) for index in range(count)]
 
-    def _minute(self, server: Server, start: float, limit: int, index: int) -> Minute:
-        window = server.limits.tokens if self.unit == "tokens" else server.limits.requests
+    async def _minute(self, service: Service, start: float, limit: int, index: int) -> Minute:
+        window = service.limits.tokens if self.unit == "tokens" else service.limits.requests
         assert window is not None
         for at, factor in self.changes:
             if at == index:
                 window.change(limit * factor, start)
-        server.simulation.run(start + 60.0)
-        used = server.used_tokens if self.unit == "tokens" else server.used_requests
+        await asyncio.sleep(60.0)
+        used = service.used_tokens if self.unit == "tokens" else service.used_requests
         seconds = range(int(start), int(start) + 60)
         return Minute(
             used=sum(used[second] for second in seconds),
             limit=window.limit,
-            refused=sum(server.refused[second] for second in seconds),
-            accepted=sum(server.used_requests[second] for second in seconds),
+            refused=sum(service.refused[second] for second in seconds),
+            accepted=sum(service.used_requests[second] for second in seconds),
         )
 
 
@@ -158,33 +162,33 @@ def _changed(case: Case, least: float, most: float) -> Iterator[Bar]:
 
 def processes(count: int = 8, minutes: int = 10) -> Iterator[Bar]:
     for unit, limit, largest in (("tokens", 1_000_000, LARGEST_BATCH_TOKENS), ("requests", 3_000, 3_000)):
-        simulation = Simulation(1)
-        server = Server(simulation, RateLimits.of("bucket", **{f"{unit}_per_minute": limit}))
-        for index in range(count):
-            Client(simulation, server, name=str(index), largest=largest).start(simulation.random.uniform(0.0, 3.0))
-        simulation.run(60.0 * minutes)
-        used = sum((server.used_tokens if unit == "tokens" else server.used_requests).values()) / (limit * minutes)
-        refused, accepted = sum(server.refused.values()), sum(server.used_requests.values())
-        shares = [tokens * count / sum(server.by_client.values()) for tokens in server.by_client.values()]
+        service = Service(RateLimits.of("bucket", **{f"{unit}_per_minute": limit}), Random(1))
+        run_virtual(_share, service, count, largest, 60.0 * minutes)
+        used = sum((service.used_tokens if unit == "tokens" else service.used_requests).values()) / (limit * minutes)
+        refused, accepted = sum(service.refused.values()), sum(service.used_requests.values())
+        shares = [tokens * count / sum(service.by_client.values()) for tokens in service.by_client.values()]
         fair = len(shares) == count and min(shares) >= 0.5 and max(shares) <= 2.0
         more = f"shares {min(shares):.2f} to {max(shares):.2f} of the fair one (0.5 to 2)"
         name = f"{count} processes, bucket, {unit}, from the first second"
         yield Bar(name, used, 0.9, refused / (refused + accepted), 0.03, more, fair)
 
 
+async def _share(service: Service, clients: int, largest: int, seconds: float) -> None:
+    for index in range(clients):
+        Client(service, name=str(index), largest=largest).start(service.random.uniform(0.0, 3.0))
+    await asyncio.sleep(seconds)
+
+
 def outages() -> Iterator[str]:
     for seed in SEEDS:
-        simulation = Simulation(seed)
-        server = Server(simulation, RateLimits(), headers=False, fault=lambda now: 20.0 <= now < 80.0)
-        client = Client(simulation, server, concurrency=64, largest=6_000, batches=12_000)
-        client.start()
-        simulation.run()
-        wasted, healthy = sum(server.faults.values()), sum(client.done[second] for second in range(10, 20)) / 10
+        service = Service(random=Random(seed), headers=False, fault=lambda now: 20.0 <= now < 80.0)
+        client = run_virtual(done, service, 12_000, 64)
+        wasted, healthy = sum(service.faults.values()), sum(client.done[second] for second in range(10, 20)) / 10
         seconds = next(second for second in range(80, 1_000) if client.done[second] >= 0.9 * healthy) - 80
         met = wasted <= 104 and client.failed == 0 and seconds <= 10
         yield (
             f"{_verdict(met)} outage of 60 s, 64 in flight, seed {seed}: {wasted} requests wasted (at most 104), "
-            f"{client.failed} failed (0), full speed after {seconds} s (at most 10), {client.gate.closings} closings"
+            f"{client.failed} failed (0), full speed after {seconds} s (at most 10)"
         )
 
 
@@ -193,22 +197,27 @@ def random_failures() -> Iterator[str]:
         healthy, _ = _seconds(concurrency, 0.0)
         seconds, client = _seconds(concurrency, 0.3)
         goodput = healthy / seconds
-        met = goodput >= 0.6 and client.failed == 0 and client.gate.closings <= 3
+        closings = client.dispatcher._requests.admission.gate.closings
+        met = goodput >= 0.6 and client.failed == 0 and closings <= 3
         yield (
             f"{_verdict(met)} 30 % random 5xx, {concurrency} in flight: goodput {goodput:.2f} of the healthy rate "
-            f"(at least 0.6), {client.failed} failed (0), {client.gate.closings} closings in 12,000 (at most 3)"
+            f"(at least 0.6), {client.failed} failed (0), {closings} closings in 12,000 (at most 3)"
         )
 
 
 def _seconds(concurrency: int, failures: float) -> tuple[float, Client]:
     """Until 95 % were done: the last ones have nobody beside them."""
-    simulation = Simulation(0)
-    chance = simulation.random.random
-    server = Server(simulation, RateLimits(), headers=False, fault=lambda now: chance() < failures)
-    client = Client(simulation, server, concurrency=concurrency, largest=6_000, batches=12_000)
-    client.start()
-    simulation.run()
+    random = Random(0)
+    service = Service(random=random, headers=False, fault=lambda now: random.random() < failures)
+    client = run_virtual(done, service, 12_000, concurrency)
     return _second_of(11_400, client.done), client
+
+
+async def done(service: Service, batches: int, concurrency: int) -> Client:
+    """A client that has sent all of its batches."""
+    client = Client(service, concurrency=concurrency, largest=6_000, batches=batches)
+    await asyncio.gather(*client.start())
+    return client
 
 
 def _second_of(wanted: int, done: Mapping[int, int]) -> float:

@@ -242,7 +242,8 @@ class Coalescer:
 
     def _load(self, flights: Sequence[Flight], ticket: Ticket) -> Load:
         items = [item_of(flight) for flight in flights]
-        self._dispatcher.resize(ticket, sum([item.tokens for item in items]))
+        tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
+        self._dispatcher.resize(ticket, tokens, texts)
         errand = Errand("query", interactive=True, ticket=ticket)
         load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:

@@ -3,7 +3,8 @@
     while not gate.may_pass(now): wait until gate.opens_at, or until another request has reported
     passage = gate.enter(now)                                     just before sending
     gate.succeeded(passage, now)                                  any reply that is not one of Retry's errors
-    blame = gate.failed(passage, now, wait=..., ...)              a rate limit or an UnavailableError
+    blame = gate.failed(passage, now, wait=..., ...)              an UnavailableError
+    gate.refused(passage, now, wait=..., closes=..., ...)         a rate limit
     sleep gate.rest(wait, hinted=...), then from the top          where the request is to be tried again
     gate.abandoned(passage, now)                                  no reply, by our own doing
     if gate.lost(now): raise OutageError
@@ -106,25 +107,32 @@ class Gate:
         if self._closed_at is not None and (passage.probe or not self._limited):
             self._open()
 
-    def failed(
-        self, passage: Passage, now: float, *, wait: float, rate_limited: bool = False, hinted: bool = False
-    ) -> float:
+    def failed(self, passage: Passage, now: float, *, wait: float, hinted: bool = False) -> float:
         """Returns how much of a failure of the request this is, from 0 to 1.
 
         It is none while the provider is away, and less than one where the provider fails others too: the
         request is to blame once so many failures in a row are no accident. `hinted`: the server named the
         wait. Without that the gate is probed every PROBE_SECONDS at least.
         """
-        blame = self._blame() if self.is_open and not rate_limited else 0.0
-        self._count(rate_limited, now)
+        blame = self._blame() if self.is_open else 0.0
+        self._failures += 1
+        self._failure_rate += MEMORY * (1.0 - self._failure_rate)
+        self._fails(passage, now, wait, hinted, limited=False, closes=self._failures >= self._row())
+        return blame
+
+    def refused(self, passage: Passage, now: float, *, wait: float, hinted: bool = False, closes: bool = True) -> None:
+        """A rate limit. `closes`: everybody waits, not that request alone."""
+        self._fails(passage, now, wait, hinted, limited=True, closes=closes)
+
+    def _fails(self, passage: Passage, now: float, wait: float, hinted: bool, *, limited: bool, closes: bool) -> None:
+        self._failing_since = now if self._failing_since is None else self._failing_since
         if self.is_open:
-            if rate_limited or self._failures >= self._row():
-                self._close(now, wait, rate_limited, hinted)
+            if closes:
+                self._close(now, wait, limited, hinted)
         elif passage is self._probe:
-            self._close_again(now, wait, rate_limited, hinted)
+            self._close_again(now, wait, limited, hinted)
         elif hinted:
             self._due = max(self._due, now + wait)
-        return blame
 
     def rest(self, wait: float, *, hinted: bool = False) -> float:
         """How long a failed request waits by itself: nothing while the gate is closed, for the gate waits then.
@@ -145,11 +153,10 @@ class Gate:
         """The provider has been away for longer than `max_outage`."""
         return self._failing_since is not None and now - self._failing_since >= self._max_outage
 
-    def _count(self, rate_limited: bool, now: float) -> None:
-        self._failing_since = now if self._failing_since is None else self._failing_since
-        if not rate_limited:
-            self._failures += 1
-            self._failure_rate += MEMORY * (1.0 - self._failure_rate)
+    @property
+    def lost_at(self) -> float:
+        """When it will have been away for that long, if nothing is answered until then."""
+        return inf if self._failing_since is None else self._failing_since + self._max_outage
 
     def _blame(self) -> float:
         return 1.0 if self._failure_rate < FLAKY else log(self._failure_rate) / log(HEALTHY)

@@ -7,11 +7,13 @@ none: a wrong hint costs more than a missing one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import inf
+
+import msgspec
+from msgspec.structs import replace
 
 from aembed.types import Hints
 
@@ -31,47 +33,161 @@ _IN_TEXT = re.compile(
 _WORDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """One of the limits that a reply names: the organization's or the project's."""
+MINUTE = 60.0
+_LONG = 3_600.0
+"""Seconds; a window that is longer sets no pace, it is used up or not."""
+_SECONDS = {"second": 1.0, "minute": MINUTE, "hour": _LONG, "day": 86_400.0, "month": 30 * 86_400.0}
+_UNIT_NAMES = {"req": "requests", "requests": "requests", "tokens": "tokens", "inputs": "texts", "texts": "texts"}
+_WINDOWED = re.compile(
+    r"x-ratelimit-limit-(req|requests|tokens|inputs|texts)-(?:([0-9]{1,4})-)?(second|minute|hour|day|month)"
+)
+"""Mistral's names: `-req-minute`, `-req-10-second`, `-tokens-month`."""
+
+
+class _Window(msgspec.Struct, frozen=True, gc=False):
+    """One of the limits that a reply names: of the organization, of the project, or of so many seconds."""
 
     limit: int | None
     remaining: int | None
     reset: float | None
+    seconds: float = MINUTE
 
     @property
     def tightness(self) -> tuple[float, float]:
         return (_or_inf(self.remaining), _or_inf(self.limit))
 
+    @property
+    def rate(self) -> float:
+        return _or_inf(self.limit) / self.seconds
+
+
+_NOTHING = _Window(None, None, None)
+_SILENT = Hints()
+_SHOULD_RETRY = {"true": True, "false": False}
+_USUAL_WINDOWS = (1.0, 2.0, 5.0, 10.0, MINUTE)
+_WAITS = {
+    "retry-after-ms": 1e-3,
+    "retry-after": 1.0,
+    "x-amz-retry-after": 1e-3,
+    "llm_provider-retry-after": 1.0,
+    "llm_provider-retry-after-ms": 1e-3,
+}
+"""Header and seconds: those of OpenAI, of AWS (milliseconds), and of the provider behind a litellm proxy."""
+
 
 def parse_hints(headers: Mapping[str, str], body: str = "") -> Hints:
     """The hints of one reply. Header names in lower case; `body` is the message of an error, read for
     "try again in 510ms" where the headers name no time."""
+    retry_after = _retry_after(headers, body)
+    should_retry = _SHOULD_RETRY.get(headers.get("x-should-retry", "").strip().lower())
+    limits = [name for name in headers if name.startswith("x-ratelimit-")]
+    if not limits:
+        return Hints(retry_after, should_retry) if retry_after is not None or should_retry is not None else _SILENT
     requests, tokens = _window(headers, "requests"), _window(headers, "tokens")
+    if requests.limit is None or tokens.limit is None:
+        return _hints_by_name(headers, limits, requests, tokens, retry_after, should_retry)
     return Hints(
-        retry_after=_retry_after(headers, body),
-        should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower()),
+        retry_after,
+        should_retry,
+        requests.limit,
+        requests.remaining,
+        requests.reset,
+        tokens.limit,
+        tokens.remaining,
+        tokens.reset,
+    )
+
+
+def _hints_by_name(
+    headers: Mapping[str, str],
+    names: Sequence[str],
+    requests: _Window,
+    tokens: _Window,
+    retry_after: float | None,
+    should_retry: bool | None,
+) -> Hints:
+    """Where not both limits have the usual names, their windows may be in their names, or in the one reset of all."""
+    windows, spent = _windows_by_name(headers, names)
+    requests, tokens = windows.get("requests", requests), windows.get("tokens", tokens)
+    texts = windows.get("texts", _NOTHING)
+    if "x-ratelimit-reset" in headers:
+        requests, tokens = _with_one_reset(headers, requests, tokens)
+    return Hints(
+        retry_after=retry_after,
+        should_retry=should_retry,
         limit_requests=requests.limit,
         remaining_requests=requests.remaining,
         reset_requests=requests.reset,
         limit_tokens=tokens.limit,
         remaining_tokens=tokens.remaining,
         reset_tokens=tokens.reset,
+        limit_texts=texts.limit,
+        remaining_texts=texts.remaining,
+        reset_texts=texts.reset,
+        window_requests=requests.seconds,
+        window_tokens=tokens.seconds,
+        window_texts=texts.seconds,
+        spent_window=spent,
     )
+
+
+def never_clears(headers: Mapping[str, str]) -> bool:
+    """A limit of 0 in a named window: the plan does not have this model (Mistral). No waiting clears that."""
+    return any(text.strip() == "0" for name, text in headers.items() if _WINDOWED.fullmatch(name))
+
+
+def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> tuple[dict[str, _Window], str]:
+    """The slowest limit of each unit whose window is in its name; and the longer window that is used up, if one is."""
+    found: dict[str, _Window] = {}
+    spent = ""
+    for name in names:
+        if not (match := _WINDOWED.fullmatch(name)):
+            continue
+        seconds = _SECONDS[match[3]] * max(int(match[2] or 1), 1)
+        window = _named(headers, name.removeprefix("x-ratelimit-limit-"), seconds)
+        unit = _UNIT_NAMES[match[1]]
+        if seconds > _LONG:
+            spent = match[3] if window.limit and window.remaining == 0 else spent
+        elif window.rate < found.get(unit, _NOTHING).rate:
+            found[unit] = window
+    return found, spent
+
+
+def _with_one_reset(headers: Mapping[str, str], requests: _Window, tokens: _Window) -> tuple[_Window, _Window]:
+    """A reset that names no unit is the end of the window (Together: 2 seconds), which is then no minute."""
+    reset = parse_duration(headers["x-ratelimit-reset"])
+    if reset is None or reset > _LONG:
+        return requests, tokens
+    if requests.limit is None and tokens.limit is None:
+        limit = _count(headers.get("x-ratelimit-limit", "")) or None
+        requests = _Window(limit, _count(headers.get("x-ratelimit-remaining", "")), None)
+    seconds = next((window for window in _USUAL_WINDOWS if reset <= window), _LONG)
+    return _ending(requests, reset, seconds), _ending(tokens, reset, seconds)
+
+
+def _ending(window: _Window, reset: float, seconds: float) -> _Window:
+    if window.limit is None or window.reset is not None:
+        return window
+    return replace(window, reset=reset, seconds=seconds)
 
 
 def _retry_after(headers: Mapping[str, str], body: str) -> float | None:
-    if not body and "retry-after" not in headers and "retry-after-ms" not in headers:
-        return None
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    text = headers.get("retry-after", "")
-    named = (
-        None if milliseconds is None else _sane(milliseconds / 1000),
-        parse_duration(text),
-        _until(text, headers.get("date", "")),
-        retry_after_in(body),
-    )
-    return next((seconds for seconds in named if seconds is not None), None)
+    """The larger of the waits that the headers name; of the same wait in two precisions the finer one."""
+    waits = [_wait(headers, name) for name in headers if name in _WAITS]
+    named = [wait for wait in waits if wait is not None]
+    if not named:
+        return retry_after_in(body) if body else None
+    least, most = min(named), max(named)
+    return least if least > 0.0 and most - least < 1.0 else most
+
+
+def _wait(headers: Mapping[str, str], name: str) -> float | None:
+    text, unit = headers[name], _WAITS[name]
+    if unit != 1.0:
+        number = _number(text)
+        return None if number is None else _sane(number * unit)
+    seconds = parse_duration(text)
+    return _until(text, headers.get("date", "")) if seconds is None else seconds
 
 
 def retry_after_in(message: str) -> float | None:
@@ -119,11 +235,11 @@ def _window(headers: Mapping[str, str], unit: str) -> _Window:
     return min((_named(headers, unit), _named(headers, f"project-{unit}")), key=lambda window: window.tightness)
 
 
-def _named(headers: Mapping[str, str], unit: str) -> _Window:
+def _named(headers: Mapping[str, str], unit: str, seconds: float = MINUTE) -> _Window:
     limit = _count(headers.get(f"x-ratelimit-limit-{unit}", "")) or None
     remaining = _count(headers.get(f"x-ratelimit-remaining-{unit}", ""))
     reset = parse_duration(headers.get(f"x-ratelimit-reset-{unit}", ""))
-    window = _Window(limit, remaining, reset)
+    window = _Window(limit, remaining, reset, seconds)
     # Azure sends limit 0 and remaining 0 where it keeps no count.
     return replace(window, remaining=None) if limit is None and not remaining else window
 

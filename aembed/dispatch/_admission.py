@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -8,9 +9,11 @@ from math import inf
 import anyio
 
 from aembed.core.gate import Gate, Passage
-from aembed.core.pacing import Pacer, Reservation
+from aembed.core.pacing import Pacer, Refusal, Reservation
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.types import Hints
+
+logger = logging.getLogger("aembed")
 
 EARLY = 1e-6
 """Seconds that a timer may come too early."""
@@ -40,7 +43,8 @@ class Admission:
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {interactive: anyio.Lock(fast_acquire=True) for interactive in (False, True)}
         self._changed = anyio.Event()
-        self._last_failure = ""
+        self._answered = anyio.Event()
+        self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = _nothing
         self.replies = 0
 
@@ -59,7 +63,9 @@ class Admission:
             return 0
         return int(min(self._slots.available_tokens, self.pacer.room(now())))
 
-    async def enter(self, tokens: float, *, interactive: bool, divisible: bool = False) -> Ticket | None:
+    async def enter(
+        self, tokens: float, *, texts: int = 1, interactive: bool, divisible: bool = False
+    ) -> Ticket | None:
         """None where a request of that size is never accepted and can be sent in parts.
 
         Raises OutageError once the provider was away for too long.
@@ -67,44 +73,77 @@ class Admission:
         async with self._lanes[interactive]:
             if divisible and self.pacer.too_large(tokens):
                 return None
-            reservation = await self._paced(tokens, interactive)
+            reservation = await self._paced(tokens, texts, interactive)
             self._slots.acquire_on_behalf_of_nowait(reservation)
+            self.pacer.sent(reservation, self.in_flight, now())
             return Ticket(reservation, self.gate.enter(now()))
 
     def succeeded(self, ticket: Ticket, hints: Hints) -> None:
         self.replies += 1
-        self.pacer.accepted(ticket.reservation, hints, now())
+        self.pacer.accepted(ticket.reservation, hints, now(), self.in_flight)
         self.gate.succeeded(ticket.passage, now())
+        self._answer()
         self._leave(ticket)
 
-    def failed(self, ticket: Ticket, error: BaseException) -> bool:
-        """Returns whether to send it in parts. Of what waiting may clear the gate hears later, with the wait."""
-        too_large = False
+    def failed(self, ticket: Ticket, error: BaseException) -> Refusal:
+        """What follows from a 429. Of what waiting may clear the gate hears later, with the wait."""
+        refusal = Refusal()
         match error:
             case RateLimitError(hints=hints):
-                too_large = self.pacer.throttled(ticket.reservation, hints, now())
+                refusal = self.pacer.throttled(ticket.reservation, hints, now(), self.in_flight)
             case UnavailableError(hints=hints):
                 self.pacer.observe(hints, now())
+                self._answer()
             case ProviderError(hints=hints):
                 self.replies += 1
+                self._answer()
                 self.pacer.observe(hints, now())
                 self.gate.succeeded(ticket.passage, now())
             case _:
                 self.gate.abandoned(ticket.passage, now())
         self._leave(ticket)
-        return too_large
+        self._tell_belief()
+        return refusal
 
-    def failed_for_now(self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool) -> float:
+    def failed_for_now(self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool, closes: bool) -> float:
         """A rate limit or an UnavailableError; returns how much of a failure of the request it is."""
         self._last_failure = str(error)
-        limited = isinstance(error, RateLimitError)
-        blame = self.gate.failed(ticket.passage, now(), wait=wait, rate_limited=limited, hinted=hinted)
+        if isinstance(error, RateLimitError):
+            self.gate.refused(ticket.passage, now(), wait=wait, hinted=hinted, closes=closes)
+            blame = 0.0
+        else:
+            blame = self.gate.failed(ticket.passage, now(), wait=wait, hinted=hinted)
         self._notify()
         if not self.gate.is_open:
             self.when_closed()
+        self.check_outage()
         return blame
 
+    def check_outage(self) -> None:
+        """Raises OutageError once the provider was away for too long."""
+        if self.gate.lost(now()):
+            raise OutageError(
+                f"the provider did not recover within max_outage ({self._last_failure}); "
+                "run the same again later: what is stored is kept"
+            )
+
+    async def landing(self, seconds: float) -> None:
+        """Until a request was answered other than by a rate limit, so many seconds at the most."""
+        with anyio.move_on_after(seconds):
+            await self._answered.wait()
+
+    def _tell_belief(self) -> None:
+        """One line in the log when another kind of limit is believed to refuse than before."""
+        if (kind := self.pacer.kind) and kind != self._kind:
+            logger.info("%s", self.pacer.belief())
+        self._kind = kind
+
+    def _answer(self) -> None:
+        self._answered.set()
+        self._answered = anyio.Event()
+
     def _leave(self, ticket: Ticket) -> None:
+        self.pacer.left(ticket.reservation)
         self._slots.release_on_behalf_of(ticket.reservation)
         self._slots.total_tokens = self.pacer.concurrency
         self._notify()
@@ -114,13 +153,14 @@ class Admission:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _paced(self, tokens: float, interactive: bool) -> Reservation:
+    async def _paced(self, tokens: float, texts: int, interactive: bool) -> Reservation:
         while True:
             await self._may_start(interactive)
-            reservation = self.pacer.reserve(tokens, now(), interactive=interactive)
+            reservation = self.pacer.reserve(tokens, now(), texts=texts, interactive=interactive)
             try:
-                while (seconds := reservation.start - now()) > EARLY:  # noqa: ASYNC110 - the start may move meanwhile
-                    await anyio.sleep(seconds)
+                while (seconds := reservation.start - now()) > EARLY:
+                    with anyio.move_on_after(seconds):
+                        await self._changed.wait()  # which may move its start
             except BaseException:
                 self.pacer.give_back(reservation, now())
                 raise
@@ -130,11 +170,7 @@ class Admission:
 
     async def _may_start(self, interactive: bool) -> None:
         while not self._slot_free(interactive) or not self._gate_open:
-            if self.gate.lost(now()):
-                raise OutageError(
-                    f"the provider did not recover within max_outage ({self._last_failure}); "
-                    "run the same again later: what is stored is kept"
-                )
+            self.check_outage()
             with anyio.CancelScope(deadline=self.gate.opens_at if self._slot_free(interactive) else inf):
                 await self._changed.wait()
 

@@ -1,14 +1,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+import anyio
 
 from aembed.dispatch._admission import Ticket
 from aembed.types import InputType
 
 T = TypeVar("T")
+
+
+class Places:
+    """So many batches at a time; as many more may rest besides, which cost nothing."""
+
+    def __init__(self, number: int) -> None:
+        self._semaphore = anyio.Semaphore(number)
+        self._most_resting = number
+        self._resting = 0
+
+    async def take(self) -> None:
+        await self._semaphore.acquire()
+
+    def leave(self) -> None:
+        self._semaphore.release()
+
+    @asynccontextmanager
+    async def left(self) -> AsyncIterator[None]:
+        """Gives the place to others for a while; it is taken again, or never had, at the end."""
+        if self._resting >= self._most_resting:
+            yield
+            return
+        self._resting += 1
+        self.leave()
+        try:
+            yield
+        finally:
+            self._resting -= 1
+            with anyio.CancelScope(shield=True):
+                await self.take()
 
 
 class Purse(Protocol):
@@ -43,6 +76,8 @@ class Errand:
     dropped: bool = False
     ticket: Ticket | None = None
     """Leave for its first request, where that was got beforehand."""
+    places: Places | None = None
+    """What its batches hold while they are sent, and until they are stored."""
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -55,6 +90,14 @@ class Errand:
         self.dropped = True
         for task in self._waiting:
             task.cancel()
+
+    async def rest(self, seconds: float) -> None:
+        """Waits before a batch that was refused is sent again; meanwhile another one may have its place."""
+        if self.places is None:
+            await self.wait(anyio.sleep(seconds))
+            return
+        async with self.places.left():
+            await self.wait(anyio.sleep(seconds))
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Waits for something that need not happen once the errand is dropped."""

@@ -13,6 +13,7 @@ from tenacity.wait import wait_exponential
 
 from aembed.core.deadlines import Deadlines
 from aembed.core.gate import PROBE_SECONDS, pause
+from aembed.core.pacing import Refusal
 from aembed.core.quoting import without_quotes
 from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.vectors import check_squares, check_width, squares
@@ -22,6 +23,8 @@ from aembed.errors import InvalidReplyError, ProviderError, RateLimitError, Spac
 from aembed.protocols import Provider
 from aembed.types import Hints, InputType, Reply, RetryPolicy
 
+LEAST_SECONDS = 0.1
+"""However little is left of max_outage."""
 MOST_AT_ONCE = 2
 """A connection that was closed meanwhile, and a reply format that the provider does not speak."""
 
@@ -68,14 +71,21 @@ class Requests:
         )
         return await retrying(tries.next)
 
-    def backoff(self, state: RetryCallState) -> float:
-        """The server's hint stands in the place of an ever longer backoff, which would hold all others up."""
+    def backoff(self, state: RetryCallState, *, alone: bool) -> float:
+        """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
+
+        What waits `alone` waits as long as its server says, and no longer.
+        """
         backoff, hint = self._backoff(state), _hints(_error(state)).retry_after
-        return pause(backoff if hint is None else min(backoff, PROBE_SECONDS), hint, self._random)
+        if hint is not None:
+            backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
+        return pause(backoff, hint, self._random)
 
     async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
         """One request, within its deadline, and a reply that can be trusted."""
-        started, deadline = now(), self._deadlines.for_request(tokens)
+        started = now()
+        # In an outage the last try is cut to what is left of max_outage.
+        deadline = min(self._deadlines.for_request(tokens), max(self.admission.gate.lost_at - started, LEAST_SECONDS))
         scope = anyio.CancelScope(deadline=started + deadline)
         under_way = _UnderWay(scope, started, tokens)
         self._under_way.add(under_way)
@@ -137,8 +147,8 @@ class _Tries:
         self._divisible = divisible
         self.first_error: Exception | None = None
         self._ticket: Ticket | None = None
-        self._too_large = False
-        self._hinted = False
+        self._refusal = Refusal()
+        self._limited = self._hinted = False
         self._failures = 0.0
         self._replies = requests.admission.replies
 
@@ -156,7 +166,7 @@ class _Tries:
         try:
             reply = await self._answered()
         except BaseException as error:
-            self._too_large = self._admission.failed(ticket, error) and self._divisible
+            self._refusal = self._admission.failed(ticket, error)
             raise
         self._admission.succeeded(ticket, reply.hints)
         return reply
@@ -165,7 +175,9 @@ class _Tries:
         errand = self._errand
         ticket, errand.ticket = errand.ticket, None
         return ticket or await errand.wait(
-            self._admission.enter(self._tokens, interactive=errand.interactive, divisible=self._divisible)
+            self._admission.enter(
+                self._tokens, texts=len(self._texts), interactive=errand.interactive, divisible=self._divisible
+            )
         )
 
     async def _answered(self) -> Reply:
@@ -199,7 +211,8 @@ class _Tries:
         return reply
 
     def wait(self, state: RetryCallState) -> float:
-        return self._requests.backoff(state)
+        alone = isinstance(_error(state), RateLimitError) and not self._refusal.closes
+        return self._requests.backoff(state, alone=alone)
 
     def stop(self, state: RetryCallState) -> bool:
         """Tells the gate; what fails while the provider is away is not held against the request.
@@ -210,18 +223,24 @@ class _Tries:
             return True
         error = _error(state)
         assert error is not None
+        self._limited = isinstance(error, RateLimitError)
         self._hinted = _hints(error).retry_after is not None
         self._failures += self._admission.failed_for_now(
-            self._ticket, error, wait=state.upcoming_sleep, hinted=self._hinted
+            self._ticket, error, wait=state.upcoming_sleep, hinted=self._hinted, closes=self._refusal.closes
         )
         most = self._requests.max_retries
-        return self._too_large or (self._failures > most and (most == 0 or self._admission.replies > self._replies))
+        too_large = self._refusal.too_large and self._divisible
+        return too_large or (self._failures > most and (most == 0 or self._admission.replies > self._replies))
 
     async def sleep(self, seconds: float) -> None:
+        """What was refused without a hint goes again as soon as one of the others has landed."""
         self._errand.retries += 1
+        if self._limited and self._admission.gate.is_open and not self._hinted:
+            await self._errand.wait(self._admission.landing(min(seconds, PROBE_SECONDS)))
+            return
         rest = self._admission.gate.rest(seconds, hinted=self._hinted)
         if rest > 0:
-            await self._errand.wait(anyio.sleep(rest))
+            await self._errand.rest(rest)
 
 
 def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:

@@ -95,13 +95,19 @@ class Dispatcher:
         return self._requests.admission.in_flight
 
     @property
+    def slots(self) -> int:
+        """Requests that may be in flight now: fewer than `concurrency` where the provider takes fewer."""
+        return self._pacer.concurrency
+
+    @property
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         cap = self._lessons.within(Cap.of(self._limits()))
-        most = self._pacer.max_batch_tokens
-        if most is None:
+        tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
+        if tokens is None and texts is None:
             return cap
-        return Cap(cap.inputs, min(cap.tokens, most), paced=self._pacer.limit("tokens") is not None)
+        paced = self._pacer.limit("tokens") is not None or texts is not None
+        return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced=paced)
 
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that nobody's cancellation reaches; `drain` waits for it."""
@@ -142,6 +148,8 @@ class Dispatcher:
             tokens_last_minute=round(pacer.spent("tokens", now)),
             requests_per_minute=pacer.limit("requests"),
             tokens_per_minute=pacer.limit("tokens"),
+            concurrency=pacer.concurrency,
+            limit=pacer.belief(),
             gate_open=gate.is_open,
             retry_after=max(0.0, gate.opens_at - now),
         )
@@ -169,9 +177,9 @@ class Dispatcher:
         assert ticket is not None
         return ticket
 
-    def resize(self, ticket: Ticket, tokens: float) -> None:
+    def resize(self, ticket: Ticket, tokens: float, texts: int) -> None:
         """What it carries in the end."""
-        self._pacer.resize(ticket.reservation, tokens, now())
+        self._pacer.resize(ticket.reservation, tokens, texts, now())
 
     async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
         """Delivers one answer a request; what was refused is sent in parts.

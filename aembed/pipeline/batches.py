@@ -18,12 +18,12 @@ WINDOW_BATCHES = 16
 class Batches:
     """`offer` waits while the window is full, `next` while there is not enough for a batch.
 
-    `cap` changes with the replies: it is asked at each notice. `starved` tells whether the
+    `cap` and `slots` change with the replies: they are asked at each notice. `starved` tells whether the
     source is what all wait for.
     """
 
-    def __init__(self, concurrency: int, cap: Callable[[], Cap], starved: Callable[[], bool]) -> None:
-        self._concurrency = concurrency
+    def __init__(self, slots: Callable[[], int], cap: Callable[[], Cap], starved: Callable[[], bool]) -> None:
+        self._slots = slots
         self._cap = cap
         self._starved = starved
         self._window = Window[Item]()
@@ -45,7 +45,7 @@ class Batches:
 
     @property
     def _crowded(self) -> bool:
-        return self._window.is_full(self._latest_cap, min(self._concurrency, WINDOW_BATCHES) + 1)
+        return self._window.is_full(self._latest_cap, min(self._slots(), WINDOW_BATCHES) + 1)
 
     def end(self) -> None:
         """Nothing more will be offered."""
@@ -83,7 +83,7 @@ class Batches:
         cap = self._cap()
         if cap.paced:
             least = self._window.least_batches(cap)
-            return self._window.take(cap, taper(least, self._window.tokens, cap, self._concurrency))
+            return self._window.take(cap, taper(least, self._window.tokens, cap, self._slots()))
         if not self._shared or self._shared[0] != cap:
             self._shared = cap, self._share(cap)
         batches = self._shared[1]
@@ -93,5 +93,5 @@ class Batches:
     def _share(self, cap: Cap) -> int:
         """How many batches to make of the rest: full waves, and at most `concurrency` requests above the least."""
         least = self._window.least_batches(cap)
-        most = self._concurrency + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
-        return max(least, min(share(least, self._window.tokens, self._concurrency, self._taken), most))
+        most = self._slots() + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
+        return max(least, min(share(least, self._window.tokens, self._slots(), self._taken), most))

@@ -17,7 +17,7 @@ from aembed.core.packing import Cap
 from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Deliver, Errand, Purse, Refused
+from aembed.dispatch import Answer, Answered, Deliver, Errand, Places, Purse, Refused
 from aembed.errors import AembedError, SourceError, StoreError
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.intake import Intake
@@ -38,6 +38,8 @@ class Sender(Protocol):
 
     concurrency: int
 
+    @property
+    def slots(self) -> int: ...
     @property
     def cap(self) -> Cap: ...
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
@@ -62,11 +64,12 @@ class Job:
         self._feed = feed
         self._tally = tally
         self._before = (tally.requests, tally.retries, tally.lost_tokens)
-        self._errand = Errand("document", purse=purse)
+        # A place is held until the batch is stored: a crash buys again at most that many requests.
+        self._places = Places(dispatcher.concurrency)
+        self._errand = Errand("document", purse=purse, places=self._places)
         self._outcomes = Outcomes(sink, tally, observers)
-        self._batches = Batches(dispatcher.concurrency, lambda: dispatcher.cap, lambda: feed.starved)
+        self._batches = Batches(lambda: dispatcher.slots, lambda: dispatcher.cap, lambda: feed.starved)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
-        self._permits = anyio.Semaphore(dispatcher.concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: AembedError | None = None
         self._stopped = self._left = False
@@ -119,10 +122,10 @@ class Job:
 
     async def _send(self) -> None:
         while True:
-            # A permit is held until the batch is stored: a crash buys again at most that many requests.
-            await self._permits.acquire()
+            await self._places.take()
             batch = await self._batches.next()
             if not batch:
+                self._places.leave()
                 return
             task = self._dispatcher.own(self._carry(batch))
             self._tasks.add(task)
@@ -134,7 +137,7 @@ class Job:
         except Exception as error:
             self._stop(error)
         finally:
-            self._permits.release()
+            self._places.leave()
             # A reply may have changed how much fits in a batch, and so in the window.
             self._batches.notify()
 

@@ -23,6 +23,10 @@ class DryDispatcher:
         self._cap = cap
 
     @property
+    def slots(self) -> int:
+        return self.concurrency
+
+    @property
     def cap(self) -> Cap:
         return self._cap
 

@@ -8,9 +8,11 @@
     while reservation.start > now: wait                               `start` may move while it waits: read it again
     pacer.resize(reservation, tokens, now)                            as it is sent: it carries more, or less
     pacer.give_back(reservation, now)                                 it will not be sent; never after sending
-    pacer.accepted(reservation, hints, now)                           the reply has vectors
-    pacer.throttled(reservation, hints, now) -> bool                  429; True: too large, send it in parts instead
+    pacer.sent(reservation, in_flight)                                as one of so many, itself included
+    pacer.accepted(reservation, hints, now, in_flight)                the reply has vectors
+    pacer.throttled(reservation, hints, now, in_flight) -> Refusal    429: send it in parts, close the gate, or neither
     pacer.observe(hints, now)                                         any other reply that has headers
+    pacer.left(reservation)                                           after each of these three
 
 Two lanes of the caller's, each first come, first served. A query goes before the bulk request that still waits, and
 pushes it back by 5 s at most; while there are queries bulk leaves them 5 % of both limits. What was sent stays
@@ -20,6 +22,7 @@ estimate. Where no limit is known the first batches are small, and refusals teac
 no coordinator: see Budget.share and Congestion.
 """
 
-from aembed.core.pacing._pacer import Pacer, Reservation
+from aembed.core.pacing._pacer import Pacer
+from aembed.core.pacing._reservation import Refusal, Reservation
 
-__all__ = ["Pacer", "Reservation"]
+__all__ = ["Pacer", "Refusal", "Reservation"]

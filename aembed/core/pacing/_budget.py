@@ -1,4 +1,4 @@
-"""One limit of a minute, of requests or of tokens: what it is, and when the next cost fits in."""
+"""One rate limit, of requests, tokens or texts: what it is, and when the next cost fits in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ PACE = 0.97
 """The share of a limit that is used, so that a window of any kind sees less than its limit."""
 BATCH_SHARE = 0.027
 """The largest batch, as a share of a minute: 0.97 of it, 0.15 s of jitter and lateness, and one batch are below 1."""
+MINUTE = 60.0
+LARGEST_SHARE = 0.2
+"""The largest batch, as a share of a window that is shorter than a minute: its pace leaves room for one."""
+SHOWN, TELLING_COST, CONTRADICTIONS = 0.2, 0.01, 3
+"""Where so many replies in a row show less than that part of a cost of at least so much of the limit as spent, nothing
+enforces the limit that they name."""
 LATENESS = 0.1
 """Seconds that a late timer may catch up."""
 SETTLING = 60.0
@@ -38,24 +44,32 @@ class Charge(NamedTuple):
 class Budget:
     """Reservations against one limit (GCRA: one float), and what is known of the limit.
 
-    `ceiling` is the user's limit; `learned` is the server's, which may only lower it. Units a minute.
+    `ceiling` is the user's limit; `learned` is the server's, which may only lower it. Units a minute, whatever the
+    `window` in seconds is that the server counts in.
     """
 
     __slots__ = (
         "_bucket",
         "_changed_at",
+        "_contradictions",
+        "_dropped",
         "_due",
         "_left",
+        "_remaining",
         "_sent",
         "_size",
         "_sized_at",
         "ceiling",
         "learned",
+        "window",
     )
 
     def __init__(self, ceiling: float | None) -> None:
         self.ceiling = ceiling
         self.learned: float | None = None
+        self.window = MINUTE
+        self._dropped: tuple[float, float] | None = None
+        self._contradictions = self._remaining = 0
         self._changed_at = -inf
         self._sent = Minute()
         self._due = -inf
@@ -68,6 +82,13 @@ class Budget:
     def limit(self) -> float | None:
         known = [limit for limit in (self.ceiling, self.learned) if limit is not None]
         return min(known, default=None)
+
+    @property
+    def source(self) -> str:
+        """Who named the limit."""
+        if self.ceiling is not None and (self.learned is None or self.ceiling <= self.learned):
+            return "as it was given"
+        return "as the replies say"
 
     @property
     def is_bucket(self) -> bool:
@@ -87,7 +108,16 @@ class Budget:
     @property
     def rate(self) -> float:
         """Units a second; infinite while no limit is known."""
-        return inf if self.limit is None else PACE * self.limit * self.share / 60.0
+        return inf if self.limit is None else self._pace * self.limit * self.share / MINUTE
+
+    @property
+    def _pace(self) -> float:
+        return PACE if self.window >= MINUTE else min(PACE, 1.0 - self._batch_share * MINUTE / self.window)
+
+    @property
+    def _batch_share(self) -> float:
+        """Of a minute's limit."""
+        return BATCH_SHARE if self.window >= MINUTE else min(BATCH_SHARE, LARGEST_SHARE * self.window / MINUTE)
 
     @property
     def max_cost(self) -> float:
@@ -95,7 +125,7 @@ class Budget:
         if self.limit is None:
             return inf
         share = self.share
-        return self.limit * share * (BATCH_SHARE if share == 1.0 else SHARED_BATCH_SHARE)
+        return self.limit * share * (self._batch_share if share == 1.0 else SHARED_BATCH_SHARE)
 
     def earliest(self, now: float, ahead: float = 0.0) -> float:
         return max(now, self._due - ahead)
@@ -128,24 +158,60 @@ class Budget:
             return True
         return self.is_bucket and (remaining is None or remaining < cost)
 
-    def observe(self, limit: int | None, remaining: int | None, reset: float | None, cost: float, now: float) -> None:
-        """`cost` is what the request that this answers took of it. Zero and missing fields say nothing."""
-        if limit is not None and limit > 0 and limit != self.learned:
-            self._learn(limit, now)
+    def observe(
+        self,
+        limit: int | None,
+        remaining: int | None,
+        reset: float | None,
+        cost: float,
+        now: float,
+        *,
+        window: float = MINUTE,
+        seconds: float = 0.0,
+    ) -> None:
+        """`cost` is what the request that this answers took of it, `seconds` how long it was under way.
+
+        Zero and missing fields say nothing.
+        """
+        if limit is None or limit <= 0 or (limit, window) == self._dropped:
+            limit = None
+        elif (per_minute := limit * MINUTE / window) != self.learned:
+            self.window = window
+            self._learn(per_minute, now)
         if self.learned is None or remaining is None or remaining < 0:
             return
-        telling = cost > 0 and remaining >= TELLING * self.learned and now - self._sized_at >= APART
+        if limit is not None and self._is_contradicted(limit, remaining, cost, seconds):
+            self._drop(limit)
+            return
+        per_window = self.learned * self.window / MINUTE
+        telling = cost > 0 and remaining >= TELLING * per_window and now - self._sized_at >= APART
         if telling and reset is not None:
-            self._judge(remaining + reset * self.learned / 60.0, self.learned, now)
+            self._judge(remaining + reset * self.learned / MINUTE, per_window, now)
         if self.is_bucket:
             self._left += SMOOTHING * (min((remaining + cost) / self._size, 1.0) - self._left)
 
+    def _is_contradicted(self, limit: int, remaining: int, cost: float, seconds: float) -> bool:
+        """Nothing was taken of it, and what was cannot have come back in that time, or comes back too exactly."""
+        exactly, self._remaining = remaining == self._remaining < limit, remaining
+        if cost < TELLING_COST * limit or (cost <= 2.0 * seconds * limit / self.window and not exactly):
+            return False
+        self._contradictions = self._contradictions + 1 if limit - remaining < SHOWN * cost else 0
+        return self._contradictions >= CONTRADICTIONS
+
+    def _drop(self, limit: float) -> None:
+        self._dropped = (limit, self.window)
+        self.learned, self.window = None, MINUTE
+        self._bucket = 0.0
+        self._due = -inf
+
     def _learn(self, limit: float, now: float) -> None:
         before, self.learned = self.learned, limit
+        self._contradictions = 0
         if before is None:
             if self.ceiling is not None and self.ceiling <= limit:
                 return  # what was sent was booked at the user's limit already
-            self._due = max(self._due, now - LATENESS + 60.0 * self._sent.total(now) / (PACE * limit))
+            spent = self._sent.total(now, self.window) * MINUTE / limit
+            self._due = max(self._due, now - LATENESS + spent / self._pace)
             return
         self._size *= limit / before
         self._changed_at = now

@@ -24,6 +24,7 @@ LARGEST_SHARE = 0.03
 SETTLED_REQUESTS = 5
 MINUTE, MEASURABLE, LONG = 60.0, 55.0, 10.0
 FAIR_SHARE = 0.25
+LEAST_SHARE = 0.85
 LEAST_CUT, DEEPEST_CUT = 0.97, 0.8
 
 
@@ -42,6 +43,8 @@ class Congestion:
         "_ended_at",
         "_fair",
         "_fits",
+        "_least",
+        "_least_share",
         "_measured",
         "_most_tokens",
         "_pace",
@@ -60,6 +63,7 @@ class Congestion:
         self._ended_at = -inf
         self._fair = 0.0
         self._fits = 0.0
+        self._least = self._least_share = 0.0
         self._measured = inf
         self._most_tokens = inf
         self._pace = inf
@@ -86,9 +90,15 @@ class Congestion:
     def too_large(self, tokens: float) -> bool:
         return tokens > max(min(self._most_tokens, 60.0 * self.rate * LARGEST_SHARE), LEAST_BATCH_TOKENS)
 
+    @property
+    def is_asked(self) -> bool:
+        """There is a pace, or one is being measured."""
+        return self._rate < inf or self._refused_at is not None
+
     def forget(self) -> None:
         """The headers tell more than the refusals did."""
         self._rate, self._refused_at = inf, None
+        self._least = self._least_share = 0.0
 
     def spent(self, start: float, tokens: float) -> None:
         """Only time at this pace counts as time without a refusal."""
@@ -130,6 +140,18 @@ class Congestion:
         self._pace = pace
         return True
 
+    def suspect(self, tokens: float, since: float, at: float, *, blocked: bool) -> None:
+        """An episode that began at `at`. What was accepted before `since` may have been saved up, and is left out.
+
+        Where nothing was blocked, but refusals are many, no later one makes the pace much slower than that.
+        """
+        self._least_share = 0.0 if blocked else LEAST_SHARE
+        self._least = 0.0
+        if self._accepted_requests.total(at, at - since) >= SETTLED_REQUESTS:
+            self._since = since
+        self._shrink(tokens, at)
+        self._refused_at, self._pace = at, inf
+
     def _shrink(self, tokens: float, now: float) -> None:
         """A size that was never accepted may be more than the server's window holds."""
         if self._refused_at is not None and now - self._refused_at > 60.0:
@@ -143,7 +165,9 @@ class Congestion:
             self._patience = SURE
         # At first what was sent before there was a pace may be what is refused, and not the pace.
         starting = now - self._since < 2.0 * MINUTE
-        self._rate = self._measured if starting else min(self._measured, LEAST_CUT * self._pace)
+        rate = self._measured if starting else min(self._measured, LEAST_CUT * self._pace)
+        self._least = self._least or self._least_share * rate
+        self._rate = max(rate, self._least)
         self._busy, self._sent = 0.0, 0
         self._ended_at = now
         self._refused_at = None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from math import inf
-from typing import Literal
 
-from aembed.core.pacing._budget import Budget, Charge
-from aembed.core.pacing._congestion import Congestion
+from aembed.core.pacing._budget import Budget
+from aembed.core.pacing._inquiry import Inquiry
+from aembed.core.pacing._reservation import Refusal, Reservation, Unit
 from aembed.types import Hints
-
-Unit = Literal["requests", "tokens"]
 
 FIRST_WAVE_TOKENS = 64_000
 """In flight together while nothing is known, 6 % of a minute of the smallest paid account; the first reply ends it."""
@@ -22,34 +20,28 @@ HELD_BACK, HELD_FOR = 0.05, 60.0
 """The share of both limits that bulk leaves to queries, and the seconds after the last one for which it does."""
 
 
-@dataclass(slots=True, eq=False)
-class Reservation:
-    """Leave to send `tokens` in one request at `start`, which may move while it waits."""
-
-    tokens: float
-    interactive: bool
-    start: float = 0.0
-    latest: float = inf
-    charges: dict[Unit, Charge] = field(default_factory=dict)
-
-    def cost(self, unit: Unit) -> float:
-        return self.tokens if unit == "tokens" else 1.0
-
-
 class Pacer:
     """One for each Embedder: one provider, key and model."""
 
     def __init__(
-        self, *, requests_per_minute: float | None = None, tokens_per_minute: float | None = None, concurrency: int = 8
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        texts_per_minute: float | None = None,
+        concurrency: int = 8,
+        first_concurrency: int | None = None,
     ) -> None:
+        first = first_concurrency or concurrency
         self._budgets: dict[Unit, Budget] = {
             "requests": Budget(requests_per_minute),
             "tokens": Budget(tokens_per_minute),
+            "texts": Budget(texts_per_minute),
         }
-        self._congestion = Congestion()
-        self._most_slots = concurrency
-        self._slots = float(concurrency)
-        self._first_batch = FIRST_WAVE_TOKENS / concurrency
+        self._inquiry = Inquiry(concurrency, first)
+        self._congestion = self._inquiry.congestion
+        self._in_flight = self._inquiry.in_flight
+        self._first_batch = FIRST_WAVE_TOKENS / first
         self._head: Reservation | None = None
         self._queried_at = -inf
         self.accepted_requests = 0
@@ -65,8 +57,8 @@ class Pacer:
 
     @property
     def concurrency(self) -> int:
-        """Halved by a refusal and one more a round, while no header and no option names a limit."""
-        return max(1, int(self._slots)) if self._blind else self._most_slots
+        """Requests that may be in flight now, as far as refusals tell."""
+        return self._in_flight.allowed
 
     @property
     def max_batch_tokens(self) -> int | None:
@@ -84,8 +76,14 @@ class Pacer:
         """No request of this size was ever accepted, and one was refused; or it is out of all proportion."""
         return self._congestion.too_large(tokens)
 
-    def reserve(self, tokens: float, now: float, *, interactive: bool = False) -> Reservation:
-        reservation = Reservation(tokens, interactive)
+    @property
+    def max_batch_texts(self) -> int | None:
+        """The same of a limit of texts; None while there is none."""
+        most = self._budgets["texts"].max_cost
+        return None if most == inf else max(int(most), 1)
+
+    def reserve(self, tokens: float, now: float, *, texts: int = 1, interactive: bool = False) -> Reservation:
+        reservation = Reservation(tokens, texts, interactive)
         if interactive:
             self._queried_at = now
             self._book_before_bulk(reservation, now)
@@ -99,53 +97,106 @@ class Pacer:
         self._unbook(reservation)
         self._head = None if self._head is reservation else self._head
 
-    def resize(self, reservation: Reservation, tokens: float, now: float) -> None:
-        """It is sent now, with so many tokens. Its own start is what it was; bulk that waits moves."""
-        more, head = tokens - reservation.tokens, self._head
-        rate = self._rate("tokens")
-        pushes = head is not None and head.start > now and head.start + more / rate <= head.latest
+    def resize(self, reservation: Reservation, tokens: float, texts: int, now: float) -> None:
+        """It is sent now, with so much. Its own start is what it was; bulk that waits moves."""
+        more: dict[Unit, float] = {"tokens": tokens - reservation.tokens, "texts": texts - reservation.texts}
+        head = self._head
+        rates = {unit: self._rate(unit) for unit in more}
+        seconds = max(cost / rates[unit] for unit, cost in more.items())
+        pushes = head is not None and head.start > now and head.start + seconds <= head.latest
         if head and pushes:
             self._unbook(head)
-        reservation.tokens = tokens
-        self._budgets["tokens"].charge(reservation.start, more, rate)
-        self._congestion.grown(more)
+        reservation.tokens, reservation.texts = tokens, texts
+        for unit, cost in more.items():
+            self._budgets[unit].charge(reservation.start, cost, rates[unit])
+        self._congestion.grown(more["tokens"])
         if head and pushes:
             self._book(head, now)
 
     def observe(self, hints: Hints | None, now: float) -> None:
         """The headers of a reply that was neither a vector nor a rate limit."""
-        self._observe(hints or Hints(), 0.0, 0.0, now)
+        self._observe(hints or Hints(), None, now)
 
-    def _observe(self, hints: Hints, requests: float, tokens: float, now: float) -> None:
-        requests_budget, tokens_budget = self._budgets["requests"], self._budgets["tokens"]
-        before = tokens_budget.is_bucket
-        requests_budget.observe(hints.limit_requests, hints.remaining_requests, hints.reset_requests, requests, now)
-        tokens_budget.observe(hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens, tokens, now)
-        if tokens_budget.is_bucket and not before:
+    def _observe(self, hints: Hints, answered: Reservation | None, now: float) -> None:
+        before = self._budgets["tokens"].is_bucket
+        seconds, dropped = now - answered.start if answered else 0.0, False
+        for unit, limit, remaining, reset, window in _limits(hints):
+            was = self._budgets[unit].learned
+            if limit is not None or remaining is not None:
+                cost = answered.cost(unit) if answered else 0.0
+                self._budgets[unit].observe(limit, remaining, reset, cost, now, window=window, seconds=seconds)
+            dropped |= was is not None and self._budgets[unit].learned is None
+        if self._budgets["tokens"].is_bucket and not before:
             self._congestion.forget()
+        if dropped:
+            self._book_head_anew(now)
 
-    def accepted(self, reservation: Reservation, hints: Hints | None, now: float) -> None:
+    def _book_head_anew(self, now: float) -> None:
+        """There is less to wait for: what waits starts sooner."""
+        if self._head and self._head.start > now:
+            self._unbook(self._head)
+            self._book(self._head, now)
+
+    def sent(self, reservation: Reservation, in_flight: int, now: float) -> None:
+        """It is on its way, as one of so many."""
+        reservation.sent = self._in_flight.sent(in_flight, reservation.tokens, now)
+
+    def left(self, reservation: Reservation) -> None:
+        """It has ended, however that was."""
+        if reservation.sent:
+            self._in_flight.left(reservation.sent)
+
+    def accepted(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> None:
         self.accepted_requests += 1
-        self._observe(hints or Hints(), 1.0, reservation.tokens, now)
+        self._observe(hints or Hints(), reservation, now)
         self._first_batch = inf
-        self._slots = min(self._slots + 1.0 / self._slots, self._most_slots)
-        self._congestion.accepted(reservation.tokens, reservation.start, now)
+        if self._inquiry.accepted(reservation, now, in_flight):
+            self._book_head_anew(now)
 
-    def throttled(self, reservation: Reservation, hints: Hints | None, now: float) -> bool:
+    def throttled(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> Refusal:
+        """`in_flight` at this moment, this one included."""
+        hints = hints or Hints()
         self.throttled_requests += 1
         self.observe(hints, now)
-        if self._explained(reservation, hints or Hints(), now):
-            return self.too_large(reservation.tokens)
+        if self._explained(reservation, hints, now):
+            return Refusal(self.too_large(reservation.tokens), closes=True)
         if not self._blind:
             self._congestion.trust(self._budgets["tokens"].limit)
-        if self._congestion.refused(reservation.tokens, reservation.start, now, self._rate("tokens")):
-            self._slots = max(1.0, self._slots / 2)
-        return self.too_large(reservation.tokens)
+        pace = self._rate("tokens")
+        if self._exhausted(reservation, hints):
+            refusal, undone = self._inquiry.exhausted(reservation, now, pace)
+        else:
+            refusal, undone = self._inquiry.refused(reservation, hints.retry_after, now, in_flight, pace)
+        if undone:
+            self._book_head_anew(now)
+        return refusal
+
+    @property
+    def kind(self) -> str:
+        """What refuses, in a word, as far as refusals have taught it."""
+        return self._inquiry.kind
+
+    def belief(self) -> str:
+        """Which limit sets the speed, and how that is known; empty where none is known."""
+        told = [
+            f"{budget.limit:,.0f} {unit} a minute, {budget.source}"
+            for unit, budget in self._budgets.items()
+            if budget.limit
+        ]
+        found = self._inquiry.belief()
+        return "; ".join([found, *told] if found else told)
+
+    def _exhausted(self, reservation: Reservation, hints: Hints) -> bool:
+        """The headers say that a limit has nothing left for it."""
+        return any(
+            remaining is not None and remaining < reservation.cost(unit) and self._budgets[unit].limit is not None
+            for unit, _, remaining, _, _ in _limits(hints)
+        )
 
     def _explained(self, reservation: Reservation, hints: Hints, now: float) -> bool:
-        requests, tokens = self._budgets["requests"], self._budgets["tokens"]
-        return requests.explains(hints.remaining_requests, 1.0, now) or tokens.explains(
-            hints.remaining_tokens, reservation.tokens, now
+        return any(
+            self._budgets[unit].explains(remaining, reservation.cost(unit), now)
+            for unit, _, remaining, _, _ in _limits(hints)
         )
 
     def _rate(self, unit: Unit, tokens: float = 0.0) -> float:
@@ -194,6 +245,13 @@ class Pacer:
     def _unbook(self, reservation: Reservation) -> None:
         for unit, budget in self._budgets.items():
             budget.refund(reservation.start, reservation.cost(unit), reservation.charges[unit])
+
+
+def _limits(hints: Hints) -> Iterator[tuple[Unit, int | None, int | None, float | None, float]]:
+    """Of each unit: limit, remaining, reset and window."""
+    yield "requests", hints.limit_requests, hints.remaining_requests, hints.reset_requests, hints.window_requests
+    yield "tokens", hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens, hints.window_tokens
+    yield "texts", hints.limit_texts, hints.remaining_texts, hints.reset_texts, hints.window_texts
 
 
 def _shown(limit: float | None) -> str:

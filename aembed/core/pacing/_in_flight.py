@@ -1,0 +1,299 @@
+"""How many requests at a time a service takes, found out from what it refuses. Pure.
+
+A 429 that names no exhausted limit is a question. This asks it by trying:
+
+    refused at level n (n requests in flight)      a doubt: the next request of that size is the test
+      the test is accepted                         in flight, or chance: the evidence of level n decides
+      the test is refused: a strike                fewer in flight for the next test: half of them, down to one
+      refused alone, often enough in a row         neither of them: a window is suspected, and its pace is measured
+      nothing accepted before the hint was over    the same, where there was a strike
+
+Each level has its evidence: a refusal speaks against it and against all above it, an acceptance for it and for all
+below. A level that is beyond what is taken is tried again after some acceptances, and after more of them each time it
+is refused there; where it is accepted, those above it are tried at once, in growing steps. Refusals at a level that
+holds are chance; where they are many, a pace is worth a trial.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import ceil, inf, log
+
+MISTAKEN = 0.03
+"""The share of requests beyond the level that a service takes all the same, because one ended at that moment."""
+LEAST_CHANCE, MOST_CHANCE = 0.02, 0.5
+"""The share of refusals at any level that are taken for chance: at first, and at the most."""
+MEMORY = 0.02
+"""Of one request in the share of chance."""
+OFTEN, FREQUENT, APART = 8, 0.04, 6
+"""So many refusals, as a share of the requests, and so many requests apart, are worth the trial of a pace: a bucket
+that is emptied a little too fast looks like a level that is sometimes taken."""
+TRIALS_APART = 300
+"""Requests after a trial that failed before the next one; doubled by each."""
+UNLIKELY, CERTAIN = 1e-2, 1e-3
+"""So unlikely is a row of refusals by chance alone before fewer are sent, and before a window is suspected."""
+LEAST_ROW = 3
+ACCEPTED = 2.0
+"""Evidence of one acceptance. That of a refusal is log((1 - MISTAKEN) / chance): 3.9 where chance is rare."""
+HELD, BEYOND, MOST = -6.0, 2.0, 4.0
+"""The evidence of a level that holds, that is not used any more, and the most."""
+TRIED_AGAIN, RARELY = 12, 64
+"""A level that was refused is tried again after so many acceptances; doubled with each refusal there, up to RARELY."""
+COMPARABLE = 0.8
+"""A request of so much of the refused one is a test of it: a small one would pass any bucket that refills."""
+SURVIVED = 2.0
+FORGOTTEN = 60.0
+"""Seconds after which a doubt is dropped that no test has answered."""
+
+
+class Suspicion(Enum):
+    """What a refusal makes likely, besides the requests in flight and chance."""
+
+    NOTHING = auto()
+    FREQUENT = auto()
+    WINDOW = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A request on its way: the one of that level, that size, and that number since the beginning."""
+
+    level: int
+    tokens: float
+    at: float
+    number: int
+    counted: bool = False
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Opened by a refusal, closed by an acceptance of what was sent after it. `hinted_until`: the server's hint."""
+
+    at: float
+    after: int
+    tokens: float
+    hinted_until: float
+    lowest: int
+    against: list[float]
+    refused: int = 1
+    strikes: int = 0
+
+    def is_answered_by(self, sent: Sent) -> bool:
+        """By its acceptance."""
+        return sent.number > self.after and sent.tokens >= COMPARABLE * self.tokens
+
+
+class InFlight:
+    """`most` requests at a time are allowed, `first` of them before anything is known. Seconds and tokens."""
+
+    def __init__(self, most: int, first: int | None = None) -> None:
+        self.most = most
+        self.chance = LEAST_CHANCE
+        self.proven_chance = 0.0
+        self.first_refused_at = inf
+        self._against = [0.0] * (most + 1)
+        self._failed_tries = [0] * (most + 1)
+        self._limit = self._highest = min(first or most, most)
+        self._accepted = self._wait = 0
+        self._requests = self._refusals = 0
+        self._climbed = 0
+        self._number = self._refused_after = 0
+        self._under_way: dict[Sent, None] = {}
+        self._trying: Sent | None = None
+        self._doubt: Doubt | None = None
+        self._often: deque[int] = deque(maxlen=OFTEN)
+        self._next_trial, self._trial_apart = 0, TRIALS_APART
+
+    @property
+    def limit(self) -> int:
+        """The highest level that is believed to be taken."""
+        return self._limit
+
+    @property
+    def allowed(self) -> int:
+        """Requests that may be in flight now: fewer while a doubt has strikes, more to try a level again."""
+        if self._doubt:
+            return self._tested if self._doubt.strikes else self._limit
+        if self._limit == self.most or self._accepted < self._wait or self._trying:
+            return self._limit
+        return min(self._limit + min(max(1, self._climbed), 1 + self._limit // 2), self.most)
+
+    @property
+    def _tested(self) -> int:
+        """The level of the next test."""
+        return max(1, self._limit >> self._doubt.strikes) if self._doubt else self._limit
+
+    @property
+    def is_limited(self) -> bool:
+        """Fewer than are allowed, because more were refused."""
+        return self._limit < self._highest and self._against[self._limit + 1] >= BEYOND
+
+    @property
+    def share(self) -> float:
+        """Of the requests since the first refusal those that were refused."""
+        return self._refusals / max(self._requests, 1)
+
+    @property
+    def doubted_since(self) -> float | None:
+        """When the refusal came that is not explained yet."""
+        return self._doubt.at if self._doubt else None
+
+    def is_try(self, sent: Sent) -> bool:
+        """It was sent to try a level again that had been refused."""
+        return sent.level > self._limit
+
+    def sent(self, level: int, tokens: float, now: float) -> Sent:
+        """A request as the one of that level."""
+        self._number += 1
+        sent = Sent(min(level, self.most), tokens, now, self._number)
+        if level > self._limit and level >= self.allowed:
+            self._trying = sent
+        self._under_way[sent] = None
+        return sent
+
+    def left(self, sent: Sent) -> None:
+        """However it ended."""
+        self._under_way.pop(sent, None)
+        if sent is self._trying:
+            self._trying = None
+
+    def accepted(self, sent: Sent, in_flight: int) -> Suspicion:
+        """With so many in flight now."""
+        suspicion = self._answer(sent, in_flight)
+        self.chance = max(LEAST_CHANCE, self.chance - MEMORY * self.chance)
+        self._requests += 1
+        self._accepted += 1
+        before = self._limit
+        self._count_for(sent, in_flight)
+        level = self._level(sent, in_flight)
+        if level > before:
+            self._highest = max(self._highest, level)
+            self._find_limit()
+            self._wait = self._accepted
+            self._climbed += self._limit > before
+            if self._climbed > 1:
+                self._hold_no_longer_against(self._limit + 1)
+        return suspicion
+
+    def _level(self, sent: Sent, in_flight: int) -> int:
+        """In a burst that is refused in part, those that were sent last may have arrived first."""
+        return min(sent.level, in_flight) if sent.number <= self._refused_after else sent.level
+
+    def _count_for(self, sent: Sent, in_flight: int) -> None:
+        if sent.counted:
+            return
+        sent.counted = True
+        for at in range(self._level(sent, in_flight), 0, -1):
+            if self._against[at] <= HELD:
+                break
+            self._against[at] = max(self._against[at] - ACCEPTED, HELD)
+
+    def _answer(self, sent: Sent, in_flight: int) -> Suspicion:
+        doubt = self._doubt
+        if doubt is None or not doubt.is_answered_by(sent):
+            return Suspicion.NOTHING
+        self._doubt = None
+        if doubt.strikes and -inf < doubt.hinted_until <= sent.at:
+            return Suspicion.WINDOW
+        if self._level(sent, in_flight) >= doubt.lowest:
+            self._was_chance(doubt)
+        return Suspicion.NOTHING
+
+    def _was_chance(self, doubt: Doubt) -> None:
+        """The same level was accepted: those refusals say nothing of the number in flight."""
+        for _ in range(doubt.refused):
+            self.chance = min(MOST_CHANCE, self.chance + MEMORY * (1.0 - self.chance))
+        self._against = [min(pair) for pair in zip(self._against, doubt.against, strict=True)]
+        self._find_limit()
+
+    def _hold_no_longer_against(self, first: int) -> None:
+        for at in range(first, self.most + 1):
+            self._against[at] = min(self._against[at], BEYOND)
+
+    def refused(self, sent: Sent, in_flight: int, now: float, hint: float | None) -> Suspicion:
+        """With so many in flight at this moment, this one included."""
+        level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
+        if self.first_refused_at == inf:
+            self.first_refused_at, self._requests = now, 0
+        self._requests += 1
+        self._refusals += 1
+        self._count_survivors(sent, in_flight, now)
+        self._refused_after = self._number
+        self._climbed = 0
+        self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
+        self._count_against(level)
+        assert self._doubt
+        if sent.level == level == 1 and self._doubt.refused >= self._row:
+            return Suspicion.WINDOW
+        return Suspicion.FREQUENT if self._is_often() else Suspicion.NOTHING
+
+    def _is_often(self) -> bool:
+        often = self._often
+        if not often or self._number - often[-1] >= APART:
+            often.append(self._number)
+        if len(often) < OFTEN or self._number < self._next_trial:
+            return False
+        return FREQUENT * (self._number - often[0]) <= OFTEN
+
+    def _count_survivors(self, refused: Sent, in_flight: int, now: float) -> None:
+        """A refusal comes sooner than a reply: what is under way for twice as long as this one was, is accepted."""
+        for sent in self._under_way:
+            if now - sent.at <= SURVIVED * (now - refused.at):
+                return
+            self._answer(sent, in_flight)
+            self._count_for(sent, in_flight)
+
+    def _doubt_more(self, sent: Sent, level: int, now: float, hinted_until: float) -> None:
+        doubt = self._doubt
+        if doubt is None or now - doubt.at > FORGOTTEN:
+            self._doubt = Doubt(now, self._number, sent.tokens, hinted_until, level, [*self._against])
+            return
+        doubt.hinted_until = max(doubt.hinted_until, hinted_until)
+        doubt.lowest = min(doubt.lowest, level)
+        if sent.number > doubt.after:
+            # A smaller one that is refused says as much of the larger one.
+            doubt.refused += 1
+            doubt.strikes += level <= self._tested and self.chance**doubt.refused < UNLIKELY
+            doubt.tokens = min(doubt.tokens, sent.tokens)
+
+    @property
+    def _row(self) -> int:
+        """Refusals in a row that are no accident."""
+        return max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
+
+    def _count_against(self, level: int) -> None:
+        """A refusal speaks against its level and all above."""
+        before = self._limit
+        evidence = log((1.0 - MISTAKEN) / self.chance)
+        for at in range(level, self.most + 1):
+            self._against[at] = min(self._against[at] + evidence, MOST)
+        self._find_limit()
+        if level > before or self._limit < before:
+            beyond = min(self._limit + 1, self.most)
+            self._failed_tries[beyond] += 1
+            self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
+            self._accepted = 0
+
+    def _find_limit(self) -> None:
+        """At least one; and no more than were tried before."""
+        beyond = (at for at in range(1, self._highest + 1) if self._against[at] >= BEYOND)
+        self._limit = max(1, next(beyond, self._highest + 1) - 1)
+
+    def forget(self) -> None:
+        """It was not the number in flight."""
+        self._against = [0.0] * (self.most + 1)
+        self._doubt = None
+        self._often.clear()
+        self.first_refused_at = inf
+        self._requests = self._refusals = 0
+        self._find_limit()
+
+    def blame_chance(self, share: float) -> None:
+        """Neither fewer in flight nor a slower pace makes the refusals fewer."""
+        self.proven_chance = share
+        self.chance = max(self.chance, min(share, MOST_CHANCE))
+        self._often.clear()
+        self._next_trial = self._number + self._trial_apart
+        self._trial_apart *= 2

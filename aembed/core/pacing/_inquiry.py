@@ -1,0 +1,159 @@
+"""Which limit it was that a 429 met, where its headers do not say: it is found out by trying. Pure.
+
+    in flight      too many at a time: see InFlight. Fewer are sent, the rate stays
+    a window       so much in a minute, or in whatever time: all that is sent is refused for a while. The gate closes,
+                   the pace that was accepted is measured (Congestion), and is kept to
+    chance         neither fewer in flight nor a slower pace makes the refusals fewer. Nothing is slowed down
+
+A pace is a hypothesis: it is on trial until its requests have shown that it leaves few refusals (Trial). It is taken
+back where it does not.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from aembed.core.pacing._congestion import Congestion
+from aembed.core.pacing._in_flight import FREQUENT, InFlight, Sent, Suspicion
+from aembed.core.pacing._reservation import Refusal, Reservation
+from aembed.core.pacing._trial import Trial
+
+
+WATCHED = 50
+"""Requests whose share of refusals a pace has to better: those that made it worth a trial were more than usual."""
+
+
+class Inquiry:
+    """`in_flight` and `congestion` have the answers: how many at a time, and how many tokens a second."""
+
+    def __init__(self, most_in_flight: int, first_in_flight: int) -> None:
+        self.in_flight = InFlight(most_in_flight, first_in_flight)
+        self.congestion = Congestion()
+        self._trial: Trial | None = None
+        self._was_blocked = self._blocked = False
+        self._share = 0.0
+        self._watched = self._watched_refusals = 0
+        self._watches = False
+
+    @property
+    def explains_by_pace(self) -> bool:
+        """A window was seen to refuse everything for a while, be its pace known already or not."""
+        return self._blocked or (self._was_blocked and self._is_confirmed)
+
+    @property
+    def _is_confirmed(self) -> bool:
+        return self._trial is not None and self._trial.confirmed
+
+    @property
+    def kind(self) -> str:
+        """ "window", "in flight" or "chance"; empty where nothing was refused, or nothing was learned from it."""
+        if self._is_confirmed:
+            return "window"
+        if self.in_flight.is_limited:
+            return "in flight"
+        return "chance" if self.in_flight.proven_chance else ""
+
+    def belief(self) -> str:
+        """The limit that was found out, and why."""
+        match self.kind:
+            case "window":
+                pace = 60.0 * self.congestion.rate
+                return f"about {pace:,.0f} tokens a minute: at that pace the refusals became few"
+            case "in flight":
+                limit = self.in_flight.limit
+                return f"{limit} requests at a time: so many are accepted, and {limit + 1} were refused"
+            case "chance":
+                share = self.in_flight.proven_chance
+                return f"no limit: {share:.0%} of the requests were refused, at any pace and number in flight"
+        return ""
+
+    def accepted(self, reservation: Reservation, now: float, in_flight: int) -> bool:
+        """Returns whether a pace was taken back, so that what waits may go sooner."""
+        undone = self._count(reservation, refused=False)
+        self._watch(reservation, now, refused=False)
+        if reservation.sent:
+            suspicion = self.in_flight.accepted(reservation.sent, in_flight)
+            if suspicion is Suspicion.WINDOW and not self.explains_by_pace:
+                self._suspect(reservation, now)
+        had_pace = self.congestion.rate < inf
+        self.congestion.accepted(reservation.tokens, reservation.start, now)
+        if self.congestion.rate < inf and not had_pace:
+            self._trial, self._blocked = Trial(self._share, now), False
+        return undone
+
+    def refused(
+        self, reservation: Reservation, hint: float | None, now: float, in_flight: int, pace: float
+    ) -> tuple[Refusal, bool]:
+        """By a 429 whose headers name no exhausted limit. The second is as in `accepted`."""
+        sent = reservation.sent
+        self._watch(reservation, now, refused=True)
+        if sent and (not self.explains_by_pace or self.in_flight.is_try(sent)):
+            return self._ask(reservation, sent, hint, now, in_flight, pace)
+        return self.exhausted(reservation, now, pace)
+
+    def exhausted(self, reservation: Reservation, now: float, pace: float) -> tuple[Refusal, bool]:
+        """A window has nothing left: its headers say so, or it is known by its pace."""
+        is_new = self.congestion.refused(reservation.tokens, reservation.start, now, pace)
+        undone = is_new and self._count(reservation, refused=True)
+        return self._closing(reservation), undone
+
+    def _ask(
+        self, reservation: Reservation, sent: Sent, hint: float | None, now: float, in_flight: int, pace: float
+    ) -> tuple[Refusal, bool]:
+        undone = False
+        if self._trial and not self.in_flight.is_try(sent):
+            self.congestion.refused(reservation.tokens, reservation.start, now, pace)
+            undone = self._count(reservation, refused=True)
+        match self.in_flight.refused(sent, in_flight, now, hint):
+            case Suspicion.WINDOW:
+                self._suspect(reservation, now)
+                return self._closing(reservation), undone
+            case Suspicion.FREQUENT if not self.congestion.is_asked and not self._watches:
+                self._watches, self._watched, self._watched_refusals = True, 0, 0
+            case _:
+                pass
+        return Refusal(self.congestion.too_large(reservation.tokens)), undone
+
+    def _watch(self, reservation: Reservation, now: float, *, refused: bool) -> None:
+        """Refusals came often: where they go on, the pace that is accepted is tried."""
+        if not self._watches:
+            return
+        self._watched += 1
+        self._watched_refusals += refused
+        if self._watched < WATCHED:
+            return
+        self._watches = False
+        if self.congestion.is_asked or self._watched_refusals < FREQUENT * WATCHED:
+            return
+        self._was_blocked = False
+        self._measure(reservation, now)
+        self._share = self._watched_refusals / WATCHED
+
+    def _closing(self, reservation: Reservation) -> Refusal:
+        return Refusal(self.congestion.too_large(reservation.tokens), closes=True)
+
+    def _suspect(self, reservation: Reservation, now: float) -> None:
+        """A window: it was not the number in flight."""
+        self._trial, self._blocked, self._was_blocked = None, True, True
+        self._measure(reservation, now)
+        self.in_flight.forget()
+
+    def _measure(self, reservation: Reservation, now: float) -> None:
+        """The pace that has been accepted since the first refusal is tried."""
+        doubted_since = self.in_flight.doubted_since
+        at = now if doubted_since is None else doubted_since
+        since = min(self.in_flight.first_refused_at, now)
+        self.congestion.suspect(reservation.tokens, since, at, blocked=self._was_blocked)
+        self._share = self.in_flight.share
+
+    def _count(self, reservation: Reservation, *, refused: bool) -> bool:
+        """In the trial of the pace; returns whether it has failed."""
+        if self._trial is None:
+            return False
+        self._trial.count(refused, reservation.start)
+        if not self._trial.undone:
+            return False
+        self._trial, self._blocked = None, False
+        self.congestion.forget()
+        self.in_flight.blame_chance(self._share)
+        return True

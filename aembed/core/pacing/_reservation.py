@@ -1,0 +1,45 @@
+"""What travels between the dispatch and the pacer: a place in the budgets, and what follows from a refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+from aembed.core.pacing._budget import Charge
+from aembed.core.pacing._in_flight import Sent
+
+Unit = Literal["requests", "tokens", "texts"]
+
+
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """Leave to send `tokens` in one request at `start`, which may move while it waits. `sent`: that it was."""
+
+    tokens: float
+    texts: int
+    interactive: bool
+    start: float = 0.0
+    latest: float = inf
+    sent: Sent | None = None
+    charges: dict[Unit, Charge] = field(default_factory=dict)
+
+    def cost(self, unit: Unit) -> float:
+        match unit:
+            case "requests":
+                return 1.0
+            case "tokens":
+                return self.tokens
+            case "texts":
+                return float(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What follows from a 429.
+
+    `too_large`: it is to be sent in parts. `closes`: nobody sends before the wait is over, and not that request alone.
+    """
+
+    too_large: bool = False
+    closes: bool = False
