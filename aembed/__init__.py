@@ -22,6 +22,7 @@ from aembed.errors import (
     RateLimitError,
     SourceError,
     SpaceMismatchError,
+    StoppedError,
     StoreError,
     UnavailableError,
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
+from weakref import WeakSet
 
 from aembed.coalesce import Coalescer
 from aembed.core.cache import Cache
@@ -18,7 +20,7 @@ from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, Home
 from aembed.errors import AembedError, ConfigError
 from aembed.pipeline.job import Job, Sender
-from aembed.pipeline.outcomes import Observers
+from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.purse import JobPurse, purse_of
 from aembed.pipeline.reading import Feed, text_record
@@ -26,6 +28,7 @@ from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers._threads import run_in_thread
+from aembed.ranges import number, seconds, shown, whole
 from aembed.results import Stats
 from aembed.types import Budget, InputType, Limits, RetryPolicy, Space, TooLong
 
@@ -47,14 +50,27 @@ class Options:
     timeout: float
     budget: Budget
     cache_bytes: int
-    max_queue_size: int
+    max_queue_size: int | None
 
     def __post_init__(self) -> None:
-        for name, least in (("concurrency", 1), ("cache_bytes", 0), ("max_queue_size", 1)):
-            if (value := getattr(self, name)) < least:
-                raise ConfigError(f"{name}={value} must be at least {least}")
+        checked: dict[str, object] = {
+            "concurrency": whole("concurrency", self.concurrency, 1),
+            "timeout": seconds("timeout", self.timeout),
+            "cache_bytes": whole("cache_bytes", self.cache_bytes, 0),
+        }
+        if self.max_queue_size is not None:
+            checked["max_queue_size"] = whole("max_queue_size", self.max_queue_size, 1, why=", or None")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (given := getattr(self, name)) is not None:
+                checked[name] = number(name, given)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.too_long not in ("error", "truncate", "split"):
-            raise ConfigError(f'too_long={self.too_long!r} must be "error", "truncate" or "split"')
+            raise ConfigError(f'too_long={shown(self.too_long)} must be "error", "truncate" or "split"')
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigError(f"retry={shown(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
+        if not isinstance(self.budget, Budget):
+            raise ConfigError(f"budget={shown(self.budget)} must be a Budget, as Budget(max_cost_usd=5.0)")
 
 
 class Engine:
@@ -77,6 +93,8 @@ class Engine:
         self._home = Home()
         self._dispatcher: Dispatcher | None = None
         self._coalescer: Coalescer | None = None
+        self._jobs: WeakSet[Job] = WeakSet()
+        self._verbs: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
         return f"{self.provider.space}, {self._dispatcher or 'idle'}"
@@ -102,9 +120,9 @@ class Engine:
     @property
     def dispatcher(self) -> Dispatcher:
         """One for each event loop that this is used in, one after another."""
-        if self._home.moved() or self._dispatcher is None:
+        self._arrive()
+        if self._dispatcher is None:
             options = self.options
-            self._coalescer = None
             self._dispatcher = Dispatcher(
                 self.provider,
                 lambda: self.limits,
@@ -119,7 +137,10 @@ class Engine:
 
     @property
     def coalescer(self) -> Coalescer:
+        """Raises ConfigError where this is closed."""
         dispatcher = self.dispatcher
+        if self._home.closed:
+            raise _closed()
         if self._coalescer is None:
             self._coalescer = Coalescer(
                 dispatcher,
@@ -131,21 +152,55 @@ class Engine:
             )
         return self._coalescer
 
+    # the time from the first verb to the end
+
+    @contextmanager
+    def verb(self) -> Iterator[None]:
+        """While a verb of many texts runs: `aclose` waits for its end. Raises ConfigError where this is closed."""
+        self._arrive()
+        if self._home.closed:
+            raise _closed()
+        verbs, ended = self._verbs, asyncio.get_running_loop().create_future()
+        verbs.add(ended)
+        try:
+            yield
+        finally:
+            verbs.discard(ended)
+            ended.set_result(None)
+
+    def open(self) -> None:
+        """After `aclose`: `async with` opens it again."""
+        self._arrive()
+        self._home.closed = False
+
+    def _arrive(self) -> None:
+        """What belongs to an event loop that has stopped is let go of."""
+        if self._home.moved():
+            self._dispatcher = self._coalescer = None
+            self._jobs, self._verbs = WeakSet(), set()
+
+    async def aclose(self, timeout: float) -> None:
+        """Takes no new work, ends jobs, lets what was sent land for `timeout` seconds, closes the connections."""
+        self._arrive()
+        self._home.closed = True
+        dispatcher = self._dispatcher
+        try:
+            if self._coalescer:
+                self._coalescer.close()
+            for job in [*self._jobs]:
+                job.close()
+            if dispatcher:
+                await dispatcher.drain(timeout, self._verbs)
+        finally:
+            if self._dispatcher is dispatcher:
+                self._dispatcher = self._coalescer = None
+            await self.provider.aclose()
+
     def stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._home.loop
         stats = dispatcher.stats(loop.time()) if dispatcher and loop else Stats()
         waiting = self._coalescer.waiting if self._coalescer else 0
         return replace(stats, waiting=waiting, cache=self._cache.stats())
-
-    async def aclose(self, timeout: float) -> None:
-        moved = self._home.moved()
-        try:
-            if self._dispatcher and not moved:
-                await self._dispatcher.drain(timeout)
-        finally:
-            self._dispatcher = self._coalescer = None
-            self._home.leave()
-            await self.provider.aclose()
 
     # jobs
 
@@ -183,7 +238,11 @@ class Engine:
         entries = self._fingerprinter(space, "document") if sink.keeps else Unkept()
         exact = self.max_tokens is not None
         measure = Measure(self.limits, self.options.too_long, self.run_in_thread, exact=exact)
-        return Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
+        job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
+        self._jobs.add(job)
+        if self._home.closed:
+            job.close()
+        return job
 
     def tally(self, total: int | None = None) -> Tally:
         at_risk_tokens = self.options.concurrency * self.limits.max_tokens_per_batch
@@ -215,3 +274,7 @@ class Engine:
 
     def _narrowed(self, limits: Limits) -> Limits:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
+
+
+def _closed() -> ConfigError:
+    return ConfigError("this Embedder is closed; make another one, or open it again by async with")

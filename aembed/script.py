@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aembed.embedder import AnyStore, Embedder, OnFailure, OnProgress, Records, Texts
+from aembed.embedder import AnyStore, Embedder, Records, Texts
+from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
 from aembed.protocols import Backlog, Provider
 from aembed.results import Embeddings, Report

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aembed.errors import AembedError, ConfigError
+from aembed.ranges import number, seconds, whole
 
 Vector: TypeAlias = NDArray[np.float32]
 """Shape (dimensions,), float32."""
@@ -118,9 +119,8 @@ class Limits:
     def check(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> None:
         """Raises ConfigError for a user's limit that is above these."""
         for name, wanted in (("max_batch_size", max_batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
-            most = getattr(self, name)
-            if wanted is not None and not 1 <= wanted <= most:
-                raise ConfigError(f"{name}={wanted} must be from 1 to {most}, the provider's own limit")
+            if wanted is not None:
+                whole(name, wanted, 1, getattr(self, name), why=", the provider's own limit; or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +225,11 @@ class RetryPolicy:
     backoff_max: float = 60.0
     max_outage: float = 900.0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_retries", whole("max_retries", self.max_retries, 0))
+        for name in ("backoff_base", "backoff_max", "max_outage"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name), zero=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -242,6 +247,12 @@ class Budget:
 
     max_billed_tokens: int | None = None
     max_cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_billed_tokens is not None:
+            object.__setattr__(self, "max_billed_tokens", whole("max_billed_tokens", self.max_billed_tokens, 0))
+        if self.max_cost_usd is not None:
+            number("max_cost_usd", self.max_cost_usd, zero=True)
 
     def tokens(self, price_usd: float | None) -> float | None:
         """The most tokens at `price_usd` for a million. Raises ConfigError where a price is needed and not known."""

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "aembed"
 FLOORS = {
     "errors": 0,
+    "ranges": 0,
     "types": 0,
     "results": 0,
     "protocols": 0,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed import (
+    AembedError,
     AuthenticationError,
     BadRequestError,
     Budget,
     ConfigError,
     Embedder,
+    Embeddings,
     FakeProvider,
     InputError,
     Limits,
@@ -135,7 +137,8 @@ def test_order_is_kept_and_what_failed_is_none(texts: list[Any], concurrency: in
     async def job() -> None:
         async with Embedder(provider, concurrency=concurrency) as embedder:
             await embedder.embed_query("the provider works")
-            embeddings = await embedder.embed_documents(texts if sized else iter(texts))
+            embeddings, error = await embeddings_of(embedder.embed_documents(texts if sized else iter(texts)))
+        assert error is None or not any(map(is_good, texts))
         assert len(embeddings) == len(texts)
         for index, (text, vector) in enumerate(zip(texts, embeddings, strict=True)):
             if is_good(text):
@@ -149,6 +152,16 @@ def test_order_is_kept_and_what_failed_is_none(texts: list[Any], concurrency: in
 
     run_virtual(job)
     assert provider.ledger.max_in_flight <= concurrency
+
+
+async def embeddings_of(job: Coroutine[Any, Any, Embeddings]) -> tuple[Embeddings, AembedError | None]:
+    """Also those that come with the error, where each text failed alike."""
+    try:
+        return await job, None
+    except AembedError as error:
+        if error.embeddings is None:
+            raise
+        return error.embeddings, error
 
 
 def is_good(text: Any) -> bool:

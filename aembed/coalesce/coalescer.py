@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import anyio
 
-from aembed.coalesce._flights import Flight, Load, Waiter, copy_of, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._flights import Flight, Load, Waiter, held_back, item_of, reason_of, told, unavailable
 from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
@@ -25,7 +25,7 @@ from aembed.core.packing import Cap, fitting, share
 from aembed.core.pieces import combined
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
-from aembed.errors import OverloadedError
+from aembed.errors import OverloadedError, copied
 from aembed.types import Limits, Record, Vector
 
 MAX_WAIT = 0.005
@@ -41,21 +41,23 @@ class Coalescer:
         limits: Callable[[], Limits],
         *,
         cache: Cache,
-        max_queue_size: int,
+        max_queue_size: int | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._fingerprinter = fingerprinter
         self._measure = measure
         self._limits = limits
         self._cache = cache
-        self._max_queue_size = max_queue_size
+        self._max_queue_size = inf if max_queue_size is None else max_queue_size
         self._flights: dict[bytes, Flight] = {}
         self._queue: dict[bytes, Flight] = {}
+        self._queued_inputs, self._queued_tokens = 0, 0.0
         self._counting = 0
         self._loads = 0
         self._courier: asyncio.Task[None] | None = None
         self._ripe = asyncio.Event()
         self._full = self._parts = 0
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, self._expire)
         dispatcher.when_closed(lambda: self._loop.call_soon(self._give_up_early))
@@ -87,6 +89,15 @@ class Coalescer:
             raise
         finally:
             self._timeouts.stop(waiter, timeout)
+
+    def close(self) -> None:
+        """Whoever is not on the way hears it at once; what is on its way lands, and is not tried again."""
+        self._closed = True
+        flights = [*self._flights.values()]
+        self._fail([each for each in flights if not each.load or each.load.errand.waits], asyncio.CancelledError())
+        for flight in flights:
+            if flight.load:
+                flight.load.errand.drop()
 
     # a call
 
@@ -122,7 +133,7 @@ class Coalescer:
         if self._flights.get(flight.fingerprint) is flight:
             del self._flights[flight.fingerprint]
         if self._queue.get(flight.fingerprint) is flight:
-            del self._queue[flight.fingerprint]
+            self._unqueue(flight)
             if not self._queue:
                 self._dismiss()
 
@@ -168,6 +179,8 @@ class Coalescer:
     def _enqueue(self, flight: Flight, item: Item) -> None:
         flight.item = item
         self._queue[flight.fingerprint] = flight
+        self._queued_inputs += item.inputs
+        self._queued_tokens += item.tokens
         if self._courier is None:
             self._courier = self._dispatcher.own(self._carry_all())
             self._courier.add_done_callback(self._returned)
@@ -227,16 +240,21 @@ class Coalescer:
 
         Half of the free slots are left to those that come meanwhile.
         """
-        items = [item_of(flight) for flight in self._queue.values()]
-        waiting, cap = sum(item.inputs for item in items), self._dispatcher.cap
-        tokens = sum(item.tokens for item in items)
+        waiting, tokens, cap = self._queued_inputs, self._queued_tokens, self._dispatcher.cap
         parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
         self._parts = parts - 1
         most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
-        taken = [flight for flight, _ in zip(self._queue.values(), fitting(items, most), strict=False)]
+        items = map(item_of, self._queue.values())
+        taken = [flight for _, flight in zip(fitting(items, most), self._queue.values(), strict=False)]
         for flight in taken:
-            del self._queue[flight.fingerprint]
+            self._unqueue(flight)
         return taken
+
+    def _unqueue(self, flight: Flight) -> None:
+        del self._queue[flight.fingerprint]
+        item = item_of(flight)
+        self._queued_inputs -= item.inputs
+        self._queued_tokens = self._queued_tokens - item.tokens if self._queue else 0.0
 
     # a request
 
@@ -273,7 +291,7 @@ class Coalescer:
         self._loads -= 1
         if not self._loads:
             self._ripe.set()
-        if not load.errand.dropped:
+        if self._closed or not load.errand.dropped:
             self._fail([*load.flights.values()], reason_of(task))
             return
         for flight in load.flights.values():
@@ -291,10 +309,10 @@ class Coalescer:
         flight.waiters.clear()
 
     def _fail(self, flights: Iterable[Flight], reason: BaseException) -> None:
-        error = told(reason)
+        error = told(reason, closed=self._closed, held_back_for=self._dispatcher.closed_for)
         for flight in flights:
             self._forget(flight)
             for waiter in flight.waiters:
                 if not waiter.done():
-                    waiter.set_exception(copy_of(error))
+                    waiter.set_exception(copied(error))
             flight.waiters.clear()

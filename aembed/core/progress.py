@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ from aembed.results import Progress, Report
 from aembed.types import Failure
 
 KEPT_FAILURES = 1_000
+LEAST_ALIKE = 3
+"""Records of which each fails for one reason: fewer may be bad by chance, as texts that are refused alone."""
+_NUMBER = re.compile(r"\d[\d,.]*")
 CALL_SECONDS = 0.2
 """`on_progress` is called at most five times a second."""
 
@@ -33,10 +37,22 @@ class Tally:
     lost_tokens: int = 0
     at_risk_tokens: int = 0
     failures: list[Failure] = field(default_factory=list)
+    _reason: tuple[type, str] | None = None
+    _alike: bool = True
 
     def fail(self, failures: Sequence[Failure]) -> None:
         self.failed += len(failures)
         self.failures += failures[: max(0, KEPT_FAILURES - len(self.failures))]
+        for failure in failures if self._alike else ():
+            reason = _reason(failure)
+            self._reason = self._reason or reason
+            self._alike = reason == self._reason
+
+    @property
+    def failed_alike(self) -> Failure | None:
+        """The first failure, where every record failed for one reason now: it is no matter of single records."""
+        all_failed = self.failed == self.inputs >= LEAST_ALIKE and not self.refused_earlier
+        return self.failures[0] if all_failed and self._alike else None
 
     @property
     def pending(self) -> int:
@@ -70,3 +86,9 @@ class Tally:
     def progress(self, now: float) -> Progress:
         report = self.report(now)
         return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})
+
+
+def _reason(failure: Failure) -> tuple[type, str]:
+    """What failures have in common, whatever ids and numbers their words hold."""
+    message = str(failure.error).replace(repr(failure.id), "")
+    return type(failure.error), _NUMBER.sub("", message)

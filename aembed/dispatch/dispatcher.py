@@ -7,7 +7,7 @@ connection): it runs in a task that the Dispatcher owns, and whoever wanted it m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
@@ -28,6 +28,9 @@ from aembed.errors import AembedError, ProviderError
 from aembed.protocols import Provider
 from aembed.results import Stats
 from aembed.types import Limits, Reply, RetryPolicy
+
+LEAVE_SECONDS = 5.0
+"""That those who wait for what was ended may take to end, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +119,27 @@ class Dispatcher:
         if not task.cancelled():
             task.exception()
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, timeout: float, others: Collection[asyncio.Future[None]] = ()) -> None:
         """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not.
 
-        A cancellation ends the wait.
+        And until `others` have ended, which wait for what is sent here. A cancellation ends the wait.
         """
         try:
             with anyio.move_on_after(timeout):
-                while self._owned:
-                    await asyncio.wait(set(self._owned))
+                while waited := self._others_tasks() | set(others):
+                    await asyncio.wait(waited)
         finally:
-            for task in set(self._owned):
+            for task in self._others_tasks():
                 task.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.gather(*self._owned, return_exceptions=True)
+                await asyncio.gather(*self._others_tasks(), return_exceptions=True)
+                with anyio.move_on_after(LEAVE_SECONDS):
+                    while left := set(others):
+                        await asyncio.wait(left)
+
+    def _others_tasks(self) -> set[asyncio.Future[Any]]:
+        """All but the one that asks: a store, or a provider, may close the Embedder that it works for."""
+        return {task for task in self._owned if task is not asyncio.current_task()}
 
     def stats(self, now: float) -> Stats:
         """Without what waits and what is cached, which is not seen here."""

@@ -85,7 +85,7 @@ class Intake:
     def _storable(self, index: int, record: Record) -> Entry:
         """Raises InputError for a record that cannot be embedded or stored."""
         entry = self._new_entry(index, record)
-        if refusal := self._sink.reject(record):
+        if refusal := self._sink.reject(entry.record):
             raise refusal
         return entry
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from math import inf
 from typing import Any, Protocol
 
 import anyio
@@ -18,10 +19,11 @@ from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Deliver, Errand, Purse, Refused
-from aembed.errors import AembedError, SourceError, StoreError
+from aembed.errors import AembedError, SourceError, StoppedError, StoreError, copied
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.intake import Intake
-from aembed.pipeline.outcomes import Observers, Outcomes, now
+from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
+from aembed.pipeline.outcomes import Outcomes, now
 from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
 from aembed.results import Report
@@ -69,42 +71,77 @@ class Job:
         self._permits = anyio.Semaphore(dispatcher.concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: AembedError | None = None
-        self._stopped = self._left = False
+        self._scope: anyio.CancelScope | None = None
+        self._all_sent = self._stopped = self._left = False
 
     async def run(self) -> Report:
-        """Raises what stopped the job, with `.report`; a failed text stops nothing."""
+        """Raises what stopped the job, with `.report`; a failed text stops nothing.
+
+        Without an error every input is stored, unchanged or failed; only rows of a table of the user's own, which may
+        be edited meanwhile, may be pending.
+        """
+        patience = PATIENCE
         try:
-            async with anyio.create_task_group() as group:
-                self._scope = group.cancel_scope
-                group.start_soon(self._feed.fill)
-                group.start_soon(self._read)
-                group.start_soon(self._send)
+            if self._stopped:
+                await self._feed.aclose()
+            else:
+                await self._work()
             await self._landed()
         except BaseException as error:
             self._errand.drop()
             if self._sink.durable:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_TIMEOUT):
                     await self._landed()
+            patience = LEAST_PATIENCE
             if self._error:
                 raise error from self._error
             raise
         finally:
             self._left = True
             self._count_requests()
-            self._outcomes.tell_last()
+            await self._outcomes.tell_last(patience=patience)
         report = self.report()
-        if self._error:
-            self._error.report = report
-            raise self._error
+        if stopping := self._error or self._unfinished(report) or self._failed_alike(report):
+            stopping.report = report
+            raise stopping
         return report
 
     def report(self) -> Report:
         return self._tally.report(now())
 
+    def close(self) -> None:
+        """The Embedder closes: no further request; what is on its way lands, and `run` raises StoppedError."""
+        if self._left:
+            return
+        self._sink.let_go()
+        self._stop(StoppedError("the Embedder was closed before the job had ended; run the same again"))
+
     def abandon(self) -> None:
         """Lets go of all that is not on its way."""
         self._stopped = True
         self._errand.drop()
+
+    def _unfinished(self, report: Report) -> AembedError | None:
+        """Whatever became of the job's tasks: what was left undone is told."""
+        if self._all_sent and (not report.pending or not self._sink.whole):
+            return None
+        return StoppedError("the job ended before all of its texts were done; run the same again")
+
+    def _failed_alike(self, report: Report) -> AembedError | None:
+        """What is wrong with every single record is no matter of the records."""
+        failure = self._tally.failed_alike
+        if failure is None or self._sink.dry:
+            return None
+        error = copied(failure.error)
+        error.args = (f"each of the {report.inputs:,} texts failed, for one reason: {failure.error}",)
+        return error
+
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as group:
+            self._scope = group.cancel_scope
+            group.start_soon(self._feed.fill)
+            group.start_soon(self._read)
+            group.start_soon(self._send)
 
     async def _read(self) -> None:
         try:
@@ -113,6 +150,10 @@ class Job:
         except SourceError as error:
             # What was read before is finished and kept; the error comes out at the end.
             self._error = error
+        except asyncio.CancelledError as error:
+            if anyio.current_effective_deadline() == -inf:
+                raise
+            self._stop(error)  # The store's own: a task that it waits for was cancelled.
         except Exception as error:
             self._stop(error)
         self._batches.end()
@@ -123,20 +164,23 @@ class Job:
             await self._permits.acquire()
             batch = await self._batches.next()
             if not batch:
+                self._all_sent = True
                 return
-            task = self._dispatcher.own(self._carry(batch))
+            task = self._dispatcher.own(self._dispatcher.send(batch, self._errand, self._deliver))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._carried)
 
-    async def _carry(self, batch: list[Item]) -> None:
-        try:
-            await self._dispatcher.send(batch, self._errand, self._deliver)
-        except Exception as error:
-            self._stop(error)
-        finally:
-            self._permits.release()
-            # A reply may have changed how much fits in a batch, and so in the window.
-            self._batches.notify()
+    def _carried(self, task: asyncio.Task[None]) -> None:
+        """A batch has ended. Its own job cancels one by dropping the errand: whoever else does ends the job."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            if error := task.exception():
+                self._stop(error)
+        elif not self._errand.dropped:
+            self._stop(asyncio.CancelledError())
+        self._permits.release()
+        # A reply may have changed how much fits in a batch, and so in the window.
+        self._batches.notify()
 
     async def _deliver(self, answer: Answer) -> None:
         self._count_requests()
@@ -156,14 +200,14 @@ class Job:
         self._tally.retries = retries + self._errand.retries
         self._tally.lost_tokens = lost_tokens + self._errand.lost_tokens
 
-    def _stop(self, error: Exception) -> None:
+    def _stop(self, error: BaseException) -> None:
         """No further request; what is on its way lands."""
         self._errand.drop()
         self._close(error)
 
-    def _close(self, error: Exception) -> None:
+    def _close(self, error: BaseException) -> None:
         """No further batch. The first error is the one that comes out."""
-        stopping = error if isinstance(error, AembedError) else _unexpected(error)
+        stopping = _plain(error)
         if self._left and isinstance(stopping, StoreError):
             # Law 1: a second cancellation ended the wait, so nobody gets them any more.
             lost = sum(map(len, stopping.unsaved))
@@ -173,7 +217,8 @@ class Job:
         elif isinstance(stopping, StoreError) and stopping.unsaved:
             self._keep_unsaved(stopping)
         self._stopped = True
-        self._scope.cancel()
+        if self._scope:
+            self._scope.cancel()
 
     def _keep_unsaved(self, error: StoreError) -> None:
         """Rows that were paid for come out with the error, however many writes failed."""
@@ -187,8 +232,15 @@ class Job:
             await asyncio.wait(set(self._tasks))
 
 
-def _unexpected(error: Exception) -> AembedError:
-    logger.error("the job ended in an unexpected error", exc_info=error)
-    stopping = AembedError(f"unexpected {type(error).__name__}")
+def _plain(error: BaseException) -> AembedError:
+    if isinstance(error, AembedError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        stopping: AembedError = StoppedError(
+            "a request or a call of the store was cancelled, and not by this job; run the same again"
+        )
+    else:
+        logger.error("the job ended in an unexpected error", exc_info=error)
+        stopping = AembedError(f"unexpected {type(error).__name__}")
     stopping.__cause__ = error
     return stopping

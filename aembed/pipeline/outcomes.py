@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, Tally
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
+from aembed.pipeline.observing import PATIENCE, Observers, Telling
 from aembed.pipeline.sinks import Sink
-from aembed.results import Progress
 from aembed.types import Failure, Known, Matrix, Record, Refusal
-
-logger = logging.getLogger("aembed")
 
 MOST_REFUSED = 10_000
 """Texts that the provider refused and that are remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observers:
-    """The caller's own functions. What they raise is logged and does not touch the job."""
-
-    on_progress: Callable[[Progress], object] | None = None
-    on_failure: Callable[[Failure], object] | None = None
 
 
 class Outcomes:
@@ -37,7 +24,7 @@ class Outcomes:
         self.refused: dict[Key, AembedError] = {}
         """Why the provider refused texts in this run: an equal one is not sent again. The last MOST_REFUSED (law 8)."""
         self._sink = sink
-        self._observers = observers
+        self._telling = Telling(observers)
         self._on_their_way: set[Key] = set()
         self._joined: dict[Key, list[Entry]] = {}
         self._held: dict[str, bytes | Record] = {}
@@ -143,7 +130,7 @@ class Outcomes:
         """For what never became an entry."""
         self.tally.fail([failure])
         self._untold.append(failure)
-        self._call(self._observers.on_failure, failure)
+        self._telling.failure(failure)
 
     def _fail_entries(self, failed: Sequence[tuple[Entry, AembedError]]) -> None:
         for entry, error in failed:
@@ -166,24 +153,12 @@ class Outcomes:
         if failures:
             await self._sink.fail(failures)
         if now() - self._reported >= CALL_SECONDS:
-            self._report_progress()
+            self._reported = now()
+            self._telling.progress(self.tally.progress(self._reported))
+        await self._telling.room()
 
-    def tell_last(self) -> None:
-        """The last progress; what lands after it is nobody's business any more."""
-        self._report_progress()
-        self._observers = Observers()
-
-    def _report_progress(self) -> None:
-        self._reported = now()
-        self._call(self._observers.on_progress, self.tally.progress(self._reported))
-
-    def _call(self, observer: Callable[[Any], object] | None, value: object) -> None:
-        if observer is None:
-            return
-        try:
-            observer(value)
-        except Exception:
-            logger.exception("%r raised; the job goes on", observer)
+    async def tell_last(self, *, patience: float = PATIENCE) -> None:
+        await self._telling.finish(self.tally.progress(now()), patience=patience)
 
 
 def now() -> float:
