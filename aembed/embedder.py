@@ -12,8 +12,9 @@ from typing import Any, Self, TypeAlias
 import anyio
 
 from aembed.core.spaces import agreed
-from aembed.engine import Engine, Options
+from aembed.engine import Engine
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
+from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, told_plainly
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.logs import logged
@@ -31,8 +32,11 @@ from aembed.results import Embeddings, Plan, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
     Budget,
+    Embedded,
+    Failure,
     Match,
     Metadata,
+    Record,
     RetryPolicy,
     Space,
     TooLong,
@@ -40,7 +44,9 @@ from aembed.types import (
 )
 
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
-Records: TypeAlias = Iterable[Any] | AsyncIterable[Any] | Store
+RecordLike: TypeAlias = Record | str | Embedded | Failure
+"""A str is a record whose id is its position; a row of another store is one too; a Failure is told as it is."""
+Records: TypeAlias = Iterable[RecordLike] | AsyncIterable[RecordLike] | Store
 AnyStore: TypeAlias = Store | str | os.PathLike[str]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import Any
 from weakref import WeakSet
@@ -19,6 +19,7 @@ from aembed.core.progress import Tally
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, Home
 from aembed.errors import AembedError, ConfigError
+from aembed.options import Options
 from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
@@ -28,49 +29,11 @@ from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers._threads import run_in_thread
-from aembed.ranges import number, seconds, shown, whole
 from aembed.results import Stats
-from aembed.types import Budget, InputType, Limits, RetryPolicy, Space, TooLong
+from aembed.types import InputType, Limits, Space
 
 PROBE = "dimensions"
 """The one short text that is embedded where nothing else tells how wide the vectors are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Those of an Embedder that its provider has no part in. Raises ConfigError for one that cannot work."""
-
-    concurrency: int
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
-    max_batch_size: int | None
-    max_tokens_per_batch: int | None
-    too_long: TooLong
-    retry: RetryPolicy
-    timeout: float
-    budget: Budget
-    cache_bytes: int
-    max_queue_size: int | None
-
-    def __post_init__(self) -> None:
-        checked: dict[str, object] = {
-            "concurrency": whole("concurrency", self.concurrency, 1),
-            "timeout": seconds("timeout", self.timeout),
-            "cache_bytes": whole("cache_bytes", self.cache_bytes, 0),
-        }
-        if self.max_queue_size is not None:
-            checked["max_queue_size"] = whole("max_queue_size", self.max_queue_size, 1, why=", or None")
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            if (given := getattr(self, name)) is not None:
-                checked[name] = number(name, given)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        if self.too_long not in ("error", "truncate", "split"):
-            raise ConfigError(f'too_long={shown(self.too_long)} must be "error", "truncate" or "split"')
-        if not isinstance(self.retry, RetryPolicy):
-            raise ConfigError(f"retry={shown(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
-        if not isinstance(self.budget, Budget):
-            raise ConfigError(f"budget={shown(self.budget)} must be a Budget, as Budget(max_cost_usd=5.0)")
 
 
 class Engine:

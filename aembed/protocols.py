@@ -30,11 +30,20 @@ from aembed.types import (
 class Provider(Protocol):
     """Turns one batch of texts into one matrix."""
 
-    space: Space
-    """Which vectors it makes; `dimensions` is None where only a reply can tell."""
-    limits: Limits
-    price_usd: float | None
-    """US dollars for 1,000,000 tokens, None where it is not known."""
+    @property
+    def space(self) -> Space:
+        """Which vectors it makes; `dimensions` is None where only a reply can tell. An attribute will do."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may carry. It may change with the replies."""
+        ...
+
+    @property
+    def price_usd(self) -> float | None:
+        """US dollars for 1,000,000 tokens, None where it is not known."""
+        ...
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Row i of the reply belongs to texts[i]. Raises only ProviderError."""

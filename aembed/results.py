@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +157,11 @@ class Embeddings(Sequence[Vector | None]):
     def __len__(self) -> int:
         return len(self._matrix)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Vector | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Vector | None]: ...
+    def __getitem__(self, index: int | slice) -> Vector | list[Vector | None] | None:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = range(len(self))[index]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -39,6 +40,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     text: str
     metadata: Metadata | None = None
     source: str | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, id: str | int | UUID, text: str, metadata: Metadata | None = None, source: str | None = None
+        ) -> None:
+            """A number and a UUID are taken as their text."""
 
 
 class Embedded(msgspec.Struct, frozen=True, gc=False):

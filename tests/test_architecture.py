@@ -15,6 +15,7 @@ FLOORS = {
     "types": 0,
     "results": 0,
     "protocols": 0,
+    "options": 0,
     "core": 1,
     "counters": 2,
     "sources": 2,

@@ -50,7 +50,8 @@ class Unkept:
     """Makes the entries of a job whose results no store keeps: no hash is taken."""
 
     def entry(self, index: int, record: Record) -> Entry:
-        record = exact(record)
+        if type(record.text) is not str or type(record.id) is not str or record.source is not None:
+            record = exact(record)
         return Entry(index, record, len(checked(record)), record.text)
 
 
@@ -77,7 +78,8 @@ class Fingerprinter:
         object.__setattr__(self, "_long", long)
 
     def entry(self, index: int, record: Record) -> Entry:
-        record = exact(record)
+        if type(record.text) is not str or type(record.id) is not str or record.source is not None:
+            record = exact(record)
         data = checked(record)
         # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
         hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
@@ -94,11 +96,13 @@ def exact(record: Record) -> Record:
     """The same record, with a plain str wherever a subclass of it stands, and a number or a UUID as its text for an id.
 
     numpy's, BeautifulSoup's and an enum's str are such subclasses: encoders refuse them, and some keep a whole document
-    alive.
+    alive. Raises InputError for a source that is no str.
     """
     id, text, source = record.id, record.text, record.source
-    if type(id) is str and type(text) is str and (source is None or type(source) is str):
+    if type(id) is str and type(text) is str and type(source) is str:
         return record
+    if source is not None and not isinstance(source, str):
+        raise InputError(f"the source of {id!r} must be a str, not {type(source).__name__}")
     return Record(_id_text(id), _exact_str(text), record.metadata, _exact_str(source))
 
 
@@ -134,8 +138,6 @@ def checked(record: Record) -> bytes:
         raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {shown(id)}")
     if not isinstance(text, str):
         raise InputError(f"the text of {id!r} must be a str, not {type(text).__name__}")
-    if not isinstance(record.source, str | None):
-        raise InputError(f"the source of {id!r} must be a str, not {type(record.source).__name__}")
     if not text or text.isspace():
         raise InputError(f"the text of {id!r} is empty; leave it out")
     try:
