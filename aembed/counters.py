@@ -7,8 +7,9 @@ fits, uncounted. Only longer ones are tokenized, in a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
+from math import ceil
 from typing import Any, TypeAlias
 
 from aembed.core.changes import Entry, Item
@@ -104,13 +105,16 @@ class ByteCounter:
 
 
 class Measure:
-    """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate."""
+    """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate.
+
+    `exact`: every text is counted, where its tokenizer is known and can be had, because its cost must not be more.
+    """
 
     def __init__(self, limits: Limits, too_long: TooLong, run_in_thread: RunInThread, *, exact: bool = False) -> None:
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
-        self.exact = exact
+        self.exact = exact and limits.encoding is not None
         self._counter: TokenCounter | None = None
 
     def quick(self, entry: Entry) -> Item | None:
@@ -127,6 +131,27 @@ class Measure:
         item: Item = await self.run_in_thread(self._measure, entry)
         return item
 
+    # the most that may be billed: what was counted, or, as a token is a byte at least, the bytes. No share of the bytes
+    # would do: one that was right for all that came before is wrong by a factor of four for the first text in another
+    # script.
+
+    @property
+    def _counts(self) -> bool:
+        return self.exact and isinstance(self._counter, TiktokenCounter)
+
+    @property
+    def most_billed_for_a_token(self) -> float:
+        """Of the provider's own estimate."""
+        return 1.0 if self._counts else self._limits.bytes_per_token
+
+    def most_billed(self, texts: Sequence[str], tokens: float) -> int:
+        """For texts of items that were made here, which are estimated at so many tokens."""
+        return ceil(tokens) if self._counts else sum([len(text.encode()) for text in texts])
+
+    def cost(self, item: Item) -> float:
+        """The most that may be billed for this item, as part of a request."""
+        return item.tokens if self._counts else self.most_billed(item.texts, item.tokens)
+
     def _measure(self, entry: Entry) -> Item:
         counter = self._counter = load_counter(self._limits.encoding)
         try:
@@ -138,7 +163,7 @@ class Measure:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
         estimates = [size / self._limits.bytes_per_token for size in sizes]
-        known = counts if isinstance(counter, TiktokenCounter) or self.exact else estimates
+        known = counts if isinstance(counter, TiktokenCounter) else estimates
         tokens = sum(map(max, estimates, known))
         return Item(entry, tuple(pieces), tokens, tuple(map(float, counts)))
 

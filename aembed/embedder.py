@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -59,8 +59,9 @@ class Embedder:
     replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
     provider's own limits. A text of more tokens than the model takes fails (`too_long="error"`), is cut
     ("truncate"), or is embedded in pieces whose weighted mean is its vector ("split"). `timeout` is the most
-    seconds one request may take. `budget` stops a job before the request that would exceed it. `cache_bytes` is the
-    memory for vectors of queries that come again, 0: none. `max_queue_size` is the most queries that may wait.
+    seconds one request may take. `budget`, one or several, stops a job before the request that would exceed it, and
+    `query_budget` queries. `cache_bytes` is the memory for vectors of queries that come again, 0: none.
+    `max_queue_size` is the most queries that may wait, None: any number.
     `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
 
     Use it as `async with Embedder(...) as embedder`, or construct it and `await embedder.aclose()`.
@@ -82,7 +83,8 @@ class Embedder:
         too_long: TooLong = "error",
         retry: RetryPolicy = RetryPolicy(),
         timeout: float = 60.0,
-        budget: Budget = Budget(),
+        budget: Budget | Sequence[Budget] = Budget(),
+        query_budget: Budget | Sequence[Budget] = Budget(),
         cache_bytes: int = 0,
         max_queue_size: int | None = 10_000,
         http_client: Any = None,
@@ -97,6 +99,7 @@ class Embedder:
             retry=retry,
             timeout=timeout,
             budget=budget,
+            query_budget=query_budget,
             cache_bytes=cache_bytes,
             max_queue_size=max_queue_size,
         )
@@ -152,7 +155,8 @@ class Embedder:
             refuse_what_is_no_list(texts)
             total = known_length(texts)
             sink = ListSink(total, engine.run_in_thread)
-            job = engine.job(sink, Feed(texts, text_record), total=total, observers=Observers(on_progress))
+            purse, observers = engine.budgets.of_calls(), Observers(on_progress)
+            job = engine.job(sink, Feed(texts, text_record), total=total, observers=observers, purse=purse)
             try:
                 with logged("embed_documents", job.report):
                     report = await job.run()
@@ -185,7 +189,8 @@ class Embedder:
         refuse_what_is_no_list(records)
         engine, channel = self._engine, Channel()
         with engine.verb():
-            job = engine.job(StreamSink(channel), Feed(rows_of(records), any_record))
+            purse = engine.budgets.of_calls()
+            job = engine.job(StreamSink(channel), Feed(rows_of(records), any_record), purse=purse)
             running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.verb()))
         try:
             yield Results(channel, running)
@@ -216,7 +221,7 @@ class Embedder:
             async with (
                 aclosing(Feed(rows_of(records), any_record)) as feed,
                 _opened(store) as opened,
-                spending(engine.max_tokens, opened, self.space) as purse,
+                spending(engine.budgets.of_job(opened, self.space)) as purse,
             ):
                 space = await engine.prepare(opened, purse)
                 sink = StoreSink(opened, retry_failed=retry_failed)
@@ -258,7 +263,7 @@ class Embedder:
         engine = self._engine
         limit = None if limit is None else whole("limit", limit, 1, why=", or None")
         with engine.verb():
-            async with spending(engine.max_tokens, backlog, self.space) as purse:
+            async with spending(engine.budgets.of_job(backlog, self.space)) as purse:
                 space = await engine.prepare(backlog, purse)
                 passes = Passes(backlog, engine.tally(), limit, on_failure)
                 observers = Observers(on_progress, passes.failed)

@@ -20,10 +20,11 @@ from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, Home
 from aembed.errors import AembedError, ConfigError
 from aembed.options import Options
+from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
-from aembed.pipeline.purse import JobPurse, purse_of
+from aembed.pipeline.purse import Purse
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.store_sinks import guarded
@@ -43,7 +44,8 @@ class Engine:
         provider.limits.check(options.max_batch_size, options.max_tokens_per_batch)
         self.provider = provider
         self.options = options
-        self.max_tokens = options.budget.tokens(provider.price_usd)
+        self.budgets = Budgets(options.budgets, provider.price_usd)
+        self._query_purse = Budgets(options.query_budgets, provider.price_usd).of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
         self._wide, self._narrow = provider.limits, self._narrowed(provider.limits)
@@ -112,6 +114,7 @@ class Engine:
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
+                purse=self._query_purse,
             )
         return self._coalescer
 
@@ -176,9 +179,8 @@ class Engine:
         observers: Observers = Observers(),
         total: int | None = None,
         tally: Tally | None = None,
-        purse: JobPurse | None = None,
+        purse: Purse,
     ) -> Job:
-        purse = purse or purse_of(self.max_tokens, None, self.space)
         return self._made(
             self.dispatcher, sink, feed, space or self.space, observers, tally or self.tally(total), purse
         )
@@ -186,7 +188,7 @@ class Engine:
     def dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
         dry = DryDispatcher(self.options.concurrency, Cap.of(self.limits))
-        return self._made(dry, sink, feed, space, Observers(), self.tally(total), purse_of(None, None, space))
+        return self._made(dry, sink, feed, space, Observers(), self.tally(total), Purse([]))
 
     def _made(
         self,
@@ -196,11 +198,10 @@ class Engine:
         space: Space,
         observers: Observers,
         tally: Tally,
-        purse: JobPurse,
+        purse: Purse,
     ) -> Job:
         entries = self._fingerprinter(space, "document") if sink.keeps else Unkept()
-        exact = self.max_tokens is not None
-        measure = Measure(self.limits, self.options.too_long, self.run_in_thread, exact=exact)
+        measure = Measure(self.limits, self.options.too_long, self.run_in_thread, exact=self.budgets.limited)
         job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
         self._jobs.add(job)
         if self._home.closed:
@@ -212,7 +213,7 @@ class Engine:
         now = asyncio.get_running_loop().time()
         return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 
-    async def prepare(self, store: Store | Backlog, purse: JobPurse) -> Space:
+    async def prepare(self, store: Store | Backlog, purse: Purse) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
@@ -221,7 +222,7 @@ class Engine:
         self.dispatcher.dimensions = space.dimensions
         return space
 
-    async def _probe(self, purse: JobPurse) -> None:
+    async def _probe(self, purse: Purse) -> None:
         """Embeds one short text, which tells how wide the vectors are."""
         job = self.job(ListSink(1), Feed([PROBE], text_record), total=1, purse=purse)
         try:

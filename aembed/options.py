@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -23,7 +24,8 @@ class QueryOptions(TypedDict, total=False):
     max_tokens_per_batch: int | None
     too_long: TooLong
     retry: RetryPolicy
-    budget: Budget
+    budget: Budget | Sequence[Budget]
+    query_budget: Budget | Sequence[Budget]
     cache_bytes: int
     max_queue_size: int | None
     http_client: Any
@@ -47,7 +49,8 @@ class Options:
     too_long: TooLong
     retry: RetryPolicy
     timeout: float
-    budget: Budget
+    budget: Budget | Sequence[Budget]
+    query_budget: Budget | Sequence[Budget]
     cache_bytes: int
     max_queue_size: int | None
 
@@ -68,5 +71,20 @@ class Options:
             raise ConfigError(f'too_long={shown(self.too_long)} must be "error", "truncate" or "split"')
         if not isinstance(self.retry, RetryPolicy):
             raise ConfigError(f"retry={shown(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
-        if not isinstance(self.budget, Budget):
-            raise ConfigError(f"budget={shown(self.budget)} must be a Budget, as Budget(max_cost_usd=5.0)")
+        _budgets("budget", self.budget)
+        _budgets("query_budget", self.query_budget)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        return _budgets("budget", self.budget)
+
+    @property
+    def query_budgets(self) -> tuple[Budget, ...]:
+        return _budgets("query_budget", self.query_budget)
+
+
+def _budgets(name: str, given: object) -> tuple[Budget, ...]:
+    budgets = (given,) if isinstance(given, Budget) else given
+    if not isinstance(budgets, list | tuple) or not all(isinstance(each, Budget) for each in budgets):
+        raise ConfigError(f"{name}={shown(given)} must be a Budget, as Budget(max_cost_usd=5.0), or several of them")
+    return tuple(budgets)

@@ -118,7 +118,8 @@ class Store(Protocol):
 class Accounts(Protocol):
     """What a Store or a Backlog may do besides: keep what a job has spent of its budget, from run to run.
 
-    Without these two the budget holds for each run by itself.
+    `job` is the name of an account, whatever it says: a day's budget has one of its own for each day. Without these
+    two a budget holds for each run by itself, and one of a day or a month is refused.
     """
 
     async def spend(self, job: str, tokens: int) -> int:

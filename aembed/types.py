@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aembed.errors import AembedError, ConfigError
-from aembed.ranges import number, seconds, whole
+from aembed.ranges import number, seconds, shown, whole
 
 Vector: TypeAlias = NDArray[np.float32]
 """Shape (dimensions,), float32."""
@@ -26,6 +26,7 @@ Matrix: TypeAlias = NDArray[np.float32]
 
 InputType = Literal["document", "query"]
 TooLong = Literal["error", "truncate", "split"]
+Per = Literal["embedder", "job", "month", "day"]
 Metadata: TypeAlias = Mapping[str, Any]
 
 
@@ -241,26 +242,39 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that one job may cost. It is asked before each request, each try of it too. None: no limit.
+    """The most that may be spent. It is asked before each request, each try of it too. None: no limit.
 
     A request counts from before it is sent: as what its reply says, or, where no usable reply came (a timeout, a broken
     connection or reply, a gateway's 502, 504, 520 or 524), as the most that its texts can cost. One that was refused
     (429, another 4xx or 5xx) or never left costs nothing. So the bill is never higher, whatever is lost on the way.
+    The last requests are cut to what is left.
 
-    A job is all that is done for one store and one model until a run ends by itself. The store keeps what was spent:
-    a run after one that stopped early (budget, error, signal, `kill -9`) goes on with what is left. Without a store, or
-    with one of your own that is not `Accounts`, and for a column where the role may not create the schema `aembed`,
-    the budget is for each run. Queries are not counted.
+    `per` says how long it lasts:
+
+    "job": all that is done for one store and one model until a run ends by itself. The store keeps what was spent: a
+    run after one that stopped early (budget, error, signal, `kill -9`) goes on with what is left. Calls that have no
+    store share one budget for the life of their Embedder. With a store of your own that is not `Accounts`, and for a
+    column where the role may not create the schema `aembed`, it is for each run.
+
+    "embedder": all jobs of one Embedder, for its life.
+
+    "day", "month": of the clock, in UTC, for one store and one model: all its runs, whoever runs them. The store keeps
+    it; without one that does (`Accounts`), a verb is a ConfigError.
+
+    Queries have a budget of their own (`query_budget`), for the life of their Embedder.
     """
 
     max_billed_tokens: int | None = None
     max_cost_usd: float | None = None
+    per: Per = "job"
 
     def __post_init__(self) -> None:
         if self.max_billed_tokens is not None:
             object.__setattr__(self, "max_billed_tokens", whole("max_billed_tokens", self.max_billed_tokens, 0))
         if self.max_cost_usd is not None:
             number("max_cost_usd", self.max_cost_usd, zero=True)
+        if self.per not in get_args(Per):
+            raise ConfigError(f'per={shown(self.per)} must be "job", "embedder", "day" or "month"')
 
     def tokens(self, price_usd: float | None) -> float | None:
         """The most tokens at `price_usd` for a million. Raises ConfigError where a price is needed and not known."""

@@ -552,8 +552,8 @@ def test_a19_those_that_wait_too_long_or_go_leave_the_queue() -> None:
                 asyncio.CancelledError: 6_000,
             }
             assert embedder.stats().waiting == 0
-            coalescer = embedder._engine.coalescer
-            assert (coalescer._queued_inputs, coalescer._queued_tokens) == (0, 0)
+            queue = embedder._engine.coalescer._queue
+            assert (queue.inputs, queue.tokens) == (0, 0)
         nothing_is_left(embedder)
 
     virtual(test)

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
+
+import anyio
 
 from aembed.core.changes import Item
-from aembed.dispatch import Errand
-from aembed.errors import AembedError, OutageError, UnavailableError
+from aembed.dispatch import Errand, Purse
+from aembed.errors import AembedError, BudgetExceededError, OutageError, UnavailableError
 from aembed.types import Hints, Vector
 
 logger = logging.getLogger("aembed")
@@ -19,6 +21,18 @@ Waiter: TypeAlias = "asyncio.Future[Vector]"
 
 SOON = 1.0
 """Seconds after which to ask again, where nothing says more."""
+
+
+class QueryPurse(Purse, Protocol):
+    """What queries may spend."""
+
+    changed: anyio.Event
+    """Set, and another one made, when a request was noted, refused or has landed."""
+
+    @property
+    def left(self) -> float: ...
+    def notify(self) -> None: ...
+    def exceeded(self, tokens: int) -> BudgetExceededError: ...
 
 
 @dataclass(slots=True, eq=False)

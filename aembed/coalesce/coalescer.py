@@ -17,15 +17,16 @@ from typing import Any
 
 import anyio
 
-from aembed.coalesce._flights import Flight, Load, Waiter, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._flights import Flight, Load, QueryPurse, Waiter, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._queue import Queue
 from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
-from aembed.core.packing import Cap, fitting, share
+from aembed.core.packing import Cap, share
 from aembed.core.pieces import combined
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
-from aembed.errors import OverloadedError, copied
+from aembed.errors import BudgetExceededError, OverloadedError, copied
 from aembed.types import Limits, Record, Vector
 
 MAX_WAIT = 0.005
@@ -42,6 +43,7 @@ class Coalescer:
         *,
         cache: Cache,
         max_queue_size: int | None,
+        purse: QueryPurse | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._fingerprinter = fingerprinter
@@ -50,8 +52,8 @@ class Coalescer:
         self._cache = cache
         self._max_queue_size = inf if max_queue_size is None else max_queue_size
         self._flights: dict[bytes, Flight] = {}
-        self._queue: dict[bytes, Flight] = {}
-        self._queued_inputs, self._queued_tokens = 0, 0.0
+        self._purse = purse
+        self._queue = Queue()
         self._counting = 0
         self._loads = 0
         self._courier: asyncio.Task[None] | None = None
@@ -132,8 +134,8 @@ class Coalescer:
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.fingerprint) is flight:
             del self._flights[flight.fingerprint]
-        if self._queue.get(flight.fingerprint) is flight:
-            self._unqueue(flight)
+        if flight in self._queue:
+            self._queue.remove(flight)
             if not self._queue:
                 self._dismiss()
 
@@ -151,7 +153,7 @@ class Coalescer:
                     waiter.set_exception(held_back(closed))
 
     def _overloaded(self) -> OverloadedError:
-        oldest = next(iter(self._queue.values()), None)
+        oldest = self._queue.oldest
         error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
         error.retry_after = max(self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
         return error
@@ -177,10 +179,7 @@ class Coalescer:
             raise error
 
     def _enqueue(self, flight: Flight, item: Item) -> None:
-        flight.item = item
-        self._queue[flight.fingerprint] = flight
-        self._queued_inputs += item.inputs
-        self._queued_tokens += item.tokens
+        self._queue.add(flight, item)
         if self._courier is None:
             self._courier = self._dispatcher.own(self._carry_all())
             self._courier.add_done_callback(self._returned)
@@ -208,14 +207,28 @@ class Coalescer:
     async def _next_load(self) -> Load:
         if not self._parts:
             await self._gather()
-        ticket = await self._dispatcher.admit(item_of(next(iter(self._queue.values()))).tokens)
+        if self._purse:
+            await self._affordable(self._purse)
+        assert self._queue.oldest is not None
+        ticket = await self._dispatcher.admit(item_of(self._queue.oldest).tokens)
         return self._load(self._take(), ticket)
+
+    async def _affordable(self, purse: QueryPurse) -> None:
+        """Until the oldest can be afforded. It is told that it cannot once nothing is on its way, as what that cost
+        less than it may is free again.
+        """
+        while (oldest := self._queue.oldest) and (cost := ceil(self._measure.cost(item_of(oldest)))) > purse.left:
+            if self._loads:
+                await purse.changed.wait()
+            else:
+                self._fail([oldest], purse.exceeded(cost))
+                await asyncio.sleep(0)  # with the last one the courier is dismissed
 
     def _returned(self, courier: asyncio.Task[None]) -> None:
         """An error of the courier is everybody's."""
         if self._courier is courier:
             self._courier = None
-            self._fail([*self._queue.values()], reason_of(courier))
+            self._fail([*self._queue], reason_of(courier))
 
     def _dismiss(self) -> None:
         """Nobody waits any more."""
@@ -227,7 +240,8 @@ class Coalescer:
         """Until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
         if not self._loads:
             return
-        oldest, self._full = next(iter(self._queue.values())), self._dispatcher.cap.inputs
+        oldest, self._full = self._queue.oldest, self._dispatcher.cap.inputs
+        assert oldest is not None
         seconds = oldest.since + MAX_WAIT - self._loop.time()
         if seconds <= 0 or len(self._queue) >= self._full:
             return
@@ -240,21 +254,11 @@ class Coalescer:
 
         Half of the free slots are left to those that come meanwhile.
         """
-        waiting, tokens, cap = self._queued_inputs, self._queued_tokens, self._dispatcher.cap
+        waiting, tokens, cap = self._queue.inputs, self._queue.tokens, self._dispatcher.cap
         parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
         self._parts = parts - 1
         most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
-        items = map(item_of, self._queue.values())
-        taken = [flight for _, flight in zip(fitting(items, most), self._queue.values(), strict=False)]
-        for flight in taken:
-            self._unqueue(flight)
-        return taken
-
-    def _unqueue(self, flight: Flight) -> None:
-        del self._queue[flight.fingerprint]
-        item = item_of(flight)
-        self._queued_inputs -= item.inputs
-        self._queued_tokens = self._queued_tokens - item.tokens if self._queue else 0.0
+        return self._queue.take(most, self._purse.left if self._purse else inf, self._measure.cost)
 
     # a request
 
@@ -262,6 +266,8 @@ class Coalescer:
         items = [item_of(flight) for flight in flights]
         self._dispatcher.resize(ticket, sum([item.tokens for item in items]))
         errand = Errand("query", interactive=True, ticket=ticket)
+        if self._purse:
+            errand.purse, errand.most_billed = self._purse, self._measure.most_billed
         load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
             flight.load = load
@@ -291,7 +297,9 @@ class Coalescer:
         self._loads -= 1
         if not self._loads:
             self._ripe.set()
-        if self._closed or not load.errand.dropped:
+        if self._purse:
+            self._purse.notify()
+        if self._closed or not (load.errand.dropped or self._was_refused(load, task)):
             self._fail([*load.flights.values()], reason_of(task))
             return
         for flight in load.flights.values():
@@ -300,6 +308,11 @@ class Coalescer:
                 self._enqueue(flight, item_of(flight))
             else:
                 self._forget(flight)
+
+    def _was_refused(self, load: Load, task: asyncio.Task[None]) -> bool:
+        """By the budget, while a part of it may go now, or all of it once others have landed."""
+        refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
+        return refused and (len(load.flights) > 1 or self._loads > 0)
 
     def _settle(self, flight: Flight, vector: Vector) -> None:
         self._forget(flight)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Protocol, TypeVar
 
 from aembed.dispatch._admission import Ticket
@@ -11,20 +12,28 @@ from aembed.types import InputType
 T = TypeVar("T")
 
 
+class Held(Protocol):
+    """What was noted of one request before it went out. It stays noted where neither of these is told."""
+
+    def release(self) -> None:
+        """The request was refused, or never left: it cost nothing."""
+        ...
+
+    async def settle(self, billed: int | None) -> None:
+        """It was answered, and cost that; None where the reply did not say."""
+        ...
+
+
 class Purse(Protocol):
     """What a job may spend. Asked before each request, each try of it included."""
 
-    async def reserve(self, tokens: int) -> None:
+    async def reserve(self, tokens: int) -> Held:
         """Notes what the request may cost before it goes out. Raises BudgetExceededError where that is not left."""
         ...
 
-    def release(self, reserved: int) -> None:
-        """It was refused, or never left: it cost nothing."""
-        ...
 
-    async def settle(self, reserved: int, billed: int | None) -> None:
-        """It was answered, and cost that; None where the reply did not say."""
-        ...
+def as_estimated(texts: Sequence[str], tokens: float) -> int:
+    return ceil(tokens)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +46,8 @@ class Errand:
     input_type: InputType = "document"
     interactive: bool = False
     purse: Purse | None = None
+    most_billed: Callable[[Sequence[str], float], int] = as_estimated
+    """The most tokens that may be billed for these texts, which the provider's own estimate counts as so many."""
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0

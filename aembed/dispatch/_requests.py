@@ -179,23 +179,23 @@ class _Tries:
 
     async def _bought(self) -> Reply:
         """One request. What may be on its bill is reserved before it goes out (law 6)."""
-        errand, reserved = self._errand, ceil(self._tokens)
+        errand, held = self._errand, None
         if errand.purse:
-            await errand.purse.reserve(reserved)
+            held = await errand.purse.reserve(errand.most_billed(self._texts, self._tokens))
             if errand.dropped:
-                errand.purse.release(reserved)
+                held.release()
                 raise asyncio.CancelledError
         errand.requests += 1
         try:
             reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
         except BaseException as error:
             if may_be_billed(error):
-                errand.lost_tokens += reserved
-            elif errand.purse:
-                errand.purse.release(reserved)
+                errand.lost_tokens += ceil(self._tokens)
+            elif held:
+                held.release()
             raise
-        if errand.purse:
-            await errand.purse.settle(reserved, reply.usage.tokens)
+        if held:
+            await held.settle(reply.usage.tokens)
         return reply
 
     def wait(self, state: RetryCallState) -> float:

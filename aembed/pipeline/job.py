@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
@@ -18,12 +19,14 @@ from aembed.core.packing import Cap
 from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Deliver, Errand, Purse, Refused
-from aembed.errors import AembedError, SourceError, StoppedError, StoreError, copied
+from aembed.dispatch import Answer, Answered, Deliver, Errand, Refused
+from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError, copied
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.intake import Intake
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
 from aembed.pipeline.outcomes import Outcomes, now
+from aembed.pipeline.purse import Purse
+from aembed.pipeline.rations import Rations
 from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
 from aembed.results import Report
@@ -56,20 +59,25 @@ class Job:
         measure: Measure,
         limits: Limits,
         tally: Tally,
-        observers: Observers = Observers(),
-        purse: Purse | None = None,
+        observers: Observers,
+        purse: Purse,
     ) -> None:
         self._dispatcher = dispatcher
         self._sink = sink
         self._feed = feed
         self._tally = tally
         self._before = (tally.requests, tally.retries, tally.lost_tokens)
-        self._errand = Errand("document", purse=purse)
+        self._purse = purse
+        self._errand = Errand("document")
+        if purse.limited:
+            self._errand.purse, self._errand.most_billed = purse, measure.most_billed
         self._outcomes = Outcomes(sink, tally, observers)
-        self._batches = Batches(dispatcher.concurrency, lambda: dispatcher.cap, lambda: feed.starved)
+        self._tasks: dict[asyncio.Task[None], dict[int, Item]] = {}
+        """With what of its batch is not answered yet, where a budget may refuse it."""
+        self._rations = Rations(purse, measure, dispatcher.concurrency)
+        self._batches = Batches(dispatcher.concurrency, self._cap, lambda: feed.starved)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
         self._permits = anyio.Semaphore(dispatcher.concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._error: AembedError | None = None
         self._scope: anyio.CancelScope | None = None
         self._all_sent = self._stopped = self._left = False
@@ -162,28 +170,50 @@ class Job:
         while True:
             # A permit is held until the batch is stored: a crash buys again at most that many requests.
             await self._permits.acquire()
-            batch = await self._batches.next()
+            try:
+                batch = await self._rations.next(self._batches, self._tasks)
+            except Exception as error:
+                self._stop(error)
+                return
             if not batch:
                 self._all_sent = True
                 return
-            task = self._dispatcher.own(self._dispatcher.send(batch, self._errand, self._deliver))
-            self._tasks.add(task)
+            left = {id(item): item for item in batch} if self._rations.limited else {}
+            asked = self._purse.asked
+            task = self._dispatcher.own(self._dispatcher.send(batch, self._errand, partial(self._deliver, left)))
+            self._tasks[task] = left
             task.add_done_callback(self._carried)
+            await self._rations.noted(task, asked)
 
     def _carried(self, task: asyncio.Task[None]) -> None:
         """A batch has ended. Its own job cancels one by dropping the errand: whoever else does ends the job."""
-        self._tasks.discard(task)
+        left = self._tasks.pop(task)
         if not task.cancelled():
-            if error := task.exception():
-                self._stop(error)
+            self._settle(task.exception(), left)
         elif not self._errand.dropped:
             self._stop(asyncio.CancelledError())
         self._permits.release()
+        self._purse.notify()
         # A reply may have changed how much fits in a batch, and so in the window.
         self._batches.notify()
 
-    async def _deliver(self, answer: Answer) -> None:
+    def _settle(self, error: BaseException | None, left: Mapping[int, Item]) -> None:
+        """What a budget did not allow at once may go in parts, or once others have landed."""
+        match error:
+            case None:
+                self._rations.accepted()
+            case BudgetExceededError() if not self._errand.dropped and self._rations.may_go_on():
+                self._batches.put_back(left.values())
+            case _:
+                self._stop(error)
+
+    def _cap(self) -> Cap:
+        return self._rations.within(self._dispatcher.cap, len(self._tasks))
+
+    async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
         self._count_requests()
+        for item in answer.items if left else ():
+            del left[id(item)]
         match answer:
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
