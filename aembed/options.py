@@ -24,8 +24,8 @@ class QueryOptions(TypedDict, total=False):
     max_tokens_per_batch: int | None
     too_long: TooLong
     retry: RetryPolicy
-    budget: Budget | Sequence[Budget]
-    query_budget: Budget | Sequence[Budget]
+    budget: Budget | Sequence[Budget] | None
+    query_budget: Budget | Sequence[Budget] | None
     cache_bytes: int
     max_queue_size: int | None
     http_client: Any
@@ -49,8 +49,8 @@ class Options:
     too_long: TooLong
     retry: RetryPolicy
     timeout: float
-    budget: Budget | Sequence[Budget]
-    query_budget: Budget | Sequence[Budget]
+    budget: Budget | Sequence[Budget] | None
+    query_budget: Budget | Sequence[Budget] | None
     cache_bytes: int
     max_queue_size: int | None
 
@@ -84,6 +84,8 @@ class Options:
 
 
 def _budgets(name: str, given: object) -> tuple[Budget, ...]:
+    if given is None:
+        return ()
     budgets = (given,) if isinstance(given, Budget) else given
     if not isinstance(budgets, list | tuple) or not all(isinstance(each, Budget) for each in budgets):
         raise ConfigError(f"{name}={shown(given)} must be a Budget, as Budget(max_cost_usd=5.0), or several of them")
