@@ -15,6 +15,8 @@ LEAST_ALIKE = 3
 _NUMBER = re.compile(r"\d[\d,.]*")
 CALL_SECONDS = 0.2
 """`on_progress` is called at most five times a second."""
+TICK_SECONDS = 1.0
+"""And once a second while nothing happens."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Tally:
     billed_tokens: int = 0
     lost_tokens: int = 0
     at_risk_tokens: int = 0
+    waiting: str = ""
+    last_error: str = ""
     failures: list[Failure] = field(default_factory=list)
     _reason: tuple[type, str] | None = None
     _alike: bool = True
@@ -79,6 +83,8 @@ class Tally:
             cost_usd=self.cost_usd,
             seconds=now - self.started,
             total=self.total,
+            waiting=self.waiting,
+            last_error=self.last_error,
             failures=tuple(sorted(self.failures, key=lambda failure: failure.index)),
             refused_earlier=self.refused_earlier,
         )

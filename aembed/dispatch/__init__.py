@@ -3,6 +3,19 @@
 from aembed.dispatch._admission import Admission, Ticket
 from aembed.dispatch._errand import Errand, Purse
 from aembed.dispatch._home import Home
+from aembed.dispatch._waits import Waits
 from aembed.dispatch.dispatcher import Answer, Answered, Deliver, Dispatcher, Refused
 
-__all__ = ["Admission", "Answer", "Answered", "Deliver", "Dispatcher", "Errand", "Home", "Purse", "Refused", "Ticket"]
+__all__ = [
+    "Admission",
+    "Answer",
+    "Answered",
+    "Deliver",
+    "Dispatcher",
+    "Errand",
+    "Home",
+    "Purse",
+    "Refused",
+    "Ticket",
+    "Waits",
+]

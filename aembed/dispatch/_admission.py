@@ -9,6 +9,7 @@ import anyio
 
 from aembed.core.gate import Gate, Passage
 from aembed.core.pacing import Pacer, Reservation
+from aembed.dispatch._waits import Waits
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.types import Hints
 
@@ -34,9 +35,10 @@ class Admission:
     query.
     """
 
-    def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate) -> None:
+    def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate, waits: Waits | None = None) -> None:
         self.pacer = pacer
         self.gate = gate
+        self.waits = waits or Waits()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {interactive: anyio.Lock(fast_acquire=True) for interactive in (False, True)}
         self._changed = anyio.Event()
@@ -75,6 +77,7 @@ class Admission:
         self.replies += 1
         self.pacer.accepted(ticket.reservation, hints, now())
         self.gate.succeeded(ticket.passage, now())
+        self._answered()
         self._leave(ticket)
 
     def failed(self, ticket: Ticket, error: BaseException) -> bool:
@@ -89,6 +92,7 @@ class Admission:
                 self.replies += 1
                 self.pacer.observe(hints, now())
                 self.gate.succeeded(ticket.passage, now())
+                self._answered()
             case _:
                 self.gate.abandoned(ticket.passage, now())
         self._leave(ticket)
@@ -100,9 +104,15 @@ class Admission:
         limited = isinstance(error, RateLimitError)
         blame = self.gate.failed(ticket.passage, now(), wait=wait, rate_limited=limited, hinted=hinted)
         self._notify()
+        self.waits.failed(error, now())
         if not self.gate.is_open:
+            self.waits.closed(self.gate.opens_at, now(), limited=limited)
             self.when_closed()
         return blame
+
+    def _answered(self) -> None:
+        if self.gate.is_open:
+            self.waits.answered(now())
 
     def _leave(self, ticket: Ticket) -> None:
         self._slots.release_on_behalf_of(ticket.reservation)
@@ -119,11 +129,16 @@ class Admission:
             await self._may_start(interactive)
             reservation = self.pacer.reserve(tokens, now(), interactive=interactive)
             try:
-                while (seconds := reservation.start - now()) > EARLY:  # noqa: ASYNC110 - the start may move meanwhile
+                while (seconds := reservation.start - now()) > EARLY:  # the start may move meanwhile
+                    if not interactive:
+                        self.waits.paced(reservation.start, now(), self.pacer)
                     await anyio.sleep(seconds)
             except BaseException:
                 self.pacer.give_back(reservation, now())
                 raise
+            finally:
+                if not interactive:
+                    self.waits.let_go(now())
             if self._slot_free(interactive) and self._gate_open:
                 return reservation
             self.pacer.give_back(reservation, now())

@@ -24,6 +24,7 @@ from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._guard import Guard
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._waits import Waits, where
 from aembed.errors import AembedError, ProviderError
 from aembed.protocols import Provider
 from aembed.results import Stats
@@ -71,7 +72,12 @@ class Dispatcher:
         self._pacer = pacer
         self._requests = Requests(
             provider,
-            Admission(concurrency=concurrency, pacer=pacer, gate=Gate(max_outage=retry.max_outage)),
+            Admission(
+                concurrency=concurrency,
+                pacer=pacer,
+                gate=Gate(max_outage=retry.max_outage),
+                waits=Waits(where(provider.space)),
+            ),
             retry=retry,
             timeout=timeout,
             dimensions=dimensions,
@@ -96,6 +102,11 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         return self._requests.admission.in_flight
+
+    @property
+    def waits(self) -> Waits:
+        """What is waited for now, and what went wrong last."""
+        return self._requests.admission.waits
 
     @property
     def cap(self) -> Cap:
@@ -154,6 +165,8 @@ class Dispatcher:
             tokens_per_minute=pacer.limit("tokens"),
             gate_open=gate.is_open,
             retry_after=max(0.0, gate.opens_at - now),
+            last_error=self.waits.last_error,
+            failing_seconds=0.0 if self.waits.failing_since is None else now - self.waits.failing_since,
         )
 
     # queries: what is sent is chosen once it may be sent

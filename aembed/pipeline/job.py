@@ -19,9 +19,10 @@ from aembed.core.packing import Cap
 from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Deliver, Errand, Refused
-from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError, copied
+from aembed.dispatch import Answer, Answered, Deliver, Errand, Refused, Waits
+from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
 from aembed.pipeline.batches import Batches
+from aembed.pipeline.endings import failed_alike, plain
 from aembed.pipeline.intake import Intake
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
 from aembed.pipeline.outcomes import Outcomes, now
@@ -43,6 +44,8 @@ class Sender(Protocol):
 
     concurrency: int
 
+    @property
+    def waits(self) -> Waits: ...
     @property
     def cap(self) -> Cap: ...
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
@@ -89,6 +92,7 @@ class Job:
         be edited meanwhile, may be pending.
         """
         patience = PATIENCE
+        self._outcomes.follow(self._count_requests)
         try:
             if self._stopped:
                 await self._feed.aclose()
@@ -109,7 +113,7 @@ class Job:
             self._count_requests()
             await self._outcomes.tell_last(patience=patience)
         report = self.report()
-        if stopping := self._error or self._unfinished(report) or self._failed_alike(report):
+        if stopping := self._error or self._undone(report):
             stopping.report = report
             raise stopping
         return report
@@ -129,20 +133,11 @@ class Job:
         self._stopped = True
         self._errand.drop()
 
-    def _unfinished(self, report: Report) -> AembedError | None:
-        """Whatever became of the job's tasks: what was left undone is told."""
-        if self._all_sent and (not report.pending or not self._sink.whole):
-            return None
-        return StoppedError("the job ended before all of its texts were done; run the same again")
-
-    def _failed_alike(self, report: Report) -> AembedError | None:
-        """What is wrong with every single record is no matter of the records."""
-        failure = self._tally.failed_alike
-        if failure is None or self._sink.dry:
-            return None
-        error = copied(failure.error)
-        error.args = (f"each of the {report.inputs:,} texts failed, for one reason: {failure.error}",)
-        return error
+    def _undone(self, report: Report) -> AembedError | None:
+        """Whatever became of the job's tasks, what they left undone is told; so is what is wrong with every text."""
+        if not self._all_sent or (report.pending and self._sink.whole):
+            return StoppedError("the job ended before all of its texts were done; run the same again")
+        return None if self._sink.dry else failed_alike(self._tally)
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as group:
@@ -229,6 +224,9 @@ class Job:
         self._tally.requests = requests + self._errand.requests
         self._tally.retries = retries + self._errand.retries
         self._tally.lost_tokens = lost_tokens + self._errand.lost_tokens
+        waits = self._dispatcher.waits
+        self._tally.waiting = "" if self._left else waits.line(now())
+        self._tally.last_error = waits.last_error if waits.last_error_at >= self._tally.started else ""
 
     def _stop(self, error: BaseException) -> None:
         """No further request; what is on its way lands."""
@@ -237,7 +235,7 @@ class Job:
 
     def _close(self, error: BaseException) -> None:
         """No further batch. The first error is the one that comes out."""
-        stopping = _plain(error)
+        stopping = plain(error)
         if self._left and isinstance(stopping, StoreError):
             # Law 1: a second cancellation ended the wait, so nobody gets them any more.
             lost = sum(map(len, stopping.unsaved))
@@ -260,17 +258,3 @@ class Job:
     async def _landed(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
-
-
-def _plain(error: BaseException) -> AembedError:
-    if isinstance(error, AembedError):
-        return error
-    if isinstance(error, asyncio.CancelledError):
-        stopping: AembedError = StoppedError(
-            "a request or a call of the store was cancelled, and not by this job; run the same again"
-        )
-    else:
-        logger.error("the job ended in an unexpected error", exc_info=error)
-        stopping = AembedError(f"unexpected {type(error).__name__}")
-    stopping.__cause__ = error
-    return stopping

@@ -58,6 +58,10 @@ class Telling:
         self._progress_waits = False
         self._changed = anyio.Event()
 
+    @property
+    def has_followers(self) -> bool:
+        return self._observers.on_progress is not None
+
     def failure(self, failure: Failure) -> None:
         self._call(self._observers.on_failure, failure)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+
+import anyio
 
 from aembed.core.changes import Entry, Item, Key
-from aembed.core.progress import CALL_SECONDS, Tally
+from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
 from aembed.pipeline.observing import PATIENCE, Observers, Telling
 from aembed.pipeline.sinks import Sink
 from aembed.types import Failure, Known, Matrix, Record, Refusal
 
+LEAST_SLEEP = 0.01
 MOST_REFUSED = 10_000
 """Texts that the provider refused and that are remembered."""
 
@@ -30,6 +33,7 @@ class Outcomes:
         self._held: dict[str, bytes | Record] = {}
         self._untold: list[Failure] = []
         self._reported = float("-inf")
+        self._ticker: asyncio.Task[None] | None = None
 
     # equal texts and equal ids
 
@@ -152,12 +156,32 @@ class Outcomes:
         failures, self._untold = self._untold, []
         if failures:
             await self._sink.fail(failures)
-        if now() - self._reported >= CALL_SECONDS:
-            self._reported = now()
-            self._telling.progress(self.tally.progress(self._reported))
+        self.tell_progress(CALL_SECONDS)
         await self._telling.room()
 
+    def follow(self, refresh: Callable[[], None]) -> None:
+        """Whoever follows the job sees that it lives, and what it waits for, also while nothing comes."""
+        if self._telling.has_followers:
+            self._ticker = asyncio.get_running_loop().create_task(self._tick(refresh))
+
+    async def _tick(self, refresh: Callable[[], None]) -> None:
+        while True:
+            due = self._reported + TICK_SECONDS - now()
+            await asyncio.sleep(min(max(due, LEAST_SLEEP), TICK_SECONDS))
+            refresh()
+            self.tell_progress(TICK_SECONDS)
+
+    def tell_progress(self, since: float) -> None:
+        """Unless it was told so many seconds ago."""
+        if now() - self._reported >= since:
+            self._reported = now()
+            self._telling.progress(self.tally.progress(self._reported))
+
     async def tell_last(self, *, patience: float = PATIENCE) -> None:
+        if self._ticker:
+            self._ticker.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([self._ticker])
         await self._telling.finish(self.tally.progress(now()), patience=patience)
 
 
