@@ -12,6 +12,7 @@ from functools import cache
 from math import ceil
 from typing import Any, TypeAlias
 
+from aembed.core.billing import LEAST_SHARE, Billing
 from aembed.core.changes import Entry, Item
 from aembed.errors import InputError
 from aembed.protocols import TokenCounter
@@ -110,7 +111,16 @@ class Measure:
     `exact`: every text is counted, where its tokenizer is known and can be had, because its cost must not be more.
     """
 
-    def __init__(self, limits: Limits, too_long: TooLong, run_in_thread: RunInThread, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        too_long: TooLong,
+        run_in_thread: RunInThread,
+        *,
+        exact: bool = False,
+        billing: Billing | None = None,
+    ) -> None:
+        self._billing = billing or Billing()
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
@@ -131,9 +141,7 @@ class Measure:
         item: Item = await self.run_in_thread(self._measure, entry)
         return item
 
-    # the most that may be billed: what was counted, or, as a token is a byte at least, the bytes. No share of the bytes
-    # would do: one that was right for all that came before is wrong by a factor of four for the first text in another
-    # script.
+    # what budgets are asked for: what was counted, or what those bytes may cost
 
     @property
     def _counts(self) -> bool:
@@ -142,15 +150,22 @@ class Measure:
     @property
     def most_billed_for_a_token(self) -> float:
         """Of the provider's own estimate."""
-        return 1.0 if self._counts else self._limits.bytes_per_token
+        return 1.0 if self._counts else self._limits.bytes_per_token * self._billing.of_a_byte
 
     def most_billed(self, texts: Sequence[str], tokens: float) -> int:
         """For texts of items that were made here, which are estimated at so many tokens."""
-        return ceil(tokens) if self._counts else sum([len(text.encode()) for text in texts])
+        return ceil(tokens if self._counts else self._billing.most(texts))
+
+    def believed(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
+        """What a reply says that they cost, if it can be meant."""
+        if billed is None:
+            return None
+        good = billed * LEAST_SHARE >= tokens if self._counts else self._billing.believed(texts, billed)
+        return billed if good else None
 
     def cost(self, item: Item) -> float:
         """The most that may be billed for this item, as part of a request."""
-        return item.tokens if self._counts else self.most_billed(item.texts, item.tokens)
+        return item.tokens if self._counts else self._billing.most(item.texts)
 
     def _measure(self, entry: Entry) -> Item:
         counter = self._counter = load_counter(self._limits.encoding)

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 from aembed.coalesce import Coalescer
+from aembed.core.billing import Billing
 from aembed.core.cache import Cache
 from aembed.core.changes import Fingerprinter, Unkept
 from aembed.core.pacing import Pacer
@@ -55,6 +56,7 @@ class Engine:
             concurrency=options.concurrency,
         )
         self._cache = Cache(options.cache_bytes)
+        self._billing = Billing()
         self._home = Home()
         self._dispatcher: Dispatcher | None = None
         self._coalescer: Coalescer | None = None
@@ -107,10 +109,12 @@ class Engine:
         if self._home.closed:
             raise _closed()
         if self._coalescer is None:
+            if self._query_purse:
+                self._query_purse.renew()
             self._coalescer = Coalescer(
                 dispatcher,
                 self._fingerprinter(self.space, "query"),
-                Measure(self.limits, self.options.too_long, self.run_in_thread),
+                Measure(self.limits, self.options.too_long, self.run_in_thread, billing=self._billing),
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
@@ -201,7 +205,13 @@ class Engine:
         purse: Purse,
     ) -> Job:
         entries = self._fingerprinter(space, "document") if sink.keeps else Unkept()
-        measure = Measure(self.limits, self.options.too_long, self.run_in_thread, exact=self.budgets.limited)
+        measure = Measure(
+            self.limits,
+            self.options.too_long,
+            self.run_in_thread,
+            exact=self.budgets.limited,
+            billing=self._billing,
+        )
         job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
         self._jobs.add(job)
         if self._home.closed:

@@ -210,7 +210,8 @@ def test_a18_runs_and_workers_that_share_an_account_use_it_up_and_no_more(seed: 
 def in_scripts(n: int, random: Random) -> list[str]:
     """English first; later texts are of other scripts, which no reply has told the cost of."""
     plain = [f"{number} these are the words of an English text, as there are many" for number in range(n)]
-    foreign = [f"{number} {random.choice([CHINESE, CHEROKEE]) * random.randint(1, 4)}" for number in range(n)]
+    kinds = [CHINESE, CHEROKEE, "".join(random.choices("0123456789abcdefABCDEFxyz+/=", k=100))]
+    foreign = [f"{number} {random.choice(kinds) * random.randint(1, 4)}" for number in range(n)]
     return plain + foreign
 
 

@@ -267,7 +267,7 @@ class Coalescer:
         self._dispatcher.resize(ticket, sum([item.tokens for item in items]))
         errand = Errand("query", interactive=True, ticket=ticket)
         if self._purse:
-            errand.purse, errand.most_billed = self._purse, self._measure.most_billed
+            errand.purse, errand.costs = self._purse, self._measure
         load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
             flight.load = load

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any, Protocol, TypeVar
 
 from aembed.dispatch._admission import Ticket
@@ -32,8 +31,13 @@ class Purse(Protocol):
         ...
 
 
-def as_estimated(texts: Sequence[str], tokens: float) -> int:
-    return ceil(tokens)
+class Costs(Protocol):
+    """What texts may cost that the provider's own estimate counts as so many tokens."""
+
+    def most_billed(self, texts: Sequence[str], tokens: float) -> int: ...
+    def believed(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
+        """What a reply says that they cost, if it can be meant."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +50,8 @@ class Errand:
     input_type: InputType = "document"
     interactive: bool = False
     purse: Purse | None = None
-    most_billed: Callable[[Sequence[str], float], int] = as_estimated
-    """The most tokens that may be billed for these texts, which the provider's own estimate counts as so many."""
+    costs: Costs | None = None
+    """Given with a purse."""
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0

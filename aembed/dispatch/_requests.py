@@ -180,8 +180,8 @@ class _Tries:
     async def _bought(self) -> Reply:
         """One request. What may be on its bill is reserved before it goes out (law 6)."""
         errand, held = self._errand, None
-        if errand.purse:
-            held = await errand.purse.reserve(errand.most_billed(self._texts, self._tokens))
+        if errand.purse and errand.costs:
+            held = await errand.purse.reserve(errand.costs.most_billed(self._texts, self._tokens))
             if errand.dropped:
                 held.release()
                 raise asyncio.CancelledError
@@ -194,8 +194,8 @@ class _Tries:
             elif held:
                 held.release()
             raise
-        if held:
-            await held.settle(reply.usage.tokens)
+        if held and errand.costs:
+            await held.settle(errand.costs.believed(self._texts, self._tokens, reply.usage.tokens))
         return reply
 
     def wait(self, state: RetryCallState) -> float:

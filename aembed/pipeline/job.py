@@ -73,7 +73,7 @@ class Job:
         self._purse = purse
         self._errand = Errand("document")
         if purse.limited:
-            self._errand.purse, self._errand.most_billed = purse, measure.most_billed
+            self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)
         self._tasks: dict[asyncio.Task[None], dict[int, Item]] = {}
         """With what of its batch is not answered yet, where a budget may refuse it."""

@@ -19,8 +19,6 @@ from aembed.protocols import Accounts
 logger = logging.getLogger("aembed")
 
 LEAVE_SECONDS = 5.0
-LEAST_SHARE = 8
-"""A reply that says it cost less than this part of what its texts may cost is not believed."""
 ROUNDING = 1e-6
 
 
@@ -110,7 +108,7 @@ class Noted:
             pot.release(name, self.tokens)
 
     async def settle(self, billed: int | None) -> None:
-        if billed is None or billed * LEAST_SHARE < self.tokens:
+        if billed is None:
             return
         self.purse.learn(billed / self.tokens)
         for pot, name in self.accounts:
@@ -153,12 +151,16 @@ class Purse:
             self.notify()
         return Noted(self, accounts, most)
 
+    def renew(self) -> None:
+        """It is used in another event loop from here on."""
+        self.changed = anyio.Event()
+
     def notify(self) -> None:
         self.changed.set()
         self.changed = anyio.Event()
 
     def learn(self, share: float) -> None:
-        """A bill above the most that its texts should cost: later ones may be so, too."""
+        """A bill above the most that its texts should cost: so may later ones be."""
         self._factor = max(self._factor, share)
 
     def exceeded(self, tokens: int) -> BudgetExceededError:
