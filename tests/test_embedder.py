@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -600,6 +602,24 @@ def test_jobs_of_one_embedder_share_its_slots() -> None:
 
     run_virtual(job)
     assert provider.ledger.max_in_flight == 3
+
+
+@pytest.mark.parametrize("given", [list, iter])
+async def test_vectors_that_nobody_wants_are_gone_at_once(given: Any) -> None:
+    """No circle of references keeps them until the garbage is collected: the next result needs their memory."""
+    options: dict[str, Any] = {"budget": Budget(max_billed_tokens=10_000), "requests_per_minute": 100_000}
+    async with Embedder(small(), **options) as embedder:
+        gc.collect()
+        gc.disable()
+        try:
+            embeddings = await embedder.embed_documents(given(words(100)), on_progress=lambda _: None)
+            vectors = embeddings.vectors
+            matrix = weakref.ref(vectors if vectors.base is None else vectors.base)
+            await asyncio.sleep(0)
+            del embeddings, vectors
+            assert matrix() is None
+        finally:
+            gc.enable()
 
 
 # what stops a job

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence, Sized
 from functools import partial
 from math import inf
 from typing import Any, Protocol
@@ -75,10 +75,12 @@ class Job:
         if purse.limited:
             self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)
-        self._tasks: dict[asyncio.Task[None], dict[int, Item]] = {}
+        self._tasks = tasks = dict[asyncio.Task[None], dict[int, Item]]()
         """With what of its batch is not answered yet, where a budget may refuse it."""
-        self._rations = Rations(purse, measure, dispatcher.concurrency)
-        self._batches = Batches(dispatcher.concurrency, self._cap, lambda: feed.starved)
+        self._rations = rations = Rations(purse, measure, dispatcher.concurrency)
+        # No method of the job: a circle would keep its vectors until the next collection of garbage.
+        cap = partial(_narrowed, dispatcher, rations, tasks)
+        self._batches = Batches(dispatcher.concurrency, cap, lambda: feed.starved)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
         self._permits = anyio.Semaphore(dispatcher.concurrency)
         self._error: AembedError | None = None
@@ -202,9 +204,6 @@ class Job:
             case _:
                 self._stop(error)
 
-    def _cap(self) -> Cap:
-        return self._rations.within(self._dispatcher.cap, len(self._tasks))
-
     async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
         self._count_requests()
         for item in answer.items if left else ():
@@ -258,3 +257,8 @@ class Job:
     async def _landed(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def _narrowed(dispatcher: Sender, rations: Rations, tasks: Sized) -> Cap:
+    """What the next batch may hold: what the dispatcher says, and what is left of the budgets."""
+    return rations.within(dispatcher.cap, len(tasks))

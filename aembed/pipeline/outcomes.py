@@ -178,10 +178,11 @@ class Outcomes:
             self._telling.progress(self.tally.progress(self._reported))
 
     async def tell_last(self, *, patience: float = PATIENCE) -> None:
-        if self._ticker:
-            self._ticker.cancel()
+        ticker, self._ticker = self._ticker, None
+        if ticker:
+            ticker.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.wait([self._ticker])
+                await asyncio.wait([ticker])
         await self._telling.finish(self.tally.progress(now()), patience=patience)
 
 
