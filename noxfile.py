@@ -52,6 +52,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=False)
 def types(session: nox.Session) -> None:
     module(session, "mypy")
+    module(session, "pytest", "-q", "tests/test_typing.py")
 
 
 @nox.session(python=False)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aembed.embedder import Embedder
+from aembed.embedder import AnyStore, Embedder, RecordLike, Records, Texts
 from aembed.errors import (
     AembedError,
     AuthenticationError,
@@ -22,16 +22,39 @@ from aembed.errors import (
     RateLimitError,
     SourceError,
     SpaceMismatchError,
+    StoppedError,
     StoreError,
     UnavailableError,
 )
-from aembed.protocols import Backlog, Provider, Store
+from aembed.options import EmbedderOptions
+from aembed.pipeline.observing import OnFailure, OnProgress
+from aembed.pipeline.results import Results
+from aembed.protocols import Accounts, Backlog, KeepsModel, Provider, Refusals, Store
 from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
-from aembed.stores import open_store
-from aembed.types import Budget, Embedded, Failure, Limits, Match, Record, Reply, RetryPolicy, Space, StoreInfo, Usage
-
-__version__ = "0.1.0"
+from aembed.stores import Column, Indexable, open_store
+from aembed.types import (
+    Budget,
+    Embedded,
+    Failure,
+    Hints,
+    InputType,
+    Known,
+    Limits,
+    Match,
+    Matrix,
+    Metadata,
+    Record,
+    Refusal,
+    Reply,
+    RetryPolicy,
+    Rows,
+    Space,
+    StoreInfo,
+    TooLong,
+    Usage,
+    Vector,
+)
 
 if TYPE_CHECKING:
     from aembed.providers.fake import FakeProvider
@@ -41,22 +64,105 @@ if TYPE_CHECKING:
     from aembed.stores.sqlite import SQLiteStore
     from aembed.stores.sqlite_column import SQLiteColumn
 
+__version__ = "0.1.0"
+
+__all__ = [
+    "Accounts",
+    "AembedError",
+    "AnyStore",
+    "AuthenticationError",
+    "Backlog",
+    "BadRequestError",
+    "Budget",
+    "BudgetExceededError",
+    "CacheStats",
+    "Column",
+    "ConfigError",
+    "Embedded",
+    "Embedder",
+    "EmbedderOptions",
+    "Embeddings",
+    "Failure",
+    "FakeProvider",
+    "Hints",
+    "Indexable",
+    "InputError",
+    "InputType",
+    "InvalidReplyError",
+    "KeepsModel",
+    "Known",
+    "Limits",
+    "Match",
+    "Matrix",
+    "MemoryStore",
+    "Metadata",
+    "NotFoundError",
+    "OnFailure",
+    "OnProgress",
+    "OutageError",
+    "OverloadedError",
+    "PartialError",
+    "PermissionDeniedError",
+    "Plan",
+    "PostgresColumn",
+    "PostgresStore",
+    "Progress",
+    "Provider",
+    "ProviderError",
+    "QuotaExceededError",
+    "RateLimitError",
+    "Record",
+    "RecordLike",
+    "Records",
+    "Refusal",
+    "Refusals",
+    "Reply",
+    "Report",
+    "Results",
+    "RetryPolicy",
+    "Rows",
+    "SQLiteColumn",
+    "SQLiteStore",
+    "SourceError",
+    "Space",
+    "SpaceMismatchError",
+    "Stats",
+    "StoppedError",
+    "Store",
+    "StoreError",
+    "StoreInfo",
+    "Texts",
+    "TooLong",
+    "UnavailableError",
+    "Usage",
+    "Vector",
+    "__version__",
+    "backfill",
+    "embed_documents",
+    "embed_into",
+    "embed_query",
+    "open_store",
+    "search",
+    "stream",
+]
+
 _LOADED_WHEN_USED = {
     "FakeProvider": "aembed.providers.fake",
     "MemoryStore": "aembed.stores.memory",
-    "SQLiteStore": "aembed.stores.sqlite",
-    "SQLiteColumn": "aembed.stores.sqlite_column",
-    "PostgresStore": "aembed.stores.postgresql",
     "PostgresColumn": "aembed.stores.postgresql_column",
+    "PostgresStore": "aembed.stores.postgresql",
+    "SQLiteColumn": "aembed.stores.sqlite_column",
+    "SQLiteStore": "aembed.stores.sqlite",
 }
 
+if not TYPE_CHECKING:  # which else would take any name at all for one of this module's
 
-def __getattr__(name: str) -> Any:
-    """A database's driver is loaded by those who use that database."""
-    if name in _LOADED_WHEN_USED:
-        return getattr(import_module(_LOADED_WHEN_USED[name]), name)
-    raise AttributeError(f"module 'aembed' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """A database's driver is loaded by those who use that database."""
+        if name in _LOADED_WHEN_USED:
+            return getattr(import_module(_LOADED_WHEN_USED[name]), name)
+        raise AttributeError(f"module 'aembed' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LOADED_WHEN_USED])
+    return sorted({*globals(), *__all__})

@@ -7,10 +7,12 @@ fits, uncounted. Only longer ones are tokenized, in a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
+from math import ceil
 from typing import Any, TypeAlias
 
+from aembed.core.billing import LEAST_SHARE, Billing
 from aembed.core.changes import Entry, Item
 from aembed.errors import InputError
 from aembed.protocols import TokenCounter
@@ -104,13 +106,25 @@ class ByteCounter:
 
 
 class Measure:
-    """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate."""
+    """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate.
 
-    def __init__(self, limits: Limits, too_long: TooLong, run_in_thread: RunInThread, *, exact: bool = False) -> None:
+    `exact`: every text is counted, where its tokenizer is known and can be had, because its cost must not be more.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        too_long: TooLong,
+        run_in_thread: RunInThread,
+        *,
+        exact: bool = False,
+        billing: Billing | None = None,
+    ) -> None:
+        self._billing = billing or Billing()
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
-        self.exact = exact
+        self.exact = exact and limits.encoding is not None
         self._counter: TokenCounter | None = None
 
     def quick(self, entry: Entry) -> Item | None:
@@ -127,6 +141,32 @@ class Measure:
         item: Item = await self.run_in_thread(self._measure, entry)
         return item
 
+    # what budgets are asked for: what was counted, or what those bytes may cost
+
+    @property
+    def _counts(self) -> bool:
+        return self.exact and isinstance(self._counter, TiktokenCounter)
+
+    @property
+    def most_billed_for_a_token(self) -> float:
+        """Of the provider's own estimate."""
+        return 1.0 if self._counts else self._limits.bytes_per_token * self._billing.of_a_byte
+
+    def most_billed(self, texts: Sequence[str], tokens: float) -> int:
+        """For texts of items that were made here, which are estimated at so many tokens."""
+        return ceil(tokens if self._counts else self._billing.most(texts))
+
+    def believed(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
+        """What a reply says that they cost, if it can be meant."""
+        if billed is None:
+            return None
+        good = billed * LEAST_SHARE >= tokens if self._counts else self._billing.believed(texts, billed)
+        return billed if good else None
+
+    def cost(self, item: Item) -> float:
+        """The most that may be billed for this item, as part of a request."""
+        return item.tokens if self._counts else self._billing.most(item.texts)
+
     def _measure(self, entry: Entry) -> Item:
         counter = self._counter = load_counter(self._limits.encoding)
         try:
@@ -138,7 +178,7 @@ class Measure:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
         estimates = [size / self._limits.bytes_per_token for size in sizes]
-        known = counts if isinstance(counter, TiktokenCounter) or self.exact else estimates
+        known = counts if isinstance(counter, TiktokenCounter) else estimates
         tokens = sum(map(max, estimates, known))
         return Item(entry, tuple(pieces), tokens, tuple(map(float, counts)))
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
 from aembed.core.spaces import agreed
-from aembed.engine import Engine, Options
+from aembed.engine import Engine
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
+from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, told_plainly
+from aembed.pipeline.channel import Channel
 from aembed.pipeline.logs import logged
-from aembed.pipeline.outcomes import Observers
+from aembed.pipeline.observing import Observers, OnFailure, OnProgress
 from aembed.pipeline.planning import planned
 from aembed.pipeline.purse import spending
 from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
@@ -25,7 +27,8 @@ from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
-from aembed.results import Embeddings, Plan, Progress, Report, Stats
+from aembed.ranges import seconds, shown, whole
+from aembed.results import Embeddings, Plan, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
     Budget,
@@ -33,16 +36,17 @@ from aembed.types import (
     Failure,
     Match,
     Metadata,
+    Record,
     RetryPolicy,
     Space,
     TooLong,
     Vector,
 )
 
-OnProgress: TypeAlias = Callable[[Progress], object]
-OnFailure: TypeAlias = Callable[[Failure], object]
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
-Records: TypeAlias = Iterable[Any] | AsyncIterable[Any] | Store
+RecordLike: TypeAlias = Record | str | Embedded | Failure
+"""A str is a record whose id is its position; a row of another store is one too; a Failure is told as it is."""
+Records: TypeAlias = Iterable[RecordLike] | AsyncIterable[RecordLike] | Store
 AnyStore: TypeAlias = Store | str | os.PathLike[str]
 
 
@@ -51,13 +55,14 @@ class Embedder:
 
     `model` is "provider:model" ("openai:text-embedding-3-small"), "local", or a Provider object.
     `api_key` and `base_url` default to the provider's own environment variables. `concurrency` is the most
-    requests in flight; "auto" begins with 8 and goes up to 64, as long as the provider takes them. Where it takes fewer,
-    that is found out. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
+    requests in flight; "auto" begins with 8 and goes up to 64, as long as the provider takes them. Where it takes
+    fewer, that is found out. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
     replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
     provider's own limits. A text of more tokens than the model takes fails (`too_long="error"`), is cut
     ("truncate"), or is embedded in pieces whose weighted mean is its vector ("split"). `timeout` is the most
-    seconds one request may take. `budget` stops a job before the request that would exceed it. `cache_bytes` is the
-    memory for vectors of queries that come again, 0: none. `max_queue_size` is the most queries that may wait.
+    seconds one request may take. `budget`, one or several, stops a job before the request that would exceed it, and
+    `query_budget` queries. `cache_bytes` is the memory for vectors of queries that come again, 0: none.
+    `max_queue_size` is the most queries that may wait, None: any number.
     `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
 
     Use it as `async with Embedder(...) as embedder`, or construct it and `await embedder.aclose()`.
@@ -79,9 +84,10 @@ class Embedder:
         too_long: TooLong = "error",
         retry: RetryPolicy = RetryPolicy(),
         timeout: float = 60.0,
-        budget: Budget = Budget(),
+        budget: Budget | Sequence[Budget] | None = None,
+        query_budget: Budget | Sequence[Budget] | None = None,
         cache_bytes: int = 0,
-        max_queue_size: int = 10_000,
+        max_queue_size: int | None = 10_000,
         http_client: Any = None,
     ) -> None:
         options = Options(
@@ -94,22 +100,17 @@ class Embedder:
             retry=retry,
             timeout=timeout,
             budget=budget,
+            query_budget=query_budget,
             cache_bytes=cache_bytes,
             max_queue_size=max_queue_size,
         )
-        provider = (
-            open_provider(
-                model,
-                api_key=api_key,
-                base_url=base_url,
-                dimensions=dimensions,
-                concurrency=options.most_in_flight,
-                http_client=http_client,
-            )
-            if isinstance(model, str)
-            else model
-        )
-        self._engine = Engine(provider, options)
+        own: dict[str, Any] = {
+            "api_key": api_key,
+            "base_url": base_url,
+            "dimensions": None if dimensions is None else whole("dimensions", dimensions, 1),
+            "http_client": http_client,
+        }
+        self._engine = Engine(_provider_of(model, own, options.most_in_flight), options)
 
     def __repr__(self) -> str:
         return f"<Embedder {self._engine}>"
@@ -125,6 +126,7 @@ class Embedder:
         return self._engine.in_flight
 
     async def __aenter__(self) -> Self:
+        self._engine.open()
         return self
 
     async def __aexit__(
@@ -133,8 +135,13 @@ class Embedder:
         await self.aclose()
 
     async def aclose(self, *, timeout: float = 30.0) -> None:
-        """Waits up to `timeout` seconds for what was sent to land, then closes the connections."""
-        await self._engine.aclose(timeout)
+        """Closes it. Nothing more is sent; what was sent may land for `timeout` seconds; then the connections close.
+
+        Jobs that still run end with StoppedError, which has their report and what they had got; queries that were not
+        on their way hear UnavailableError at once. What is asked of a closed Embedder is a ConfigError; it may be
+        opened again by `async with`, or in another event loop.
+        """
+        await self._engine.aclose(seconds("timeout", timeout, zero=True))
 
     # verbs
 
@@ -144,17 +151,20 @@ class Embedder:
         A text that fails is None in the result, with its reason in `.failures`. A stopped job (key, quota,
         outage, budget) raises what stopped it, with `.report` and `.embeddings`.
         """
-        refuse_what_is_no_list(texts)
-        total = known_length(texts)
-        sink = ListSink(total, self._engine.run_in_thread)
-        job = self._engine.job(sink, Feed(texts, text_record), total=total, observers=Observers(on_progress))
-        try:
-            with logged("embed_documents", job.report):
-                report = await job.run()
-        except AembedError as error:
-            error.embeddings = sink.embeddings(job.report(), self.space.dimensions, error)
-            raise
-        return sink.embeddings(report, self.space.dimensions)
+        engine = self._engine
+        with engine.verb():
+            refuse_what_is_no_list(texts)
+            total = known_length(texts)
+            sink = ListSink(total, engine.run_in_thread)
+            purse, observers = engine.budgets.of_calls(), Observers(on_progress)
+            job = engine.job(sink, Feed(texts, text_record), total=total, observers=observers, purse=purse)
+            try:
+                with logged("embed_documents", job.report):
+                    report = await job.run()
+            except AembedError as error:
+                error.embeddings = sink.embeddings(job.report(), self.space.dimensions, error)
+                raise
+            return sink.embeddings(report, self.space.dimensions)
 
     async def embed_query(self, text: str, *, timeout: float = 10.0) -> Vector:
         """The vector of one query, the caller's own; shape (dimensions,).
@@ -164,7 +174,7 @@ class Embedder:
         `.retry_after` where there is no vector in time, at once where the provider asks to wait for longer;
         OverloadedError at once where `max_queue_size` queries wait.
         """
-        return await self._engine.coalescer.vector(text, timeout)
+        return await self._engine.coalescer.vector(text, seconds("timeout", timeout))
 
     def stats(self) -> Stats:
         """What goes on now. May be called from any thread."""
@@ -178,15 +188,17 @@ class Embedder:
         Records are Record objects or plain str.
         """
         refuse_what_is_no_list(records)
-        send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](0)
-        job = self._engine.job(StreamSink(send), Feed(rows_of(records), any_record))
-        running = asyncio.get_running_loop().create_task(run_and_close(job, send))
+        engine, channel = self._engine, Channel()
+        with engine.verb():
+            purse = engine.budgets.of_calls()
+            job = engine.job(StreamSink(channel), Feed(rows_of(records), any_record), purse=purse)
+            running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.verb()))
         try:
-            yield Results(receive, running)
+            yield Results(channel, running)
         finally:
             job.abandon()
             running.cancel()
-            receive.close()
+            channel.leave()
             await asyncio.gather(running, return_exceptions=True)
 
     async def embed_into(
@@ -205,30 +217,36 @@ class Embedder:
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
         refuse_what_is_no_list(records)
-        async with _opened(store) as opened, spending(self._engine.max_tokens, opened, self.space) as purse:
-            space = await self._engine.prepare(opened, purse)
-            sink = StoreSink(opened, retry_failed=retry_failed)
-            feed = Feed(rows_of(records), any_record)
-            observers = Observers(on_progress, on_failure)
-            total = known_length(records)
-            job = self._engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
-            try:
-                with logged("embed_into", job.report):
-                    return await job.run()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await note(opened, job.report())
+        engine = self._engine
+        with engine.verb():
+            async with (
+                aclosing(Feed(rows_of(records), any_record)) as feed,
+                _opened(store) as opened,
+                spending(engine.budgets.of_job(opened, self.space)) as purse,
+            ):
+                space = await engine.prepare(opened, purse)
+                sink = StoreSink(opened, retry_failed=retry_failed)
+                observers = Observers(on_progress, on_failure)
+                total = known_length(records)
+                job = engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
+                try:
+                    with logged("embed_into", job.report):
+                        return await job.run()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do. Sends nothing and writes nothing."""
         refuse_what_is_no_list(records)
-        async with _opened(store) as opened:
-            info = await opened.info()
-            space = check_space(info.space, self.space)
-            sink = PlanSink(opened, retry_failed=retry_failed)
-            feed = Feed(rows_of(records), any_record)
-            report = await self._engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
-        return planned(report, sink.changed)
+        engine = self._engine
+        with engine.verb():
+            async with aclosing(Feed(rows_of(records), any_record)) as feed, _opened(store) as opened:
+                info = await opened.info()
+                space = check_space(info.space, self.space)
+                sink = PlanSink(opened, retry_failed=retry_failed)
+                report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
+            return planned(report, sink.changed)
 
     async def backfill(
         self,
@@ -244,25 +262,26 @@ class Embedder:
         Texts that were refused earlier are skipped until they change, unless `retry_failed`.
         """
         engine = self._engine
-        async with spending(engine.max_tokens, backlog, self.space) as purse:
-            space = await engine.prepare(backlog, purse)
-            passes = Passes(backlog, engine.tally(), limit, on_failure)
-            observers = Observers(on_progress, passes.failed)
-            with logged("backfill", passes.report), told_plainly():
-                while True:
-                    sink = BacklogSink(backlog, retry_failed=retry_failed)
-                    feed = Feed(passes.records(), any_record)
-                    job = engine.job(sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse)
-                    report = await job.run()
-                    if not passes.another():
-                        return report
+        limit = None if limit is None else whole("limit", limit, 1, why=", or None")
+        with engine.verb():
+            async with spending(engine.budgets.of_job(backlog, self.space)) as purse:
+                space = await engine.prepare(backlog, purse)
+                passes = Passes(backlog, engine.tally(), limit, on_failure)
+                observers = Observers(on_progress, passes.failed)
+                with logged("backfill", passes.report), told_plainly():
+                    while True:
+                        sink = BacklogSink(backlog, retry_failed=retry_failed, unfilled=passes.unfilled)
+                        feed = Feed(passes.records(), any_record)
+                        job = engine.job(sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse)
+                        report = await job.run()
+                        if not passes.another():
+                            return report
 
     async def search(
         self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
     ) -> list[Match]:
         """The k rows nearest to the text, best first. `where` keeps rows whose metadata has these values."""
-        if k < 1:
-            raise ConfigError(f"k={k} must be at least 1")
+        k = whole("k", k, 1)
         if isinstance(store, Backlog):
             if isinstance(store, Column):
                 check_space(await store.space(), self.space, "fill another column")
@@ -273,6 +292,27 @@ class Embedder:
                 return []
             check_space(info.space, self.space)
             return await opened.search(await self.embed_query(text), k, where=where)
+
+
+def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Provider:
+    """`own` are the options that a provider has a part in. Raises ConfigError before any I/O."""
+    given = {name: value for name, value in own.items() if value is not None}
+    if not isinstance(model, str):
+        if not isinstance(model, Provider):
+            raise ConfigError(
+                f"model={shown(model)} must be a str, as openai:text-embedding-3-small, or an object with all that "
+                "aembed.Provider has"
+            )
+        if given:
+            raise ConfigError(f"{next(iter(given))}= is for a model that is named by a str; give it to the provider")
+        return model
+    for name in ("api_key", "base_url"):
+        if not isinstance(given.get(name, ""), str):
+            raise ConfigError(f"{name} must be a str, not {type(given[name]).__name__}")
+    client = given.get("http_client")
+    if client is not None and not (hasattr(client, "build_request") and hasattr(client, "aclose")):
+        raise ConfigError(f"http_client must be an AsyncClient of httpx or httpx2, not {type(client).__name__}")
+    return open_provider(str.__str__(model), **given, concurrency=concurrency)
 
 
 @asynccontextmanager

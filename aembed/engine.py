@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
-from typing import Any, Literal
+from typing import Any
+from weakref import WeakSet
 
 from aembed.coalesce import Coalescer
+from aembed.core.billing import Billing
 from aembed.core.cache import Cache
 from aembed.core.changes import Fingerprinter, Unkept
 from aembed.core.pacing import Pacer
@@ -17,56 +20,22 @@ from aembed.core.progress import Tally
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, Home
 from aembed.errors import AembedError, ConfigError
+from aembed.options import Options
+from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job, Sender
-from aembed.pipeline.outcomes import Observers
+from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
-from aembed.pipeline.purse import JobPurse, purse_of
+from aembed.pipeline.purse import Purse
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
-from aembed.types import Budget, InputType, Limits, RetryPolicy, Space, TooLong
+from aembed.types import InputType, Limits, Space
 
-FIRST_AUTO, MOST_AUTO = 8, 64
-"""Requests in flight with `concurrency="auto"`: at first, and as long as none is refused at the most."""
 PROBE = "dimensions"
 """The one short text that is embedded where nothing else tells how wide the vectors are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Those of an Embedder that its provider has no part in. Raises ConfigError for one that cannot work."""
-
-    concurrency: int | Literal["auto"]
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
-    max_batch_size: int | None
-    max_tokens_per_batch: int | None
-    too_long: TooLong
-    retry: RetryPolicy
-    timeout: float
-    budget: Budget
-    cache_bytes: int
-    max_queue_size: int
-
-    def __post_init__(self) -> None:
-        if self.concurrency != "auto" and (not isinstance(self.concurrency, int) or self.concurrency < 1):
-            raise ConfigError(f'concurrency={self.concurrency!r} must be at least 1, or "auto"')
-        for name, least in (("cache_bytes", 0), ("max_queue_size", 1)):
-            if (value := getattr(self, name)) < least:
-                raise ConfigError(f"{name}={value} must be at least {least}")
-        if self.too_long not in ("error", "truncate", "split"):
-            raise ConfigError(f'too_long={self.too_long!r} must be "error", "truncate" or "split"')
-
-    @property
-    def most_in_flight(self) -> int:
-        return MOST_AUTO if self.concurrency == "auto" else self.concurrency
-
-    @property
-    def first_in_flight(self) -> int:
-        return FIRST_AUTO if self.concurrency == "auto" else self.concurrency
 
 
 class Engine:
@@ -76,7 +45,8 @@ class Engine:
         provider.limits.check(options.max_batch_size, options.max_tokens_per_batch)
         self.provider = provider
         self.options = options
-        self.max_tokens = options.budget.tokens(provider.price_usd)
+        self.budgets = Budgets(options.budgets, provider.price_usd)
+        self._query_purse = Budgets(options.query_budgets, provider.price_usd).of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
         self._wide, self._narrow = provider.limits, self._narrowed(provider.limits)
@@ -88,9 +58,12 @@ class Engine:
             first_concurrency=options.first_in_flight,
         )
         self._cache = Cache(options.cache_bytes)
+        self._billing = Billing()
         self._home = Home()
         self._dispatcher: Dispatcher | None = None
         self._coalescer: Coalescer | None = None
+        self._jobs: WeakSet[Job] = WeakSet()
+        self._verbs: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
         return f"{self.provider.space}, {self._dispatcher or 'idle'}"
@@ -116,9 +89,9 @@ class Engine:
     @property
     def dispatcher(self) -> Dispatcher:
         """One for each event loop that this is used in, one after another."""
-        if self._home.moved() or self._dispatcher is None:
+        self._arrive()
+        if self._dispatcher is None:
             options = self.options
-            self._coalescer = None
             self._dispatcher = Dispatcher(
                 self.provider,
                 lambda: self.limits,
@@ -133,33 +106,73 @@ class Engine:
 
     @property
     def coalescer(self) -> Coalescer:
+        """Raises ConfigError where this is closed."""
         dispatcher = self.dispatcher
+        if self._home.closed:
+            raise _closed()
         if self._coalescer is None:
+            if self._query_purse:
+                self._query_purse.renew()
             self._coalescer = Coalescer(
                 dispatcher,
                 self._fingerprinter(self.space, "query"),
-                Measure(self.limits, self.options.too_long, self.run_in_thread),
+                Measure(self.limits, self.options.too_long, self.run_in_thread, billing=self._billing),
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
+                purse=self._query_purse,
             )
         return self._coalescer
+
+    # the time from the first verb to the end
+
+    @contextmanager
+    def verb(self) -> Iterator[None]:
+        """While a verb of many texts runs: `aclose` waits for its end. Raises ConfigError where this is closed."""
+        self._arrive()
+        if self._home.closed:
+            raise _closed()
+        verbs, ended = self._verbs, asyncio.get_running_loop().create_future()
+        verbs.add(ended)
+        try:
+            yield
+        finally:
+            verbs.discard(ended)
+            ended.set_result(None)
+
+    def open(self) -> None:
+        """After `aclose`: `async with` opens it again."""
+        self._arrive()
+        self._home.closed = False
+
+    def _arrive(self) -> None:
+        """What belongs to an event loop that has stopped is let go of."""
+        if self._home.moved():
+            self._dispatcher = self._coalescer = None
+            self._jobs, self._verbs = WeakSet(), set()
+
+    async def aclose(self, timeout: float) -> None:
+        """Takes no new work, ends jobs, lets what was sent land for `timeout` seconds, closes the connections."""
+        self._arrive()
+        self._home.closed = True
+        dispatcher = self._dispatcher
+        try:
+            if self._coalescer:
+                self._coalescer.close()
+            for job in [*self._jobs]:
+                job.close()
+            if dispatcher:
+                await dispatcher.drain(timeout, self._verbs)
+        finally:
+            if self._dispatcher is dispatcher:
+                self._dispatcher = self._coalescer = None
+            await self.provider.aclose()
 
     def stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._home.loop
         stats = dispatcher.stats(loop.time()) if dispatcher and loop else Stats()
         waiting = self._coalescer.waiting if self._coalescer else 0
         return replace(stats, waiting=waiting, cache=self._cache.stats())
-
-    async def aclose(self, timeout: float) -> None:
-        moved = self._home.moved()
-        try:
-            if self._dispatcher and not moved:
-                await self._dispatcher.drain(timeout)
-        finally:
-            self._dispatcher = self._coalescer = None
-            self._home.leave()
-            await self.provider.aclose()
 
     # jobs
 
@@ -172,9 +185,8 @@ class Engine:
         observers: Observers = Observers(),
         total: int | None = None,
         tally: Tally | None = None,
-        purse: JobPurse | None = None,
+        purse: Purse,
     ) -> Job:
-        purse = purse or purse_of(self.max_tokens, None, self.space)
         return self._made(
             self.dispatcher, sink, feed, space or self.space, observers, tally or self.tally(total), purse
         )
@@ -182,7 +194,7 @@ class Engine:
     def dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
         dry = DryDispatcher(self.options.first_in_flight, Cap.of(self.limits))
-        return self._made(dry, sink, feed, space, Observers(), self.tally(total), purse_of(None, None, space))
+        return self._made(dry, sink, feed, space, Observers(), self.tally(total), Purse([]))
 
     def _made(
         self,
@@ -192,19 +204,28 @@ class Engine:
         space: Space,
         observers: Observers,
         tally: Tally,
-        purse: JobPurse,
+        purse: Purse,
     ) -> Job:
         entries = self._fingerprinter(space, "document") if sink.keeps else Unkept()
-        exact = self.max_tokens is not None
-        measure = Measure(self.limits, self.options.too_long, self.run_in_thread, exact=exact)
-        return Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
+        measure = Measure(
+            self.limits,
+            self.options.too_long,
+            self.run_in_thread,
+            exact=self.budgets.limited,
+            billing=self._billing,
+        )
+        job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
+        self._jobs.add(job)
+        if self._home.closed:
+            job.close()
+        return job
 
     def tally(self, total: int | None = None) -> Tally:
         at_risk_tokens = self.options.most_in_flight * self.limits.max_tokens_per_batch
         now = asyncio.get_running_loop().time()
         return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 
-    async def prepare(self, store: Store | Backlog, purse: JobPurse) -> Space:
+    async def prepare(self, store: Store | Backlog, purse: Purse) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
@@ -213,7 +234,7 @@ class Engine:
         self.dispatcher.dimensions = space.dimensions
         return space
 
-    async def _probe(self, purse: JobPurse) -> None:
+    async def _probe(self, purse: Purse) -> None:
         """Embeds one short text, which tells how wide the vectors are."""
         job = self.job(ListSink(1), Feed([PROBE], text_record), total=1, purse=purse)
         try:
@@ -229,3 +250,7 @@ class Engine:
 
     def _narrowed(self, limits: Limits) -> Limits:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
+
+
+def _closed() -> ConfigError:
+    return ConfigError("this Embedder is closed; make another one, or open it again by async with")

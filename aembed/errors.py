@@ -17,6 +17,7 @@ AembedError
 │   └── QuotaExceededError      the job stops: a 429 that no waiting clears
 ├── OutageError                 the job stops: the provider was away for too long
 ├── BudgetExceededError         the job stops before the request that would exceed it
+├── StoppedError                the job was stopped from outside: its Embedder was closed, or a task of it cancelled
 ├── OverloadedError             too many queries wait already
 ├── StoreError                  the job stops; .unsaved holds the rows that were paid for
 │   └── SpaceMismatchError      the store holds vectors of another model
@@ -27,7 +28,7 @@ An error that stops a job carries `.report`, and `.embeddings` where the job had
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from aembed.results import Embeddings, Report
@@ -139,6 +140,13 @@ class BudgetExceededError(AembedError):
     """The next request could cost more than is left of the budget. It was not sent."""
 
 
+class StoppedError(AembedError):
+    """The job was stopped from outside: its Embedder was closed, or one of its tasks was cancelled by somebody else.
+
+    What was sent before has landed and is kept. Run the same again.
+    """
+
+
 class OverloadedError(AembedError):
     """More queries wait than the queue holds. Answer 503, or try again after `retry_after` seconds."""
 
@@ -157,3 +165,14 @@ class SpaceMismatchError(StoreError):
 
 class PartialError(AembedError):
     """Some texts failed. `embeddings` carries the vectors of the others."""
+
+
+ErrorT = TypeVar("ErrorT", bound=AembedError)
+
+
+def copied(error: ErrorT) -> ErrorT:
+    """The same error once more: one that several callers raise would collect the tracebacks of all."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.args, copy.__cause__ = error.args, error.__cause__
+    copy.__dict__.update(error.__dict__)
+    return copy

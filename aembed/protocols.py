@@ -30,11 +30,20 @@ from aembed.types import (
 class Provider(Protocol):
     """Turns one batch of texts into one matrix."""
 
-    space: Space
-    """Which vectors it makes; `dimensions` is None where only a reply can tell."""
-    limits: Limits
-    price_usd: float | None
-    """US dollars for 1,000,000 tokens, None where it is not known."""
+    @property
+    def space(self) -> Space:
+        """Which vectors it makes; `dimensions` is None where only a reply can tell. An attribute will do."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may carry. It may change with the replies."""
+        ...
+
+    @property
+    def price_usd(self) -> float | None:
+        """US dollars for 1,000,000 tokens, None where it is not known."""
+        ...
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Row i of the reply belongs to texts[i]. Raises only ProviderError."""
@@ -109,7 +118,8 @@ class Store(Protocol):
 class Accounts(Protocol):
     """What a Store or a Backlog may do besides: keep what a job has spent of its budget, from run to run.
 
-    Without these two the budget holds for each run by itself.
+    `job` is the name of an account, whatever it says: a day's budget has one of its own for each day. Without these
+    two a budget holds for each run by itself, and one of a day or a month is refused.
     """
 
     async def spend(self, job: str, tokens: int) -> int:

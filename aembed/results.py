@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ class Progress:
     `total` is the number of inputs where it is known before the end. `billed_tokens` are those of the replies that
     came; `lost_tokens` may be on the bill besides: their requests were sent and no usable reply came.
     `at_risk_tokens` is the most that a crash may bill again, as the provider estimates tokens for its limits:
-    `concurrency` requests, each as large as one may be.
+    `concurrency` requests, each as large as one may be. `waiting` says what is waited for now, where that takes long;
+    `last_error` what the last request failed with that was tried again.
     """
 
     inputs: int = 0
@@ -38,6 +39,8 @@ class Progress:
     cost_usd: float | None = None
     seconds: float = 0.0
     total: int | None = None
+    waiting: str = ""
+    last_error: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.inputs:,} texts", f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
@@ -57,7 +60,10 @@ class Progress:
             parts.append(f"{self.lost_tokens:,} tokens lost and perhaps billed")
         if self.cost_usd is not None:
             parts.append(f"${self.cost_usd:.4f}")
-        return ", ".join(parts) + f" in {self.seconds:.1f} s"
+        line = ", ".join(parts) + f" in {self.seconds:.1f} s"
+        if self.waiting:
+            return f"{line}, {self.waiting}"
+        return f"{line}, last error: {self.last_error}" if self.last_error and self.pending else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ class Stats:
     `tokens_last_minute` were spent. While the provider is waited for `gate_open` is False, and the next request may go
     in `retry_after` seconds. `accepted` and `throttled` count requests since the beginning. `concurrency` is how many
     requests may be in flight now. `limit` names the limit that is believed to set the speed, and why; it is empty where
-    none is known.
+    none is known. `last_error` is what the last request failed with that was tried again; for `failing_seconds` none
+    has been answered.
     """
 
     waiting: int = 0
@@ -138,6 +145,8 @@ class Stats:
     limit: str = ""
     gate_open: bool = True
     retry_after: float = 0.0
+    last_error: str = ""
+    failing_seconds: float = 0.0
     cache: CacheStats = CacheStats()
 
 
@@ -161,7 +170,11 @@ class Embeddings(Sequence[Vector | None]):
     def __len__(self) -> int:
         return len(self._matrix)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Vector | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Vector | None]: ...
+    def __getitem__(self, index: int | slice) -> Vector | list[Vector | None] | None:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = range(len(self))[index]

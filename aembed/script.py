@@ -1,15 +1,17 @@
 """The verbs as functions, for a script: each makes an Embedder, uses it once and closes it.
 
-`options` are the keyword arguments of Embedder.
+They take what the verbs of Embedder take, and its keywords (`EmbedderOptions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Unpack
 
-from aembed.embedder import AnyStore, Embedder, OnFailure, OnProgress, Records, Texts
+from aembed.embedder import AnyStore, Embedder, Records, Texts
+from aembed.options import EmbedderOptions, QueryOptions
+from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
 from aembed.protocols import Backlog, Provider
 from aembed.results import Embeddings, Report
@@ -17,21 +19,29 @@ from aembed.types import Match, Metadata, Vector
 
 
 async def embed_documents(
-    texts: Texts, *, model: str | Provider, on_progress: OnProgress | None = None, **options: Any
+    texts: Texts,
+    *,
+    model: str | Provider,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[EmbedderOptions],
 ) -> Embeddings:
     """See Embedder.embed_documents."""
     async with Embedder(model, **options) as embedder:
         return await embedder.embed_documents(texts, on_progress=on_progress)
 
 
-async def embed_query(text: str, *, model: str | Provider, timeout: float = 10.0, **options: Any) -> Vector:
+async def embed_query(
+    text: str, *, model: str | Provider, timeout: float = 10.0, **options: Unpack[QueryOptions]
+) -> Vector:
     """See Embedder.embed_query; `timeout` is the whole call's."""
     async with Embedder(model, **options) as embedder:
         return await embedder.embed_query(text, timeout=timeout)
 
 
 @asynccontextmanager
-async def stream(records: Records, *, model: str | Provider, **options: Any) -> AsyncIterator[Results]:
+async def stream(
+    records: Records, *, model: str | Provider, **options: Unpack[EmbedderOptions]
+) -> AsyncIterator[Results]:
     """See Embedder.stream."""
     async with Embedder(model, **options) as embedder, embedder.stream(records) as results:
         yield results
@@ -44,11 +54,14 @@ async def embed_into(
     model: str | Provider,
     on_progress: OnProgress | None = None,
     on_failure: OnFailure | None = None,
-    **options: Any,
+    retry_failed: bool = False,
+    **options: Unpack[EmbedderOptions],
 ) -> Report:
     """See Embedder.embed_into."""
     async with Embedder(model, **options) as embedder:
-        return await embedder.embed_into(store, records, on_progress=on_progress, on_failure=on_failure)
+        return await embedder.embed_into(
+            store, records, on_progress=on_progress, on_failure=on_failure, retry_failed=retry_failed
+        )
 
 
 async def backfill(
@@ -59,7 +72,7 @@ async def backfill(
     on_progress: OnProgress | None = None,
     on_failure: OnFailure | None = None,
     retry_failed: bool = False,
-    **options: Any,
+    **options: Unpack[EmbedderOptions],
 ) -> Report:
     """See Embedder.backfill."""
     async with Embedder(model, **options) as embedder:
@@ -75,7 +88,7 @@ async def search(
     model: str | Provider,
     k: int = 5,
     where: Metadata | None = None,
-    **options: Any,
+    **options: Unpack[EmbedderOptions],
 ) -> list[Match]:
     """See Embedder.search."""
     async with Embedder(model, **options) as embedder:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from uuid import UUID
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from aembed.errors import AembedError, ConfigError
+from aembed.ranges import number, seconds, shown, whole
 
 Vector: TypeAlias = NDArray[np.float32]
 """Shape (dimensions,), float32."""
@@ -24,6 +26,7 @@ Matrix: TypeAlias = NDArray[np.float32]
 
 InputType = Literal["document", "query"]
 TooLong = Literal["error", "truncate", "split"]
+Per = Literal["embedder", "job", "month", "day"]
 Metadata: TypeAlias = Mapping[str, Any]
 
 
@@ -38,6 +41,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     text: str
     metadata: Metadata | None = None
     source: str | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, id: str | int | UUID, text: str, metadata: Metadata | None = None, source: str | None = None
+        ) -> None:
+            """A number and a UUID are taken as their text."""
 
 
 class Embedded(msgspec.Struct, frozen=True, gc=False):
@@ -120,9 +130,8 @@ class Limits:
     def check(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> None:
         """Raises ConfigError for a user's limit that is above these."""
         for name, wanted in (("max_batch_size", max_batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
-            most = getattr(self, name)
-            if wanted is not None and not 1 <= wanted <= most:
-                raise ConfigError(f"{name}={wanted} must be from 1 to {most}, the provider's own limit")
+            if wanted is not None:
+                whole(name, wanted, 1, getattr(self, name), why=", the provider's own limit; or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,23 +246,48 @@ class RetryPolicy:
     backoff_max: float = 60.0
     max_outage: float = 900.0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_retries", whole("max_retries", self.max_retries, 0))
+        for name in ("backoff_base", "backoff_max", "max_outage"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name), zero=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that one job may cost. It is asked before each request, each try of it too. None: no limit.
+    """The most that may be spent. It is asked before each request, each try of it too. None: no limit.
 
     A request counts from before it is sent: as what its reply says, or, where no usable reply came (a timeout, a broken
     connection or reply, a gateway's 502, 504, 520 or 524), as the most that its texts can cost. One that was refused
     (429, another 4xx or 5xx) or never left costs nothing. So the bill is never higher, whatever is lost on the way.
+    The last requests are cut to what is left. Where the tokens of a text cannot be counted, the most that it can cost
+    are its bytes, or for words what replies have proven and half as much again.
 
-    A job is all that is done for one store and one model until a run ends by itself. The store keeps what was spent:
-    a run after one that stopped early (budget, error, signal, `kill -9`) goes on with what is left. Without a store, or
-    with one of your own that is not `Accounts`, and for a column where the role may not create the schema `aembed`,
-    the budget is for each run. Queries are not counted.
+    `per` says how long it lasts:
+
+    "job": all that is done for one store and one model until a run ends by itself. The store keeps what was spent: a
+    run after one that stopped early (budget, error, signal, `kill -9`) goes on with what is left. Calls that have no
+    store share one budget for the life of their Embedder. With a store of your own that is not `Accounts`, and for a
+    column where the role may not create the schema `aembed`, it is for each run.
+
+    "embedder": all jobs of one Embedder, for its life.
+
+    "day", "month": of the clock, in UTC, for one store and one model: all its runs, whoever runs them. The store keeps
+    it; without one that does (`Accounts`), a verb is a ConfigError.
+
+    Queries have a budget of their own (`query_budget`), for the life of their Embedder.
     """
 
     max_billed_tokens: int | None = None
     max_cost_usd: float | None = None
+    per: Per = "job"
+
+    def __post_init__(self) -> None:
+        if self.max_billed_tokens is not None:
+            object.__setattr__(self, "max_billed_tokens", whole("max_billed_tokens", self.max_billed_tokens, 0))
+        if self.max_cost_usd is not None:
+            number("max_cost_usd", self.max_cost_usd, zero=True)
+        if self.per not in get_args(Per):
+            raise ConfigError(f'per={shown(self.per)} must be "job", "embedder", "day" or "month"')
 
     def tokens(self, price_usd: float | None) -> float | None:
         """The most tokens at `price_usd` for a million. Raises ConfigError where a price is needed and not known."""

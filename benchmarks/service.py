@@ -5,10 +5,10 @@ Pure: bytes and the time go in, an Exchange comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,6 +18,8 @@ from benchmarks.faults import Fault, Request, Script, Status
 from benchmarks.ledger import Event, Ledger, tokens_in
 from benchmarks.limits import RateLimits
 from benchmarks.vectors import base64_of, digest, framed, vectors_of
+
+Bill: TypeAlias = Callable[[Sequence[bytes]], int]
 
 _ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
 _ROWS_PER_PIECE = 128
@@ -45,7 +47,8 @@ class Rules:
     """What a request may carry. `key` None takes any key, or none.
 
     The token limits are OpenAI's, all counted as UTF-8 bytes / 4. For the sum that is how OpenAI counts; for one input
-    it is an estimate: the real service counts that with its tokenizer.
+    it is an estimate: the real service counts that with its tokenizer. `bills` is what the inputs of a request cost,
+    as its reply and the ledger say; without it that is the estimate, too (benchmarks/bills.py has others).
     """
 
     max_inputs: int = 2_048
@@ -53,6 +56,7 @@ class Rules:
     max_tokens_per_input: int = 8_192
     key: str | None = None
     models: Mapping[str, Model] = field(default_factory=lambda: MODELS)
+    bills: Bill | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Call:
     dimensions: int
     base64: bool
     answers_as: str
+    bill: int
 
     def pieces(self) -> Iterator[bytes]:
         """The body of the proper reply, made while it is sent: a large one never stands in memory whole."""
@@ -99,7 +104,7 @@ class Call:
         return {"object": "list", "data": data, "model": self.answers_as, "usage": self._usage()}
 
     def _usage(self) -> dict[str, int]:
-        return {"prompt_tokens": self.request.tokens, "total_tokens": self.request.tokens}
+        return {"prompt_tokens": self.bill, "total_tokens": self.bill}
 
 
 def _pieces(rows: int) -> Iterator[tuple[int, int]]:
@@ -125,6 +130,10 @@ class Exchange:
     @property
     def tokens(self) -> int:
         return self.call.request.tokens if self.call else 0
+
+    @property
+    def bill(self) -> int:
+        return self.call.bill if self.call else 0
 
 
 class Refused(Exception):
@@ -166,7 +175,7 @@ class Service:
         """The reply is written, or the client is gone. `intact`: the whole, right reply went out."""
         self.ledger.left(exchange.tokens)
         if exchange.billed and not intact:
-            self.ledger.lost_tokens += exchange.tokens
+            self.ledger.lost_tokens += exchange.bill
 
     def _judge(self, call: Call) -> Exchange:
         request = call.request
@@ -185,7 +194,7 @@ class Service:
         ledger.decided(Event(exchange.at, len(call.sizes) if call else 0, exchange.tokens, _verdict(exchange)))
         if call and exchange.billed:
             project = call.request.headers.get("openai-project", "")
-            ledger.billed(zip(call.digests, call.sizes, strict=True), exchange.tokens, project)
+            ledger.billed(zip(call.digests, call.sizes, strict=True), exchange.bill, project)
         return exchange
 
 
@@ -209,7 +218,8 @@ def understand(rules: Rules, headers: Mapping[str, str], body: bytes, number: in
         raise Refused(refusals.invalid_field("encoding_format"))
     dimensions = _dimensions(model, fields.get("dimensions"))
     answers_as = model.answers_as or name
-    return Call(request, [digest(c) for c in contents], sizes, dimensions, base64 == "base64", answers_as)
+    bill = rules.bills(contents) if rules.bills else request.tokens
+    return Call(request, [digest(c) for c in contents], sizes, dimensions, base64 == "base64", answers_as, bill)
 
 
 def _check_key(rules: Rules, headers: Mapping[str, str]) -> None:

@@ -11,9 +11,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "aembed"
 FLOORS = {
     "errors": 0,
+    "ranges": 0,
     "types": 0,
     "results": 0,
     "protocols": 0,
+    "options": 0,
     "core": 1,
     "counters": 2,
     "sources": 2,

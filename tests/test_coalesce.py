@@ -23,10 +23,10 @@ from aembed import (
     InputError,
     Limits,
     MemoryStore,
-    OutageError,
     OverloadedError,
     RateLimitError,
     RetryPolicy,
+    StoreError,
     UnavailableError,
 )
 from aembed.types import Hints, Vector
@@ -228,7 +228,7 @@ def test_c4_a_poison_fails_its_own_callers_and_nobody_else() -> None:
     virtual(test)
 
 
-@pytest.mark.parametrize("fault", [AuthenticationError("401: key"), OutageError("away"), RuntimeError("their bug")])
+@pytest.mark.parametrize("fault", [AuthenticationError("401: key"), StoreError("away"), RuntimeError("their bug")])
 def test_c4_an_error_of_one_request_is_not_that_of_another(fault: Exception) -> None:
     async def test() -> None:
         provider = provider_of(script=[None, fault, None])
@@ -484,15 +484,77 @@ def test_while_the_gate_is_closed_for_longer_calls_are_refused_at_once() -> None
     virtual(test)
 
 
-def test_an_outage_ends_every_call_that_waits() -> None:
+def test_a13_an_outage_tells_every_query_when_to_come_back() -> None:
+    """Those that waited while it began, and those that come in it."""
+
     async def test() -> None:
         provider = provider_of(script=lambda number, texts: UnavailableError("503"))
         async with Embedder(provider, retry=RetryPolicy(max_outage=20)) as embedder:
             calls = [asyncio.create_task(embedder.embed_query(text, timeout=300)) for text in words(20)]
             results = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(result) for result in results} == {OutageError}
+            assert {type(result) for result in results} == {UnavailableError}
+            assert all(result.retry_after > 0 for result in results)
             assert len({id(result) for result in results}) == 20
+            with pytest.raises(UnavailableError) as raised:
+                await embedder.embed_query("later", timeout=300)
+            assert raised.value.retry_after
             nothing_is_left(embedder)
+
+    virtual(test)
+
+
+def test_a13_a_search_in_an_outage_tells_when_to_come_back() -> None:
+    async def test() -> None:
+        store = MemoryStore()
+        provider = provider_of(script=lambda number, texts: UnavailableError("503") if number else None)
+        async with Embedder(provider, retry=RetryPolicy(max_outage=3)) as embedder:
+            await embedder.embed_into(store, records(words(5)))
+            for _ in range(3):
+                with pytest.raises(UnavailableError) as raised:
+                    await embedder.search(store, "a question")
+                assert raised.value.retry_after
+                assert 0 < raised.value.retry_after <= 10
+            nothing_is_left(embedder)
+
+    virtual(test)
+
+
+@pytest.mark.parametrize("most_inputs", [32, 2_048])
+def test_a19_twenty_thousand_calls_at_once_wait_where_they_may(most_inputs: int) -> None:
+    async def test() -> None:
+        provider = provider_of(limits=Limits(most_inputs, 300_000, 8_191))
+        async with Embedder(provider, max_queue_size=None, requests_per_minute=100_000) as embedder:
+            calls = [asyncio.create_task(embedder.embed_query(text, timeout=600)) for text in words(20_000)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert embedder.stats().waiting > 5_000
+            vectors = await asyncio.gather(*calls)
+            nothing_is_left(embedder)
+        assert np.array_equal(vectors[::999], [vector_of(text) for text in words(20_000)[::999]])
+        assert len(sizes(provider)) < 20_000 / most_inputs + 30
+        assert set(sent(provider).values()) == {1}
+
+    virtual(test)
+
+
+def test_a19_those_that_wait_too_long_or_go_leave_the_queue() -> None:
+    async def test() -> None:
+        provider = provider_of(limits=Limits(1, 300_000, 8_191), latency=1.0)
+        async with Embedder(provider, max_queue_size=None, concurrency=1) as embedder:
+            calls = [asyncio.create_task(embedder.embed_query(text, timeout=5.5)) for text in words(12_000)]
+            await asyncio.sleep(0.5)
+            for call in calls[6_000:]:
+                call.cancel()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert Counter(type(result) for result in results) == {
+                np.ndarray: 5,
+                UnavailableError: 5_995,
+                asyncio.CancelledError: 6_000,
+            }
+            assert embedder.stats().waiting == 0
+            queue = embedder._engine.coalescer._queue
+            assert (queue.inputs, queue.tokens) == (0, 0)
+        nothing_is_left(embedder)
 
     virtual(test)
 
@@ -526,20 +588,26 @@ def test_a_bulk_job_slows_down_for_queries_and_goes_on() -> None:
 # closing, loops and processes
 
 
-def test_closing_sends_what_waits_and_ends_what_takes_too_long() -> None:
+def test_b4_closing_lets_what_was_sent_land_and_tells_the_rest_at_once() -> None:
     async def test(timeout: float) -> list[str]:
         provider = provider_of(latency=1.0, limits=Limits(1, 300_000, 8_191))
         embedder = Embedder(provider, concurrency=1)
         calls = [asyncio.create_task(embedder.embed_query(text, timeout=60)) for text in words(10)]
         await asyncio.sleep(0.5)
-        await embedder.aclose(timeout=timeout)
+        closing = asyncio.create_task(embedder.aclose(timeout=timeout))
+        heard, _ = await asyncio.wait(calls, timeout=0.01)
+        assert (now(), len(heard)) == (pytest.approx(0.51), 9)
+        await closing
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert now() == pytest.approx(min(10.0, 0.5 + timeout))
+        assert now() == pytest.approx(min(1.0, 0.5 + timeout))
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert provider.ledger.requests == 1
+        with pytest.raises(ConfigError, match="closed"):
+            await embedder.embed_query("later")
         return [type(result).__name__ for result in results]
 
-    assert run_virtual(test, 30.0) == ["ndarray"] * 10
-    assert run_virtual(test, 3.0) == ["ndarray"] * 3 + ["UnavailableError"] * 7
+    assert run_virtual(test, 30.0) == ["ndarray"] + ["UnavailableError"] * 9
+    assert run_virtual(test, 0.2) == ["UnavailableError"] * 10
 
 
 def test_x7_two_event_loops_at_the_same_time_get_a_clear_error() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import gc
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed import (
+    AembedError,
     AuthenticationError,
     BadRequestError,
     Budget,
     ConfigError,
     Embedder,
+    Embeddings,
     FakeProvider,
     InputError,
     Limits,
@@ -135,7 +139,8 @@ def test_order_is_kept_and_what_failed_is_none(texts: list[Any], concurrency: in
     async def job() -> None:
         async with Embedder(provider, concurrency=concurrency) as embedder:
             await embedder.embed_query("the provider works")
-            embeddings = await embedder.embed_documents(texts if sized else iter(texts))
+            embeddings, error = await embeddings_of(embedder.embed_documents(texts if sized else iter(texts)))
+        assert error is None or not any(map(is_good, texts))
         assert len(embeddings) == len(texts)
         for index, (text, vector) in enumerate(zip(texts, embeddings, strict=True)):
             if is_good(text):
@@ -149,6 +154,16 @@ def test_order_is_kept_and_what_failed_is_none(texts: list[Any], concurrency: in
 
     run_virtual(job)
     assert provider.ledger.max_in_flight <= concurrency
+
+
+async def embeddings_of(job: Coroutine[Any, Any, Embeddings]) -> tuple[Embeddings, AembedError | None]:
+    """Also those that come with the error, where each text failed alike."""
+    try:
+        return await job, None
+    except AembedError as error:
+        if error.embeddings is None:
+            raise
+        return error.embeddings, error
 
 
 def is_good(text: Any) -> bool:
@@ -587,6 +602,24 @@ def test_jobs_of_one_embedder_share_its_slots() -> None:
 
     run_virtual(job)
     assert provider.ledger.max_in_flight == 3
+
+
+@pytest.mark.parametrize("given", [list, iter])
+async def test_vectors_that_nobody_wants_are_gone_at_once(given: Any) -> None:
+    """No circle of references keeps them until the garbage is collected: the next result needs their memory."""
+    options: dict[str, Any] = {"budget": Budget(max_billed_tokens=10_000), "requests_per_minute": 100_000}
+    async with Embedder(small(), **options) as embedder:
+        gc.collect()
+        gc.disable()
+        try:
+            embeddings = await embedder.embed_documents(given(words(100)), on_progress=lambda _: None)
+            vectors = embeddings.vectors
+            matrix = weakref.ref(vectors if vectors.base is None else vectors.base)
+            await asyncio.sleep(0)
+            del embeddings, vectors
+            assert matrix() is None
+        finally:
+            gc.enable()
 
 
 # what stops a job

@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROW = re.compile(r"^\| ([A-Z]\d+) \| (.+) \| (.+) \|$", re.MULTILINE)
-NUMBERED = re.compile(r"test_((?:[ipnsxcz]\d+_(?:to_)?)+)")
+NUMBERED = re.compile(r"test_((?:[abcdeinpsxz]\d+_(?:to_)?)+)")
 SPAN = re.compile(r"([a-z])(\d+)_(?:to_\1(\d+)_)?")
 
 
@@ -50,6 +50,7 @@ ROWS = ROW.findall((HERE / "FAULTS.md").read_text(encoding="utf-8"))
         ("test_p16_to_p19_broken_replies", ["P16", "P17", "P18", "P19"]),
         ("test_p1_p16_to_p17_n4_odd", ["P1", "P16", "P17", "N4"]),
         ("test_i13_to_the_end", ["I13"]),
+        ("test_b3_a13_of_two_letters", ["B3", "A13"]),
         ("test_p256_curves", ["P256"]),
         ("test_utf8_text", []),
         ("test_a_p8_is_not_at_the_start", []),

@@ -145,7 +145,7 @@ def test_z11_what_was_lost_is_counted_and_said() -> None:
     async def job() -> None:
         async with Embedder(provider, budget=Budget(max_billed_tokens=7)) as embedder:
             embedder._engine.run_in_thread = inline
-            with pytest.raises(BudgetExceededError, match=r"about 7 tokens, and of the 7 that this job .* 0 are left"):
+            with pytest.raises(BudgetExceededError, match=r"about 7 tokens, and of the 7 for calls .* 0 are left"):
                 await embedder.embed_documents(seven(1))
         async with Embedder(provider) as embedder:
             report = (await embedder.embed_documents(seven(1))).report
@@ -196,10 +196,10 @@ async def test_z11_the_text_that_is_embedded_to_learn_the_dimensions_counts() ->
 JOB = ("index", "a.jsonl", "-m", "openai:text-embedding-3-small", "--max-batch-size", "2", "--concurrency", "4")
 
 
-async def command(server: Server, cwd: Path, budget: int, seconds: float | None = None) -> int | None:
+async def command(server: Server, cwd: Path, budget: int, seconds: float | None = None, *others: str) -> int | None:
     """The exit code; None where it was killed after so many seconds."""
     env = environment(OPENAI_BASE_URL=server.url, OPENAI_API_KEY="sk-x")
-    flags = ("--max-billed-tokens", str(budget))
+    flags = ("--max-billed-tokens", str(budget), *others)
     process = await asyncio.create_subprocess_exec(*COMMAND, *JOB, *flags, cwd=cwd, env=env, stdout=PIPE, stderr=PIPE)
     try:
         async with asyncio.timeout(seconds):
@@ -228,6 +228,25 @@ async def test_z11_killed_and_run_again_the_command_never_costs_more_than_its_bu
         assert server.ledger.billed_tokens <= 6_000
         write_jsonl(tmp_path / "a.jsonl", notes(124))
         assert await command(server, tmp_path, 200) == 0, "the job had ended: the next one has its own budget"
+
+
+async def test_z11_killed_again_and_again_the_command_never_costs_more_than_its_day_may(tmp_path: Path) -> None:
+    """And every file that it indexes into that store on that day."""
+    write_jsonl(tmp_path / "a.jsonl", notes(120))
+    faults = Scripted(3, 0.2, (Status(503), Cut(), Truncate(), Status(502, billed=True)))
+    daily = ("--budget-per", "day")
+    async with Server(latency=Latency(1.0, fixed=0.1), script=faults) as server:
+        moments = Random(2)
+        for _ in range(4):
+            await command(server, tmp_path, 300, moments.uniform(1.0, 2.0), *daily)
+            assert server.ledger.billed_tokens <= 300
+        assert await command(server, tmp_path, 2_000, None, *daily) == 0
+        spent = server.ledger.billed_tokens
+        assert spent <= 2_000
+        write_jsonl(tmp_path / "a.jsonl", notes(400))
+        assert await command(server, tmp_path, spent, None, *daily) == 3, "the job has ended, the day has not"
+        assert server.ledger.billed_tokens == spent
+        assert await command(server, tmp_path, 6_000, None, "--budget-per", "month") == 0
 
 
 # columns

@@ -114,6 +114,29 @@ async def test_the_app_of_the_readme_says_when_to_come_back(code: str, tmp_path:
         assert all(55 <= int(reply.headers["retry-after"]) <= 70 for reply in replies)
 
 
+@pytest.mark.parametrize("code", APPS)
+async def test_a13_the_app_of_the_readme_answers_503_in_an_outage_that_lasts(code: str, tmp_path: Path) -> None:
+    brief = code.replace("cache_bytes=", "retry=aembed.RetryPolicy(max_outage=0.5), cache_bytes=")
+    assert brief != code
+    (tmp_path / "app.py").write_text(f"import aembed\n{brief}")
+    async with Server() as provider:
+        model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
+        await aembed.embed_into(tmp_path / "articles.db", [aembed.Record("one", "one")], **model)
+        provider.service.script = Always(Status(503))
+        environment = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"}
+        async with serving("app:app", tmp_path, environment) as url, httpx.AsyncClient(base_url=url) as client:
+            replies = []
+            for turn in range(3):
+                asked = (client.get(path, params={"q": f"{turn} {n}"}, timeout=30) for path in PATHS for n in range(5))
+                replies += await asyncio.gather(*asked)
+            provider.service.script = None
+            async with asyncio.timeout(20):
+                while (await client.get("/search", params={"q": "it is back"})).status_code != 200:
+                    pass
+        assert {reply.status_code for reply in replies} == {503}
+        assert all(1 <= int(reply.headers["retry-after"]) <= 10 for reply in replies)
+
+
 def test_the_readme_has_a_screen_for_each_use() -> None:
     assert len(APPS) == 1
     assert len(SCRIPTS) == 6

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from aembed.cli._show import is_url
+from aembed.pipeline.reading import iterating
 from aembed.protocols import Backlog, Store
 from aembed.sources import Reading, Source
 from aembed.types import Embedded, Failure, Record
@@ -56,12 +58,15 @@ class Pass:
         self.ids: set[str] = set()
 
     async def __aiter__(self) -> AsyncIterator[Record | Failure | Embedded]:
-        items = self._rows() if isinstance(self._reading, Store) else self._records(self._reading)
-        async for item in items:
-            self.count += 1
-            if self._keep_ids:
-                self.ids.add(item.id)
-            yield item
+        items: AsyncGenerator[Record | Failure | Embedded, None] = (
+            self._rows() if isinstance(self._reading, Store) else self._records(self._reading)
+        )
+        async with aclosing(items):
+            async for item in items:
+                self.count += 1
+                if self._keep_ids:
+                    self.ids.add(item.id)
+                yield item
 
     async def check_ids(self) -> None:
         """Raises ConfigError if two of the inputs have one id. A store's ids are different."""
@@ -78,7 +83,7 @@ class Pass:
     def _next_size(self) -> int:
         return CHUNK if self._limit is None else min(CHUNK, self._limit - self.count)
 
-    async def _records(self, reading: Reading) -> AsyncIterator[Record | Failure]:
+    async def _records(self, reading: Reading) -> AsyncGenerator[Record | Failure, None]:
         def chunk(size: int) -> list[Record | Failure]:
             return list(islice(reading, size))
 
@@ -86,14 +91,15 @@ class Pass:
             for item in items:
                 yield item
 
-    async def _rows(self) -> AsyncIterator[Embedded]:
+    async def _rows(self) -> AsyncGenerator[Embedded, None]:
         assert isinstance(self._reading, Store)
         if self._next_size() < 1:
             return
-        async for row in self._reading.rows():
-            yield row
-            if self._next_size() < 1:
-                return
+        async with iterating(self._reading.rows()) as rows:
+            async for row in rows:
+                yield row
+                if self._next_size() < 1:
+                    return
 
 
 class Pending:
@@ -105,6 +111,7 @@ class Pending:
         self.count = 0
 
     async def __aiter__(self) -> AsyncIterator[Record]:
-        async for record in self._backlog.pending(self._limit):
-            self.count += 1
-            yield record
+        async with iterating(self._backlog.pending(self._limit)) as pending:
+            async for record in pending:
+                self.count += 1
+                yield record

@@ -99,7 +99,8 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
     except AembedError as error:
         if error.report is None:
             raise
-        return Ending(error.report, watch.failures, error)
+        all_failed = error.report.failed == error.report.inputs
+        return Ending(error.report, watch.failures, None if all_failed else error)
 
 
 async def _landed(job: asyncio.Task[Report], embedder: Embedder, output: Output) -> None:

@@ -26,6 +26,12 @@ class TooLong(StrEnum):
     SPLIT = "split"
 
 
+class BudgetPer(StrEnum):
+    JOB = "job"
+    DAY = "day"
+    MONTH = "month"
+
+
 StoreURL: TypeAlias = Annotated[
     str, typer.Option("--store", "-s", metavar="URL", envvar="AEMBED_STORE", help="Where the rows are kept.")
 ]
@@ -81,6 +87,14 @@ MaxCost: TypeAlias = Annotated[
 MaxBilledTokens: TypeAlias = Annotated[
     int | None,
     typer.Option(metavar="N", min=0, show_default=False, help="The same in tokens, for a model without a known price."),
+]
+BudgetPerOption: TypeAlias = Annotated[
+    BudgetPer,
+    typer.Option(
+        "--budget-per",
+        metavar="job|day|month",
+        help="How long these two last: until the job is done, or for a day or a month of the clock (UTC).",
+    ),
 ]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Send nothing and write nothing; say what would be done.")
@@ -158,6 +172,7 @@ class Settings:
     max_retries: int = 3
     max_cost: float | None = None
     max_billed_tokens: int | None = None
+    budget_per: BudgetPer = BudgetPer.JOB
 
     def embedder(self, held: Space | None) -> Embedder:
         """`held` is the space of the store: its model, dimensions and server are the defaults.
@@ -178,6 +193,7 @@ class Settings:
 
     def _made(self, dimensions: int | None) -> Embedder:
         options: dict[str, Any] = {"too_long": self.too_long.value}
+        per: Any = self.budget_per.value
         return Embedder(
             self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
             base_url=self.base_url,
@@ -189,7 +205,7 @@ class Settings:
             max_tokens_per_batch=self.max_tokens_per_batch,
             retry=RetryPolicy(max_retries=self.max_retries),
             timeout=self.timeout,
-            budget=Budget(self.max_billed_tokens, self.max_cost),
+            budget=Budget(self.max_billed_tokens, self.max_cost, per),
             **options,
         )
 

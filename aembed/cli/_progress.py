@@ -14,7 +14,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from aembed.cli._show import dollars, duration, say
+from aembed.cli._show import dollars, duration, printable, say
 from aembed.results import Progress
 
 LINE_SECONDS = 5.0
@@ -54,7 +54,7 @@ def on_terminal() -> bool:
 
 
 def line(progress: Progress, total: int) -> str:
-    return f"{100 * done(progress) // max(1, total)} %: {progress}"
+    return printable(f"{100 * done(progress) // max(1, total)} %: {progress}")
 
 
 def done(progress: Progress) -> int:
@@ -108,7 +108,7 @@ def _caption(progress: Progress, total: int) -> str:
         parts.append(dollars(progress.cost_usd))
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
-    return "  ".join(parts)
+    return "\n".join(["  ".join(parts), printable(progress.waiting)]).rstrip()
 
 
 class _TimeLeft(ProgressColumn):

@@ -12,7 +12,7 @@ from aembed.cli import _options as flags
 from aembed.cli import _progress
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
-from aembed.cli._options import ColumnNames, Settings, TooLong
+from aembed.cli._options import BudgetPer, ColumnNames, Settings, TooLong
 from aembed.cli._run import OK, SOME_FAILED, USAGE, run
 from aembed.cli._show import place
 from aembed.cli._stores import embedder_for, opened_column
@@ -66,6 +66,7 @@ def backfill(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help="Fill N rows only.")] = None,
     max_cost: flags.MaxCost = None,
     max_billed_tokens: flags.MaxBilledTokens = None,
+    budget_per: flags.BudgetPerOption = BudgetPer.JOB,
     yes: flags.Yes = False,
     retry_failed: flags.RetryFailed = False,
     base_url: flags.BaseURL = None,
@@ -97,6 +98,7 @@ def backfill(
         max_retries=max_retries,
         max_cost=max_cost,
         max_billed_tokens=max_billed_tokens,
+        budget_per=budget_per,
     )
     names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
     output = Output(as_json, quiet, failures_to)

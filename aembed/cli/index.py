@@ -12,7 +12,7 @@ from aembed.cli import _options as flags
 from aembed.cli import _progress
 from aembed.cli._inputs import Inputs, Pass, is_store
 from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
-from aembed.cli._options import Settings, TooLong
+from aembed.cli._options import BudgetPer, Settings, TooLong
 from aembed.cli._run import USAGE, interruptible, run
 from aembed.cli._show import place
 from aembed.cli._stale import find_gone, remove_gone
@@ -55,6 +55,7 @@ def index(
     ] = None,
     max_cost: flags.MaxCost = None,
     max_billed_tokens: flags.MaxBilledTokens = None,
+    budget_per: flags.BudgetPerOption = BudgetPer.JOB,
     yes: flags.Yes = False,
     keep_stale: Annotated[
         bool, typer.Option("--keep-stale", help="Keep the rows of sections and files that are gone.")
@@ -98,6 +99,7 @@ def index(
         max_retries=max_retries,
         max_cost=max_cost,
         max_billed_tokens=max_billed_tokens,
+        budget_per=budget_per,
     )
     order = Order(
         paths=tuple(paths),

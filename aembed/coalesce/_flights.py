@@ -6,16 +6,33 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
+
+import anyio
 
 from aembed.core.changes import Item
-from aembed.dispatch import Errand
-from aembed.errors import AembedError, UnavailableError
+from aembed.dispatch import Errand, Purse
+from aembed.errors import AembedError, BudgetExceededError, OutageError, UnavailableError
 from aembed.types import Hints, Vector
 
 logger = logging.getLogger("aembed")
 
 Waiter: TypeAlias = "asyncio.Future[Vector]"
+
+SOON = 1.0
+"""Seconds after which to ask again, where nothing says more."""
+
+
+class QueryPurse(Purse, Protocol):
+    """What queries may spend."""
+
+    changed: anyio.Event
+    """Set, and another one made, when a request was noted, refused or has landed."""
+
+    @property
+    def left(self) -> float: ...
+    def notify(self) -> None: ...
+    def exceeded(self, tokens: int) -> BudgetExceededError: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -54,26 +71,21 @@ def reason_of(task: asyncio.Task[None]) -> BaseException:
     return asyncio.CancelledError() if task.cancelled() else task.exception() or asyncio.CancelledError()
 
 
-def told(reason: BaseException) -> AembedError:
-    """What the calls are told of the end of a task."""
+def told(reason: BaseException, *, closed: bool, held_back_for: float) -> AembedError:
+    """What the calls are told of the end of a task. An outage ends a job; a query may be asked again."""
     match reason:
+        case OutageError():
+            return unavailable(str(reason), max(held_back_for, SOON))
         case AembedError():
             return reason
         case asyncio.CancelledError():
-            return UnavailableError("the Embedder was closed before there was an answer")
+            why = "the Embedder was closed" if closed else "the request was cancelled"
+            return UnavailableError(f"{why} before there was an answer")
         case _:
             logger.error("a request of queries ended in an unexpected error", exc_info=reason)
             error = AembedError(f"unexpected {type(reason).__name__}")
             error.__cause__ = reason
             return error
-
-
-def copy_of(error: AembedError) -> AembedError:
-    """Raised by each call, an error that they shared would collect the tracebacks of all."""
-    copy = error.__class__.__new__(error.__class__)
-    copy.args, copy.__cause__ = error.args, error.__cause__
-    copy.__dict__.update(error.__dict__)
-    return copy
 
 
 def unavailable(message: str, closed: float) -> UnavailableError:

@@ -12,20 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import anyio
 
-from aembed.coalesce._flights import Flight, Load, Waiter, copy_of, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._flights import Flight, Load, QueryPurse, Waiter, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._queue import Queue
 from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize
-from aembed.core.packing import Cap, fitting, share
+from aembed.core.packing import Cap, share
 from aembed.core.pieces import combined
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
-from aembed.errors import OverloadedError
+from aembed.errors import BudgetExceededError, OverloadedError, copied
 from aembed.types import Limits, Record, Vector
 
 MAX_WAIT = 0.005
@@ -41,21 +42,24 @@ class Coalescer:
         limits: Callable[[], Limits],
         *,
         cache: Cache,
-        max_queue_size: int,
+        max_queue_size: int | None,
+        purse: QueryPurse | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._fingerprinter = fingerprinter
         self._measure = measure
         self._limits = limits
         self._cache = cache
-        self._max_queue_size = max_queue_size
+        self._max_queue_size = inf if max_queue_size is None else max_queue_size
         self._flights: dict[bytes, Flight] = {}
-        self._queue: dict[bytes, Flight] = {}
+        self._purse = purse
+        self._queue = Queue()
         self._counting = 0
         self._loads = 0
         self._courier: asyncio.Task[None] | None = None
         self._ripe = asyncio.Event()
         self._full = self._parts = 0
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, self._expire)
         dispatcher.when_closed(lambda: self._loop.call_soon(self._give_up_early))
@@ -87,6 +91,15 @@ class Coalescer:
             raise
         finally:
             self._timeouts.stop(waiter, timeout)
+
+    def close(self) -> None:
+        """Whoever is not on the way hears it at once; what is on its way lands, and is not tried again."""
+        self._closed = True
+        flights = [*self._flights.values()]
+        self._fail([each for each in flights if not each.load or each.load.errand.waits], asyncio.CancelledError())
+        for flight in flights:
+            if flight.load:
+                flight.load.errand.drop()
 
     # a call
 
@@ -121,8 +134,8 @@ class Coalescer:
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.fingerprint) is flight:
             del self._flights[flight.fingerprint]
-        if self._queue.get(flight.fingerprint) is flight:
-            del self._queue[flight.fingerprint]
+        if flight in self._queue:
+            self._queue.remove(flight)
             if not self._queue:
                 self._dismiss()
 
@@ -140,7 +153,7 @@ class Coalescer:
                     waiter.set_exception(held_back(closed))
 
     def _overloaded(self) -> OverloadedError:
-        oldest = next(iter(self._queue.values()), None)
+        oldest = self._queue.oldest
         error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
         error.retry_after = max(self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
         return error
@@ -166,8 +179,7 @@ class Coalescer:
             raise error
 
     def _enqueue(self, flight: Flight, item: Item) -> None:
-        flight.item = item
-        self._queue[flight.fingerprint] = flight
+        self._queue.add(flight, item)
         if self._courier is None:
             self._courier = self._dispatcher.own(self._carry_all())
             self._courier.add_done_callback(self._returned)
@@ -195,14 +207,28 @@ class Coalescer:
     async def _next_load(self) -> Load:
         if not self._parts:
             await self._gather()
-        ticket = await self._dispatcher.admit(item_of(next(iter(self._queue.values()))).tokens)
+        if self._purse:
+            await self._affordable(self._purse)
+        assert self._queue.oldest is not None
+        ticket = await self._dispatcher.admit(item_of(self._queue.oldest).tokens)
         return self._load(self._take(), ticket)
+
+    async def _affordable(self, purse: QueryPurse) -> None:
+        """Until the oldest can be afforded. It is told that it cannot once nothing is on its way, as what that cost
+        less than it may is free again.
+        """
+        while (oldest := self._queue.oldest) and (cost := ceil(self._measure.cost(item_of(oldest)))) > purse.left:
+            if self._loads:
+                await purse.changed.wait()
+            else:
+                self._fail([oldest], purse.exceeded(cost))
+                await asyncio.sleep(0)  # with the last one the courier is dismissed
 
     def _returned(self, courier: asyncio.Task[None]) -> None:
         """An error of the courier is everybody's."""
         if self._courier is courier:
             self._courier = None
-            self._fail([*self._queue.values()], reason_of(courier))
+            self._fail([*self._queue], reason_of(courier))
 
     def _dismiss(self) -> None:
         """Nobody waits any more."""
@@ -214,7 +240,8 @@ class Coalescer:
         """Until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
         if not self._loads:
             return
-        oldest, self._full = next(iter(self._queue.values())), self._dispatcher.cap.inputs
+        oldest, self._full = self._queue.oldest, self._dispatcher.cap.inputs
+        assert oldest is not None
         seconds = oldest.since + MAX_WAIT - self._loop.time()
         if seconds <= 0 or len(self._queue) >= self._full:
             return
@@ -227,16 +254,11 @@ class Coalescer:
 
         Half of the free slots are left to those that come meanwhile.
         """
-        items = [item_of(flight) for flight in self._queue.values()]
-        waiting, cap = sum(item.inputs for item in items), self._dispatcher.cap
-        tokens = sum(item.tokens for item in items)
+        waiting, tokens, cap = self._queue.inputs, self._queue.tokens, self._dispatcher.cap
         parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
         self._parts = parts - 1
         most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
-        taken = [flight for flight, _ in zip(self._queue.values(), fitting(items, most), strict=False)]
-        for flight in taken:
-            del self._queue[flight.fingerprint]
-        return taken
+        return self._queue.take(most, self._purse.left if self._purse else inf, self._measure.cost)
 
     # a request
 
@@ -245,6 +267,8 @@ class Coalescer:
         tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
         self._dispatcher.resize(ticket, tokens, texts)
         errand = Errand("query", interactive=True, ticket=ticket)
+        if self._purse:
+            errand.purse, errand.costs = self._purse, self._measure
         load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
             flight.load = load
@@ -274,7 +298,9 @@ class Coalescer:
         self._loads -= 1
         if not self._loads:
             self._ripe.set()
-        if not load.errand.dropped:
+        if self._purse:
+            self._purse.notify()
+        if self._closed or not (load.errand.dropped or self._was_refused(load, task)):
             self._fail([*load.flights.values()], reason_of(task))
             return
         for flight in load.flights.values():
@@ -284,6 +310,11 @@ class Coalescer:
             else:
                 self._forget(flight)
 
+    def _was_refused(self, load: Load, task: asyncio.Task[None]) -> bool:
+        """By the budget, while a part of it may go now, or all of it once others have landed."""
+        refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
+        return refused and (len(load.flights) > 1 or self._loads > 0)
+
     def _settle(self, flight: Flight, vector: Vector) -> None:
         self._forget(flight)
         for waiter in flight.waiters:
@@ -292,10 +323,10 @@ class Coalescer:
         flight.waiters.clear()
 
     def _fail(self, flights: Iterable[Flight], reason: BaseException) -> None:
-        error = told(reason)
+        error = told(reason, closed=self._closed, held_back_for=self._dispatcher.closed_for)
         for flight in flights:
             self._forget(flight)
             for waiter in flight.waiters:
                 if not waiter.done():
-                    waiter.set_exception(copy_of(error))
+                    waiter.set_exception(copied(error))
             flight.waiters.clear()

@@ -8,13 +8,19 @@ kept beyond the job there are neither: a text is its own key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from numbers import Integral
+from operator import index
 from typing import Any, Protocol, TypeAlias
+from uuid import UUID
 
 import msgspec
+import numpy as np
 
 from aembed.errors import AembedError, InputError
+from aembed.ranges import is_bool
 from aembed.types import InputType, Limits, Metadata, Record, Space, TooLong
 
 DIGEST_BYTES = 16
@@ -44,6 +50,8 @@ class Unkept:
     """Makes the entries of a job whose results no store keeps: no hash is taken."""
 
     def entry(self, index: int, record: Record) -> Entry:
+        if type(record.text) is not str or type(record.id) is not str or record.source is not None:
+            record = exact(record)
         return Entry(index, record, len(checked(record)), record.text)
 
 
@@ -61,7 +69,8 @@ class Fingerprinter:
     def __post_init__(self) -> None:
         space = self.space
         base = blake2b(
-            _json([space.provider, space.model, space.dimensions, self.input_type]), digest_size=DIGEST_BYTES
+            _json([plain(space.provider), plain(space.model), space.dimensions, self.input_type]),
+            digest_size=DIGEST_BYTES,
         )
         long = base.copy()
         long.update(self.too_long.encode())
@@ -69,23 +78,64 @@ class Fingerprinter:
         object.__setattr__(self, "_long", long)
 
     def entry(self, index: int, record: Record) -> Entry:
+        if type(record.text) is not str or type(record.id) is not str or record.source is not None:
+            record = exact(record)
         data = checked(record)
         # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
         hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
         hasher.update(data)
         fingerprint = hasher.digest()
         try:
-            holds = digest(fingerprint, record.metadata, record.source)
+            record, holds = _digested(fingerprint, record)
         except InputError as error:
             raise InputError(f"{record.id!r}: {error}") from None
         return Entry(index, record, len(data), fingerprint, fingerprint, holds)
+
+
+def exact(record: Record) -> Record:
+    """The same record, with a plain str wherever a subclass of it stands, and a number or a UUID as its text for an id.
+
+    numpy's, BeautifulSoup's and an enum's str are such subclasses: encoders refuse them, and some keep a whole document
+    alive. Raises InputError for a source that is no str.
+    """
+    id, text, source = record.id, record.text, record.source
+    if type(id) is str and type(text) is str and type(source) is str:
+        return record
+    if source is not None and not isinstance(source, str):
+        raise InputError(f"the source of {id!r} must be a str, not {type(source).__name__}")
+    return Record(_id_text(id), _exact_str(text), record.metadata, _exact_str(source))
+
+
+def _id_text(id: object) -> Any:
+    if not is_bool(id) and isinstance(id, Integral):
+        return str(index(id))
+    return str(id) if isinstance(id, UUID) else _exact_str(id)
+
+
+def _exact_str(value: object) -> Any:
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def plain(value: object) -> Any:
+    """The value with plain JSON types in the place of subclasses of str and of numpy's scalars, however deep."""
+    match value:
+        case Mapping():
+            return {_plain_scalar(name): plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _:
+            return _plain_scalar(value)
+
+
+def _plain_scalar(value: object) -> Any:
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, str) else _exact_str(value)
 
 
 def checked(record: Record) -> bytes:
     """The UTF-8 of the record's text. Raises InputError where it is not a text that can be embedded."""
     id, text = record.id, record.text
     if not isinstance(id, str) or not id:
-        raise InputError(f"the id must be a str that is not empty, not {shown(id)}")
+        raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {shown(id)}")
     if not isinstance(text, str):
         raise InputError(f"the text of {id!r} must be a str, not {type(text).__name__}")
     if not text or text.isspace():
@@ -98,6 +148,18 @@ def checked(record: Record) -> bytes:
             f"{id!r} holds a lone surrogate at position {error.start}; "
             "decode its source with errors='replace' or remove it"
         ) from None
+
+
+def _digested(fingerprint: bytes, record: Record) -> tuple[Record, bytes]:
+    """The record and its digest. Metadata that is JSON but for its types is made plain, as stores take it."""
+    try:
+        return record, digest(fingerprint, record.metadata, record.source)
+    except InputError:
+        try:
+            metadata = plain(record.metadata)
+        except RecursionError:
+            metadata = record.metadata
+        return Record(record.id, record.text, metadata, record.source), digest(fingerprint, metadata, record.source)
 
 
 def digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) -> bytes:

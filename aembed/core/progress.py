@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,13 @@ from aembed.results import Progress, Report
 from aembed.types import Failure
 
 KEPT_FAILURES = 1_000
+LEAST_ALIKE = 3
+"""Records of which each fails for one reason: fewer may be bad by chance, as texts that are refused alone."""
+_NUMBER = re.compile(r"\d[\d,.]*")
 CALL_SECONDS = 0.2
 """`on_progress` is called at most five times a second."""
+TICK_SECONDS = 1.0
+"""And once a second while nothing happens."""
 
 
 @dataclass(slots=True)
@@ -32,11 +38,25 @@ class Tally:
     billed_tokens: int = 0
     lost_tokens: int = 0
     at_risk_tokens: int = 0
+    waiting: str = ""
+    last_error: str = ""
     failures: list[Failure] = field(default_factory=list)
+    _reason: tuple[type, str] | None = None
+    _alike: bool = True
 
     def fail(self, failures: Sequence[Failure]) -> None:
         self.failed += len(failures)
         self.failures += failures[: max(0, KEPT_FAILURES - len(self.failures))]
+        for failure in failures if self._alike else ():
+            reason = _reason(failure)
+            self._reason = self._reason or reason
+            self._alike = reason == self._reason
+
+    @property
+    def failed_alike(self) -> Failure | None:
+        """The first failure, where every record failed for one reason now: it is no matter of single records."""
+        all_failed = self.failed == self.inputs >= LEAST_ALIKE and not self.refused_earlier
+        return self.failures[0] if all_failed and self._alike else None
 
     @property
     def pending(self) -> int:
@@ -63,6 +83,8 @@ class Tally:
             cost_usd=self.cost_usd,
             seconds=now - self.started,
             total=self.total,
+            waiting=self.waiting,
+            last_error=self.last_error,
             failures=tuple(sorted(self.failures, key=lambda failure: failure.index)),
             refused_earlier=self.refused_earlier,
         )
@@ -70,3 +92,9 @@ class Tally:
     def progress(self, now: float) -> Progress:
         report = self.report(now)
         return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})
+
+
+def _reason(failure: Failure) -> tuple[type, str]:
+    """What failures have in common, whatever ids and numbers their words hold."""
+    message = str(failure.error).replace(repr(failure.id), "")
+    return type(failure.error), _NUMBER.sub("", message)

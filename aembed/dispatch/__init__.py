@@ -3,6 +3,7 @@
 from aembed.dispatch._admission import Admission, Ticket
 from aembed.dispatch._errand import Errand, Places, Purse
 from aembed.dispatch._home import Home
+from aembed.dispatch._waits import Waits
 from aembed.dispatch.dispatcher import Answer, Answered, Deliver, Dispatcher, Refused
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "Purse",
     "Refused",
     "Ticket",
+    "Waits",
 ]

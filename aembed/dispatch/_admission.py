@@ -10,6 +10,7 @@ import anyio
 
 from aembed.core.gate import Gate, Passage
 from aembed.core.pacing import Pacer, Refusal, Reservation
+from aembed.dispatch._waits import Waits
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.types import Hints
 
@@ -37,13 +38,14 @@ class Admission:
     query.
     """
 
-    def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate) -> None:
+    def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate, waits: Waits | None = None) -> None:
         self.pacer = pacer
         self.gate = gate
+        self.waits = waits or Waits()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {interactive: anyio.Lock(fast_acquire=True) for interactive in (False, True)}
         self._changed = anyio.Event()
-        self._answered = anyio.Event()
+        self._landed = anyio.Event()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = _nothing
         self.replies = 0
@@ -93,12 +95,12 @@ class Admission:
                 refusal = self.pacer.throttled(ticket.reservation, hints, now(), self.in_flight)
             case UnavailableError(hints=hints):
                 self.pacer.observe(hints, now())
-                self._answer()
+                self._tell_landed()
             case ProviderError(hints=hints):
                 self.replies += 1
-                self._answer()
                 self.pacer.observe(hints, now())
                 self.gate.succeeded(ticket.passage, now())
+                self._answer()
             case _:
                 self.gate.abandoned(ticket.passage, now())
         self._leave(ticket)
@@ -108,13 +110,16 @@ class Admission:
     def failed_for_now(self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool, closes: bool) -> float:
         """A rate limit or an UnavailableError; returns how much of a failure of the request it is."""
         self._last_failure = str(error)
-        if isinstance(error, RateLimitError):
+        limited = isinstance(error, RateLimitError)
+        if limited:
             self.gate.refused(ticket.passage, now(), wait=wait, hinted=hinted, closes=closes)
             blame = 0.0
         else:
             blame = self.gate.failed(ticket.passage, now(), wait=wait, hinted=hinted)
         self._notify()
+        self.waits.failed(error, now())
         if not self.gate.is_open:
+            self.waits.closed(self.gate.opens_at, now(), limited=limited)
             self.when_closed()
         self.check_outage()
         return blame
@@ -130,7 +135,12 @@ class Admission:
     async def landing(self, seconds: float) -> None:
         """Until a request was answered other than by a rate limit, so many seconds at the most."""
         with anyio.move_on_after(seconds):
-            await self._answered.wait()
+            await self._landed.wait()
+
+    def rests(self, seconds: float) -> None:
+        """A request that was refused waits as long as it was told; where nothing else is on its way that is seen."""
+        if not self.in_flight:
+            self.waits.closed(now() + seconds, now(), limited=True)
 
     def _tell_belief(self) -> None:
         """One line in the log when another kind of limit is believed to refuse than before."""
@@ -139,8 +149,13 @@ class Admission:
         self._kind = kind
 
     def _answer(self) -> None:
-        self._answered.set()
-        self._answered = anyio.Event()
+        self._tell_landed()
+        if self.gate.is_open:
+            self.waits.answered(now())
+
+    def _tell_landed(self) -> None:
+        self._landed.set()
+        self._landed = anyio.Event()
 
     def _leave(self, ticket: Ticket) -> None:
         self.pacer.left(ticket.reservation)
@@ -159,11 +174,16 @@ class Admission:
             reservation = self.pacer.reserve(tokens, now(), texts=texts, interactive=interactive)
             try:
                 while (seconds := reservation.start - now()) > EARLY:
+                    if not interactive:
+                        self.waits.paced(reservation.start, now(), self.pacer)
                     with anyio.move_on_after(seconds):
                         await self._changed.wait()  # which may move its start
             except BaseException:
                 self.pacer.give_back(reservation, now())
                 raise
+            finally:
+                if not interactive:
+                    self.waits.let_go(now())
             if self._slot_free(interactive) and self._gate_open:
                 return reservation
             self.pacer.give_back(reservation, now())

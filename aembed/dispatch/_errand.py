@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -44,19 +44,32 @@ class Places:
                 await self.take()
 
 
+class Held(Protocol):
+    """What was noted of one request before it went out. It stays noted where neither of these is told."""
+
+    def release(self) -> None:
+        """The request was refused, or never left: it cost nothing."""
+        ...
+
+    async def settle(self, billed: int | None) -> None:
+        """It was answered, and cost that; None where the reply did not say."""
+        ...
+
+
 class Purse(Protocol):
     """What a job may spend. Asked before each request, each try of it included."""
 
-    async def reserve(self, tokens: int) -> None:
+    async def reserve(self, tokens: int) -> Held:
         """Notes what the request may cost before it goes out. Raises BudgetExceededError where that is not left."""
         ...
 
-    def release(self, reserved: int) -> None:
-        """It was refused, or never left: it cost nothing."""
-        ...
 
-    async def settle(self, reserved: int, billed: int | None) -> None:
-        """It was answered, and cost that; None where the reply did not say."""
+class Costs(Protocol):
+    """What texts may cost that the provider's own estimate counts as so many tokens."""
+
+    def most_billed(self, texts: Sequence[str], tokens: float) -> int: ...
+    def believed(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
+        """What a reply says that they cost, if it can be meant."""
         ...
 
 
@@ -70,6 +83,8 @@ class Errand:
     input_type: InputType = "document"
     interactive: bool = False
     purse: Purse | None = None
+    costs: Costs | None = None
+    """Given with a purse."""
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0

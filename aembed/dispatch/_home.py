@@ -7,10 +7,14 @@ from aembed.errors import ConfigError
 
 
 class Home:
-    """The event loop and process that something is used in. It may move once that loop has stopped, or by a fork."""
+    """The event loop and process that something is used in. It may move once that loop has stopped, or by a fork.
+
+    `closed`: it was closed in this place; in another one it is opened again.
+    """
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.closed = False
         self._process = 0
 
     def moved(self) -> bool:
@@ -18,10 +22,7 @@ class Home:
         loop, process = asyncio.get_running_loop(), os.getpid()
         if loop is self.loop and process == self._process:
             return False
-        if self.loop and process == self._process and self.loop.is_running():
+        if self.loop and not self.closed and process == self._process and self.loop.is_running():
             raise ConfigError("this Embedder is in use in another event loop that still runs; make one for each loop")
-        self.loop, self._process = loop, process
+        self.loop, self._process, self.closed = loop, process, False
         return True
-
-    def leave(self) -> None:
-        self.loop = None

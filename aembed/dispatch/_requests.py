@@ -191,23 +191,23 @@ class _Tries:
 
     async def _bought(self) -> Reply:
         """One request. What may be on its bill is reserved before it goes out (law 6)."""
-        errand, reserved = self._errand, ceil(self._tokens)
-        if errand.purse:
-            await errand.purse.reserve(reserved)
+        errand, held = self._errand, None
+        if errand.purse and errand.costs:
+            held = await errand.purse.reserve(errand.costs.most_billed(self._texts, self._tokens))
             if errand.dropped:
-                errand.purse.release(reserved)
+                held.release()
                 raise asyncio.CancelledError
         errand.requests += 1
         try:
             reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
         except BaseException as error:
             if may_be_billed(error):
-                errand.lost_tokens += reserved
-            elif errand.purse:
-                errand.purse.release(reserved)
+                errand.lost_tokens += ceil(self._tokens)
+            elif held:
+                held.release()
             raise
-        if errand.purse:
-            await errand.purse.settle(reserved, reply.usage.tokens)
+        if held and errand.costs:
+            await held.settle(errand.costs.believed(self._texts, self._tokens, reply.usage.tokens))
         return reply
 
     def wait(self, state: RetryCallState) -> float:
@@ -240,6 +240,7 @@ class _Tries:
             return
         rest = self._admission.gate.rest(seconds, hinted=self._hinted)
         if rest > 0:
+            self._admission.rests(rest)
             await self._errand.rest(rest)
 
 

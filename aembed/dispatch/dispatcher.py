@@ -7,7 +7,7 @@ connection): it runs in a task that the Dispatcher owns, and whoever wanted it m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
@@ -24,10 +24,14 @@ from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._guard import Guard
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._waits import Waits, where
 from aembed.errors import AembedError, ProviderError
 from aembed.protocols import Provider
 from aembed.results import Stats
 from aembed.types import Limits, Reply, RetryPolicy
+
+LEAVE_SECONDS = 5.0
+"""That those who wait for what was ended may take to end, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,12 @@ class Dispatcher:
         self._pacer = pacer
         self._requests = Requests(
             provider,
-            Admission(concurrency=concurrency, pacer=pacer, gate=Gate(max_outage=retry.max_outage)),
+            Admission(
+                concurrency=concurrency,
+                pacer=pacer,
+                gate=Gate(max_outage=retry.max_outage),
+                waits=Waits(where(provider.space)),
+            ),
             retry=retry,
             timeout=timeout,
             dimensions=dimensions,
@@ -100,6 +109,11 @@ class Dispatcher:
         return self._pacer.concurrency
 
     @property
+    def waits(self) -> Waits:
+        """What is waited for now, and what went wrong last."""
+        return self._requests.admission.waits
+
+    @property
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         cap = self._lessons.within(Cap.of(self._limits()))
@@ -122,20 +136,27 @@ class Dispatcher:
         if not task.cancelled():
             task.exception()
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, timeout: float, others: Collection[asyncio.Future[None]] = ()) -> None:
         """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not.
 
-        A cancellation ends the wait.
+        And until `others` have ended, which wait for what is sent here. A cancellation ends the wait.
         """
         try:
             with anyio.move_on_after(timeout):
-                while self._owned:
-                    await asyncio.wait(set(self._owned))
+                while waited := self._others_tasks() | set(others):
+                    await asyncio.wait(waited)
         finally:
-            for task in set(self._owned):
+            for task in self._others_tasks():
                 task.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.gather(*self._owned, return_exceptions=True)
+                await asyncio.gather(*self._others_tasks(), return_exceptions=True)
+                with anyio.move_on_after(LEAVE_SECONDS):
+                    while left := set(others):
+                        await asyncio.wait(left)
+
+    def _others_tasks(self) -> set[asyncio.Future[Any]]:
+        """All but the one that asks: a store, or a provider, may close the Embedder that it works for."""
+        return {task for task in self._owned if task is not asyncio.current_task()}
 
     def stats(self, now: float) -> Stats:
         """Without what waits and what is cached, which is not seen here."""
@@ -152,6 +173,8 @@ class Dispatcher:
             limit=pacer.belief(),
             gate_open=gate.is_open,
             retry_after=max(0.0, gate.opens_at - now),
+            last_error=self.waits.last_error,
+            failing_seconds=0.0 if self.waits.failing_since is None else now - self.waits.failing_since,
         )
 
     # queries: what is sent is chosen once it may be sent

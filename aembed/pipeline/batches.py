@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import ceil
 
 import anyio
 
@@ -46,6 +47,41 @@ class Batches:
     @property
     def _crowded(self) -> bool:
         return self._window.is_full(self._latest_cap, min(self._slots(), WINDOW_BATCHES) + 1)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._window)
+
+    def put_back(self, batch: Collection[Item]) -> None:
+        """What was taken, and cannot go as it is."""
+        self._window.add(batch)
+        self._taken -= 1
+        self.notify()
+
+    def cheapest(self, share: float, left: float, cost: Callable[[Item], float]) -> list[Item]:
+        """A batch that costs no more than `share`; where nothing is that cheap the one item that costs the least, if
+        that is left."""
+        cap, batch, others = self._cap(), Window[Item](), list[Item]()
+        spent = 0.0
+        priced = sorted(((cost(item), item) for item in self._window.clear()), key=lambda pair: -pair[0])
+        for price, item in priced:
+            fits = batch.inputs + item.inputs <= cap.inputs and batch.tokens + item.tokens <= cap.tokens
+            is_last = item is priced[-1][1] and not len(batch)
+            if (fits and spent + price <= share) or (is_last and price <= left):
+                batch.add([item])
+                spent += price
+            else:
+                others.append(item)
+        self._window.add(others)
+        self._taken += bool(len(batch))
+        self.notify()
+        return batch.clear()
+
+    def least(self, cost: Callable[[Item], float]) -> int:
+        """What the cheapest of those that wait costs."""
+        items = self._window.clear()
+        self._window.add(items)
+        return ceil(min(map(cost, items)))
 
     def end(self) -> None:
         """Nothing more will be offered."""

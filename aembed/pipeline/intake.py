@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import anyio.lowlevel
 import numpy as np
@@ -37,8 +38,7 @@ class Intake:
         batches: Batches,
     ) -> None:
         self._sink = sink
-        self._new_entry = entries.entry
-        self._entry = self._storable if sink.keeps else entries.entry
+        self._entry = partial(_storable, entries, sink) if sink.keeps else entries.entry
         self._measure = measure
         self._limits = limits
         self._outcomes = outcomes
@@ -81,13 +81,6 @@ class Intake:
                 await anyio.lowlevel.checkpoint()
                 hashed_bytes = 0
         return entries
-
-    def _storable(self, index: int, record: Record) -> Entry:
-        """Raises InputError for a record that cannot be embedded or stored."""
-        entry = self._new_entry(index, record)
-        if refusal := self._sink.reject(record):
-            raise refusal
-        return entry
 
     async def _unpaid(self, entries: list[Entry]) -> list[Entry]:
         """Writes the texts whose vector was paid for already; returns the others."""
@@ -138,3 +131,11 @@ def portions(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
             start, size_bytes = end, 0
     if start < len(entries):
         yield entries[start:]
+
+
+def _storable(entries: Entries, sink: Sink, index: int, record: Record) -> Entry:
+    """Raises InputError for a record that cannot be embedded or stored."""
+    entry = entries.entry(index, record)
+    if refusal := sink.reject(entry.record):
+        raise refusal
+    return entry

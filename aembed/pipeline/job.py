@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence, Sized
+from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 import anyio
@@ -17,11 +19,15 @@ from aembed.core.packing import Cap
 from aembed.core.pieces import combined
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Deliver, Errand, Places, Purse, Refused
-from aembed.errors import AembedError, SourceError, StoreError
+from aembed.dispatch import Answer, Answered, Deliver, Errand, Places, Refused, Waits
+from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
 from aembed.pipeline.batches import Batches
+from aembed.pipeline.endings import failed_alike, plain
 from aembed.pipeline.intake import Intake
-from aembed.pipeline.outcomes import Observers, Outcomes, now
+from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
+from aembed.pipeline.outcomes import Outcomes, now
+from aembed.pipeline.purse import Purse
+from aembed.pipeline.rations import Rations
 from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
 from aembed.results import Report
@@ -41,6 +47,8 @@ class Sender(Protocol):
     @property
     def slots(self) -> int: ...
     @property
+    def waits(self) -> Waits: ...
+    @property
     def cap(self) -> Cap: ...
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
     async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None: ...
@@ -56,58 +64,92 @@ class Job:
         measure: Measure,
         limits: Limits,
         tally: Tally,
-        observers: Observers = Observers(),
-        purse: Purse | None = None,
+        observers: Observers,
+        purse: Purse,
     ) -> None:
         self._dispatcher = dispatcher
         self._sink = sink
         self._feed = feed
         self._tally = tally
         self._before = (tally.requests, tally.retries, tally.lost_tokens)
+        self._purse = purse
         # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._places = Places(dispatcher.concurrency)
-        self._errand = Errand("document", purse=purse, places=self._places)
+        self._errand = Errand("document", places=self._places)
+        if purse.limited:
+            self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)
-        self._batches = Batches(lambda: dispatcher.slots, lambda: dispatcher.cap, lambda: feed.starved)
+        self._tasks = tasks = dict[asyncio.Task[None], dict[int, Item]]()
+        """With what of its batch is not answered yet, where a budget may refuse it."""
+        self._rations = rations = Rations(purse, measure, dispatcher.concurrency)
+        # No method of the job: a circle would keep its vectors until the next collection of garbage.
+        cap = partial(_narrowed, dispatcher, rations, tasks)
+        self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._error: AembedError | None = None
-        self._stopped = self._left = False
+        self._scope: anyio.CancelScope | None = None
+        self._all_sent = self._stopped = self._left = False
 
     async def run(self) -> Report:
-        """Raises what stopped the job, with `.report`; a failed text stops nothing."""
+        """Raises what stopped the job, with `.report`; a failed text stops nothing.
+
+        Without an error every input is stored, unchanged or failed; only rows of a table of the user's own, which may
+        be edited meanwhile, may be pending.
+        """
+        patience = PATIENCE
+        self._outcomes.follow(self._count_requests)
         try:
-            async with anyio.create_task_group() as group:
-                self._scope = group.cancel_scope
-                group.start_soon(self._feed.fill)
-                group.start_soon(self._read)
-                group.start_soon(self._send)
+            if self._stopped:
+                await self._feed.aclose()
+            else:
+                await self._work()
             await self._landed()
         except BaseException as error:
             self._errand.drop()
             if self._sink.durable:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_TIMEOUT):
                     await self._landed()
+            patience = LEAST_PATIENCE
             if self._error:
                 raise error from self._error
             raise
         finally:
             self._left = True
             self._count_requests()
-            self._outcomes.tell_last()
+            await self._outcomes.tell_last(patience=patience)
         report = self.report()
-        if self._error:
-            self._error.report = report
-            raise self._error
+        if stopping := self._error or self._undone(report):
+            stopping.report = report
+            raise stopping
         return report
 
     def report(self) -> Report:
         return self._tally.report(now())
 
+    def close(self) -> None:
+        """The Embedder closes: no further request; what is on its way lands, and `run` raises StoppedError."""
+        if self._left:
+            return
+        self._sink.let_go()
+        self._stop(StoppedError("the Embedder was closed before the job had ended; run the same again"))
+
     def abandon(self) -> None:
         """Lets go of all that is not on its way."""
         self._stopped = True
         self._errand.drop()
+
+    def _undone(self, report: Report) -> AembedError | None:
+        """Whatever became of the job's tasks, what they left undone is told; so is what is wrong with every text."""
+        if not self._all_sent or (report.pending and self._sink.whole):
+            return StoppedError("the job ended before all of its texts were done; run the same again")
+        return None if self._sink.dry else failed_alike(self._tally)
+
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as group:
+            self._scope = group.cancel_scope
+            group.start_soon(self._feed.fill)
+            group.start_soon(self._read)
+            group.start_soon(self._send)
 
     async def _read(self) -> None:
         try:
@@ -116,6 +158,10 @@ class Job:
         except SourceError as error:
             # What was read before is finished and kept; the error comes out at the end.
             self._error = error
+        except asyncio.CancelledError as error:
+            if anyio.current_effective_deadline() == -inf:
+                raise
+            self._stop(error)  # The store's own: a task that it waits for was cancelled.
         except Exception as error:
             self._stop(error)
         self._batches.end()
@@ -123,26 +169,47 @@ class Job:
     async def _send(self) -> None:
         while True:
             await self._places.take()
-            batch = await self._batches.next()
-            if not batch:
-                self._places.leave()
+            try:
+                batch = await self._rations.next(self._batches, self._tasks)
+            except Exception as error:
+                self._stop(error)
                 return
-            task = self._dispatcher.own(self._carry(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if not batch:
+                self._all_sent = True
+                return
+            left = {id(item): item for item in batch} if self._rations.limited else {}
+            asked = self._purse.asked
+            task = self._dispatcher.own(self._dispatcher.send(batch, self._errand, partial(self._deliver, left)))
+            self._tasks[task] = left
+            task.add_done_callback(self._carried)
+            await self._rations.noted(task, asked)
 
-    async def _carry(self, batch: list[Item]) -> None:
-        try:
-            await self._dispatcher.send(batch, self._errand, self._deliver)
-        except Exception as error:
-            self._stop(error)
-        finally:
-            self._places.leave()
-            # A reply may have changed how much fits in a batch, and so in the window.
-            self._batches.notify()
+    def _carried(self, task: asyncio.Task[None]) -> None:
+        """A batch has ended. Its own job cancels one by dropping the errand: whoever else does ends the job."""
+        left = self._tasks.pop(task)
+        if not task.cancelled():
+            self._settle(task.exception(), left)
+        elif not self._errand.dropped:
+            self._stop(asyncio.CancelledError())
+        self._places.leave()
+        self._purse.notify()
+        # A reply may have changed how much fits in a batch, and so in the window.
+        self._batches.notify()
 
-    async def _deliver(self, answer: Answer) -> None:
+    def _settle(self, error: BaseException | None, left: Mapping[int, Item]) -> None:
+        """What a budget did not allow at once may go in parts, or once others have landed."""
+        match error:
+            case None:
+                self._rations.accepted()
+            case BudgetExceededError() if not self._errand.dropped and self._rations.may_go_on():
+                self._batches.put_back(left.values())
+            case _:
+                self._stop(error)
+
+    async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
         self._count_requests()
+        for item in answer.items if left else ():
+            del left[id(item)]
         match answer:
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
@@ -158,15 +225,18 @@ class Job:
         self._tally.requests = requests + self._errand.requests
         self._tally.retries = retries + self._errand.retries
         self._tally.lost_tokens = lost_tokens + self._errand.lost_tokens
+        waits = self._dispatcher.waits
+        self._tally.waiting = "" if self._left else waits.line(now())
+        self._tally.last_error = waits.last_error if waits.last_error_at >= self._tally.started else ""
 
-    def _stop(self, error: Exception) -> None:
+    def _stop(self, error: BaseException) -> None:
         """No further request; what is on its way lands."""
         self._errand.drop()
         self._close(error)
 
-    def _close(self, error: Exception) -> None:
+    def _close(self, error: BaseException) -> None:
         """No further batch. The first error is the one that comes out."""
-        stopping = error if isinstance(error, AembedError) else _unexpected(error)
+        stopping = plain(error)
         if self._left and isinstance(stopping, StoreError):
             # Law 1: a second cancellation ended the wait, so nobody gets them any more.
             lost = sum(map(len, stopping.unsaved))
@@ -176,7 +246,8 @@ class Job:
         elif isinstance(stopping, StoreError) and stopping.unsaved:
             self._keep_unsaved(stopping)
         self._stopped = True
-        self._scope.cancel()
+        if self._scope:
+            self._scope.cancel()
 
     def _keep_unsaved(self, error: StoreError) -> None:
         """Rows that were paid for come out with the error, however many writes failed."""
@@ -190,8 +261,6 @@ class Job:
             await asyncio.wait(set(self._tasks))
 
 
-def _unexpected(error: Exception) -> AembedError:
-    logger.error("the job ended in an unexpected error", exc_info=error)
-    stopping = AembedError(f"unexpected {type(error).__name__}")
-    stopping.__cause__ = error
-    return stopping
+def _narrowed(dispatcher: Sender, rations: Rations, tasks: Sized) -> Cap:
+    """What the next batch may hold: what the dispatcher says, and what is left of the budgets."""
+    return rations.within(dispatcher.cap, len(tasks))

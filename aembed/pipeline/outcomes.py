@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+
+import anyio
 
 from aembed.core.changes import Entry, Item, Key
-from aembed.core.progress import CALL_SECONDS, Tally
+from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
+from aembed.pipeline.observing import PATIENCE, Observers, Telling
 from aembed.pipeline.sinks import Sink
-from aembed.results import Progress
 from aembed.types import Failure, Known, Matrix, Record, Refusal
 
-logger = logging.getLogger("aembed")
-
+LEAST_SLEEP = 0.01
 MOST_REFUSED = 10_000
 """Texts that the provider refused and that are remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observers:
-    """The caller's own functions. What they raise is logged and does not touch the job."""
-
-    on_progress: Callable[[Progress], object] | None = None
-    on_failure: Callable[[Failure], object] | None = None
 
 
 class Outcomes:
@@ -37,12 +27,13 @@ class Outcomes:
         self.refused: dict[Key, AembedError] = {}
         """Why the provider refused texts in this run: an equal one is not sent again. The last MOST_REFUSED (law 8)."""
         self._sink = sink
-        self._observers = observers
+        self._telling = Telling(observers)
         self._on_their_way: set[Key] = set()
         self._joined: dict[Key, list[Entry]] = {}
         self._held: dict[str, bytes | Record] = {}
         self._untold: list[Failure] = []
         self._reported = float("-inf")
+        self._ticker: asyncio.Task[None] | None = None
 
     # equal texts and equal ids
 
@@ -143,7 +134,7 @@ class Outcomes:
         """For what never became an entry."""
         self.tally.fail([failure])
         self._untold.append(failure)
-        self._call(self._observers.on_failure, failure)
+        self._telling.failure(failure)
 
     def _fail_entries(self, failed: Sequence[tuple[Entry, AembedError]]) -> None:
         for entry, error in failed:
@@ -165,25 +156,34 @@ class Outcomes:
         failures, self._untold = self._untold, []
         if failures:
             await self._sink.fail(failures)
-        if now() - self._reported >= CALL_SECONDS:
-            self._report_progress()
+        self.tell_progress(CALL_SECONDS)
+        await self._telling.room()
 
-    def tell_last(self) -> None:
-        """The last progress; what lands after it is nobody's business any more."""
-        self._report_progress()
-        self._observers = Observers()
+    def follow(self, refresh: Callable[[], None]) -> None:
+        """Whoever follows the job sees that it lives, and what it waits for, also while nothing comes."""
+        if self._telling.has_followers:
+            self._ticker = asyncio.get_running_loop().create_task(self._tick(refresh))
 
-    def _report_progress(self) -> None:
-        self._reported = now()
-        self._call(self._observers.on_progress, self.tally.progress(self._reported))
+    async def _tick(self, refresh: Callable[[], None]) -> None:
+        while True:
+            due = self._reported + TICK_SECONDS - now()
+            await asyncio.sleep(min(max(due, LEAST_SLEEP), TICK_SECONDS))
+            refresh()
+            self.tell_progress(TICK_SECONDS)
 
-    def _call(self, observer: Callable[[Any], object] | None, value: object) -> None:
-        if observer is None:
-            return
-        try:
-            observer(value)
-        except Exception:
-            logger.exception("%r raised; the job goes on", observer)
+    def tell_progress(self, since: float) -> None:
+        """Unless it was told so many seconds ago."""
+        if now() - self._reported >= since:
+            self._reported = now()
+            self._telling.progress(self.tally.progress(self._reported))
+
+    async def tell_last(self, *, patience: float = PATIENCE) -> None:
+        ticker, self._ticker = self._ticker, None
+        if ticker:
+            ticker.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([ticker])
+        await self._telling.finish(self.tally.progress(now()), patience=patience)
 
 
 def now() -> float:

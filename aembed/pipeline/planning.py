@@ -10,7 +10,7 @@ import numpy as np
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
-from aembed.dispatch import Answered, Deliver, Errand
+from aembed.dispatch import Answered, Deliver, Errand, Waits
 from aembed.results import Plan, Report
 from aembed.types import Reply
 
@@ -20,6 +20,7 @@ class DryDispatcher:
 
     def __init__(self, concurrency: int, cap: Cap) -> None:
         self.concurrency = concurrency
+        self.waits = Waits()
         self._cap = cap
 
     @property

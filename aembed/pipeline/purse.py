@@ -1,12 +1,13 @@
-"""What a job may spend: law 6 for each request, kept where the rows are so that a restart finds it."""
+"""What may be spent: law 6 for each request, kept where the rows are so that a restart finds it."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from math import ceil, floor, inf
 from typing import Any
 
 import anyio
@@ -14,74 +15,15 @@ import anyio
 from aembed.errors import AembedError, BudgetExceededError
 from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Accounts
-from aembed.types import Space
 
 logger = logging.getLogger("aembed")
 
 LEAVE_SECONDS = 5.0
-LEAST_SHARE = 8
-"""A reply that says it cost less than this part of what its texts may cost is not believed."""
-
-
-class JobPurse:
-    """`most` are the tokens that the job may cost, over all of its runs; None: no limit, and nothing is kept.
-
-    What was reserved and not billed is given back together with the next reservation: one write a request.
-    """
-
-    def __init__(self, most: float | None, account: Accounts, job: str) -> None:
-        self._most = most
-        self._account = account
-        self._job = job
-        self._unspent = 0
-
-    async def reserve(self, tokens: int) -> None:
-        """Notes them, durably, before they are sent. Raises BudgetExceededError, or StoreError."""
-        if self._most is None:
-            return
-        unspent, self._unspent = self._unspent, 0
-        spent = await self._spend(tokens - unspent)
-        if spent > self._most:
-            self.release(tokens)
-            raise BudgetExceededError(
-                f"the next request needs about {tokens:,} tokens, and of the {self._most:,.0f} that this job may cost, "
-                f"with its earlier runs, {max(0, self._most - spent + tokens):,.0f} are left; "
-                "raise the budget and run the same again"
-            )
-
-    def release(self, reserved: int) -> None:
-        self._unspent += reserved
-
-    async def settle(self, reserved: int, billed: int | None) -> None:
-        """A bill that is larger than the reservation is noted at once; what it is smaller by, later."""
-        if self._most is None or billed is None or billed * LEAST_SHARE < reserved:
-            return
-        self._unspent += max(0, reserved - billed)
-        if billed > reserved:
-            try:
-                await self._spend(billed - reserved)
-            except AembedError as error:
-                # The reply was paid for and is good.
-                self._unspent -= billed - reserved
-                logger.warning("what a request cost beyond its estimate is not noted yet: %s", error)
-
-    async def close(self) -> None:
-        """The job has come to its end: the next one begins with nothing spent."""
-        await guarded(self._account.close_account(self._job))
-
-    async def leave(self) -> None:
-        """The job goes on another time, with what is left."""
-        unspent, self._unspent = self._unspent, 0
-        if self._most is not None and unspent:
-            await self._spend(-unspent)
-
-    async def _spend(self, tokens: int) -> int:
-        spent: int = await guarded(self._account.spend(self._job, tokens))
-        return spent
+ROUNDING = 1e-6
 
 
 class RunAccount:
-    """For a job without a store, or with one that keeps no accounts: a restart begins with nothing spent."""
+    """In the memory of this process: a restart begins with nothing spent."""
 
     def __init__(self) -> None:
         self._spent = Counter[str]()
@@ -94,15 +36,165 @@ class RunAccount:
         self._spent.pop(job, None)
 
 
-def purse_of(most: float | None, place: object, space: Space) -> JobPurse:
-    """A job is all that is done for one store in one space until a run ends by itself."""
-    account = place if isinstance(place, Accounts) else RunAccount()
-    return JobPurse(most, account, str(replace(space, dimensions=None)))
+class Pot:
+    """One budget of `most` tokens. `name` is that of its account: a day's budget has another one after midnight.
+
+    What was noted and not billed is given back together with the next note: one write a request.
+    """
+
+    def __init__(self, most: float, account: Accounts, name: Callable[[], str], of: str, advice: str) -> None:
+        self.most = most
+        self.of = of
+        self.advice = advice
+        self._account = account
+        self._name = name
+        self._spent: dict[str, int] = {}
+        self._unspent = Counter[str]()
+
+    @property
+    def left(self) -> float:
+        """As far as it is known here: others may spend of it, too."""
+        name = self._name()
+        return self.most - self._spent.get(name, 0) + self._unspent[name]
+
+    async def reserve(self, tokens: int) -> str | None:
+        """Notes them, durably. The account, or None where so many are not left. Raises StoreError."""
+        name = self._name()
+        if await self._spend(name, tokens - self._unspent.pop(name, 0)) <= self.most:
+            return name
+        self.release(name, tokens)
+        await self.give_back(name)
+        return None
+
+    def release(self, name: str, tokens: int) -> None:
+        self._unspent[name] += tokens
+
+    async def settle(self, name: str, reserved: int, billed: int) -> None:
+        """A bill that is larger than what was noted is noted at once; what it is smaller by, later."""
+        if billed <= reserved:
+            self._unspent[name] += reserved - billed
+            return
+        try:
+            await self._spend(name, billed - reserved)
+        except AembedError as error:
+            # The reply was paid for and is good.
+            self._unspent[name] -= billed - reserved
+            logger.warning("what a request cost beyond its estimate is not noted yet: %s", error)
+
+    async def give_back(self, name: str | None = None) -> None:
+        """What was noted and not spent, of one account or of all."""
+        for each in [*self._unspent] if name is None else [name]:
+            if unspent := self._unspent.pop(each, 0):
+                await self._spend(each, -unspent)
+
+    async def close(self) -> None:
+        await guarded(self._account.close_account(self._name()))
+
+    async def _spend(self, name: str, tokens: int) -> int:
+        self._spent[name] = await guarded(self._account.spend(name, tokens))
+        return self._spent[name]
+
+
+@dataclass(slots=True)
+class Noted:
+    """What was noted of one request, in each budget that it falls under."""
+
+    purse: Purse
+    accounts: Sequence[tuple[Pot, str]]
+    tokens: int
+
+    def release(self) -> None:
+        for pot, name in self.accounts:
+            pot.release(name, self.tokens)
+
+    async def settle(self, billed: int | None) -> None:
+        if billed is None:
+            return
+        self.purse.learn(billed / self.tokens)
+        for pot, name in self.accounts:
+            await pot.settle(name, self.tokens, billed)
+
+
+class Purse:
+    """The budgets of one job: a request is noted in all of them, or in none. `own` ends with the job."""
+
+    def __init__(self, pots: Sequence[Pot], own: Pot | None = None) -> None:
+        self.pots = pots
+        self.asked = 0
+        """How many requests were noted, or refused."""
+        self.changed = anyio.Event()
+        """Set, and another one made, when a request was noted, refused or has landed."""
+        self._own = own
+        self._factor = 1.0
+
+    @property
+    def limited(self) -> bool:
+        return bool(self.pots)
+
+    @property
+    def left(self) -> float:
+        """The most tokens that a next request may be noted with."""
+        return floor(floor(min([pot.left for pot in self.pots])) / self._factor) if self.pots else inf
+
+    async def reserve(self, tokens: int) -> Noted:
+        """Raises BudgetExceededError, where nothing stays noted, or StoreError."""
+        most, accounts = self._most(tokens), list[tuple[Pot, str]]()
+        try:
+            for pot in self.pots:
+                name = await pot.reserve(most)
+                if name is None:
+                    await self._give_back(accounts, most)
+                    raise self.exceeded(tokens)
+                accounts.append((pot, name))
+        finally:
+            self.asked += 1
+            self.notify()
+        return Noted(self, accounts, most)
+
+    def renew(self) -> None:
+        """It is used in another event loop from here on."""
+        self.changed = anyio.Event()
+
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def learn(self, share: float) -> None:
+        """A bill above the most that its texts should cost: so may later ones be."""
+        self._factor = max(self._factor, share)
+
+    def exceeded(self, tokens: int) -> BudgetExceededError:
+        """Names the budget of which the least is left."""
+        pot = min(self.pots, key=lambda pot: pot.left)
+        return BudgetExceededError(
+            f"the next request needs about {self._most(tokens):,} tokens, and of the {pot.most:,.0f} for {pot.of} "
+            f"{max(0, pot.left):,.0f} are left; {pot.advice}"
+        )
+
+    async def close(self) -> None:
+        """The job has come to its end: the next one begins with nothing spent. Budgets that last longer go on."""
+        if self._own:
+            await self._own.close()
+        for pot in self.pots:
+            if pot is not self._own:
+                await pot.give_back()
+
+    async def leave(self) -> None:
+        """The job goes on another time, with what is left."""
+        for pot in self.pots:
+            await pot.give_back()
+
+    def _most(self, tokens: int) -> int:
+        return ceil(tokens * self._factor - ROUNDING)
+
+    async def _give_back(self, accounts: Sequence[tuple[Pot, str]], tokens: int) -> None:
+        for pot, name in accounts:
+            pot.release(name, tokens)
+            await pot.give_back(name)
 
 
 @asynccontextmanager
-async def spending(most: float | None, place: object, space: Space) -> AsyncIterator[JobPurse]:
-    purse = purse_of(most, place, space)
+async def spending(purse: Purse) -> AsyncIterator[Purse]:
     try:
         yield purse
     except BaseException:

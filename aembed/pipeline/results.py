@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 
 from aembed.errors import ConfigError
+from aembed.pipeline.channel import Channel
 from aembed.pipeline.job import Job
 from aembed.pipeline.logs import logged
 from aembed.results import Report
 from aembed.types import Embedded, Failure
 
-Channel = MemoryObjectSendStream[Iterable[Embedded | Failure]]
-
 
 class Results:
     """Iterate once: Embedded and Failure in the order of their completion. Raises what stopped the job."""
 
-    def __init__(
-        self, channel: MemoryObjectReceiveStream[Iterable[Embedded | Failure]], running: asyncio.Task[Report]
-    ) -> None:
+    def __init__(self, channel: Channel, running: asyncio.Task[Report]) -> None:
         self._channel = channel
         self._running = running
 
@@ -39,6 +35,9 @@ class Results:
         return self._running.result()
 
 
-async def run_and_close(job: Job, channel: Channel) -> Report:
-    with channel, logged("stream", job.report):
-        return await job.run()
+async def run_and_close(job: Job, channel: Channel, verb: AbstractContextManager[None]) -> Report:
+    try:
+        with verb, logged("stream", job.report):
+            return await job.run()
+    finally:
+        channel.end()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
 import numpy as np
-from anyio import BrokenResourceError, ClosedResourceError
-from anyio.streams.memory import MemoryObjectSendStream
 
 from aembed.core.changes import Entry, Key
-from aembed.errors import AembedError, InputError
+from aembed.errors import AembedError, InputError, StoppedError
+from aembed.pipeline.channel import Channel
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
 
@@ -27,6 +26,10 @@ class Sink(Protocol):
     """Whether something of the texts outlives them: then their fingerprints and digests are needed."""
     numbered: bool
     """Whether ids are positions, so that none comes twice."""
+    dry: bool
+    """Whether it only finds out what would be done."""
+    whole: bool
+    """Whether all that is written is kept. A row of the user's own that was edited meanwhile is not filled."""
 
     def reject(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
@@ -46,11 +49,16 @@ class Sink(Protocol):
         """Shows failures of any kind."""
         ...
 
+    def let_go(self) -> None:
+        """The job is to end: nothing may hold back what lands any more."""
+        ...
+
 
 class PlainSink:
     """What a sink without a memory of its own answers."""
 
-    durable = keeps = numbered = False
+    durable = keeps = numbered = dry = False
+    whole = True
 
     def reject(self, record: Record) -> InputError | None:
         return None
@@ -65,6 +73,9 @@ class PlainSink:
         return None
 
     async def fail(self, failures: Sequence[Failure]) -> None:
+        return None
+
+    def let_go(self) -> None:
         return None
 
 
@@ -112,9 +123,11 @@ class ListSink(PlainSink):
         inputs = max(report.inputs, self._inputs or 0) if stopped else report.inputs
         self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)
         failures = {failure.index: failure for failure in self._failures}
-        if stopped:
+        if len(self._written) + len(failures) < inputs:
+            # Whatever happened: a row that was never written is no vector.
+            reason = stopped or StoppedError("the job ended before it came to this text")
             for index in set(range(inputs)).difference(self._written, failures):
-                failures[index] = Failure(str(index), index, stopped)
+                failures[index] = Failure(str(index), index, reason)
         return Embeddings(self._matrix[:inputs], [failures[index] for index in sorted(failures)], report)
 
     def _reserve(self, inputs: int, dimensions: int) -> None:
@@ -129,21 +142,18 @@ class ListSink(PlainSink):
 class StreamSink(PlainSink):
     """Results as they complete; a slow reader holds the job back."""
 
-    def __init__(self, channel: MemoryObjectSendStream[Iterable[Embedded | Failure]]) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
-        await self._send(_results(entries, matrix))
+        await self._channel.put(_results(entries, matrix))
         return len(entries)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
-        await self._send(list(failures))
+        await self._channel.put(list(failures))
 
-    async def _send(self, results: Iterable[Embedded | Failure]) -> None:
-        try:
-            await self._channel.send(results)
-        except (BrokenResourceError, ClosedResourceError):
-            pass  # The reader has left; what was on its way lands here.
+    def let_go(self) -> None:
+        self._channel.let_go()
 
 
 def _results(entries: Sequence[Entry], matrix: Matrix) -> Iterator[Embedded]:

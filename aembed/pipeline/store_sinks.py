@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf
 from typing import Any
 
+import anyio
 import numpy as np
 
 from aembed.core.changes import Entry, Key
@@ -48,12 +51,9 @@ class StoreSink(PlainSink):
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         rows = _rows(entries, matrix)
-        try:
+        with _paid_for(lambda: rows):
             await self._check_model(model)
             await guarded(self._store.write(rows))
-        except StoreError as error:
-            error.unsaved += (rows,)
-            raise
         return len(entries)
 
     async def _check_model(self, model: str) -> None:
@@ -77,6 +77,7 @@ class PlanSink(StoreSink):
     """Asks the store and writes nothing; remembers what a store would hold by now."""
 
     durable = False
+    dry = True
 
     def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
         super().__init__(store, retry_failed=retry_failed)
@@ -106,9 +107,14 @@ class BacklogSink(PlainSink):
     """The vectors of a table that belongs to the user."""
 
     durable = keeps = True
+    whole = False
 
-    def __init__(self, backlog: Backlog, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self, backlog: Backlog, *, retry_failed: bool = False, unfilled: Callable[[Sequence[Record]], None]
+    ) -> None:
+        """`unfilled` hears of records that were written together, and of which not every row was filled."""
         self._backlog = backlog
+        self._unfilled = unfilled
         self._refusals = backlog if isinstance(backlog, Refusals) else None
         self._retry_failed = retry_failed
 
@@ -125,17 +131,32 @@ class BacklogSink(PlainSink):
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         ids = [entry.record.id for entry in entries]
         texts = [entry.record.text for entry in entries]
-        try:
+        with _paid_for(lambda: _rows(entries, matrix)):
             filled: int = await guarded(self._backlog.write(ids, texts, matrix))
-        except StoreError as error:
-            error.unsaved += (_rows(entries, matrix),)
-            raise
+        if filled < len(entries):
+            self._unfilled([entry.record for entry in entries])
         return filled
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Told to a backlog that is shared with other workers."""
         if tell := getattr(self._backlog, "fail", None):
             await guarded(tell([failure.id for failure in failures]))
+
+
+@contextmanager
+def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
+    """Rows that cannot be written come out with the error, also where somebody else than the job cancels the write."""
+    try:
+        yield
+    except StoreError as error:
+        error.unsaved += (rows(),)
+        raise
+    except asyncio.CancelledError:
+        if anyio.current_effective_deadline() == -inf:
+            raise
+        cut_short = StoreError("a write was cancelled before the store had answered")
+        cut_short.unsaved = (rows(),)
+        raise cut_short from None
 
 
 async def guarded(awaitable: Any) -> Any:

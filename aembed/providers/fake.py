@@ -18,9 +18,9 @@ import numpy as np
 from aembed.errors import BadRequestError, ConfigError
 from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
 
-Fault: TypeAlias = "Exception | float | None"
+Fault: TypeAlias = Exception | float | None
 """Raise that, answer that many seconds later, or do nothing out of the ordinary."""
-Script: TypeAlias = "Callable[[int, Sequence[str]], Fault] | Sequence[Fault]"
+Script: TypeAlias = Callable[[int, Sequence[str]], Fault] | Sequence[Fault]
 """What happens to the request of that number, counted from 0; a sequence has one entry a request."""
 
 LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)

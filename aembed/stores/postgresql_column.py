@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
@@ -125,9 +125,10 @@ class PostgresColumn(Indexed):
         while True:
             # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
             others, found = await self._others_work(), 0
-            async for record in self._pass(left):
-                left, found = None if left is None else left - 1, found + 1
-                yield record
+            async with aclosing(self._pass(left)) as records:
+                async for record in records:
+                    left, found = None if left is None else left - 1, found + 1
+                    yield record
             if left == 0 or self._worker is None:
                 return
             if not found and not await self._forgot_lost(self._worker):
@@ -135,7 +136,7 @@ class PostgresColumn(Indexed):
                     return
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
 
-    async def _pass(self, limit: int | None) -> AsyncIterator[Record]:
+    async def _pass(self, limit: int | None) -> AsyncGenerator[Record, None]:
         last: list[str] | None = None
         while limit is None or limit > 0:
             size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)

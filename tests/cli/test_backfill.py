@@ -178,3 +178,13 @@ def test_fills_indexes_and_searches_a_table_of_postgresql(database: str, tmp_pat
     assert (match["id"], round(match["score"], 4)) == ("7", 1.0)
     sql(database, "UPDATE sections SET body = 'another' WHERE id = 7")
     assert aembed(tmp_path, *fill, "--json").json["stored"] == 1
+
+
+def test_d2_a_table_that_drops_what_is_written_is_no_success(table: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(table)) as connection, connection:
+        connection.execute("CREATE TRIGGER t BEFORE UPDATE ON sections BEGIN SELECT RAISE(IGNORE); END")
+    ran = aembed(tmp_path, *FILL)
+    assert ran.code == 1
+    assert ran.out.startswith("5 texts, 0 stored, 0 unchanged, 5 failed, ")
+    assert "pending" not in ran.out
+    assert ran.err.count("a trigger or a rule of the table drops it") == 4

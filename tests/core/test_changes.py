@@ -3,8 +3,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from enum import Enum, IntEnum, StrEnum
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -112,10 +116,98 @@ def test_i2_what_is_not_a_str_is_refused_by_its_id_and_type(value: Any) -> None:
         entry_of(value)
 
 
-@pytest.mark.parametrize(("id", "shown"), [("", "an empty str"), (17, "int"), (None, "NoneType"), (b"a", "bytes")])
-def test_i2_an_id_that_is_not_a_str_is_refused(id: Any, shown: str) -> None:
-    with pytest.raises(InputError, match=f"the id must be a str that is not empty, not {shown}"):
+@pytest.mark.parametrize(
+    ("id", "shown"),
+    [
+        ("", "an empty str"),
+        (1.5, "float"),
+        (True, "bool"),
+        (np.float64(1), "float64"),
+        (None, "NoneType"),
+        (b"a", "bytes"),
+        (("a", 1), "tuple"),
+    ],
+)
+def test_i2_b11_an_id_of_another_type_is_refused_by_its_name(id: Any, shown: str) -> None:
+    with pytest.raises(InputError, match=f"the id must be a str that is not empty, an int or a UUID, not {shown}$"):
         fingerprinter().entry(0, Record(id, "text"))
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Shade(str, Enum):  # noqa: UP042 - its str() is not its value
+    DARK = "dark"
+
+
+class Number(IntEnum):
+    SEVEN = 7
+
+
+class Marked(str):
+    """As BeautifulSoup's and others' are."""
+
+    def __str__(self) -> str:
+        return f"<{super().__str__()}>"
+
+    def encode(self, *_: Any) -> bytes:
+        return b"something else"
+
+
+A_UUID = "123e4567-e89b-42d3-a456-426614174000"
+
+
+@pytest.mark.parametrize(
+    ("id", "text"),
+    [
+        (17, "17"),
+        (-1, "-1"),
+        (0, "0"),
+        (2**70, str(2**70)),
+        (np.int64(5), "5"),
+        (np.uint8(5), "5"),
+        (Number.SEVEN, "7"),
+        (UUID(A_UUID), A_UUID),
+        (np.str_("a"), "a"),
+        (Colour.RED, "red"),
+        (Shade.DARK, "dark"),
+        (Marked("x"), "x"),
+    ],
+)
+def test_b6_b11_an_id_is_taken_as_its_text(id: Any, text: str) -> None:
+    for entries in (fingerprinter(), Unkept()):
+        entry = entries.entry(0, Record(id, "text"))
+        assert (entry.record.id, type(entry.record.id)) == (text, str)
+        assert entry.digest == entries.entry(0, Record(text, "text")).digest
+
+
+@pytest.mark.parametrize("value", [np.str_("red"), Colour.RED, Shade("dark"), Marked("x")], ids=repr)
+def test_b6_texts_sources_and_metadata_become_plain_str(value: Any) -> None:
+    same = str.__str__(value)
+    metadata = {value: [value, {"deep": (value, np.int64(3), np.float64(0.5), np.bool_(True))}], "n": np.int32(1)}
+    entry = fingerprinter().entry(0, Record("a", value, metadata, value))
+    record = entry.record
+    wanted = {same: [same, {"deep": [same, 3, 0.5, True]}], "n": 1}
+    assert (record.text, record.source, record.metadata) == (same, same, wanted)
+    assert {type(record.text), type(record.source), *map(type, record.metadata or ())} == {str}
+    assert json.dumps(record.metadata) == json.dumps(wanted)
+    assert entry.digest == fingerprinter().entry(0, Record("a", same, wanted, same)).digest
+    assert type(Unkept().entry(0, Record("a", value)).key) is str
+
+
+def test_b6_a_name_of_the_model_may_be_of_an_enum() -> None:
+    space = Space(Shade("dark"), Marked("small"), 3)
+    plain = Fingerprinter(Space("dark", "small", 3), "document", "error", 8_191)
+    entry = Fingerprinter(space, "document", "error", 8_191).entry(0, Record("a", "text"))
+    assert entry.fingerprint == plain.entry(0, Record("a", "text")).fingerprint
+
+
+@pytest.mark.parametrize("source", [5, Path("notes.md"), b"notes.md", ["notes.md"]])
+def test_b11_a_source_of_another_type_is_refused_by_its_name(source: Any) -> None:
+    for entries in (fingerprinter(), Unkept()):
+        with pytest.raises(InputError, match=f"the source of 'a' must be a str, not {type(source).__name__}"):
+            entries.entry(0, Record("a", "text", None, source))
 
 
 @given(st.text(st.characters()))

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import anyio
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from aembed.core.changes import Entry, Fingerprinter
 from aembed.errors import BadRequestError, InputError, StoreError, UnavailableError
+from aembed.pipeline.channel import Channel
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.store_sinks import STORE_TIMEOUT, PlanSink, StoreSink, guarded
 from aembed.results import Report
@@ -78,11 +78,10 @@ async def test_a_list_knows_what_it_paid_for_however_far_apart() -> None:
 
 
 async def test_a_streamed_vector_does_not_keep_its_whole_batch_alive() -> None:
-    send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](1)
-    entries = entries_of(words(3))
-    with send, receive:
-        await StreamSink(send).write(entries, matrix_of(entries))
-        results = receive.receive_nowait()
+    channel, entries = Channel(), entries_of(words(3))
+    written = asyncio.create_task(StreamSink(channel).write(entries, matrix_of(entries)))
+    results = await anext(aiter(channel))
+    assert await written == 3
     for index, result in enumerate(results):
         assert isinstance(result, Embedded)
         assert (result.id, result.text, result.vector[0]) == (f"id{index}", f"text {index}", index)
@@ -90,12 +89,26 @@ async def test_a_streamed_vector_does_not_keep_its_whole_batch_alive() -> None:
 
 
 async def test_a_stream_whose_reader_has_left_lets_the_job_end() -> None:
-    send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](0)
-    receive.close()
-    entries = entries_of(words(3))
-    with send:
-        assert await StreamSink(send).write(entries, matrix_of(entries)) == 3
-    assert await StreamSink(send).write(entries, matrix_of(entries)) == 3
+    channel, entries = Channel(), entries_of(words(3))
+    sink = StreamSink(channel)
+    waiting = asyncio.create_task(sink.write(entries, matrix_of(entries)))
+    await asyncio.sleep(0)
+    channel.leave()
+    assert await waiting == 3
+    assert await sink.write(entries, matrix_of(entries)) == 3
+
+
+async def test_b4_what_lands_in_a_stream_that_is_closed_waits_for_its_reader_and_holds_up_nobody() -> None:
+    channel, entries = Channel(), entries_of(words(3))
+    sink = StreamSink(channel)
+    waiting = [asyncio.create_task(sink.write([entry], matrix_of([entry]))) for entry in entries[:2]]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    sink.let_go()
+    assert await asyncio.gather(*waiting) == [1, 1]
+    assert await sink.write(entries[2:], matrix_of(entries[2:])) == 1
+    channel.end()
+    assert [result.id async for results in channel for result in results] == ["id0", "id1", "id2"]
 
 
 async def prepared(store: MemoryStore) -> MemoryStore:

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from random import Random
 from typing import Any
@@ -83,6 +84,7 @@ class History:
         self.steps: list[int] = []
         self.excused: Counter[bytes] = Counter()
         self._spent = 0
+        self._spent_on = Counter[int]()
         self._at_the_kill = 0
 
     def check(self) -> None:
@@ -161,10 +163,12 @@ class History:
         }
         latency = Latency(1.0, sigma=schedule.sigma, seed=schedule.seed)
         try:
-            async with embedder_of(
-                self.books, latency, budget=Budget(max_billed_tokens=run.budget), **options
-            ) as embedder:
+            async with embedder_of(self.books, latency, budget=budgets_of(run), **options) as embedder:
                 embedder._engine.random = random
+                embedder._engine.budgets.today = lambda: date.fromordinal(1 + run.day)
+                if schedule.shares:
+                    provider: Any = embedder._engine.provider
+                    provider.limits = replace(provider.limits, encoding=None)
                 return End(await embedder.embed_into(self.disk, source_of(run), on_progress=told.append))
         except BaseException as error:
             return End(error=error)
@@ -206,10 +210,16 @@ class History:
         if run.budget is not None:
             self._spent += tokens
             assert not tokens or self._spent <= run.budget, f"{self._spent} tokens with a budget of {run.budget}"
+        if run.own_budget is not None:
+            assert tokens <= run.own_budget, f"{tokens} tokens with a budget of {run.own_budget} for the process"
+        if run.day_budget is not None:
+            self._spent_on[run.day] += tokens
+            spent = self._spent_on[run.day]
+            assert spent <= run.day_budget, f"{spent} tokens with a budget of {run.day_budget} for the day"
         if end.report:
             self._spent = 0
         progress = end.report or getattr(end.error, "report", None)
-        if progress:
+        if progress and not self.schedule.shares:  # what is lost is told by the provider's own estimate
             counted = progress.billed_tokens + progress.lost_tokens
             assert tokens <= counted, f"{tokens} tokens were billed, {counted} are in the report"
 
@@ -229,7 +239,7 @@ class History:
         possible: dict[type[BaseException], bool] = {
             asyncio.CancelledError: run.ending is not None and run.ending.kind == "cancel",
             StoreError: bool(self.disk.refused),
-            BudgetExceededError: run.budget is not None,
+            BudgetExceededError: (run.budget, run.own_budget, run.day_budget) != (None, None, None),
             AuthenticationError: run.revoked is not None,
             SourceError: run.raises is not None,
             OutageError: run.relentless,
@@ -271,6 +281,11 @@ def _unsaved(error: BaseException | None) -> Iterator[bytes]:
         for rows in getattr(error, "unsaved", ()):
             yield from (digest(text.encode()) for text in rows.texts)
         error = error.__cause__
+
+
+def budgets_of(run: Run) -> list[Budget]:
+    given: dict[Any, int | None] = {"job": run.budget, "embedder": run.own_budget, "day": run.day_budget}
+    return [Budget(tokens, per=per) for per, tokens in given.items() if tokens is not None]
 
 
 def source_of(run: Run) -> Any:

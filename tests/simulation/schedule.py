@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, log
 from random import Random
 from typing import Literal
@@ -37,7 +37,8 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class Run:
     """One process. `revoked`: the request from which on the key is refused; `raises`: the record at which the source
-    fails. With `relentless` one text may meet more faults than a request is tried again for."""
+    fails. With `relentless` one text may meet more faults than a request is tried again for. `budget` is that of the
+    job, `own_budget` that of the process, `day_budget` that of the `day`."""
 
     records: Sequence[Record]
     source: Literal["list", "iterator", "stream"] = "list"
@@ -46,13 +47,19 @@ class Run:
     revoked: int | None = None
     raises: int | None = None
     budget: int | None = None
+    own_budget: int | None = None
+    day_budget: int | None = None
+    day: int = 0
     store: Mapping[int, StoreFault] = field(default_factory=dict)
     ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`runs` one after another, each with a new Embedder; the last one meets no fault."""
+    """`runs` one after another, each with a new Embedder; the last one meets no fault.
+
+    `shares` are what a byte of ASCII and another one cost, in tokens, where nobody can count them.
+    """
 
     seed: int
     concurrency: int
@@ -62,9 +69,28 @@ class Schedule:
     poison: frozenset[str]
     named: bool
     runs: Sequence[Run]
+    shares: tuple[float, float] | None = None
 
 
 def draw(seed: int) -> Schedule:
+    return _budgeted(_drawn(seed), Random(f"the budgets of {seed}"))
+
+
+def _budgeted(schedule: Schedule, random: Random) -> Schedule:
+    """With budgets of more kinds, and other prices, in one history of three; the last run has none."""
+    if random.random() < 2 / 3:
+        return schedule
+    shares = random.choice([None, (0.25, 0.25), (0.25, 1.0), (1.0, 1.0), (0.1, 0.4)])
+    daily = random.choice([None, random.randrange(400)])
+    own = random.choice([None, random.randrange(400)])
+    runs, day = [], 0
+    for run in schedule.runs[:-1]:
+        day += random.random() < 0.4
+        runs.append(replace(run, day=day, day_budget=daily, own_budget=own if random.random() < 0.5 else None))
+    return replace(schedule, runs=[*runs, schedule.runs[-1]], shares=shares)
+
+
+def _drawn(seed: int) -> Schedule:
     random = Random(seed)
     poison = frozenset(f"poison {n}" for n in range(random.choice([0, 0, 1, 2])))
     records, runs = _records(random, poison), []

@@ -19,10 +19,11 @@ import numpy as np
 from aembed import MemoryStore, SQLiteStore
 from aembed.results import Report
 from aembed.types import Known, Refusal, Rows, Vector
+from benchmarks.bills import by_script
 from benchmarks.faults import Body, Fault, First, Mutate, Request, Status, Truncate
 from benchmarks.ledger import BYTES_PER_TOKEN
 from benchmarks.refusals import Poison, usual_body
-from benchmarks.service import Exchange, Service
+from benchmarks.service import Exchange, Rules, Service
 from benchmarks.vectors import digest
 from tests.simulation.schedule import Run, Schedule, StoreFault
 
@@ -39,7 +40,8 @@ class Books(Service):
 
     def __init__(self, schedule: Schedule) -> None:
         self.faults = RunFaults()
-        super().__init__(script=First([Poison(schedule.poison, named=schedule.named), self.faults]))
+        rules = Rules(bills=by_script(*schedule.shares) if schedule.shares else None)
+        super().__init__(rules, script=First([Poison(schedule.poison, named=schedule.named), self.faults]))
         self.lost: Counter[bytes] = Counter()
         self.delivered: set[bytes] = set()
         self.tokens: dict[bytes, float] = {}

@@ -18,7 +18,6 @@ from aembed.core.pacing._in_flight import FREQUENT, InFlight, Sent, Suspicion
 from aembed.core.pacing._reservation import Refusal, Reservation
 from aembed.core.pacing._trial import Trial
 
-
 WATCHED = 50
 """Requests whose share of refusals a pace has to better: those that made it worth a trial were more than usual."""
 

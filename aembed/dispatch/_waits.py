@@ -1,0 +1,98 @@
+"""What is waited for: said in the log when it begins and when it ends, and shown for as long as it lasts."""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from urllib.parse import urlsplit
+
+from aembed.core.pacing import Pacer
+from aembed.types import Space
+
+logger = logging.getLogger("aembed")
+
+LONG = 5.0
+"""Seconds: a shorter wait for a rate limit is the pace of the work."""
+QUIET = 600.0
+"""Seconds in which long waits for a rate limit are not said again: a low limit is one wait after another."""
+
+
+class Waits:
+    """An outage is said at once, and once, however often it is tried meanwhile."""
+
+    def __init__(self, where: str = "") -> None:
+        self.where = where
+        self.last_error = ""
+        self.last_error_at = -inf
+        self.failing_since: float | None = None
+        self._closed_since: float | None = None
+        self._next_try = -inf
+        self._paced_since: float | None = None
+        self._said_pace = -inf
+        self._pace = ""
+        self._next_request = -inf
+
+    def line(self, now: float) -> str:
+        """What is waited for now, "" for nothing that takes long."""
+        if self._closed_since is not None:
+            return f"waiting for {self.where}: {self._reason}, {_then('try', self._next_try - now)}"
+        if self._paced_since is not None and self._next_request > now:
+            return f"waiting for {self.where}: {self._pace}, {_then('request', self._next_request - now)}"
+        return ""
+
+    # the gate
+
+    def failed(self, error: BaseException, now: float) -> None:
+        """A request failed in a way that waiting may clear."""
+        self.last_error, self.last_error_at = str(error), now
+        self.failing_since = now if self.failing_since is None else self.failing_since
+
+    def closed(self, opens_at: float, now: float, *, limited: bool) -> None:
+        """The gate has closed, or stays closed: for an outage, or as a rate limit (`limited`) asks to wait."""
+        self._next_try = opens_at
+        if self._closed_since is None and (not limited or opens_at - now >= LONG):
+            self._closed_since = now
+            logger.warning("%s", self.line(now))
+
+    def answered(self, now: float) -> None:
+        """There was a reply, and the gate is open."""
+        self.failing_since = None
+        if self._closed_since is not None:
+            seconds, self._closed_since = now - self._closed_since, None
+            logger.info("%s answers again, after %.0f s", self.where, seconds)
+
+    # the pace
+
+    def paced(self, start: float, now: float, pacer: Pacer) -> None:
+        """The next request goes when a limit of the minute allows it."""
+        if start - now < LONG:
+            return
+        limits = [(pacer.limit("requests"), "requests"), (pacer.limit("tokens"), "tokens")]
+        known = " and ".join(f"{limit:,.0f} {name}" for limit, name in limits if limit is not None)
+        self._pace = f"{known} a minute are used up" if known else "its rate limit is used up"
+        self._next_request = start
+        if self._paced_since is None and now - self._said_pace >= QUIET:
+            self._paced_since = self._said_pace = now
+            logger.warning("%s", self.line(now))
+        elif self._paced_since is None:
+            self._paced_since = now
+
+    def let_go(self, now: float) -> None:
+        """It goes now."""
+        if self._paced_since is not None:
+            if self._paced_since == self._said_pace:
+                logger.info("the next request to %s goes, after %.0f s", self.where, now - self._paced_since)
+            self._paced_since = None
+
+    @property
+    def _reason(self) -> str:
+        return self.last_error.removeprefix(f"no connection to {self.where}: ")
+
+
+def where(space: Space) -> str:
+    """The server of a space as it is named in a line: host and port, or whose it is."""
+    return urlsplit(space.endpoint).netloc.rpartition("@")[2] or space.provider
+
+
+def _then(what: str, seconds: float) -> str:
+    return f"next {what} in {seconds:.0f} s" if seconds >= 0.5 else f"the next {what} is due"

@@ -1,0 +1,107 @@
+"""The keywords of an Embedder: their types for those that pass them on, and the checks of those that it uses itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from aembed.errors import ConfigError
+from aembed.ranges import number, seconds, shown, whole
+from aembed.types import Budget, RetryPolicy, TooLong
+
+FIRST_AUTO, MOST_AUTO = 8, 64
+"""Requests in flight with `concurrency="auto"`: at first, and as long as none is refused at the most."""
+
+
+class QueryOptions(TypedDict, total=False):
+    """The keywords of Embedder but for `timeout`, which is the call's own in `aembed.embed_query`."""
+
+    api_key: str | None
+    base_url: str | None
+    dimensions: int | None
+    concurrency: int | Literal["auto"]
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    max_batch_size: int | None
+    max_tokens_per_batch: int | None
+    too_long: TooLong
+    retry: RetryPolicy
+    budget: Budget | Sequence[Budget] | None
+    query_budget: Budget | Sequence[Budget] | None
+    cache_bytes: int
+    max_queue_size: int | None
+    http_client: Any
+
+
+class EmbedderOptions(QueryOptions, total=False):
+    """The keywords of Embedder, for functions that hand them on: `def f(**options: Unpack[EmbedderOptions])`."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Those that its provider has no part in. Raises ConfigError for one that cannot work."""
+
+    concurrency: int | Literal["auto"]
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    max_batch_size: int | None
+    max_tokens_per_batch: int | None
+    too_long: TooLong
+    retry: RetryPolicy
+    timeout: float
+    budget: Budget | Sequence[Budget] | None
+    query_budget: Budget | Sequence[Budget] | None
+    cache_bytes: int
+    max_queue_size: int | None
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {
+            "concurrency": _concurrency(self.concurrency),
+            "timeout": seconds("timeout", self.timeout),
+            "cache_bytes": whole("cache_bytes", self.cache_bytes, 0),
+        }
+        if self.max_queue_size is not None:
+            checked["max_queue_size"] = whole("max_queue_size", self.max_queue_size, 1, why=", or None")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (given := getattr(self, name)) is not None:
+                checked[name] = number(name, given)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.too_long not in ("error", "truncate", "split"):
+            raise ConfigError(f'too_long={shown(self.too_long)} must be "error", "truncate" or "split"')
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigError(f"retry={shown(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
+        _budgets("budget", self.budget)
+        _budgets("query_budget", self.query_budget)
+
+    @property
+    def most_in_flight(self) -> int:
+        return MOST_AUTO if self.concurrency == "auto" else self.concurrency
+
+    @property
+    def first_in_flight(self) -> int:
+        return FIRST_AUTO if self.concurrency == "auto" else self.concurrency
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        return _budgets("budget", self.budget)
+
+    @property
+    def query_budgets(self) -> tuple[Budget, ...]:
+        return _budgets("query_budget", self.query_budget)
+
+
+def _concurrency(given: object) -> int | Literal["auto"]:
+    return "auto" if given == "auto" else whole("concurrency", given, 1, why=', or "auto"')
+
+
+def _budgets(name: str, given: object) -> tuple[Budget, ...]:
+    if given is None:
+        return ()
+    budgets = (given,) if isinstance(given, Budget) else given
+    if not isinstance(budgets, list | tuple) or not all(isinstance(each, Budget) for each in budgets):
+        raise ConfigError(f"{name}={shown(given)} must be a Budget, as Budget(max_cost_usd=5.0), or several of them")
+    return tuple(budgets)

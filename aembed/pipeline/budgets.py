@@ -1,0 +1,85 @@
+"""The budgets of an Embedder, and which of them a job falls under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from math import inf
+from typing import get_args
+
+from aembed.errors import ConfigError
+from aembed.pipeline.purse import Pot, Purse, RunAccount
+from aembed.protocols import Accounts
+from aembed.types import Budget, Per, Space
+
+AGAIN = "raise the budget and run the same again"
+RAISE = "raise the budget"
+FORMATS: dict[Per, str] = {"day": "%Y-%m-%d", "month": "%Y-%m"}
+OF: dict[Per, str] = {
+    "job": "this job, with its earlier runs,",
+    "embedder": "this Embedder",
+    "day": "this day (UTC) and store",
+    "month": "this month (UTC) and store",
+}
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+class Budgets:
+    """Those of one kind are one: the smallest. What lasts as long as the Embedder is kept here.
+
+    `of` is whom they are for. Raises ConfigError where a price is needed and not known.
+    """
+
+    def __init__(self, budgets: Iterable[Budget], price_usd: float | None, today: Callable[[], date] = today) -> None:
+        self.today = today
+        self._most: dict[Per, float] = {}
+        for budget in budgets:
+            tokens = budget.tokens(price_usd)
+            if tokens is not None and tokens < inf:  # what costs nothing has no limit in dollars
+                self._most[budget.per] = min(tokens, self._most.get(budget.per, inf))
+        self._lasting: dict[Per, Pot] = {}
+
+    @property
+    def limited(self) -> bool:
+        return bool(self._most)
+
+    def of_queries(self) -> Purse | None:
+        """None without a limit. Raises ConfigError for one that only a store can keep."""
+        if not self._most:
+            return None
+        if lasting := [per for per in self._most if per in FORMATS]:
+            raise ConfigError(f'query_budget: per="{lasting[0]}" is kept by a store, which queries have none of')
+        return Purse([Pot(most, RunAccount(), str, "queries of this Embedder", RAISE) for most in self._most.values()])
+
+    def of_calls(self) -> Purse:
+        """Of verbs without a store. Raises ConfigError for a budget that only a store can keep."""
+        return Purse([self._pot(per, None, "") for per in self._kinds])
+
+    def of_job(self, place: object, space: Space) -> Purse:
+        """`place` is the store or the table. Raises ConfigError for a budget that it cannot keep."""
+        account, job = place if isinstance(place, Accounts) else None, str(replace(space, dimensions=None))
+        # Without a limit now, what an earlier run was allowed ends all the same with this one.
+        own = Pot(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
+        return Purse([own if per == "job" else self._pot(per, account, job) for per in self._kinds], own=own)
+
+    @property
+    def _kinds(self) -> list[Per]:
+        """First those that cost no write."""
+        return [per for per in get_args(Per) if per in self._most]
+
+    def _pot(self, per: Per, account: Accounts | None, job: str) -> Pot:
+        most = self._most[per]
+        if per not in FORMATS:
+            of = "calls of this Embedder that have no store" if per == "job" else OF[per]
+            return self._lasting.setdefault(per, Pot(most, RunAccount(), str, of, RAISE))
+        if account is None:
+            raise ConfigError(
+                f'a budget per="{per}" is kept by a store (aembed.Accounts), and there is none here that does; '
+                'use per="embedder"'
+            )
+        advice = f"run the same again in the next {per}, or raise the budget"
+        return Pot(most, account, lambda: f"{job} {self.today().strftime(FORMATS[per])}", OF[per], advice)

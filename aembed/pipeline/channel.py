@@ -1,0 +1,62 @@
+"""Results on their way to the reader of a stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeAlias
+
+import anyio
+
+from aembed.types import Embedded, Failure
+
+Batch: TypeAlias = Iterable[Embedded | Failure]
+
+
+class Channel:
+    """Who puts something waits until it is taken: a slow reader holds the job back, and nothing piles up."""
+
+    def __init__(self) -> None:
+        self._batches: deque[Batch] = deque()
+        self._holds_back = True
+        self._left = self._ended = False
+        self._changed = anyio.Event()
+
+    async def put(self, batch: Batch) -> None:
+        """What is put once the reader has left is dropped."""
+        if self._left:
+            return
+        self._batches.append(batch)
+        self._notify()
+        while self._holds_back and any(batch is each for each in self._batches):
+            await self._changed.wait()
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        while True:
+            while self._batches:
+                batch = self._batches.popleft()
+                self._notify()
+                yield batch
+            if self._ended:
+                return
+            await self._changed.wait()
+
+    def let_go(self) -> None:
+        """The job is to end: whoever puts waits no more, and what was put stays here for the reader."""
+        self._holds_back = False
+        self._notify()
+
+    def end(self) -> None:
+        """Nothing more is put."""
+        self._ended = True
+        self._notify()
+
+    def leave(self) -> None:
+        """Nobody reads any more."""
+        self._left = True
+        self._batches.clear()
+        self.let_go()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

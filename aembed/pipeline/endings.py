@@ -1,0 +1,36 @@
+"""What comes out of a job that did not end well: one plain error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aembed.core.progress import Tally
+from aembed.errors import AembedError, StoppedError, copied
+
+logger = logging.getLogger("aembed")
+
+
+def plain(error: BaseException) -> AembedError:
+    """An error of ours as it is; a foreign one as the cause of one of ours."""
+    if isinstance(error, AembedError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        stopping: AembedError = StoppedError(
+            "a request or a call of the store was cancelled, and not by this job; run the same again"
+        )
+    else:
+        logger.error("the job ended in an unexpected error", exc_info=error)
+        stopping = AembedError(f"unexpected {type(error).__name__}")
+    stopping.__cause__ = error
+    return stopping
+
+
+def failed_alike(tally: Tally) -> AembedError | None:
+    """What is wrong with every single record is no matter of the records."""
+    failure = tally.failed_alike
+    if failure is None:
+        return None
+    error = copied(failure.error)
+    error.args = (f"each of the {tally.inputs:,} texts failed, for one reason: {failure.error}",)
+    return error

@@ -1,0 +1,154 @@
+"""The caller's own functions, which are told of progress and of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, TypeAlias
+
+import anyio
+
+from aembed.errors import ConfigError
+from aembed.results import Progress
+from aembed.types import Failure
+
+logger = logging.getLogger("aembed")
+
+OnProgress: TypeAlias = Callable[[Progress], object]
+"""A function, or an `async def`, which is awaited."""
+OnFailure: TypeAlias = Callable[[Failure], object]
+
+PATIENCE = 10.0
+"""Seconds that a job waits for async functions in all, and again at its end."""
+LEAST_PATIENCE = 1.0
+"""Seconds that one which was cancelled waits for them."""
+MOST_WAITING = 1_000
+"""Calls of `on_failure` that have begun and not ended: with more of them the job waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """What they raise is logged and does not touch the job."""
+
+    on_progress: OnProgress | None = None
+    on_failure: OnFailure | None = None
+
+    def __post_init__(self) -> None:
+        for name, observer in (("on_progress", self.on_progress), ("on_failure", self.on_failure)):
+            if observer is not None and not callable(observer):
+                raise ConfigError(f"{name} must be a function, or None, not {type(observer).__name__}")
+
+
+class Telling:
+    """Calls the observers of one job. What an `async def` returns is awaited beside the job, one call after another.
+
+    Progress is not told again before the last call of it has ended. A job waits for slow functions no longer than
+    PATIENCE: from then on they are not called.
+    """
+
+    def __init__(self, observers: Observers) -> None:
+        self._observers = observers
+        self._calls: deque[tuple[Callable[[Any], object], Awaitable[object]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._patience = PATIENCE
+        self._progress_waits = False
+        self._changed = anyio.Event()
+
+    @property
+    def has_followers(self) -> bool:
+        return self._observers.on_progress is not None
+
+    def failure(self, failure: Failure) -> None:
+        self._call(self._observers.on_failure, failure)
+
+    def progress(self, progress: Progress) -> None:
+        if not self._progress_waits:
+            self._progress_waits = self._call(self._observers.on_progress, progress)
+
+    async def room(self) -> None:
+        """Waits while too many calls have not ended."""
+        if len(self._calls) < MOST_WAITING:
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with anyio.move_on_after(self._patience):
+            while len(self._calls) >= MOST_WAITING:
+                await self._changed.wait()
+        self._patience -= loop.time() - began
+        if self._patience <= 0 and len(self._calls) >= MOST_WAITING:
+            self._give_up()
+
+    async def finish(self, last: Progress, *, patience: float = PATIENCE) -> None:
+        """Tells the last progress. What lands after it is nobody's business any more."""
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(patience):
+                await self._ended()
+                self.progress(last)
+                await self._ended()
+            if self._task:
+                self._give_up()
+        finally:
+            self._observers = Observers()
+            if self._task:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+
+    def _call(self, observer: Callable[[Any], object] | None, value: object) -> bool:
+        """Whether the call goes on beside the job."""
+        if observer is None:
+            return False
+        try:
+            result = observer(value)
+        except Exception:
+            _log(observer)
+            return False
+        if not isawaitable(result):
+            return False
+        self._calls.append((observer, result))
+        self._task = self._task or asyncio.get_running_loop().create_task(self._await_all())
+        return True
+
+    async def _await_all(self) -> None:
+        try:
+            while self._calls:
+                observer, result = self._calls[0]
+                await _awaited(observer, result)
+                self._calls.popleft()
+                if observer is self._observers.on_progress:
+                    self._progress_waits = False
+                self._changed.set()
+                self._changed = anyio.Event()
+        finally:
+            self._task = None
+
+    async def _ended(self) -> None:
+        if self._task:
+            await asyncio.wait([self._task])
+
+    def _give_up(self) -> None:
+        logger.error(
+            "on_progress or on_failure took too long: %d calls have not ended, and no more are made", len(self._calls)
+        )
+        self._observers = Observers()
+        while len(self._calls) > 1:
+            _, result = self._calls.pop()
+            if isinstance(result, Coroutine):
+                result.close()
+
+
+async def _awaited(observer: object, result: Awaitable[object]) -> None:
+    task = asyncio.current_task()
+    try:
+        await result
+    except (Exception, asyncio.CancelledError):
+        if task and task.cancelling():
+            raise
+        _log(observer)
+
+
+def _log(observer: object) -> None:
+    logger.exception("%r raised; the job goes on", observer)

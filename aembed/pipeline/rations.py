@@ -1,0 +1,75 @@
+"""The end of a budget: batches are cut to what is left of it, so that it is used up and one job uses all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+from aembed.core.changes import Item
+from aembed.core.packing import Cap
+from aembed.counters import Measure
+from aembed.pipeline.batches import Batches
+from aembed.pipeline.purse import Purse
+
+LEAST_TOKENS = 10_000
+"""By the provider's estimate, of a batch that is one of several: at the end of a budget, too, not all are small."""
+MOST_REFUSED = 20
+"""Batches in a row that were cut to what is left, and not noted: others spend as fast of the same budget."""
+
+
+class Rations:
+    """What is left is shared by all that may go now. It grows as they land: each is noted with the most it can cost."""
+
+    def __init__(self, purse: Purse, measure: Measure, concurrency: int) -> None:
+        self.limited = purse.limited
+        self._purse = purse
+        self._measure = measure
+        self._concurrency = concurrency
+        self._refused = 0
+
+    def within(self, cap: Cap, under_way: int) -> Cap:
+        """The cap, or what the next batch may cost where that is less."""
+        if not self.limited:
+            return cap
+        share = self._share(under_way) / self._measure.most_billed_for_a_token
+        return cap if share >= cap.tokens else Cap(cap.inputs, max(1.0, share), cap.paced)
+
+    async def next(self, batches: Batches, tasks: Collection[asyncio.Task[None]]) -> list[Item]:
+        """Empty once all was taken. Raises BudgetExceededError where nothing more can be afforded."""
+        while True:
+            batch = await batches.next()
+            if not self.limited or (batch and self._cost(batch) <= self._purse.left):
+                return batch
+            if batch:
+                batches.put_back(batch)
+                share, left = self._share(len(tasks)), self._purse.left
+                if batch := batches.cheapest(share, left, lambda item: self._cost([item])):
+                    return batch
+            if not tasks:
+                self._check_left(batches)
+                return []
+            await self._purse.changed.wait()
+
+    async def noted(self, task: asyncio.Task[None], asked: int) -> None:
+        """Until the batch of this task is noted, or refused: the next one is cut to what is left then."""
+        while self.limited and self._purse.asked == asked and not task.done():
+            await self._purse.changed.wait()
+
+    def may_go_on(self) -> bool:
+        """A batch was not noted: there is less left than was known here. Whether to cut another one."""
+        self._refused += 1
+        return self._refused <= MOST_REFUSED
+
+    def accepted(self) -> None:
+        self._refused = 0
+
+    def _check_left(self, batches: Batches) -> None:
+        if batches.waiting:
+            raise self._purse.exceeded(batches.least(lambda item: self._cost([item])))
+
+    def _share(self, under_way: int) -> float:
+        left, least = self._purse.left, LEAST_TOKENS * self._measure.most_billed_for_a_token
+        return max(left / max(1, self._concurrency - under_way), min(left, least))
+
+    def _cost(self, batch: Sequence[Item]) -> float:
+        return sum([self._measure.cost(item) for item in batch])

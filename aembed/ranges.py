@@ -1,0 +1,47 @@
+"""What a number of the caller's must be. A ConfigError names the option, what was given, and what it may be."""
+
+from __future__ import annotations
+
+from math import inf
+from numbers import Integral, Real
+from operator import index
+
+from aembed.errors import ConfigError
+
+MOST_SHOWN = 40
+
+
+def whole(name: str, value: object, least: int, most: int | None = None, *, why: str = "") -> int:
+    """An int from `least` up (to `most`). Numbers of numpy are taken, True and "8" are not."""
+    if not is_bool(value) and isinstance(value, Integral):
+        given = index(value)
+        if least <= given and (most is None or given <= most):
+            return given
+    upwards = "up" if most is None else f"to {most:,}"
+    raise ConfigError(f"{name}={shown(value)} must be an int from {least:,} {upwards}{why}")
+
+
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
+    return number(name, value, "a number of seconds", zero=zero)
+
+
+def number(name: str, value: object, what: str = "a number", *, zero: bool = False) -> float:
+    """A finite number above 0; 0 too where `zero`."""
+    if type(value) is float and 0.0 < value < inf:
+        return value
+    if not is_bool(value) and isinstance(value, Real):
+        given = float(value)
+        if 0.0 < given < inf or (zero and given == 0.0):
+            return given
+    raise ConfigError(f"{name}={shown(value)} must be {what} {'from 0 up' if zero else 'above 0'}, and finite")
+
+
+def is_bool(value: object) -> bool:
+    """Python takes True for 1."""
+    return isinstance(value, bool)
+
+
+def shown(value: object) -> str:
+    """On one line, however long it is."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN and text.isprintable() else f"<{type(value).__name__}>"
