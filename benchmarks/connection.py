@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 _MAX_HEAD_BYTES = 65_536
 
@@ -53,8 +54,7 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # of uvloop it has the methods, and not the class
         # Written means in the kernel's hands: only then has the reply left. (At high=0 asyncio's TLS never resumes.)
         transport.set_write_buffer_limits(high=1, low=0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -37,7 +37,8 @@ class HTTP:
     """Sends requests over at most `concurrency` kept connections, or through the user's `http_client`.
 
     Its own client belongs to the running event loop: it is made at the first request, made anew in another
-    loop, and closed by `aclose`, which must run in the same loop. The user's client is never changed or closed.
+    loop, and closed by `aclose`, which must run in the same loop, or else as that loop ends. The user's client is
+    never changed or closed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HTTP:
         self._connect_timeout = connect_timeout
         self._given = GivenClient(http_client, connect_timeout=connect_timeout) if http_client is not None else None
         self._own: DirectClient | GivenClient | None = None
+        self._lifetime: AsyncGenerator[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._making = anyio.Lock()
 
@@ -73,9 +75,9 @@ class HTTP:
 
     async def aclose(self) -> None:
         """Closes the connections that were made here, if they belong to this loop."""
-        client, self._own = self._own, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.aclose()
+        lifetime, self._lifetime, self._own = self._lifetime, None, None
+        if lifetime is not None and self._loop is asyncio.get_running_loop():
+            await lifetime.aclose()
 
     async def _client(self) -> DirectClient | GivenClient:
         if self._given is not None:
@@ -84,7 +86,10 @@ class HTTP:
         if self._own is None or self._loop is not loop:
             async with self._making:
                 if self._own is None or self._loop is not loop:
-                    self._own, self._loop = await self._new_client(), loop
+                    client = await self._new_client()
+                    self._lifetime = _lifetime(client)
+                    await anext(self._lifetime)
+                    self._own, self._loop = client, loop
         return self._own
 
     async def _new_client(self) -> DirectClient | GivenClient:
@@ -103,6 +108,14 @@ class HTTP:
             if not isinstance(error, OSError) and not _names(error) & _HTTP_ERRORS:
                 raise
             return _typed(error, urlsplit(exchange.url).netloc)
+
+
+async def _lifetime(client: DirectClient | GivenClient) -> AsyncGenerator[None]:
+    """As an event loop ends, asyncio closes the generators that were left open in it, and this one the connections."""
+    try:
+        yield
+    finally:
+        await client.aclose()
 
 
 def _names(error: BaseException) -> set[str]:

@@ -7,6 +7,8 @@ are handed on from the very memory that the socket was read into.
 from __future__ import annotations
 
 import asyncio
+import ssl
+from typing import cast
 
 import h11
 
@@ -27,6 +29,19 @@ class Connection(asyncio.BufferedProtocol):
         self._memory = memoryview(bytearray(READ_BYTES))
         self._transport: asyncio.Transport | None = None
         self._arriving: _Arriving | None = None
+
+    async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
+        """`host` is whom the certificate must name. Raises OSError; then the connection is closed."""
+        assert self._transport is not None
+        loop = asyncio.get_running_loop()
+        try:
+            transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
+        except BaseException:
+            self.abort()
+            raise
+        if transport is None:
+            raise ConnectionResetError("the connection was closed as TLS began")
+        self._transport = transport
 
     async def exchange(self, request: h11.Request, exchange: Exchange) -> HTTPReply:
         """Raises OSError, h11's ProtocolError, or what the body raises; then the connection is not `usable`."""
@@ -55,8 +70,8 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Of uvloop it has the methods, and not the class.
+        self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._memory

@@ -6,19 +6,18 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
 
 import anyio
 import h11
 import httpx
 
 from aembed.providers._http._connection import Connection
+from aembed.providers._http._dialing import connected
 from aembed.providers._http._message import Exchange, HTTPReply
+from aembed.providers._http._resolving import Resolver
 from aembed.providers._threads import run_in_thread
 
 KEEPALIVE_SECONDS = 30.0
-HAPPY_EYEBALLS_SECONDS = 0.25
-"""RFC 8305: how long one address of a host may take before the next one is tried beside it."""
 
 
 class ConnectError(Exception):
@@ -40,6 +39,7 @@ class DirectClient:
         self._slots = asyncio.Semaphore(concurrency)
         self._resting: dict[Origin, list[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
+        self._resolver = Resolver()
         self._making = anyio.Lock()
 
     async def post(self, exchange: Exchange) -> HTTPReply:
@@ -86,16 +86,10 @@ class DirectClient:
         tls = await self._context() if origin.tls else None
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    Connection,
-                    origin.host,
-                    origin.port,
-                    ssl=tls,
-                    happy_eyeballs_delay=None if _is_address(origin.host) else HAPPY_EYEBALLS_SECONDS,
-                )
+                addresses = await self._resolver.addresses(origin.host, origin.port)
+                return await connected(addresses, tls, origin.host)
         except (OSError, TimeoutError) as error:
             raise ConnectError(str(error)) from error
-        return connection
 
     async def _context(self) -> ssl.SSLContext:
         async with self._making:
@@ -112,11 +106,3 @@ def _parts(url: str) -> tuple[Origin, str, str]:
     tls = parsed.scheme == "https"
     origin = Origin(tls, parsed.raw_host.decode(), parsed.port or (443 if tls else 80))
     return origin, parsed.raw_path.decode(), parsed.netloc.decode()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
