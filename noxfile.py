@@ -45,8 +45,7 @@ NETWORK = (
     "tests/test_endings.py",
     "tests/hostile",
     "tests/dispatch",
-    "tests/providers/test_http.py",
-    "tests/providers/test_openai.py",
+    "tests/providers",
 )
 """What runs on other event loops, too. Tests on virtual time stay on their own loop."""
 

@@ -26,6 +26,7 @@ from aembed.errors import (
     UnavailableError,
 )
 from aembed.protocols import Backlog, Provider, Store
+from aembed.providers import open_provider
 from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import open_store

@@ -48,6 +48,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._on_request = on_request
         self._on_gone = on_gone
+        self.is_made = False
+        """Under TLS that is once the client has trusted the certificate."""
         self._buffer = bytearray()
         self._head: Head | None = None
         self._busy = False
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # of uvloop it has the methods, and not the class
+        self.is_made = True
         # Written means in the kernel's hands: only then has the reply left. (At high=0 asyncio's TLS never resumes.)
         transport.set_write_buffer_limits(high=1, low=0)
 

@@ -23,10 +23,11 @@ from benchmarks.server import Latency, Server
 from tests.web import free_port, serving
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python ?(notebook|app|)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```python ?(notebook|app|option|)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SCRIPTS = [code for kind, code in BLOCKS if not kind]
 NOTEBOOKS = [code for kind, code in BLOCKS if kind == "notebook"]
 APPS = [code for kind, code in BLOCKS if kind == "app"]
+OPTIONS = [code for kind, code in BLOCKS if kind == "option"]
 PATHS = ["/search", "/search-in-a-thread"]
 
 
@@ -146,7 +147,12 @@ async def test_the_app_of_the_readme_says_when_to_come_back(code: str, tmp_path:
         assert all(55 <= int(reply.headers["retry-after"]) <= 70 for reply in replies)
 
 
+@pytest.mark.parametrize("code", OPTIONS)
+def test_the_options_of_the_readme_are_there(code: str) -> None:
+    exec(code, {})
+
+
 def test_the_readme_has_a_screen_for_each_use() -> None:
     assert len(APPS) == 1
     assert len(SCRIPTS) == 6
-    assert len(NOTEBOOKS) == 1
+    assert len(NOTEBOOKS) == len(OPTIONS) == 1

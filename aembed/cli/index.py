@@ -67,6 +67,7 @@ def index(
         typer.Option(metavar="NAME,...", show_default=False, help="JSONL, CSV: fields to keep. Default: all others."),
     ] = None,
     base_url: flags.BaseURL = None,
+    option: flags.ProviderOptions = None,
     dimensions: flags.Dimensions = None,
     too_long: flags.TooLongOption = TooLong.ERROR,
     concurrency: flags.Concurrency = 8,
@@ -98,6 +99,7 @@ def index(
         max_retries=max_retries,
         max_cost=max_cost,
         max_billed_tokens=max_billed_tokens,
+        options=tuple(option or ()),
     )
     order = Order(
         paths=tuple(paths),

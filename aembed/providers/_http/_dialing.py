@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from aembed.providers._http._connection import Connection
+from aembed.providers._http._connection import Connection, HandshakeError
 from aembed.providers._http._resolving import Address
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 """RFC 8305, section 5: how long one address of a host may take before the next one is tried beside it."""
+
+_CERTIFICATE_REQUEST = 13
+"""RFC 8446, section 4."""
 
 
 async def connected(addresses: Sequence[Address], tls: ssl.SSLContext | None, host: str) -> Connection:
@@ -24,6 +29,38 @@ async def connected(addresses: Sequence[Address], tls: ssl.SSLContext | None, ho
     if tls is not None:
         await connection.start_tls(tls, host)
     return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Speaks:
+    """What a handshake of TLS shows of a server."""
+
+    tls: bool
+    wants_certificate: bool
+
+
+async def what_it_speaks(addresses: Sequence[Address], host: str) -> Speaks:
+    """Trusts anybody, sends no request, and closes. Raises OSError where nobody is there."""
+    wanted = []
+
+    def note(_: object, __: object, ___: object, ____: object, kind: int, _____: object) -> None:
+        if kind == _CERTIFICATE_REQUEST:
+            wanted.append(kind)
+
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    with suppress(AttributeError):  # what CPython has for debugging; elsewhere nothing is noted
+        object.__setattr__(anybody, "_msg_callback", note)
+    connection = await _first(_by_turns(addresses))
+    try:
+        await connection.start_tls(anybody, host)
+    except HandshakeError as error:
+        alert = isinstance(error.__cause__, ssl.SSLError) and "ALERT" in (error.__cause__.reason or "")
+        return Speaks(alert or bool(wanted), bool(wanted))
+    finally:
+        connection.abort()
+    return Speaks(True, bool(wanted))
 
 
 def _by_turns(addresses: Sequence[Address]) -> list[Address]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TypeAlias
 
+from aembed.providers._urls import is_loopback
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -69,8 +71,9 @@ def _tell(lookup: asyncio.Future[_Found], found: _Found) -> None:
 
 
 def _addresses(host: str, port: int, flags: int = 0) -> list[Address]:
+    name = "localhost" if not flags and is_loopback(host) else host
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError as error:
         raise socket.gaierror(socket.EAI_NONAME, "that is no name of a host") from error
     return [_address(family, *place) for family, _, _, _, place in found]
