@@ -494,8 +494,13 @@ async def test_e8_json_that_ends_early_with_its_connection_is_a_broken_connectio
 
 
 @every_client
-async def test_e8_json_that_is_whole_is_read_though_the_connection_ends_it(client: str) -> None:
-    async with serving(then_close(reply(WHOLE, length=False))) as server, http_client(client) as given:
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https without close_notify"])
+async def test_e8_json_that_is_whole_is_read_though_the_connection_ends_it(
+    client: str, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    said = (then_reset if tls else then_close)(reply(WHOLE, length=False))
+    async with serving(said, tls=own_certificate() if tls else None) as server, http_client(client) as given:
         assert np.array_equal((await embed(provider(server, given))).matrix, VECTORS)
 
 

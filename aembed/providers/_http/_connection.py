@@ -107,6 +107,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         if self._arriving:
+            if exc is None:
+                self._arriving.feed(b"")  # uvloop tells no other end of TLS, where the server does not announce it
             self._arriving.fail(exc or ConnectionResetError("the connection was closed"))
 
     def _received(self, data: bytes | memoryview) -> None:

@@ -43,7 +43,7 @@ async def sent_by(client: HTTPClient, exchange: Exchange, *, ours: bool, connect
 
 async def _read(response: Any, exchange: Exchange) -> HTTPReply:
     status, headers = response.status_code, _decoded(response.headers.raw)
-    framed = is_framed(headers) or not response.http_version.startswith("HTTP/1")
+    framed = is_framed(headers) or not response.extensions.get("http_version", b"").startswith(b"HTTP/1")
     if response.is_stream_consumed:
         # An event hook of the client, or its auth, has read it, and decompressed.
         framing = ("content-encoding", "content-length")
