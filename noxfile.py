@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,20 @@ PROMISES = (
     "wide",
 )
 
-nox.options.sessions = ["lint", "types", "tests"]
+NETWORK = (
+    "tests/test_loops.py",
+    "tests/test_web.py",
+    "tests/test_readme.py",
+    "tests/test_coalesce.py",
+    "tests/test_coalesce_endings.py",
+    "tests/test_endings.py",
+    "tests/hostile",
+    "tests/dispatch",
+    "tests/providers",
+)
+"""What runs on other event loops, too. Tests on virtual time stay on their own loop."""
+
+nox.options.sessions = ["lint", "types", "tests", "tests-uvloop"]
 LEAST_CAUGHT = 0.85
 
 
@@ -58,6 +73,38 @@ def types(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     module(session, "pytest", *session.posargs)
+
+
+@nox.session(name="tests-uvloop", python=False)
+def tests_uvloop(session: nox.Session) -> None:
+    """The tests of network, web and endings on uvloop, which every `uvicorn[standard]` runs on."""
+    module(session, "pytest", *NETWORK, *session.posargs, AEMBED_TEST_LOOP="uvloop")
+
+
+@nox.session(name="tests-eager", python=False)
+@nox.parametrize("version", ["3.12", "3.13"])
+def tests_eager(session: nox.Session, version: str) -> None:
+    """The same with asyncio.eager_task_factory, on each Python that has it and is installed."""
+    python = installed(version)
+    if python is None:
+        session.skip(f"there is no Python {version} here")
+    folder = Path(".nox", f"tests-eager-{version}")
+    session.run(python, "-m", "venv", str(folder), external=True)
+    own = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(own, "-m", "pip", "install", "-q", "-e", ".[dev]", external=True)
+    session.run(own, "-m", "pytest", *NETWORK, *session.posargs, external=True, env={"AEMBED_TEST_LOOP": "eager"})
+
+
+def installed(version: str) -> str | None:
+    """A Python of that version that runs: the one of that name, or one that pyenv keeps."""
+    kept = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")
+    for python in (f"python{version}", *map(str, sorted(kept))):
+        try:
+            subprocess.run([python, "-c", "import venv"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python
+    return None
 
 
 @nox.session(name="tests-on", python=["3.11", "3.12", "3.13"])

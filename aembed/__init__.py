@@ -30,6 +30,7 @@ from aembed.options import EmbedderOptions
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
 from aembed.protocols import Accounts, Backlog, KeepsModel, Provider, Refusals, Store
+from aembed.providers import open_provider
 from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import Column, Indexable, open_store
@@ -141,6 +142,7 @@ __all__ = [
     "embed_documents",
     "embed_into",
     "embed_query",
+    "open_provider",
     "open_store",
     "search",
     "stream",

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 _MAX_HEAD_BYTES = 65_536
 
@@ -47,14 +48,16 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._on_request = on_request
         self._on_gone = on_gone
+        self.is_made = False
+        """Under TLS that is once the client has trusted the certificate."""
         self._buffer = bytearray()
         self._head: Head | None = None
         self._busy = False
         self._drained: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # of uvloop it has the methods, and not the class
+        self.is_made = True
         # Written means in the kernel's hands: only then has the reply left. (At high=0 asyncio's TLS never resumes.)
         transport.set_write_buffer_limits(high=1, low=0)
 

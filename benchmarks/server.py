@@ -108,7 +108,8 @@ class Server:
         self._listener.close()
         answering = list(self._answering.values())
         for connection in list(self._open):
-            connection.transport.abort()
+            if connection.is_made:
+                connection.transport.abort()
         for task in answering:
             task.cancel()
         await asyncio.gather(*answering, return_exceptions=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from tests.loops import sitecustomize
 from tests.postgres import VARIABLE, Pooler, Server, create_database, drop_database
 from tests.vocabulary import write_vocabularies
 
@@ -22,6 +23,12 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile("untimed")
+
+if os.environ.get("AEMBED_TEST_LOOP"):
+    # The processes that tests start run on that loop, too.
+    sitecustomize.install(os.environ["AEMBED_TEST_LOOP"])
+    folders = (str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ FLOORS = {
 }
 ONLY_IMPORTER = {
     "httpx": "providers._http",
+    "httpcore": "providers._http",
     "h11": "providers._http",
     "asyncpg": "stores._postgresql",
     "tiktoken": "counters",

@@ -7,16 +7,9 @@ import pytest
 from benchmarks.server import Latency, Server
 from tests.test_endings import run
 
-UNCLOSED = """
-import warnings
-warnings.simplefilter("ignore", ResourceWarning)  # connections that nobody closed
-"""
-
 
 async def test_x6_a_fork_of_a_process_that_has_an_embedder_in_use_gets_a_client_of_its_own() -> None:
-    program = (
-        UNCLOSED
-        + """
+    program = """
 import signal
 async def once(*texts):
     return [len(await embedder.embed_query(text)) for text in texts]
@@ -38,38 +31,31 @@ async def parent():
     await embedder.aclose()
 asyncio.run(parent())
 """
-    )
     async with Server() as server:
         assert (await run(program, server)).split() == ["48", "right", "0", "48"]
         assert server.ledger.accepted == 5
 
 
 async def test_x6_workers_that_are_forked_or_spawned_embed() -> None:
-    program = (
-        UNCLOSED
-        + """
+    program = """
 import multiprocessing
 def work(text):
     return len(asyncio.run(embedder.embed_query(text)))
 with multiprocessing.get_context("fork").Pool(2) as pool:
     print(*pool.map(work, "abcd", chunksize=1))
 """
-    )
     async with Server() as server:
         assert (await run(program, server)).split() == ["48"] * 4
 
 
 async def test_x7_queries_in_one_event_loop_after_another_and_in_none_that_has_ended() -> None:
-    program = (
-        UNCLOSED
-        + """
+    program = """
 async def many(start):
     vectors = await asyncio.gather(*(embedder.embed_query(f"{start} {n % 7}") for n in range(50)))
     return len(vectors)
 print(*[asyncio.run(many(start)) for start in range(3)])
 asyncio.run(embedder.aclose())
 """
-    )
     async with Server() as server:
         assert (await run(program, server)).split() == ["50"] * 3
         assert sum(server.ledger.times_billed.values()) == 21

@@ -36,6 +36,7 @@ from benchmarks.server import Latency, Server
 from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import at, until
 from tests.jobs import records, rows_of, words
+from tests.providers.test_http import SELF_SIGNED, own_certificate
 from tests.simulation.history import History
 from tests.simulation.schedule import Ending, Run, Schedule
 
@@ -98,6 +99,22 @@ print(*[asyncio.run(once(text)) for text in "abcde"])
     async with Server() as server:
         assert (await run(program, server)).split() == ["48"] * 5
         assert server.ledger.accepted == 5
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+async def test_b12_event_loops_one_after_another_leave_nothing_though_nobody_closes(
+    tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+async def once(start):
+    documents = await embedder.embed_documents([f"{start} {n}" for n in range(50)])
+    vectors = await asyncio.gather(*(embedder.embed_query(f"{start} {n}?") for n in range(8)))
+    return len(documents.vectors) + len(vectors)
+print(*[asyncio.run(once(start)) for start in range(3)])
+"""
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    async with Server(tls=own_certificate() if tls else None) as server:
+        assert (await run(program, server)).split() == ["58"] * 3
 
 
 CLOSED = """

@@ -14,18 +14,20 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+import psutil
 import pytest
 
 import aembed
 from benchmarks.faults import Always, Status
 from benchmarks.server import Latency, Server
-from tests.web import serving
+from tests.web import free_port, serving
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python ?(notebook|app|)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```python ?(notebook|app|option|)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SCRIPTS = [code for kind, code in BLOCKS if not kind]
 NOTEBOOKS = [code for kind, code in BLOCKS if kind == "notebook"]
 APPS = [code for kind, code in BLOCKS if kind == "app"]
+OPTIONS = [code for kind, code in BLOCKS if kind == "option"]
 PATHS = ["/search", "/search-in-a-thread"]
 
 
@@ -101,6 +103,37 @@ async def test_the_app_of_the_readme_serves_searches(code: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("code", APPS)
+async def test_b1_the_app_of_the_readme_under_uvicorn_as_it_comes(code: str, tmp_path: Path) -> None:
+    """`uvicorn app:app` with its defaults: on uvloop and httptools, where these are installed."""
+    (tmp_path / "app.py").write_text(code)
+    texts = [f"What article {n} says." for n in range(20)]
+    async with Server(latency=Latency(1.0)) as provider:
+        model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
+        await aembed.embed_into(tmp_path / "articles.db", [aembed.Record(text, text) for text in texts], **model)
+        port = str(free_port())
+        process = await asyncio.create_subprocess_exec(
+            *(Path(sys.executable).with_name("uvicorn"), "app:app", "--port", port),
+            cwd=tmp_path,
+            env=os.environ | {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"},
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr
+        try:
+            async with asyncio.timeout(30), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                while b"running on" not in (await process.stderr.readline()).lower():
+                    pass
+                waits = (client.get(path, params={"q": text}) for path in PATHS for text in texts)
+                replies = await asyncio.gather(*waits)
+            libraries = {Path(mapped.path).name.split(".")[0] for mapped in psutil.Process(process.pid).memory_maps()}
+        finally:
+            process.terminate()
+            _, said = await process.communicate()
+    assert [reply.json()[0]["text"] for reply in replies] == texts * 2
+    assert {"loop", "parser"} <= libraries, "uvicorn[standard] is on uvloop and httptools"
+    assert b"Traceback" not in said, said.decode()
+
+
+@pytest.mark.parametrize("code", APPS)
 async def test_the_app_of_the_readme_says_when_to_come_back(code: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(code)
     async with Server() as provider:
@@ -137,7 +170,12 @@ async def test_a13_the_app_of_the_readme_answers_503_in_an_outage_that_lasts(cod
         assert all(1 <= int(reply.headers["retry-after"]) <= 10 for reply in replies)
 
 
+@pytest.mark.parametrize("code", OPTIONS)
+def test_the_options_of_the_readme_are_there(code: str) -> None:
+    exec(code, {})
+
+
 def test_the_readme_has_a_screen_for_each_use() -> None:
     assert len(APPS) == 1
     assert len(SCRIPTS) == 6
-    assert len(NOTEBOOKS) == 1
+    assert len(NOTEBOOKS) == len(OPTIONS) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,11 +15,20 @@ import typer
 
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
+from aembed.providers import open_provider
 from aembed.stores import Column, open_column
 from aembed.types import Budget, RetryPolicy, Space
 
 DEFAULT_STORE = "sqlite:///aembed.db"
 DEFAULT_MODEL = "local"
+_NO_OPTIONS = {
+    "api_key": "the key comes from the environment alone",
+    "http_client": "it is an object, for the library",
+    "name": "use --model",
+    "base_url": "use --base-url",
+    "dimensions": "use --dimensions",
+    "concurrency": "use --concurrency",
+}
 
 
 class TooLong(StrEnum):
@@ -47,6 +58,12 @@ Model: TypeAlias = Annotated[
 ]
 BaseURL: TypeAlias = Annotated[
     str | None, typer.Option(metavar="URL", show_default=False, help="Another server that speaks the same format.")
+]
+ProviderOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", metavar="KEY=VALUE", show_default=False, help="One of the provider's own, as allow_http=true."
+    ),
 ]
 Dimensions: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", min=1, show_default=False, help="Shorten the vectors, where the model can.")
@@ -173,6 +190,7 @@ class Settings:
     max_cost: float | None = None
     max_billed_tokens: int | None = None
     budget_per: BudgetPer = BudgetPer.JOB
+    options: tuple[str, ...] = ()
 
     def embedder(self, held: Space | None) -> Embedder:
         """`held` is the space of the store: its model, dimensions and server are the defaults.
@@ -193,11 +211,17 @@ class Settings:
 
     def _made(self, dimensions: int | None) -> Embedder:
         options: dict[str, Any] = {"too_long": self.too_long.value}
+        own: dict[str, Any] = dict(map(option, self.options))
         per: Any = self.budget_per.value
-        return Embedder(
+        provider = open_provider(
             self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
             base_url=self.base_url,
             dimensions=dimensions,
+            concurrency=self.concurrency,
+            **own,
+        )
+        return Embedder(
+            provider,
             concurrency=self.concurrency,
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute,
@@ -208,6 +232,21 @@ class Settings:
             budget=Budget(self.max_billed_tokens, self.max_cost, per),
             **options,
         )
+
+
+def option(given: str) -> tuple[str, object]:
+    """`allow_http=true` as a name and a value: true, false, null and numbers as in JSON, all else is text."""
+    name, equals, written = given.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--option {given!r} is not KEY=VALUE; it looks like allow_http=true")
+    value: object = written
+    with suppress(ValueError):
+        read = json.loads(written)
+        value = read if isinstance(read, bool | int | float) or read is None else written
+    name = name.strip().replace("-", "_")
+    if name in _NO_OPTIONS:
+        raise ConfigError(f"--option {name}=...: {_NO_OPTIONS[name]}")
+    return name, value
 
 
 def check_server(embedder: Embedder, held: Space | None) -> None:

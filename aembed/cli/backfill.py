@@ -70,6 +70,7 @@ def backfill(
     yes: flags.Yes = False,
     retry_failed: flags.RetryFailed = False,
     base_url: flags.BaseURL = None,
+    option: flags.ProviderOptions = None,
     dimensions: flags.Dimensions = None,
     too_long: flags.TooLongOption = TooLong.ERROR,
     concurrency: flags.Concurrency = 8,
@@ -99,6 +100,7 @@ def backfill(
         max_cost=max_cost,
         max_billed_tokens=max_billed_tokens,
         budget_per=budget_per,
+        options=tuple(option or ()),
     )
     names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
     output = Output(as_json, quiet, failures_to)

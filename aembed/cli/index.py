@@ -68,6 +68,7 @@ def index(
         typer.Option(metavar="NAME,...", show_default=False, help="JSONL, CSV: fields to keep. Default: all others."),
     ] = None,
     base_url: flags.BaseURL = None,
+    option: flags.ProviderOptions = None,
     dimensions: flags.Dimensions = None,
     too_long: flags.TooLongOption = TooLong.ERROR,
     concurrency: flags.Concurrency = 8,
@@ -100,6 +101,7 @@ def index(
         max_cost=max_cost,
         max_billed_tokens=max_billed_tokens,
         budget_per=budget_per,
+        options=tuple(option or ()),
     )
     order = Order(
         paths=tuple(paths),

@@ -42,12 +42,13 @@ def search(
     store: flags.StoreURL = flags.DEFAULT_STORE,
     model: flags.Model = None,
     base_url: flags.BaseURL = None,
+    option: flags.ProviderOptions = None,
     dimensions: flags.Dimensions = None,
     timeout: flags.Timeout = 60.0,
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
-    settings = Settings(model, base_url, dimensions, timeout=timeout)
+    settings = Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))
     names = ColumnNames(table, text, text_sql, vector, tuple(key or ())) if table else None
     run(_search(store, names, settings, question, k, _filters(where or []), as_json))
 

@@ -55,6 +55,10 @@ class Parsed:
     floats: bool
 
 
+class CutShortError(InvalidReplyError):
+    """JSON that ends before it is whole: all that came of it may be right."""
+
+
 _Piece: TypeAlias = tuple[bytes, memoryview, int]
 """What stands before a vector, the vector in base64, and where that ends."""
 
@@ -234,6 +238,10 @@ def _decode(body: bytes | bytearray) -> _Reply:
         problem = str(error)
     except UnicodeDecodeError:
         problem = "it is not UTF-8"
+    except msgspec.DecodeError as error:
+        if "truncated" in str(error):
+            raise CutShortError("the reply is not an embedding reply: it is JSON that ends early") from None
+        problem = "it is not JSON"
     except (ValueError, RecursionError):
         problem = "it is not JSON"
     raise InvalidReplyError(f"the reply is not an embedding reply: {problem}")

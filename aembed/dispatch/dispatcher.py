@@ -124,8 +124,9 @@ class Dispatcher:
         return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced=paced)
 
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that nobody's cancellation reaches; `drain` waits for it."""
-        task = asyncio.get_running_loop().create_task(coroutine)
+        """A task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""
+        # A task factory (asyncio.eager_task_factory) could run it to its end before `create_task` returns.
+        task = asyncio.Task(coroutine, loop=asyncio.get_running_loop())
         self._owned.add(task)
         task.add_done_callback(self._landed)
         return task

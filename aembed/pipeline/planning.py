@@ -32,7 +32,7 @@ class DryDispatcher:
         return self._cap
 
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.get_running_loop().create_task(coroutine)
+        return asyncio.Task(coroutine, loop=asyncio.get_running_loop())
 
     async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
         errand.requests += 1

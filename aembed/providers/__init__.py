@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -28,8 +29,13 @@ def open_provider(
     dimensions: int | None = None,
     concurrency: int = 8,
     http_client: Any = None,
+    **options: Any,
 ) -> Provider:
     """The provider of `"provider:model"` (the first colon splits) or of `"local"`.
+
+    `options` are those of that provider: for `openai:`, `ollama:` and `tei:` they are `allow_http` (True: send key
+    and texts unencrypted to a server that is not on this machine) and `encoding` ("base64" or "float": ask for vectors
+    in that form; None finds out what the server speaks).
 
     Nothing is read or sent, but the provider's environment variables. Raises ConfigError for an unknown
     provider, a missing key, or an option that it cannot take.
@@ -43,6 +49,7 @@ def open_provider(
     if not model.strip() and prefix not in _WITHOUT_MODEL:
         raise ConfigError(f"{name!r} names no model; it looks like {prefix}:MODEL")
     module = import_module(f"aembed.providers.{SAME_FORMAT.get(prefix, prefix)}")
+    _check(prefix, options, module.OPTIONS)
     provider: Provider = module.open_provider(
         prefix,
         model.strip(),
@@ -51,5 +58,14 @@ def open_provider(
         dimensions=dimensions,
         concurrency=concurrency,
         http_client=http_client,
+        **options,
     )
     return provider
+
+
+def _check(prefix: str, options: Mapping[str, Any], taken: Mapping[str, str]) -> None:
+    """`taken` has the options of that provider, each with the values that it may have."""
+    for name in options:
+        if name not in taken:
+            known = "; ".join(f"{known}={values}" for known, values in taken.items())
+            raise ConfigError(f"{prefix}: has no option {name!r}; it takes {known or 'none'}")

@@ -34,6 +34,10 @@ _BAD_SETTING = re.compile(
     r"\bextra (?:inputs|fields) (?:are )?not permitted",
     re.IGNORECASE | re.DOTALL,
 )
+_NOT_IN_CLEAR = re.compile(
+    r"\bhttp request (?:was sent )?to (?:an? )?https\b|\brequires tls\b|\bplain http to an ssl", re.IGNORECASE
+)
+_CERTIFICATE_WANTED = re.compile(r"\bno required (?:ssl|client) certificate", re.IGNORECASE)
 _SETTINGS = frozenset({"model", "dimensions", "encoding_format", "user"})
 _MOST_INPUTS = (
     re.compile(r"batch size \d+ > maximum allowed batch size (\d{1,6})"),
@@ -51,7 +55,11 @@ _NAMES: Mapping[int, str] = {
     401: "the key was refused",
     403: "the key may not do that",
     404: "no such model or endpoint",
+    407: "a proxy wants a user name and a password",
+    501: "the server cannot do that",
+    505: "the server does not speak HTTP/1.1",
 }
+_A_PROXYS_TOO = frozenset({403, 502, 503, 504})
 _IN_A_200 = {
     RateLimitError: ("rate_limit", "rate_limited", "too_many_requests", "resource_exhausted", "overloaded"),
     AuthenticationError: ("invalid_api_key", "authentication", "unauthorized", "unauthenticated"),
@@ -69,7 +77,8 @@ def error_for(reply: HTTPReply, *, inputs: int, key: Secret | None = None) -> Pr
     reason = complaint.reason or _NAMES.get(reply.status, error.__name__)
     if 300 <= reply.status < 400:
         reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"
-    return _build(error, reply, complaint, f"{reply.status}: {reason}", inputs, key)
+    by_way = f" (by way of {reply.via})" if reply.via and reply.status in _A_PROXYS_TOO else ""
+    return _build(error, reply, complaint, f"{reply.status}: {reason}{by_way}", inputs, key)
 
 
 def error_in(reply: HTTPReply, *, inputs: int, key: Secret | None = None) -> ProviderError | None:
@@ -93,8 +102,10 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
             return QuotaExceededError if complaint.no_money else RateLimitError
         case 408 | 409 | 425:
             return UnavailableError
-        case 404 | 405 | 410:
+        case 404 | 405 | 410 | 501 | 505:
             return NotFoundError
+        case 407:
+            return AuthenticationError
         case _ if 400 <= status < 500:
             return _refusal(complaint)
         case _ if 300 <= status < 400:
@@ -116,8 +127,10 @@ def _refusal(complaint: Complaint) -> type[ProviderError]:
     # A reason that long, or about the input, may quote a text: its words prove nothing.
     if complaint.param.startswith("input") or len(complaint.reason) > REASON_CHARACTERS:
         return BadRequestError
-    if _BAD_KEY.search(complaint.reason):
+    if _BAD_KEY.search(complaint.reason) or _CERTIFICATE_WANTED.search(complaint.reason):
         return AuthenticationError
+    if _NOT_IN_CLEAR.search(complaint.reason):
+        return NotFoundError
     return NotFoundError if _BAD_SETTING.search(complaint.reason) else BadRequestError
 
 

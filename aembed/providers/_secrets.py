@@ -33,15 +33,19 @@ class Secret:
         return Secret(f"Bearer {self._value}")
 
     def redact(self, text: str) -> str:
-        """That text without the key, and without words that show a part of it (`sk-abc***wxyz`)."""
+        """That text without the key, and without words that show a part of it (`sk-abc***wxyz`).
+
+        Of a short key, which others may hold by accident, whole words alone.
+        """
+        if len(self._value) < _LEAST_REVEALING:
+            return re.sub(rf"(?<![\w-]){re.escape(self._value)}(?![\w-])", "[redacted]", text)
         return _WORD.sub(lambda word: "[redacted]" if self._shows(word[0]) else word[0], text)
 
     def _shows(self, word: str) -> bool:
         key = self._value
         if _MASKED.search(word) and word[:3] == key[:3]:
             return True
-        size = min(_LEAST_REVEALING, len(key))
-        return any(key[i : i + size] in word for i in range(len(key) - size + 1))
+        return any(key[i : i + _LEAST_REVEALING] in word for i in range(len(key) - _LEAST_REVEALING + 1))
 
 
 def checked_key(value: str, name: str) -> Secret:

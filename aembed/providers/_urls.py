@@ -3,43 +3,109 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from aembed.errors import ConfigError
 
+_IN_BOTH_SPELLINGS = "open_provider(..., allow_http=True), or --option allow_http=true"
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_MOST_NAME = 253
 
-def checked_base_url(url: str, name: str = "base_url") -> str:
-    """That URL without a slash at its end. Raises ConfigError, which shows no part of it that may be secret.
 
-    https, or http to this machine: a key and private texts travel to it.
+def checked_base_url(url: str, name: str = "base_url", *, allow_http: bool = False) -> str:
+    """That URL, its host in ASCII, without a slash at its end. Raises ConfigError, which shows nothing secret.
+
+    https, or http to this machine: a key and private texts travel to it. With `allow_http` any http.
     """
-    parts = _split(url, name)
+    parts = _split(url.strip(), name)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(f"{name} must hold no user name, password, query or fragment; a key is passed as api_key=")
     if not parts.hostname:
         raise ConfigError(f"{name} names no host; it looks like https://api.example.com/v1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
-        raise ConfigError(
-            f"{name} must be https://..., or http:// to this machine only; got the host {parts.hostname!r}"
-        )
-    return url.strip().rstrip("/")
+    host = _checked_host(parts.hostname, name)
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
+        raise _in_clear(host, name)
+    if parts.scheme not in ("https", "http"):
+        raise ConfigError(f"{name} must be https://..., or http:// to this machine; got the host {host!r}")
+    written = url.strip() if url.isascii() else url.strip().replace(_written_host(parts), host, 1)
+    return written.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """localhost and what is below it, 127.0.0.0/8 and ::1, by what is written: nothing is looked up.
+
+    RFC 6761, section 6.3: names below localhost are this machine, and are never asked for elsewhere.
+    """
+    address = _address(host)
+    if address is None:
+        return f".{host.lower().removesuffix('.')}".endswith(".localhost")
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def is_nearby(host: str) -> bool:
+    """A private or link-local address, or a name that one's own network alone knows (one label, .local, .internal)."""
+    address = _address(host)
+    if address is not None:
+        return address.is_private or address.is_link_local
+    host = host.lower().removesuffix(".")
+    return "." not in host or host.endswith((".local", ".internal", ".lan", ".home.arpa"))
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def _split(url: str, name: str) -> SplitResult:
     try:
-        if not re.fullmatch(r"[\x21-\x7e]+", url.strip()):
+        if not url.isprintable() or any(map(str.isspace, url)):
             raise ValueError
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
+        if not (parts.path + parts.query + parts.fragment).isascii():
+            raise ValueError
         _ = parts.port
     except ValueError:
         raise ConfigError(f"{name} is not a URL; it looks like https://api.example.com/v1") from None
     return parts
 
 
-def is_loopback(host: str) -> bool:
-    """localhost, 127.0.0.0/8 and ::1, by what is written: nothing is looked up."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _written_host(parts: SplitResult) -> str:
+    """As it stands in the URL: urlsplit has it in lower case."""
+    start = parts.netloc.lower().find(parts.hostname or "")
+    return parts.netloc[start : start + len(parts.hostname or "")]
+
+
+def _checked_host(host: str, name: str) -> str:
+    """In ASCII. RFC 1035, section 2.3.4: labels of 1 to 63 characters, 253 in all."""
+    if _address(host.partition("%")[0]) is not None:
+        return host
+    encoded = host if host.isascii() else _encoded(host)
+    labels = encoded.removesuffix(".").split(".")
+    if len(encoded) > _MOST_NAME or not all(map(_LABEL.fullmatch, labels)):
+        raise ConfigError(
+            f"{name} names a host that cannot be: {host[:80]!r}; it looks like https://api.example.com/v1"
+        )
+    return encoded
+
+
+def _encoded(host: str) -> str:
+    """As IDNA has it; empty where it has no such name."""
+    from aembed.providers._http._names import in_ascii
+
+    return in_ascii(host)
+
+
+def _in_clear(host: str, name: str) -> ConfigError:
+    if is_nearby(host):
+        return ConfigError(
+            f"{name}: {host} is in a network of your own, and http:// to it is not encrypted; "
+            f"to send key and texts there all the same: {_IN_BOTH_SPELLINGS}"
+        )
+    return ConfigError(
+        f"{name} must be https://..., or http:// to this machine only; got the host {host!r}, which would get key and "
+        f"texts unencrypted, by way of strangers. If that is what you want: {_IN_BOTH_SPELLINGS}"
+    )

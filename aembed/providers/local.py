@@ -20,6 +20,7 @@ from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
 
+OPTIONS: dict[str, str] = {}
 MODEL = "use-multilingual-3"
 DIMENSIONS = 512
 SLICE_TEXTS = 8

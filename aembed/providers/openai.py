@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from aembed.core.headers import parse_hints
-from aembed.core.replies import Parsed, ReplyReader
+from aembed.core.replies import CutShortError, Parsed, ReplyReader
 from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, ConfigError, InvalidReplyError, NotFoundError, ProviderError
 from aembed.providers._errors import error_for, error_in, request_id, with_origin
-from aembed.providers._http import HTTP, HTTPClient, HTTPReply, most_reply_bytes
+from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
 from aembed.providers._presets import PRESETS, Model, Preset
 from aembed.providers._secrets import Secret, checked_key
 from aembed.providers._threads import run_in_thread
@@ -28,9 +28,12 @@ from aembed.providers._urls import checked_base_url
 from aembed.types import InputType, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
+Encoding: TypeAlias = Literal["base64", "float"]
 
 FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
+OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null"}
+"""What `open_provider` and the command's --option take for this format."""
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
 
@@ -38,7 +41,9 @@ INLINE_BYTES = 1_000_000
 class OpenAIProvider:
     """One model behind `POST {base_url}/embeddings`.
 
-    `dimensions` shortens the vectors where the model can. Without `api_key` and `base_url` it reads
+    `dimensions` shortens the vectors where the model can. `allow_http` sends key and texts unencrypted to a server that
+    is not on this machine. `encoding` is "base64" or "float": which form of the vectors is asked for; None finds out
+    what the server speaks. Without `api_key` and `base_url` it reads
     OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is
     needed at the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never
     changed, never closed. Raises ConfigError before any I/O.
@@ -53,24 +58,29 @@ class OpenAIProvider:
         dimensions: int | None = None,
         concurrency: int = 8,
         http_client: HTTPClient | None = None,
+        allow_http: bool = False,
+        encoding: Encoding | None = None,
         preset: str = "openai",
         run_in_thread: RunInThread = run_in_thread,
     ) -> None:
         row = PRESETS[preset]
         known = row.model(model)
         self._asked = _checked_dimensions(model, known, dimensions)
-        self._base_url = _base_url(row, base_url)
+        self._base_url = _base_url(row, base_url, _checked_flag("allow_http", allow_http))
         own = self._base_url == row.base_url
         self._key = _key(row, api_key, required=own)
         self._headers = _headers(row, self._key)
         self._normalised = known.normalised
-        self._floats = not row.base64
+        self._floats = _checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
         self._base64_works = False
+        self._encoding = encoding
         self._try_floats = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
         self.limits = row.limits_of(known)
+        if self._floats:
+            self._use_floats()
         self.price_usd = known.price_usd
 
     def __repr__(self) -> str:
@@ -85,7 +95,8 @@ class OpenAIProvider:
         try:
             reply = await self._embed(texts, floats=floats)
         except ProviderError as error:
-            self._try_floats = not floats and not self._base64_works and _blames_base64(error)
+            open_to_floats = self._encoding is None and not floats and not self._base64_works
+            self._try_floats = open_to_floats and _blames_base64(error)
             error.at_once |= self._try_floats
             raise
         if floats:
@@ -146,8 +157,10 @@ class OpenAIProvider:
         try:
             in_thread = reader.is_whole and reader.size_bytes > INLINE_BYTES
             return await self._run_in_thread(parse) if in_thread else parse()
+        except CutShortError as error:
+            invalid: ProviderError = error if reply.framed else cut_short()
         except InvalidReplyError as error:
-            invalid: ProviderError = error
+            invalid = error
         reply = replace(reply, body=bytes(reader.whole()))
         held = error_in(reply, inputs=inputs, key=self._key)
         raise held or with_origin(invalid, reply, self._key)
@@ -155,7 +168,7 @@ class OpenAIProvider:
     def _use_floats(self) -> None:
         if self.limits.max_batch_size > FLOATS_BATCH_SIZE:
             self.limits = replace(self.limits, max_batch_size=FLOATS_BATCH_SIZE)
-        self._floats = not self._base64_works
+        self._floats = self._encoding == "float" or (self._encoding is None and not self._base64_works)
 
 
 def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
@@ -172,11 +185,23 @@ def _checked_dimensions(model: str, known: Model, dimensions: int | None) -> int
     return dimensions if known.shortens else None
 
 
-def _base_url(row: Preset, base_url: str | None) -> str:
+def _checked_flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r} must be True or False")
+    return value
+
+
+def _checked_encoding(encoding: str | None) -> str | None:
+    if encoding not in (None, "base64", "float"):
+        raise ConfigError(f'encoding={encoding!r} must be "base64", "float" or None')
+    return encoding
+
+
+def _base_url(row: Preset, base_url: str | None, allow_http: bool) -> str:
     if base_url is not None:
-        return checked_base_url(base_url)
+        return checked_base_url(base_url, allow_http=allow_http)
     named = os.environ.get(row.url_variable, "").strip()
-    return checked_base_url(row.url_of(named), row.url_variable) if named else row.base_url
+    return checked_base_url(row.url_of(named), row.url_variable, allow_http=allow_http) if named else row.base_url
 
 
 def _key(row: Preset, api_key: str | None, *, required: bool) -> Secret | None:

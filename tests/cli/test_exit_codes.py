@@ -12,8 +12,10 @@ from benchmarks.faults import Plan, Status
 from benchmarks.server import Server
 from benchmarks.service import Rules
 from tests.cli.command import ROOT, Ran, aembed, environment, notes, write_jsonl
+from tests.providers.tunnel import tunnel
 
 SMALL = ("-m", "openai:text-embedding-3-small")
+JOB = ("index", "a.jsonl", *SMALL)
 ONE_BY_ONE = ("--max-batch-size", "1", "--concurrency", "1")
 
 
@@ -85,6 +87,40 @@ def test_2_for_wrong_usage(tmp_path: Path, arguments: list[str]) -> None:
     assert ran.code == 2
     assert "Usage: aembed" in ran.out + ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("nope=1", "openai: has no option 'nope'; it takes allow_http="),
+        ("allow_http=3", "allow_http=3 must be True or False"),
+        ("allow_http", "--option 'allow_http' is not KEY=VALUE"),
+        ("base_url=http://x", "--option base_url=...: use --base-url"),
+        ("api_key=sk-canary", "the key comes from the environment alone"),
+        ("encoding=int8", "encoding='int8' must be"),
+    ],
+)
+def test_e3_2_for_an_option_that_the_provider_does_not_take(option: str, says: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(3))
+    ran = aembed(tmp_path, *JOB, "--option", option, env={"OPENAI_API_KEY": "sk-x"})
+    assert ran.code == 2
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+    assert "canary" not in ran.err
+
+
+async def test_e3_the_leave_to_send_in_clear_is_an_option_of_the_command(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(3))
+    async with Server() as server, tunnel(server.port) as proxy:
+
+        def run(*flags: str) -> Ran:
+            there = ("--base-url", "http://infinity:7997/v1")
+            return aembed(tmp_path, *JOB, *there, *flags, env={"OPENAI_API_KEY": "sk-x", "HTTP_PROXY": proxy.url})
+
+        refused = await anyio.to_thread.run_sync(run)
+        assert (refused.code, "--option allow_http=true" in refused.err) == (2, True)
+        done = await anyio.to_thread.run_sync(run, "--option", "allow_http=true")
+        assert (done.code, server.ledger.accepted) == (0, 1)
 
 
 def test_2_without_the_local_extra_before_any_file_is_read(tmp_path: Path) -> None:

@@ -233,8 +233,9 @@ async def test_n9_a_reply_that_would_fill_the_memory_is_tried_twice_and_stops_th
 
 
 async def test_n9_once_is_forgiven() -> None:
-    async with serving(Plan(None, gzip_bomb(), None, Flood())) as server, at(server, max_batch_size=16) as embedder:
-        outcome = await embed(embedder, numbers(160))
+    async with serving(Plan(None, gzip_bomb(), None, Flood())) as server:
+        async with at(server, max_batch_size=16, concurrency=1) as embedder:
+            outcome = await embed(embedder, numbers(160))
         assert (outcome.error, outcome.report.stored) == (None, 160)
 
 

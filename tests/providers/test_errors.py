@@ -129,12 +129,20 @@ def test_p7_p8_what_another_batch_may_cure_is_a_bad_request(status: int, body: A
     assert type(refused(status, body)) is BadRequestError
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 500, 501, 502, 503, 504, 520, 524, 529, 599])
+@pytest.mark.parametrize("status", [408, 409, 425, 500, 502, 503, 504, 520, 524, 529, 599])
 @pytest.mark.parametrize("body", [b"", b"<html><h1>Bad gateway</h1></html>", b"\xff\xfe", b'{"error": null}', b"[[[["])
 def test_p10_server_errors_are_unavailable_whatever_they_say(status: int, body: bytes) -> None:
     error = refused(status, body, {"retry-after": "4"})
     assert type(error) is UnavailableError
     assert error.retry_after == 4.0
+
+
+@pytest.mark.parametrize("status", [501, 505])
+def test_e1_what_a_server_cannot_do_stops_the_job_in_its_own_words(status: int) -> None:
+    error = refused(status, {"error": {"message": "This server does not support embeddings", "type": "not_supported"}})
+    assert type(error) is NotFoundError
+    assert str(error) == f"{status}: This server does not support embeddings"
+    assert str(refused(status, b"")).startswith(f"{status}: the server ")
 
 
 def test_p10_html_is_read_as_text() -> None:

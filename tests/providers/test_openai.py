@@ -18,15 +18,19 @@ from aembed.errors import (
     NotFoundError,
     ProviderError,
     RateLimitError,
+    UnavailableError,
 )
 from aembed.protocols import Provider
+from aembed.providers import open_provider
 from aembed.providers._presets import PRESETS, ollama_url
+from aembed.providers._secrets import Secret
 from aembed.providers._urls import checked_base_url
 from aembed.providers.openai import INLINE_BYTES, OpenAIProvider
 from aembed.types import Limits, Reply, Space
 from tests.core.broken_replies import reply_of, unit_vectors
 from tests.providers.clients import every_client, http_client
-from tests.providers.raw_server import RawServer, json_reply, reply, serving, then_close
+from tests.providers.raw_server import RawServer, json_reply, reply, serving, then_close, then_reset
+from tests.providers.test_http import SELF_SIGNED, own_certificate
 
 KEY = "sk-canary-5up3rs3cr3t-0123456789"
 SMALL = "text-embedding-3-small"
@@ -204,10 +208,138 @@ def test_z3_a_base_url_that_a_key_must_not_go_to(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://localhost:1/v1/", "http://127.0.0.1", "http://127.9.9.9:8", "http://[::1]:8/v1", "https://a.example/v1"],
+    [
+        "http://localhost:1/v1/",
+        "http://127.0.0.1",
+        "http://127.9.9.9:8",
+        "http://[::1]:8/v1",
+        "http://[::ffff:127.0.0.1]:8/v1",
+        "http://llama.localhost:8/v1",
+        "https://a.example/v1",
+        "https://A.Example:8443/v1",
+        "https://a.example./v1",
+        "https://my_service/v1",
+    ],
 )
 def test_z3_https_or_this_machine(url: str) -> None:
     assert checked_base_url(f" {url}\n") == url.rstrip("/")
+
+
+NEARBY = [
+    "http://infinity:7997/v1",
+    "http://my_service:7997",
+    "http://192.168.1.5:8080/v1",
+    "http://10.0.0.1",
+    "http://[fd00::1]:8080/v1",
+    "http://host.docker.internal:8080/v1",
+    "http://nas.local/v1",
+]
+
+
+@pytest.mark.parametrize("url", NEARBY)
+def test_e3_http_to_a_server_beside_us_names_the_way_to_it_in_one_line(url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        open_provider(f"openai:{SMALL}", api_key=KEY, base_url=url)
+    said = str(raised.value)
+    assert "is in a network of your own" in said
+    assert "open_provider(..., allow_http=True), or --option allow_http=true" in said
+    assert "\n" not in said
+    made = open_provider(f"openai:{SMALL}", api_key=KEY, base_url=url, allow_http=True)
+    assert made.space.endpoint == url
+
+
+def test_e3_http_to_strangers_takes_the_same_leave_and_says_what_it_means() -> None:
+    with pytest.raises(ConfigError, match=r"unencrypted, by way of strangers.*allow_http=True.*allow_http=true"):
+        OpenAIProvider(SMALL, api_key=KEY, base_url="http://api.example.com/v1")
+    OpenAIProvider(SMALL, api_key=KEY, base_url="http://api.example.com/v1", allow_http=True)
+
+
+def test_e3_a_server_that_the_environment_names_takes_the_same_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://ollama:11434")
+    with pytest.raises(ConfigError, match="OLLAMA_HOST: ollama is in a network of your own"):
+        open_provider("ollama:all-minilm")
+    assert open_provider("ollama:all-minilm", allow_http=True).space.endpoint == "http://ollama:11434/v1"
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://infinity/v1", "http://user:canary@infinity/v1", "http://infinity/v1?key=canary"]
+)
+def test_e3_the_leave_is_for_http_and_nothing_else(url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        OpenAIProvider(SMALL, api_key=KEY, base_url=url, allow_http=True)
+    assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"allow_htpp": True}, "openai: has no option 'allow_htpp'; it takes allow_http=true or false; encoding="),
+        ({"allow_http": "yes"}, "allow_http='yes' must be True or False"),
+        ({"allow_http": 1}, "allow_http=1 must be True or False"),
+        ({"encoding": "int8"}, 'encoding=\'int8\' must be "base64", "float" or None'),
+    ],
+)
+def test_e3_options_of_a_provider_are_checked_by_name_and_value(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        open_provider(f"openai:{SMALL}", api_key=KEY, **options)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["local", "fake:x"])
+def test_e3_a_provider_without_options_says_so(name: str) -> None:
+    with pytest.raises(ConfigError, match="has no option 'allow_http'; it takes none"):
+        open_provider(name, allow_http=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("https://bücher.example/v1", "https://xn--bcher-kva.example/v1"),
+        ("https://BÜCHER.example:8443/v1/", "https://xn--bcher-kva.example:8443/v1"),
+        ("https://пример.испытание", "https://xn--e1afmkfd.xn--80akhbyknj4f"),
+        ("https://faß.example/v1", "https://xn--fa-hia.example/v1"),
+        ("http://bücher.localhost:1/v1", "http://xn--bcher-kva.localhost:1/v1"),
+    ],
+)
+def test_e9_a_host_in_another_alphabet_is_what_idna_makes_of_it(url: str, seen: str) -> None:
+    assert OpenAIProvider(SMALL, api_key=KEY, base_url=url).space.endpoint == seen
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a..b/v1",
+        "https://.example.com/v1",
+        "https://example.com../v1",
+        f"https://{'x' * 64}.example/v1",
+        f"https://{'x' * 70}/v1",
+        f"https://{'.'.join(['x' * 60] * 5)}/v1",
+        f"https://{'ü' * 70}.example/v1",
+        "https://-a.example/v1",
+        "https://☃.example/v1",
+        "https://ü..example/v1",
+        "https://a%b.example/v1",
+    ],
+)
+def test_e9_a_host_that_cannot_be_is_said_at_once_in_one_line(url: str) -> None:
+    with pytest.raises(ConfigError, match="base_url names a host that cannot be") as raised:
+        OpenAIProvider(SMALL, api_key=KEY, base_url=url)
+    assert "\n" not in str(raised.value)
+
+
+async def test_e9_requests_go_to_the_name_that_idna_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(base64_reply()) as server:
+        made = OpenAIProvider(SMALL, base_url=f"http://bücher.localhost:{server.port}/v1", dimensions=8)
+        assert np.array_equal((await embed(made)).matrix, VECTORS)
+        assert server.requests[0].headers["host"] == f"xn--bcher-kva.localhost:{server.port}"
+
+
+@pytest.mark.parametrize("key", ["k", "ollama", "sk-1234"])
+def test_e9_of_a_short_key_whole_words_are_cut_out_and_no_others(key: str) -> None:
+    said = f"the key {key} is wrong, look for '{key}' or Bearer {key}; api_key={key}. kollamask sk-12345 skunk broken"
+    shown = Secret(key).redact(said)
+    assert shown.count("[redacted]") == 4
+    assert shown.endswith("kollamask sk-12345 skunk broken")
 
 
 async def test_n10_a_redirect_stops_the_job() -> None:
@@ -263,6 +395,26 @@ async def test_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
         await made.aclose()
     assert all("encoding_format" in request.json for request in server.requests)
     assert made.limits.max_batch_size == 2_048
+
+
+@pytest.mark.parametrize(("encoding", "asked"), [("float", [None, None]), ("base64", ["base64", "base64"])])
+@pytest.mark.parametrize("said", [base64_reply(), floats_reply()], ids=["base64", "numbers"])
+async def test_a_form_of_the_vectors_that_was_chosen_is_the_one_that_is_asked_for(
+    encoding: Any, asked: list[str | None], said: bytes
+) -> None:
+    async with serving(said) as server:
+        made = provider(server, encoding=encoding)
+        for _ in asked:
+            assert np.array_equal((await made.embed(TEXTS, input_type="document")).matrix, VECTORS)
+        await made.aclose()
+        assert [request.json.get("encoding_format") for request in server.requests] == asked
+
+
+async def test_base64_that_was_chosen_is_not_given_up() -> None:
+    async with serving(REFUSED[0]) as server:
+        with pytest.raises(ProviderError) as raised:
+            await embed(provider(server, encoding="base64"))
+        assert not raised.value.at_once
 
 
 async def test_where_numbers_fail_too_nothing_is_remembered() -> None:
@@ -322,11 +474,40 @@ async def test_p23_an_error_object_in_a_200_is_treated_by_its_code() -> None:
     assert raised.value.hints.retry_after == 2.0
 
 
+WHOLE = json.dumps(reply_of(VECTORS, floats=False)).encode()
+ENDS = {"nothing": 0, "the first byte": 1, "within a vector": 60, "between two": -60, "before the last byte": -1}
+
+
 @every_client
-async def test_n4_a_body_that_ends_early_without_a_length_is_an_invalid_reply(client: str) -> None:
-    body = json.dumps(reply_of(VECTORS, floats=False)).encode()
-    cut = then_close(reply(body[:-60], length=False))
-    async with serving(cut) as server, http_client(client) as given:
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https without close_notify"])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("floats", [False, True], ids=["base64", "numbers"])
+async def test_e8_json_that_ends_early_with_its_connection_is_a_broken_connection(
+    client: str, tls: bool, end: int, floats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    whole = json.dumps(reply_of(VECTORS, floats=True)).encode() if floats else WHOLE
+    cut = (then_reset if tls else then_close)(reply(whole[:end], length=False))
+    async with serving(cut, tls=own_certificate() if tls else None) as server, http_client(client) as given:
+        with pytest.raises(UnavailableError, match="the connection broke within a reply"):
+            await embed(provider(server, given))
+
+
+@every_client
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https without close_notify"])
+async def test_e8_json_that_is_whole_is_read_though_the_connection_ends_it(
+    client: str, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    said = (then_reset if tls else then_close)(reply(WHOLE, length=False))
+    async with serving(said, tls=own_certificate() if tls else None) as server, http_client(client) as given:
+        assert np.array_equal((await embed(provider(server, given))).matrix, VECTORS)
+
+
+@every_client
+@pytest.mark.parametrize("said", [reply(WHOLE[:-60]), then_close(reply(b"<html>no</html>", length=False))])
+async def test_n4_what_is_whole_and_no_json_is_invalid(client: str, said: Any) -> None:
+    async with serving(said) as server, http_client(client) as given:
         with pytest.raises(InvalidReplyError):
             await embed(provider(server, given))
 

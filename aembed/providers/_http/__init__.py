@@ -7,25 +7,23 @@ SSL_CERT_DIR. Pass an `http_client` with `trust_env=False` where that is not wan
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-import anyio
-
-from aembed.errors import NotFoundError, ProviderError, UnavailableError
-from aembed.providers._http._body import MOST_ERROR_BYTES, Take
-from aembed.providers._http._direct import DirectClient
-from aembed.providers._http._given import GivenClient, HTTPClient, proxied
+from aembed.errors import AembedError, ConfigError, ProviderError, UnavailableError
+from aembed.providers._http._body import MOST_ERROR_BYTES, Take, cut_short
+from aembed.providers._http._client import Clients, HTTPClient, Route
+from aembed.providers._http._faults import fault, is_of_http, unsent, was_taken
 from aembed.providers._http._message import Exchange, HTTPReply
+from aembed.providers._http._pool import Pool
+from aembed.providers._http._proxies import refused_by
+from aembed.providers._http._sending import place_of, sent_by, sent_straight
+from aembed.providers._http._tls import speaks_tls, wants_certificate
+from aembed.providers._http._watching import is_watched
 from aembed.providers._secrets import Secret
-from aembed.providers._threads import run_in_thread
 
-__all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "most_reply_bytes"]
-
-_NEVER_CLEARS = frozenset({"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "StreamError"})
-_HTTP_ERRORS = _NEVER_CLEARS | {"HTTPError", "ProtocolError", "NetworkError", "TimeoutException", "ConnectError"}
+__all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "cut_short", "most_reply_bytes"]
 
 
 def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
@@ -34,10 +32,11 @@ def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
 
 
 class HTTP:
-    """Sends requests over at most `concurrency` kept connections, or through the user's `http_client`.
+    """Sends requests through httpx: over at most `concurrency` connections of its own, or the user's `http_client`.
 
-    Its own client belongs to the running event loop: it is made at the first request, made anew in another
-    loop, and closed by `aclose`, which must run in the same loop. The user's client is never changed or closed.
+    Its own clients belong to the running event loop: they are made at the first request, made anew in another
+    loop, and closed by `aclose`, which must run in the same loop, or else as that loop ends. The user's client is
+    never changed or closed.
     """
 
     def __init__(
@@ -45,10 +44,10 @@ class HTTP:
     ) -> None:
         self._concurrency = concurrency
         self._connect_timeout = connect_timeout
-        self._given = GivenClient(http_client, connect_timeout=connect_timeout) if http_client is not None else None
-        self._own: DirectClient | GivenClient | None = None
+        self._given = http_client
+        self._own: Clients | None = None
+        self._lifetime: AsyncGenerator[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._making = anyio.Lock()
 
     async def post(
         self,
@@ -59,91 +58,82 @@ class HTTP:
         most_bytes: int,
         take: Take | None = None,
     ) -> HTTPReply:
-        """One request; there is no time limit but that for connecting. Raises ProviderError.
+        """One request; there is no time limit but that for connecting. Raises ProviderError, or ConfigError.
 
         With `take`, the body of a reply that is no error goes there piece by piece, as it comes.
         A kept connection that the server closed as we sent is no answer: the error says that it may be sent `at_once`.
         """
         exchange = Exchange(url, headers, content, most_bytes, take)
         outcome = await self._outcome(exchange)
-        if isinstance(outcome, ProviderError):
-            outcome.at_once = exchange.stale and isinstance(outcome, UnavailableError)
+        if isinstance(outcome, AembedError):
+            if isinstance(outcome, UnavailableError):
+                outcome.at_once = exchange.stale
             raise outcome
         return outcome
 
     async def aclose(self) -> None:
         """Closes the connections that were made here, if they belong to this loop."""
-        client, self._own = self._own, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.aclose()
+        lifetime, self._lifetime, self._own = self._lifetime, None, None
+        if lifetime is not None and self._loop is asyncio.get_running_loop():
+            await lifetime.aclose()
 
-    async def _client(self) -> DirectClient | GivenClient:
-        if self._given is not None:
-            return self._given
-        loop = asyncio.get_running_loop()
-        if self._own is None or self._loop is not loop:
-            async with self._making:
-                if self._own is None or self._loop is not loop:
-                    self._own, self._loop = await self._new_client(), loop
-        return self._own
-
-    async def _new_client(self) -> DirectClient | GivenClient:
-        # The environment (on Windows and macOS the system, too) may name a proxy.
-        if getproxies():
-            return await run_in_thread(proxied, self._concurrency, self._connect_timeout)
-        return DirectClient(self._concurrency, self._connect_timeout)
-
-    async def _outcome(self, exchange: Exchange) -> HTTPReply | ProviderError:
+    async def _outcome(self, exchange: Exchange) -> HTTPReply | AembedError:
         """The error is returned, without the frames it came through: they hold the key, as does what caused it."""
+        route = None
         try:
-            return await (await self._client()).post(exchange)
-        except ProviderError as error:
+            route = await self._route(exchange.url)
+            return self._judged(await self._reply(route, exchange), route, exchange.url)
+        except (ProviderError, ConfigError) as error:
             return error.with_traceback(None)
         except Exception as error:
-            if not isinstance(error, OSError) and not _names(error) & _HTTP_ERRORS:
+            if not is_of_http(error):
                 raise
-            return _typed(error, urlsplit(exchange.url).netloc)
+            found, taken = fault(error, exchange.url, route.proxy if route else None), was_taken(error)
+        if route and route.pool and isinstance(found, UnavailableError):
+            return await _explained(found, route.pool, exchange, taken=taken)
+        return found
+
+    async def _reply(self, route: Route, exchange: Exchange) -> HTTPReply:
+        if route.pool and not is_watched():
+            return await sent_straight(route.pool, exchange)
+        ours = self._given is None
+        return await sent_by(route.client, exchange, ours=ours, connect_timeout=self._connect_timeout)
+
+    def _judged(self, reply: HTTPReply, route: Route, url: str) -> HTTPReply:
+        """What a proxy may have said in the place of the server, where the request was not encrypted."""
+        if reply.status == 407 and (route.proxy or self._given):
+            raise unsent(refused_by(route.proxy, "407", urlsplit(url).netloc))
+        return replace(reply, via=str(route.proxy)) if route.proxy and url.startswith("http:") else reply
+
+    async def _route(self, url: str) -> Route:
+        if self._given is not None:
+            if self._given.is_closed:
+                raise ProviderError("the http_client is closed; pass one that is open for as long as the embedder")
+            return Route(self._given)
+        loop = asyncio.get_running_loop()
+        if self._own is None or self._loop is not loop:
+            self._own, self._loop = Clients(self._concurrency, self._connect_timeout), loop
+            self._lifetime = _lifetime(self._own)
+            await anext(self._lifetime)
+        return await self._own.route(url)
 
 
-def _names(error: BaseException) -> set[str]:
-    """By name, because httpx and httpx2 have each their own tree, and only one of them need be installed."""
-    return {cls.__name__ for cls in type(error).__mro__}
+async def _explained(found: UnavailableError, pool: Pool, exchange: Exchange, *, taken: bool) -> ProviderError:
+    """Of a server that takes connections, never answered anything, and closes them: some do so for want of TLS, or of a
+    client certificate, and no waiting helps."""
+    silent = exchange.connected and exchange.sent and not exchange.answered
+    speaks = await pool.asked_what_it_speaks(place_of(exchange.url).origin) if silent or taken else None
+    host = urlsplit(exchange.url).netloc
+    if speaks and speaks.tls and exchange.url.startswith("http:"):
+        return unsent(speaks_tls(host))
+    if speaks and speaks.wants_certificate:
+        return unsent(wants_certificate(host))
+    return found
 
 
-def _typed(error: Exception, host: str) -> ProviderError:
-    """Says which host and what happened in our words: httpx's own may hold a header."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _unsent(
-                NotFoundError(
-                    f"the certificate of {host} cannot be trusted: {cause.verify_message}. "
-                    "For a private authority: export SSL_CERT_FILE=/path/to/ca.pem"
-                )
-            )
-    names = _names(error)
-    if names & _NEVER_CLEARS:
-        return _unsent(ProviderError(f"the request to {host} could not be built: {type(error).__name__}"))
-    if "ConnectTimeout" in names or "ConnectError" in names:
-        return _unsent(UnavailableError(f"no connection to {host}: {_reason(error)}"))
-    return UnavailableError(f"the connection to {host} broke: {_reason(error)}")
-
-
-def _unsent(error: ProviderError) -> ProviderError:
-    error.unsent = True
-    return error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(10):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _reason(error: Exception) -> str:
-    """The operating system's words where there are some, else the class."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.strerror:
-            return str(cause.strerror)[:200]
-    return type(error).__name__
+async def _lifetime(clients: Clients) -> AsyncGenerator[None]:
+    """As an event loop ends, asyncio closes the generators that were left open in it, and this one the connections."""
+    try:
+        yield
+    finally:
+        await clients.aclose()

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from aembed.errors import InvalidReplyError
+from aembed.errors import InvalidReplyError, UnavailableError
 
 Take: TypeAlias = Callable[[bytes | memoryview], object]
 """It keeps nothing of the memory that it is given: that is used again for the next bytes."""
@@ -20,8 +20,11 @@ class Body:
 
     full = False
 
-    def __init__(self, headers: Mapping[str, str], most_bytes: int, take: Take | None) -> None:
-        """The pieces go to `take`, or else to what `finish` gives. Raises InvalidReplyError, as `feed` does."""
+    def __init__(self, headers: Mapping[str, str], most_bytes: int, take: Take | None, *, framed: bool = True) -> None:
+        """The pieces go to `take`, or else to what `finish` gives. Raises InvalidReplyError, as `feed` does.
+
+        `framed`: the reply says where it ends. One that does not ends where the connection does, or breaks.
+        """
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:19]) > most_bytes:
             raise _too_large(most_bytes)
@@ -29,6 +32,7 @@ class Body:
         self._most = self._room = most_bytes
         self._parts: list[bytes] = []
         self._take = take or self._keep
+        self._framed = framed
 
     def feed(self, data: bytes | memoryview) -> None:
         for part in self._inflate.pieces(data, self._room + 1) if self._inflate else (data,):
@@ -39,6 +43,8 @@ class Body:
 
     def finish(self) -> bytes:
         if self._inflate and not self._inflate.finished:
+            if not self._framed:
+                raise cut_short()
             raise InvalidReplyError("the compressed reply was cut short")
         return b"".join(self._parts)
 
@@ -67,8 +73,20 @@ class ErrorBody:
         return bytes(self._start)
 
 
-def body_of(status: int, headers: Mapping[str, str], most_bytes: int, take: Take | None) -> Body | ErrorBody:
-    return ErrorBody(headers) if status >= 300 else Body(headers, most_bytes, take)
+def body_of(
+    status: int, headers: Mapping[str, str], most_bytes: int, take: Take | None, *, framed: bool
+) -> Body | ErrorBody:
+    return ErrorBody(headers) if status >= 300 else Body(headers, most_bytes, take, framed=framed)
+
+
+def is_framed(headers: Mapping[str, str]) -> bool:
+    """RFC 9112, section 6.3. Names are in lower case."""
+    return "content-length" in headers or "transfer-encoding" in headers
+
+
+def cut_short() -> UnavailableError:
+    """A reply that ends where its connection does, and before it is whole."""
+    return UnavailableError("the connection broke within a reply that does not say how long it is")
 
 
 def _too_large(most_bytes: int) -> InvalidReplyError:

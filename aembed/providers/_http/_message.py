@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from aembed.providers._http._body import Body, ErrorBody, Take, body_of
 from aembed.providers._secrets import Secret
 
+EXTENSION = "aembed"
+"""The extension of a request of httpx that holds its Exchange."""
+
 
 @dataclass(frozen=True, slots=True)
 class HTTPReply:
-    """Header names are in lower case. The body of an error may be cut short."""
+    """Header names are in lower case. The body of an error may be cut short.
+
+    `framed`: it said where it ends; else it ended where the connection did. `via`: the proxy that may have said it,
+    where that cannot be told from the server.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    framed: bool = True
+    via: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,10 +46,22 @@ class Exchange:
         """The request went out on a kept connection and no reply began."""
         return self.sent and not self.connected and not self.answered
 
+    def begin(self) -> None:
+        """It is about to go out; a client's auth may send it more than once."""
+        self.connected = self.sent = self.answered = False
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """httpcore calls it at each step of a request."""
+        step = event.partition(".")[2]
+        if step == "send_request_headers.started":
+            self.sent, self.answered = True, False
+        self.connected |= step.startswith("connect_")
+        self.answered |= step == "receive_response_headers.complete"
+
     def revealed(self) -> list[tuple[str, str]]:
         return [(name, value.reveal() if isinstance(value, Secret) else value) for name, value in self.headers.items()]
 
-    def body_of(self, status: int, headers: Mapping[str, str]) -> Body | ErrorBody:
+    def body_of(self, status: int, headers: Mapping[str, str], *, framed: bool) -> Body | ErrorBody:
         """The reply has begun."""
         self.answered = True
-        return body_of(status, headers, self.most_bytes, self.take)
+        return body_of(status, headers, self.most_bytes, self.take, framed=framed)

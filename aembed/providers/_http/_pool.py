@@ -1,0 +1,171 @@
+"""Connections of our own to one service or several: made when needed, kept for the next request.
+
+To httpx it is a pool of httpcore, which it asks for replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import h11
+import httpcore
+
+from aembed.providers._http._arriving import Arriving
+from aembed.providers._http._connection import Connection
+from aembed.providers._http._dialing import Speaks, connected, what_it_speaks
+from aembed.providers._http._message import EXTENSION, Exchange
+from aembed.providers._http._resolving import Resolver
+from aembed.providers._http._watching import is_original
+
+KEEPALIVE_SECONDS = 30.0
+QUESTION_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    tls: bool
+    host: str
+    port: int
+
+
+class Pool(httpcore.AsyncConnectionPool):
+    """Belongs to one event loop. `trusted` makes the context for TLS, at its first use."""
+
+    def __init__(
+        self, concurrency: int, connect_timeout: float, trusted: Callable[[], Awaitable[ssl.SSLContext]]
+    ) -> None:
+        super().__init__()
+        self._connect_timeout = connect_timeout
+        self._trusted = trusted
+        self._slots = asyncio.Semaphore(concurrency)
+        self._resting: dict[Origin, list[Connection]] = {}
+        self._resolver = Resolver()
+        self._answered: set[Origin] = set()
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """What httpx asks. Returns once the head of the reply is there. Raises errors of httpcore."""
+        if not is_original(patched := httpcore.AsyncConnectionPool.handle_async_request):
+            return await patched(self, request)  # a mock, in the place of all pools
+        exchange: Exchange = request.extensions[EXTENSION]
+        head, origin, content = _head(request), _origin(request.url), await _content(request)
+        try:
+            connection = await self.ask(origin, head, content, exchange)
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
+        except h11.RemoteProtocolError as error:
+            raise httpcore.RemoteProtocolError(str(error)) from error
+        arriving = connection.arriving
+        stream = _Stream(arriving, partial(self.finish, origin, connection))
+        http = {"http_version": b"HTTP/1.1"}
+        return httpcore.Response(arriving.status, headers=arriving.headers, content=stream, extensions=http)
+
+    async def ask(self, origin: Origin, head: h11.Request, content: bytes, exchange: Exchange) -> Connection:
+        """The connection on which the head of the reply has come; once its body has been read, `finish` with it.
+
+        Raises httpcore's ConnectError and ConnectTimeout, OSError, h11's ProtocolError, ConfigError.
+        """
+        exchange.begin()
+        await self._slots.acquire()
+        try:
+            connection = self._rested(origin)
+            if connection is None:
+                connection = await self._connected(origin)
+                exchange.connected = True
+            await connection.ask(head, content, exchange)
+            self._answered.add(origin)
+        except BaseException:
+            self._slots.release()
+            raise
+        return connection
+
+    def finish(self, origin: Origin, connection: Connection) -> None:
+        connection.finish()
+        if connection.usable:
+            connection.rests_since = asyncio.get_running_loop().time()
+            self._resting.setdefault(origin, []).append(connection)
+        self._slots.release()
+
+    async def aclose(self) -> None:
+        for connections in self._resting.values():
+            for connection in connections:
+                connection.abort()
+        self._resting.clear()
+        await asyncio.sleep(0)
+
+    def _rested(self, origin: Origin) -> Connection | None:
+        """The one that rests for the shortest time. Those that rested for too long are closed."""
+        resting = self._resting.get(origin, [])
+        oldest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
+        while resting and (not resting[0].usable or resting[0].rests_since < oldest):
+            resting.pop(0).abort()
+        while resting:
+            connection = resting.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def asked_what_it_speaks(self, origin: Origin) -> Speaks | None:
+        """Of a server that never answered: one handshake of TLS, which sends nothing. None where it did answer."""
+        if origin in self._answered:
+            return None
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(QUESTION_SECONDS):
+                return await what_it_speaks(await self._resolver.addresses(origin.host, origin.port), origin.host)
+        return None
+
+    async def _connected(self, origin: Origin) -> Connection:
+        tls = await self._trusted() if origin.tls else None
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                addresses = await self._resolver.addresses(origin.host, origin.port)
+                return await connected(addresses, tls, origin.host)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(f"{self._connect_timeout:g} s") from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+
+
+class _Stream:
+    """The body of a reply, as httpcore has it. Whoever closes it gives back the connection."""
+
+    def __init__(self, arriving: Arriving, finish: Callable[[], None]) -> None:
+        self._arriving = arriving
+        self._finish: Callable[[], None] | None = finish
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._arriving)
+
+    async def aclose(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish:
+            finish()
+
+
+def _head(request: httpcore.Request) -> h11.Request:
+    """Its headers name the host and the length of the content: httpx sees to that."""
+    try:
+        return h11.Request(method=request.method, target=request.url.target, headers=request.headers)
+    except h11.LocalProtocolError:
+        # Its message may hold a header.
+        raise httpcore.LocalProtocolError("a header cannot be sent") from None
+
+
+async def _content(request: httpcore.Request) -> bytes:
+    """All of it: a request of ours has one part, and that is not copied."""
+    stream = request.stream
+    return b"".join(stream if isinstance(stream, Iterable) else [part async for part in stream])
+
+
+@lru_cache(maxsize=64)
+def _at(scheme: bytes, host: bytes, port: int | None) -> Origin:
+    tls = scheme == b"https"
+    return Origin(tls, host.decode("ascii"), port or (443 if tls else 80))
+
+
+def _origin(url: httpcore.URL) -> Origin:
+    return _at(url.scheme, url.host, url.port)

@@ -1,0 +1,95 @@
+"""One exchange through a client of httpx, or straight over a connection of our own where nobody looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import anyio
+import h11
+import httpx
+
+from aembed.providers._http._body import is_framed
+from aembed.providers._http._client import HTTPClient
+from aembed.providers._http._message import EXTENSION, Exchange, HTTPReply
+from aembed.providers._http._pool import Origin, Pool
+
+
+async def sent_by(client: HTTPClient, exchange: Exchange, *, ours: bool, connect_timeout: float) -> HTTPReply:
+    """Raises the errors of httpx or httpx2, OSError, h11's ProtocolError, and what the body raises."""
+    # The user's client adds its own headers and parameters; ours has none, and so need not be asked.
+    build = httpx.Request if ours else client.build_request
+    request = build(
+        "POST",
+        exchange.url,
+        headers=exchange.revealed(),
+        content=exchange.content,
+        # The read timeout is per chunk and proves nothing; the pool is never waited for. The caller has a deadline.
+        extensions={
+            "timeout": {"connect": connect_timeout, "read": None, "write": None, "pool": None},
+            "trace": exchange.trace,
+            EXTENSION: exchange,
+        },
+    )
+    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        return await _read(response, exchange)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()
+
+
+async def _read(response: Any, exchange: Exchange) -> HTTPReply:
+    status, headers = response.status_code, _decoded(response.headers.raw)
+    framed = is_framed(headers) or not response.extensions.get("http_version", b"").startswith(b"HTTP/1")
+    if response.is_stream_consumed:
+        # An event hook of the client, or its auth, has read it, and decompressed.
+        framing = ("content-encoding", "content-length")
+        body = exchange.body_of(status, {name: headers[name] for name in headers if name not in framing}, framed=framed)
+        body.feed(await response.aread())
+    else:
+        body = exchange.body_of(status, headers, framed=framed)
+        async for chunk in response.aiter_raw():
+            body.feed(chunk)
+            if body.full:
+                break
+    return HTTPReply(status, headers, body.finish(), framed)
+
+
+async def sent_straight(pool: Pool, exchange: Exchange) -> HTTPReply:
+    """Raises httpcore's ConnectError and ConnectTimeout, ConfigError, and what else `sent_by` raises."""
+    place = place_of(exchange.url)
+    length = ("content-length", str(len(exchange.content)))
+    head = h11.Request(method="POST", target=place.target, headers=[place.host, *exchange.revealed(), length])
+    connection = await pool.ask(place.origin, head, exchange.content, exchange)
+    try:
+        arriving = connection.arriving
+        headers = _decoded(arriving.headers)
+        framed = is_framed(headers)
+        body = exchange.body_of(arriving.status, headers, framed=framed)
+        await arriving.read(body)
+        return HTTPReply(arriving.status, headers, body.finish(), framed)
+    finally:
+        pool.finish(place.origin, connection)
+
+
+def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    origin: Origin
+    host: tuple[str, str]
+    target: bytes
+
+
+@lru_cache(maxsize=64)
+def place_of(url: str) -> Place:
+    """Where to connect, the host as a header says it, and what to ask for there."""
+    parsed = httpx.URL(url)
+    tls = parsed.scheme == "https"
+    origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
+    return Place(origin, ("host", parsed.netloc.decode("ascii")), parsed.raw_path)

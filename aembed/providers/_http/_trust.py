@@ -1,0 +1,55 @@
+"""The certificates that servers are judged by."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import anyio
+import httpx
+
+from aembed.errors import ConfigError
+from aembed.providers._threads import run_in_thread
+
+
+class Trust:
+    """Those that SSL_CERT_FILE or SSL_CERT_DIR name, else certifi's: read once, at the first use of TLS."""
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | None = None
+        self._making = anyio.Lock()
+
+    async def context(self) -> ssl.SSLContext:
+        """Raises ConfigError."""
+        if self._context is None:
+            async with self._making:
+                if self._context is None:
+                    # Reading the certificates takes 20 to 100 ms: in a thread (law 11).
+                    self._context = await run_in_thread(trusted)
+        return self._context
+
+
+def trusted() -> ssl.SSLContext:
+    """Raises ConfigError, which names the variable of the environment that is wrong."""
+    file, folder = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+    if file:
+        named, problem = f"SSL_CERT_FILE={file}", _problem_of_file(Path(file))
+    elif folder:
+        named, problem = f"SSL_CERT_DIR={folder}", "" if Path(folder).is_dir() else "it names no folder"
+    else:
+        named, problem = "", ""
+    if not problem:
+        try:
+            return httpx.create_ssl_context()
+        except OSError as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            problem = f"{reason} ({error.filename})" if error.filename else f"{reason}"
+    advice = "set it to a file of PEM certificates, or unset it" if file else "set it right, or unset it"
+    raise ConfigError(f"{named or 'TLS cannot be set up'}: {problem}" + (f"; {advice}" if named else ""))
+
+
+def _problem_of_file(path: Path) -> str:
+    if path.is_dir():
+        return "it names a folder (SSL_CERT_DIR is for those)"
+    return "" if path.exists() else "it names no file"
