@@ -100,6 +100,10 @@ class Congestion:
         self._rate, self._refused_at = inf, None
         self._least = self._least_share = 0.0
 
+    def confirmed(self) -> None:
+        """It is the pace: no refusal is chance any more, and there is none that it may not fall below."""
+        self._least = self._least_share = 0.0
+
     def spent(self, start: float, tokens: float) -> None:
         """Only time at this pace counts as time without a refusal."""
         self._since = min(self._since, start)

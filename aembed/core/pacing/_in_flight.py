@@ -30,8 +30,11 @@ MEMORY = 0.02
 OFTEN, FREQUENT, APART = 8, 0.04, 6
 """So many refusals, as a share of the requests, and so many requests apart, are worth the trial of a pace: a bucket
 that is emptied a little too fast looks like a level that is sometimes taken."""
-TRIALS_APART = 300
-"""Requests after a trial that failed before the next one; doubled by each."""
+DENSE = 24
+"""So many refusals among so many requests, each sent when the one before was known, are worth it, too."""
+TRIALS_APART, UNLIKE_CHANCE, SOONER = 300, 0.25, 6
+"""Requests after a trial that failed before the next one, doubled by each; fewer where a larger share is refused than
+chance is likely to."""
 UNLIKELY, CERTAIN = 1e-2, 1e-3
 """So unlikely is a row of refusals by chance alone before fewer are sent, and before a window is suspected."""
 LEAST_ROW = 3
@@ -103,7 +106,10 @@ class InFlight:
         self._under_way: dict[Sent, None] = {}
         self._trying: Sent | None = None
         self._doubt: Doubt | None = None
-        self._often: deque[int] = deque(maxlen=OFTEN)
+        self._often: deque[tuple[int, int]] = deque(maxlen=OFTEN)
+        """Of the latest refusals: how many requests, and how many refusals, there had been."""
+        self._dense: deque[int] = deque(maxlen=OFTEN)
+        """The numbers of the latest refused that were sent after another refusal was known."""
         self._next_trial, self._trial_apart = 0, TRIALS_APART
 
     @property
@@ -134,6 +140,18 @@ class InFlight:
     def share(self) -> float:
         """Of the requests since the first refusal those that were refused."""
         return self._refusals / max(self._requests, 1)
+
+    @property
+    def recent_share(self) -> float:
+        """The same of the latest requests: more than it is, since a series that looked like many was picked."""
+        if self._is_dense:
+            return OFTEN / (self._number - self._dense[0] + 1)
+        number, refusals = self._often[0] if self._often else (0, 0)
+        return (self._refusals - refusals) / max(self._number - number, 1)
+
+    @property
+    def _is_dense(self) -> bool:
+        return len(self._dense) == OFTEN and self._number - self._dense[0] < DENSE
 
     @property
     def doubted_since(self) -> float | None:
@@ -220,6 +238,8 @@ class InFlight:
         self._requests += 1
         self._refusals += 1
         self._count_survivors(sent, in_flight, now)
+        if sent.number > self._refused_after:
+            self._dense.append(sent.number)
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
@@ -231,11 +251,13 @@ class InFlight:
 
     def _is_often(self) -> bool:
         often = self._often
-        if not often or self._number - often[-1] >= APART:
-            often.append(self._number)
-        if len(often) < OFTEN or self._number < self._next_trial:
+        if not often or self._number - often[-1][0] >= APART:
+            often.append((self._number, self._refusals - 1))
+        if self._number < self._next_trial:
             return False
-        return FREQUENT * (self._number - often[0]) <= OFTEN
+        if self._is_dense:
+            return True
+        return len(often) == OFTEN and FREQUENT * (self._number - often[0][0]) <= OFTEN
 
     def _count_survivors(self, refused: Sent, in_flight: int, now: float) -> None:
         """A refusal comes sooner than a reply: what is under way for twice as long as this one was, is accepted."""
@@ -286,6 +308,7 @@ class InFlight:
         self._against = [0.0] * (self.most + 1)
         self._doubt = None
         self._often.clear()
+        self._dense.clear()
         self.first_refused_at = inf
         self._requests = self._refusals = 0
         self._find_limit()
@@ -295,5 +318,7 @@ class InFlight:
         self.proven_chance = share
         self.chance = max(self.chance, min(share, MOST_CHANCE))
         self._often.clear()
-        self._next_trial = self._number + self._trial_apart
+        self._dense.clear()
+        apart = self._trial_apart if share < UNLIKE_CHANCE else self._trial_apart // SOONER
+        self._next_trial = self._number + apart
         self._trial_apart *= 2

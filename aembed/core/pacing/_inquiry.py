@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import inf
 
 from aembed.core.pacing._congestion import Congestion
-from aembed.core.pacing._in_flight import FREQUENT, InFlight, Sent, Suspicion
+from aembed.core.pacing._in_flight import FREQUENT, UNLIKE_CHANCE, InFlight, Sent, Suspicion
 from aembed.core.pacing._reservation import Refusal, Reservation
 from aembed.core.pacing._trial import Trial
 
@@ -107,11 +107,20 @@ class Inquiry:
             case Suspicion.WINDOW:
                 self._suspect(reservation, now)
                 return self._closing(reservation), undone
-            case Suspicion.FREQUENT if not self.congestion.is_asked and not self._watches:
-                self._watches, self._watched, self._watched_refusals = True, 0, 0
+            case Suspicion.FREQUENT if not self.congestion.is_asked:
+                self._try_a_pace(reservation, now)
             case _:
                 pass
         return Refusal(self.congestion.too_large(reservation.tokens)), undone
+
+    def _try_a_pace(self, reservation: Reservation, now: float) -> None:
+        share = self.in_flight.recent_share
+        if share >= UNLIKE_CHANCE:
+            self._watches = self._was_blocked = False
+            self._measure(reservation, now)
+            self._share = share
+        elif not self._watches:
+            self._watches, self._watched, self._watched_refusals = True, 0, 0
 
     def _watch(self, reservation: Reservation, now: float, *, refused: bool) -> None:
         """Refusals came often: where they go on, the pace that is accepted is tried."""
@@ -150,6 +159,8 @@ class Inquiry:
         if self._trial is None:
             return False
         self._trial.count(refused, reservation.start)
+        if self._trial.confirmed:
+            self.congestion.confirmed()
         if not self._trial.undone:
             return False
         self._trial, self._blocked = None, False

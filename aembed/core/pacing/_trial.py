@@ -6,7 +6,7 @@ from math import log
 
 FEWER = 0.25
 """A right pace leaves at most this part of the refusals there were."""
-CONFIRMED, UNDONE = 5.0, -2.0
+CONFIRMED, UNDONE = 5.0, -3.5
 """The evidence, in nats, at which a pace is believed and at which it is taken back."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.8
 
