@@ -170,8 +170,13 @@ def test_no_more_than_concurrency_are_in_flight_in_both_lanes_together() -> None
 
 def refuse(entrance: Admission, ticket: Ticket | None, error: UnavailableError | RateLimitError, wait: float) -> None:
     assert ticket is not None
-    entrance.failed(ticket, error)
-    entrance.failed_for_now(ticket, error, wait=wait, hinted=True)
+    refusal = entrance.failed(ticket, error)
+    entrance.failed_for_now(ticket, error, wait=wait, hinted=True, closes=refusal.closes)
+
+
+def exhausted(message: str) -> RateLimitError:
+    """Its headers say which limit it is: there is nothing to find out."""
+    return RateLimitError(message, hints=Hints(limit_tokens=60_000, remaining_tokens=0, reset_tokens=25.0))
 
 
 def test_while_the_gate_is_closed_one_probe_goes_at_a_time() -> None:
@@ -193,7 +198,7 @@ def test_a_reservation_is_given_back_where_the_gate_closes_before_its_time() -> 
         first = await entrance.enter(1_500, interactive=False)
         waiting = asyncio.create_task(sent(entrance, 10))
         await asyncio.sleep(0.1)
-        refuse(entrance, first, RateLimitError("429"), 30.0)
+        refuse(entrance, first, exhausted("429"), 30.0)
         assert await waiting == pytest.approx(30.1, abs=0.01)
 
     virtual(test)
@@ -202,10 +207,25 @@ def test_a_reservation_is_given_back_where_the_gate_closes_before_its_time() -> 
 def test_p11_who_waits_too_long_hears_what_was_the_matter() -> None:
     async def test() -> None:
         entrance = admission(8, max_outage=60.0)
-        for _ in range(4):
-            refuse(entrance, await entrance.enter(1, interactive=False), RateLimitError("429: slow down"), 25.0)
+        for _ in range(3):
+            refuse(entrance, await entrance.enter(1, interactive=False), exhausted("429: slow down"), 25.0)
+        with pytest.raises(OutageError, match="429: slow down"):
+            refuse(entrance, await entrance.enter(1, interactive=False), exhausted("429: slow down"), 25.0)
         with pytest.raises(OutageError, match="429: slow down"):
             await entrance.enter(1, interactive=False)
+
+    virtual(test)
+
+
+def test_a15_a_rate_limit_that_names_no_limit_holds_up_nobody_else() -> None:
+    async def test() -> None:
+        entrance = admission(8)
+        others = [asyncio.create_task(sent(entrance, 100, seconds=1.0)) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        refuse(entrance, await entrance.enter(100, interactive=False), RateLimitError("429"), 30.0)
+        assert entrance.gate.is_open
+        assert [await sent(entrance, 100) for _ in range(20)] == [1.0] * 20  # as soon as one has landed
+        await asyncio.gather(*others)
 
     virtual(test)
 
@@ -215,6 +235,7 @@ def test_too_large_for_the_rate_limit_is_told_only_of_what_can_be_sent_in_parts(
         entrance = admission(8)
         for _ in range(3):
             refuse(entrance, await entrance.enter(200_000, interactive=False), RateLimitError("429"), 0.1)
+            await asyncio.sleep(0.2)
         assert await entrance.enter(200_000, interactive=False, divisible=True) is None
         assert await entrance.enter(200_000, interactive=False) is not None
 
