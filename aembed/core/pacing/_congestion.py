@@ -24,7 +24,7 @@ LARGEST_SHARE = 0.03
 SETTLED_REQUESTS = 5
 MINUTE, MEASURABLE, LONG = 60.0, 55.0, 10.0
 FAIR_SHARE = 0.25
-LEAST_SHARE = 0.85
+LEAST_SHARE, LEAST_SHARE_BLOCKED = 0.85, 0.25
 LEAST_CUT, DEEPEST_CUT = 0.97, 0.8
 
 
@@ -101,8 +101,8 @@ class Congestion:
         self._least = self._least_share = 0.0
 
     def confirmed(self) -> None:
-        """It is the pace: no refusal is chance any more, and there is none that it may not fall below."""
-        self._least = self._least_share = 0.0
+        """It is the pace, and was refused all the same: it may fall below what was the least."""
+        self._least *= LEAST_CUT
 
     def spent(self, start: float, tokens: float) -> None:
         """Only time at this pace counts as time without a refusal."""
@@ -147,9 +147,10 @@ class Congestion:
     def suspect(self, tokens: float, since: float, at: float, *, blocked: bool) -> None:
         """An episode that began at `at`. What was accepted before `since` may have been saved up, and is left out.
 
-        Where nothing was blocked, but refusals are many, no later one makes the pace much slower than that.
+        Where nothing was blocked, but refusals are many, no later one makes the pace much slower than that. A pace that
+        has become so slow, and is refused, is no explanation: it is taken back, and measured anew.
         """
-        self._least_share = 0.0 if blocked else LEAST_SHARE
+        self._least_share = LEAST_SHARE_BLOCKED if blocked else LEAST_SHARE
         self._least = 0.0
         if self._accepted_requests.total(at, at - since) >= SETTLED_REQUESTS:
             self._since = since

@@ -93,7 +93,7 @@ class InFlight:
 
     def __init__(self, most: int, first: int | None = None) -> None:
         self.most = most
-        self.chance = LEAST_CHANCE
+        self.chance = self._usual = LEAST_CHANCE
         self.proven_chance = 0.0
         self.first_refused_at = inf
         self._against = [0.0] * (most + 1)
@@ -180,7 +180,7 @@ class InFlight:
     def accepted(self, sent: Sent, in_flight: int) -> Suspicion:
         """With so many in flight now."""
         suspicion = self._answer(sent, in_flight)
-        self.chance = max(LEAST_CHANCE, self.chance - MEMORY * self.chance)
+        self.chance = max(self._usual, self.chance - MEMORY * self.chance)
         self._requests += 1
         self._accepted += 1
         before = self._limit
@@ -303,8 +303,14 @@ class InFlight:
         beyond = (at for at in range(1, self._highest + 1) if self._against[at] >= BEYOND)
         self._limit = max(1, next(beyond, self._highest + 1) - 1)
 
+    def expect(self, share: float) -> None:
+        """So many are refused, it may be by chance, while a pace is on trial."""
+        self._usual = min(max(share, LEAST_CHANCE), MOST_CHANCE)
+        self.chance = max(self.chance, self._usual)
+
     def forget(self) -> None:
         """It was not the number in flight."""
+        self._usual = LEAST_CHANCE
         self._against = [0.0] * (self.most + 1)
         self._doubt = None
         self._often.clear()
@@ -315,7 +321,7 @@ class InFlight:
 
     def blame_chance(self, share: float) -> None:
         """Neither fewer in flight nor a slower pace makes the refusals fewer."""
-        self.proven_chance = share
+        self.proven_chance, self._usual = share, LEAST_CHANCE
         self.chance = max(self.chance, min(share, MOST_CHANCE))
         self._often.clear()
         self._dense.clear()

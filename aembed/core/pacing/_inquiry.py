@@ -119,6 +119,7 @@ class Inquiry:
             self._watches = self._was_blocked = False
             self._measure(reservation, now)
             self._share = share
+            self.in_flight.expect(share)
         elif not self._watches:
             self._watches, self._watched, self._watched_refusals = True, 0, 0
 
@@ -136,6 +137,7 @@ class Inquiry:
         self._was_blocked = False
         self._measure(reservation, now)
         self._share = self._watched_refusals / WATCHED
+        self.in_flight.expect(self._share)
 
     def _closing(self, reservation: Reservation) -> Refusal:
         return Refusal(self.congestion.too_large(reservation.tokens), closes=True)
@@ -159,7 +161,7 @@ class Inquiry:
         if self._trial is None:
             return False
         self._trial.count(refused, reservation.start)
-        if self._trial.confirmed:
+        if refused and self._trial.holds:
             self.congestion.confirmed()
         if not self._trial.undone:
             return False

@@ -6,7 +6,7 @@ from math import log
 
 FEWER = 0.25
 """A right pace leaves at most this part of the refusals there were."""
-CONFIRMED, UNDONE = 5.0, -3.5
+CONFIRMED, UNDONE = 5.0, -3.0
 """The evidence, in nats, at which a pace is believed and at which it is taken back."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.8
 
@@ -26,6 +26,11 @@ class Trial:
         if start >= self.since:
             self._evidence = min(self._evidence + (self._refused if refused else self._accepted), CONFIRMED)
             self.confirmed |= self._evidence >= CONFIRMED
+
+    @property
+    def holds(self) -> bool:
+        """A refusal now and then has not made it less believable."""
+        return self._evidence >= CONFIRMED + self._refused
 
     @property
     def undone(self) -> bool:
