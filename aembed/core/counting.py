@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 RESERVE = 0.01
-"""Of max_tokens_per_batch, until the replies have told."""
+"""Of max_tokens_per_batch, until so many replies, to as many tokens as one request may have, have told."""
 ENOUGH_REPLIES = 3
 ENOUGH_TOKENS = 500
 """In a request that tells: in a smaller one the rounding of each text counts for too much."""
@@ -34,6 +34,7 @@ class Counting:
     """What `usage` says of the tokens that the provider counts for one of our estimate."""
 
     replies: int = 0
+    tokens: float = 0.0
     most: float = 0.0
     least: float = 0.0
 
@@ -44,13 +45,14 @@ class Counting:
         if not self.replies:
             self.most = self.least = ratio
         self.replies += 1
+        self.tokens += estimated
         self.most = max(ratio, self.most + FADING * (ratio - self.most))
         self.least = min(ratio, self.least + FADING * (ratio - self.least))
 
     def within(self, tokens: float) -> float:
         """How many of our estimate are surely no more than so many of the provider's."""
-        if self.replies < ENOUGH_REPLIES:
-            return tokens * (1.0 - RESERVE)
+        if self.replies < ENOUGH_REPLIES or self.tokens < tokens:
+            return tokens * (1.0 - RESERVE) / max(1.0, self.most)
         spread = min(RESERVE, max(LEAST_SPREAD, SPREAD * (self.most - self.least)))
         return tokens / max(1.0, self.most * (1.0 + spread))
 
@@ -61,7 +63,7 @@ def fitting_tokens(estimated: float, most: int, requested: int | None) -> float:
     A request that was only just too large makes the next one just enough smaller, and not half the size.
     """
     if requested is not None and most < requested <= MOST_SCALE * estimated:
-        scale = max(1.0, requested / estimated)
+        scale = requested / estimated
         return most / (scale * (1.0 + LEAST_SPREAD)) if scale > 1.0 else most
     if NEARLY * most < estimated <= most:
         return estimated / STEP
