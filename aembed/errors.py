@@ -14,7 +14,7 @@ AembedError
 │   ├── AuthenticationError     the job stops
 │   ├── PermissionDeniedError   the job stops
 │   ├── NotFoundError           the job stops
-│   └── QuotaExceededError      the job stops: a 429 that no waiting clears
+│   └── QuotaExceededError      the job stops: a 429 that no waiting clears, or none of minutes
 ├── OutageError                 the job stops: the provider was away for too long
 ├── BudgetExceededError         the job stops before the request that would exceed it
 ├── StoppedError                the job was stopped from outside: its Embedder was closed, or a task of it cancelled
@@ -108,12 +108,16 @@ class BadRequestError(ProviderError):
     """The provider refused the request for what it contains.
 
     `offender` is the position in the request of the text that the reply blames, where it names one.
-    `max_batch_size` and `max_tokens_per_batch` are the limits that the reply names, where it does.
+    `max_batch_size` and `max_tokens_per_batch` are the limits that the reply names, where it does, and
+    `requested_tokens` is how many it says that this request had. `max_tokens` is a limit of one text or of all
+    together, where the reply does not say which.
     """
 
     offender: int | None = None
     max_batch_size: int | None = None
     max_tokens_per_batch: int | None = None
+    max_tokens: int | None = None
+    requested_tokens: int | None = None
 
 
 class AuthenticationError(ProviderError):
@@ -129,7 +133,12 @@ class NotFoundError(ProviderError):
 
 
 class QuotaExceededError(ProviderError):
-    """429 `insufficient_quota` and its kin: the account has no money left. Waiting does not clear it."""
+    """A 429 or its kin that no waiting clears, or none of minutes.
+
+    The account has no money left (`insufficient_quota`), its plan does not include the model, or the limit of a day or
+    a month is used up: `hints.spent_window` names that one, and `hints.reset_spent` the seconds until it is whole
+    again, where the provider says so.
+    """
 
 
 class OutageError(AembedError):

@@ -109,7 +109,9 @@ class Limits:
     Tokens are counted as the provider counts them for its limits: `bytes_per_token` UTF-8 bytes each
     (for OpenAI 4, whatever its tokenizer says). `max_tokens_per_text` is in the tokenizer's own
     tokens; `encoding` names that tokenizer in tiktoken, None where it is not one of tiktoken's.
-    `texts_per_minute` is a rate limit that the service counts in texts; None where it has none.
+    `texts_per_minute` is a rate limit that the service counts in texts; None where it has none. `estimated`: nobody
+    knows that this server counts so. Then 1 % of max_tokens_per_batch is left free until the `usage` of its replies has
+    told how it counts.
     """
 
     max_batch_size: int
@@ -118,6 +120,7 @@ class Limits:
     bytes_per_token: float = 4.0
     encoding: str | None = None
     texts_per_minute: float | None = None
+    estimated: bool = False
 
     def narrowed(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> Limits:
         """The same limits with the user's, where those are smaller."""
@@ -146,6 +149,7 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
 
     A limit of requests, tokens or texts is one of its window: `window_requests` and so on, a minute if nothing else is
     said. `spent_window` names a longer window ("day", "month") of which nothing is left: no short wait clears that.
+    `reset_spent` are the seconds until it is whole again, where that is said.
     """
 
     retry_after: float | None = None
@@ -163,6 +167,7 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
     window_tokens: float = 60.0
     window_texts: float = 60.0
     spent_window: str = ""
+    reset_spent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from benchmarks.delivery import deliver, intact, message
 from benchmarks.faults import Faults, Script
 from benchmarks.ledger import Ledger
 from benchmarks.limits import RateLimits
-from benchmarks.service import Exchange, Rules, Service
+from benchmarks.service import Exchange, Rules, Service, above
 from benchmarks.windows import WINDOWS
 
 _SAVE_EVERY = 1.0
@@ -205,6 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--window", choices=sorted(WINDOWS), default="fixed", help="how the limits are counted")
     parser.add_argument("--requests-per-minute", type=float)
     parser.add_argument("--tokens-per-minute", type=float)
+    parser.add_argument("--overcount", type=float, default=0.0, help="0.005: counts 0.5 %% more than bytes / 4")
     parser.add_argument("--no-rate-headers", action="store_true")
     parser.add_argument("--ledger-file", type=Path, help="rewritten every second and at the end")
     parser.add_argument("--certificate", type=Path, help="serve TLS with this PEM file (certificate and key)")
@@ -217,7 +218,7 @@ def _server(options: argparse.Namespace) -> Server:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options.certificate)
     return Server(
-        rules=Rules(key=options.key),
+        rules=Rules(key=options.key, counts=above(options.overcount) if options.overcount else None),
         limits=RateLimits.of(options.window, options.requests_per_minute, options.tokens_per_minute),
         script=Faults(options.seed, options.fault_rate) if options.fault_rate else None,
         latency=Latency(

@@ -5,6 +5,7 @@ Pure: bytes and the time go in, an Exchange comes out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,10 +21,22 @@ from benchmarks.limits import RateLimits
 from benchmarks.vectors import base64_of, digest, framed, vectors_of
 
 Bill: TypeAlias = Callable[[Sequence[bytes]], int]
+Counts: TypeAlias = Callable[[Sequence[int]], int]
+"""The tokens of texts of so many bytes."""
 
 _ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
 _ROWS_PER_PIECE = 128
 _FIELDS = {"input", "model", "encoding_format", "dimensions", "user"}
+
+
+def above(share: float) -> Counts:
+    """UTF-8 bytes / 4, and that share of them more."""
+    return lambda sizes: math.ceil(tokens_in(sum(sizes)) * (1.0 + share))
+
+
+def each_text(sizes: Sequence[int]) -> int:
+    """UTF-8 bytes / 4, rounded up for each text."""
+    return sum(map(tokens_in, sizes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,9 @@ class Rules:
 
     The token limits are OpenAI's, all counted as UTF-8 bytes / 4. For the sum that is how OpenAI counts; for one input
     it is an estimate: the real service counts that with its tokenizer. `bills` is what the inputs of a request cost,
-    as its reply and the ledger say; without it that is the estimate, too (benchmarks/bills.py has others).
+    as its reply and the ledger say; without it that is the estimate, too (benchmarks/bills.py has others). `counts`
+    is how the sum is counted by a server that counts otherwise (`above`, `each_text`). `says_usage` False: replies do
+    not say what they cost.
     """
 
     max_inputs: int = 2_048
@@ -57,6 +72,8 @@ class Rules:
     key: str | None = None
     models: Mapping[str, Model] = field(default_factory=lambda: MODELS)
     bills: Bill | None = None
+    counts: Counts | None = None
+    says_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,7 @@ class Call:
     base64: bool
     answers_as: str
     bill: int
+    says_usage: bool = True
 
     def pieces(self) -> Iterator[bytes]:
         """The body of the proper reply, made while it is sent: a large one never stands in memory whole."""
@@ -91,7 +109,7 @@ class Call:
         return len(b'{"object":"list","data":[') + count * row + indexes + count - 1 + len(self._closing())
 
     def _closing(self) -> bytes:
-        return b"]," + msgspec.json.encode({"model": self.answers_as, "usage": self._usage()})[1:]
+        return b"]," + msgspec.json.encode({"model": self.answers_as} | self._usage())[1:]
 
     def as_json(self) -> dict[str, Any]:
         """The proper reply as JSON values, for those that edit it."""
@@ -101,10 +119,10 @@ class Call:
         else:
             values = vectors_of(self.digests, self.dimensions).tolist()
         data = [{"object": "embedding", "index": i, "embedding": value} for i, value in enumerate(values)]
-        return {"object": "list", "data": data, "model": self.answers_as, "usage": self._usage()}
+        return {"object": "list", "data": data, "model": self.answers_as} | self._usage()
 
-    def _usage(self) -> dict[str, int]:
-        return {"prompt_tokens": self.bill, "total_tokens": self.bill}
+    def _usage(self) -> dict[str, Any]:
+        return {"usage": {"prompt_tokens": self.bill, "total_tokens": self.bill}} if self.says_usage else {}
 
 
 def _pieces(rows: int) -> Iterator[tuple[int, int]]:
@@ -219,7 +237,8 @@ def understand(rules: Rules, headers: Mapping[str, str], body: bytes, number: in
     dimensions = _dimensions(model, fields.get("dimensions"))
     answers_as = model.answers_as or name
     bill = rules.bills(contents) if rules.bills else request.tokens
-    return Call(request, [digest(c) for c in contents], sizes, dimensions, base64 == "base64", answers_as, bill)
+    keys, is_base64 = [digest(content) for content in contents], base64 == "base64"
+    return Call(request, keys, sizes, dimensions, is_base64, answers_as, bill, rules.says_usage)
 
 
 def _check_key(rules: Rules, headers: Mapping[str, str]) -> None:
@@ -271,7 +290,7 @@ def _all_of(items: Sequence[Any], kind: type) -> bool:
 
 
 def _tokens(rules: Rules, sizes: Sequence[int]) -> int:
-    longest, total = tokens_in(max(sizes)), tokens_in(sum(sizes))
+    longest, total = tokens_in(max(sizes)), rules.counts(sizes) if rules.counts else tokens_in(sum(sizes))
     if longest > rules.max_tokens_per_input:
         raise Refused(refusals.input_too_long(longest, rules.max_tokens_per_input))
     if total > rules.max_tokens:

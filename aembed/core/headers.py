@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import inf
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -75,10 +76,13 @@ _WAITS = {
 """Header and seconds: those of OpenAI, of AWS (milliseconds), and of the provider behind a litellm proxy."""
 
 
-def parse_hints(headers: Mapping[str, str], body: str = "") -> Hints:
-    """The hints of one reply. Header names in lower case; `body` is the message of an error, read for
-    "try again in 510ms" where the headers name no time."""
-    retry_after = _retry_after(headers, body)
+def parse_hints(headers: Mapping[str, str], body: str = "", delay: float | None = None) -> Hints:
+    """The hints of one reply. Header names in lower case.
+
+    Where they name no time, `body` is read for "try again in 510ms", the message of an error; `delay` is what another
+    field of its body says, in seconds.
+    """
+    retry_after = _retry_after(headers, body, delay)
     should_retry = _SHOULD_RETRY.get(headers.get("x-should-retry", "").strip().lower())
     limits = [name for name in headers if name.startswith("x-ratelimit-")]
     if not limits:
@@ -107,7 +111,8 @@ def _hints_by_name(
     should_retry: bool | None,
 ) -> Hints:
     """Where not both limits have the usual names, their windows may be in their names, or in the one reset of all."""
-    windows, spent = _windows_by_name(headers, names)
+    windows = _windows_by_name(headers, names)
+    spent = spent_window(headers)
     requests, tokens = windows.get("requests", requests), windows.get("tokens", tokens)
     texts = windows.get("texts", _NOTHING)
     if "x-ratelimit-reset" in headers:
@@ -127,30 +132,59 @@ def _hints_by_name(
         window_requests=requests.seconds,
         window_tokens=tokens.seconds,
         window_texts=texts.seconds,
-        spent_window=spent,
+        spent_window=spent.name if spent else "",
+        reset_spent=spent.reset if spent else None,
     )
 
 
-def never_clears(headers: Mapping[str, str]) -> bool:
-    """A limit of 0 in a named window: the plan does not have this model (Mistral). No waiting clears that."""
-    return any(text.strip() == "0" for name, text in headers.items() if _WINDOWED.fullmatch(name))
+def never_clears(headers: Mapping[str, str], *, hinted: bool = True) -> str:
+    """The header of a limit of 0, as it stands there: the plan does not have this model (Mistral). Else "".
+
+    No waiting clears that. Azure names a limit of 0 where it keeps no count: only a window in its name tells that it
+    is meant, or a refusal that speaks of no wait (which is not `hinted`).
+    """
+    zeros = [
+        name for name, text in headers.items() if name.startswith("x-ratelimit-limit-") and _count(text.strip()) == 0
+    ]
+    meant = [name for name in zeros if _WINDOWED.fullmatch(name)]
+    if not meant and not hinted:
+        meant = zeros
+    return f"{meant[0]}: 0" if meant else ""
 
 
-def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> tuple[dict[str, _Window], str]:
-    """The slowest limit of each unit whose window is in its name; and the longer window that is used up, if one is."""
+class Spent(NamedTuple):
+    """A window of a day or a month that has too little left, and the seconds until it is whole again."""
+
+    name: str
+    reset: float | None
+
+
+def spent_window(headers: Mapping[str, str], *, tokens: float = 1.0, texts: int = 1) -> Spent | None:
+    """The longest window that a request of that size does not fit in any more."""
+    needed = {"requests": 1.0, "tokens": tokens, "texts": texts}
+    found: dict[float, Spent] = {}
+    for name in headers:
+        match = _WINDOWED.fullmatch(name)
+        if match is None or _SECONDS[match[3]] <= _LONG:
+            continue
+        window = _named(headers, name.removeprefix("x-ratelimit-limit-"))
+        if window.limit and window.remaining is not None and window.remaining < needed[_UNIT_NAMES[match[1]]]:
+            found[_SECONDS[match[3]]] = Spent(match[3], window.reset)
+    return found[max(found)] if found else None
+
+
+def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, _Window]:
+    """The slowest limit of each unit whose window is in its name; of a day or a month is told otherwise."""
     found: dict[str, _Window] = {}
-    spent = ""
     for name in names:
         if not (match := _WINDOWED.fullmatch(name)):
             continue
         seconds = _SECONDS[match[3]] * max(int(match[2] or 1), 1)
         window = _named(headers, name.removeprefix("x-ratelimit-limit-"), seconds)
         unit = _UNIT_NAMES[match[1]]
-        if seconds > _LONG:
-            spent = match[3] if window.limit and window.remaining == 0 else spent
-        elif window.rate < found.get(unit, _NOTHING).rate:
+        if seconds <= _LONG and window.rate < found.get(unit, _NOTHING).rate:
             found[unit] = window
-    return found, spent
+    return found
 
 
 def _with_one_reset(headers: Mapping[str, str], requests: _Window, tokens: _Window) -> tuple[_Window, _Window]:
@@ -171,12 +205,15 @@ def _ending(window: _Window, reset: float, seconds: float) -> _Window:
     return replace(window, reset=reset, seconds=seconds)
 
 
-def _retry_after(headers: Mapping[str, str], body: str) -> float | None:
-    """The larger of the waits that the headers name; of the same wait in two precisions the finer one."""
+def _retry_after(headers: Mapping[str, str], body: str, delay: float | None) -> float | None:
+    """The larger of the waits that the headers name, or the body; of the same wait in two precisions the finer one."""
     waits = [_wait(headers, name) for name in headers if name in _WAITS]
     named = [wait for wait in waits if wait is not None]
     if not named:
-        return retry_after_in(body) if body else None
+        said = retry_after_in(body) if body else None
+        named = [wait for wait in (said, None if delay is None else _sane(delay)) if wait is not None]
+    if not named:
+        return None
     least, most = min(named), max(named)
     return least if least > 0.0 and most - least < 1.0 else most
 

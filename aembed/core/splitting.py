@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
+from aembed.core.billing import utf8_bytes
 from aembed.core.changes import Item
+from aembed.core.counting import ALIKE, MOST_SCALE, Counting, fitting_tokens
 from aembed.core.packing import Cap, halves, pack, totals
 from aembed.core.retrying import Again, FailItems, Split, Verdict, verdict
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
@@ -14,13 +16,19 @@ from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 @dataclass(slots=True)
 class Lessons:
-    """The smaller limits that this provider's refusals taught; kept for the rest of the job."""
+    """The smaller limits that this provider's refusals taught; kept for the life of the Embedder.
+
+    Tokens are those of our own estimate. `counting` is what is known of how the provider counts them.
+    """
 
     inputs: float = inf
     tokens: float = inf
+    counting: Counting = field(default_factory=Counting)
 
-    def within(self, cap: Cap) -> Cap:
-        return Cap(int(min(cap.inputs, self.inputs)), min(cap.tokens, self.tokens))
+    def within(self, cap: Cap, *, estimated: bool = False) -> Cap:
+        """`estimated`: nobody knows that the provider counts as `cap` does."""
+        tokens = self.counting.within(cap.tokens) if estimated else cap.tokens
+        return Cap(int(min(cap.inputs, self.inputs)), min(tokens, self.tokens))
 
     def allow(self, inputs: int, tokens: float) -> bool:
         return inputs <= self.inputs and tokens <= self.tokens
@@ -87,9 +95,12 @@ class Remains:
     def _learn(self, batch: Sequence[Item], error: ProviderError) -> None:
         """Only what the provider refused for its content tells of a limit."""
         self.doubted |= isinstance(error, BadRequestError | InvalidReplyError)
-        if isinstance(error, BadRequestError):
-            self._lessons.learn(error.max_batch_size, error.max_tokens_per_batch)
-            self._unexplained |= error.offender is None and self._lessons.allow(*totals(batch))
+        if not isinstance(error, BadRequestError):
+            return
+        inputs, tokens = totals(batch)
+        most = error.max_tokens_per_batch or _limit_of_all(batch, error)
+        self._lessons.learn(error.max_batch_size, most and fitting_tokens(tokens, most, error.requested_tokens))
+        self._unexplained |= error.offender is None and self._lessons.allow(inputs, tokens)
 
     def _parts(self, batch: Sequence[Item], offender: int | None, cap: Cap, sampled: bool) -> Sequence[Sequence[Item]]:
         """The blamed text and the others; or what the cap just learned allows; or halves."""
@@ -104,6 +115,15 @@ class Remains:
             return packed
         first, rest = _sample(batch) if sampled and len(batch) > 2 else ([], batch)
         return [part for part in (first, *halves(rest)) if part]
+
+
+def _limit_of_all(batch: Sequence[Item], error: BadRequestError) -> int | None:
+    """A limit that may be that of one text is one of all only where they are about what was counted, and no single one
+    of them can be above it: a token is a byte at least."""
+    most, requested = error.max_tokens, error.requested_tokens
+    if most is None or requested is None or not ALIKE <= requested / totals(batch)[1] <= MOST_SCALE:
+        return None
+    return most if max(utf8_bytes(text) for item in batch for text in item.texts) <= most else None
 
 
 def _sample(batch: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:

@@ -31,7 +31,7 @@ class Guard:
 
     def stops(self, error: ProviderError) -> bool:
         """Whether this text, refused alone, stops the job."""
-        self._refused_alone += isinstance(error, BadRequestError | InvalidReplyError)
+        self._refused_alone += isinstance(error, BadRequestError | InvalidReplyError) and not _is_too_large(error)
         self._broken_in_a_row += isinstance(error, InvalidReplyError)
         unproven = not self.proven and self._refused_alone >= MOST_REFUSALS
         return unproven or self._broken_in_a_row >= MOST_BROKEN_IN_A_ROW
@@ -51,3 +51,8 @@ class Guard:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def _is_too_large(error: ProviderError) -> bool:
+    """The refusal names a limit of tokens that this text is above: it is about the text, and not about the job."""
+    return isinstance(error, BadRequestError) and bool(error.max_tokens_per_batch or error.max_tokens)

@@ -116,7 +116,8 @@ class Dispatcher:
     @property
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
-        cap = self._lessons.within(Cap.of(self._limits()))
+        limits = self._limits()
+        cap = self._lessons.within(Cap.of(limits), estimated=limits.estimated)
         tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
         if tokens is None and texts is None:
             return cap
@@ -236,4 +237,6 @@ class Dispatcher:
     async def _request(self, batch: Sequence[Item], errand: Errand) -> Reply:
         texts = [text for item in batch for text in item.texts]
         tokens = sum(item.tokens for item in batch)
-        return await self._requests.send(texts, tokens, errand, divisible=len(batch) > 1)
+        reply = await self._requests.send(texts, tokens, errand, divisible=len(batch) > 1)
+        self._lessons.counting.observe(tokens, reply.usage.tokens)
+        return reply

@@ -173,11 +173,15 @@ async def guarded(awaitable: Any) -> Any:
 
 
 def _refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
-    """Those that their content is to blame for. Not every store holds what a user's own provider may say: NUL."""
+    """Those that their content is to blame for. Not every store holds what a user's own provider may say: NUL.
+
+    A text that is larger than the account's limit of a minute is not: a larger plan takes it.
+    """
     return [
         Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))
         for entry, error in refused
-        if isinstance(error, InputError | BadRequestError | InvalidReplyError)
+        if isinstance(error, InputError | InvalidReplyError)
+        or (isinstance(error, BadRequestError) and error.status_code != 429)
     ]
 
 

@@ -9,16 +9,34 @@ from typing import Any
 
 import msgspec
 
+from aembed.core.headers import parse_duration
+
 REASON_CHARACTERS = 300
 _REASONS = ("message", "msg", "error", "detail", "description")
 _KINDS = ("code", "type", "status", "error_type")
 _NO_MONEY = re.compile(r"insufficient_|billing_|quota_exhausted|credit_balance|payment_required|account_deactivated")
+_DELAYS = {
+    "retryDelay": 1.0,
+    "retry_delay": 1.0,
+    "retryAfter": 1.0,
+    "retry_after": 1.0,
+    "retry_after_seconds": 1.0,
+    "retryAfterMs": 1e-3,
+    "retry_after_ms": 1e-3,
+}
+"""Fields of error bodies that say how long to wait, and seconds: Google's `"retryDelay": "12s"`, and gateways'."""
+_NESTED = frozenset({"error", "errors", "detail", "details", "violations"})
+_DEEPEST = 6
 _OFFENDER = re.compile(r"\binputs?(?:\[|\.)(\d{1,5})\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What the body of an error says, whatever its shape. `structured`: it is JSON."""
+    """What the body of an error says, whatever its shape. `structured`: it is JSON.
+
+    `quotas` are the names of the limits that Google says were met; `delay` is a wait, in seconds, that has a field of
+    its own.
+    """
 
     reason: str = ""
     kinds: frozenset[str] = frozenset()
@@ -26,6 +44,8 @@ class Complaint:
     offender: int | None = None
     codes: frozenset[int] = frozenset()
     structured: bool = False
+    quotas: tuple[str, ...] = ()
+    delay: float | None = None
 
     @property
     def no_money(self) -> bool:
@@ -54,19 +74,29 @@ def read_complaint(body: bytes) -> Complaint:
         offender=_offender(param, reason, location),
         codes=frozenset(_codes(kinds)),
         structured=True,
+        quotas=tuple(value for name, value in fields if name == "quotaId" and isinstance(value, str)),
+        delay=max(_delays(fields), default=None),
     )
 
 
 def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Every name and value of the objects that an error is made of, outermost first."""
-    if isinstance(value, list) and depth < 4:
+    if isinstance(value, list) and depth < _DEEPEST:
         for item in value[:8]:
             yield from _fields(item, depth + 1)
-    elif isinstance(value, dict) and depth < 4:
+    elif isinstance(value, dict) and depth < _DEEPEST:
         for name, inner in value.items():
             yield name, inner
-            if name in ("error", "errors", "detail", "details"):
+            if name in _NESTED:
                 yield from _fields(inner, depth + 1)
+
+
+def _delays(fields: list[tuple[str, Any]]) -> Iterator[float]:
+    for name, value in fields:
+        if name in _DELAYS and not isinstance(value, bool) and isinstance(value, str | int | float):
+            seconds = parse_duration(str(value))
+            if seconds is not None:
+                yield seconds * _DELAYS[name]
 
 
 def _codes(kinds: list[Any]) -> Iterator[int]:

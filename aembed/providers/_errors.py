@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from aembed.core.headers import parse_hints
 from aembed.errors import (
@@ -19,6 +22,7 @@ from aembed.errors import (
 )
 from aembed.providers._complaints import REASON_CHARACTERS, Complaint, read_complaint
 from aembed.providers._http import MOST_ERROR_BYTES, HTTPReply
+from aembed.providers._limits import is_too_large, lasting, size_in
 from aembed.providers._secrets import Secret
 
 _BAD_KEY = re.compile(
@@ -39,18 +43,6 @@ _NOT_IN_CLEAR = re.compile(
 )
 _CERTIFICATE_WANTED = re.compile(r"\bno required (?:ssl|client) certificate", re.IGNORECASE)
 _SETTINGS = frozenset({"model", "dimensions", "encoding_format", "user"})
-_MOST_INPUTS = (
-    re.compile(r"batch size \d+ > maximum allowed batch size (\d{1,6})"),
-    re.compile(r"(?:array|list)[^.]{0,40}(?:maximum length|at most) (\d{1,6})"),
-    re.compile(r"batch size[^.]{0,60}(?:larger than|exceed|at most|limit is|maximum of) (\d{1,6})", re.IGNORECASE),
-    re.compile(r"at most (\d{1,6}) (?:requests|inputs|texts|documents|items)", re.IGNORECASE),
-    re.compile(r"texts must be at most (\d{1,6})"),
-)
-_MOST_TOKENS = (
-    re.compile(r"max(?:imum)?(?: of)? (\d{1,9}) tokens per (?:request|batch)", re.IGNORECASE),
-    re.compile(r"tokens in batch\. Max is (\d{1,9})"),
-    re.compile(r"tokens per (?:submitted )?batch is (\d{1,9})"),
-)
 _NAMES: Mapping[int, str] = {
     401: "the key was refused",
     403: "the key may not do that",
@@ -70,24 +62,25 @@ _IN_A_200 = {
 }
 
 
-def error_for(reply: HTTPReply, *, inputs: int, key: Secret | None = None) -> ProviderError:
-    """The error that a status other than 2xx means, for a request of so many inputs."""
+def error_for(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None) -> ProviderError:
+    """The error that a status other than 2xx means, for a request of so many inputs, and tokens as we count them."""
     complaint = read_complaint(reply.body)
     error = _class(reply.status, complaint)
     reason = complaint.reason or _NAMES.get(reply.status, error.__name__)
     if 300 <= reply.status < 400:
         reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"
     by_way = f" (by way of {reply.via})" if reply.via and reply.status in _A_PROXYS_TOO else ""
-    return _build(error, reply, complaint, f"{reply.status}: {reason}{by_way}", inputs, key)
+    refused = _Refused(reply, complaint, inputs, tokens, key)
+    return refused.built(error, f"{reply.status}: ", f"{reason}{by_way}")
 
 
-def error_in(reply: HTTPReply, *, inputs: int, key: Secret | None = None) -> ProviderError | None:
+def error_in(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None) -> ProviderError | None:
     """The error that a 200 reply holds instead of vectors; None where it holds none."""
     complaint = read_complaint(reply.body) if len(reply.body) <= MOST_ERROR_BYTES else Complaint()
     if not complaint.reason or not complaint.structured:
         return None
-    error = _class_in_a_200(complaint)
-    return _build(error, reply, complaint, f"the reply is an error: {complaint.reason}", inputs, key)
+    refused = _Refused(reply, complaint, inputs, tokens, key)
+    return refused.built(_class_in_a_200(complaint), "the reply is an error: ", complaint.reason)
 
 
 def _class(status: int, complaint: Complaint) -> type[ProviderError]:
@@ -99,7 +92,7 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
         case 403:
             return QuotaExceededError if complaint.no_money else PermissionDeniedError
         case 429:
-            return QuotaExceededError if complaint.no_money else RateLimitError
+            return _limited(complaint)
         case 408 | 409 | 425:
             return UnavailableError
         case 404 | 405 | 410 | 501 | 505:
@@ -112,6 +105,13 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
             return NotFoundError
         case _:
             return UnavailableError
+
+
+def _limited(complaint: Complaint) -> type[ProviderError]:
+    """A request that is larger than the limit itself is refused for what it holds: no wait helps, less of it does."""
+    if complaint.no_money:
+        return QuotaExceededError
+    return BadRequestError if is_too_large(complaint.reason) else RateLimitError
 
 
 def _refusal(complaint: Complaint) -> type[ProviderError]:
@@ -146,21 +146,42 @@ def _class_in_a_200(complaint: Complaint) -> type[ProviderError]:
     return InvalidReplyError
 
 
-def _build(
-    error: type[ProviderError], reply: HTTPReply, complaint: Complaint, message: str, inputs: int, key: Secret | None
-) -> ProviderError:
-    built = error(
-        _shown(message, key)[:REASON_CHARACTERS],
-        status_code=reply.status,
-        request_id=request_id(reply, key),
-        hints=parse_hints(reply.headers, complaint.reason),
-        body=_shown(reply.body[:4096].decode("utf-8", "replace"), key),
-    )
-    if isinstance(built, BadRequestError):
-        built.offender = complaint.offender if complaint.offender in range(inputs) else None
-        built.max_batch_size = _first(_MOST_INPUTS, complaint.reason)
-        built.max_tokens_per_batch = _first(_MOST_TOKENS, complaint.reason)
-    return built
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A reply that is an error, and the request that it answers."""
+
+    reply: HTTPReply
+    complaint: Complaint
+    inputs: int
+    tokens: float
+    key: Secret | None
+
+    def built(self, error: type[ProviderError], opening: str, reason: str) -> ProviderError:
+        hints = parse_hints(self.reply.headers, self.complaint.reason, self.complaint.delay)
+        if error is RateLimitError:
+            limit = lasting(self.reply.headers, self.complaint, hints, tokens=self.tokens, texts=self.inputs)
+            if limit is not None:
+                error, reason = QuotaExceededError, f"{limit.reason}: {reason}"
+                if limit.spent:
+                    hints = replace(hints, spent_window=limit.spent.name, reset_spent=limit.spent.reset)
+        built = error(
+            _shown(f"{opening}{reason}", self.key)[:REASON_CHARACTERS],
+            status_code=self.reply.status,
+            request_id=request_id(self.reply, self.key),
+            hints=hints,
+            body=_shown(self.reply.body[:4096].decode("utf-8", "replace"), self.key),
+        )
+        if isinstance(built, BadRequestError):
+            self._name_limits(built)
+        return built
+
+    def _name_limits(self, error: BadRequestError) -> None:
+        size = size_in(self.complaint.reason)
+        error.offender = self.complaint.offender if self.complaint.offender in range(self.inputs) else None
+        error.max_batch_size = size.inputs
+        error.max_tokens_per_batch = size.tokens
+        error.max_tokens = size.context
+        error.requested_tokens = size.requested
 
 
 def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = None) -> ProviderError:
@@ -188,11 +209,3 @@ def _location(reply: HTTPReply) -> str:
     """Without a query and a password: they may be secrets."""
     url = reply.headers.get("location", "nowhere").partition("?")[0]
     return re.sub(r"//[^/@]*@", "//", url)[:200]
-
-
-def _first(patterns: tuple[re.Pattern[str], ...], text: str) -> int | None:
-    for pattern in patterns:
-        found = pattern.search(text[:2000])
-        if found and int(found[1]) > 0:
-            return int(found[1])
-    return None

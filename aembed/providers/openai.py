@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from aembed.core.billing import utf8_bytes
 from aembed.core.headers import parse_hints
 from aembed.core.replies import CutShortError, Parsed, ReplyReader
 from aembed.core.vectors import DimensionError
@@ -78,7 +79,7 @@ class OpenAIProvider:
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
-        self.limits = row.limits_of(known)
+        self.limits = replace(row.limits_of(known), estimated=not (own and row.counts_are_known))
         if self._floats:
             self._use_floats()
         self.price_usd = known.price_usd
@@ -126,8 +127,8 @@ class OpenAIProvider:
             take=reader.feed,
         )
         if not 200 <= reply.status < 300:
-            raise error_for(reply, inputs=len(texts), key=self._key)
-        parsed = await self._parse(reply, reader, len(texts))
+            raise error_for(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
+        parsed = await self._parse(reply, reader, texts)
         if parsed.floats:
             self._use_floats()
         else:
@@ -151,7 +152,11 @@ class OpenAIProvider:
         error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
         raise error
 
-    async def _parse(self, reply: HTTPReply, reader: ReplyReader, inputs: int) -> Parsed:
+    def _estimate(self, texts: Sequence[str]) -> float:
+        """Tokens, as limits are counted."""
+        return sum(map(utf8_bytes, texts)) / self.limits.bytes_per_token
+
+    async def _parse(self, reply: HTTPReply, reader: ReplyReader, texts: Sequence[str]) -> Parsed:
         """The body of a 2xx reply. Raises InvalidReplyError, or the error that stands in it."""
         parse = partial(reader.parsed, dimensions=self.space.dimensions, normalised=self._normalised)
         try:
@@ -162,7 +167,7 @@ class OpenAIProvider:
         except InvalidReplyError as error:
             invalid = error
         reply = replace(reply, body=bytes(reader.whole()))
-        held = error_in(reply, inputs=inputs, key=self._key)
+        held = error_in(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
         raise held or with_origin(invalid, reply, self._key)
 
     def _use_floats(self) -> None:

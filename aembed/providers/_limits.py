@@ -1,0 +1,154 @@
+"""What a refusal says of limits: how much a request may carry, and what no short wait clears. Nothing here raises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aembed.core.headers import Spent, never_clears, spent_window
+from aembed.providers._complaints import Complaint
+from aembed.types import Hints
+
+_READ_CHARACTERS = 2_000
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """MOST is the number of a limit, GOT what the request had of it, OVER by how much that was above."""
+    number = r"\d{1,3}(?:[,_]\d{3})+|\d{1,12}"
+    for name in ("MOST", "GOT", "OVER"):
+        text = text.replace(name, f"(?P<{name.lower()}>{number})")
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
+
+
+_INPUTS = (
+    _pattern(r"batch size \d+ > maximum allowed batch size MOST"),
+    _pattern(r"(?:array|list)[^.]{0,40}(?:maximum length|at most) MOST"),
+    _pattern(r"batch size[^.]{0,60}(?:larger than|exceed|at most|limit is|maximum of) MOST"),
+    _pattern(r"at most MOST (?:requests|inputs|texts|documents|items)"),
+    _pattern(r"texts must be at most MOST"),
+)
+_TOKENS = (
+    _pattern(r"\blimit:? MOST(?: tokens)?,(?: used:? [\d,]{1,15},)? requested:? GOT"),
+    _pattern(r"\brequested:? (?:about )?GOT(?: tokens)?,? (?:but )?(?:the )?(?:max(?:imum)?|limit)\b[^.\d]{0,40}MOST"),
+    _pattern(r"\bmax(?:imum)?(?: of)? MOST tokens per (?:request|batch)"),
+    _pattern(r"\btokens in batch\. max is MOST(?: got GOT)?"),
+    _pattern(r"\btokens per (?:submitted )?batch is MOST(?:\. your batch has GOT)?"),
+    _pattern(r"\btoo large\b.{0,80}\bmax(?:imum)? size:? MOST tokens"),
+)
+"""Of all texts of a request: OpenAI's limit of a minute and of a request, text-embeddings-inference, Voyage, GitHub."""
+_CONTEXT = (
+    _pattern(r"\bmaximum context length is MOST tokens[.,]? however,? you requested (?:about )?GOT"),
+    _pattern(r"\btoken count\b[^\d]{0,10}GOT\b.{0,60}(?:tokens allowed|supports (?:only )?up to)[^\d]{0,5}MOST"),
+    _pattern(r"\bGOT tokens? > MOST"),
+    _pattern(r"\bexceeded by OVER tokens\b.{0,80}\blimit\b[^.\d]{0,30}MOST tokens"),
+)
+"""Of one text or of all, the words do not say which: OpenAI and vLLM, Google, Cohere."""
+_OF_REQUESTS = re.compile(r"\brequests? (?:per|/)|\brp[mds]\b", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"\brequest (?:body |entity |payload )?(?:is |was )?too large\b", re.IGNORECASE)
+_NOTHING_ALLOWED = re.compile(
+    r"\blimit:? 0\b(?![.,]?\d)(?!\s*(?:requests?|tokens?|calls?)?\s*(?:left|remaining))", re.IGNORECASE
+)
+_EACH = r"(?:\b(?:per|an?|each)[ -]|/ ?)"
+_LONG_WINDOWS = {
+    "day": re.compile(rf"{_EACH}day\b|\bdaily\b|\b[rt]pd\b|PerDay", re.IGNORECASE),
+    "month": re.compile(rf"{_EACH}month\b|\bmonthly\b|PerMonth", re.IGNORECASE),
+}
+_SHORT_WINDOW = re.compile(rf"{_EACH}(?:second|sec|minute|min|hour)\b|\b[rt]p[ms]\b", re.IGNORECASE)
+_PACIFIC = re.compile("PerDay", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one request may carry, as words say it, and how many tokens this one had.
+
+    `tokens` are those of all its texts, `context` those of one text or of all: the words do not say which.
+    """
+
+    inputs: int | None = None
+    tokens: int | None = None
+    context: int | None = None
+    requested: int | None = None
+
+
+def size_in(reason: str) -> Size:
+    reason = reason[:_READ_CHARACTERS]
+    inputs = _first(_INPUTS, reason)[0]
+    if _OF_REQUESTS.search(reason):
+        return Size(inputs)
+    if tokens := _first(_TOKENS, reason)[0]:
+        return Size(inputs, tokens, requested=_first(_TOKENS, reason)[1])
+    context, requested = _first(_CONTEXT, reason)
+    return Size(inputs, context=context, requested=requested)
+
+
+def is_too_large(reason: str) -> bool:
+    """Words of a rate limit that no request of this size ever keeps, however long it waits."""
+    size = size_in(reason)
+    most = size.tokens or size.context
+    if most and size.requested:
+        return size.requested > most
+    return _TOO_LARGE.search(reason[:_READ_CHARACTERS]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """Why a rate limit does not clear within minutes. `spent`: a day or a month is used up."""
+
+    reason: str
+    spent: Spent | None = None
+
+
+def lasting(
+    headers: Mapping[str, str], complaint: Complaint, hints: Hints, *, tokens: float, texts: int
+) -> Lasting | None:
+    """None for a limit that a short wait clears, as far as is said."""
+    zero = never_clears(headers, hinted=hints.retry_after is not None)
+    if not zero and _NOTHING_ALLOWED.search(complaint.reason):
+        zero = "limit 0"
+    if zero:
+        return Lasting(f"the plan of this key does not include this model ({zero})")
+    spent = spent_window(headers, tokens=tokens, texts=texts) or _spent_in_words(complaint, hints)
+    if spent is None:
+        return None
+    if spent.reset is not None:
+        resets = f"resets in {_shown(spent.reset)}"
+    elif any(map(_PACIFIC.search, complaint.quotas)):
+        resets = "resets at midnight Pacific time"
+    else:
+        resets = f"when the {spent.name} resets is not said"
+    return Lasting(f"the limit of the {spent.name} is used up, {resets}; run the same again then", spent)
+
+
+def _spent_in_words(complaint: Complaint, hints: Hints) -> Spent | None:
+    """A limit by its name in Google's replies, or in the words of a refusal that speaks of no shorter window."""
+    said = " ".join(complaint.quotas) or complaint.reason[:_READ_CHARACTERS]
+    if not complaint.quotas and _SHORT_WINDOW.search(said):
+        return None
+    named = [name for name, words in _LONG_WINDOWS.items() if words.search(said)]
+    if not named:
+        return None
+    # Google's `retryDelay` is that of its minute, also where the day is used up.
+    return Spent(named[-1], None if complaint.quotas else hints.retry_after)
+
+
+def _shown(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours >= 48:
+        return f"{round(hours / 24)} days"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def _first(patterns: tuple[re.Pattern[str], ...], text: str) -> tuple[int | None, int | None]:
+    """The first limit above 0 that is named, and what the request had of it."""
+    for pattern in patterns:
+        found = pattern.search(text)
+        if found is None:
+            continue
+        numbers = {name: int(re.sub(r"\D", "", value)) for name, value in found.groupdict().items() if value}
+        most, got = numbers["most"], numbers.get("got")
+        if most > 0:
+            return most, numbers["over"] + most if "over" in numbers else got
+    return None, None
