@@ -462,7 +462,8 @@ def test_a_full_queue_refuses_at_once_with_a_hint() -> None:
 
 def test_while_the_gate_is_closed_for_longer_calls_are_refused_at_once() -> None:
     async def test() -> None:
-        script = [RateLimitError("429", hints=Hints(retry_after=30.0))]
+        exhausted = Hints(retry_after=30.0, limit_tokens=60_000, remaining_tokens=0, reset_tokens=30.0)
+        script = [RateLimitError("429", hints=exhausted)]
         async with Embedder(provider_of(script=script, latency=1.0)) as embedder:
             patient = asyncio.create_task(embedder.embed_query("patient", timeout=60))
             hasty = asyncio.create_task(embedder.embed_query("hasty", timeout=10))
@@ -480,6 +481,26 @@ def test_while_the_gate_is_closed_for_longer_calls_are_refused_at_once() -> None
             assert (stats.gate_open, stats.retry_after) == (False, later.value.retry_after)
             assert np.array_equal(await patient, vector_of("patient"))
             assert embedder.stats().gate_open
+
+    virtual(test)
+
+
+def test_a15_a_rate_limit_that_names_no_limit_holds_up_only_its_own_calls() -> None:
+    """Those of its request that cannot wait as long as it asks hear it at once; others are answered."""
+
+    async def test() -> None:
+        script = [RateLimitError("429", hints=Hints(retry_after=30.0))]
+        async with Embedder(provider_of(script=script, latency=1.0)) as embedder:
+            patient = asyncio.create_task(embedder.embed_query("patient", timeout=60))
+            hasty = asyncio.create_task(embedder.embed_query("hasty", timeout=10))
+            with pytest.raises(UnavailableError) as refused:
+                await hasty
+            assert now() == pytest.approx(1.0)
+            assert refused.value.retry_after == pytest.approx(30.0, abs=4.0)
+            assert np.array_equal(await embedder.embed_query("more", timeout=10), vector_of("more"))
+            assert now() == pytest.approx(2.0, abs=0.01)
+            assert np.array_equal(await patient, vector_of("patient"))
+            assert 32 <= now() <= 36
 
     virtual(test)
 

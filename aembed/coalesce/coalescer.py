@@ -62,7 +62,7 @@ class Coalescer:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, self._expire)
-        dispatcher.when_closed(lambda: self._loop.call_soon(self._give_up_early))
+        dispatcher.when_closed(self._when_held_back)
 
     def __repr__(self) -> str:
         return f"<Coalescer {self.waiting} waiting, {len(self._flights)} in all, {self._loads} requests>"
@@ -143,14 +143,20 @@ class Coalescer:
         waiter.set_exception(unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
 
     def _give_up_early(self) -> None:
-        """The gate is closed: whoever cannot wait that long, and is not on the way, hears it at once."""
-        closed = self._dispatcher.closed_for
+        """The gate is closed, or a request waits as its server asked: whoever cannot wait that long, and is not on the
+        way, hears it at once.
+        """
+        now, closed = self._loop.time(), self._dispatcher.closed_for
         for flight in self._flights.values():
             if flight.load and not flight.load.errand.waits:
                 continue
+            seconds = max(closed, flight.load.errand.rests_until - now) if flight.load else closed
             for waiter, deadline in flight.waiters.items():
-                if deadline < self._loop.time() + closed and not waiter.done():
-                    waiter.set_exception(held_back(closed))
+                if deadline < now + seconds and not waiter.done():
+                    waiter.set_exception(held_back(seconds))
+
+    def _when_held_back(self) -> None:
+        self._loop.call_soon(self._give_up_early)
 
     def _overloaded(self) -> OverloadedError:
         oldest = self._queue.oldest
@@ -266,7 +272,7 @@ class Coalescer:
         items = [item_of(flight) for flight in flights]
         tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
         self._dispatcher.resize(ticket, tokens, texts)
-        errand = Errand("query", interactive=True, ticket=ticket)
+        errand = Errand("query", interactive=True, ticket=ticket, when_resting=self._when_held_back)
         if self._purse:
             errand.purse, errand.costs = self._purse, self._measure
         load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))

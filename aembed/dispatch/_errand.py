@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -93,6 +94,9 @@ class Errand:
     """Leave for its first request, where that was got beforehand."""
     places: Places | None = None
     """What its batches hold while they are sent, and until they are stored."""
+    rests_until: float = -inf
+    """Until then a request of it that was refused is not sent again, as its server asked."""
+    when_resting: Callable[[], object] | None = None
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -108,6 +112,9 @@ class Errand:
 
     async def rest(self, seconds: float) -> None:
         """Waits before a batch that was refused is sent again; meanwhile another one may have its place."""
+        self.rests_until = asyncio.get_running_loop().time() + seconds
+        if self.when_resting:
+            self.when_resting()
         if self.places is None:
             await self.wait(anyio.sleep(seconds))
             return
