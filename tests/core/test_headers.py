@@ -29,7 +29,7 @@ NAMES = [
         ({"retry-after-ms": "510"}, 0.51),
         ({"retry-after-ms": "510.5"}, 0.5105),
         ({"retry-after-ms": "0"}, 0.0),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 9.0),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
         ({"retry-after-ms": "-5", "retry-after": "9"}, 9.0),
         ({"retry-after": "20"}, 20.0),

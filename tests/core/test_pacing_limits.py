@@ -1,13 +1,15 @@
-"""The pacer and the gate against the judge's windows, on virtual time; benchmarks.pacing prints the whole table."""
+"""The Dispatcher against the judge's windows, on virtual time; benchmarks.pacing prints the whole table."""
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
-from benchmarks.limits import RateLimits
-from benchmarks.pacing import KINDS, UNITS, Case, Unit, figures, processes
-from benchmarks.simulation import Client, Server, Simulation
+from benchmarks.pacing import KINDS, UNITS, Case, Unit, done, figures, processes
+from benchmarks.simulation import Service
 from benchmarks.windows import WindowKind
+from tests.chaos.clock import run_virtual
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -55,23 +57,18 @@ def test_p15_eight_processes_share_a_key() -> None:
 
 
 def test_p11_an_outage_costs_what_is_in_flight_and_the_probes() -> None:
-    simulation = Simulation()
-    server = Server(simulation, RateLimits(), headers=False, fault=lambda now: 5.0 <= now < 65.0)
-    client = Client(simulation, server, concurrency=64, largest=6_000, batches=3_000)
-    client.start()
-    simulation.run()
+    service = Service(headers=False, fault=lambda now: 5.0 <= now < 65.0)
+    client = run_virtual(done, service, 3_000, 64)
     assert sum(client.done.values()) == 3_000
     assert client.failed == 0
-    assert sum(server.faults.values()) <= 104
+    assert sum(service.faults.values()) <= 104
     assert max(client.done[second] for second in range(65, 76)) >= 250
 
 
 def test_p12_random_failures_do_not_close_the_gate() -> None:
-    simulation = Simulation()
-    chance = simulation.random.random
-    server = Server(simulation, RateLimits(), headers=False, fault=lambda now: chance() < 0.3)
-    client = Client(simulation, server, concurrency=8, largest=6_000, batches=3_000)
-    client.start()
-    simulation.run()
+    random = Random(0)
+    service = Service(random=random, headers=False, fault=lambda now: random.random() < 0.3)
+    client = run_virtual(done, service, 3_000, 8)
+    assert sum(client.done.values()) == 3_000
     assert client.failed == 0
-    assert client.gate.closings <= 1
+    assert client.dispatcher._requests.admission.gate.closings <= 1
