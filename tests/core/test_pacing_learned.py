@@ -98,6 +98,17 @@ def test_what_refusals_taught_is_forgotten_once_the_headers_tell_of_a_bucket() -
     assert gap(500.0) > 0.11
 
 
+@pytest.mark.parametrize("unit", ["tokens", "requests"])
+def test_p15_a_pace_of_the_first_seconds_is_forgotten_once_the_headers_tell_of_a_bucket_of_any_unit(unit: str) -> None:
+    pacer = Pacer()
+    accept(pacer, 100, 0.0)
+    refuse(pacer, 100, 1.0, hints=bucket_hints(0, unit=unit))
+    accept(pacer, 100, 10.0)
+    assert pacer._congestion.is_asked
+    sent_on_a_bucket(pacer, 5_900, begin=200, unit=unit)
+    assert not pacer._congestion.is_asked
+
+
 def test_what_refusals_taught_slows_no_requests_that_carry_nothing() -> None:
     pacer = Pacer()
     refuse_alone(pacer, 10, 0.0)
