@@ -9,7 +9,7 @@ from math import inf
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.core.pacing._inquiry import Inquiry
@@ -386,7 +386,6 @@ def test_a15_refusals_by_chance_that_are_many_are_known_with_their_share() -> No
 # Whatever happens
 
 
-@settings(max_examples=60)
 @given(
     takes=st.integers(2, 12),
     concurrency=st.integers(1, 16),
@@ -407,7 +406,6 @@ def test_a15_where_more_than_one_is_taken_at_a_time_no_gate_closes_and_no_pace_i
     assert inquiry.in_flight.limit >= min(takes, concurrency) - 1
 
 
-@settings(max_examples=60)
 @given(
     st.integers(1, 8),
     st.lists(
