@@ -174,6 +174,8 @@ def test_p2_no_header_raises_and_no_hint_is_absurd(headers: dict[str, str], body
         ("retry after 1.2.3 seconds", None),
         ("x" * 2_000 + "try again in 20s", None),
         ("Retrying in 1.5 minutes", 90.0),
+        ("Retry after 2 hours", 7_200.0),
+        ("Retry in 1 hour", 3_600.0),
         ("retry after 200 milliseconds", 0.2),
         ("try again in 20", None),
         ("try again in a while", None),
@@ -233,6 +235,13 @@ def test_the_tighter_of_organization_and_project_wins(project: str, left: int) -
     hints = parse_hints(headers)
     limit, reset = (950, 57.0) if left == 50 else (1000, 12.0)
     assert (hints.remaining_tokens, hints.limit_tokens, hints.reset_tokens) == (left, limit, reset)
+
+
+@pytest.mark.parametrize("part", ["limit", "remaining"])
+def test_one_header_of_a_project_is_a_limit_of_it(part: str) -> None:
+    headers = {"x-ratelimit-limit-tokens": "1000", f"x-ratelimit-{part}-project-tokens": "50"}
+    hints = parse_hints(headers)
+    assert (hints.limit_tokens, hints.remaining_tokens) == ((50, None) if part == "limit" else (None, 50))
 
 
 @pytest.mark.parametrize(("text", "said"), [("true", True), ("False", False), ("maybe", None), ("", None)])
@@ -381,6 +390,7 @@ def test_a20_a_limit_without_a_unit_is_one_of_requests() -> None:
     [
         ({"retry-after": "1", "retry-after-ms": "0"}, 1.0),
         ({"retry-after-ms": "0", "retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "0", "retry-after": "0.5"}, 0.5),
         ({"retry-after": "7", "retry-after-ms": "6500"}, 6.5),
         ({"retry-after": "7", "retry-after-ms": "6000"}, 7.0),
         ({"retry-after": "2", "retry-after-ms": "9000"}, 9.0),
