@@ -29,16 +29,16 @@ TOGETHER = Hints(limit_tokens=3_000, remaining_tokens=2_910, reset_tokens=2.0, w
 @pytest.mark.parametrize(
     ("window", "limit", "pace", "largest"),
     [
-        (1.0, 60_000, 0.8, 200),
-        (2.0, 30_000, 0.8, 200),
-        (5.0, 12_000, 0.8, 200),
-        (10.0, 6_000, 1 - 0.162, 162),
+        (1.0, 60_000, 0.8 / 1.15, 200),
+        (2.0, 30_000, 0.8 / 1.075, 200),
+        (5.0, 12_000, 0.8 / 1.03, 200),
+        (10.0, 6_000, 0.838 / 1.015, 162),
         (60.0, 1_000, 0.97, 27),
         (300.0, 200, 0.97, 5.4),
         (3_600.0, 1_000 / 60, 0.97, 0.45),
     ],
 )
-def test_a20_a_limit_is_of_its_window_and_the_pace_leaves_room_for_one_batch(
+def test_a20_a_limit_is_of_its_window_and_the_pace_leaves_room_for_one_batch_and_its_lateness(
     window: float, limit: float, pace: float, largest: float
 ) -> None:
     """1,000 in that time. A batch is a fifth of a short window, or 2.7 % of what a minute has."""
@@ -69,12 +69,12 @@ def test_a20_no_window_holds_more_than_its_limit(window: float, sizes: list[floa
 
 
 def test_a20_what_was_spent_before_the_window_counts_no_more() -> None:
-    """1,200 tokens a second may be sent; 2,400 were, before the limit was known."""
-    for sent_at, wait in ((9.5, 2.0), (7.0, 0.0)):
+    """1,116 tokens a second may be sent; 2,400 were, before the limit was known."""
+    for sent_at, wait in ((9.5, 2.05), (7.0, 0.0)):
         pacer = Pacer()
         first = send(pacer, 2_400, sent_at)
         pacer.accepted(first, Hints(limit_tokens=3_000, window_tokens=2.0), 10.0, 1)
-        assert pacer.reserve(600, 10.0).start == pytest.approx(10.0 + wait, abs=0.11)
+        assert pacer.reserve(600, 10.0).start == pytest.approx(10.0 + wait, abs=0.01)
 
 
 def test_a20_a_window_of_seconds_is_told_as_what_it_is_in_a_minute() -> None:
@@ -82,7 +82,7 @@ def test_a20_a_window_of_seconds_is_told_as_what_it_is_in_a_minute() -> None:
     pacer.observe(Hints(limit_requests=5, window_requests=1.0), 0.0)
     assert pacer.belief() == "300 requests a minute, as the replies say"
     starts = [pacer.reserve(1, 0.0).start for _ in range(9)]
-    assert starts[-1] - starts[0] == pytest.approx(8 / (0.8 * 5), abs=0.11)
+    assert starts[-1] - starts[0] == pytest.approx(8 / (0.8 / 1.15 * 5), abs=0.11)
 
 
 # Limits that nothing enforces
