@@ -24,9 +24,39 @@ def closed(now: float = 0.0) -> Gate:
 
 def test_p1_a_rate_limit_closes_the_gate_for_its_hint_and_is_no_failure() -> None:
     gate = Gate()
-    assert gate.failed(gate.enter(0.0), 0.0, wait=30.0, rate_limited=True, hinted=True) == 0.0
+    gate.refused(gate.enter(0.0), 0.0, wait=30.0, hinted=True)
     assert not gate.may_pass(29.9)
     assert gate.may_pass(30.0)
+
+
+@pytest.mark.parametrize("hinted", [False, True])
+def test_a15_a_429_that_names_no_exhausted_limit_closes_nothing(hinted: bool) -> None:
+    """Law 7: its own request waits, and nobody else."""
+    gate = Gate()
+    for _ in range(100):
+        gate.refused(gate.enter(0.0), 0.0, wait=30.0, hinted=hinted, closes=False)
+    assert gate.may_pass(0.0)
+    assert gate.closings == 0
+    assert gate.rest(30.0, hinted=hinted) == (30.0 if hinted else 0.0)
+
+
+def test_a15_where_the_gate_is_closed_a_429_of_the_probe_keeps_it_closed() -> None:
+    gate = closed()
+    gate.refused(gate.enter(1.0), 1.0, wait=40.0, hinted=True, closes=False)
+    assert gate.opens_at == 41.0
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_provider_that_refuses_everything_is_lost_after_max_outage(closes: bool) -> None:
+    gate = Gate(max_outage=900.0)
+    assert gate.lost_at == inf
+    for now in (100.0, 500.0, 999.0):
+        gate.refused(gate.enter(now), now, wait=1.0, closes=closes)
+        assert gate.lost_at == 1_000.0
+    assert not gate.lost(999.9)
+    assert gate.lost(1_000.0)
+    gate.succeeded(gate.enter(999.9), 999.9)
+    assert gate.lost_at == inf
 
 
 def test_four_failures_in_a_row_close_nothing_and_the_fifth_does() -> None:
@@ -88,7 +118,7 @@ def test_a_probe_that_is_abandoned_lets_the_next_go() -> None:
 def test_after_a_rate_limit_earlier_requests_do_not_open_the_gate() -> None:
     gate = Gate()
     earlier = gate.enter(0.0)
-    gate.failed(gate.enter(0.0), 1.0, wait=10.0, rate_limited=True, hinted=True)
+    gate.refused(gate.enter(0.0), 1.0, wait=10.0, hinted=True)
     gate.succeeded(earlier, 1.5)
     assert not gate.may_pass(5.0)
 
@@ -196,7 +226,7 @@ def test_after_a_probe_met_a_rate_limit_earlier_requests_do_not_open_the_gate() 
     earlier = gate.enter(0.0)
     for _ in range(5):
         fail(gate, 0.0)
-    gate.failed(gate.enter(2.0), 2.0, wait=10.0, rate_limited=True, hinted=True)
+    gate.refused(gate.enter(2.0), 2.0, wait=10.0, hinted=True)
     gate.succeeded(earlier, 3.0)
     assert not gate.is_open
 
@@ -204,7 +234,7 @@ def test_after_a_probe_met_a_rate_limit_earlier_requests_do_not_open_the_gate() 
 def test_a_gate_that_was_opened_remembers_no_rate_limit_and_no_pause() -> None:
     gate = Gate()
     earlier = gate.enter(0.0)
-    gate.failed(gate.enter(0.0), 0.0, wait=4.0, rate_limited=True)
+    gate.refused(gate.enter(0.0), 0.0, wait=4.0)
     gate.succeeded(gate.enter(4.0), 5.0)
     for _ in range(5):
         fail(gate, 6.0, wait=0.5)
@@ -216,7 +246,7 @@ def test_a_gate_that_was_opened_remembers_no_rate_limit_and_no_pause() -> None:
 def test_rate_limits_are_no_failures_in_a_row() -> None:
     gate = Gate()
     for second in range(0, 20, 2):
-        gate.failed(gate.enter(second), second, wait=1.0, rate_limited=True)
+        gate.refused(gate.enter(second), second, wait=1.0)
         gate.succeeded(gate.enter(second + 1), second + 1)
     assert gate.rest(1.0) == 0.0
     assert fail(gate, 30.0) == 1.0

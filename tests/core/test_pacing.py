@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aembed.core.pacing import Pacer, Reservation
 from aembed.types import Hints
+from tests.core.traffic import accept, refuse, refuse_alone, send
 
 
 def test_requests_start_one_after_another_in_the_order_of_their_calls() -> None:
@@ -93,15 +94,15 @@ def test_the_first_wave_is_small_and_a_reply_that_names_no_limit_ends_it() -> No
     pacer = Pacer(concurrency=8)
     assert pacer.max_batch_tokens == 8_000
     assert Pacer(concurrency=64).max_batch_tokens == 1_000
-    pacer.accepted(pacer.reserve(1_000, 0.0), None, 1.0)
+    accept(pacer, 1_000, 0.0)
     assert pacer.max_batch_tokens is None
 
 
 def test_a_limit_in_the_first_reply_counts_what_was_sent_before() -> None:
     pacer = Pacer()
-    first = [pacer.reserve(4_000, 10.0) for _ in range(8)]
+    first = [send(pacer, 4_000, 10.0, in_flight=number) for number in range(1, 9)]
     assert {reservation.start for reservation in first} == {10.0}
-    pacer.accepted(first[0], Hints(limit_tokens=1_000_000), 10.2)
+    pacer.accepted(first[0], Hints(limit_tokens=1_000_000), 10.2, 8)
     assert pacer.reserve(1_000, 10.2).start == pytest.approx(10.1 + 60 * 32_000 / 970_000)
     assert pacer.max_batch_tokens == 27_000
 
@@ -118,9 +119,9 @@ def test_headers_only_lower_the_limit_that_the_user_set() -> None:
 
 def test_a_header_that_repeats_the_users_limit_holds_nothing_up() -> None:
     pacer = Pacer(tokens_per_minute=60_000)
-    first = pacer.reserve(9_700, 0.0)
+    first = send(pacer, 9_700, 0.0)
     pacer.reserve(9_700, 0.0)
-    pacer.accepted(first, Hints(limit_tokens=60_000), 10.0)
+    pacer.accepted(first, Hints(limit_tokens=60_000), 10.0, 1)
     assert pacer.reserve(970, 10.0).start == pytest.approx(20.0, abs=0.2)
 
 
@@ -138,33 +139,87 @@ def test_missing_fields_and_zeros_say_nothing(hints: Hints | None) -> None:
     assert [pacer.reserve(100_000, 1.0).start for _ in range(5)] == [1.0] * 5
 
 
-def test_concurrency_is_halved_by_a_refusal_and_grows_by_one_a_round() -> None:
+@pytest.mark.parametrize("known", [None, 1_000_000])
+def test_a15_a_refusal_takes_one_slot_and_no_speed(known: float | None) -> None:
+    """One of eight is refused: seven are taken. Whether a rate is known makes no difference."""
+    pacer = Pacer(concurrency=8, tokens_per_minute=known)
+    refusal = refuse(pacer, 100, 0.0, in_flight=8)
+    assert not refusal.closes
+    assert not refusal.too_large
+    assert pacer.concurrency == 7
+    assert [pacer.reserve(0, 1.0).start for _ in range(9)] == [1.0] * 9
+    assert pacer.belief().startswith("7 requests at a time: so many are accepted, and 8 were refused")
+    assert pacer.kind == "in flight"
+
+
+def test_a15_the_slot_that_was_refused_is_tried_again_after_twelve_acceptances() -> None:
     pacer = Pacer(concurrency=8)
-    pacer.throttled(pacer.reserve(100, 0.0), None, 0.1)
-    assert pacer.concurrency == 4
-    for _ in range(5):
-        pacer.accepted(pacer.reserve(100, 1.0), None, 1.1)
-    assert pacer.concurrency == 5
-
-
-def test_concurrency_is_left_alone_where_a_limit_is_known() -> None:
-    pacer = Pacer(concurrency=8, tokens_per_minute=1_000_000)
-    pacer.throttled(pacer.reserve(100, 0.0), None, 0.1)
+    refuse(pacer, 100, 0.0, in_flight=8)
+    for number in range(11):
+        accept(pacer, 100, 1.0 + number, in_flight=7)
+        assert pacer.concurrency == 7
+    accept(pacer, 100, 12.0, in_flight=7)
     assert pacer.concurrency == 8
 
 
-def test_a_size_that_was_never_accepted_is_to_be_split() -> None:
+def test_a15_a_service_that_refuses_all_for_a_while_has_a_window_and_its_pace_is_kept() -> None:
+    """100 tokens a second were accepted for a minute; then what is sent alone is refused three times in a row."""
     pacer = Pacer()
-    pacer.accepted(pacer.reserve(50_000, 0.0), None, 1.0)
-    assert pacer.throttled(pacer.reserve(290_000, 2.0), None, 2.1)
+    for half in range(1, 122):
+        accept(pacer, 50, half / 2, seconds=0.1)
+    assert refuse_alone(pacer, 50, 61.5).closes
+    accept(pacer, 50, 70.0, seconds=0.1)
+    first, second = pacer.reserve(970, 200.0), pacer.reserve(970, 200.0)
+    assert 970 / (second.start - first.start + 0.1) == pytest.approx(100.0, rel=0.1)
+    assert pacer.concurrency == 8
+    for half in range(400):
+        accept(pacer, 50, 300.0 + half / 2, seconds=0.1)
+    assert pacer.kind == "window"
+    assert "tokens a minute: at that pace the refusals became few" in pacer.belief()
+
+
+def test_a_header_that_says_that_nothing_is_left_closes_the_gate_for_all_at_once() -> None:
+    pacer = Pacer()
+    nothing_left = Hints(limit_requests=60, remaining_requests=0, reset_requests=30.0)
+    assert refuse(pacer, 100, 0.0, hints=nothing_left, in_flight=8).closes
+    assert pacer.concurrency == 8
+    assert pacer.kind == ""
+    some_left = Hints(limit_requests=60, remaining_requests=1, reset_requests=30.0)
+    assert not refuse(pacer, 100, 100.0, hints=some_left, in_flight=8).closes
+    assert pacer.concurrency == 7
+
+
+def test_a_header_of_fewer_tokens_than_the_request_took_says_that_nothing_is_left_for_it() -> None:
+    left = Hints(limit_tokens=60_000, remaining_tokens=99, reset_tokens=30.0)
+    assert refuse(Pacer(), 100, 0.0, hints=left, in_flight=8).closes
+    assert not refuse(Pacer(), 99, 0.0, hints=left, in_flight=8).closes
+
+
+def test_a_size_that_was_never_accepted_is_to_be_split_once_it_was_refused_alone() -> None:
+    """Refused among others it may be one request too many."""
+    pacer = Pacer()
+    accept(pacer, 50_000, 0.0)
+    assert not refuse(pacer, 290_000, 2.0, in_flight=3).too_large
+    assert not pacer.too_large(290_000)
+    pacer = Pacer()
+    accept(pacer, 50_000, 0.0)
+    assert refuse_alone(pacer, 290_000, 2.0).too_large
     assert pacer.too_large(290_000)
+    assert not pacer.too_large(145_000)
+
+
+def test_a_size_that_was_never_accepted_is_to_be_split_where_the_headers_have_no_room_for_it() -> None:
+    pacer = Pacer()
+    accept(pacer, 50_000, 0.0)
+    hints = Hints(limit_tokens=10_000_000, remaining_tokens=100_000)
+    assert refuse(pacer, 290_000, 2.0, hints=hints, in_flight=3).too_large
     assert not pacer.too_large(145_000)
 
 
 def test_a_size_that_was_accepted_before_is_not_split() -> None:
     pacer = Pacer(tokens_per_minute=1_000_000)
-    pacer.accepted(pacer.reserve(27_000, 0.0), None, 1.0)
-    assert not pacer.throttled(pacer.reserve(27_000, 2.0), None, 2.1)
+    accept(pacer, 27_000, 0.0, seconds=1.0)
+    assert not refuse_alone(pacer, 27_000, 2.0).too_large
 
 
 def test_p15_processes_on_one_bucket_slow_down_with_what_is_left_of_it() -> None:
@@ -173,10 +228,10 @@ def test_p15_processes_on_one_bucket_slow_down_with_what_is_left_of_it() -> None
 
     pacer = Pacer()
     for second in range(0, 20, 2):
-        pacer.accepted(pacer.reserve(100, second), hints(5_900), second + 0.5)
+        accept(pacer, 100, second, hints=hints(5_900))
     assert pacer.max_batch_tokens == 1_620
     for second in range(20, 40, 2):
-        pacer.accepted(pacer.reserve(100, second), hints(2_000), second + 0.5)
+        accept(pacer, 100, second, hints=hints(2_000))
     first, second_one = pacer.reserve(100, 100.0), pacer.reserve(100, 100.0)
     assert second_one.start - first.start > 4 * (100 / 970) - 0.1
 
@@ -184,11 +239,11 @@ def test_p15_processes_on_one_bucket_slow_down_with_what_is_left_of_it() -> None
 def test_repr_shows_counts() -> None:
     pacer = Pacer(requests_per_minute=3_000)
     for _ in range(2):
-        pacer.accepted(pacer.reserve(1, 0.0), None, 0.1)
+        accept(pacer, 1, 0.0)
     for _ in range(3):
-        pacer.throttled(pacer.reserve(1, 0.2), None, 0.3)
+        refuse(pacer, 1, 0.2, in_flight=8)
     assert repr(pacer) == (
-        "<Pacer 2 accepted, 3 throttled, tokens_per_minute=unknown, requests_per_minute=3,000, concurrency=8>"
+        "<Pacer 2 accepted, 3 throttled, tokens_per_minute=unknown, requests_per_minute=3,000, concurrency=7>"
     )
     assert "tokens_per_minute=60,000," in repr(Pacer(tokens_per_minute=60_000))
 
@@ -197,11 +252,11 @@ def test_what_refusals_teach_holds_no_request_up_for_longer_than_a_window() -> N
     """A provider that hung, and then refused, accepted next to nothing in the minute that was measured."""
     pacer, now = Pacer(), 0.0
     for tokens in (3, 40, 3, 40):
-        refused = pacer.reserve(tokens, now)
-        pacer.throttled(refused, None, refused.start)
-        accepted = pacer.reserve(3, refused.start + 45.0)
-        pacer.accepted(accepted, None, accepted.start)
-        now = accepted.start + 60.0
+        for _ in range(3):
+            now = max(now, pacer.reserve(tokens, now).start)
+            refuse(pacer, tokens, now)
+        accept(pacer, 3, now + 45.0)
+        now += 105.0
     starts = [pacer.reserve(40, now).start for _ in range(5)]
     assert max(b - a for a, b in itertools.pairwise(starts)) <= 60.0 + 1e-6
 
@@ -209,14 +264,14 @@ def test_what_refusals_teach_holds_no_request_up_for_longer_than_a_window() -> N
 def test_a_request_that_carries_more_than_was_reserved_is_charged_for_it_and_pushes_bulk_back() -> None:
     pacer = Pacer(tokens_per_minute=60_000)
     query = pacer.reserve(10, 0.0, interactive=True)
-    pacer.resize(query, 970 + 10, 0.0)
+    pacer.resize(query, 970 + 10, 1, 0.0)
     bulk = pacer.reserve(10, 0.0)
     assert bulk.start == pytest.approx(980 / 970, abs=0.11)
     before = bulk.start
     another = pacer.reserve(10, 0.0, interactive=True)
-    pacer.resize(another, 970, 0.0)
+    pacer.resize(another, 970, 1, 0.0)
     assert bulk.start - before == pytest.approx(970 / 970, abs=0.02)
-    pacer.resize(another, 10, 0.0)
+    pacer.resize(another, 10, 1, 0.0)
     assert bulk.start == pytest.approx(before, abs=0.02)
 
 
@@ -243,15 +298,15 @@ def test_queries_that_go_before_bulk_cost_it_their_own_tokens_and_requests_and_n
 
 def test_concurrency_is_one_at_least_and_what_was_given_at_most() -> None:
     pacer = Pacer(concurrency=8)
-    for second in range(6):
-        pacer.throttled(pacer.reserve(100, 2.0 * second), None, 2.0 * second)
-        pacer.accepted(pacer.reserve(100, 2.0 * second + 1), None, 2.0 * second + 1)
-    assert pacer.concurrency <= 2
-    for _ in range(200):
-        pacer.accepted(pacer.reserve(100, 50.0), None, 50.0)
+    for second in range(20):
+        refuse(pacer, 100, 2.0 * second, in_flight=pacer.concurrency)
+        assert 1 <= pacer.concurrency <= 8
+    for second in range(200):
+        accept(pacer, 100, 50.0 + second, in_flight=pacer.concurrency)
+        assert 1 <= pacer.concurrency <= 8
     assert pacer.concurrency == 8
     one = Pacer(concurrency=1)
-    one.throttled(one.reserve(100, 0.0), None, 0.0)
+    refuse(one, 100, 0.0)
     assert one.concurrency == 1
 
 
@@ -262,7 +317,7 @@ def test_a_bulk_request_that_is_given_back_moves_no_more() -> None:
     pacer.give_back(bulk, 0.0)
     assert pacer.spent("tokens", 1.0) == 970
     query = pacer.reserve(10, 0.0, interactive=True)
-    pacer.resize(query, 20, 0.0)
+    pacer.resize(query, 20, 1, 0.0)
     assert pacer.spent("tokens", 1.0) == 990
     assert pacer.spent("requests", 1.0) == 2
     assert pacer.reserve(970, 0.0).start < 1.0
@@ -284,7 +339,7 @@ def test_bulk_that_starts_now_is_moved_by_nothing() -> None:
     assert bulk.start == 10.0
     query = pacer.reserve(970, 10.0, interactive=True)
     assert bulk.start == 10.0
-    pacer.resize(query, 9_700, 10.0)
+    pacer.resize(query, 9_700, 1, 10.0)
     assert bulk.start == 10.0
 
 
@@ -294,7 +349,7 @@ def test_a_request_that_carries_more_pushes_bulk_back_by_five_seconds_at_most() 
     bulk = pacer.reserve(970, 0.0)
     start = bulk.start
     query = pacer.reserve(10, 0.0, interactive=True)
-    pacer.resize(query, 7_000, 0.0)
+    pacer.resize(query, 7_000, 1, 0.0)
     assert start < bulk.start <= start + 0.1
     assert pacer.spent("tokens", 20.0) == 9_700 + 970 + 7_000
 

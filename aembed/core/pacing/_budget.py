@@ -19,6 +19,8 @@ SHOWN, TELLING_COST, CONTRADICTIONS = 0.2, 0.01, 3
 enforces the limit that they name."""
 LATENESS = 0.1
 """Seconds that a late timer may catch up."""
+LATE = 0.15
+"""Seconds of jitter and lateness, by which a short window may hold more than its own time at the pace."""
 SETTLING = 60.0
 """Seconds after a change of the limit in which refusals say nothing new."""
 
@@ -112,7 +114,9 @@ class Budget:
 
     @property
     def _pace(self) -> float:
-        return PACE if self.window >= MINUTE else min(PACE, 1.0 - self._batch_share * MINUTE / self.window)
+        if self.window >= MINUTE:
+            return PACE
+        return min(PACE, (1.0 - self._batch_share * MINUTE / self.window) / (1.0 + LATE / self.window))
 
     @property
     def _batch_share(self) -> float:

@@ -118,7 +118,7 @@ class Pacer:
         self._observe(hints or Hints(), None, now)
 
     def _observe(self, hints: Hints, answered: Reservation | None, now: float) -> None:
-        before = self._budgets["tokens"].is_bucket
+        before = self._buckets
         seconds, dropped = now - answered.start if answered else 0.0, False
         for unit, limit, remaining, reset, window in _limits(hints):
             was = self._budgets[unit].learned
@@ -126,10 +126,15 @@ class Pacer:
                 cost = answered.cost(unit) if answered else 0.0
                 self._budgets[unit].observe(limit, remaining, reset, cost, now, window=window, seconds=seconds)
             dropped |= was is not None and self._budgets[unit].learned is None
-        if self._budgets["tokens"].is_bucket and not before:
+        if self._buckets > before:
             self._congestion.forget()
         if dropped:
             self._book_head_anew(now)
+
+    @property
+    def _buckets(self) -> int:
+        """Limits whose headers tell what all of their users spend."""
+        return sum(budget.is_bucket for budget in self._budgets.values())
 
     def _book_head_anew(self, now: float) -> None:
         """There is less to wait for: what waits starts sooner."""
