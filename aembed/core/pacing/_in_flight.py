@@ -286,11 +286,13 @@ class InFlight:
         return max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
 
     def _count_against(self, level: int) -> None:
-        """A refusal speaks against its level and all above."""
+        """A refusal speaks against its level and all above; not against those where it is chance in all likelihood."""
         before = self._limit
         evidence = log((1.0 - MISTAKEN) / self.chance)
-        for at in range(level, self.most + 1):
-            self._against[at] = min(self._against[at] + evidence, MOST)
+        self._against[level] = min(self._against[level] + evidence, MOST)
+        if not self.proven_chance or self._against[level] >= BEYOND:
+            for at in range(level + 1, self.most + 1):
+                self._against[at] = min(self._against[at] + evidence, MOST)
         self._find_limit()
         if level > before or self._limit < before:
             beyond = min(self._limit + 1, self.most)

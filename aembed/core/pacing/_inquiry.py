@@ -66,9 +66,8 @@ class Inquiry:
                 return f"no limit: {share:.0%} of the requests were refused, at any pace and number in flight"
         return ""
 
-    def accepted(self, reservation: Reservation, now: float, in_flight: int) -> bool:
-        """Returns whether a pace was taken back, so that what waits may go sooner."""
-        undone = self._count(reservation, refused=False)
+    def accepted(self, reservation: Reservation, now: float, in_flight: int) -> None:
+        self._count(reservation, refused=False)
         self._watch(reservation, now, refused=False)
         if reservation.sent:
             suspicion = self.in_flight.accepted(reservation.sent, in_flight)
@@ -78,12 +77,18 @@ class Inquiry:
         self.congestion.accepted(reservation.tokens, reservation.start, now)
         if self.congestion.rate < inf and not had_pace:
             self._trial, self._blocked = Trial(self._share, now), False
-        return undone
+
+    def forget(self) -> None:
+        """The headers tell more of the pace than the refusals did."""
+        self.congestion.forget()
+        self._trial, self._blocked, self._was_blocked, self._watches = None, False, False, False
 
     def refused(
         self, reservation: Reservation, hint: float | None, now: float, in_flight: int, pace: float
     ) -> tuple[Refusal, bool]:
-        """By a 429 whose headers name no exhausted limit. The second is as in `accepted`."""
+        """By a 429 whose headers name no exhausted limit. The second says whether a pace was taken back, so that what
+        waits may go sooner.
+        """
         sent = reservation.sent
         self._watch(reservation, now, refused=True)
         if sent and (not self.explains_by_pace or self.in_flight.is_try(sent)):

@@ -127,7 +127,7 @@ class Pacer:
                 self._budgets[unit].observe(limit, remaining, reset, cost, now, window=window, seconds=seconds)
             dropped |= was is not None and self._budgets[unit].learned is None
         if self._buckets > before:
-            self._congestion.forget()
+            self._inquiry.forget()
         if dropped:
             self._book_head_anew(now)
 
@@ -155,8 +155,7 @@ class Pacer:
         self.accepted_requests += 1
         self._observe(hints or Hints(), reservation, now)
         self._first_batch = inf
-        if self._inquiry.accepted(reservation, now, in_flight):
-            self._book_head_anew(now)
+        self._inquiry.accepted(reservation, now, in_flight)
 
     def throttled(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> Refusal:
         """`in_flight` at this moment, this one included."""

@@ -8,7 +8,7 @@ FEWER = 0.25
 """A right pace leaves at most this part of the refusals there were."""
 CONFIRMED, UNDONE = 5.0, -3.0
 """The evidence, in nats, at which a pace is believed and at which it is taken back."""
-LEAST_SHARE, MOST_SHARE = 0.05, 0.8
+LEAST_SHARE, MOST_SHARE = 0.05, 0.6
 
 
 class Trial:
