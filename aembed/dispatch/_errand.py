@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -58,13 +59,20 @@ class Errand:
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Waits for something that need not happen once the errand is dropped."""
+        if self.dropped:
+            coroutine.close()
+        with self.unsent():
+            return await coroutine
+
+    @contextmanager
+    def unsent(self) -> Iterator[None]:
+        """While this lasts the task may be let go of: nothing of it has been sent."""
         task = asyncio.current_task()
         assert task is not None
         if self.dropped:
-            coroutine.close()
             raise asyncio.CancelledError
         self._waiting.add(task)
         try:
-            return await coroutine
+            yield
         finally:
             self._waiting.discard(task)
