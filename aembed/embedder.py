@@ -144,6 +144,7 @@ class Embedder:
         outage, budget) raises what stopped it, with `.report` and `.embeddings`.
         """
         refuse_what_is_no_list(texts)
+        await self._engine.learn()
         total = known_length(texts)
         sink = ListSink(total, self._engine.run_in_thread)
         job = self._engine.job(sink, Feed(texts, text_record), total=total, observers=Observers(on_progress))
@@ -177,6 +178,7 @@ class Embedder:
         Records are Record objects or plain str.
         """
         refuse_what_is_no_list(records)
+        await self._engine.learn()
         send, receive = anyio.create_memory_object_stream[Iterable[Embedded | Failure]](0)
         job = self._engine.job(StreamSink(send), Feed(rows_of(records), any_record))
         running = asyncio.get_running_loop().create_task(run_and_close(job, send))

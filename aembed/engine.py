@@ -24,7 +24,7 @@ from aembed.pipeline.purse import JobPurse, purse_of
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.store_sinks import guarded
-from aembed.protocols import Backlog, Provider, Store
+from aembed.protocols import Backlog, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
 from aembed.types import Budget, InputType, Limits, RetryPolicy, Space, TooLong
@@ -149,6 +149,11 @@ class Engine:
 
     # jobs
 
+    async def learn(self) -> None:
+        """What a server tells of its model before texts are measured for it."""
+        if isinstance(self.provider, Learns):
+            await self.provider.learn()
+
     def job(
         self,
         sink: Sink,
@@ -192,6 +197,7 @@ class Engine:
 
     async def prepare(self, store: Store | Backlog, purse: JobPurse) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
+        await self.learn()
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
             await self._probe(purse)

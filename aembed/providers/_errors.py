@@ -18,6 +18,7 @@ from aembed.errors import (
     UnavailableError,
 )
 from aembed.providers._complaints import REASON_CHARACTERS, Complaint, read_complaint
+from aembed.providers._echoes import without_echoes
 from aembed.providers._http import MOST_ERROR_BYTES, HTTPReply
 from aembed.providers._secrets import Secret
 
@@ -154,7 +155,7 @@ def _build(
         status_code=reply.status,
         request_id=request_id(reply, key),
         hints=parse_hints(reply.headers, complaint.reason),
-        body=_shown(reply.body[:4096].decode("utf-8", "replace"), key),
+        body=_shown(without_echoes(reply.body)[:4096].decode("utf-8", "replace"), key),
     )
     if isinstance(built, BadRequestError):
         built.offender = complaint.offender if complaint.offender in range(inputs) else None
@@ -168,7 +169,7 @@ def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = Non
     error.status_code = reply.status
     error.request_id = request_id(reply, key)
     error.hints = parse_hints(reply.headers)
-    error.body = _shown(reply.body[:200].decode("utf-8", "replace"), key)
+    error.body = _shown(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
     return error
 
 

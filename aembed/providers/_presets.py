@@ -26,7 +26,8 @@ class Model:
 class Preset:
     """One server: where it is, what one request may carry, which environment variables it reads.
 
-    `price_usd` is that of every model whose own row names none.
+    `price_usd` is that of every model whose own row names none. `tells`: a server of one's own that speaks this format
+    may tell by `GET /models` what its model is. `counts_tokens`: its `usage` does, and not characters.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Preset:
     limits: Limits
     models: Mapping[str, Model]
     base64: bool = True
+    tells: bool = False
+    counts_tokens: bool = True
     price_usd: float | None = None
     key_variable: str = ""
     url_variable: str = ""
@@ -73,6 +76,7 @@ OPENAI = Preset(
         "text-embedding-3-large": _openai(3_072, 0.13),
         "text-embedding-ada-002": _openai(1_536, 0.10, shortens=False),
     },
+    tells=True,
     key_variable="OPENAI_API_KEY",
     url_variable="OPENAI_BASE_URL",
     header_variables={"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"},

@@ -12,19 +12,29 @@ from dataclasses import replace
 from functools import partial
 from math import isfinite
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
+import anyio
 import msgspec
 
 from aembed.core.headers import parse_hints
 from aembed.core.replies import CutShortError, Parsed, ReplyReader
 from aembed.core.vectors import DimensionError
-from aembed.errors import BadRequestError, ConfigError, InvalidReplyError, NotFoundError, ProviderError
+from aembed.errors import (
+    BadRequestError,
+    ConfigError,
+    InvalidReplyError,
+    NotFoundError,
+    ProviderError,
+    UnavailableError,
+)
 from aembed.providers._errors import error_for, error_in, request_id, with_origin
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
 from aembed.providers._presets import PRESETS, Model, Preset
 from aembed.providers._secrets import Secret, checked_key
 from aembed.providers._threads import run_in_thread
-from aembed.providers._urls import checked_base_url
+from aembed.providers._told import told_by
+from aembed.providers._urls import checked_base_url, is_loopback, is_nearby
 from aembed.types import InputType, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
@@ -34,6 +44,8 @@ FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
 OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null"}
 """What `open_provider` and the command's --option take for this format."""
+ANSWER_SECONDS = 5.0
+"""How long a server may take to say what its model is."""
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
 
@@ -72,6 +84,8 @@ class OpenAIProvider:
         self._headers = _headers(row, self._key)
         self._normalised = known.normalised
         self._floats = _checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
+        self._counts_tokens = row.counts_tokens
+        self._asks = row.tells and dimensions is None and model not in row.models and _is_own(self._base_url)
         self._base64_works = False
         self._encoding = encoding
         self._try_floats = False
@@ -102,6 +116,25 @@ class OpenAIProvider:
         if floats:
             self._use_floats()
         return reply
+
+    async def learn(self) -> None:
+        """Asks a server of one's own what its model is, once, where neither an option nor a row says it."""
+        if not self._asks:
+            return
+        body = b""
+        try:
+            with anyio.move_on_after(ANSWER_SECONDS):
+                body = (await self._http.get(f"{self._base_url}/models", self._headers, most_bytes=INLINE_BYTES)).body
+        except UnavailableError:
+            return  # it is asked before the next job
+        except ProviderError:
+            pass
+        self._asks = False
+        told = told_by(body, self.space.model)
+        self._counts_tokens &= told.counts_tokens
+        self.space = replace(self.space, dimensions=self.space.dimensions or told.dimensions)
+        most = min(told.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
+        self.limits = replace(self.limits, max_tokens_per_text=most)
 
     async def aclose(self) -> None:
         """Closes the connections made here, not an `http_client` that was passed."""
@@ -135,7 +168,7 @@ class OpenAIProvider:
         return Reply(
             parsed.matrix,
             parsed.model,
-            Usage(parsed.tokens),
+            Usage(parsed.tokens if self._counts_tokens else None),
             parse_hints(reply.headers),
             request_id(reply, self._key),
             _server_seconds(reply),
@@ -159,6 +192,10 @@ class OpenAIProvider:
             return await self._run_in_thread(parse) if in_thread else parse()
         except CutShortError as error:
             invalid: ProviderError = error if reply.framed else cut_short()
+        except DimensionError as error:
+            if self._asked is not None:
+                error.args = (f"{error}; where a server ignores dimensions=, leave that out",)
+            invalid = error
         except InvalidReplyError as error:
             invalid = error
         reply = replace(reply, body=bytes(reader.whole()))
@@ -173,6 +210,12 @@ class OpenAIProvider:
 
 def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
     return OpenAIProvider(model, preset=prefix, **options)
+
+
+def _is_own(base_url: str) -> bool:
+    """A server on this machine or in a network of one's own, by what is written."""
+    host = urlsplit(base_url).hostname or ""
+    return is_loopback(host) or is_nearby(host)
 
 
 def _checked_dimensions(model: str, known: Model, dimensions: int | None) -> int | None:

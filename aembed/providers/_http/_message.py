@@ -32,13 +32,14 @@ class HTTPReply:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One POST and how far it has come."""
+    """One request and how far it has come."""
 
     url: str
     headers: Mapping[str, str | Secret]
     content: bytes = field(repr=False)
     most_bytes: int
-    take: Take | None
+    take: Take | None = None
+    method: str = "POST"
     connected: bool = False
     sent: bool = False
     answered: bool = False
