@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import html
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
 LEAST_CHARACTERS = 12
 """A shorter run may be there by accident."""
 SHOWN = "[text]"
+_GRAM, _STRIDE = 12, 6
+"""Letters that are looked for at once, and every how many of a text."""
+_QUOTED = re.compile(r"(?<=[\"'`“‘«])[^\"'`“”‘’«»\\]{1,48}(?=[\\\"'`”’»])")
 _BEGINNING = 64
 """Of a text, to look for it."""
 _ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|.)|&(?:#\w{1,6}|[a-z]{2,6});|[^\W_]", re.DOTALL)
@@ -32,6 +36,29 @@ def without_quotes(message: str, texts: Sequence[str]) -> str:
         elif len(text) >= LEAST_CHARACTERS and text[:LEAST_CHARACTERS] in message:
             letters = _Letters(message := _without(message, text))
     return message
+
+
+def without_any_part(message: str, texts: Sequence[str]) -> str:
+    """The message without any part of these texts: from the middle of one, or a short one between quotation marks.
+
+    Takes time for each character of the texts.
+    """
+    letters = _Letters(message)
+    grams = defaultdict[str, list[int]](list)
+    for at in range(len(letters.run) - _GRAM + 1):
+        grams[letters.run[at : at + _GRAM]].append(at)
+    quoted = bytearray(len(letters.run))
+    for text in texts:
+        run = _BETWEEN.sub("", text)
+        for here in range(0, len(run) - _GRAM + 1, _STRIDE):
+            for there in grams.get(run[here : here + _GRAM], ()):
+                if not quoted[there]:
+                    back = _shared(letters.run[:there][::-1], run[:here][::-1])
+                    on = _shared(letters.run[there:], run[here:])
+                    quoted[there - back : there + on] = b"\1" * (back + on)
+    short = {text.strip() for text in texts if len(text) < 4 * LEAST_CHARACTERS}
+    shown = letters.without_those(quoted)
+    return _QUOTED.sub(lambda found: SHOWN if found[0].strip() in short else found[0], shown)
 
 
 class _Letters:
@@ -55,6 +82,14 @@ class _Letters:
             last += _shared(self._message[last:], text[places[length - 1][1] :])
             parts.append(self._message[done:first])
             done, at = last, self.run.find(start, at + length)
+        return SHOWN.join([*parts, self._message[done:]])
+
+    def without_those(self, quoted: bytearray) -> str:
+        parts, done = [], 0
+        for found in re.finditer(b"\1+", quoted):
+            first, last = self._places[found.start()][0], self._places[found.end() - 1][1]
+            parts.append(self._message[done:first])
+            done = last
         return SHOWN.join([*parts, self._message[done:]])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
+from os import PathLike
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ from aembed.errors import (
 from aembed.providers._errors import error_for, error_in, request_id, with_origin
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
 from aembed.providers._presets import PRESETS, Model, Preset
+from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret, checked_key
 from aembed.providers._threads import run_in_thread
 from aembed.providers._told import told_by
@@ -42,7 +44,7 @@ Encoding: TypeAlias = Literal["base64", "float"]
 
 FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
-OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null"}
+OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null", "record": "the path of a folder"}
 """What `open_provider` and the command's --option take for this format."""
 ANSWER_SECONDS = 5.0
 """How long a server may take to say what its model is."""
@@ -55,7 +57,8 @@ class OpenAIProvider:
 
     `dimensions` shortens the vectors where the model can. `allow_http` sends key and texts unencrypted to a server that
     is not on this machine. `encoding` is "base64" or "float": which form of the vectors is asked for; None finds out
-    what the server speaks. Without `api_key` and `base_url` it reads
+    what the server speaks. `record` is a folder for replies that are refused or broken, without texts and keys; so is
+    AEMBED_RECORD in the environment. Without `api_key` and `base_url` it reads
     OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is
     needed at the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never
     changed, never closed. Raises ConfigError before any I/O.
@@ -72,6 +75,7 @@ class OpenAIProvider:
         http_client: HTTPClient | None = None,
         allow_http: bool = False,
         encoding: Encoding | None = None,
+        record: str | PathLike[str] | None = None,
         preset: str = "openai",
         run_in_thread: RunInThread = run_in_thread,
     ) -> None:
@@ -82,6 +86,7 @@ class OpenAIProvider:
         own = self._base_url == row.base_url
         self._key = _key(row, api_key, required=own)
         self._headers = _headers(row, self._key)
+        self._recorder = recorder_of(record, self._secrets)
         self._normalised = known.normalised
         self._floats = _checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
         self._counts_tokens = row.counts_tokens
@@ -151,16 +156,21 @@ class OpenAIProvider:
 
     async def _embed(self, texts: Sequence[str], *, floats: bool) -> Reply:
         reader = ReplyReader(len(texts))
-        reply = await self._http.post(
-            f"{self._base_url}/embeddings",
-            self._headers,
-            self._payload(texts, floats=floats),
-            most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
-            take=reader.feed,
-        )
-        if not 200 <= reply.status < 300:
-            raise error_for(reply, inputs=len(texts), key=self._key)
-        parsed = await self._parse(reply, reader, len(texts))
+        reply = None
+        try:
+            reply = await self._http.post(
+                f"{self._base_url}/embeddings",
+                self._headers,
+                self._payload(texts, floats=floats),
+                most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
+                take=reader.feed,
+            )
+            if not 200 <= reply.status < 300:
+                raise error_for(reply, inputs=len(texts), key=self._key)
+            parsed = await self._parse(reply, reader, len(texts))
+        except ProviderError as error:
+            await self._record(texts, reply, reader, error)
+            raise
         if parsed.floats:
             self._use_floats()
         else:
@@ -174,6 +184,21 @@ class OpenAIProvider:
             _server_seconds(reply),
             checked=True,
         )
+
+    async def _record(
+        self, texts: Sequence[str], reply: HTTPReply | None, reader: ReplyReader, error: ProviderError
+    ) -> None:
+        """Of a reply that broke off there is what had come; where nothing had, there is nothing to record."""
+        if self._recorder is None or (reply is None and not reader.size_bytes):
+            return
+        status, headers = (reply.status, reply.headers) if reply else (None, {})
+        body = reply.body if reply and reply.body else bytes(reader.whole())
+        await self._run_in_thread(self._recorder.write, texts, status, headers, body, error)
+
+    def _secrets(self) -> list[Secret]:
+        """The key as it is, and what else goes out in headers."""
+        others = [value for value in self._headers.values() if isinstance(value, Secret)]
+        return [*([self._key] if self._key else []), *others]
 
     def _payload(self, texts: Sequence[str], *, floats: bool) -> bytes:
         """A lone surrogate has no UTF-8. Python's error would carry the text."""
