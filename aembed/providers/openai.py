@@ -6,14 +6,12 @@ Sources: the docstring of openai-python's embeddings resource (2,048 inputs and 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
 from os import PathLike
 from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -23,7 +21,6 @@ from aembed.core.replies import CutShortError, Parsed, ReplyReader
 from aembed.core.vectors import DimensionError
 from aembed.errors import (
     BadRequestError,
-    ConfigError,
     InvalidReplyError,
     NotFoundError,
     ProviderError,
@@ -31,12 +28,20 @@ from aembed.errors import (
 )
 from aembed.providers._errors import error_for, error_in, request_id, with_origin
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
-from aembed.providers._presets import PRESETS, Model, Preset
+from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import recorder_of
-from aembed.providers._secrets import Secret, checked_key
+from aembed.providers._secrets import Secret
+from aembed.providers._settings import (
+    base_url_of,
+    checked_dimensions,
+    checked_encoding,
+    checked_flag,
+    headers_of,
+    is_own,
+    key_of,
+)
 from aembed.providers._threads import run_in_thread
 from aembed.providers._told import told_by
-from aembed.providers._urls import checked_base_url, is_loopback, is_nearby
 from aembed.types import InputType, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
@@ -81,16 +86,16 @@ class OpenAIProvider:
     ) -> None:
         row = PRESETS[preset]
         known = row.model(model)
-        self._asked = _checked_dimensions(model, known, dimensions)
-        self._base_url = _base_url(row, base_url, _checked_flag("allow_http", allow_http))
+        self._asked = checked_dimensions(model, known, dimensions)
+        self._base_url = base_url_of(row, base_url, checked_flag("allow_http", allow_http))
         own = self._base_url == row.base_url
-        self._key = _key(row, api_key, required=own)
-        self._headers = _headers(row, self._key)
+        self._key = key_of(row, api_key, required=own)
+        self._headers = headers_of(row, self._key)
         self._recorder = recorder_of(record, self._secrets)
         self._normalised = known.normalised
-        self._floats = _checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
+        self._floats = checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
         self._counts_tokens = row.counts_tokens
-        self._asks = row.tells and dimensions is None and model not in row.models and _is_own(self._base_url)
+        self._asks = row.tells and dimensions is None and model not in row.models and is_own(self._base_url)
         self._base64_works = False
         self._encoding = encoding
         self._try_floats = False
@@ -235,66 +240,6 @@ class OpenAIProvider:
 
 def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
     return OpenAIProvider(model, preset=prefix, **options)
-
-
-def _is_own(base_url: str) -> bool:
-    """A server on this machine or in a network of one's own, by what is written."""
-    host = urlsplit(base_url).hostname or ""
-    return is_loopback(host) or is_nearby(host)
-
-
-def _checked_dimensions(model: str, known: Model, dimensions: int | None) -> int | None:
-    if dimensions is None:
-        return None
-    if not 1 <= dimensions <= (known.dimensions or 16_000):
-        raise ConfigError(f"dimensions={dimensions} must be from 1 to {known.dimensions or 16_000} for {model}")
-    if not known.shortens and dimensions != known.dimensions:
-        raise ConfigError(f"{model} has {known.dimensions} dimensions and cannot be shortened; leave out dimensions")
-    return dimensions if known.shortens else None
-
-
-def _checked_flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r} must be True or False")
-    return value
-
-
-def _checked_encoding(encoding: str | None) -> str | None:
-    if encoding not in (None, "base64", "float"):
-        raise ConfigError(f'encoding={encoding!r} must be "base64", "float" or None')
-    return encoding
-
-
-def _base_url(row: Preset, base_url: str | None, allow_http: bool) -> str:
-    if base_url is not None:
-        return checked_base_url(base_url, allow_http=allow_http)
-    named = os.environ.get(row.url_variable, "").strip()
-    return checked_base_url(row.url_of(named), row.url_variable, allow_http=allow_http) if named else row.base_url
-
-
-def _key(row: Preset, api_key: str | None, *, required: bool) -> Secret | None:
-    if api_key is not None:
-        return checked_key(api_key, "api_key")
-    named = os.environ.get(row.key_variable, "") if row.key_variable else ""
-    if named.strip():
-        return checked_key(named, row.key_variable)
-    if required and row.key_variable:
-        raise ConfigError(f"no key for {row.name}: pass api_key=, or type  export {row.key_variable}=...")
-    return None
-
-
-def _headers(row: Preset, key: Secret | None) -> Mapping[str, str | Secret]:
-    headers: dict[str, str | Secret] = {
-        "content-type": "application/json",
-        "accept": "application/json",
-        "accept-encoding": "identity",
-    }
-    if key is not None:
-        headers["authorization"] = key.bearer()
-    for variable, header in row.header_variables.items():
-        if value := os.environ.get(variable, "").strip():
-            headers[header] = checked_key(value, variable)
-    return headers
 
 
 def _blames_base64(error: ProviderError) -> bool:
