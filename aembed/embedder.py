@@ -154,6 +154,7 @@ class Embedder:
         engine = self._engine
         with engine.verb():
             refuse_what_is_no_list(texts)
+            await engine.learn()
             total = known_length(texts)
             sink = ListSink(total, engine.run_in_thread)
             purse, observers = engine.budgets.of_calls(), Observers(on_progress)
@@ -190,6 +191,7 @@ class Embedder:
         refuse_what_is_no_list(records)
         engine, channel = self._engine, Channel()
         with engine.verb():
+            await engine.learn()
             purse = engine.budgets.of_calls()
             job = engine.job(StreamSink(channel), Feed(rows_of(records), any_record), purse=purse)
             running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.verb()))

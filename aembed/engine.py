@@ -29,7 +29,7 @@ from aembed.pipeline.purse import Purse
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.store_sinks import guarded
-from aembed.protocols import Backlog, Provider, Store
+from aembed.protocols import Backlog, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
 from aembed.types import InputType, Limits, Space
@@ -176,6 +176,11 @@ class Engine:
 
     # jobs
 
+    async def learn(self) -> None:
+        """What a server tells of its model before texts are measured for it."""
+        if isinstance(self.provider, Learns):
+            await self.provider.learn()
+
     def job(
         self,
         sink: Sink,
@@ -227,6 +232,7 @@ class Engine:
 
     async def prepare(self, store: Store | Backlog, purse: Purse) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
+        await self.learn()
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
             await self._probe(purse)

@@ -52,6 +52,15 @@ class Provider(Protocol):
     async def aclose(self) -> None: ...
 
 
+@runtime_checkable
+class Learns(Protocol):
+    """A provider that finds out what it is connected to. It may change its `space` and `limits` by that."""
+
+    async def learn(self) -> None:
+        """Called before each job. Sends no text and costs nothing; raises nothing that a request would not."""
+        ...
+
+
 class TokenCounter(Protocol):
     """Counts and cuts in the tokenizer's own tokens. Called in a thread: it may take long."""
 

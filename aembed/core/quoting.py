@@ -1,28 +1,116 @@
-"""Providers quote the texts that they refuse; what users wrote does not belong in messages and logs."""
+"""Providers quote the texts that they refuse; what users wrote does not belong in messages and logs.
+
+A quote is found by the letters and digits of a text alone, in their order: JSON, Python and HTML each escape what is
+between them in a way of their own, and errors are shown on one line.
+"""
 
 from __future__ import annotations
 
+import html
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
 LEAST_CHARACTERS = 12
 """A shorter run may be there by accident."""
 SHOWN = "[text]"
+_GRAM, _STRIDE = 12, 6
+"""Letters that are looked for at once, and every how many of a text."""
+_QUOTED = re.compile(r"(?<=[\"'`“‘«])[^\"'`“”‘’«»\\]{1,48}(?=[\\\"'`”’»])")
+_BEGINNING = 64
+"""Of a text, to look for it."""
+_ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|.)|&(?:#\w{1,6}|[a-z]{2,6});|[^\W_]", re.DOTALL)
+_LETTER = re.compile(r"[^\W_]")
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 def without_quotes(message: str, texts: Sequence[str]) -> str:
-    """The message with every quote of the start of one of these texts taken out."""
+    """The message with every quote of the start of one of these texts taken out, however it is spelt there."""
+    letters = _Letters(message)
     for text in texts:
-        start = text[:LEAST_CHARACTERS]
+        start = _BETWEEN.sub("", text[:_BEGINNING])[:LEAST_CHARACTERS]
         if len(start) == LEAST_CHARACTERS:
-            message = _without(message, text, start)
+            if start in letters.run:
+                letters = _Letters(message := letters.without(text, start))
+        elif len(text) >= LEAST_CHARACTERS and text[:LEAST_CHARACTERS] in message:
+            letters = _Letters(message := _without(message, text))
     return message
 
 
-def _without(message: str, text: str, start: str) -> str:
+def without_any_part(message: str, texts: Sequence[str]) -> str:
+    """The message without any part of these texts: from the middle of one, or a short one between quotation marks.
+
+    Takes time for each character of the texts.
+    """
+    letters = _Letters(message)
+    grams = defaultdict[str, list[int]](list)
+    for at in range(len(letters.run) - _GRAM + 1):
+        grams[letters.run[at : at + _GRAM]].append(at)
+    quoted = bytearray(len(letters.run))
+    for text in texts:
+        run = _BETWEEN.sub("", text)
+        for here in range(0, len(run) - _GRAM + 1, _STRIDE):
+            for there in grams.get(run[here : here + _GRAM], ()):
+                if not quoted[there]:
+                    back = _shared(letters.run[:there][::-1], run[:here][::-1])
+                    on = _shared(letters.run[there:], run[here:])
+                    quoted[there - back : there + on] = b"\1" * (back + on)
+    short = {text.strip() for text in texts if len(text) < 4 * LEAST_CHARACTERS}
+    shown = letters.without_those(quoted)
+    return _QUOTED.sub(lambda found: SHOWN if found[0].strip() in short else found[0], shown)
+
+
+class _Letters:
+    """The letters and digits of a message, and where each of them stands."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        spelt = [(letter, found.span()) for found in _ESCAPED.finditer(message) for letter in _spelt(found)]
+        self.run = "".join(letter for letter, _ in spelt)
+        self._places = [place for _, place in spelt]
+
+    def without(self, text: str, start: str) -> str:
+        places = [found.span() for found in _LETTER.finditer(text[: 2 * len(self._message)])]
+        sought = "".join(text[first] for first, _ in places)
+        before = text[: places[0][0]]
+        parts, done, at = [], 0, self.run.find(start)
+        while at >= 0:
+            length = _shared(self.run[at:], sought)
+            first, last = self._places[at][0], self._places[at + length - 1][1]
+            first -= len(before) if self._message[done:first].endswith(before) else 0
+            last += _shared(self._message[last:], text[places[length - 1][1] :])
+            parts.append(self._message[done:first])
+            done, at = last, self.run.find(start, at + length)
+        return SHOWN.join([*parts, self._message[done:]])
+
+    def without_those(self, quoted: bytearray) -> str:
+        parts, done = [], 0
+        for found in re.finditer(b"\1+", quoted):
+            first, last = self._places[found.start()][0], self._places[found.end() - 1][1]
+            parts.append(self._message[done:first])
+            done = last
+        return SHOWN.join([*parts, self._message[done:]])
+
+
+def _spelt(found: re.Match[str]) -> str:
+    """A letter or digit; nothing for an escaped character of another kind."""
+    if code := found[1] or found[2]:
+        letter = chr(int(code, 16))
+    else:
+        letter = html.unescape(found[0]) if found[0].startswith("&") else found[0]
+    return letter if letter.isalnum() and len(letter) == 1 else ""
+
+
+def _without(message: str, text: str) -> str:
+    start = text[:LEAST_CHARACTERS]
     at = message.find(start)
     while at >= 0:
-        quoted = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(message[at:], text, strict=False)))
-        message = message[:at] + SHOWN + message[at + quoted :]
+        message = message[:at] + SHOWN + message[at + _shared(message[at:], text) :]
         at = message.find(start, at + len(SHOWN))
     return message
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters they begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from aembed.core.departing import NotSent
 from aembed.errors import (
     AembedError,
     BadRequestError,
@@ -86,5 +87,7 @@ def may_be_billed(error: BaseException) -> bool:
             return status < 300 or status in LOST_ON_THE_WAY
         case ProviderError():
             return isinstance(error, UnavailableError | InvalidReplyError)
+        case NotSent():
+            return False
         case _:
             return True

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar
@@ -123,13 +123,20 @@ class Errand:
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Waits for something that need not happen once the errand is dropped."""
+        if self.dropped:
+            coroutine.close()
+        with self.unsent():
+            return await coroutine
+
+    @contextmanager
+    def unsent(self) -> Iterator[None]:
+        """While this lasts the task may be let go of: nothing of it has been sent."""
         task = asyncio.current_task()
         assert task is not None
         if self.dropped:
-            coroutine.close()
             raise asyncio.CancelledError
         self._waiting.add(task)
         try:
-            return await coroutine
+            yield
         finally:
             self._waiting.discard(task)

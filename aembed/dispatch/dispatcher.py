@@ -7,14 +7,17 @@ connection): it runs in a task that the Dispatcher owns, and whoever wanted it m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, TypeAlias
 
 import anyio
 
 from aembed.core.changes import Item
+from aembed.core.departing import NotSent, not_sent_yet
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
@@ -54,6 +57,10 @@ Answer: TypeAlias = Answered | Refused
 Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
 
 
+class _LetGo(NotSent, asyncio.CancelledError):
+    """Nobody wants the request any more, and nothing of it was sent."""
+
+
 class Dispatcher:
     def __init__(
         self,
@@ -86,6 +93,8 @@ class Dispatcher:
         self._guard = Guard()
         self._lessons = Lessons()
         self._owned: set[asyncio.Task[Any]] = set()
+        self._unsent: set[asyncio.Task[Any]] = set()
+        self._closing = False
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._owned)} tasks, {self._requests.admission}>"
@@ -141,8 +150,12 @@ class Dispatcher:
     async def drain(self, timeout: float, others: Collection[asyncio.Future[None]] = ()) -> None:
         """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not.
 
-        And until `others` have ended, which wait for what is sent here. A cancellation ends the wait.
+        And until `others` have ended, which wait for what is sent here. What waits for a connection has not been sent,
+        and is ended at once. A cancellation ends the wait.
         """
+        self._closing = True
+        for unsent in set(self._unsent):
+            unsent.cancel()
         try:
             with anyio.move_on_after(timeout):
                 while waited := self._others_tasks() | set(others):
@@ -213,6 +226,7 @@ class Dispatcher:
         refused fails its own calls.
         """
         remains = Remains(batch, self._lessons)
+        not_sent_yet.set(partial(self._connecting, errand))
         try:
             while part := remains.next():
                 if not errand.interactive:
@@ -233,6 +247,22 @@ class Dispatcher:
                     await deliver(Answered(part, reply))
         finally:
             self._guard.leave(remains)
+
+    @contextmanager
+    def _connecting(self, errand: Errand) -> Iterator[None]:
+        """While this lasts `drain` ends the task, and so does dropping its errand."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._closing:
+            raise _LetGo
+        self._unsent.add(task)
+        try:
+            with errand.unsent():
+                yield
+        except asyncio.CancelledError as error:
+            raise _LetGo(*error.args) from error
+        finally:
+            self._unsent.discard(task)
 
     async def _request(self, batch: Sequence[Item], errand: Errand) -> Reply:
         texts = [text for item in batch for text in item.texts]

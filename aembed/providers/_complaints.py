@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 
 from aembed.core.headers import parse_duration
+from aembed.providers._echoes import without_echoes
 
 REASON_CHARACTERS = 300
 _REASONS = ("message", "msg", "error", "detail", "description")
 _KINDS = ("code", "type", "status", "error_type")
+_REASON = re.compile(rf'"(?:{"|".join(_REASONS)})"\s{{0,8}}:\s{{0,8}}"((?:[^"\\]|\\.){{1,300}})')
+"""In JSON that was cut short."""
 _NO_MONEY = re.compile(r"insufficient_|billing_|quota_exhausted|credit_balance|payment_required|account_deactivated")
 _DELAYS = {
     "retryDelay": 1.0,
@@ -60,8 +63,9 @@ def read_complaint(body: bytes) -> Complaint:
     try:
         decoded = msgspec.json.decode(body)
     except (ValueError, RecursionError):
-        text = re.sub(r"<[^<>]*>", " ", body[:4096].decode("utf-8", "replace"))
-        return Complaint(" ".join(text.split())[:REASON_CHARACTERS])
+        text = without_echoes(body)[:4096].decode("utf-8", "replace")
+        said = "; ".join(found[1] for found in _REASON.finditer(text)) if text.startswith(("{", "[")) else ""
+        return Complaint(said or " ".join(re.sub(r"<[^<>]*>", " ", text).split())[:REASON_CHARACTERS])
     fields = list(_fields(decoded))
     location = next((value for name, value in fields if name == "loc" and isinstance(value, list)), [])
     reason = "; ".join(dict.fromkeys(value for name, value in fields if name in _REASONS and isinstance(value, str)))

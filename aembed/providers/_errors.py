@@ -21,6 +21,7 @@ from aembed.errors import (
     UnavailableError,
 )
 from aembed.providers._complaints import REASON_CHARACTERS, Complaint, read_complaint
+from aembed.providers._echoes import without_echoes
 from aembed.providers._http import MOST_ERROR_BYTES, HTTPReply
 from aembed.providers._limits import is_too_large, lasting, size_in
 from aembed.providers._secrets import Secret
@@ -169,7 +170,7 @@ class _Refused:
             status_code=self.reply.status,
             request_id=request_id(self.reply, self.key),
             hints=hints,
-            body=_shown(self.reply.body[:4096].decode("utf-8", "replace"), self.key),
+            body=_shown(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
         )
         if isinstance(built, BadRequestError):
             self._name_limits(built)
@@ -189,7 +190,7 @@ def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = Non
     error.status_code = reply.status
     error.request_id = request_id(reply, key)
     error.hints = parse_hints(reply.headers)
-    error.body = _shown(reply.body[:200].decode("utf-8", "replace"), key)
+    error.body = _shown(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
     return error
 
 

@@ -27,7 +27,8 @@ class Preset:
     """One server: where it is, what one request may carry, which environment variables it reads.
 
     `price_usd` is that of every model whose own row names none. `counts_are_known`: at its own address tokens are
-    counted for its limits as `limits` say, which replies have shown.
+    counted for its limits as `limits` say, which replies have shown. `tells`: a server of one's own that speaks this
+    format may tell by `GET /models` what its model is. `counts_tokens`: its `usage` does, and not characters.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Preset:
     models: Mapping[str, Model]
     base64: bool = True
     counts_are_known: bool = False
+    tells: bool = False
+    counts_tokens: bool = True
     price_usd: float | None = None
     key_variable: str = ""
     url_variable: str = ""
@@ -76,6 +79,7 @@ OPENAI = Preset(
         "text-embedding-ada-002": _openai(1_536, 0.10, shortens=False),
     },
     counts_are_known=True,
+    tells=True,
     key_variable="OPENAI_API_KEY",
     url_variable="OPENAI_BASE_URL",
     header_variables={"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"},

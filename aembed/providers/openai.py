@@ -6,26 +6,43 @@ Sources: the docstring of openai-python's embeddings resource (2,048 inputs and 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
+from os import PathLike
 from typing import Any, Literal, TypeAlias
 
+import anyio
 import msgspec
 
 from aembed.core.billing import utf8_bytes
 from aembed.core.headers import parse_hints
 from aembed.core.replies import CutShortError, Parsed, ReplyReader
 from aembed.core.vectors import DimensionError
-from aembed.errors import BadRequestError, ConfigError, InvalidReplyError, NotFoundError, ProviderError
+from aembed.errors import (
+    BadRequestError,
+    InvalidReplyError,
+    NotFoundError,
+    ProviderError,
+    UnavailableError,
+)
 from aembed.providers._errors import error_for, error_in, request_id, with_origin
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
-from aembed.providers._presets import PRESETS, Model, Preset
-from aembed.providers._secrets import Secret, checked_key
+from aembed.providers._presets import PRESETS
+from aembed.providers._recorder import recorder_of
+from aembed.providers._secrets import Secret
+from aembed.providers._settings import (
+    base_url_of,
+    checked_dimensions,
+    checked_encoding,
+    checked_flag,
+    headers_of,
+    is_own,
+    key_of,
+)
 from aembed.providers._threads import run_in_thread
-from aembed.providers._urls import checked_base_url
+from aembed.providers._told import told_by
 from aembed.types import InputType, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
@@ -33,8 +50,10 @@ Encoding: TypeAlias = Literal["base64", "float"]
 
 FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
-OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null"}
+OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null", "record": "the path of a folder"}
 """What `open_provider` and the command's --option take for this format."""
+ANSWER_SECONDS = 5.0
+"""How long a server may take to say what its model is."""
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
 
@@ -44,7 +63,8 @@ class OpenAIProvider:
 
     `dimensions` shortens the vectors where the model can. `allow_http` sends key and texts unencrypted to a server that
     is not on this machine. `encoding` is "base64" or "float": which form of the vectors is asked for; None finds out
-    what the server speaks. Without `api_key` and `base_url` it reads
+    what the server speaks. `record` is a folder for replies that are refused or broken, without texts and keys; so is
+    AEMBED_RECORD in the environment. Without `api_key` and `base_url` it reads
     OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is
     needed at the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never
     changed, never closed. Raises ConfigError before any I/O.
@@ -61,18 +81,22 @@ class OpenAIProvider:
         http_client: HTTPClient | None = None,
         allow_http: bool = False,
         encoding: Encoding | None = None,
+        record: str | PathLike[str] | None = None,
         preset: str = "openai",
         run_in_thread: RunInThread = run_in_thread,
     ) -> None:
         row = PRESETS[preset]
         known = row.model(model)
-        self._asked = _checked_dimensions(model, known, dimensions)
-        self._base_url = _base_url(row, base_url, _checked_flag("allow_http", allow_http))
+        self._asked = checked_dimensions(model, known, dimensions)
+        self._base_url = base_url_of(row, base_url, checked_flag("allow_http", allow_http))
         own = self._base_url == row.base_url
-        self._key = _key(row, api_key, required=own)
-        self._headers = _headers(row, self._key)
+        self._key = key_of(row, api_key, required=own)
+        self._headers = headers_of(row, self._key)
+        self._recorder = recorder_of(record, self._secrets)
         self._normalised = known.normalised
-        self._floats = _checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
+        self._floats = checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
+        self._counts_tokens = row.counts_tokens
+        self._asks = row.tells and dimensions is None and model not in row.models and is_own(self._base_url)
         self._base64_works = False
         self._encoding = encoding
         self._try_floats = False
@@ -104,6 +128,25 @@ class OpenAIProvider:
             self._use_floats()
         return reply
 
+    async def learn(self) -> None:
+        """Asks a server of one's own what its model is, once, where neither an option nor a row says it."""
+        if not self._asks:
+            return
+        body = b""
+        try:
+            with anyio.move_on_after(ANSWER_SECONDS):
+                body = (await self._http.get(f"{self._base_url}/models", self._headers, most_bytes=INLINE_BYTES)).body
+        except UnavailableError:
+            return  # it is asked before the next job
+        except ProviderError:
+            pass
+        self._asks = False
+        told = told_by(body, self.space.model)
+        self._counts_tokens &= told.counts_tokens
+        self.space = replace(self.space, dimensions=self.space.dimensions or told.dimensions)
+        most = min(told.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
+        self.limits = replace(self.limits, max_tokens_per_text=most)
+
     async def aclose(self) -> None:
         """Closes the connections made here, not an `http_client` that was passed."""
         await self._http.aclose()
@@ -119,16 +162,21 @@ class OpenAIProvider:
 
     async def _embed(self, texts: Sequence[str], *, floats: bool) -> Reply:
         reader = ReplyReader(len(texts))
-        reply = await self._http.post(
-            f"{self._base_url}/embeddings",
-            self._headers,
-            self._payload(texts, floats=floats),
-            most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
-            take=reader.feed,
-        )
-        if not 200 <= reply.status < 300:
-            raise error_for(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
-        parsed = await self._parse(reply, reader, texts)
+        reply = None
+        try:
+            reply = await self._http.post(
+                f"{self._base_url}/embeddings",
+                self._headers,
+                self._payload(texts, floats=floats),
+                most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
+                take=reader.feed,
+            )
+            if not 200 <= reply.status < 300:
+                raise error_for(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
+            parsed = await self._parse(reply, reader, texts)
+        except ProviderError as error:
+            await self._record(texts, reply, reader, error)
+            raise
         if parsed.floats:
             self._use_floats()
         else:
@@ -136,12 +184,27 @@ class OpenAIProvider:
         return Reply(
             parsed.matrix,
             parsed.model,
-            Usage(parsed.tokens),
+            Usage(parsed.tokens if self._counts_tokens else None),
             parse_hints(reply.headers),
             request_id(reply, self._key),
             _server_seconds(reply),
             checked=True,
         )
+
+    async def _record(
+        self, texts: Sequence[str], reply: HTTPReply | None, reader: ReplyReader, error: ProviderError
+    ) -> None:
+        """Of a reply that broke off there is what had come; where nothing had, there is nothing to record."""
+        if self._recorder is None or (reply is None and not reader.size_bytes):
+            return
+        status, headers = (reply.status, reply.headers) if reply else (None, {})
+        body = reply.body if reply and reply.body else bytes(reader.whole())
+        await self._run_in_thread(self._recorder.write, texts, status, headers, body, error)
+
+    def _secrets(self) -> list[Secret]:
+        """The key as it is, and what else goes out in headers."""
+        others = [value for value in self._headers.values() if isinstance(value, Secret)]
+        return [*([self._key] if self._key else []), *others]
 
     def _payload(self, texts: Sequence[str], *, floats: bool) -> bytes:
         """A lone surrogate has no UTF-8. Python's error would carry the text."""
@@ -164,6 +227,10 @@ class OpenAIProvider:
             return await self._run_in_thread(parse) if in_thread else parse()
         except CutShortError as error:
             invalid: ProviderError = error if reply.framed else cut_short()
+        except DimensionError as error:
+            if self._asked is not None:
+                error.args = (f"{error}; where a server ignores dimensions=, leave that out",)
+            invalid = error
         except InvalidReplyError as error:
             invalid = error
         reply = replace(reply, body=bytes(reader.whole()))
@@ -178,60 +245,6 @@ class OpenAIProvider:
 
 def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
     return OpenAIProvider(model, preset=prefix, **options)
-
-
-def _checked_dimensions(model: str, known: Model, dimensions: int | None) -> int | None:
-    if dimensions is None:
-        return None
-    if not 1 <= dimensions <= (known.dimensions or 16_000):
-        raise ConfigError(f"dimensions={dimensions} must be from 1 to {known.dimensions or 16_000} for {model}")
-    if not known.shortens and dimensions != known.dimensions:
-        raise ConfigError(f"{model} has {known.dimensions} dimensions and cannot be shortened; leave out dimensions")
-    return dimensions if known.shortens else None
-
-
-def _checked_flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r} must be True or False")
-    return value
-
-
-def _checked_encoding(encoding: str | None) -> str | None:
-    if encoding not in (None, "base64", "float"):
-        raise ConfigError(f'encoding={encoding!r} must be "base64", "float" or None')
-    return encoding
-
-
-def _base_url(row: Preset, base_url: str | None, allow_http: bool) -> str:
-    if base_url is not None:
-        return checked_base_url(base_url, allow_http=allow_http)
-    named = os.environ.get(row.url_variable, "").strip()
-    return checked_base_url(row.url_of(named), row.url_variable, allow_http=allow_http) if named else row.base_url
-
-
-def _key(row: Preset, api_key: str | None, *, required: bool) -> Secret | None:
-    if api_key is not None:
-        return checked_key(api_key, "api_key")
-    named = os.environ.get(row.key_variable, "") if row.key_variable else ""
-    if named.strip():
-        return checked_key(named, row.key_variable)
-    if required and row.key_variable:
-        raise ConfigError(f"no key for {row.name}: pass api_key=, or type  export {row.key_variable}=...")
-    return None
-
-
-def _headers(row: Preset, key: Secret | None) -> Mapping[str, str | Secret]:
-    headers: dict[str, str | Secret] = {
-        "content-type": "application/json",
-        "accept": "application/json",
-        "accept-encoding": "identity",
-    }
-    if key is not None:
-        headers["authorization"] = key.bearer()
-    for variable, header in row.header_variables.items():
-        if value := os.environ.get(variable, "").strip():
-            headers[header] = checked_key(value, variable)
-    return headers
 
 
 def _blames_base64(error: ProviderError) -> bool:

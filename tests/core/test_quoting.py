@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import html
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,3 +37,23 @@ def test_z9_every_quote_of_many_goes() -> None:
 def test_z9_what_stands_in_the_place_of_a_quote_is_taken_for_none() -> None:
     text = f"{SHOWN}{SHOWN} is what I wrote"
     assert without_quotes(f"400: {text}{SHOWN}", [text]) == f"400: {SHOWN}{SHOWN}"
+
+
+ODD = "Müller wrote:\n\t\"it hurts\" & 'burns'   since 5 o'clock"
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        json.dumps(ODD),
+        json.dumps(ODD, ensure_ascii=False),
+        repr(ODD),
+        html.escape(ODD),
+        " ".join(ODD.split()),
+        json.dumps(ODD)[:30],
+    ],
+)
+def test_e10_a_quote_goes_however_the_server_spells_it(spelt: str) -> None:
+    shown = without_quotes(f"422: bad input {spelt}!", ["another one", ODD])
+    assert SHOWN in shown
+    assert not any(word in shown for word in ("ller", "hurts", "burns", "clock"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from aembed.core.departing import NotSent
 from aembed.core.retrying import (
     LOST_ON_THE_WAY,
     WAIT_AND_RETRY,
@@ -124,3 +125,8 @@ def test_an_answer_with_no_status_that_says_no_is_not_billed() -> None:
 @pytest.mark.parametrize("error", [TimeoutError(), KeyboardInterrupt(), OutageError("x")])
 def test_what_says_nothing_of_the_provider_may_be_billed(error: BaseException) -> None:
     assert may_be_billed(error)
+
+
+def test_e5_what_was_cancelled_may_be_billed_unless_nothing_of_it_was_sent() -> None:
+    assert may_be_billed(KeyboardInterrupt())
+    assert not may_be_billed(NotSent())

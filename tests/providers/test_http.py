@@ -413,7 +413,7 @@ async def test_a_reply_that_does_not_wait_for_the_request_ends_the_connection() 
 
 
 async def test_a_connection_rests_for_half_a_minute_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aembed.providers._http._pool.KEEPALIVE_SECONDS", 0.02)
+    monkeypatch.setattr("aembed.providers._http._connection.KEEPALIVE_SECONDS", 0.02)
     async with serving(reply(b"fine")) as server, http("own") as made:
         for pause in (0.0, 0.05):
             await asyncio.sleep(pause)

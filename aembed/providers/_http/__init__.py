@@ -1,4 +1,4 @@
-"""The only importer of httpx: one POST, its reply read up to a limit, every fault a typed error.
+"""The only importer of httpx: one request, its reply read up to a limit, every fault a typed error.
 
 Read from the environment, as httpx does: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and
 SSL_CERT_DIR. Pass an `http_client` with `trust_env=False` where that is not wanted.
@@ -63,7 +63,13 @@ class HTTP:
         With `take`, the body of a reply that is no error goes there piece by piece, as it comes.
         A kept connection that the server closed as we sent is no answer: the error says that it may be sent `at_once`.
         """
-        exchange = Exchange(url, headers, content, most_bytes, take)
+        return await self._sent(Exchange(url, headers, content, most_bytes, take))
+
+    async def get(self, url: str, headers: Mapping[str, str | Secret], *, most_bytes: int) -> HTTPReply:
+        """The same for a question, which costs nothing."""
+        return await self._sent(Exchange(url, headers, b"", most_bytes, method="GET"))
+
+    async def _sent(self, exchange: Exchange) -> HTTPReply:
         outcome = await self._outcome(exchange)
         if isinstance(outcome, AembedError):
             if isinstance(outcome, UnavailableError):

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from aembed.providers._http._pool import KEEPALIVE_SECONDS, Pool
+from aembed.providers._http._connection import KEEPALIVE_SECONDS
+from aembed.providers._http._pool import Pool
 from aembed.providers._http._proxies import Proxy, proxy_for
 from aembed.providers._http._trust import Trust
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import cast
 
 import h11
 
 from aembed.providers._http._arriving import MOST_HEAD_BYTES, Arriving
 from aembed.providers._http._message import Exchange
+from aembed.providers._http._served import Caller
 
+KEEPALIVE_SECONDS = 30.0
 READ_BYTES = 256 * 1024
 """Received at once at the most."""
+_PARAMETER = re.compile(rb"\b(timeout|max)\s?=\s?(\d{1,6})\b", re.IGNORECASE)
 
 
 class HandshakeError(ConnectionError):
@@ -24,7 +30,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.usable = True
-        self.rests_since = 0.0
+        self.caller = Caller()
+        self.when_lost: Callable[[], None] | None = None
+        self._rests_until = 0.0
+        self._rest_seconds = KEEPALIVE_SECONDS
+        self._left: float = inf
+        """How many requests more the server will take."""
         self._memory = memoryview(bytearray(READ_BYTES))
         self._transport: asyncio.Transport | None = None
         self._arriving: Arriving | None = None
@@ -71,8 +82,8 @@ class Connection(asyncio.BufferedProtocol):
             raise
         exchange.answered = True
 
-    def finish(self) -> None:
-        """Nobody reads any more of the reply."""
+    def finish(self) -> bool:
+        """Nobody reads any more of the reply. Returns whether it had come to its end."""
         arriving, self._arriving = self._arriving, None
         assert arriving is not None
         assert self._transport is not None
@@ -80,8 +91,29 @@ class Connection(asyncio.BufferedProtocol):
         self.usable &= arriving.ended and arriving.keeps_alive and not self._transport.get_write_buffer_size()
         if self.usable:
             arriving.resume()
+            self._read_keep_alive(arriving.headers)
         else:
             self.abort()
+        return arriving.ended
+
+    def rests(self, now: float) -> None:
+        self._rests_until = now + self._rest_seconds
+
+    def may_rest(self, now: float) -> bool:
+        """Whether it still may be used for a request."""
+        return self.usable and now < self._rests_until
+
+    def _read_keep_alive(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """`Keep-Alive: timeout=5, max=100`: how long a server keeps a connection that rests, and what it takes more."""
+        self._left -= 1
+        for name, value in headers:
+            if name == b"keep-alive":
+                said = {name.lower(): int(number) for name, number in _PARAMETER.findall(value)}
+                self._left = min(self._left, said.get(b"max", inf))
+                seconds = float(said.get(b"timeout", self._rest_seconds))
+                # It counts from when it has sent the reply, we from when we have read it.
+                self._rest_seconds = min(KEEPALIVE_SECONDS, seconds - min(1.0, 0.5 * seconds))
+        self.usable &= self._left > 0 and self._rest_seconds > 0
 
     def abort(self) -> None:
         self.usable = False
@@ -110,6 +142,8 @@ class Connection(asyncio.BufferedProtocol):
             if exc is None:
                 self._arriving.feed(b"")  # uvloop tells no other end of TLS, where the server does not announce it
             self._arriving.fail(exc or ConnectionResetError("the connection was closed"))
+        if self.when_lost:
+            self.when_lost()
 
     def _received(self, data: bytes | memoryview) -> None:
         """Bytes, or none at their end. A connection that rests has nothing to say but that it is over."""

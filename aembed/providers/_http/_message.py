@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from aembed.core.departing import not_sent_yet
 from aembed.providers._http._body import Body, ErrorBody, Take, body_of
 from aembed.providers._secrets import Secret
 
@@ -30,16 +32,18 @@ class HTTPReply:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One POST and how far it has come."""
+    """One request and how far it has come."""
 
     url: str
     headers: Mapping[str, str | Secret]
     content: bytes = field(repr=False)
     most_bytes: int
-    take: Take | None
+    take: Take | None = None
+    method: str = "POST"
     connected: bool = False
     sent: bool = False
     answered: bool = False
+    _dialing: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     @property
     def stale(self) -> bool:
@@ -53,10 +57,22 @@ class Exchange:
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """httpcore calls it at each step of a request."""
         step = event.partition(".")[2]
+        if step.startswith("connect_tcp."):
+            self._dial(step.removeprefix("connect_tcp."), info)
         if step == "send_request_headers.started":
             self.sent, self.answered = True, False
         self.connected |= step.startswith("connect_")
         self.answered |= step == "receive_response_headers.complete"
+
+    def _dial(self, step: str, info: Mapping[str, Any]) -> None:
+        """Nothing has been sent until there is a connection. One that is cancelled later, within its handshake of TLS,
+        would be left open by httpcore."""
+        if step == "started":
+            self._dialing = not_sent_yet.get()()
+            self._dialing.__enter__()
+        else:
+            error = info.get("exception")
+            self._dialing.__exit__(type(error) if error else None, error, error and error.__traceback__)
 
     def revealed(self) -> list[tuple[str, str]]:
         return [(name, value.reveal() if isinstance(value, Secret) else value) for name, value in self.headers.items()]

@@ -15,14 +15,15 @@ from functools import lru_cache, partial
 import h11
 import httpcore
 
+from aembed.core.departing import not_sent_yet
 from aembed.providers._http._arriving import Arriving
 from aembed.providers._http._connection import Connection
 from aembed.providers._http._dialing import Speaks, connected, what_it_speaks
 from aembed.providers._http._message import EXTENSION, Exchange
+from aembed.providers._http._origin import Connections
 from aembed.providers._http._resolving import Resolver
 from aembed.providers._http._watching import is_original
 
-KEEPALIVE_SECONDS = 30.0
 QUESTION_SECONDS = 2.0
 
 
@@ -43,9 +44,8 @@ class Pool(httpcore.AsyncConnectionPool):
         self._connect_timeout = connect_timeout
         self._trusted = trusted
         self._slots = asyncio.Semaphore(concurrency)
-        self._resting: dict[Origin, list[Connection]] = {}
+        self._origins: dict[Origin, Connections] = {}
         self._resolver = Resolver()
-        self._answered: set[Origin] = set()
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """What httpx asks. Returns once the head of the reply is there. Raises errors of httpcore."""
@@ -70,48 +70,38 @@ class Pool(httpcore.AsyncConnectionPool):
         Raises httpcore's ConnectError and ConnectTimeout, OSError, h11's ProtocolError, ConfigError.
         """
         exchange.begin()
-        await self._slots.acquire()
+        with not_sent_yet.get()():
+            await self._slots.acquire()
+            try:
+                connection = await self._to(origin).take(exchange)
+            except BaseException:
+                self._slots.release()
+                raise
         try:
-            connection = self._rested(origin)
-            if connection is None:
-                connection = await self._connected(origin)
-                exchange.connected = True
             await connection.ask(head, content, exchange)
-            self._answered.add(origin)
         except BaseException:
             self._slots.release()
             raise
         return connection
 
     def finish(self, origin: Origin, connection: Connection) -> None:
-        connection.finish()
-        if connection.usable:
-            connection.rests_since = asyncio.get_running_loop().time()
-            self._resting.setdefault(origin, []).append(connection)
+        self._to(origin).give_back(connection)
         self._slots.release()
 
     async def aclose(self) -> None:
-        for connections in self._resting.values():
-            for connection in connections:
-                connection.abort()
-        self._resting.clear()
+        for connections in self._origins.values():
+            connections.close()
+        self._origins.clear()
         await asyncio.sleep(0)
 
-    def _rested(self, origin: Origin) -> Connection | None:
-        """The one that rests for the shortest time. Those that rested for too long are closed."""
-        resting = self._resting.get(origin, [])
-        oldest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
-        while resting and (not resting[0].usable or resting[0].rests_since < oldest):
-            resting.pop(0).abort()
-        while resting:
-            connection = resting.pop()
-            if connection.usable:
-                return connection
-        return None
+    def _to(self, origin: Origin) -> Connections:
+        if origin not in self._origins:
+            self._origins[origin] = Connections(partial(self._connected, origin))
+        return self._origins[origin]
 
     async def asked_what_it_speaks(self, origin: Origin) -> Speaks | None:
         """Of a server that never answered: one handshake of TLS, which sends nothing. None where it did answer."""
-        if origin in self._answered:
+        if self._to(origin).answered:
             return None
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(QUESTION_SECONDS):

@@ -22,10 +22,10 @@ async def sent_by(client: HTTPClient, exchange: Exchange, *, ours: bool, connect
     # The user's client adds its own headers and parameters; ours has none, and so need not be asked.
     build = httpx.Request if ours else client.build_request
     request = build(
-        "POST",
+        exchange.method,
         exchange.url,
         headers=exchange.revealed(),
-        content=exchange.content,
+        content=exchange.content or None,
         # The read timeout is per chunk and proves nothing; the pool is never waited for. The caller has a deadline.
         extensions={
             "timeout": {"connect": connect_timeout, "read": None, "write": None, "pool": None},
@@ -61,8 +61,10 @@ async def _read(response: Any, exchange: Exchange) -> HTTPReply:
 async def sent_straight(pool: Pool, exchange: Exchange) -> HTTPReply:
     """Raises httpcore's ConnectError and ConnectTimeout, ConfigError, and what else `sent_by` raises."""
     place = place_of(exchange.url)
-    length = ("content-length", str(len(exchange.content)))
-    head = h11.Request(method="POST", target=place.target, headers=[place.host, *exchange.revealed(), length])
+    headers_out = [place.host, *exchange.revealed()]
+    if exchange.content:
+        headers_out.append(("content-length", str(len(exchange.content))))
+    head = h11.Request(method=exchange.method, target=place.target, headers=headers_out)
     connection = await pool.ask(place.origin, head, exchange.content, exchange)
     try:
         arriving = connection.arriving

@@ -1,0 +1,135 @@
+"""What an unknown server answers where it refuses, or breaks off: written down, so that it can become a test.
+
+One JSON file a reply, in a folder that AEMBED_RECORD or `record=` names. Texts, keys, cookies and vectors are cut out.
+Nothing of this may harm a job: what cannot be written is left, with one warning.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aembed.core.quoting import without_any_part
+from aembed.errors import ConfigError, ProviderError
+from aembed.providers._echoes import without_echoes
+from aembed.providers._secrets import Secret
+
+logger = logging.getLogger("aembed")
+
+VARIABLE = "AEMBED_RECORD"
+MOST_FILES = 200
+"""In one folder, whoever wrote them."""
+MOST_ALIKE = 3
+"""Of replies that differ in numbers only."""
+MOST_BODY_CHARACTERS, MOST_VALUE_CHARACTERS, MOST_HEADERS = 16_000, 300, 100
+_PRIVATE = re.compile(
+    r"cookie|authoriz|authenticate|secret|api-?key|(?:access|auth|id|csrf|xsrf|refresh|session)-?token|session|signature|"
+    r"organi[sz]ation|project|account|user|location|jwt|client-ip|forwarded|real-ip"
+)
+_TOKEN = re.compile(
+    r"\b(?:Bearer|Basic)\s+[\w.~+/=-]+|\b(?:sk|pk|pa|hf|gsk|xai|jina|key|api)[-_][\w-]{8,}|\beyJ[\w-]{8,}(?:\.[\w-]+)*|"
+    r"\bAIza[\w-]{16,}",
+    re.IGNORECASE,
+)
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/])([A-Za-z0-9+/]{16})[A-Za-z0-9+/]{48,}={0,2}")
+_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\s*,\s*"
+_NUMBERS = re.compile(rf"((?:{_NUMBER}){{4}})(?:{_NUMBER}){{4,}}")
+
+
+class Recorder:
+    """`secrets` are the headers of requests that nothing may show."""
+
+    def __init__(self, folder: Path, secrets: Sequence[Secret]) -> None:
+        self._folder = folder
+        self._secrets = secrets
+        self._seen: Counter[str] = Counter()
+        self._full = False
+
+    def __repr__(self) -> str:
+        return f"<Recorder {self._folder}>"
+
+    def write(
+        self,
+        texts: Sequence[str],
+        status: int | None,
+        headers: Mapping[str, str],
+        body: bytes,
+        error: ProviderError,
+    ) -> None:
+        """Blocks, for longer where there are many texts: call it in a thread. Raises nothing."""
+        alike = re.sub(r"\d+", "0", f"{status} {type(error).__name__} {error}")
+        if self._full or self._seen[alike] >= MOST_ALIKE:
+            return
+        self._seen[alike] += 1
+
+        def shown(text: str, most: int) -> str:
+            return self._shown(text, texts, most)
+
+        reply = {
+            "status": status,
+            "headers": {
+                shown(name, 100): "[cut out]" if _PRIVATE.search(name) else shown(value, MOST_VALUE_CHARACTERS)
+                for name, value in list(headers.items())[:MOST_HEADERS]
+            },
+            "body": shown(
+                without_echoes(body[: 8 * MOST_BODY_CHARACTERS]).decode("utf-8", "replace"), MOST_BODY_CHARACTERS
+            ),
+            "body_bytes": len(body),
+        }
+        record = {
+            "request": {"inputs": len(texts), "bytes": sum(len(text.encode("utf-8", "replace")) for text in texts)},
+            "reply": reply,
+            "error": shown(f"{type(error).__name__}: {error}", 1_000),
+        }
+        try:
+            self._keep(f"{status or 'broken'}-{type(error).__name__}", record)
+        except OSError as failed:
+            self._full = True
+            logger.warning("%s: replies are not recorded any more: %s", self._folder, failed.strerror)
+
+    def _shown(self, text: str, texts: Sequence[str], most: int) -> str:
+        """Cut after what is private has been found: a part of that would not be."""
+        text = _NUMBERS.sub(r"\1[...] ", _BASE64.sub(r"\1[...]", text))[: 2 * most]
+        for secret in self._secrets:
+            text = secret.redact(text)
+        return without_any_part(_TOKEN.sub("[redacted]", text), texts)[:most]
+
+    def _keep(self, name: str, record: Mapping[str, Any]) -> None:
+        """Names are made of a status and of a class of ours alone. Several processes may write to one folder."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if len(list(self._folder.glob("*.json"))) >= MOST_FILES:
+            self._full = True
+            logger.warning("%s holds %d replies: no more are recorded", self._folder, MOST_FILES)
+            return
+        data = json.dumps(record, indent=1, ensure_ascii=True)
+        for number in range(1, MOST_FILES + 1):
+            try:
+                descriptor = os.open(
+                    self._folder / f"{name}-{number}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+                )
+            except FileExistsError:
+                continue
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(data + "\n")
+            return
+
+
+def recorder_of(record: object, secrets: Callable[[], Sequence[Secret]]) -> Recorder | None:
+    """Where nothing names a folder nothing is recorded. Raises ConfigError for one that cannot be."""
+    name = "record"
+    if record is None:
+        name, record = VARIABLE, os.environ.get(VARIABLE, "").strip() or None
+    if record is None:
+        return None
+    if not isinstance(record, str | os.PathLike) or not str(record).strip():
+        raise ConfigError(f"{name}={record!r} must be the path of a folder")
+    folder = Path(record).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{name}: {folder} is no folder")
+    return Recorder(folder, secrets())

@@ -1,0 +1,56 @@
+"""What a server tells of its models by `GET /models`, before anything is sent to it.
+
+llama.cpp tells `meta.n_ctx` and `meta.n_embd` of the one model that it has, whatever name is asked for; vLLM and SGLang
+tell `max_model_len`; infinity counts characters in `usage`, and is known by `owned_by`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_CONTEXTS = ("n_ctx", "n_ctx_train", "max_model_len")
+_COUNTS_CHARACTERS = frozenset({"infinity"})
+_MOST = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """None where it says nothing. `counts_tokens`: its `usage` does."""
+
+    dimensions: int | None = None
+    max_tokens_per_text: int | None = None
+    counts_tokens: bool = True
+
+
+def told_by(body: bytes, model: str) -> Told:
+    """Nothing here raises: what is odd is not said."""
+    try:
+        served = [item for item in msgspec.json.decode(body)["data"] if isinstance(item, dict)]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return Told()
+    found = next((item for item in served if _is(item, model)), served[0] if len(served) == 1 else None)
+    if found is None:
+        return Told()
+    meta = found.get("meta")
+    both = [found, meta] if isinstance(meta, dict) else [found]
+    return Told(
+        dimensions=next(_numbers(both, ("n_embd",)), None),
+        max_tokens_per_text=min(_numbers(both, _CONTEXTS), default=None),
+        counts_tokens=found.get("owned_by") not in _COUNTS_CHARACTERS,
+    )
+
+
+def _is(item: Mapping[str, Any], model: str) -> bool:
+    aliases = item.get("aliases")
+    return model == item.get("id") or (isinstance(aliases, list) and model in aliases)
+
+
+def _numbers(places: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> Iterator[int]:
+    for place in places:
+        for name in names:
+            if type(value := place.get(name)) is int and 0 < value <= _MOST:
+                yield value
