@@ -272,9 +272,9 @@ def test_a_window_is_suspected_only_of_what_is_refused_alone_three_times() -> No
     flight = InFlight(8)
     assert [refuse(flight, 1) for _ in range(3)] == [NOTHING, NOTHING, WINDOW]
     flight = InFlight(8)
-    assert [refuse(flight, 1, in_flight=2) for _ in range(9)] == [NOTHING] * 9
+    assert WINDOW not in [refuse(flight, 1, in_flight=2) for _ in range(9)]
     flight = InFlight(8)
-    assert [refuse(flight, 2, in_flight=1) for _ in range(9)] == [NOTHING] * 9
+    assert WINDOW not in [refuse(flight, 2, in_flight=1) for _ in range(9)]
     flight = InFlight(8)
     refuse(flight, 8)
     refuse(flight, 2)

@@ -26,12 +26,11 @@ def send(inquiry: Inquiry, at: float, level: int = 1, tokens: float = 100.0) -> 
     return reservation
 
 
-def accept(inquiry: Inquiry, at: float, level: int = 1, tokens: float = 100.0) -> bool:
+def accept(inquiry: Inquiry, at: float, level: int = 1, tokens: float = 100.0) -> None:
     reservation = send(inquiry, at, level, tokens)
-    undone = inquiry.accepted(reservation, at, level)
+    inquiry.accepted(reservation, at, level)
     assert reservation.sent
     inquiry.in_flight.left(reservation.sent)
-    return undone
 
 
 def refuse(
@@ -48,7 +47,7 @@ def window(refused: int = 3) -> Inquiry:
     """100 tokens a second were accepted for a minute, and then nothing; as few requests as this are refused."""
     inquiry = Inquiry(8, 8)
     for second in range(1, 61):
-        assert not accept(inquiry, second)
+        accept(inquiry, second)
     for _ in range(refused - 1):
         assert refuse(inquiry, 61.0) == (OPEN, False)
     assert refuse(inquiry, 61.0) == (CLOSED, False)
@@ -66,7 +65,7 @@ def proven_window() -> Inquiry:
 def test_nothing_is_believed_before_a_refusal() -> None:
     inquiry = Inquiry(8, 4)
     for second in range(100):
-        assert accept(inquiry, second, level=4) is False
+        accept(inquiry, second, level=4)
     assert (inquiry.kind, inquiry.belief(), inquiry.explains_by_pace) == ("", "", False)
     assert inquiry.congestion.rate == inf
 
@@ -80,17 +79,17 @@ def test_a15_one_refusal_among_others_is_a_limit_of_requests_at_a_time() -> None
 
 
 def test_a_window_is_believed_once_its_pace_has_left_few_refusals() -> None:
-    """Four acceptances prove it where all had been refused: there is a pace from the first one on."""
+    """Seven acceptances prove it where all had been refused: there is a pace from the first one on."""
     inquiry = window()
     assert (inquiry.kind, inquiry.explains_by_pace) == ("", True)
     assert inquiry.congestion.rate == inf
     accept(inquiry, 70.0)
     assert inquiry.congestion.rate == pytest.approx(100.0, rel=0.1)
     assert (inquiry.kind, inquiry.explains_by_pace) == ("", False)
-    for second in range(71, 74):
+    for second in range(71, 77):
         accept(inquiry, second)
     assert inquiry.kind == ""
-    accept(inquiry, 74.0)
+    accept(inquiry, 77.0)
     assert (inquiry.kind, inquiry.explains_by_pace) == ("window", True)
     pace = 60.0 * inquiry.congestion.rate
     assert inquiry.belief() == f"about {pace:,.0f} tokens a minute: at that pace the refusals became few"
@@ -156,12 +155,13 @@ def test_a_try_of_more_at_a_time_is_no_refusal_of_the_pace() -> None:
 
 
 def taken_back() -> Inquiry:
-    """All had been refused: two refusals at the pace that was measured undo it."""
+    """All had been refused: three refusals at the pace that was measured undo it."""
     inquiry = window()
     accept(inquiry, 70.0, level=8)
     assert inquiry.congestion.rate < inf
     assert refuse(inquiry, 71.0, level=8) == (OPEN, False)
-    assert refuse(inquiry, 72.0, level=8) == (OPEN, True)
+    assert refuse(inquiry, 72.0, level=4) == (OPEN, False)
+    assert refuse(inquiry, 73.0, level=2) == (OPEN, True)
     return inquiry
 
 
@@ -213,12 +213,12 @@ def test_the_fewer_were_refused_before_the_more_it_takes_to_prove_a_pace() -> No
 def test_a_pace_that_leaves_as_many_refusals_is_taken_back_whoever_tells_of_them() -> None:
     """By headers, or because a window explains them; the share is that of the time before the pace."""
     inquiry, undone = seldom_refused(), []
-    for second in (40.0, 42.0):
+    for second in (40.0, 42.0, 44.0):
         refusal, taken = inquiry.exhausted(send(inquiry, second), second, inquiry.congestion.rate)
         assert refusal == CLOSED
         undone.append(taken)
         accept(inquiry, second + 1.0)
-    assert undone == [False, True]
+    assert undone == [False, False, True]
     assert inquiry.congestion.rate == inf
     assert inquiry.belief() == "no limit: 13% of the requests were refused, at any pace and number in flight"
 
@@ -236,6 +236,14 @@ def test_a_limit_that_the_headers_name_is_asked_nothing() -> None:
     assert inquiry.in_flight.limit == 8
     assert (inquiry.kind, inquiry.in_flight.share) == ("", 0.0)
     assert inquiry.congestion.is_asked
+
+
+def test_a_pace_is_forgotten_with_its_trial_where_the_headers_tell_more() -> None:
+    inquiry = proven_window()
+    inquiry.forget()
+    assert (inquiry.kind, inquiry.belief(), inquiry.explains_by_pace) == ("", "", False)
+    assert inquiry.congestion.rate == inf
+    assert refuse(inquiry, 200.0, level=4) == (OPEN, False)
 
 
 def test_a_size_that_no_window_takes_is_told_with_the_refusal() -> None:
@@ -264,7 +272,7 @@ def test_a_window_that_is_seen_again_is_tried_anew() -> None:
 def test_without_a_sent_request_there_is_nothing_to_ask() -> None:
     inquiry = Inquiry(8, 8)
     reservation = Reservation(100.0, 1, interactive=False)
-    assert inquiry.accepted(reservation, 0.0, 1) is False
+    inquiry.accepted(reservation, 0.0, 1)
     assert inquiry.refused(reservation, None, 0.0, 1, inf) == (CLOSED, False)
 
 
@@ -432,7 +440,7 @@ def test_in_any_order_of_answers_nothing_raises_and_there_is_a_pace_or_none(
             reservation = under_way.pop(which % in_flight)
             rate = inquiry.congestion.rate
             if step == "accept":
-                assert inquiry.accepted(reservation, now, in_flight) in (True, False)
+                inquiry.accepted(reservation, now, in_flight)
             elif step == "refuse":
                 is_explained = inquiry.explains_by_pace
                 refusal, _ = inquiry.refused(reservation, hint, now, in_flight, rate)

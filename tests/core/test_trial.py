@@ -18,7 +18,7 @@ def counted(trial: Trial, *, accepted: int = 0, refused: int = 0) -> Trial:
 
 
 @pytest.mark.parametrize(
-    ("share", "needed"), [(0.8, 4), (1.0, 4), (0.5, 9), (0.2, 30), (0.1, 63), (0.05, 130), (0.01, 130), (0.0, 130)]
+    ("share", "needed"), [(0.8, 7), (1.0, 7), (0.5, 9), (0.2, 30), (0.1, 63), (0.05, 130), (0.01, 130), (0.0, 130)]
 )
 def test_the_more_were_refused_before_the_fewer_acceptances_prove_a_pace(share: float, needed: int) -> None:
     assert not counted(Trial(share, 0.0), accepted=needed - 1).confirmed
@@ -26,9 +26,24 @@ def test_the_more_were_refused_before_the_fewer_acceptances_prove_a_pace(share: 
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-def test_two_refusals_at_the_beginning_undo_it_and_one_does_not(share: float) -> None:
-    assert not counted(Trial(share, 0.0), refused=1).undone
-    assert counted(Trial(share, 0.0), refused=2).undone
+def test_three_refusals_at_the_beginning_undo_it_and_two_do_not(share: float) -> None:
+    assert not counted(Trial(share, 0.0), refused=2).undone
+    assert counted(Trial(share, 0.0), refused=3).undone
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_every_second_refused_undoes_it(share: float) -> None:
+    trial = Trial(share, 0.0)
+    for _ in range(20):
+        counted(trial, accepted=1, refused=1)
+    assert trial.undone
+
+
+def test_one_refusal_of_a_proven_pace_leaves_it_as_believable_and_two_do_not() -> None:
+    trial = counted(Trial(0.2, 0.0), accepted=100)
+    assert trial.holds
+    assert counted(trial, refused=1).holds
+    assert not counted(trial, refused=1).holds
 
 
 def test_refusals_that_are_as_many_as_before_undo_it_in_a_while() -> None:
@@ -36,7 +51,7 @@ def test_refusals_that_are_as_many_as_before_undo_it_in_a_while() -> None:
     while not trial.undone:
         counted(trial, accepted=9, refused=1)
         requests += 10
-        assert requests <= 40
+        assert requests <= 60
     assert not trial.confirmed
 
 
@@ -53,7 +68,7 @@ def test_what_was_sent_before_the_pace_says_nothing_of_it() -> None:
     for _ in range(20):
         trial.count(True, 9.9)
     assert not trial.undone
-    for _ in range(2):
+    for _ in range(3):
         trial.count(True, 10.0)
     assert trial.undone
 

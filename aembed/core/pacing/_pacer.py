@@ -165,7 +165,7 @@ class Pacer:
         if self._explained(reservation, hints, now):
             return Refusal(self.too_large(reservation.tokens), closes=True)
         if not self._blind:
-            self._congestion.trust(self._limit_of_tokens(reservation.tokens))
+            self._congestion.trust(self._budgets["tokens"].limit)
         pace = self._rate("tokens")
         if self._exhausted(reservation, hints):
             refusal, undone = self._inquiry.exhausted(reservation, now, pace)
@@ -202,11 +202,6 @@ class Pacer:
             self._budgets[unit].explains(remaining, reservation.cost(unit), now)
             for unit, _, remaining, _, _ in _limits(hints)
         )
-
-    def _limit_of_tokens(self, tokens: float) -> float | None:
-        """A minute; by requests of so many tokens where only their number is limited."""
-        requests = self._budgets["requests"].limit
-        return self._budgets["tokens"].limit or (requests and requests * tokens)
 
     def _rate(self, unit: Unit, tokens: float = 0.0) -> float:
         """What refusals taught holds no request up for longer than a window: few accepted ones measure too little."""
