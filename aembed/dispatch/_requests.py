@@ -25,6 +25,8 @@ from aembed.types import Hints, InputType, Reply, RetryPolicy
 
 LEAST_SECONDS = 0.1
 """However little is left of max_outage."""
+SOONER_ALONE = 0.1
+"""Of the backoff, where nothing is on its way whose answer could be waited for."""
 MOST_AT_ONCE = 2
 """A connection that was closed meanwhile, and a reply format that the provider does not speak."""
 
@@ -233,10 +235,11 @@ class _Tries:
         return too_large or (self._failures > most and (most == 0 or self._admission.replies > self._replies))
 
     async def sleep(self, seconds: float) -> None:
-        """What was refused without a hint goes again as soon as one of the others has landed."""
+        """What was refused without a hint goes again once one of the others has landed; soon, where there are none."""
         self._errand.retries += 1
         if self._limited and self._admission.gate.is_open and not self._hinted:
-            await self._errand.wait(self._admission.landing(min(seconds, PROBE_SECONDS)))
+            alone = SOONER_ALONE if self._admission.in_flight == 0 else 1.0
+            await self._errand.wait(self._admission.landing(alone * min(seconds, PROBE_SECONDS)))
             return
         rest = self._admission.gate.rest(seconds, hinted=self._hinted)
         if rest > 0:
