@@ -170,7 +170,9 @@ class Inquiry:
             self.congestion.confirmed()
         if not self._trial.undone:
             return False
+        was_confirmed = self._trial.confirmed
         self._trial, self._blocked = None, False
         self.congestion.forget()
-        self.in_flight.blame_chance(self._share)
+        if not was_confirmed:  # else the limit has changed: it was a pace, and may be one again
+            self.in_flight.blame_chance(self._share)
         return True
