@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -21,10 +21,25 @@ class Places:
     def __init__(self, number: int) -> None:
         self._semaphore = anyio.Semaphore(number)
         self._most_resting = number
-        self._resting = 0
+        self._resting = self._returning = 0
+        self._unused = False
 
-    async def take(self) -> None:
+    async def take_for(self, batch: Callable[[], Awaitable[T]]) -> T:
+        """A place, and the batch that is to have it. Meanwhile one that has rested may have the place."""
         await self._semaphore.acquire()
+        while self._returning:
+            self.leave()
+            await self._semaphore.acquire()
+        self._unused = True
+        try:
+            taken = await batch()
+        except BaseException:
+            self._release_unused()
+            raise
+        if not self._unused:
+            await self._semaphore.acquire()
+        self._unused = False
+        return taken
 
     def leave(self) -> None:
         self._semaphore.release()
@@ -42,7 +57,22 @@ class Places:
         finally:
             self._resting -= 1
             with anyio.CancelScope(shield=True):
-                await self.take()
+                await self._return()
+
+    async def _return(self) -> None:
+        if self._unused:
+            self._unused = False
+            return
+        self._returning += 1
+        try:
+            await self._semaphore.acquire()
+        finally:
+            self._returning -= 1
+
+    def _release_unused(self) -> None:
+        if self._unused:
+            self._unused = False
+            self.leave()
 
 
 class Held(Protocol):
