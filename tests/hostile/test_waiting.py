@@ -36,14 +36,30 @@ HINTS = {
         [("date", "Mon, 31 Dec 2029 23:00:00 GMT"), ("retry-after", "Mon, 31 Dec 2029 23:00:07 GMT")],
         7.0,
     ),
-    "both": ([("retry-after-ms", "7000"), ("retry-after", "60")], 7.0),
+    "both, of which the longer holds": ([("retry-after-ms", "250"), ("retry-after", "7")], 7.0),
 }
 
 
 @pytest.mark.parametrize("name", HINTS)
-def test_p1_p3_everybody_waits_as_long_as_the_server_says_and_no_try_is_spent(name: str) -> None:
+def test_p1_p3_what_was_refused_waits_as_long_as_the_server_says_and_no_try_is_spent(name: str) -> None:
     headers, seconds = HINTS[name]
     limited = Status(429, headers=headers)
+    service = Service(script=Plan(None, limited, limited))
+    outcome = virtually(service, numbers(100), concurrency=4, max_batch_size=10, retry=NO_RETRIES)
+    assert (outcome.error, outcome.report.stored) == (None, 100)
+    assert service.ledger.rate_limited == 2
+    accepted = [event.at for event in service.ledger.events if event.label == "accepted"]
+    refused = [event.at for event in service.ledger.events if event.label != "accepted"]
+    late = [at for at in accepted if at > refused[0] + 2.0]
+    assert (len(accepted), len(late)) == (10, 2)  # nobody else waits
+    assert all(seconds <= at - refused[0] <= seconds * 1.1 + 0.2 for at in late)
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_p1_p3_everybody_waits_where_the_headers_say_that_a_limit_is_exhausted(name: str) -> None:
+    headers, seconds = HINTS[name]
+    spent = [("x-ratelimit-limit-requests", "5000"), ("x-ratelimit-remaining-requests", "0")]
+    limited = Status(429, headers=[*headers, *spent])
     service = Service(script=Plan(None, limited, limited, limited))
     outcome = virtually(service, numbers(100), concurrency=4, max_batch_size=10, retry=NO_RETRIES)
     assert (outcome.error, outcome.report.stored) == (None, 100)
