@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar
@@ -16,37 +16,30 @@ T = TypeVar("T")
 
 
 class Places:
-    """So many batches at a time; as many more may rest besides, which cost nothing."""
+    """So many batches at a time; as many more may rest besides, which cost nothing.
+
+    One that has rested goes on at once, and new ones wait until there are no more than that many again: what it would
+    wait for may wait for it.
+    """
 
     def __init__(self, number: int) -> None:
-        self._semaphore = anyio.Semaphore(number)
-        self._most_resting = number
-        self._resting = self._returning = 0
-        self._unused = False
+        self._free = self._most_resting = number
+        self._resting = 0
+        self._changed = anyio.Event()
 
-    async def take_for(self, batch: Callable[[], Awaitable[T]]) -> T:
-        """A place, and the batch that is to have it. Meanwhile one that has rested may have the place."""
-        await self._semaphore.acquire()
-        while self._returning:
-            self.leave()
-            await self._semaphore.acquire()
-        self._unused = True
-        try:
-            taken = await batch()
-        except BaseException:
-            self._release_unused()
-            raise
-        if not self._unused:
-            await self._semaphore.acquire()
-        self._unused = False
-        return taken
+    async def take(self) -> None:
+        while self._free <= 0:
+            await self._changed.wait()
+        self._free -= 1
 
     def leave(self) -> None:
-        self._semaphore.release()
+        self._free += 1
+        self._changed.set()
+        self._changed = anyio.Event()
 
-    @asynccontextmanager
-    async def left(self) -> AsyncIterator[None]:
-        """Gives the place to others for a while; it is taken again, or never had, at the end."""
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Gives the place to others for a while, where not too many rest already."""
         if self._resting >= self._most_resting:
             yield
             return
@@ -56,23 +49,7 @@ class Places:
             yield
         finally:
             self._resting -= 1
-            with anyio.CancelScope(shield=True):
-                await self._return()
-
-    async def _return(self) -> None:
-        if self._unused:
-            self._unused = False
-            return
-        self._returning += 1
-        try:
-            await self._semaphore.acquire()
-        finally:
-            self._returning -= 1
-
-    def _release_unused(self) -> None:
-        if self._unused:
-            self._unused = False
-            self.leave()
+            self._free -= 1
 
 
 class Held(Protocol):
@@ -148,7 +125,7 @@ class Errand:
         if self.places is None:
             await self.wait(anyio.sleep(seconds))
             return
-        async with self.places.left():
+        with self.places.left():
             await self.wait(anyio.sleep(seconds))
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
