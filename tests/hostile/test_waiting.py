@@ -142,6 +142,17 @@ def outage(seconds: float, *, concurrency: int, fault: Fault = AWAY) -> tuple[Ou
     return virtually(service, texts, SECOND, concurrency=concurrency, max_batch_size=4), service
 
 
+@pytest.mark.parametrize(("timeout", "max_outage"), [(10.0, 10.0), (10.0, 25.0), (60.0, 5.0)])
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_e7_max_outage_holds_where_requests_hang(concurrency: int, timeout: float, max_outage: float) -> None:
+    """The first failure begins the outage: it takes no longer than the first deadline and max_outage together."""
+    service = Service(script=Always(Hang()))
+    retry = RetryPolicy(max_outage=max_outage)
+    outcome = virtually(service, numbers(100), concurrency=concurrency, max_batch_size=10, timeout=timeout, retry=retry)
+    assert isinstance(outcome.error, OutageError)
+    assert outcome.seconds <= timeout + max_outage + 0.5
+
+
 @pytest.mark.parametrize("fault", [AWAY, Hang()], ids=["503", "hang"])
 def test_p11_an_outage_costs_what_was_in_flight_and_probes(fault: Fault) -> None:
     outcome, service = outage(60.0, concurrency=64, fault=fault)
