@@ -19,7 +19,14 @@ from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
-from aembed.errors import InvalidReplyError, ProviderError, RateLimitError, SpaceMismatchError, UnavailableError
+from aembed.errors import (
+    InvalidReplyError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    SpaceMismatchError,
+    UnavailableError,
+)
 from aembed.protocols import Provider
 from aembed.types import Hints, InputType, Reply, RetryPolicy
 
@@ -96,6 +103,8 @@ class Requests:
                 reply = await self._provider.embed(texts, input_type=input_type)
         except ProviderError as error:
             _quote_nothing(error, texts)
+            if isinstance(error, RateLimitError) and _hints(error).spent_window:
+                raise _used_up(error) from error
             raise
         finally:
             self._under_way.discard(under_way)
@@ -261,6 +270,13 @@ def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:
 def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:
     error.args = tuple(without_quotes(part, texts) if isinstance(part, str) else part for part in error.args)
     error.body = without_quotes(error.body, texts)
+
+
+def _used_up(error: RateLimitError) -> QuotaExceededError:
+    """Nothing is left of a day or a month: no short wait clears that, whatever provider object says it."""
+    return QuotaExceededError(
+        str(error), status_code=error.status_code, request_id=error.request_id, hints=error.hints, body=error.body
+    )
 
 
 def _error(state: RetryCallState) -> BaseException | None:

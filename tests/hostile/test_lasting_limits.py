@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aembed import BadRequestError, QuotaExceededError, RateLimitError, Record
+from aembed import BadRequestError, Embedder, FakeProvider, Hints, QuotaExceededError, RateLimitError, Record
 from aembed.providers._errors import error_for
 from aembed.providers._http import HTTPReply
 from aembed.stores.memory import MemoryStore
@@ -267,3 +267,16 @@ def test_a5_the_error_names_the_limit_and_what_was_counted() -> None:
 def test_a5_a_limit_of_requests_is_none_of_tokens() -> None:
     found = refused(429, per("requests per min (RPM)", "3", "Used 3, Requested 5"))
     assert type(found) is RateLimitError
+
+
+def test_a5_a_provider_of_ones_own_may_say_that_a_day_is_used_up() -> None:
+    async def job() -> None:
+        hints = Hints(spent_window="day", reset_spent=7_200.0)
+        provider = FakeProvider(script=lambda number, texts: RateLimitError("429: enough for today", hints=hints))
+        async with Embedder(provider) as embedder:
+            with pytest.raises(QuotaExceededError, match="enough for today") as stopped:
+                await embedder.embed_documents(numbers(10))
+        assert stopped.value.hints == hints
+        assert provider.ledger.requests == 1
+
+    run_virtual(job)
