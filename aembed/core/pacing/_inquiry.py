@@ -113,36 +113,34 @@ class Inquiry:
                 self._suspect(reservation, now)
                 return self._closing(reservation), undone
             case Suspicion.FREQUENT if not self.congestion.is_asked:
-                self._try_a_pace(reservation, now)
+                self._come_often(reservation, now)
             case _:
                 pass
         return Refusal(self.congestion.too_large(reservation.tokens)), undone
 
-    def _try_a_pace(self, reservation: Reservation, now: float) -> None:
+    def _come_often(self, reservation: Reservation, now: float) -> None:
+        """Refusals do: where most likely not by chance, a pace is tried at once; else they are watched first."""
         share = self.in_flight.recent_share
         if share >= UNLIKE_CHANCE:
-            self._watches = self._was_blocked = False
-            self._measure(reservation, now)
-            self._share = share
-            self.in_flight.expect(share)
+            self._try_a_pace(reservation, now, share)
         elif not self._watches:
             self._watches, self._watched, self._watched_refusals = True, 0, 0
 
     def _watch(self, reservation: Reservation, now: float, *, refused: bool) -> None:
-        """Refusals came often: where they go on, the pace that is accepted is tried."""
         if not self._watches:
             return
         self._watched += 1
         self._watched_refusals += refused
-        if self._watched < WATCHED:
-            return
-        self._watches = False
-        if self.congestion.is_asked or self._watched_refusals < FREQUENT * WATCHED:
-            return
-        self._was_blocked = False
+        if self._watched == WATCHED:
+            self._watches = False
+            if self._watched_refusals >= FREQUENT * WATCHED and not self.congestion.is_asked:
+                self._try_a_pace(reservation, now, self._watched_refusals / WATCHED)
+
+    def _try_a_pace(self, reservation: Reservation, now: float, share: float) -> None:
+        self._watches = self._was_blocked = False
         self._measure(reservation, now)
-        self._share = self._watched_refusals / WATCHED
-        self.in_flight.expect(self._share)
+        self._share = share
+        self.in_flight.expect(share)
 
     def _closing(self, reservation: Reservation) -> Refusal:
         return Refusal(self.congestion.too_large(reservation.tokens), closes=True)
