@@ -60,7 +60,7 @@ def test_all_are_allowed_while_nothing_is_refused() -> None:
     flight = InFlight(8)
     accept(flight, 8, times=20)
     assert (flight.limit, flight.allowed, flight.is_limited) == (8, 8, False)
-    assert (flight.share, flight.doubted_since, flight.first_refused_at) == (0.0, None, inf)
+    assert (flight.frequency.share, flight.doubted_since, flight.first_refused_at) == (0.0, None, inf)
 
 
 def test_from_a_first_number_it_climbs_in_growing_steps_to_the_most() -> None:
@@ -497,13 +497,13 @@ def test_where_chance_refuses_often_one_refusal_gives_up_no_level() -> None:
 def test_the_share_counts_from_the_first_refusal() -> None:
     flight = InFlight(8)
     accept(flight, 4, times=10)
-    assert flight.share == 0.0
+    assert flight.frequency.share == 0.0
     refuse(flight, 4)
-    assert flight.share == 1.0
+    assert flight.frequency.share == 1.0
     accept(flight, 4, times=3)
-    assert flight.share == 0.25
+    assert flight.frequency.share == 0.25
     refuse(flight, 4)
-    assert flight.share == 0.4
+    assert flight.frequency.share == 0.4
 
 
 # Often
@@ -554,11 +554,11 @@ def test_a15_what_is_forgotten_leaves_no_trace() -> None:
     refuse(flight, 5, times=5)
     assert flight.limit < 8
     flight.forget()
-    assert (flight.limit, flight.allowed, flight.is_limited, flight.share) == (8, 8, False, 0.0)
+    assert (flight.limit, flight.allowed, flight.is_limited, flight.frequency.share) == (8, 8, False, 0.0)
     assert (flight.doubted_since, flight.first_refused_at) == (None, inf)
     assert every(flight, 6, 1) == [NOTHING]
     assert flight.first_refused_at == 0.0
-    assert flight.share == 1.0
+    assert flight.frequency.share == 1.0
 
 
 # Whatever happens
@@ -601,7 +601,7 @@ def test_in_any_order_of_answers_the_beliefs_keep_within_their_bounds(
             flight.left(sent)
         assert 1 <= flight.limit <= most
         assert 1 <= flight.allowed <= most
-        assert 0.0 <= flight.share <= 1.0
+        assert 0.0 <= flight.frequency.share <= 1.0
         assert 0.02 <= flight.chance <= 0.5
         assert all(-6.0 <= evidence <= 4.0 for evidence in flight._against)
         assert (flight.doubted_since is None) or flight.doubted_since <= now

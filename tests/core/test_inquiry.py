@@ -234,7 +234,7 @@ def test_a_limit_that_the_headers_name_is_asked_nothing() -> None:
     inquiry = Inquiry(8, 8)
     assert inquiry.exhausted(send(inquiry, 0.0, level=8), 0.0, inf) == (CLOSED, False)
     assert inquiry.in_flight.limit == 8
-    assert (inquiry.kind, inquiry.in_flight.share) == ("", 0.0)
+    assert (inquiry.kind, inquiry.in_flight.frequency.share) == ("", 0.0)
     assert inquiry.congestion.is_asked
 
 

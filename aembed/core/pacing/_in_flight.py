@@ -16,10 +16,11 @@ holds are chance; where they are many, a pace is worth a trial.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import ceil, inf, log
+
+from aembed.core.pacing._frequency import Frequency
 
 MISTAKEN = 0.03
 """The share of requests beyond the level that a service takes all the same, because one ended at that moment."""
@@ -27,14 +28,6 @@ LEAST_CHANCE, MOST_CHANCE = 0.02, 0.5
 """The share of refusals at any level that are taken for chance: at first, and at the most."""
 MEMORY = 0.02
 """Of one request in the share of chance."""
-OFTEN, FREQUENT, APART = 8, 0.04, 6
-"""So many refusals, as a share of the requests, and so many requests apart, are worth the trial of a pace: a bucket
-that is emptied a little too fast looks like a level that is sometimes taken."""
-DENSE = 24
-"""So many refusals among so many requests, each sent when the one before was known, are worth it, too."""
-TRIALS_APART, UNLIKE_CHANCE, SOONER = 300, 0.25, 6
-"""Requests after a trial that failed before the next one, doubled by each; fewer where a larger share is refused than
-chance is likely to."""
 UNLIKELY, CERTAIN = 1e-2, 1e-3
 """So unlikely is a row of refusals by chance alone before fewer are sent, and before a window is suspected."""
 LEAST_ROW = 3
@@ -96,21 +89,16 @@ class InFlight:
         self.chance = self._usual = LEAST_CHANCE
         self.proven_chance = 0.0
         self.first_refused_at = inf
+        self.frequency = Frequency()
         self._against = [0.0] * (most + 1)
         self._failed_tries = [0] * (most + 1)
         self._limit = self._highest = min(first or most, most)
         self._accepted = self._wait = 0
-        self._requests = self._refusals = 0
         self._climbed = 0
         self._number = self._refused_after = 0
         self._under_way: dict[Sent, None] = {}
         self._trying: Sent | None = None
         self._doubt: Doubt | None = None
-        self._often: deque[tuple[int, int]] = deque(maxlen=OFTEN)
-        """Of the latest refusals: how many requests, and how many refusals, there had been."""
-        self._dense: deque[int] = deque(maxlen=OFTEN)
-        """The numbers of the latest refused that were sent after another refusal was known."""
-        self._next_trial, self._trial_apart = 0, TRIALS_APART
 
     @property
     def limit(self) -> int:
@@ -135,23 +123,6 @@ class InFlight:
     def is_limited(self) -> bool:
         """Fewer than are allowed, because more were refused."""
         return self._limit < self._highest and self._against[self._limit + 1] >= BEYOND
-
-    @property
-    def share(self) -> float:
-        """Of the requests since the first refusal those that were refused."""
-        return self._refusals / max(self._requests, 1)
-
-    @property
-    def recent_share(self) -> float:
-        """The same of the latest requests: more than it is, since a series that looked like many was picked."""
-        if self._is_dense:
-            return OFTEN / (self._number - self._dense[0] + 1)
-        number, refusals = self._often[0] if self._often else (0, 0)
-        return (self._refusals - refusals) / max(self._number - number, 1)
-
-    @property
-    def _is_dense(self) -> bool:
-        return len(self._dense) == OFTEN and self._number - self._dense[0] < DENSE
 
     @property
     def doubted_since(self) -> float | None:
@@ -181,7 +152,7 @@ class InFlight:
         """With so many in flight now."""
         suspicion = self._answer(sent, in_flight)
         self.chance = max(self._usual, self.chance - MEMORY * self.chance)
-        self._requests += 1
+        self.frequency.accepted()
         self._accepted += 1
         before = self._limit
         self._count_for(sent, in_flight)
@@ -233,13 +204,9 @@ class InFlight:
     def refused(self, sent: Sent, in_flight: int, now: float, hint: float | None) -> Suspicion:
         """With so many in flight at this moment, this one included."""
         level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
-        if self.first_refused_at == inf:
-            self.first_refused_at, self._requests = now, 0
-        self._requests += 1
-        self._refusals += 1
+        self.first_refused_at = min(self.first_refused_at, now)
+        self.frequency.refused(sent.number, self._number, afresh=sent.number > self._refused_after)
         self._count_survivors(sent, in_flight, now)
-        if sent.number > self._refused_after:
-            self._dense.append(sent.number)
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
@@ -247,17 +214,7 @@ class InFlight:
         assert self._doubt
         if sent.level == level == 1 and self._doubt.refused >= self._row:
             return Suspicion.WINDOW
-        return Suspicion.FREQUENT if self._is_often() else Suspicion.NOTHING
-
-    def _is_often(self) -> bool:
-        often = self._often
-        if not often or self._number - often[-1][0] >= APART:
-            often.append((self._number, self._refusals - 1))
-        if self._number < self._next_trial:
-            return False
-        if self._is_dense:
-            return True
-        return len(often) == OFTEN and FREQUENT * (self._number - often[0][0]) <= OFTEN
+        return Suspicion.FREQUENT if self.frequency.is_high else Suspicion.NOTHING
 
     def _count_survivors(self, refused: Sent, in_flight: int, now: float) -> None:
         """A refusal comes sooner than a reply: what is under way for twice as long as this one was, is accepted."""
@@ -315,18 +272,12 @@ class InFlight:
         self._usual = LEAST_CHANCE
         self._against = [0.0] * (self.most + 1)
         self._doubt = None
-        self._often.clear()
-        self._dense.clear()
+        self.frequency.forget()
         self.first_refused_at = inf
-        self._requests = self._refusals = 0
         self._find_limit()
 
     def blame_chance(self, share: float) -> None:
         """Neither fewer in flight nor a slower pace makes the refusals fewer."""
         self.proven_chance, self._usual = share, LEAST_CHANCE
         self.chance = max(self.chance, min(share, MOST_CHANCE))
-        self._often.clear()
-        self._dense.clear()
-        apart = self._trial_apart if share < UNLIKE_CHANCE else self._trial_apart // SOONER
-        self._next_trial = self._number + apart
-        self._trial_apart *= 2
+        self.frequency.put_off(share)

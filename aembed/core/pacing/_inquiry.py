@@ -14,7 +14,8 @@ from __future__ import annotations
 from math import inf
 
 from aembed.core.pacing._congestion import Congestion
-from aembed.core.pacing._in_flight import FREQUENT, UNLIKE_CHANCE, InFlight, Sent, Suspicion
+from aembed.core.pacing._frequency import FREQUENT, UNLIKE_CHANCE
+from aembed.core.pacing._in_flight import InFlight, Sent, Suspicion
 from aembed.core.pacing._reservation import Refusal, Reservation
 from aembed.core.pacing._trial import Trial
 
@@ -120,7 +121,7 @@ class Inquiry:
 
     def _come_often(self, reservation: Reservation, now: float) -> None:
         """Refusals do: where most likely not by chance, a pace is tried at once; else they are watched first."""
-        share = self.in_flight.recent_share
+        share = self.in_flight.frequency.recent_share
         if share >= UNLIKE_CHANCE:
             self._try_a_pace(reservation, now, share)
         elif not self._watches:
@@ -157,7 +158,7 @@ class Inquiry:
         at = now if doubted_since is None else doubted_since
         since = min(self.in_flight.first_refused_at, now)
         self.congestion.suspect(reservation.tokens, since, at, blocked=self._was_blocked)
-        self._share = self.in_flight.share
+        self._share = self.in_flight.frequency.share
 
     def _count(self, reservation: Reservation, *, refused: bool) -> bool:
         """In the trial of the pace; returns whether it has failed."""

@@ -1,0 +1,82 @@
+"""How often requests are refused, and whether often enough that a pace is worth a trial. Pure.
+
+A bucket that is emptied a little too fast looks like a number in flight that is sometimes taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+OFTEN, FREQUENT, APART = 8, 0.04, 6
+"""So many refusals, as a share of the requests, and so many requests apart, are worth the trial of a pace."""
+DENSE = 24
+"""So many refusals among so many requests, each sent when the one before was known, are worth it, too."""
+TRIALS_APART, UNLIKE_CHANCE, SOONER = 300, 0.25, 6
+"""Requests after a trial that failed before the next one, doubled by each; fewer where a larger share is refused than
+chance is likely to."""
+
+
+class Frequency:
+    """Requests have numbers, in the order in which they are sent."""
+
+    def __init__(self) -> None:
+        self._requests = self._refusals = 0
+        self._apart: deque[tuple[int, int]] = deque(maxlen=OFTEN)
+        """Of the latest refusals: the number sent, and the refusals before."""
+        self._dense: deque[int] = deque(maxlen=OFTEN)
+        """The numbers of the latest refused that were sent after another refusal was known."""
+        self._sent = self._next_trial = 0
+        self._trial_apart = TRIALS_APART
+
+    @property
+    def share(self) -> float:
+        """Of the requests since the first refusal those that were refused."""
+        return self._refusals / max(self._requests, 1)
+
+    @property
+    def recent_share(self) -> float:
+        """The same of the latest requests: more than it is, since a series that looked like many was picked."""
+        if self._is_dense:
+            return OFTEN / (self._sent - self._dense[0] + 1)
+        sent, refusals = self._apart[0] if self._apart else (0, 0)
+        return (self._refusals - refusals) / max(self._sent - sent, 1)
+
+    @property
+    def is_high(self) -> bool:
+        """A pace is worth a trial."""
+        if self._sent < self._next_trial:
+            return False
+        apart = self._apart
+        return self._is_dense or (len(apart) == OFTEN and FREQUENT * (self._sent - apart[0][0]) <= OFTEN)
+
+    @property
+    def _is_dense(self) -> bool:
+        return len(self._dense) == OFTEN and self._sent - self._dense[0] < DENSE
+
+    def accepted(self) -> None:
+        self._requests += 1
+
+    def refused(self, number: int, sent: int, *, afresh: bool) -> None:
+        """The one of that number, when so many were sent. `afresh`: it was sent after another refusal was known."""
+        self._sent = sent
+        if not self._refusals:
+            self._requests = 0
+        if afresh:
+            self._dense.append(number)
+        if not self._apart or sent - self._apart[-1][0] >= APART:
+            self._apart.append((sent, self._refusals))
+        self._requests += 1
+        self._refusals += 1
+
+    def put_off(self, share: float) -> None:
+        """A trial has failed, of a pace that was to better that share of refusals."""
+        self._apart.clear()
+        self._dense.clear()
+        apart = self._trial_apart if share < UNLIKE_CHANCE else self._trial_apart // SOONER
+        self._next_trial = self._sent + apart
+        self._trial_apart *= 2
+
+    def forget(self) -> None:
+        self._apart.clear()
+        self._dense.clear()
+        self._requests = self._refusals = 0
