@@ -2,7 +2,7 @@
 
     pacer = Pacer(requests_per_minute=None, tokens_per_minute=None, concurrency=8)    None: learned from the replies
     pacer.max_batch_tokens          what the next batch may hold, None while nothing speaks against the provider's limit
-    pacer.concurrency               requests in flight at most; below the given one only while no limit is known at all
+    pacer.concurrency               requests in flight at most; fewer than the given where the provider takes fewer
     pacer.too_large(tokens)         at the head of the lane: such a size is never accepted, send the batch in parts
     reservation = pacer.reserve(tokens, now, interactive=False)       by the head of a lane only, one at a time
     while reservation.start > now: wait                               `start` may move while it waits: read it again
@@ -18,8 +18,8 @@ Two lanes of the caller's, each first come, first served. A query goes before th
 pushes it back by 5 s at most; while there are queries bulk leaves them 5 % of both limits. What was sent stays
 booked, whatever came of it: some services count refused requests as well. A limit that the user set is a ceiling,
 which headers can only lower; without it the limit follows the headers both ways. Token counts are the provider's own
-estimate. Where no limit is known the first batches are small, and refusals teach the pace. Processes on one key need
-no coordinator: see Budget.share and Congestion.
+estimate. Where no limit is known the first batches are small, and refusals show which limit there is: see Inquiry.
+Processes on one key need no coordinator: see Budget.share and Congestion.
 """
 
 from aembed.core.pacing._pacer import Pacer
