@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar
@@ -16,30 +16,37 @@ T = TypeVar("T")
 
 
 class Places:
-    """So many batches at a time; as many more may rest besides, which cost nothing.
-
-    One that has rested goes on at once, and new ones wait until there are no more than that many again: what it would
-    wait for may wait for it.
-    """
+    """So many batches at a time; as many more may rest besides, which cost nothing."""
 
     def __init__(self, number: int) -> None:
-        self._free = self._most_resting = number
-        self._resting = 0
-        self._changed = anyio.Event()
+        self._semaphore = anyio.Semaphore(number)
+        self._most_resting = number
+        self._resting = self._returning = 0
+        self._unused = False
 
-    async def take(self) -> None:
-        while self._free <= 0:
-            await self._changed.wait()
-        self._free -= 1
+    async def take_for(self, batch: Callable[[], Awaitable[T]]) -> T:
+        """A place, and the batch that is to have it. Meanwhile one that has rested may have the place."""
+        await self._semaphore.acquire()
+        while self._returning:
+            self.leave()
+            await self._semaphore.acquire()
+        self._unused = True
+        try:
+            taken = await batch()
+        except BaseException:
+            self._release_unused()
+            raise
+        if not self._unused:
+            await self._semaphore.acquire()
+        self._unused = False
+        return taken
 
     def leave(self) -> None:
-        self._free += 1
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._semaphore.release()
 
-    @contextmanager
-    def left(self) -> Iterator[None]:
-        """Gives the place to others for a while, where not too many rest already."""
+    @asynccontextmanager
+    async def left(self) -> AsyncIterator[None]:
+        """Gives the place to others for a while; it is taken again, or never had, at the end."""
         if self._resting >= self._most_resting:
             yield
             return
@@ -49,7 +56,23 @@ class Places:
             yield
         finally:
             self._resting -= 1
-            self._free -= 1
+            with anyio.CancelScope(shield=True):
+                await self._return()
+
+    async def _return(self) -> None:
+        if self._unused:
+            self._unused = False
+            return
+        self._returning += 1
+        try:
+            await self._semaphore.acquire()
+        finally:
+            self._returning -= 1
+
+    def _release_unused(self) -> None:
+        if self._unused:
+            self._unused = False
+            self.leave()
 
 
 class Held(Protocol):
@@ -117,15 +140,15 @@ class Errand:
         for task in self._waiting:
             task.cancel()
 
-    async def rest(self, seconds: float) -> None:
-        """Waits before a batch that was refused is sent again; meanwhile another one may have its place."""
+    async def rest(self, seconds: float, *, stays: bool) -> None:
+        """Waits before a batch that was refused is sent again; unless it `stays` another may have its place."""
         self.rests_until = asyncio.get_running_loop().time() + seconds
         if self.when_resting:
             self.when_resting()
-        if self.places is None:
+        if self.places is None or stays:
             await self.wait(anyio.sleep(seconds))
             return
-        with self.places.left():
+        async with self.places.left():
             await self.wait(anyio.sleep(seconds))
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -61,12 +61,15 @@ class Requests:
         self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
         self._model = ""
 
-    async def send(self, texts: Sequence[str], tokens: float, errand: Errand, *, divisible: bool) -> Reply:
-        """Raises the ProviderError that waiting did not clear, or OutageError.
+    async def send(
+        self, texts: Sequence[str], tokens: float, errand: Errand, *, divisible: bool, awaited: bool = False
+    ) -> Reply:
+        """Raises the ProviderError that waiting did not clear, or OutageError. `awaited`: others wait for the answer,
+        and keep their places; it keeps its own.
 
         RateLimitError comes out only for a `divisible` batch that is too large for the rate limit.
         """
-        tries = _Tries(self, errand, texts, tokens, divisible)
+        tries = _Tries(self, errand, texts, tokens, divisible, awaited)
         try:
             return await tries.attempt()
         except WAIT_AND_RETRY as error:
@@ -148,7 +151,7 @@ class _Tries:
     """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
 
     def __init__(
-        self, requests: Requests, errand: Errand, texts: Sequence[str], tokens: float, divisible: bool
+        self, requests: Requests, errand: Errand, texts: Sequence[str], tokens: float, divisible: bool, awaited: bool
     ) -> None:
         self._requests = requests
         self._admission = requests.admission
@@ -156,6 +159,7 @@ class _Tries:
         self._texts = texts
         self._tokens = tokens
         self._divisible = divisible
+        self._awaited = awaited
         self.first_error: Exception | None = None
         self._ticket: Ticket | None = None
         self._refusal = Refusal()
@@ -253,7 +257,7 @@ class _Tries:
         rest = self._admission.gate.rest(seconds, hinted=self._hinted)
         if rest > 0:
             self._admission.rests(rest)
-            await self._errand.rest(rest)
+            await self._errand.rest(rest, stays=self._awaited)
 
 
 def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:

@@ -267,6 +267,7 @@ class Dispatcher:
     async def _request(self, batch: Sequence[Item], errand: Errand) -> Reply:
         texts = [text for item in batch for text in item.texts]
         tokens = sum(item.tokens for item in batch)
-        reply = await self._requests.send(texts, tokens, errand, divisible=len(batch) > 1)
+        awaited = not self._guard.proven
+        reply = await self._requests.send(texts, tokens, errand, divisible=len(batch) > 1, awaited=awaited)
         self._lessons.counting.observe(tokens, reply.usage.tokens)
         return reply

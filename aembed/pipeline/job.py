@@ -73,8 +73,7 @@ class Job:
         self._tally = tally
         self._before = (tally.requests, tally.retries, tally.lost_tokens)
         self._purse = purse
-        # A place is held until the batch is stored: a crash buys again at most that many requests, and in a time of
-        # refusals as many more that had rested.
+        # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._places = Places(dispatcher.concurrency)
         self._errand = Errand("document", places=self._places)
         if purse.limited:
@@ -169,14 +168,14 @@ class Job:
 
     async def _send(self) -> None:
         while True:
-            await self._places.take()
             try:
-                batch = await self._rations.next(self._batches, self._tasks)
+                batch = await self._places.take_for(partial(self._rations.next, self._batches, self._tasks))
             except Exception as error:
                 self._stop(error)
                 return
             if not batch:
                 self._all_sent = True
+                self._places.leave()
                 return
             left = {id(item): item for item in batch} if self._rations.limited else {}
             asked = self._purse.asked

@@ -24,55 +24,75 @@ def virtual(test: Callable[[], Awaitable[None]]) -> None:
     run_virtual(run)
 
 
+async def after(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "a batch"
+
+
 async def rested(places: Places, seconds: float) -> float:
-    """A batch has a place, gives it up for so long, and goes on then."""
-    await places.take()
-    with places.left():
+    """A batch has a place, gives it up for so long, and has it again then."""
+    assert await places.take_for(lambda: after(0.0)) == "a batch"
+    async with places.left():
         await asyncio.sleep(seconds)
     return now()
 
 
-def test_a15_a_batch_that_rests_gives_its_place_to_another_and_waits_for_none() -> None:
+def test_a15_a_batch_that_rests_gives_its_place_to_another() -> None:
     async def test() -> None:
         places = Places(1)
         first = asyncio.create_task(rested(places, 5.0))
         await asyncio.sleep(1.0)
-        await places.take()
-        assert now() == 1.0
-        assert await first == 5.0
+        assert await places.take_for(lambda: after(0.0)) == "a batch"
+        assert now() == pytest.approx(1.0)
+        await asyncio.sleep(6.0)
+        assert not first.done()
+        places.leave()
+        assert await first == pytest.approx(7.0)
 
     virtual(test)
 
 
-def test_a15_new_batches_wait_until_there_is_a_place_again() -> None:
+def test_a15_it_waits_for_no_batch_that_has_not_come() -> None:
     async def test() -> None:
         places = Places(1)
         first = asyncio.create_task(rested(places, 5.0))
         await asyncio.sleep(1.0)
-        await places.take()
-        await first
-        new = asyncio.create_task(places.take())
+        second = asyncio.create_task(places.take_for(lambda: after(100.0)))
+        assert await first == pytest.approx(5.0)
+        await asyncio.sleep(110.0)
+        assert not second.done()
         places.leave()
-        await asyncio.sleep(1.0)
-        assert not new.done()
-        places.leave()
-        await new
-        assert now() == 6.0
+        await second
+        assert now() == pytest.approx(115.0)
 
     virtual(test)
 
 
-def test_a15_as_many_as_have_a_place_may_rest_besides() -> None:
+def test_a15_it_goes_before_one_that_has_not_come_where_it_waits_already() -> None:
     async def test() -> None:
-        places = Places(2)
-        resting = [asyncio.create_task(rested(places, 5.0)) for _ in range(6)]
+        places = Places(1)
+        first = asyncio.create_task(rested(places, 2.0))
         await asyncio.sleep(1.0)
-        last = asyncio.create_task(places.take())
+        await places.take_for(lambda: after(0.0))
+        second = asyncio.create_task(places.take_for(lambda: after(100.0)))
         await asyncio.sleep(3.0)
-        assert not last.done()
-        assert [each.done() for each in resting] == [False] * 6
-        await asyncio.sleep(1.5)
-        assert [each.done() for each in resting] == [True] * 4 + [False] * 2
+        places.leave()
+        assert await first == pytest.approx(4.0)
+        places.leave()
+        await second
+        assert now() == pytest.approx(104.0)
+
+    virtual(test)
+
+
+def test_whoever_is_cancelled_leaves_the_place_to_the_next() -> None:
+    async def test() -> None:
+        places = Places(1)
+        waiting = asyncio.create_task(places.take_for(lambda: after(100.0)))
+        await asyncio.sleep(1.0)
+        waiting.cancel()
+        assert await places.take_for(lambda: after(0.0)) == "a batch"
+        assert now() == pytest.approx(1.0)
 
     virtual(test)
 
