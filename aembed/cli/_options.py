@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import typer
 
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
+from aembed.options import MOST_AUTO
 from aembed.providers import open_provider
 from aembed.stores import Column, open_column
 from aembed.types import Budget, RetryPolicy, Space
@@ -68,7 +69,21 @@ ProviderOptions: TypeAlias = Annotated[
 Dimensions: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", min=1, show_default=False, help="Shorten the vectors, where the model can.")
 ]
-Concurrency: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, help="The most requests in flight.")]
+
+
+def at_a_time(given: object) -> int | str:
+    """A number of requests, or "auto"."""
+    written = str(given)
+    if written == "auto":
+        return written
+    if not written.isdecimal() or int(written) < 1:
+        raise typer.BadParameter(f"{written!r} is not an integer from 1 up, nor auto")
+    return int(written)
+
+
+Concurrency: TypeAlias = Annotated[
+    Any, typer.Option(metavar="N|auto", parser=at_a_time, help="The most requests in flight; auto: up to 64.")
+]
 MaxBatchSize: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", min=1, show_default=False, help="The most texts in a request.")
 ]
@@ -179,7 +194,7 @@ class Settings:
     model: str | None = None
     base_url: str | None = None
     dimensions: int | None = None
-    concurrency: int = 8
+    concurrency: int | Literal["auto"] = 8
     max_batch_size: int | None = None
     max_tokens_per_batch: int | None = None
     requests_per_minute: float | None = None
@@ -217,7 +232,7 @@ class Settings:
             self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
             base_url=self.base_url,
             dimensions=dimensions,
-            concurrency=self.concurrency,
+            concurrency=MOST_AUTO if self.concurrency == "auto" else self.concurrency,
             **own,
         )
         return Embedder(

@@ -221,3 +221,12 @@ def test_i16_a_new_model_without_downtime_by_the_line_that_the_error_tells(
     assert aembed(tmp_path, "search", "anything", "-s", store, env=env).code == 0
     new = aembed(tmp_path, "index", "docs", "-s", f"{store}_new", "--json", env=env)
     assert (new.json["unchanged"], new.json["requests"]) == (4, 0)
+
+
+def test_concurrency_is_a_number_or_auto(docs: Path, tmp_path: Path) -> None:
+    assert aembed(tmp_path, "index", "docs", *FAKE, "--concurrency", "auto").code == 0
+    assert aembed(tmp_path, "index", "docs", "--concurrency", "3").code == 0
+    for wrong in ("0", "-1", "2.5", "many"):
+        refused = aembed(tmp_path, "index", "docs", "--concurrency", wrong)
+        assert refused.code == 2
+        assert "auto" in refused.err
