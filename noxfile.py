@@ -28,6 +28,7 @@ PROMISES = (
     "kills",
     "loop_gap",
     "pacing",
+    "busy",
     "web",
     "hostile",
     "shared_key",
@@ -158,6 +159,15 @@ def soak(session: nox.Session) -> None:
         module(session, "benchmarks.cancellations", "--client", client)
     module(session, "benchmarks.schedules")
     module(session, "benchmarks.soak")
+
+
+@nox.session(python=False)
+def overload(session: nox.Session) -> None:
+    """A real server, infinity-emb with a tiny model and a short queue, overloaded by aembed and by a plain loop.
+
+    The first run installs it, PyTorch included, into a venv of its own, beside those of the peers.
+    """
+    module(session, "benchmarks.overload", *session.posargs)
 
 
 @nox.session
