@@ -31,6 +31,19 @@ if os.environ.get("AEMBED_TEST_LOOP"):
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
 
 
+VIRTUAL = {"run_virtual", "virtual", "virtually"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests on virtual time have a loop of their own: once is enough."""
+    if os.environ.get("AEMBED_TEST_LOOP"):
+        virtual = [
+            item for item in items if isinstance(item, pytest.Function) and VIRTUAL & {*item.obj.__code__.co_names}
+        ]
+        config.hook.pytest_deselected(items=virtual)
+        items[:] = [item for item in items if item not in set(virtual)]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
