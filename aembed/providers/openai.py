@@ -52,7 +52,7 @@ FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
 OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null", "record": "the path of a folder"}
 """What `open_provider` and the command's --option take for this format."""
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 1.0
 """How long a server may take to say what its model is."""
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
