@@ -91,7 +91,7 @@ class Requests:
         backoff, hint = self._backoff(state), _hints(_error(state)).retry_after
         if hint is not None:
             backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
-        return pause(backoff, hint, self._random)
+        return pause(backoff, hint, self._random, alone=alone)
 
     async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
         """One request, within its deadline, and a reply that can be trusted."""
