@@ -18,6 +18,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
 import numpy as np
@@ -165,7 +166,7 @@ class Client:
             pacer=self.pacer,
             random=service.random,
         )
-        self.errand = Errand()
+        self.errand = Errand(remaining=lambda: inf if self._batches is None else self._batches)
         self.done = Counter[int]()
         self.failed = 0
         self._inputs, self._batches = inputs, batches

@@ -28,8 +28,6 @@ LONGEST_REST = 1.0
 """Seconds that one request waits at most while others succeed."""
 LONGEST_HINT = 120.0
 """Seconds of a Retry-After that are believed."""
-SPREAD_ALONE = 0.05
-"""Seconds by which one that waits alone may come later."""
 CHANCE = 1e-6
 """A server that fails at random is given so long a row that it closes the gate this rarely."""
 MEMORY = 0.02
@@ -44,13 +42,12 @@ class Random(Protocol):
 def pause(backoff: float, retry_after: float | None, random: Random, *, alone: bool = False) -> float:
     """Seconds to wait: the backoff with jitter, and never before the server's hint.
 
-    What waits `alone` comes hardly later: there is no crowd that would come at once.
+    What waits `alone` comes no later than it was told: there is no crowd that would come at once.
     """
     seconds = random.uniform(0.5, 1.0) * backoff
     if retry_after is not None and 0.0 <= retry_after < inf:
         seconds = max(seconds, min(retry_after, LONGEST_HINT))
-    spread = 0.1 * seconds
-    return seconds + random.uniform(0.0, min(spread, SPREAD_ALONE) if alone else spread)
+    return seconds if alone else seconds * random.uniform(1.0, 1.1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,16 +66,16 @@ class Admission:
         return int(min(self._slots.available_tokens, self.pacer.room(now())))
 
     async def enter(
-        self, tokens: float, *, texts: int = 1, interactive: bool, divisible: bool = False
+        self, tokens: float, *, texts: int = 1, interactive: bool, divisible: bool = False, remaining: float = inf
     ) -> Ticket | None:
-        """None where a request of that size is never accepted and can be sent in parts.
+        """None where a request of that size is never accepted and can be sent in parts. `remaining` requests follow.
 
         Raises OutageError once the provider was away for too long.
         """
         async with self._lanes[interactive]:
             if divisible and self.pacer.too_large(tokens):
                 return None
-            reservation = await self._paced(tokens, texts, interactive)
+            reservation = await self._paced(tokens, texts, interactive, remaining)
             self._slots.acquire_on_behalf_of_nowait(reservation)
             self.pacer.sent(reservation, self.in_flight, now())
             return Ticket(reservation, self.gate.enter(now()))
@@ -168,9 +168,9 @@ class Admission:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _paced(self, tokens: float, texts: int, interactive: bool) -> Reservation:
+    async def _paced(self, tokens: float, texts: int, interactive: bool, remaining: float) -> Reservation:
         while True:
-            await self._may_start(interactive)
+            await self._may_start(interactive, remaining)
             reservation = self.pacer.reserve(tokens, now(), texts=texts, interactive=interactive)
             try:
                 while (seconds := reservation.start - now()) > EARLY:
@@ -184,22 +184,24 @@ class Admission:
             finally:
                 if not interactive:
                     self.waits.let_go(now())
-            if self._slot_free(interactive) and self._gate_open:
+            if self._slot_free(interactive, remaining) and self._gate_open:
                 return reservation
             self.pacer.give_back(reservation, now())
 
-    async def _may_start(self, interactive: bool) -> None:
-        while not self._slot_free(interactive) or not self._gate_open:
+    async def _may_start(self, interactive: bool, remaining: float) -> None:
+        while not (is_free := self._slot_free(interactive, remaining)) or not self._gate_open:
             self.check_outage()
-            with anyio.CancelScope(deadline=self.gate.opens_at if self._slot_free(interactive) else inf):
+            with anyio.CancelScope(deadline=self.gate.opens_at if is_free else inf):
                 await self._changed.wait()
 
     @property
     def _gate_open(self) -> bool:
         return self.gate.may_pass(now() + EARLY)
 
-    def _slot_free(self, interactive: bool) -> bool:
+    def _slot_free(self, interactive: bool, remaining: float) -> bool:
         """Bulk leaves one to queries, while there are some."""
+        if remaining < inf and self.in_flight >= self.pacer.at_a_time(remaining):
+            return False
         kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.queried(now())
         return self._slots.available_tokens >= 1 + kept
 

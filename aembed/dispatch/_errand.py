@@ -127,6 +127,8 @@ class Errand:
     rests_until: float = -inf
     """Until then a request of it that was refused is not sent again, as its server asked."""
     when_resting: Callable[[], object] | None = None
+    remaining: Callable[[], float] | None = None
+    """How many requests will follow, as far as that is known."""
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property

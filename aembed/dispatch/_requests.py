@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from random import Random
 
 import anyio
@@ -191,7 +191,11 @@ class _Tries:
         ticket, errand.ticket = errand.ticket, None
         return ticket or await errand.wait(
             self._admission.enter(
-                self._tokens, texts=len(self._texts), interactive=errand.interactive, divisible=self._divisible
+                self._tokens,
+                texts=len(self._texts),
+                interactive=errand.interactive,
+                divisible=self._divisible,
+                remaining=errand.remaining() if errand.remaining else inf,
             )
         )
 

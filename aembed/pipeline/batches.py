@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from math import ceil
+from math import ceil, inf
 
 import anyio
 
@@ -51,6 +51,10 @@ class Batches:
     @property
     def waiting(self) -> int:
         return len(self._window)
+
+    def remaining(self) -> float:
+        """Batches, once nothing more will be offered; until then any number."""
+        return self._window.least_batches(self._latest_cap) if self._ended else inf
 
     def put_back(self, batch: Collection[Item]) -> None:
         """What was taken, and cannot go as it is."""

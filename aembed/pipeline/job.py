@@ -85,6 +85,7 @@ class Job:
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
         cap = partial(_narrowed, dispatcher, rations, tasks)
         self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
+        self._errand.remaining = self._batches.remaining
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
         self._error: AembedError | None = None
         self._scope: anyio.CancelScope | None = None

@@ -20,7 +20,7 @@ def accept(
     suspicion = NOTHING
     for _ in range(times):
         sent = flight.sent(level, tokens, at)
-        suspicion = flight.accepted(sent, in_flight or level)
+        suspicion = flight.accepted(sent, in_flight or level, at)
         flight.left(sent)
     return suspicion
 
@@ -142,7 +142,7 @@ def test_in_a_burst_that_is_refused_in_part_the_number_that_was_left_counts() ->
         flight.left(sent)
     assert (flight.limit, flight.allowed) == (3, 3)
     for in_flight, sent in zip((3, 2, 1), reversed(burst[5:]), strict=True):
-        flight.accepted(sent, in_flight)
+        flight.accepted(sent, in_flight, 0.0)
         flight.left(sent)
     assert (flight.limit, flight.allowed) == (3, 3)
     refuse(flight, 4)
@@ -319,7 +319,7 @@ def test_what_was_sent_before_the_refusal_answers_nothing() -> None:
     before = [flight.sent(level, 100.0, 0.0) for level in range(1, 9)]
     flight.refused(before[7], 8, 0.1, None)
     flight.refused(before[6], 7, 0.1, None)
-    flight.accepted(before[0], 6)
+    flight.accepted(before[0], 6, 1.0)
     assert flight.doubted_since == 0.1
     assert flight.allowed == 6
     accept(flight, 2, 1.0)
@@ -406,7 +406,7 @@ def test_what_survives_a_refusal_speaks_for_its_level_once() -> None:
     slow = flight.sent(2, 100.0, 0.0)
     for number in range(2):
         refuse(flight, 8, 10.0 + number)
-    flight.accepted(slow, 2)
+    flight.accepted(slow, 2, 1.0)
     flight.left(slow)
     refuse(flight, 2, 20.0, times=2)
     assert flight.limit == 1
@@ -594,7 +594,7 @@ def test_in_any_order_of_answers_the_beliefs_keep_within_their_bounds(
         elif step != "send" and under_way:
             sent = under_way.pop(which % in_flight)
             if step == "accept":
-                assert flight.accepted(sent, in_flight) is not FREQUENT
+                assert flight.accepted(sent, in_flight, now) is not FREQUENT
             elif step == "refuse":
                 suspicion = flight.refused(sent, in_flight, now, hint)
                 assert suspicion is not WINDOW or in_flight == sent.level == 1
@@ -605,3 +605,19 @@ def test_in_any_order_of_answers_the_beliefs_keep_within_their_bounds(
         assert 0.02 <= flight.chance <= 0.5
         assert all(-6.0 <= evidence <= 4.0 for evidence in flight._against)
         assert (flight.doubted_since is None) or flight.doubted_since <= now
+
+
+def test_the_last_requests_try_no_level_again_where_one_that_is_refused_would_wait_for_longer() -> None:
+    """Replies of a second, 4 at a time: 24 requests take 6 s, as long as the hint."""
+    flight = InFlight(8)
+    assert flight.may_try(1.0)
+    for second in range(100):
+        sent = flight.sent(4, 100.0, float(second))
+        flight.accepted(sent, 4, second + 1.0)
+        flight.left(sent)
+    flight.refused(flight.sent(5, 100.0, 100.0), 5, 100.0, 6.0)
+    assert flight.limit == 4
+    assert not flight.may_try(23.0)
+    assert flight.may_try(24.5)
+    flight.refused(flight.sent(5, 100.0, 101.0), 5, 101.0, None)
+    assert flight.may_try(1.0)

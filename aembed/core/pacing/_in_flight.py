@@ -40,6 +40,7 @@ TRIED_AGAIN, RARELY = 12, 64
 COMPARABLE = 0.8
 """A request of so much of the refused one is a test of it: a small one would pass any bucket that refills."""
 SURVIVED = 2.0
+SECONDS_MEMORY = 0.1
 FORGOTTEN = 60.0
 """Seconds after which a doubt is dropped that no test has answered."""
 
@@ -99,6 +100,8 @@ class InFlight:
         self._under_way: dict[Sent, None] = {}
         self._trying: Sent | None = None
         self._doubt: Doubt | None = None
+        self._seconds = self._hint = 0.0
+        """What a reply takes, and what a refused one was told to wait."""
 
     @property
     def limit(self) -> int:
@@ -129,6 +132,10 @@ class InFlight:
         """When the refusal came that is not explained yet."""
         return self._doubt.at if self._doubt else None
 
+    def may_try(self, remaining: float) -> bool:
+        """Whether so many requests more take longer than one that is refused would wait."""
+        return remaining * self._seconds >= self._hint * self._limit
+
     def is_try(self, sent: Sent) -> bool:
         """It was sent to try a level again that had been refused."""
         return sent.level > self._limit
@@ -148,8 +155,9 @@ class InFlight:
         if sent is self._trying:
             self._trying = None
 
-    def accepted(self, sent: Sent, in_flight: int) -> Suspicion:
+    def accepted(self, sent: Sent, in_flight: int, now: float) -> Suspicion:
         """With so many in flight now."""
+        self._seconds += SECONDS_MEMORY * (now - sent.at - self._seconds)
         suspicion = self._answer(sent, in_flight)
         self.chance = max(self._usual, self.chance - MEMORY * self.chance)
         self.frequency.accepted()
@@ -205,6 +213,7 @@ class InFlight:
         """With so many in flight at this moment, this one included."""
         level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
         self.first_refused_at = min(self.first_refused_at, now)
+        self._hint = hint or 0.0
         self.frequency.refused(sent.number, self._number, afresh=sent.number > self._refused_after)
         self._count_survivors(sent, in_flight, now)
         self._refused_after = self._number

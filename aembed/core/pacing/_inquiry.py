@@ -71,7 +71,7 @@ class Inquiry:
         self._count(reservation, refused=False)
         self._watch(reservation, now, refused=False)
         if reservation.sent:
-            suspicion = self.in_flight.accepted(reservation.sent, in_flight)
+            suspicion = self.in_flight.accepted(reservation.sent, in_flight, now)
             if suspicion is Suspicion.WINDOW and not self.explains_by_pace:
                 self._suspect(reservation, now)
         had_pace = self.congestion.rate < inf

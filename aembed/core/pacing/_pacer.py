@@ -60,6 +60,12 @@ class Pacer:
         """Requests that may be in flight now, as far as refusals tell."""
         return self._in_flight.allowed
 
+    def at_a_time(self, remaining: float) -> int:
+        """The same for the last requests, when so many remain: no number that was refused is tried again, where one
+        that is refused would wait for longer than they all take.
+        """
+        return self.concurrency if self._in_flight.may_try(remaining) else min(self.concurrency, self._in_flight.limit)
+
     @property
     def max_batch_tokens(self) -> int | None:
         """2.7 % of a minute's tokens where that limit is known, less with others on the key or after refusals."""
