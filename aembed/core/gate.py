@@ -47,7 +47,9 @@ def pause(backoff: float, retry_after: float | None, random: Random, *, alone: b
     seconds = random.uniform(0.5, 1.0) * backoff
     if retry_after is not None and 0.0 <= retry_after < inf:
         seconds = max(seconds, min(retry_after, LONGEST_HINT))
-    return seconds if alone else seconds * random.uniform(1.0, 1.1)
+        if alone:
+            return seconds
+    return seconds * random.uniform(1.0, 1.1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -308,4 +308,4 @@ def test_a_server_that_recovers_is_no_longer_taken_for_a_flaky_one() -> None:
 
 def test_a15_what_waits_alone_waits_as_long_as_it_was_told() -> None:
     assert {pause(0.0, 6.0, Random(seed), alone=True) for seed in range(100)} == {6.0}
-    assert all(0.5 <= pause(1.0, None, Random(seed), alone=True) <= 1.0 for seed in range(100))
+    assert len({pause(1.0, None, Random(seed), alone=True) for seed in range(100)}) == 100
