@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 Writer = asyncio.StreamWriter
 Answer = "bytes | Callable[[Writer], Awaitable[None]]"
@@ -69,13 +69,24 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Request
     return Request(connection, first.split()[1], headers, body)
 
 
+class Serves(Protocol):
+    port: int
+
+    async def serve(self, reader: asyncio.StreamReader, writer: Writer) -> None: ...
+
+
+S = TypeVar("S", bound=Serves)
+
+
 @asynccontextmanager
-async def serving(*answers: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    state = RawServer(list(answers), "https" if tls else "http")
-    tasks: set[asyncio.Task[None]] = set()
+async def listening(state: S, tls: ssl.SSLContext | None = None) -> AsyncIterator[S]:
+    """On a port of this machine; connections that are left at the end are cut."""
+    tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: Writer) -> None:
-        tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+        task = asyncio.current_task()
+        assert task
+        tasks.add(task)
         await state.serve(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
@@ -88,6 +99,12 @@ async def serving(*answers: Any, tls: ssl.SSLContext | None = None) -> AsyncIter
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def serving(*answers: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+    async with listening(RawServer(list(answers), "https" if tls else "http"), tls) as state:
+        yield state
 
 
 def reply(

@@ -6,9 +6,9 @@
     pacer.too_large(tokens)         at the head of the lane: such a size is never accepted, send the batch in parts
     reservation = pacer.reserve(tokens, now, interactive=False)       by the head of a lane only, one at a time
     while reservation.start > now: wait                               `start` may move while it waits: read it again
-    pacer.resize(reservation, tokens, now)                            as it is sent: it carries more, or less
+    pacer.resize(reservation, tokens, texts, now)                     as it is sent: it carries more, or less
     pacer.give_back(reservation, now)                                 it will not be sent; never after sending
-    pacer.sent(reservation, in_flight)                                as one of so many, itself included
+    pacer.sent(reservation, in_flight, now)                           as one of so many, itself included
     pacer.accepted(reservation, hints, now, in_flight)                the reply has vectors
     pacer.throttled(reservation, hints, now, in_flight) -> Refusal    429: send it in parts, close the gate, or neither
     pacer.observe(hints, now)                                         any other reply that has headers

@@ -100,7 +100,7 @@ class Congestion:
         self._rate, self._refused_at = inf, None
         self._least = self._least_share = 0.0
 
-    def confirmed(self) -> None:
+    def lower_least(self) -> None:
         """It is the pace, and was refused all the same: it may fall below what was the least."""
         self._least *= LEAST_CUT
 

@@ -40,7 +40,9 @@ TRIED_AGAIN, RARELY = 12, 64
 COMPARABLE = 0.8
 """A request of so much of the refused one is a test of it: a small one would pass any bucket that refills."""
 SURVIVED = 2.0
+"""What is under way for so many times as long as a refusal took was not refused."""
 SECONDS_MEMORY = 0.1
+"""Of one reply in what a reply takes."""
 FORGOTTEN = 60.0
 """Seconds after which a doubt is dropped that no test has answered."""
 

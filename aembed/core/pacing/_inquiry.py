@@ -139,8 +139,7 @@ class Inquiry:
 
     def _try_a_pace(self, reservation: Reservation, now: float, share: float) -> None:
         self._watches = self._was_blocked = False
-        self._measure(reservation, now)
-        self._share = share
+        self._measure(reservation, now, share)
         self.in_flight.expect(share)
 
     def _closing(self, reservation: Reservation) -> Refusal:
@@ -149,16 +148,16 @@ class Inquiry:
     def _suspect(self, reservation: Reservation, now: float) -> None:
         """A window: it was not the number in flight."""
         self._trial, self._blocked, self._was_blocked = None, True, True
-        self._measure(reservation, now)
+        self._measure(reservation, now, self.in_flight.frequency.share)
         self.in_flight.forget()
 
-    def _measure(self, reservation: Reservation, now: float) -> None:
-        """The pace that has been accepted since the first refusal is tried."""
+    def _measure(self, reservation: Reservation, now: float, share: float) -> None:
+        """The pace that has been accepted since the first refusal is tried; it is to better that share of refusals."""
         doubted_since = self.in_flight.doubted_since
         at = now if doubted_since is None else doubted_since
         since = min(self.in_flight.first_refused_at, now)
         self.congestion.suspect(reservation.tokens, since, at, blocked=self._was_blocked)
-        self._share = self.in_flight.frequency.share
+        self._share = share
 
     def _count(self, reservation: Reservation, *, refused: bool) -> bool:
         """In the trial of the pace; returns whether it has failed."""
@@ -166,7 +165,7 @@ class Inquiry:
             return False
         self._trial.count(refused, reservation.start)
         if refused and self._trial.holds:
-            self.congestion.confirmed()
+            self.congestion.lower_least()
         if not self._trial.undone:
             return False
         was_confirmed = self._trial.confirmed

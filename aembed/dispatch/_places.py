@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+class Places:
+    """So many batches at a time; as many more may rest besides, which cost nothing."""
+
+    def __init__(self, number: int) -> None:
+        self._semaphore = anyio.Semaphore(number)
+        self._most_resting = number
+        self._resting = self._returning = 0
+        self._unused = False
+
+    async def take_for(self, batch: Callable[[], Awaitable[T]]) -> T:
+        """A place, and the batch that is to have it. Meanwhile one that has rested may have the place."""
+        await self._semaphore.acquire()
+        while self._returning:
+            self.leave()
+            await self._semaphore.acquire()
+        self._unused = True
+        try:
+            taken = await batch()
+        except BaseException:
+            self._release_unused()
+            raise
+        if not self._unused:
+            await self._semaphore.acquire()
+        self._unused = False
+        return taken
+
+    def leave(self) -> None:
+        self._semaphore.release()
+
+    @asynccontextmanager
+    async def left(self) -> AsyncIterator[None]:
+        """Gives the place to others for a while; it is taken again, or never had, at the end."""
+        if self._resting >= self._most_resting:
+            yield
+            return
+        self._resting += 1
+        self.leave()
+        try:
+            yield
+        finally:
+            self._resting -= 1
+            with anyio.CancelScope(shield=True):
+                await self._return()
+
+    async def _return(self) -> None:
+        if self._unused:
+            self._unused = False
+            return
+        self._returning += 1
+        try:
+            await self._semaphore.acquire()
+        finally:
+            self._returning -= 1
+
+    def _release_unused(self) -> None:
+        if self._unused:
+            self._unused = False
+            self.leave()
