@@ -52,6 +52,8 @@ NETWORK = (
 
 nox.options.sessions = ["lint", "types", "tests", "tests-uvloop"]
 LEAST_CAUGHT = 0.85
+PARALLEL = ("-n", "3", "--dist", "loadfile")
+"""Many tests wait: for processes, sockets, moments. So three run at a time; each process has servers of its own."""
 
 
 def module(session: nox.Session, *command: str, **environment: str) -> None:
@@ -73,13 +75,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    module(session, "pytest", *session.posargs)
+    module(session, "pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(name="tests-uvloop", python=False)
 def tests_uvloop(session: nox.Session) -> None:
     """The tests of network, web and endings on uvloop, which every `uvicorn[standard]` runs on."""
-    module(session, "pytest", *NETWORK, *session.posargs, AEMBED_TEST_LOOP="uvloop")
+    module(session, "pytest", *PARALLEL, *NETWORK, *session.posargs, AEMBED_TEST_LOOP="uvloop")
 
 
 @nox.session(name="tests-eager", python=False)
@@ -93,7 +95,8 @@ def tests_eager(session: nox.Session, version: str) -> None:
     session.run(python, "-m", "venv", str(folder), external=True)
     own = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
     session.run(own, "-m", "pip", "install", "-q", "-e", ".[dev]", external=True)
-    session.run(own, "-m", "pytest", *NETWORK, *session.posargs, external=True, env={"AEMBED_TEST_LOOP": "eager"})
+    command = (own, "-m", "pytest", *PARALLEL, *NETWORK, *session.posargs)
+    session.run(*command, external=True, env={"AEMBED_TEST_LOOP": "eager"})
 
 
 def installed(version: str) -> str | None:

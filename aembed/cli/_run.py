@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
@@ -73,8 +74,24 @@ def ask(question: str) -> bool:
     """Raises Interrupted on a signal; the end of the input is a no."""
     with interruptible():
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        _wait_for_input()
         answer = sys.stdin.readline()
     return answer.strip().lower() in ("y", "yes")
+
+
+def _wait_for_input() -> None:
+    """A signal ends it. A read is not ended by one that comes just before it blocks, or to another thread."""
+    if sys.platform == "win32":
+        return  # no select of files there
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    before = signal.set_wakeup_fd(wakes)
+    try:
+        select.select([sys.stdin, woken], [], [])
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(woken)
+        os.close(wakes)
 
 
 @contextmanager

@@ -60,11 +60,11 @@ class Terminal:
 @contextmanager
 def terminal(cwd: Path, *arguments: str) -> Iterator[Terminal]:
     opened = Terminal(cwd, *arguments)
-    try:
-        yield opened
-    finally:
-        opened.process.kill()
-        opened.process.wait()
+    with opened.process:
+        try:
+            yield opened
+        finally:
+            opened.process.kill()
 
 
 @pytest.fixture
@@ -105,6 +105,34 @@ def test_a_signal_at_the_question_ends_at_once(dear: Path, number: int, code: in
         out = opened.end()
     assert (opened.process.returncode, out) == (code, "")
     assert "Traceback" not in opened.seen
+
+
+ASKED = """
+import signal, threading, time
+from aembed.cli._run import Interrupted, ask
+
+def interrupts():
+    time.sleep(0.2)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+threading.Thread(target=interrupts).start()
+try:
+    ask("Go on?")
+except Interrupted as interrupted:
+    print(interrupted.number)
+"""
+
+
+def test_a_signal_that_reaches_another_thread_ends_the_question_too() -> None:
+    keyboard, hand = os.pipe()  # nothing is typed
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", ASKED], stdin=keyboard, capture_output=True, text=True, timeout=60, check=True
+        )
+    finally:
+        os.close(keyboard)
+        os.close(hand)
+    assert (asked.stdout, asked.stderr) == (f"{signal.SIGTERM:d}\n", "Go on? [y/N] ")
 
 
 @pytest.mark.parametrize(("answer", "removed"), [("y\n", 3), ("n\n", 0)])
