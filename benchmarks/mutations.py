@@ -75,6 +75,22 @@ def _index(value: Callable[[int, int], Any]) -> Edit:
     return edit
 
 
+def _indices(written: Callable[[int], dict[str, Any]]) -> Edit:
+    """Writes all of them in another way."""
+
+    def edit(reply: Reply, random: Random) -> Reply:
+        for row in reply["data"]:
+            row |= written(row.pop("index"))
+        return reply
+
+    return edit
+
+
+def _last_index_missing(reply: Reply, random: Random) -> Reply:
+    del reply["data"][-1]["index"]
+    return reply
+
+
 def _top(**fields: Any) -> Edit:
     return lambda reply, random: reply | fields
 
@@ -146,10 +162,10 @@ BROKEN: dict[str, Edit] = {
     "index huge": _index(lambda i, n: 10**30),
     "index negative": _index(lambda i, n: -1 - i),
     "index a fraction": _index(lambda i, n: i + 0.5),
-    "index a string": _index(lambda i, n: str(i)),
+    "index no number": _index(lambda i, n: f"text {i}"),
     "index a boolean": _index(lambda i, n: True),
-    "index null": _index(lambda i, n: None),
-    "index missing once": _drop_row_key("index"),
+    "index an object": _index(lambda i, n: {}),
+    "index missing once": _last_index_missing,
     "vector missing": _drop_row_key("embedding"),
     "vector null": _embedding(None),
     "vector empty": _embedding(lambda given: given[:0]),
@@ -186,6 +202,9 @@ BROKEN: dict[str, Edit] = {
 HARMLESS: dict[str, Edit] = {
     "shuffled": _shuffled,
     "index missing everywhere": _drop_row_key("index", everywhere=True),
+    "index null everywhere": _indices(lambda i: {"index": None}),
+    "index 0 left out": _indices(lambda i: {"index": i} if i else {}),
+    "index as text": _indices(lambda i: {"index": str(i)}),
     "unknown fields": _top(id="x", created=1, provider={"name": "y"}),
     "usage missing": _without("usage"),
     "usage null": _top(usage=None),

@@ -65,7 +65,7 @@ _Piece: TypeAlias = tuple[bytes, memoryview, int]
 
 class _Item(msgspec.Struct):
     embedding: str | list[float]
-    index: int | msgspec.UnsetType = msgspec.UNSET
+    index: int | str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Reply(msgspec.Struct):

@@ -6,6 +6,7 @@ are checked here, before anything else sees them. On the base64 path no Python f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from math import inf, sqrt
 from typing import Any, TypeAlias
@@ -23,25 +24,45 @@ Squares: TypeAlias = NDArray[np.float32]
 
 _NORM_TOLERANCE = 0.1
 _UNSET = msgspec.UNSET
+_DIGITS = re.compile(r"[0-9]{1,6}")
 
 
 class DimensionError(InvalidReplyError):
     """The vectors are empty, ragged, or not as long as was asked for."""
 
 
-def in_order(items: Sequence[tuple[int | msgspec.UnsetType, Any]], inputs: int) -> list[Any]:
-    """The vectors in the order of the inputs: by `index`, or as they stand where no item has one."""
+Index: TypeAlias = int | str | msgspec.UnsetType | None
+
+
+def in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
+    """The vectors in the order of the inputs: by `index`, or as they stand where no item has one.
+
+    Writers that leave out what has its default leave out 0 (protobuf's JSON), and null stands for what is missing.
+    """
     if len(items) != inputs:
         raise InvalidReplyError(f"the reply has {len(items)} vectors for {inputs} inputs")
     if not inputs:
         raise InvalidReplyError("the reply is empty")
     indices = [index for index, _ in items]
-    if indices == list(range(inputs)) or all(index is _UNSET for index in indices):
+    if indices == list(range(inputs)):
         return [vector for _, vector in items]
-    by_index = dict(items)
+    indices = [_number(index) for index in indices]
+    missing = indices.count(None)
+    if missing == inputs:
+        return [vector for _, vector in items]
+    by_index = {
+        0 if index is None and missing == 1 else index: item[1] for index, item in zip(indices, items, strict=True)
+    }
     if len(by_index) != inputs or not all(position in by_index for position in range(inputs)):
         raise InvalidReplyError(f"`index` does not name each of the {inputs} inputs once")
     return [by_index[position] for position in range(inputs)]
+
+
+def _number(index: Index) -> int | None:
+    """None for one that is missing, -1 for one that is no number."""
+    if isinstance(index, str):
+        return int(index) if _DIGITS.fullmatch(index) else -1
+    return None if index is _UNSET or index is None else index
 
 
 def from_base64(vectors: Sequence[Any]) -> Matrix:

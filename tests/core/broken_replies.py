@@ -173,9 +173,7 @@ def index_float(rng: random.Random, reply: Reply) -> Reply:
 
 @kind
 def index_string(rng: random.Random, reply: Reply) -> Reply:
-    item = pick(rng, reply)
-    item["index"] = str(item["index"])
-    return reply
+    return with_index(rng, reply, rng.choice(["", "x", "-1", "0.0", "1e0", " 1", "\u00b2", "\u0661", "9" * 5_000]))
 
 
 @kind
@@ -187,19 +185,21 @@ def index_bool(rng: random.Random, reply: Reply) -> Reply:
 
 @kind
 def index_null(rng: random.Random, reply: Reply) -> Reply:
-    return with_index(rng, reply, None)
+    """What is null is missing, and only 0 may be."""
+    rng.choice(reply["data"][1:])["index"] = None
+    return reply
 
 
 @kind
-def index_null_everywhere(rng: random.Random, reply: Reply) -> Reply:
-    for item in reply["data"]:
+def index_null_on_some(rng: random.Random, reply: Reply) -> Reply:
+    for item in rng.sample(reply["data"], rng.randint(2, len(reply["data"]) - 1)):
         item["index"] = None
     return reply
 
 
 @kind
 def index_missing_on_some(rng: random.Random, reply: Reply) -> Reply:
-    for item in rng.sample(reply["data"], rng.randint(1, len(reply["data"]) - 1)):
+    for item in rng.sample(reply["data"], rng.randint(2, len(reply["data"]) - 1)):
         del item["index"]
     return reply
 

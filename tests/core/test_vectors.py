@@ -54,6 +54,34 @@ def test_p18_index_missing_on_all_items_means_their_position(floats: bool) -> No
     assert np.array_equal(parse_openai(wire(reply), inputs=4, dimensions=6).matrix, vectors)
 
 
+@FORMATS
+@given(order=st.permutations(range(5)), zero=st.sampled_from(["left out", None, "0"]), as_text=st.booleans())
+def test_a3_index_may_leave_out_0_and_may_be_text(
+    floats: bool, order: list[int], zero: str | None, as_text: bool
+) -> None:
+    """protobuf's JSON leaves out what is 0, and writes large numbers as text."""
+    vectors = unit_vectors(3, 5, 6)
+    reply = reply_of(vectors, floats=floats)
+    for item in reply["data"]:
+        item["index"] = str(item["index"]) if as_text else item["index"]
+    if zero == "left out":
+        del reply["data"][0]["index"]
+    else:
+        reply["data"][0]["index"] = zero
+    reply["data"] = [reply["data"][i] for i in order]
+    assert np.array_equal(parse_openai(wire(reply), inputs=5, dimensions=6).matrix, vectors)
+
+
+@FORMATS
+def test_a3_index_null_on_all_items_means_their_position(floats: bool) -> None:
+    """What the openai types write for an index that was missing."""
+    vectors = unit_vectors(3, 4, 6)
+    reply = reply_of(vectors, floats=floats)
+    for item in reply["data"]:
+        item["index"] = None
+    assert np.array_equal(parse_openai(wire(reply), inputs=4, dimensions=6).matrix, vectors)
+
+
 @pytest.mark.parametrize(("kind", "floats"), FORMS)
 def test_p16_to_p23_broken_replies_are_all_detected(kind: str, floats: bool) -> None:
     """60 kinds and more; AEMBED_BROKEN_REPLIES=1000 for the long run."""
