@@ -17,7 +17,6 @@ _REASONS = ("message", "msg", "error", "detail", "description")
 _KINDS = ("code", "type", "status", "error_type")
 _REASON = re.compile(rf'"(?:{"|".join(_REASONS)})"\s{{0,8}}:\s{{0,8}}"((?:[^"\\]|\\.){{1,300}})')
 """In JSON that was cut short."""
-_NO_MONEY = re.compile(r"insufficient_|billing_|quota_exhausted|credit_balance|payment_required|account_deactivated")
 _DELAYS = {
     "retryDelay": 1.0,
     "retry_delay": 1.0,
@@ -49,10 +48,6 @@ class Complaint:
     structured: bool = False
     quotas: tuple[str, ...] = ()
     delay: float | None = None
-
-    @property
-    def no_money(self) -> bool:
-        return any(_NO_MONEY.match(kind) for kind in self.kinds)
 
     def is_of(self, *words: str) -> bool:
         return any(word in kind for kind in self.kinds for word in words)

@@ -23,26 +23,22 @@ from aembed.errors import (
 from aembed.providers._complaints import REASON_CHARACTERS, Complaint, read_complaint
 from aembed.providers._echoes import without_echoes
 from aembed.providers._http import MOST_ERROR_BYTES, HTTPReply
-from aembed.providers._limits import is_too_large, lasting, size_in
+from aembed.providers._limits import Size, is_too_large, lasting, size_in
 from aembed.providers._secrets import Secret
+from aembed.providers._words import (
+    A_RATE,
+    BAD_KEY,
+    BAD_MODEL_FIRST,
+    BAD_SETTING,
+    CANNOT_EMBED,
+    CERTIFICATE_WANTED,
+    NO_MONEY,
+    NO_MONEY_CODES,
+    NO_MONEY_KINDS,
+    NOT_IN_CLEAR,
+    TOO_LONG,
+)
 
-_BAD_KEY = re.compile(
-    r"\b(?:invalid|incorrect|malformed|missing|expired)[^.]{0,20}\bapi[ _-]?key|"
-    r"\bapi[ _-]?key[^.]{0,20}\b(?:invalid|incorrect|not valid|expired|missing|required)",
-    re.IGNORECASE,
-)
-_BAD_SETTING = re.compile(
-    r"\bmodel\b.{0,100}\b(?:not found|does ?n[o']t exist|not supported|not available)|"
-    r"\b(?:invalid|unknown|unsupported|no such) model\b|"
-    r"not support[^.]{0,40}\bdimensions?\b|\bdimensions?\b[^.]{0,60}not (?:supported|permitted|allowed)|"
-    r"\b(?:unrecognized|unknown|unsupported)[^.]{0,20}\b(?:argument|parameter|field)|"
-    r"\bextra (?:inputs|fields) (?:are )?not permitted",
-    re.IGNORECASE | re.DOTALL,
-)
-_NOT_IN_CLEAR = re.compile(
-    r"\bhttp request (?:was sent )?to (?:an? )?https\b|\brequires tls\b|\bplain http to an ssl", re.IGNORECASE
-)
-_CERTIFICATE_WANTED = re.compile(r"\bno required (?:ssl|client) certificate", re.IGNORECASE)
 _SETTINGS = frozenset({"model", "dimensions", "encoding_format", "user"})
 _NAMES: Mapping[int, str] = {
     401: "the key was refused",
@@ -52,6 +48,17 @@ _NAMES: Mapping[int, str] = {
     501: "the server cannot do that",
     505: "the server does not speak HTTP/1.1",
 }
+_REQUEST_IDS = (
+    "x-request-id",
+    "request-id",
+    "apim-request-id",  # Azure
+    "mistral-correlation-id",
+    "x-debug-trace-id",  # Cohere
+    "x-amzn-requestid",  # Bedrock
+    "x-kong-request-id",
+    "x-correlation-id",
+    "cf-ray",  # of Cloudflare, before many services
+)
 _A_PROXYS_TOO = frozenset({403, 502, 503, 504})
 _IN_A_200 = {
     RateLimitError: ("rate_limit", "rate_limited", "too_many_requests", "resource_exhausted", "overloaded"),
@@ -91,7 +98,7 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
         case 402:
             return QuotaExceededError
         case 403:
-            return QuotaExceededError if complaint.no_money else PermissionDeniedError
+            return QuotaExceededError if _no_money(complaint) else PermissionDeniedError
         case 429:
             return _limited(complaint)
         case 408 | 409 | 425:
@@ -105,19 +112,44 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
         case _ if 300 <= status < 400:
             return NotFoundError
         case _:
-            return UnavailableError
+            return _failure(complaint)
+
+
+def _no_money(complaint: Complaint, *, said_first: bool = False) -> bool:
+    """`said_first`: what stands further on in the reason may be a text that is quoted."""
+    if complaint.codes & NO_MONEY_CODES or any(map(NO_MONEY_KINDS.match, complaint.kinds)):
+        return True
+    if complaint.quotas or complaint.is_of("resource_exhausted") or A_RATE.search(complaint.reason):
+        return False
+    said = NO_MONEY.match(complaint.reason) if said_first else NO_MONEY.search(complaint.reason)
+    return said is not None
 
 
 def _limited(complaint: Complaint) -> type[ProviderError]:
     """A request that is larger than the limit itself is refused for what it holds: no wait helps, less of it does."""
-    if complaint.no_money:
+    if _no_money(complaint):
         return QuotaExceededError
     return BadRequestError if is_too_large(complaint.reason) else RateLimitError
 
 
+def _failure(complaint: Complaint) -> type[ProviderError]:
+    """A status of the server's own faults, with words of another one: a long reason may quote a text."""
+    if len(complaint.reason) > REASON_CHARACTERS:
+        return UnavailableError
+    if _no_money(complaint):
+        return QuotaExceededError
+    if CANNOT_EMBED.search(complaint.reason):
+        return NotFoundError
+    return BadRequestError if _is_of_its_size(complaint.reason) else UnavailableError
+
+
+def _is_of_its_size(reason: str) -> bool:
+    return TOO_LONG.search(reason) is not None or size_in(reason) != Size()
+
+
 def _refusal(complaint: Complaint) -> type[ProviderError]:
     """Told apart: what no other batch would cure, and what may lie in this batch."""
-    if complaint.no_money:
+    if _no_money(complaint, said_first=True):
         return QuotaExceededError
     if complaint.is_of("invalid_api_key", "authentication"):
         return AuthenticationError
@@ -125,21 +157,24 @@ def _refusal(complaint: Complaint) -> type[ProviderError]:
         return NotFoundError
     if complaint.param in _SETTINGS:
         return NotFoundError
-    # A reason that long, or about the input, may quote a text: its words prove nothing.
-    if complaint.param.startswith("input") or len(complaint.reason) > REASON_CHARACTERS:
+    if complaint.param.startswith("input"):
         return BadRequestError
-    if _BAD_KEY.search(complaint.reason) or _CERTIFICATE_WANTED.search(complaint.reason):
-        return AuthenticationError
-    if _NOT_IN_CLEAR.search(complaint.reason):
+    if BAD_MODEL_FIRST.match(complaint.reason):
         return NotFoundError
-    return NotFoundError if _BAD_SETTING.search(complaint.reason) else BadRequestError
+    # A reason that long, or about the input, may quote a text: its words prove nothing.
+    if len(complaint.reason) > REASON_CHARACTERS:
+        return BadRequestError
+    if BAD_KEY.search(complaint.reason) or CERTIFICATE_WANTED.search(complaint.reason):
+        return AuthenticationError
+    wrong = any(words.search(complaint.reason) for words in (NOT_IN_CLEAR, CANNOT_EMBED, BAD_SETTING))
+    return NotFoundError if wrong else BadRequestError
 
 
 def _class_in_a_200(complaint: Complaint) -> type[ProviderError]:
     status = next((code for code in complaint.codes if 400 <= code < 600), None)
     if status is not None:
         return _class(status, complaint)
-    if complaint.no_money:
+    if _no_money(complaint, said_first=True):
         return QuotaExceededError
     for error, words in _IN_A_200.items():
         if complaint.is_of(*words):
@@ -196,7 +231,7 @@ def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = Non
 
 def request_id(reply: HTTPReply, key: Secret | None = None) -> str | None:
     """What to quote to the provider's support."""
-    named = reply.headers.get("x-request-id") or reply.headers.get("request-id")
+    named = next(filter(None, map(reply.headers.get, _REQUEST_IDS)), None)
     return _shown(named, key)[:100] if named else None
 
 

@@ -56,7 +56,7 @@ def test_p18_index_missing_on_all_items_means_their_position(floats: bool) -> No
 
 @FORMATS
 @given(order=st.permutations(range(5)), zero=st.sampled_from(["left out", None, "0"]), as_text=st.booleans())
-def test_a3_index_may_leave_out_0_and_may_be_text(
+def test_p18_index_may_leave_out_0_and_may_be_text(
     floats: bool, order: list[int], zero: str | None, as_text: bool
 ) -> None:
     """protobuf's JSON leaves out what is 0, and writes large numbers as text."""
@@ -73,7 +73,7 @@ def test_a3_index_may_leave_out_0_and_may_be_text(
 
 
 @FORMATS
-def test_a3_index_null_on_all_items_means_their_position(floats: bool) -> None:
+def test_p18_index_null_on_all_items_means_their_position(floats: bool) -> None:
     """What the openai types write for an index that was missing."""
     vectors = unit_vectors(3, 4, 6)
     reply = reply_of(vectors, floats=floats)

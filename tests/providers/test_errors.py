@@ -61,10 +61,40 @@ def test_p1_a_429_is_a_rate_limit_with_its_hint(headers: dict[str, str], seconds
         (403, {"detail": "no balance", "code": "insufficient_balance"}),
         (402, {"detail": "Payment required"}),
         (402, b""),
+        (400, openai_error("Budget has been exceeded! Current cost: 5.1, Max budget: 5.0", "budget_exceeded", "400")),
+        (400, {"code": "Arrearage", "message": "Access denied, make sure that your account is in good standing."}),
+        (429, {"error": {"code": "1113", "message": "Your account is in arrears, please recharge"}}),
+        (429, {"error": {"code": 1113, "message": "please recharge"}}),
+        (429, openai_error("Your account is suspended", "exceeded_current_quota_error")),
+        (400, {"__type": "x", "code": "ServiceQuotaExceededException", "message": "Too many"}),
+        (403, {"detail": "Your account balance is insufficient; please top up"}),
+        (400, openai_error("Your credit balance is too low to use this API.")),
+        (500, openai_error("upstream: 402 insufficient_quota", "server_error")),
     ],
 )
 def test_p5_no_money_is_told_from_a_rate_limit(status: int, body: Any) -> None:
     assert type(refused(status, body)) is QuotaExceededError
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a17_words_of_no_money_count_whatever_a_proxy_makes_of_status_and_code(status: int) -> None:
+    said = (
+        "RateLimitError: OpenAIException - You exceeded your current quota, please check your plan and billing details."
+    )
+    assert type(refused(status, openai_error(said, "throttling_error", str(status)))) is QuotaExceededError
+
+
+def test_a17_but_google_says_the_same_of_a_rate_by_way_of_a_proxy_too() -> None:
+    said = "geminiException - You exceeded your current quota, please check your plan and billing. Please retry in 8s"
+    assert type(refused(429, openai_error(said, "throttling_error", "429"))) is RateLimitError
+    assert type(refused(503, openai_error(said, "throttling_error", "429"))) is UnavailableError
+
+
+@pytest.mark.parametrize("quoted", ["he was out of credits", "the budget has been exceeded", "insufficient funds"])
+def test_a17_a_text_about_money_that_is_quoted_is_no_account_without_it(quoted: str) -> None:
+    assert type(refused(400, openai_error(f"cannot read the input: {quoted}"))) is BadRequestError
+    assert type(refused(422, openai_error("x" * 300 + quoted))) is BadRequestError
+    assert type(refused(500, openai_error("x" * 300 + quoted))) is UnavailableError
 
 
 def test_p5_a_rate_limit_that_speaks_of_quota_is_still_a_rate_limit() -> None:
@@ -104,6 +134,14 @@ def test_p5_a_rate_limit_that_speaks_of_quota_is_still_a_rate_limit() -> None:
         ),
         (400, openai_error("Invalid API key"), AuthenticationError),
         (404, {"error": 'model "nomic-embed-text" not found, try pulling it first'}, NotFoundError),
+        (400, {"detail": f"Model x is not supported. Supported models are {['voyage-2'] * 60}"}, NotFoundError),
+        (400, openai_error("-1 is less than the minimum of 1 - 'dimensions'"), NotFoundError),
+        (
+            400,
+            openai_error("Pooling type 'none' is not OAI compatible. Please use a different pooling type"),
+            NotFoundError,
+        ),
+        (500, {"error": "this model does not support embeddings"}, NotFoundError),
     ],
 )
 def test_p6_what_no_other_batch_would_cure_stops_the_job(status: int, body: Any, kind: type[ProviderError]) -> None:
@@ -127,6 +165,50 @@ def test_p6_what_no_other_batch_would_cure_stops_the_job(status: int, body: Any,
 )
 def test_p7_p8_what_another_batch_may_cure_is_a_bad_request(status: int, body: Any) -> None:
     assert type(refused(status, body)) is BadRequestError
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize(
+    ("reason", "inputs"),
+    [
+        ("input (4002 tokens) is too large to process. increase the physical batch size (current: 512)", None),
+        ("input is too large to process. increase the physical batch size", None),
+        ("the input length exceeds the context length", None),
+        ("prompt too long; exceeded max context length by 1119046 tokens", None),
+        ("Input Tokens Exceeded: Number of input tokens exceeds maximum length.", None),
+        ("This model's maximum context length is 8192 tokens, however you requested 9000 tokens", None),
+        ("batch size 88 > maximum allowed batch size 64", 64),
+    ],
+)
+def test_a17_a_server_error_about_the_size_of_what_is_sent_is_a_refusal(
+    status: int, reason: str, inputs: int | None
+) -> None:
+    error = refused(status, openai_error(reason, "server_error"))
+    assert type(error) is BadRequestError
+    assert error.max_batch_size == inputs
+    assert str(error) == f"{status}: {reason}"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "the server is too busy",
+        "too many requests in the queue",
+        "a text took too long",
+        "CUDA out of memory",
+        "llama_decode returned -1",
+    ],
+)
+def test_a17_other_server_errors_are_no_refusal(reason: str) -> None:
+    assert type(refused(500, openai_error(reason, "server_error"))) is UnavailableError
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-request-id", "request-id", "apim-request-id", "mistral-correlation-id", "x-debug-trace-id", "x-amzn-requestid"],
+)
+def test_the_id_of_a_request_by_each_of_its_names(name: str) -> None:
+    assert refused(400, b"", {name: "id-7", "cf-ray": "8f"}).request_id == "id-7"
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 500, 502, 503, 504, 520, 524, 529, 599])

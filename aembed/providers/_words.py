@@ -1,0 +1,69 @@
+"""Words and codes of errors that mean more than their status does, whatever that is.
+
+One table for all services: proxies and gateways give each other's words another status. Who writes them stands beside.
+"""
+
+from __future__ import annotations
+
+import re
+
+NO_MONEY_KINDS = re.compile(
+    r"insufficient_|"  # OpenAI, DeepSeek, Jina
+    r"billing_|account_deactivated|"  # OpenAI
+    r"quota_exhausted|credit_balance|payment_required|out_of_credit|"
+    r"budget_exceeded|exceeded_budget|"  # LiteLLM: the budget of a key or a team
+    r"arrear|"  # DashScope
+    r"exceeded_current_quota|"  # Moonshot
+    r"servicequotaexceeded|"  # Bedrock, as a 400
+    r"1113$"  # Zhipu
+)
+"""How the code or type of an error begins, in lower case."""
+NO_MONEY_CODES = frozenset({1113})
+NO_MONEY = re.compile(
+    r"\binsufficient[ _](?:account )?(?:quota|balance|credits?|funds)\b|"
+    r"\bbudget has been exceeded\b|\bexceeded (?:your|its|the) (?:\w+ )?budget\b|"  # LiteLLM
+    r"\b(?:your )?(?:credit |account )?balance is (?:too low|insufficient)\b|"  # Anthropic
+    r"\bout of credits?\b|\baccount (?:is )?(?:overdue|in arrears)\b|"
+    r"(?:\byou )?\bexceeded your current quota, please check your plan and billing\b",  # OpenAI; Google, below
+    re.IGNORECASE,
+)
+A_RATE = re.compile(r"resource_exhausted|\bretry in\b|\bai\.google\.dev\b|quotaId", re.IGNORECASE)
+"""Google has OpenAI's words of money for a rate."""
+
+BAD_KEY = re.compile(
+    r"\b(?:invalid|incorrect|malformed|missing|expired)[^.]{0,20}\bapi[ _-]?key|"
+    r"\bapi[ _-]?key[^.]{0,20}\b(?:invalid|incorrect|not valid|expired|missing|required)",
+    re.IGNORECASE,
+)
+BAD_SETTING = re.compile(
+    r"\bmodel\b.{0,100}\b(?:not found|does ?n[o']t exist|not supported|not available)|"
+    r"\b(?:invalid|unknown|unsupported|no such) model\b|"
+    r"not support[^.]{0,40}\bdimensions?\b|\bdimensions?\b[^.]{0,60}not (?:supported|permitted|allowed)|"
+    r"['\"`]dimensions['\"`]|"  # OpenAI, which leaves `param` null there
+    r"\b(?:unrecognized|unknown|unsupported)[^.]{0,20}\b(?:argument|parameter|field)|"
+    r"\bextra (?:inputs|fields) (?:are )?not permitted",
+    re.IGNORECASE | re.DOTALL,
+)
+BAD_MODEL_FIRST = re.compile(
+    r"(?:the )?model [^\s,]{1,100} (?:is not supported|(?:was )?not found|does ?n[o']t exist)\b", re.IGNORECASE
+)
+"""How a reason may begin that then names every model there is (Voyage). Further on it may be a text that is quoted."""
+CANNOT_EMBED = re.compile(
+    r"\bnot support embeddings?\b|\bpooling type\b.{0,40}\bnot\b",  # llama.cpp, Ollama
+    re.IGNORECASE,
+)
+NOT_IN_CLEAR = re.compile(
+    r"\bhttp request (?:was sent )?to (?:an? )?https\b|\brequires tls\b|\bplain http to an ssl", re.IGNORECASE
+)
+CERTIFICATE_WANTED = re.compile(r"\bno required (?:ssl|client) certificate", re.IGNORECASE)
+
+TOO_LONG = re.compile(
+    r"\b(?:inputs?|prompt|texts?)(?: \([^()]{0,30}\))?(?: is| are| was| were)? too (?:large|long)\b|"
+    r"\bphysical batch size\b|"  # llama.cpp, as a 500
+    r"\b(?:exceed|longer than|larger than)\w*\b.{0,40}\b(?:context|sequence|input|token)s?\b.{0,20}\b"
+    r"(?:length|window|size|limit)\b|"  # Ollama
+    r"\bexceed\w*\b.{0,20}\bmax(?:imum)?\b.{0,20}\b(?:length|tokens)\b|"
+    r"\btoo many (?:input )?(?:tokens|inputs|texts)\b",  # Cohere, Mistral
+    re.IGNORECASE,
+)
+"""What is refused for what it holds, so in a 5xx too: no wait helps."""
