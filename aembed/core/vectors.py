@@ -46,13 +46,13 @@ def in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
     indices = [index for index, _ in items]
     if indices == list(range(inputs)):
         return [vector for _, vector in items]
-    indices = [_number(index) for index in indices]
-    missing = indices.count(None)
+    numbers = [_number(index) for index in indices]
+    missing = numbers.count(None)
     if missing == inputs:
         return [vector for _, vector in items]
-    by_index = {
-        0 if index is None and missing == 1 else index: item[1] for index, item in zip(indices, items, strict=True)
-    }
+    if missing == 1:
+        numbers[numbers.index(None)] = 0
+    by_index = {number: vector for number, (_, vector) in zip(numbers, items, strict=True)}
     if len(by_index) != inputs or not all(position in by_index for position in range(inputs)):
         raise InvalidReplyError(f"`index` does not name each of the {inputs} inputs once")
     return [by_index[position] for position in range(inputs)]

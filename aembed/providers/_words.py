@@ -39,7 +39,7 @@ BAD_SETTING = re.compile(
     r"\bmodel\b.{0,100}\b(?:not found|does ?n[o']t exist|not supported|not available)|"
     r"\b(?:invalid|unknown|unsupported|no such) model\b|"
     r"not support[^.]{0,40}\bdimensions?\b|\bdimensions?\b[^.]{0,60}not (?:supported|permitted|allowed)|"
-    r"['\"`]dimensions['\"`]|"  # OpenAI, which leaves `param` null there
+    r"\b(?:minimum|maximum)\b.{0,20}['\"`]dimensions['\"`]|"  # OpenAI, which leaves `param` null there
     r"\b(?:unrecognized|unknown|unsupported)[^.]{0,20}\b(?:argument|parameter|field)|"
     r"\bextra (?:inputs|fields) (?:are )?not permitted",
     re.IGNORECASE | re.DOTALL,

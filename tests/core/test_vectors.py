@@ -46,11 +46,14 @@ def test_p17_shuffled_items_are_put_in_the_order_of_their_index(floats: bool, or
 
 
 @FORMATS
-def test_p18_index_missing_on_all_items_means_their_position(floats: bool) -> None:
+@pytest.mark.parametrize("null", [True, False])
+def test_p18_index_missing_or_null_on_all_items_means_their_position(floats: bool, null: bool) -> None:
+    """null is what the openai types write for an index that was missing."""
     vectors = unit_vectors(3, 4, 6)
     reply = reply_of(vectors, floats=floats)
     for item in reply["data"]:
         del item["index"]
+        item |= {"index": None} if null else {}
     assert np.array_equal(parse_openai(wire(reply), inputs=4, dimensions=6).matrix, vectors)
 
 
@@ -70,16 +73,6 @@ def test_p18_index_may_leave_out_0_and_may_be_text(
         reply["data"][0]["index"] = zero
     reply["data"] = [reply["data"][i] for i in order]
     assert np.array_equal(parse_openai(wire(reply), inputs=5, dimensions=6).matrix, vectors)
-
-
-@FORMATS
-def test_p18_index_null_on_all_items_means_their_position(floats: bool) -> None:
-    """What the openai types write for an index that was missing."""
-    vectors = unit_vectors(3, 4, 6)
-    reply = reply_of(vectors, floats=floats)
-    for item in reply["data"]:
-        item["index"] = None
-    assert np.array_equal(parse_openai(wire(reply), inputs=4, dimensions=6).matrix, vectors)
 
 
 @pytest.mark.parametrize(("kind", "floats"), FORMS)

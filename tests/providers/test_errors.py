@@ -90,7 +90,9 @@ def test_a17_but_google_says_the_same_of_a_rate_by_way_of_a_proxy_too() -> None:
     assert type(refused(503, openai_error(said, "throttling_error", "429"))) is UnavailableError
 
 
-@pytest.mark.parametrize("quoted", ["he was out of credits", "the budget has been exceeded", "insufficient funds"])
+@pytest.mark.parametrize(
+    "quoted", ["'dimensions'", "he was out of credits", "the budget has been exceeded", "insufficient funds"]
+)
 def test_a17_a_text_about_money_that_is_quoted_is_no_account_without_it(quoted: str) -> None:
     assert type(refused(400, openai_error(f"cannot read the input: {quoted}"))) is BadRequestError
     assert type(refused(422, openai_error("x" * 300 + quoted))) is BadRequestError
