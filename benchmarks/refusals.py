@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.faults import Fault, Request, Status
+from benchmarks.faults import Fault, Mutate, Request, Status
 from benchmarks.limits import Excess, duration
 
 _INVALID = "invalid_request_error"
@@ -161,3 +161,62 @@ class HiddenInputCap:
             return None
         message = f"batch size {count} > maximum allowed batch size {self.max_inputs}"
         return Status(self.code, {"message": message, "code": self.code, "type": "Validation"})
+
+
+@dataclass(frozen=True, slots=True)
+class Deadly:
+    """A request with such a text meets that fault, every time: the server dies of it."""
+
+    texts: Callable[[str], bool]
+    fault: Fault
+
+    def __call__(self, request: Request) -> Fault | None:
+        return self.fault if any(map(self.texts, request.texts)) else None
+
+
+@dataclass(frozen=True, slots=True)
+class TooHeavy:
+    """A request of more inputs or bytes than that meets the fault: the server has not the memory, or the time."""
+
+    fault: Fault
+    max_inputs: float = math.inf
+    max_bytes: float = math.inf
+
+    def __call__(self, request: Request) -> Fault | None:
+        heavy = len(request.texts) > self.max_inputs
+        return self.fault if heavy or sum(len(text.encode()) for text in request.texts) > self.max_bytes else None
+
+
+@dataclass(frozen=True, slots=True)
+class OneAtATime:
+    """The reply to more than one input cannot be used."""
+
+    change: Callable[[dict[str, Any]], Any]
+
+    def __call__(self, request: Request) -> Fault | None:
+        return Mutate(self.change) if len(request.texts) > 1 else None
+
+
+class InMidJob:
+    """Once `after` requests were answered, every request gets that fault, for so many seconds. `sent_after` counts
+    those that came once the first of them was answered, `seconds_of_reply` later."""
+
+    def __init__(
+        self, fault: Fault, *, after: int = 30, seconds: float = math.inf, seconds_of_reply: float = 0.02
+    ) -> None:
+        self.sent_after = 0
+        self._fault = fault
+        self._after = after
+        self._seconds = seconds
+        self._seconds_of_reply = seconds_of_reply
+        self._first = math.inf
+
+    def __call__(self, request: Request) -> Fault | None:
+        self._after -= 1
+        if self._after >= 0:
+            return None
+        self._first = min(self._first, request.at)
+        if request.at - self._first >= self._seconds:
+            return None
+        self.sent_after += request.at >= self._first + self._seconds_of_reply
+        return self._fault

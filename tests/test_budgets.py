@@ -314,7 +314,7 @@ async def read(embedder: Embedder) -> None:
 
 
 def test_b10_what_was_refused_is_given_back_to_those_that_come_later() -> None:
-    script = [RateLimitError("429", status_code=429), UnavailableError("500", status_code=500)] * 10
+    script = [RateLimitError("429", status_code=429), UnavailableError("500", status_code=500)] * 3
     provider = FakeProvider(limits=TEN, script=script)
 
     async def job() -> None:

@@ -123,7 +123,7 @@ async def ended(job: Coroutine[Any, Any, Report]) -> Report:
 
 
 def test_z11_what_was_refused_costs_nothing_of_the_budget() -> None:
-    script = [RateLimitError("429", status_code=429), UnavailableError("500", status_code=500)] * 5
+    script = [RateLimitError("429", status_code=429), UnavailableError("500", status_code=500)] * 3
     provider = FakeProvider(limits=TEN, script=script)
 
     async def job() -> None:

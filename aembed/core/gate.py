@@ -119,7 +119,7 @@ class Gate:
         request is to blame once so many failures in a row are no accident. `hinted`: the server named the
         wait. Without that the gate is probed every PROBE_SECONDS at least.
         """
-        blame = self._blame() if self.is_open else 0.0
+        blame = self.blame if self.is_open else 0.0
         self._failures += 1
         self._failure_rate += MEMORY * (1.0 - self._failure_rate)
         self._fails(passage, now, wait, hinted, limited=False, closes=self._failures >= self._row())
@@ -163,7 +163,9 @@ class Gate:
         """When it will have been away for that long, if nothing is answered until then."""
         return inf if self._failing_since is None else self._failing_since + self._max_outage
 
-    def _blame(self) -> float:
+    @property
+    def blame(self) -> float:
+        """How much of a failure of the request one failure is, where the provider fails others too."""
         return 1.0 if self._failure_rate < FLAKY else log(self._failure_rate) / log(HEALTHY)
 
     def _row(self) -> int:

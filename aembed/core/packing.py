@@ -180,3 +180,10 @@ def halves(batch: Sequence[ItemT]) -> tuple[Sequence[ItemT], Sequence[ItemT]]:
     """Two parts of a rejected batch; there must be two items at least."""
     middle = len(batch) // 2
     return batch[:middle], batch[middle:]
+
+
+def quarters(batch: Sequence[ItemT]) -> list[Sequence[ItemT]]:
+    """Four parts of a batch that failed, or as many as it has items: as many requests as halves take, of half as many
+    failures in a row."""
+    size = ceil(len(batch) / 4)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]

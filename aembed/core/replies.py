@@ -17,6 +17,7 @@ import numpy as np
 import pybase64
 
 from aembed.core.vectors import (
+    ShapeError,
     Squares,
     check_squares,
     check_width,
@@ -231,11 +232,10 @@ def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
 
 
 def _decode(body: bytes | bytearray) -> _Reply:
-    problem: str
     try:
         return _REPLY.decode(body)
     except msgspec.ValidationError as error:
-        problem = str(error)
+        raise ShapeError(f"the reply is not an embedding reply: {error}") from None
     except UnicodeDecodeError:
         problem = "it is not UTF-8"
     except msgspec.DecodeError as error:

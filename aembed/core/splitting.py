@@ -1,4 +1,4 @@
-"""Stage 7: what is left of a batch that was refused, and what the refusal teaches (law 5)."""
+"""Stage 7: what is left of a batch that was refused or that failed, and what that teaches (law 5)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from math import inf
 from aembed.core.billing import utf8_bytes
 from aembed.core.changes import Item
 from aembed.core.counting import ALIKE, MOST_SCALE, Counting, fitting_tokens
-from aembed.core.packing import Cap, halves, pack, totals
-from aembed.core.retrying import Again, FailItems, Split, Verdict, verdict
-from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
+from aembed.core.packing import Cap, halves, pack, quarters, totals
+from aembed.core.retrying import Again, FailItems, Split, Verdict, may_be_billed, verdict
+from aembed.core.vectors import ShapeError
+from aembed.core.weighing import Weight
+from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, UnavailableError
+
+WHOLE, PART, LAST = 1, 0, 2
+"""How often a batch is tried again that fails, a part of it, and what is left of it in the end: a single text."""
 
 
 @dataclass(slots=True)
@@ -38,17 +43,44 @@ class Lessons:
         self.tokens = max(1, min(self.tokens, tokens or inf))
 
 
+@dataclass(slots=True, eq=False)
+class Tries:
+    """What the part that is sent now has met.
+
+    `most` failures in a row are told, of those that may be billed `most_billed`. `alone`: they say nothing of the
+    server, which was seen to answer meanwhile. `blame` is how many failures that are no accident they amount to.
+    """
+
+    most: float
+    most_billed: float
+    alone: bool = False
+    control: bool = False
+    """It is sent to find out whether the provider accepts anything, and goes before all others."""
+    failures: int = 0
+    blame: float = 0.0
+    rest: float = 0.0
+    """Seconds to wait before the next try."""
+    number: int = 0
+    """Of the last request that was sent."""
+
+
 class Remains:
-    """What is still to be sent of one batch: the whole first, then the parts of what was refused, in order.
+    """What is still to be sent of one batch: the whole first, then the parts of what was refused or failed, in order.
 
     `doubted`: the provider refused some of it, or answered it with broken replies.
     """
 
-    def __init__(self, batch: Sequence[Item], lessons: Lessons) -> None:
+    def __init__(self, batch: Sequence[Item], lessons: Lessons, weight: Weight | None = None, retries: int = 3) -> None:
         self.doubted = False
         self._whole = batch
-        self._work = [batch]
+        self._work = [(batch, False)]
         self._lessons = lessons
+        self._weight = weight or Weight()
+        self._retries = retries
+        self._failed_before = self._again = self._excused = False
+        self._blame = 0.0
+        self._failed_last = 0
+        self._too_heavy: Sequence[Item] = ()
         self._broken_replies = 0
         self._unexplained = False
         self._failed = False
@@ -57,10 +89,55 @@ class Remains:
         self._believes_blame = True
 
     def next(self) -> Sequence[Item] | None:
-        return self._work.pop() if self._work else None
+        self._weight.leave(self)
+        if not self._work:
+            return None
+        items, self._failed_before = self._work.pop()
+        part = self._weight.fitting(items, self)
+        if part is not items:
+            self._work.append((items[len(part) :], self._failed_before))
+        if not self._again:
+            self._blame, self._excused, self._broken_replies = 0.0, False, 0
+        self._again = False
+        return part
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        """What was refused while everything was."""
+        self._work.insert(0, (items, False))
+
+    def witness(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> int | None:
+        """The number of the request after which another one must have been accepted before `failed` is told of that
+        part: so it is known that the server answers. None: it is tried again in any case.
+
+        Before a text is blamed that is the request itself; a part is divided more easily.
+        """
+        last, self._failed_last = self._failed_last, tries.number
+        unproven = may_be_billed(error) and not self._weight.proven(part) and self._weight.is_limited
+        if not unproven and self._blame + tries.blame <= self._most_blame(part):
+            return None
+        return last if self._failed_before and len(part) > 1 else tries.number
+
+    def leave(self) -> None:
+        """Whatever is left is not sent."""
+        self._weight.leave(self)
+
+    def tries(self, part: Sequence[Item]) -> Tries:
+        """For the part that `next` returned."""
+        most = self._most_blame(part)
+        if len(part) == 1:
+            return Tries(most + 1, most + 1, alone=self._failed_before)
+        fresh = not self._failed_before and not self._blame
+        told = 1 + (fresh and most > 0)
+        return Tries(told, told if self._weight.proven(part) else 1, alone=self._failed_before)
+
+    def _most_blame(self, part: Sequence[Item]) -> int:
+        """How many failures are forgiven."""
+        if len(part) == 1:
+            return min(LAST, self._retries) if self._failed_before else self._retries
+        return PART if self._failed_before else min(WHOLE, self._retries)
 
     def accepted(self, batch: Sequence[Item]) -> None:
-        self._broken_replies = 0
+        self._weight.accept(batch)
         if batch is self._whole:
             return
         self._largest = max(self._largest, totals(batch))
@@ -69,27 +146,76 @@ class Remains:
         if self._unexplained and not self._failed and not self._work:
             # Every text was good, so it was the size that was refused.
             self._lessons.learn(*self._largest)
+        if self._too_heavy and not self._failed and not self._work:
+            self._weight.fail(self._too_heavy, self._largest)
+
+    def failed(self, part: Sequence[Item], error: UnavailableError, tries: Tries, *, outage: bool) -> Verdict:
+        """A server or network error, `tries.most` times in a row, of a server that answers: it accepts short texts.
+
+        `outage`: it did not, and does again. That excuses a part once, unless that was what kept the server busy.
+        """
+        heavy = may_be_billed(error) and not self._weight.proven(part) and not self._weight.doubt(part)
+        self._blame += tries.blame
+        if outage and not self._excused:
+            self._blame, self._excused = 0.0, True
+        if not heavy and self._blame <= self._most_blame(part):
+            self._retry(part)
+            return Again()
+        if len(part) == 1:
+            self._failed = True
+            self._weight.forgive()
+            return FailItems()
+        if not self._retries:
+            return FailItems()
+        self._divide(part)
+        return Split()
+
+    def _retry(self, part: Sequence[Item]) -> None:
+        self._again = True
+        self._work.append((part, self._failed_before))
+
+    def _divide(self, part: Sequence[Item], *, for_its_size: bool = True) -> None:
+        """In quarters, or in parts that grow where nothing of that size is known to be accepted."""
+        parts: Sequence[Sequence[Item]] = quarters(part)
+        if not for_its_size:
+            pass
+        elif self._weight.proven(part):
+            self._too_heavy = self._too_heavy or part
+        else:
+            self._weight.fail(part)
+            if not self._weight.proven(parts[0]):
+                parts = [part]
+        self._push(parts, failed=True)
+
+    def _push(self, parts: Sequence[Sequence[Item]], *, failed: bool) -> None:
+        """After the others: the sooner something is accepted, the sooner it is known that the server is well."""
+        self._work[:0] = [(items, failed) for items in reversed(parts)]
 
     def refused(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
         """The verdict; what it says is to be sent comes out of `next`.
 
         While nothing is `proven`, one text alone goes first: it tells soonest whether all will be refused.
         """
-        self._broken_replies += isinstance(error, InvalidReplyError)
+        if isinstance(error, InvalidReplyError):
+            self._broken_replies += 1
+            suspect = self._failed_before or (isinstance(error, ShapeError) and not self._weight.proven(batch))
+            if len(batch) > 1 and not error.oversized and (suspect or self._broken_replies > 1):
+                self.doubted = True
+                self._divide(batch, for_its_size=isinstance(error, ShapeError))
+                return Split()
         judged = verdict(error, items=len(batch), broken_replies=self._broken_replies)
         match judged:
             case Again():
-                self._work.append(batch)
+                self._retry(batch)
                 return judged
             case Split(offender):
                 self._learn(batch, error)
                 sampled = self.doubted and not proven
-                self._work += reversed(self._parts(batch, offender, self._lessons.within(cap), sampled))
+                self._push(self._parts(batch, offender, self._lessons.within(cap), sampled), failed=False)
             case FailItems():
                 self._failed = True
             case _:
                 pass
-        self._broken_replies = 0
         return judged
 
     def _learn(self, batch: Sequence[Item], error: ProviderError) -> None:

@@ -31,6 +31,10 @@ class DimensionError(InvalidReplyError):
     """The vectors are empty, ragged, or not as long as was asked for."""
 
 
+class ShapeError(InvalidReplyError):
+    """There is not one vector for each input: a server may always answer so where there is more than one."""
+
+
 Index: TypeAlias = int | str | msgspec.UnsetType | None
 
 
@@ -40,7 +44,7 @@ def in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
     Writers that leave out what has its default leave out 0 (protobuf's JSON), and null stands for what is missing.
     """
     if len(items) != inputs:
-        raise InvalidReplyError(f"the reply has {len(items)} vectors for {inputs} inputs")
+        raise ShapeError(f"the reply has {len(items)} vectors for {inputs} inputs")
     if not inputs:
         raise InvalidReplyError("the reply is empty")
     indices = [index for index, _ in items]
@@ -54,7 +58,7 @@ def in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
         numbers[numbers.index(None)] = 0
     by_index = {number: vector for number, (_, vector) in zip(numbers, items, strict=True)}
     if len(by_index) != inputs or not all(position in by_index for position in range(inputs)):
-        raise InvalidReplyError(f"`index` does not name each of the {inputs} inputs once")
+        raise ShapeError(f"`index` does not name each of the {inputs} inputs once")
     return [by_index[position] for position in range(inputs)]
 
 

@@ -28,6 +28,7 @@ class Ticket:
 
     reservation: Reservation
     passage: Passage
+    number: int
 
 
 class Admission:
@@ -43,12 +44,16 @@ class Admission:
         self.gate = gate
         self.waits = waits or Waits()
         self._slots = anyio.CapacityLimiter(concurrency)
-        self._lanes = {interactive: anyio.Lock(fast_acquire=True) for interactive in (False, True)}
+        self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
         self._changed = anyio.Event()
         self._landed = anyio.Event()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = _nothing
-        self.replies = 0
+        self.sent = 0
+        """Requests; the last one has this number."""
+        self.accepted = 0
+        """The highest number of one that was."""
+        self._controls = 0
 
     def __repr__(self) -> str:
         slots = self._slots
@@ -66,22 +71,38 @@ class Admission:
         return int(min(self._slots.available_tokens, self.pacer.room(now())))
 
     async def enter(
-        self, tokens: float, *, texts: int = 1, interactive: bool, divisible: bool = False, remaining: float = inf
+        self,
+        tokens: float,
+        *,
+        texts: int = 1,
+        interactive: bool,
+        control: bool = False,
+        divisible: bool = False,
+        remaining: float = inf,
     ) -> Ticket | None:
         """None where a request of that size is never accepted and can be sent in parts. `remaining` requests follow.
 
-        Raises OutageError once the provider was away for too long.
+        While the gate is closed a `control` goes before all others. Raises OutageError once the provider was away for
+        too long.
         """
-        async with self._lanes[interactive]:
-            if divisible and self.pacer.too_large(tokens):
-                return None
-            reservation = await self._paced(tokens, texts, interactive, remaining)
-            self._slots.acquire_on_behalf_of_nowait(reservation)
-            self.pacer.sent(reservation, self.in_flight, now())
-            return Ticket(reservation, self.gate.enter(now()))
+        lane = "control" if control else "queries" if interactive else "bulk"
+        self._controls += control
+        try:
+            async with self._lanes[lane]:
+                if divisible and self.pacer.too_large(tokens):
+                    return None
+                reservation = await self._paced(tokens, texts, interactive, control, remaining)
+                self._slots.acquire_on_behalf_of_nowait(reservation)
+                self.pacer.sent(reservation, self.in_flight, now())
+                self.sent += 1
+                return Ticket(reservation, self.gate.enter(now()), self.sent)
+        finally:
+            self._controls -= control
+            if control:
+                self._notify()
 
     def succeeded(self, ticket: Ticket, hints: Hints) -> None:
-        self.replies += 1
+        self.accepted = max(self.accepted, ticket.number)
         self.pacer.accepted(ticket.reservation, hints, now(), self.in_flight)
         self.gate.succeeded(ticket.passage, now())
         self._answer()
@@ -97,7 +118,6 @@ class Admission:
                 self.pacer.observe(hints, now())
                 self._tell_landed()
             case ProviderError(hints=hints):
-                self.replies += 1
                 self.pacer.observe(hints, now())
                 self.gate.succeeded(ticket.passage, now())
                 self._answer()
@@ -107,13 +127,21 @@ class Admission:
         self._tell_belief()
         return refusal
 
-    def failed_for_now(self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool, closes: bool) -> float:
-        """A rate limit or an UnavailableError; returns how much of a failure of the request it is."""
+    def failed_for_now(
+        self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
+    ) -> float:
+        """A rate limit or an UnavailableError; returns how much of a failure of the request it is.
+
+        A failure `alone` says nothing of the provider.
+        """
         self._last_failure = str(error)
         limited = isinstance(error, RateLimitError)
         if limited:
             self.gate.refused(ticket.passage, now(), wait=wait, hinted=hinted, closes=closes)
             blame = 0.0
+        elif alone:
+            self.gate.abandoned(ticket.passage, now())
+            blame = self.gate.blame
         else:
             blame = self.gate.failed(ticket.passage, now(), wait=wait, hinted=hinted)
         self._notify()
@@ -131,6 +159,10 @@ class Admission:
                 f"the provider did not recover within max_outage ({self._last_failure}); "
                 "run the same again later: what is stored is kept"
             )
+
+    async def change(self) -> None:
+        """Until a slot is free, the gate has opened or closed, or a probe is over."""
+        await self._changed.wait()
 
     async def landing(self, seconds: float) -> None:
         """Until a request was answered other than by a rate limit, so many seconds at the most."""
@@ -168,9 +200,11 @@ class Admission:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _paced(self, tokens: float, texts: int, interactive: bool, remaining: float) -> Reservation:
+    async def _paced(
+        self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
+    ) -> Reservation:
         while True:
-            await self._may_start(interactive, remaining)
+            await self._may_start(interactive, control, remaining)
             reservation = self.pacer.reserve(tokens, now(), texts=texts, interactive=interactive)
             try:
                 while (seconds := reservation.start - now()) > EARLY:
@@ -184,15 +218,19 @@ class Admission:
             finally:
                 if not interactive:
                     self.waits.let_go(now())
-            if self._slot_free(interactive, remaining) and self._gate_open:
+            if self._slot_free(interactive, remaining) and self._gate_open_for(control):
                 return reservation
             self.pacer.give_back(reservation, now())
 
-    async def _may_start(self, interactive: bool, remaining: float) -> None:
-        while not (is_free := self._slot_free(interactive, remaining)) or not self._gate_open:
+    async def _may_start(self, interactive: bool, control: bool, remaining: float) -> None:
+        while not (is_free := self._slot_free(interactive, remaining)) or not self._gate_open_for(control):
             self.check_outage()
-            with anyio.CancelScope(deadline=self.gate.opens_at if is_free else inf):
+            may_probe = is_free and (control or not self._controls)
+            with anyio.CancelScope(deadline=self.gate.opens_at if may_probe else inf):
                 await self._changed.wait()
+
+    def _gate_open_for(self, control: bool) -> bool:
+        return self._gate_open and (control or not self._controls or self.gate.is_open)
 
     @property
     def _gate_open(self) -> bool:

@@ -1,47 +1,67 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import anyio
 
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 MOST_REFUSALS = 3
-MOST_BROKEN_IN_A_ROW = 10
-"""Texts that alone get broken replies, with no right reply to anything between: it is not the texts."""
+OF_THEIR_SIZE = frozenset({413, 429})
+"""Statuses of requests that are refused for their size, whatever the reply says."""
 
 
 class Guard:
-    """While nothing was accepted yet, a refusal may be about the job and not about one text.
+    """A refusal may be about the account or the server, and not about one text.
 
-    So until then one batch is split at a time, nothing is started beside it, and the third text that is
-    refused alone stops the job. `proven`: something was accepted.
+    While nothing was accepted yet one batch is split at a time, nothing is started beside it, and the third text that
+    is refused alone is a `doubt`. Later, three refusals are, with nothing accepted between them. While there is one
+    nothing is sent until somebody, `vouching`, has seen a good text accepted. `proven`: something was accepted.
     """
 
     def __init__(self) -> None:
         self.proven = False
         self._splitting: object = None
-        self._refused_alone = 0
-        self._broken_in_a_row = 0
+        self._vouching = False
+        self._refusals = 0
+        self.refusal: ProviderError | None = None
+        """The last one."""
         self._changed = anyio.Event()
 
+    @property
+    def doubts(self) -> bool:
+        return self._refusals >= MOST_REFUSALS
+
     def accepted(self) -> None:
-        self._broken_in_a_row = 0
-        if not self.proven:
+        if self._refusals or not self.proven:
             self.proven = True
+            self._refusals, self.refusal = 0, None
             self._notify()
 
-    def stops(self, error: ProviderError) -> bool:
-        """Whether this text, refused alone, stops the job."""
-        self._refused_alone += isinstance(error, BadRequestError | InvalidReplyError) and not _is_too_large(error)
-        self._broken_in_a_row += isinstance(error, InvalidReplyError)
-        unproven = not self.proven and self._refused_alone >= MOST_REFUSALS
-        return unproven or self._broken_in_a_row >= MOST_BROKEN_IN_A_ROW
+    def refused(self, error: ProviderError, *, texts: int) -> None:
+        """A request of so many. One that says which text it refuses, or how large one may be, is about the texts."""
+        self.refusal = error
+        if not self.proven:
+            self._refusals += texts == 1 and _is_of_content(error) and not _names_a_limit(error)
+        elif _is_of_content(error) and not _names_a_limit(error) and not _names_a_text(error):
+            self._refusals += 1
 
     async def turn(self, batch: object, *, doubted: bool) -> None:
         """Before each request. One batch in doubt has its turn until it `leave`s."""
-        while not self.proven and self._splitting not in (None, batch):
+        while self._vouching or (not self.proven and self._splitting not in (None, batch)):
             await self._changed.wait()
         if doubted:
             self._splitting = batch
+
+    @asynccontextmanager
+    async def vouching(self) -> AsyncIterator[None]:
+        self._vouching = True
+        try:
+            yield
+        finally:
+            self._vouching = False
+            self._notify()
 
     def leave(self, batch: object) -> None:
         if self._splitting is batch:
@@ -53,6 +73,15 @@ class Guard:
         self._changed = anyio.Event()
 
 
-def _is_too_large(error: ProviderError) -> bool:
-    """The refusal names a limit of tokens that this text is above: it is about the text, and not about the job."""
-    return isinstance(error, BadRequestError) and bool(error.max_tokens_per_batch or error.max_tokens)
+def _is_of_content(error: ProviderError) -> bool:
+    return isinstance(error, BadRequestError | InvalidReplyError) and error.status_code not in OF_THEIR_SIZE
+
+
+def _names_a_limit(error: ProviderError) -> bool:
+    if not isinstance(error, BadRequestError):
+        return False
+    return bool(error.max_batch_size or error.max_tokens_per_batch or error.max_tokens)
+
+
+def _names_a_text(error: ProviderError) -> bool:
+    return isinstance(error, BadRequestError) and error.offender is not None

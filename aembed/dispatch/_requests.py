@@ -16,6 +16,7 @@ from aembed.core.gate import PROBE_SECONDS, pause
 from aembed.core.pacing import Refusal
 from aembed.core.quoting import without_quotes
 from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
+from aembed.core.splitting import Tries
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._errand import Errand
@@ -34,6 +35,7 @@ LEAST_SECONDS = 0.1
 """However little is left of max_outage."""
 SOONER_ALONE = 0.1
 """Of the backoff, where nothing is on its way whose answer could be waited for."""
+SELDOM, CHANCE_MEMORY = 0.1, 0.2
 MOST_AT_ONCE = 2
 """A connection that was closed meanwhile, and a reply format that the provider does not speak."""
 
@@ -59,29 +61,31 @@ class Requests:
         self._deadlines = Deadlines(timeout)
         self._under_way: set[_UnderWay] = set()
         self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
+        self._chance = 0.0
         self._model = ""
 
     async def send(
-        self, texts: Sequence[str], tokens: float, errand: Errand, *, divisible: bool, awaited: bool = False
+        self, texts: Sequence[str], tokens: float, errand: Errand, tries: Tries, *, divisible: bool, awaited: bool
     ) -> Reply:
         """Raises the ProviderError that waiting did not clear, or OutageError. `awaited`: others wait for the answer,
         and keep their places; it keeps its own.
 
-        RateLimitError comes out only for a `divisible` batch that is too large for the rate limit.
+        RateLimitError comes out only for a `divisible` batch that is too large for the rate limit, UnavailableError
+        after as many `tries` as that says.
         """
-        tries = _Tries(self, errand, texts, tokens, divisible, awaited)
+        request = _Request(self, errand, texts, tokens, tries, divisible, awaited)
         try:
-            return await tries.attempt()
+            return await request.attempt()
         except WAIT_AND_RETRY as error:
-            tries.first_error = error
+            request.first_error = error
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(WAIT_AND_RETRY),
-            wait=tries.wait,
-            stop=tries.stop,
-            sleep=tries.sleep,
+            wait=request.wait,
+            stop=request.stop,
+            sleep=request.sleep,
             reraise=True,
         )
-        return await retrying(tries.next)
+        return await retrying(request.next)
 
     def backoff(self, state: RetryCallState, *, alone: bool) -> float:
         """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
@@ -92,6 +96,18 @@ class Requests:
         if hint is not None:
             backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
         return pause(backoff, hint, self._random, alone=alone)
+
+    @property
+    def fails_by_chance(self) -> bool:
+        """Lately a request that had failed was accepted as it was."""
+        return self._chance > SELDOM
+
+    def cleared(self) -> None:
+        self._chance += CHANCE_MEMORY * (1.0 - self._chance)
+
+    def blamed(self) -> None:
+        """A part that had failed failed again and again: it was no chance."""
+        self._chance -= CHANCE_MEMORY * self._chance
 
     async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
         """One request, within its deadline, and a reply that can be trusted."""
@@ -147,11 +163,18 @@ class _UnderWay:
     tokens: float
 
 
-class _Tries:
+class _Request:
     """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
 
     def __init__(
-        self, requests: Requests, errand: Errand, texts: Sequence[str], tokens: float, divisible: bool, awaited: bool
+        self,
+        requests: Requests,
+        errand: Errand,
+        texts: Sequence[str],
+        tokens: float,
+        tries: Tries,
+        divisible: bool,
+        awaited: bool,
     ) -> None:
         self._requests = requests
         self._admission = requests.admission
@@ -164,8 +187,7 @@ class _Tries:
         self._ticket: Ticket | None = None
         self._refusal = Refusal()
         self._limited = self._hinted = False
-        self._failures = 0.0
-        self._replies = requests.admission.replies
+        self._tries = tries
 
     async def next(self) -> Reply:
         """As tenacity counts them: the first was made without it, since most are answered and need none of it."""
@@ -178,12 +200,15 @@ class _Tries:
         self._ticket = ticket = await self._enter()
         if ticket is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
+        self._tries.number = ticket.number
         try:
             reply = await self._answered()
         except BaseException as error:
             self._refusal = self._admission.failed(ticket, error)
             raise
         self._admission.succeeded(ticket, reply.hints)
+        if self._tries.failures:
+            self._requests.cleared()
         return reply
 
     async def _enter(self) -> Ticket | None:
@@ -193,7 +218,8 @@ class _Tries:
             self._admission.enter(
                 self._tokens,
                 texts=len(self._texts),
-                interactive=errand.interactive,
+                interactive=errand.interactive or self._tries.control,
+                control=self._tries.control,
                 divisible=self._divisible,
                 remaining=errand.remaining() if errand.remaining else inf,
             )
@@ -234,22 +260,33 @@ class _Tries:
         return self._requests.backoff(state, alone=alone)
 
     def stop(self, state: RetryCallState) -> bool:
-        """Tells the gate; what fails while the provider is away is not held against the request.
-
-        It is away, or may be, for as long as it answers nobody.
-        """
+        """Tells the gate, and whoever sends it once it has failed so often that it may be to blame itself."""
         if self._ticket is None:
             return True
         error = _error(state)
         assert error is not None
         self._limited = isinstance(error, RateLimitError)
         self._hinted = _hints(error).retry_after is not None
-        self._failures += self._admission.failed_for_now(
-            self._ticket, error, wait=state.upcoming_sleep, hinted=self._hinted, closes=self._refusal.closes
+        blame = self._admission.failed_for_now(
+            self._ticket,
+            error,
+            wait=state.upcoming_sleep,
+            hinted=self._hinted,
+            closes=self._refusal.closes,
+            alone=self._tries.alone,
         )
-        most = self._requests.max_retries
-        too_large = self._refusal.too_large and self._divisible
-        return too_large or (self._failures > most and (most == 0 or self._admission.replies > self._replies))
+        if self._limited:
+            return self._refusal.too_large and self._divisible
+        if not blame and not self._requests.max_retries:
+            return False
+        self._tries.failures += 1
+        self._tries.rest = self._admission.gate.rest(state.upcoming_sleep, hinted=self._hinted)
+        self._tries.blame += blame if self._requests.fails_by_chance else 1.0
+        most = self._tries.most
+        if may_be_billed(error):
+            # While the gate is closed nothing goes out that may be billed again, but one short text.
+            most = self._tries.most_billed if self._admission.gate.is_open or not self._divisible else 1
+        return self._tries.failures >= most
 
     async def sleep(self, seconds: float) -> None:
         """What was refused without a hint goes again once one of the others has landed; soon, where there are none."""

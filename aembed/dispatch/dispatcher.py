@@ -21,14 +21,23 @@ from aembed.core.departing import NotSent, not_sent_yet
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
-from aembed.core.retrying import Again, FailItems, Split
-from aembed.core.splitting import Lessons, Remains
+from aembed.core.retrying import Again, FailItems, FailJob
+from aembed.core.splitting import Lessons, Remains, Tries
+from aembed.core.weighing import Weight
 from aembed.dispatch._admission import Admission, Ticket, now
+from aembed.dispatch._control import Control
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._guard import Guard
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._waits import Waits, where
-from aembed.errors import AembedError, ProviderError
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InvalidReplyError,
+    ProviderError,
+    UnavailableError,
+    copied,
+)
 from aembed.protocols import Provider
 from aembed.results import Stats
 from aembed.types import Limits, Reply, RetryPolicy
@@ -55,6 +64,16 @@ class Refused:
 
 Answer: TypeAlias = Answered | Refused
 Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """Items whose refusal is not certain yet: the request that had them, and how many had been sent when it came."""
+
+    items: Sequence[Item]
+    error: ProviderError
+    number: int
+    sent: int
 
 
 class _LetGo(NotSent, asyncio.CancelledError):
@@ -92,6 +111,9 @@ class Dispatcher:
         )
         self._guard = Guard()
         self._lessons = Lessons()
+        self._weight = Weight()
+        self._trial_over = anyio.Event()
+        self._control = Control(self._requests)
         self._owned: set[asyncio.Task[Any]] = set()
         self._unsent: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -126,7 +148,7 @@ class Dispatcher:
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         limits = self._limits()
-        cap = self._lessons.within(Cap.of(limits), estimated=limits.estimated)
+        cap = self._weight.within(self._lessons.within(Cap.of(limits), estimated=limits.estimated))
         tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
         if tokens is None and texts is None:
             return cap
@@ -220,33 +242,120 @@ class Dispatcher:
         self._pacer.resize(ticket.reservation, tokens, texts, now())
 
     async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
-        """Delivers one answer a request; what was refused is sent in parts.
+        """Delivers one answer a request; what was refused, or failed, is sent in parts.
 
         Raises the error that stops the job; what was delivered before is good. Queries are no job: a text that is
         refused fails its own calls.
         """
-        remains = Remains(batch, self._lessons)
+        remains = Remains(batch, self._lessons, self._weight, self._requests.max_retries)
+        held: list[_Held] = []
         not_sent_yet.set(partial(self._connecting, errand))
         try:
-            while part := remains.next():
-                if not errand.interactive:
-                    await errand.wait(self._guard.turn(remains, doubted=remains.doubted))
-                try:
-                    reply = await self._request(part, errand)
-                except ProviderError as error:
-                    match remains.refused(part, error, self.cap, proven=self._guard.proven):
-                        case Again() | Split():
-                            pass
-                        case FailItems() if errand.interactive or not self._guard.stops(error):
-                            await deliver(Refused(part, error))
-                        case _:
-                            raise
+            while (part := await self._next(remains, errand)) or held:
+                if part is None:
+                    await self._certain(held, errand)
                 else:
-                    self._guard.accepted()
-                    remains.accepted(part)
-                    await deliver(Answered(part, reply))
+                    await self._send_part(part, remains, errand, deliver, held)
+                await self._let_go(held, remains, deliver)
         finally:
+            remains.leave()
+            self._tell_trial()
             self._guard.leave(remains)
+
+    async def _next(self, remains: Remains, errand: Errand) -> Sequence[Item] | None:
+        """The next part, once what is tried elsewhere tells how large it may be."""
+        remains.leave()
+        self._tell_trial()
+        if not errand.interactive:
+            await errand.wait(self._guard.turn(remains, doubted=remains.doubted))
+            if self._guard.doubts:
+                await self._vouch(errand)
+        while self._weight.waits(remains):
+            await errand.wait(self._trial_over.wait())
+        return remains.next()
+
+    def _tell_trial(self) -> None:
+        self._trial_over.set()
+        self._trial_over = anyio.Event()
+
+    async def _send_part(
+        self, part: Sequence[Item], remains: Remains, errand: Errand, deliver: Deliver, held: list[_Held]
+    ) -> None:
+        tries = remains.tries(part)
+        try:
+            reply = await self._request(part, errand, tries, awaited=self._is_awaited(remains))
+        except UnavailableError as error:
+            await self._failed(part, remains, errand, deliver, error, tries)
+        except ProviderError as error:
+            match remains.refused(part, error, self.cap, proven=self._guard.proven):
+                case FailItems() if errand.interactive:
+                    await deliver(Refused(part, error))
+                case FailItems():
+                    held.append(_Held(part, error, tries.number, self._requests.admission.sent))
+                case FailJob():
+                    raise
+            if not errand.interactive:
+                self._guard.refused(error, texts=len(part))
+        else:
+            self._guard.accepted()
+            self._control.learn(part)
+            remains.accepted(part)
+            await deliver(Answered(part, reply))
+
+    async def _failed(
+        self,
+        part: Sequence[Item],
+        remains: Remains,
+        errand: Errand,
+        deliver: Deliver,
+        error: UnavailableError,
+        tries: Tries,
+    ) -> None:
+        """Nobody is to blame for that before something was seen to be accepted."""
+        since, admission = remains.witness(part, error, tries), self._requests.admission
+        if since is None and not admission.gate.is_open:
+            since = tries.number
+        outage = False
+        if since is not None and self._requests.max_retries:
+            outage = not await self._control.answered(errand, since)
+        match remains.failed(part, error, tries, outage=outage):
+            case Again():
+                errand.retries += 1
+                if tries.rest:
+                    await errand.rest(tries.rest, stays=self._is_awaited(remains))
+            case FailItems():
+                self._requests.blamed()
+                await deliver(Refused(part, error))
+
+    async def _certain(self, held: Sequence[_Held], errand: Errand) -> None:
+        """What others send may be accepted, too; where nothing is on its way something is sent for that."""
+        admission, sent = self._requests.admission, max(refused.sent for refused in held)
+        while admission.in_flight and admission.accepted <= sent:
+            await errand.wait(admission.change())
+        if admission.accepted <= sent:
+            await self._vouch(errand)
+
+    async def _vouch(self, errand: Errand) -> None:
+        """Raises the last refusal where a good text is refused, too: the account or the server is to blame, no text."""
+        stopping: ProviderError | None = None
+        async with self._guard.vouching():
+            try:
+                await self._control.accepts(errand, patient=self._guard.proven)
+            except (BadRequestError, InvalidReplyError) as error:
+                stopping = copied(self._guard.refusal or error)
+        if stopping:
+            raise stopping  # Not of the other one: that may quote a text, which is not known here.
+        self._guard.accepted()
+
+    async def _let_go(self, held: list[_Held], remains: Remains, deliver: Deliver) -> None:
+        """Of what was refused and held: refused in earnest is what was before something else was accepted."""
+        for refused in list(held):
+            if refused.sent < self._requests.admission.accepted:
+                held.remove(refused)
+                if self._control.is_void(refused.number):
+                    remains.put_back(refused.items)
+                else:
+                    await deliver(Refused(refused.items, refused.error))
 
     @contextmanager
     def _connecting(self, errand: Errand) -> Iterator[None]:
@@ -264,10 +373,13 @@ class Dispatcher:
         finally:
             self._unsent.discard(task)
 
-    async def _request(self, batch: Sequence[Item], errand: Errand) -> Reply:
+    def _is_awaited(self, remains: Remains) -> bool:
+        """Others hold their places while they wait for what becomes of it."""
+        return not self._guard.proven or self._weight.is_tried_by(remains)
+
+    async def _request(self, batch: Sequence[Item], errand: Errand, tries: Tries, *, awaited: bool) -> Reply:
         texts = [text for item in batch for text in item.texts]
         tokens = sum(item.tokens for item in batch)
-        awaited = not self._guard.proven
-        reply = await self._requests.send(texts, tokens, errand, divisible=len(batch) > 1, awaited=awaited)
+        reply = await self._requests.send(texts, tokens, errand, tries, divisible=len(batch) > 1, awaited=awaited)
         self._lessons.counting.observe(tokens, reply.usage.tokens)
         return reply

@@ -10,6 +10,8 @@ from aembed.core.changes import Item
 from aembed.core.packing import Cap
 from aembed.core.retrying import Again, FailItems, FailJob, Split
 from aembed.core.splitting import Lessons, Remains
+from aembed.core.vectors import ShapeError
+from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, RateLimitError
 from tests.jobs import item_of
 
@@ -198,11 +200,10 @@ def test_p1_a_rate_limit_is_no_doubt_of_the_texts() -> None:
     remains.refused(part, BadRequestError("400"), CAP)
     assert remains.doubted
     part = remains.next()
-    assert part == batch[:1]
-    rest = remains.next()
-    assert rest == batch[1:2]
+    assert part == batch[2:]
     remains.refused(batch[2:], RateLimitError("429"), CAP)
     assert remains.doubted
+    assert [len(part) for part in iter(remains.next, None)] == [1, 1, 1, 1]
 
 
 def test_p7_a_size_that_was_refused_without_a_word_teaches_the_largest_that_was_accepted() -> None:
@@ -243,19 +244,40 @@ def test_p7_a_limit_of_tokens_is_learned_too() -> None:
     assert lessons.within(CAP) == Cap(2_048, 5)
 
 
-def test_p16_a_broken_reply_is_asked_for_again_once_for_each_part() -> None:
-    batch, broken = items(4), InvalidReplyError("broken")
-    remains = Remains(batch, Lessons())
+def test_p16_a_broken_reply_is_asked_for_again_once_for_the_whole_and_for_a_single_text() -> None:
+    batch, broken, weight = items(8), InvalidReplyError("broken"), Weight()
+    weight.accept(batch)
+    remains = Remains(batch, Lessons(), weight)
     assert remains.next() == batch
     assert remains.refused(batch, broken, CAP) == Again()
     assert remains.next() == batch
     assert remains.refused(batch, broken, CAP) == Split()
-    for half in (batch[:2], batch[2:]):
-        assert remains.next() == half
-        assert remains.refused(half, broken, CAP) == Again()
-        assert remains.next() == half
-        remains.accepted(half)
+    assert remains.next() == batch[:2]
+    assert remains.refused(batch[:2], broken, CAP) == Split()
+    for start in (2, 4, 6):
+        assert remains.next() == batch[start : start + 2]
+        remains.accepted(batch[start : start + 2])
+    assert remains.next() == batch[:1]
+    assert remains.refused(batch[:1], broken, CAP) == Again()
+    assert remains.next() == batch[:1]
+    assert remains.refused(batch[:1], broken, CAP) == FailItems()
+    assert remains.next() == batch[1:2]
     assert remains.next() is None
+
+
+def test_a3_a_broken_reply_for_more_texts_than_ever_were_accepted_is_not_bought_again_at_that_size() -> None:
+    weight = Weight()
+    remains = Remains(items(200), Lessons(), weight)
+    sizes = []
+    while part := remains.next():
+        sizes.append(len(part))
+        if len(part) > 1:
+            assert remains.refused(part, ShapeError("one vector"), CAP) == Split()
+        else:
+            remains.accepted(part)
+    assert sizes[:4] == [200, 1, 4, 2]
+    assert sum(sizes) - 200 <= 200 + 4 + 2 * 3
+    assert weight.within(CAP).inputs == 1
 
 
 def test_p7_a_limit_may_be_one_and_what_is_as_large_as_the_limit_is_allowed() -> None:

@@ -2,36 +2,65 @@ from __future__ import annotations
 
 import asyncio
 
-from aembed.dispatch._guard import MOST_BROKEN_IN_A_ROW, Guard
-from aembed.errors import BadRequestError, InvalidReplyError, UnavailableError
+from aembed.dispatch._guard import Guard
+from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, UnavailableError
 from tests.chaos.clock import run_virtual
 
 BAD, BROKEN = BadRequestError("400"), InvalidReplyError("broken")
 
 
-def test_p9_the_third_refusal_before_any_acceptance_stops_the_job() -> None:
-    guard = Guard()
-    assert [guard.stops(BAD), guard.stops(BROKEN), guard.stops(BAD)] == [False, False, True]
+def doubts(guard: Guard, *errors: ProviderError, texts: int = 1) -> list[bool]:
+    """Whether there is a doubt after each of these."""
+    seen = []
+    for error in errors:
+        guard.refused(error, texts=texts)
+        seen.append(guard.doubts)
+    return seen
 
 
-def test_p9_after_an_acceptance_no_number_of_refusals_does() -> None:
+def test_p9_the_third_text_that_is_refused_before_any_acceptance_is_a_doubt() -> None:
+    assert doubts(Guard(), BAD, BROKEN, BAD) == [False, False, True]
+    assert not any(doubts(Guard(), *[BAD] * 10, texts=2))
+
+
+def test_a2_three_refusals_in_a_row_are_a_doubt_also_of_what_was_accepted_before() -> None:
     guard = Guard()
     guard.accepted()
-    assert not any(guard.stops(BAD) for _ in range(100))
-
-
-def test_a_row_of_broken_replies_stops_the_job_unless_a_right_one_comes_between() -> None:
-    guard = Guard()
+    assert doubts(guard, BAD, BROKEN, texts=100) == [False, False]
     guard.accepted()
-    for _ in range(5):
-        assert not any(guard.stops(BROKEN) for _ in range(MOST_BROKEN_IN_A_ROW - 1))
-        guard.accepted()
-    assert [guard.stops(BROKEN) for _ in range(MOST_BROKEN_IN_A_ROW)][-1]
+    assert doubts(guard, BAD, BROKEN, BAD, texts=100) == [False, False, True]
+    guard.accepted()
+    assert not guard.doubts
+
+
+def test_a2_a_refusal_that_names_its_text_or_a_size_is_no_doubt() -> None:
+    guard, named, long = Guard(), BadRequestError("400"), BadRequestError("400")
+    named.offender, long.max_tokens = 0, 512
+    assert not any(doubts(guard, *[long] * 10))
+    guard.accepted()
+    assert not any(doubts(guard, *[named, long] * 10))
 
 
 def test_what_waiting_may_clear_is_no_refusal() -> None:
-    guard = Guard()
-    assert not any(guard.stops(UnavailableError("503")) for _ in range(100))
+    assert not any(doubts(Guard(), *[UnavailableError("503")] * 100))
+
+
+def test_a2_while_somebody_vouches_nothing_is_sent() -> None:
+    async def test() -> None:
+        guard, started = Guard(), []
+
+        async def batch() -> None:
+            await guard.turn("another", doubted=False)
+            started.append(1)
+
+        async with guard.vouching():
+            other = asyncio.create_task(batch())
+            await asyncio.sleep(5)
+            assert started == []
+        await other
+        assert started == [1]
+
+    run_virtual(test)
 
 
 def test_p9_one_batch_is_split_at_a_time_and_nothing_is_started_beside_it() -> None:

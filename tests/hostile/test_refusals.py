@@ -19,14 +19,15 @@ TEXTS = numbers(2_048)
 
 
 @pytest.mark.parametrize("position", [0, 1, 777, 1_024, 2_047])
-def test_p8_one_bad_text_in_2048_costs_23_further_requests_and_no_neighbour(position: int) -> None:
+def test_p8_one_bad_text_in_2048_costs_24_further_requests_and_no_neighbour(position: int) -> None:
     service = Service(script=Poison({TEXTS[position]}))
     outcome = virtually(service, TEXTS, concurrency=1)
     assert outcome.error is None
     assert outcome.failed == [position]
     assert outcome.report.stored == 2_047
-    assert service.ledger.requests <= 1 + 23
-    assert service.ledger.billed_tokens == 2_047
+    # Two texts alone prove the job and, after the last refusal, that good texts are still accepted.
+    assert service.ledger.requests <= 1 + 24
+    assert service.ledger.billed_tokens <= 2_047 + 1
 
 
 def test_p8_a_named_offender_needs_no_search_and_keeps_the_providers_reason() -> None:
@@ -71,8 +72,8 @@ def test_p8_twenty_bad_texts_fail_and_no_other(where: str, named: bool, concurre
     assert outcome.failed == bad
     assert outcome.reasons == {"BadRequestError"}
     assert outcome.report.stored == 4_076
-    assert service.ledger.requests <= 16 + 20 * (2 if named else 23)
-    assert service.ledger.texts_again == 0
+    assert service.ledger.requests <= 16 + 20 * (2 if named else 24)
+    assert service.ledger.texts_again <= 20
 
 
 @pytest.mark.parametrize("concurrency", [1, 8, 64])
@@ -87,11 +88,12 @@ def test_p9_all_bad_stops_after_15_requests_and_those_in_flight(concurrency: int
     assert outcome.report.pending >= 2_000
 
 
-def test_p9_three_bad_texts_that_come_alone_stop_the_job_before_anything_was_accepted() -> None:
+def test_p9_a_job_in_which_even_a_word_is_refused_stops_after_two_requests() -> None:
     service = Service(script=Poison(lambda text: True))
     outcome = virtually(service, numbers(50), concurrency=1, max_batch_size=1)
     assert isinstance(outcome.error, BadRequestError)
-    assert service.ledger.requests == 3
+    assert service.ledger.requests == 2
+    assert outcome.report.failed == 0
 
 
 def test_p9_after_one_acceptance_bad_texts_are_only_bad_texts() -> None:
@@ -165,9 +167,9 @@ def test_p7_the_lesson_holds_for_the_next_job_of_the_embedder() -> None:
 
 
 def test_p8_a_transient_broken_reply_teaches_no_limit() -> None:
-    """Only a refusal tells of a limit; a reply that is broken twice may be broken for any reason."""
+    """Only a refusal tells of a limit; a reply that ends early twice may do so for any reason."""
     service = Service(script=Plan(None, None, Truncate(), Truncate()))
     outcome = virtually(service, numbers(9_000), concurrency=1)
     assert outcome.error is None
     assert outcome.report.stored == 9_000
-    assert max(event.inputs for event in service.ledger.events[-3:]) > 1_000
+    assert [event.inputs for event in service.ledger.events][4:] == [512, 512, 512, 512, 1_428, 1_428]

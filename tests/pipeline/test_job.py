@@ -104,7 +104,8 @@ def test_i11_a_text_that_equals_one_being_written_is_not_paid_for() -> None:
 
 
 def test_i11_a_text_that_equals_one_being_refused_fails_with_it() -> None:
-    provider, store = small(script=lambda number, texts: BadRequestError("400: no")), SlowStore(5.0)
+    provider = small(script=lambda number, texts: BadRequestError("400: no") if "the same" in texts else None)
+    store = SlowStore(5.0)
 
     async def twice() -> AsyncIterator[Record]:
         yield Record("first", "the same")
@@ -118,7 +119,7 @@ def test_i11_a_text_that_equals_one_being_refused_fails_with_it() -> None:
         assert [str(failure) for failure in report.failures] == ["first: 400: no", "second: 400: no"]
 
     run_virtual(job)
-    assert sent(provider) == ["the same"]
+    assert sent(provider) == ["the same", "a"]
 
 
 @pytest.mark.parametrize("stopping", [None, AuthenticationError("401")])
@@ -515,7 +516,7 @@ def test_a_text_that_was_refused_is_not_sent_again_until_asked() -> None:
 
     assert run_virtual(run)[:2] == (1, 0)
     assert run_virtual(run) == (1, 1, 0)
-    assert run_virtual(lambda: run(retry_failed=True)) == (1, 0, 1)
+    assert run_virtual(lambda: run(retry_failed=True)) == (1, 0, 2)
 
 
 def test_a_text_whose_retries_ran_out_fails_and_is_sent_again_by_the_next_run() -> None:

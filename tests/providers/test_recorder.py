@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aembed import ConfigError, Embedder, ProviderError, RetryPolicy, open_provider
+from aembed import BadRequestError, ConfigError, Embedder, ProviderError, RetryPolicy, open_provider
 from aembed.core.quoting import without_any_part
 from aembed.providers import _recorder
 from tests.core.broken_replies import reply_of, unit_vectors
@@ -162,13 +162,15 @@ async def test_a_folder_that_cannot_be_written_harms_no_job(
 ) -> None:
     folder = tmp_path / "gone"
     good = json_reply(reply_of(unit_vectors(1, 1, 8), floats=False))
+    odd = json_reply({"error": "odd"}, 400)
     async with (
-        serving(json_reply({"error": "odd"}, 400), json_reply({"error": "odd"}, 400), good) as server,
+        serving(odd, odd, odd, odd, good) as server,
         embedder_of(server, record=folder) as embedder,
     ):
         folder.write_text("a file is in its place")
-        assert len((await embedder.embed_documents(["one"])).failures) == 1
-        assert len((await embedder.embed_documents(["two"])).failures) == 1
+        for text in ("one", "two"):
+            with pytest.raises(BadRequestError):
+                await embedder.embed_documents([text])
         assert (await embedder.embed_documents(["three"])).report.stored == 1
     assert caplog.text.count("not recorded any more") == 1
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from aembed import BadRequestError, Embedder, InputError, MemoryStore, Record, RetryPolicy, open_provider
+from aembed import (
+    BadRequestError,
+    Embedder,
+    InputError,
+    InvalidReplyError,
+    MemoryStore,
+    Record,
+    RetryPolicy,
+    open_provider,
+)
 from aembed.providers._told import Told, told_by
 from tests.core.broken_replies import reply_of, unit_vectors
 from tests.providers.clients import every_client, http_client
@@ -102,9 +111,10 @@ async def test_e10_characters_are_not_taken_for_tokens() -> None:
 
 async def test_e10_dimensions_that_a_server_ignores_are_named() -> None:
     async with serving(vectors(1)) as server, embedder_of(server, dimensions=4) as embedder:
-        (failure,) = (await embedder.embed_documents(["one"])).failures
-        assert "8 dimensions instead of 4" in str(failure.error)
-        assert "ignores dimensions=" in str(failure.error)
+        with pytest.raises(InvalidReplyError) as stopping:
+            await embedder.embed_documents(["one"])
+        assert "8 dimensions instead of 4" in str(stopping.value)
+        assert "ignores dimensions=" in str(stopping.value)
 
 
 def refusal(texts: list[str], **more: Any) -> dict[str, Any]:
@@ -128,13 +138,14 @@ async def test_e10_what_a_server_echoes_is_in_no_message_and_no_log(
     ):
         body = json.dumps(said, ensure_ascii=ascii_only).encode()
         async with serving(reply(body, 422)) as server, embedder_of(server, dimensions=8) as embedder:
-            (failure, *_) = (await embedder.embed_documents([TEXT])).failures
-        assert isinstance(failure.error, BadRequestError)
-        shown = f"{failure.error!r} {failure.error} {failure.error.body} {caplog.text}"
+            with pytest.raises(BadRequestError) as stopping:
+                await embedder.embed_documents([TEXT])
+        error = stopping.value
+        shown = f"{error!r} {error} {error.body} {caplog.text}"
         assert not any(word in shown for word in ("Waldemar", "Kanari", "allergic", "penicillin"))
         if "detail" in said:
-            assert "at most 2048 items" in str(failure.error)
-            assert failure.error.max_batch_size == 2_048
+            assert "at most 2048 items" in str(error)
+            assert error.max_batch_size == 2_048
 
 
 async def test_e10_errors_that_each_close_their_connection_stop_nothing() -> None:

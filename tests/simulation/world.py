@@ -45,6 +45,9 @@ class Books(Service):
         self.lost: Counter[bytes] = Counter()
         self.delivered: set[bytes] = set()
         self.tokens: dict[bytes, float] = {}
+        self.controls: Counter[bytes] = Counter()
+        """A text that was accepted and goes alone once more: whether the provider accepts anything."""
+        self.troubles = 0
         self.alive = True
         self.key_refused_at = inf
         self.sent_after_that = 0
@@ -63,7 +66,10 @@ class Books(Service):
 
     def leave(self, exchange: Exchange, *, intact: bool) -> None:
         super().leave(exchange, intact=intact)
+        self.troubles += not intact or exchange.fault is not None
         if exchange.call and exchange.billed:
+            if len(exchange.call.digests) == 1 and self.delivered.issuperset(exchange.call.digests):
+                self.controls.update(exchange.call.digests)
             (self.delivered if intact else self.lost).update(exchange.call.digests)
             sizes = zip(exchange.call.digests, exchange.call.sizes, strict=True)
             self.tokens.update((key, size_bytes / BYTES_PER_TOKEN) for key, size_bytes in sizes)

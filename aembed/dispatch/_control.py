@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import anyio
+
+from aembed.core.changes import Item
+from aembed.core.splitting import Tries
+from aembed.dispatch._errand import Errand
+from aembed.dispatch._requests import Requests
+from aembed.errors import BadRequestError, InvalidReplyError
+
+WORD = "a"
+"""What is sent while no text is known to be good."""
+MOST_CHARACTERS = 400
+PAUSES = (0.5, 1.0, 2.0)
+"""Seconds after which a control that was refused is sent again: an account may be filled, a router recover."""
+
+
+class Control:
+    """Finds out whose fault it is: sends a short text that was accepted before, at most one at a time.
+
+    Where that is accepted the server and the account are well, and what failed or was refused is to blame itself.
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+        self._text = ""
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._failed_at = 0
+        self._refused_at = 0
+
+    def learn(self, batch: Sequence[Item]) -> None:
+        """These were accepted; the last one is the shortest. It is another one each time: no text is bought often."""
+        text = batch[-1].texts[-1]
+        if len(text) <= MOST_CHARACTERS:
+            self._text = text
+
+    async def answered(self, errand: Errand, number: int) -> bool:
+        """Returns once a request that was sent after that one was accepted. False: it took an outage to end first.
+
+        Raises OutageError, or what the provider refuses the control with.
+        """
+        await errand.wait(self._lock.acquire())
+        try:
+            if self._requests.admission.accepted <= number:
+                await self._sent_until_accepted(errand, patient=True)
+        finally:
+            self._lock.release()
+        return self._failed_at <= number
+
+    async def accepts(self, errand: Errand, *, patient: bool) -> bool:
+        """Whether what was refused until now is to blame itself. False: everything was refused, and is not any more.
+
+        Raises the last refusal of the control where it goes on.
+        """
+        asked = self._requests.admission.sent
+        await errand.wait(self._lock.acquire())
+        try:
+            if self._requests.admission.accepted <= asked:
+                await self._sent_until_accepted(errand, patient)
+        finally:
+            self._lock.release()
+        return self._refused_at <= asked
+
+    def is_void(self, number: int) -> bool:
+        """Whether the refusal of that request says nothing of its texts: good ones were refused then, too."""
+        return number <= self._refused_at
+
+    async def _sent_until_accepted(self, errand: Errand, patient: bool) -> None:
+        pauses, was_refused = list(PAUSES), False
+        while True:
+            try:
+                await self._send(errand)
+                break
+            except (BadRequestError, InvalidReplyError) as error:
+                was_refused = True
+                if not patient:
+                    # A single broken reply is nothing.
+                    del pauses[1 if isinstance(error, InvalidReplyError) else 0 :]
+                    patient = True
+                if not pauses:
+                    raise
+                await errand.wait(anyio.sleep(pauses.pop(0)))
+        if was_refused:
+            self._refused_at = self._requests.admission.sent
+
+    async def _send(self, errand: Errand) -> None:
+        tries = Tries(most=inf, most_billed=inf, control=True)
+        text = self._text or WORD
+        try:
+            reply = await self._requests.send([text], len(text) / 4, errand, tries, divisible=False, awaited=True)
+        finally:
+            if tries.failures:
+                self._failed_at = self._requests.admission.sent
+        errand.lost_tokens += reply.usage.tokens or 1

@@ -1,0 +1,262 @@
+"""Whose fault is it? Rows A1 to A4: by the ledger, no text fails for its server, and nothing is bought without end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+
+from aembed import (
+    AembedError,
+    BadRequestError,
+    InvalidReplyError,
+    OutageError,
+    QuotaExceededError,
+    Record,
+    Report,
+    UnavailableError,
+)
+from aembed.stores.memory import MemoryStore
+from benchmarks.faults import Always, Cut, Fault, Hang, Outage, Script, Status
+from benchmarks.in_process import embedder_of
+from benchmarks.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
+from benchmarks.server import Latency
+from benchmarks.service import Rules, Service
+from tests.chaos.clock import run_virtual
+
+LATENCY = Latency(0.1)
+MOST_BILLED = 16
+"""Times that one text is on the bill of one job, whatever happens (docs/reliability.md)."""
+
+
+@dataclass
+class End:
+    """Of one job: what it said, what it stored and for how long it ran."""
+
+    report: Report | None
+    error: AembedError | None
+    seconds: float
+    service: Service
+    store: MemoryStore = field(repr=False)
+
+    @property
+    def failed(self) -> list[str]:
+        assert self.report
+        return sorted(failure.id for failure in self.report.failures)
+
+    @property
+    def bought_again(self) -> int:
+        """Texts, each as often as it was billed more than once."""
+        return self.service.ledger.texts_again
+
+    @property
+    def requests(self) -> int:
+        return self.service.ledger.requests
+
+
+def texts_of(count: int, bad: Sequence[int] = ()) -> list[str]:
+    marked = set(bad)
+    return [f"{'bad' if i in marked else 'text'} {i} {'word ' * (i * 7_919 % 20)}" for i in range(count)]
+
+
+def is_bad(text: str) -> bool:
+    return text.startswith("bad")
+
+
+def job(
+    script: Script | None,
+    texts: Sequence[str],
+    *,
+    store: MemoryStore | None = None,
+    rules: Rules | None = None,
+    **options: Any,
+) -> End:
+    service, kept = Service(rules or Rules(), script=script), store or MemoryStore()
+
+    async def run() -> End:
+        loop = asyncio.get_running_loop()
+        async with embedder_of(service, LATENCY, **options) as embedder:
+            started, report, stopping = loop.time(), None, None
+            try:
+                report = await embedder.embed_into(kept, [Record(" ".join(text.split()[:2]), text) for text in texts])
+            except AembedError as caught:
+                stopping, report = caught, caught.report
+            return End(report, stopping, loop.time() - started, service, kept)
+
+    return run_virtual(run)
+
+
+# A1: one text that its server dies of
+
+FAULTS: dict[str, Fault] = {
+    "500": Status(500, error("the runner has stopped unexpectedly")),
+    "503": Status(503),
+    "a connection that breaks": Cut(),
+    "no answer": Hang(),
+    "504": Status(504, billed=True),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("count", [1, 2, 20])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a1_exactly_the_texts_fail_that_the_server_dies_of(fault: Fault, count: int, concurrency: int) -> None:
+    bad = Random(count).sample(range(200), count)
+    healthy = job(None, texts_of(200, bad), concurrency=concurrency)
+    end = job(Deadly(is_bad, fault), texts_of(200, bad), concurrency=concurrency, timeout=3.0)
+    assert end.report
+    assert (end.report.stored, end.failed) == (200 - count, sorted(f"bad {i}" for i in bad))
+    assert all(isinstance(failure.error, UnavailableError) for failure in end.report.failures)
+    assert end.requests - healthy.requests <= 40 * count
+    assert max(end.service.ledger.times_billed.values()) <= MOST_BILLED
+    if not isinstance(fault, Hang):
+        assert end.seconds - healthy.seconds <= 5.0 * count
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+def test_a1_in_a_large_job_a_text_takes_30_further_requests_at_most(concurrency: int) -> None:
+    bad = [17, 5_000, 9_999, 15_000, 19_999]
+    healthy = job(None, texts_of(20_000), concurrency=concurrency)
+    end = job(Deadly(is_bad, Status(500)), texts_of(20_000, bad), concurrency=concurrency)
+    assert end.failed == sorted(f"bad {i}" for i in bad)
+    assert end.requests - healthy.requests <= 30 * len(bad)
+    assert end.bought_again <= 5 * len(bad)
+
+
+def test_a1_a_text_that_failed_is_tried_again_by_the_next_run() -> None:
+    store, texts = MemoryStore(), texts_of(50, [7])
+    job(Deadly(is_bad, Status(500)), texts, store=store)
+    again = job(None, texts, store=store)
+    assert again.report
+    assert (again.report.unchanged, again.report.stored, again.requests) == (49, 1, 1)
+
+
+def test_a1_where_nothing_is_accepted_no_text_is_to_blame() -> None:
+    end = job(Always(Status(500)), texts_of(200), concurrency=8)
+    assert end.report
+    assert isinstance(end.error, OutageError)
+    assert (end.report.failed, end.report.pending) == (0, 200)
+
+
+def test_a1_an_outage_blames_no_text() -> None:
+    for fault in (Status(500), Cut(), Hang()):
+        end = job(Outage(0.05, 60.0, fault), texts_of(20_000), concurrency=8, timeout=3.0)
+        assert end.report
+        assert (end.report.stored, end.report.failed) == (20_000, 0)
+
+
+@pytest.mark.parametrize("fault", [Status(500), Cut()], ids=["500", "a connection that breaks"])
+def test_a1_of_many_queries_at_once_those_fail_that_the_server_dies_of(fault: Fault) -> None:
+    texts = texts_of(40, [3, 31])
+
+    async def run() -> list[Any]:
+        async with embedder_of(Service(script=Deadly(is_bad, fault)), LATENCY) as embedder:
+            return await asyncio.gather(*map(embedder.embed_query, texts), return_exceptions=True)
+
+    answers = run_virtual(run)
+    failed = [text for text, answer in zip(texts, answers, strict=True) if isinstance(answer, BaseException)]
+    assert failed == [text for text in texts if is_bad(text)]
+    assert all(isinstance(answer, UnavailableError) for answer in answers if isinstance(answer, BaseException))
+
+
+# A2: an account or a server that refuses everything, in mid-job
+
+REFUSALS: dict[str, tuple[Fault, type[AembedError]]] = {
+    "no money": (Status(400, error("Budget has been exceeded!", "budget_exceeded")), QuotaExceededError),
+    "words that nobody knows": (Status(400, error("The flux is out of order.")), BadRequestError),
+    "another status": (Status(422, {"detail": "not now"}), BadRequestError),
+    "replies without vectors": (Status(200, {"object": "list", "data": None}), InvalidReplyError),
+}
+SMALL = Rules(max_inputs=20)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize(("fault", "kind"), REFUSALS.values(), ids=REFUSALS)
+def test_a2_what_refuses_every_text_in_mid_job_stops_it_and_condemns_none(
+    fault: Fault, kind: type[AembedError], concurrency: int
+) -> None:
+    account = InMidJob(fault, after=100)
+    store, texts = MemoryStore(), texts_of(4_000)
+    end = job(account, texts, store=store, rules=SMALL, concurrency=concurrency)
+    assert isinstance(end.error, kind)
+    assert end.report
+    assert (end.report.failed, end.report.refused_earlier) == (0, 0)
+    assert account.sent_after <= 10
+    again = job(None, texts, store=store, rules=SMALL, concurrency=concurrency)
+    assert again.report
+    assert again.report.unchanged == end.report.stored > 0
+    assert again.report.stored == 4_000 - again.report.unchanged
+    assert again.bought_again == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("words", ["dial tcp 10.1.2.3:443: connect: connection refused", "The flux is out of order."])
+def test_a2_what_clears_while_the_job_waits_costs_no_text(words: str, concurrency: int) -> None:
+    account = InMidJob(Status(400, error(words)), after=100, seconds=1.5)
+    end = job(account, texts_of(4_000), rules=SMALL, concurrency=concurrency)
+    assert end.report
+    assert (end.report.stored, end.report.failed, end.error) == (4_000, 0, None)
+    assert account.sent_after <= 10
+    assert end.bought_again <= 1
+
+
+def test_a2_bad_texts_are_refused_one_by_one_where_the_account_is_well() -> None:
+    bad = [*range(0, 400, 40), *range(1_000, 1_006)]
+    refusal = Status(400, error("The input could not be processed."))
+    end = job(Deadly(is_bad, refusal), texts_of(2_000, bad), concurrency=4)
+    assert end.failed == sorted(f"bad {i}" for i in bad)
+
+
+# A3: a server whose replies can be used for one text at a time
+
+
+def _all_zero(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": [item | {"index": 0} for item in reply["data"]]}
+
+
+def _first_alone(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": reply["data"][:1]}
+
+
+def _average(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": {"embedding": reply["data"][0]["embedding"]}}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("change", [_all_zero, _first_alone, _average])
+def test_a3_a_server_that_can_be_used_for_one_text_at_a_time_is_learned_once(
+    change: Callable[[dict[str, Any]], Any], concurrency: int
+) -> None:
+    end = job(OneAtATime(change), texts_of(5_000), concurrency=concurrency)
+    assert end.report
+    assert (end.report.stored, end.report.failed) == (5_000, 0)
+    in_flight = min(2_048 * concurrency, 5_000)
+    assert end.bought_again <= in_flight + 0.05 * 5_000
+
+
+# A4: a batch that is too heavy for its server
+
+SIXTY_FOUR = error("batch size 88 > maximum allowed batch size 64")
+HEAVY: dict[str, Script] = {
+    "500 above 16 inputs": TooHeavy(Status(500, error("llama_decode returned -1")), max_inputs=16),
+    "504 above 100 kB": TooHeavy(Status(504, billed=True), max_bytes=100_000),
+    "no answer above 300 inputs": TooHeavy(Hang(billed=True), max_inputs=300),
+    "a connection that breaks above 1,000 inputs": TooHeavy(Cut(), max_inputs=1_000),
+    "500 that names 64 inputs": TooHeavy(
+        Status(500, error("batch size 88 > maximum allowed batch size 64")), max_inputs=64
+    ),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("script", HEAVY.values(), ids=HEAVY)
+def test_a4_the_size_that_a_server_bears_is_learned(script: Script, concurrency: int) -> None:
+    end = job(script, texts_of(20_000), concurrency=concurrency, timeout=10.0)
+    assert end.report
+    assert (end.report.stored, end.report.failed) == (20_000, 0)
+    assert end.bought_again <= 2_048 * concurrency + 0.25 * 20_000
+    assert max(end.service.ledger.times_billed.values()) <= MOST_BILLED
