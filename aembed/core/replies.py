@@ -232,19 +232,23 @@ def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
 
 
 def _decode(body: bytes | bytearray) -> _Reply:
+    opening = "the reply is not an embedding reply"
     try:
         return _REPLY.decode(body)
     except msgspec.ValidationError as error:
-        raise ShapeError(f"the reply is not an embedding reply: {error}") from None
+        invalid: InvalidReplyError = ShapeError(f"{opening}: {error}", empty="got `null`" in str(error))
     except UnicodeDecodeError:
-        problem = "it is not UTF-8"
+        invalid = InvalidReplyError(f"{opening}: it is not UTF-8")
     except msgspec.DecodeError as error:
-        if "truncated" in str(error):
-            raise CutShortError("the reply is not an embedding reply: it is JSON that ends early") from None
-        problem = "it is not JSON"
+        is_short = "truncated" in str(error)
+        invalid = CutShortError(f"{opening}: it is JSON that ends early") if is_short else _not_json(opening)
     except (ValueError, RecursionError):
-        problem = "it is not JSON"
-    raise InvalidReplyError(f"the reply is not an embedding reply: {problem}")
+        invalid = _not_json(opening)
+    raise invalid
+
+
+def _not_json(opening: str) -> InvalidReplyError:
+    return InvalidReplyError(f"{opening}: it is not JSON")
 
 
 def _tokens(usage: msgspec.Raw) -> int | None:

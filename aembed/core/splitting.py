@@ -13,8 +13,9 @@ from aembed.core.packing import Cap, halves, pack, quarters, totals
 from aembed.core.retrying import Again, FailItems, Split, Verdict, may_be_billed, verdict
 from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
-from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, UnavailableError
+from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 
+MOST_PARDONS = 3
 WHOLE, PART, LAST = 1, 0, 2
 """How often a batch is tried again that fails, a part of it, and what is left of it in the end: a single text."""
 
@@ -79,7 +80,7 @@ class Remains:
         self._retries = retries
         self._failed_before = self._again = self._excused = False
         self._blame = 0.0
-        self._failed_last = 0
+        self._failed_last = self._pardoned = 0
         self._too_heavy: Sequence[Item] = ()
         self._broken_replies = 0
         self._unexplained = False
@@ -100,6 +101,11 @@ class Remains:
             self._blame, self._excused, self._broken_replies = 0.0, False, 0
         self._again = False
         return part
+
+    def pardons(self, error: ProviderError) -> bool:
+        """A model that was there before may be there again where a 200 says that it is not: a router's answer."""
+        self._pardoned += 1
+        return isinstance(error, NotFoundError) and error.status_code == 200 and self._pardoned <= MOST_PARDONS
 
     def put_back(self, items: Sequence[Item]) -> None:
         """What was refused while everything was."""

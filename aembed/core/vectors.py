@@ -28,11 +28,25 @@ _DIGITS = re.compile(r"[0-9]{1,6}")
 
 
 class DimensionError(InvalidReplyError):
-    """The vectors are empty, ragged, or not as long as was asked for."""
+    """The vectors are empty, ragged, or not as long as was asked for: `width` instead of `wanted`."""
+
+    width = wanted = 0
+
+    @property
+    def may_be_encoding(self) -> bool:
+        """Whether float64, float16 or int8 that is read as float32 would look so; another model's vectors seldom do."""
+        return not self.wanted or self.width in (2 * self.wanted, self.wanted // 2, self.wanted // 4)
 
 
 class ShapeError(InvalidReplyError):
-    """There is not one vector for each input: a server may always answer so where there is more than one."""
+    """There is not one vector for each input: a server may always answer so where there is more than one.
+
+    `empty`: there is no vector at all, or null in the place of one.
+    """
+
+    def __init__(self, message: str, *, empty: bool = False) -> None:
+        super().__init__(message)
+        self.empty = empty
 
 
 Index: TypeAlias = int | str | msgspec.UnsetType | None
@@ -44,7 +58,7 @@ def in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
     Writers that leave out what has its default leave out 0 (protobuf's JSON), and null stands for what is missing.
     """
     if len(items) != inputs:
-        raise ShapeError(f"the reply has {len(items)} vectors for {inputs} inputs")
+        raise ShapeError(f"the reply has {len(items)} vectors for {inputs} inputs", empty=not items)
     if not inputs:
         raise InvalidReplyError("the reply is empty")
     indices = [index for index, _ in items]
@@ -133,7 +147,9 @@ def check(matrix: Matrix, *, dimensions: int | None, normalised: bool) -> None:
 def check_width(matrix: Matrix, dimensions: int | None) -> None:
     width = matrix.shape[1]
     if dimensions is not None and width != dimensions:
-        raise DimensionError(f"the vectors have {width} dimensions instead of {dimensions}")
+        error = DimensionError(f"the vectors have {width} dimensions instead of {dimensions}")
+        error.width, error.wanted = width, dimensions
+        raise error
 
 
 def squares(matrix: Matrix) -> Squares:

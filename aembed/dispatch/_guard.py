@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 MOST_REFUSALS = 3
@@ -40,9 +41,14 @@ class Guard:
             self._notify()
 
     def refused(self, error: ProviderError, *, texts: int) -> None:
-        """A request of so many. One that says which text it refuses, or how large one may be, is about the texts."""
+        """A request of so many. One that says which text it refuses, or how large one may be, is about the texts.
+
+        Vectors that are all of another width are about the server, and a doubt at once.
+        """
         self.refusal = error
-        if not self.proven:
+        if isinstance(error, DimensionError) and error.wanted:
+            self._refusals = MOST_REFUSALS
+        elif not self.proven:
             self._refusals += texts == 1 and _is_of_content(error) and not _names_a_limit(error)
         elif _is_of_content(error) and not _names_a_limit(error) and not _names_a_text(error):
             self._refusals += 1

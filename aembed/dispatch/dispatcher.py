@@ -112,7 +112,7 @@ class Dispatcher:
         self._guard = Guard()
         self._lessons = Lessons()
         self._weight = Weight()
-        self._trial_over = anyio.Event()
+        self._trial_over: anyio.Event | None = None
         self._control = Control(self._requests)
         self._owned: set[asyncio.Task[Any]] = set()
         self._unsent: set[asyncio.Task[Any]] = set()
@@ -271,12 +271,14 @@ class Dispatcher:
             if self._guard.doubts:
                 await self._vouch(errand)
         while self._weight.waits(remains):
+            self._trial_over = self._trial_over or anyio.Event()
             await errand.wait(self._trial_over.wait())
         return remains.next()
 
     def _tell_trial(self) -> None:
-        self._trial_over.set()
-        self._trial_over = anyio.Event()
+        over, self._trial_over = self._trial_over, None
+        if over:
+            over.set()
 
     async def _send_part(
         self, part: Sequence[Item], remains: Remains, errand: Errand, deliver: Deliver, held: list[_Held]
@@ -292,8 +294,11 @@ class Dispatcher:
                     await deliver(Refused(part, error))
                 case FailItems():
                     held.append(_Held(part, error, tries.number, self._requests.admission.sent))
-                case FailJob():
+                case FailJob() if errand.interactive or not (self._guard.proven and remains.pardons(error)):
                     raise
+                case FailJob():
+                    await self._vouch(errand)
+                    remains.put_back(part)
             if not errand.interactive:
                 self._guard.refused(error, texts=len(part))
         else:

@@ -36,6 +36,7 @@ from aembed.providers._words import (
     NO_MONEY_CODES,
     NO_MONEY_KINDS,
     NOT_IN_CLEAR,
+    PASSING,
     TOO_LONG,
 )
 
@@ -103,6 +104,8 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
             return _limited(complaint)
         case 408 | 409 | 425:
             return UnavailableError
+        case 404 if _is_passing(complaint):
+            return UnavailableError
         case 404 | 405 | 410 | 501 | 505:
             return NotFoundError
         case 407:
@@ -123,6 +126,10 @@ def _no_money(complaint: Complaint, *, said_first: bool = False) -> bool:
         return False
     said = NO_MONEY.match(complaint.reason) if said_first else NO_MONEY.search(complaint.reason)
     return said is not None
+
+
+def _is_passing(complaint: Complaint) -> bool:
+    return len(complaint.reason) <= REASON_CHARACTERS and PASSING.search(complaint.reason) is not None
 
 
 def _limited(complaint: Complaint) -> type[ProviderError]:
@@ -166,6 +173,8 @@ def _refusal(complaint: Complaint) -> type[ProviderError]:
         return BadRequestError
     if BAD_KEY.search(complaint.reason) or CERTIFICATE_WANTED.search(complaint.reason):
         return AuthenticationError
+    if _is_passing(complaint):
+        return UnavailableError
     wrong = any(words.search(complaint.reason) for words in (NOT_IN_CLEAR, CANNOT_EMBED, BAD_SETTING))
     return NotFoundError if wrong else BadRequestError
 
@@ -176,6 +185,8 @@ def _class_in_a_200(complaint: Complaint) -> type[ProviderError]:
         return _class(status, complaint)
     if _no_money(complaint, said_first=True):
         return QuotaExceededError
+    if _is_passing(complaint):
+        return UnavailableError
     for error, words in _IN_A_200.items():
         if complaint.is_of(*words):
             return _refusal(complaint) if error is BadRequestError else error

@@ -57,6 +57,15 @@ NOT_IN_CLEAR = re.compile(
 )
 CERTIFICATE_WANTED = re.compile(r"\bno required (?:ssl|client) certificate", re.IGNORECASE)
 
+PASSING = re.compile(
+    r"\bdial tcp\b|\bconnection (?:refused|reset)\b|\bECONN(?:REFUSED|RESET)\b|"  # gateways written in Go; in Node
+    r"\bno healthy upstream\b|\bupstream connect error\b|"  # Envoy
+    r"\bno successful provider responses\b|"  # OpenRouter
+    r"\ball connection attempts failed\b|\bAPIConnectionError\b",  # httpx, behind vLLM's routers; LiteLLM
+    re.IGNORECASE,
+)
+"""What a gateway says of a server behind it that is away, under statuses like 400 and 404, or in a 200."""
+
 TOO_LONG = re.compile(
     r"\b(?:inputs?|prompt|texts?)(?: \([^()]{0,30}\))?(?: is| are| was| were)? too (?:large|long)\b|"
     r"\bphysical batch size\b|"  # llama.cpp, as a 500

@@ -19,7 +19,7 @@ import msgspec
 from aembed.core.billing import utf8_bytes
 from aembed.core.headers import parse_hints
 from aembed.core.replies import CutShortError, Parsed, ReplyReader
-from aembed.core.vectors import DimensionError
+from aembed.core.vectors import DimensionError, ShapeError
 from aembed.errors import (
     BadRequestError,
     InvalidReplyError,
@@ -250,8 +250,10 @@ def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
 def _blames_base64(error: ProviderError) -> bool:
     match error:
         case DimensionError():
-            return True
-        case BadRequestError() | NotFoundError():
+            return error.may_be_encoding
+        case ShapeError():
+            return error.empty
+        case BadRequestError() | NotFoundError() | UnavailableError():
             return any(word in f"{error} {error.body}".lower() for word in ("encoding_format", "base64"))
         case _:
             return False

@@ -21,7 +21,7 @@ from aembed import (
     UnavailableError,
 )
 from aembed.stores.memory import MemoryStore
-from benchmarks.faults import Always, Cut, Fault, Hang, Outage, Script, Status
+from benchmarks.faults import Always, Cut, Fault, Hang, Mutate, Outage, Script, Status
 from benchmarks.in_process import embedder_of
 from benchmarks.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
 from benchmarks.server import Latency
@@ -260,3 +260,52 @@ def test_a4_the_size_that_a_server_bears_is_learned(script: Script, concurrency:
     assert (end.report.stored, end.report.failed) == (20_000, 0)
     assert end.bought_again <= 2_048 * concurrency + 0.25 * 20_000
     assert max(end.service.ledger.times_billed.values()) <= MOST_BILLED
+
+
+# A9: what is wrong with the answers of a whole server, or of one that it stands for
+
+
+def _null(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": [item | {"embedding": None} for item in reply["data"]]}
+
+
+def _other_width(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": [item | {"embedding": item["embedding"][:32]} for item in reply["data"]]}
+
+
+ROUTERS: dict[str, Fault] = {
+    "an error in a 200": Status(200, error("No successful provider responses.", code="404")),
+    "other words in a 200": Status(200, error("The route is being moved.", code="404")),
+    "a gateway's words in a 400": Status(400, error("dial tcp 10.0.0.7:80: connect: connection refused")),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("fault", ROUTERS.values(), ids=ROUTERS)
+def test_a9_a_routers_answer_that_passes_stops_no_job(fault: Fault, concurrency: int) -> None:
+    router = InMidJob(fault, after=100, seconds=0.01)
+    end = job(router, texts_of(4_000), rules=SMALL, concurrency=concurrency)
+    assert end.report
+    assert (end.error, end.report.stored, end.report.failed) == (None, 4_000, 0)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a9_vectors_that_all_turn_null_condemn_no_text(concurrency: int) -> None:
+    server = InMidJob(Mutate(_null), after=100)
+    end = job(server, texts_of(4_000), rules=SMALL, concurrency=concurrency)
+    assert end.report
+    assert isinstance(end.error, InvalidReplyError)
+    assert end.report.failed == 0
+    assert server.sent_after <= 10
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("count", [1, 5_000])
+def test_a9_a_server_that_ignores_dimensions_is_left_after_its_first_reply(count: int, concurrency: int) -> None:
+    end = job(lambda request: Mutate(_other_width), texts_of(count), concurrency=concurrency)
+    assert isinstance(end.error, InvalidReplyError)
+    assert "instead of 48" in str(end.error)
+    assert end.report
+    assert end.report.failed == 0
+    assert end.requests <= concurrency + 3
+    assert end.bought_again <= 3

@@ -358,11 +358,15 @@ REFUSED = [
     json_reply(reply_of(VECTORS[:, :0], floats=False)),
     json_reply(reply_of(VECTORS[:, :0], floats=True)),
     json_reply(reply_of(VECTORS[:, :4], floats=False)),
+    json_reply({"data": [], "model": SMALL}),
+    json_reply({"data": None, "model": SMALL}),
+    json_reply({"data": [{"index": i, "embedding": None} for i in range(len(TEXTS))], "model": SMALL}),
+    json_reply({"error": {"message": "KeyError: 'encoding_format'", "type": "InternalServerError"}}, 500),
 ]
 
 
 @pytest.mark.parametrize("said", REFUSED)
-async def test_a_server_without_base64_is_asked_for_numbers_once(said: bytes) -> None:
+async def test_a6_a_server_without_base64_is_asked_for_numbers_once(said: bytes) -> None:
     async with serving(said, floats_reply()) as server:
         made = provider(server)
         with pytest.raises(ProviderError) as raised:
@@ -384,7 +388,17 @@ async def test_a_server_that_ignores_base64_is_fine_and_gets_smaller_batches() -
     assert made.limits.max_batch_size == 256
 
 
-async def test_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
+async def test_a3_a9_what_numbers_would_not_cure_is_not_bought_again_for_them() -> None:
+    one = reply_of(VECTORS[:1], floats=False)
+    others = reply_of(VECTORS[:, :5], floats=False)
+    for said in (json_reply(one), json_reply(others), reply(b"", 503)):
+        async with serving(said) as server:
+            with pytest.raises(ProviderError) as raised:
+                await embed(provider(server))
+            assert not raised.value.at_once
+
+
+async def test_a6_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
     async with serving(base64_reply(), *REFUSED) as server:
         made = provider(server)
         await made.embed(TEXTS, input_type="document")
