@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import exp, log
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from aembed import Record
-from benchmarks.faults import Body, Cut, Fault, Hang, Late, Mutate, Status, Truncate, html
+from benchmarks.faults import Body, Cut, Fault, Hang, Late, Mutate, Script, Status, Truncate, html
 from benchmarks.mutations import BROKEN, wrong
+from benchmarks.refusals import OneAtATime, TooHeavy
 
 MOST_STEPS = 1_500
 """Of the event loop: most runs have ended by then."""
@@ -58,6 +59,7 @@ class Run:
 class Schedule:
     """`runs` one after another, each with a new Embedder; the last one meets no fault.
 
+    `deadly` is what a request with a poisoned text meets, every time, where it is not refused; `server` what others do.
     `shares` are what a byte of ASCII and another one cost, in tokens, where nobody can count them.
     """
 
@@ -70,10 +72,34 @@ class Schedule:
     named: bool
     runs: Sequence[Run]
     shares: tuple[float, float] | None = None
+    deadly: Fault | None = None
+    server: Script | None = None
 
 
 def draw(seed: int) -> Schedule:
-    return _budgeted(_drawn(seed), Random(f"the budgets of {seed}"))
+    schedule = _budgeted(_drawn(seed), Random(f"the budgets of {seed}"))
+    return _served(schedule, Random(f"the server of {seed}"))
+
+
+def _served(schedule: Schedule, random: Random) -> Schedule:
+    """By one that dies of texts, in one history of four, or bears only few of them at a time, in another one."""
+    kind = random.randrange(8)
+    if kind < 2:
+        return replace(schedule, deadly=random.choice([Status(500), Status(503), Status(504, billed=True), Cut()]))
+    if kind == 2:
+        fault = random.choice([Status(500), Status(504, billed=True), Cut(), Hang(billed=True)])
+        return replace(schedule, server=TooHeavy(fault, max_inputs=random.choice([1, 2, 5])))
+    if kind == 3:
+        return replace(schedule, server=OneAtATime(random.choice([_first_alone, _all_zero])))
+    return schedule
+
+
+def _first_alone(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": reply["data"][:1]}
+
+
+def _all_zero(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply | {"data": [item | {"index": 0} for item in reply["data"]]}
 
 
 def _budgeted(schedule: Schedule, random: Random) -> Schedule:

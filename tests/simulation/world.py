@@ -20,9 +20,9 @@ from aembed import MemoryStore, SQLiteStore
 from aembed.results import Report
 from aembed.types import Known, Refusal, Rows, Vector
 from benchmarks.bills import by_script
-from benchmarks.faults import Body, Fault, First, Mutate, Request, Status, Truncate
+from benchmarks.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
 from benchmarks.ledger import BYTES_PER_TOKEN
-from benchmarks.refusals import Poison, usual_body
+from benchmarks.refusals import Deadly, Poison, usual_body
 from benchmarks.service import Exchange, Rules, Service
 from benchmarks.vectors import digest
 from tests.simulation.schedule import Run, Schedule, StoreFault
@@ -39,12 +39,18 @@ class Books(Service):
     """The provider. It notes of each billed text whether the reply that carried it arrived whole."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.faults = RunFaults()
+        # What is left of a batch that its server failed is tried three times.
+        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server))
         rules = Rules(bills=by_script(*schedule.shares) if schedule.shares else None)
-        super().__init__(rules, script=First([Poison(schedule.poison, named=schedule.named), self.faults]))
+        bad: Script = Poison(schedule.poison, named=schedule.named)
+        if schedule.deadly:
+            bad = Deadly(schedule.poison.__contains__, schedule.deadly)
+        scripts = [bad, schedule.server, self.faults] if schedule.server else [bad, self.faults]
+        super().__init__(rules, script=First(scripts))
         self.lost: Counter[bytes] = Counter()
         self.delivered: set[bytes] = set()
         self.tokens: dict[bytes, float] = {}
+        self.billed_before: Counter[bytes] = Counter()
         self.controls: Counter[bytes] = Counter()
         """A text that was accepted and goes alone once more: whether the provider accepts anything."""
         self.troubles = 0
@@ -56,6 +62,7 @@ class Books(Service):
         self.faults.begin(run)
         self.alive = True
         self.delivered = set()
+        self.billed_before = Counter(self.ledger.times_billed)
         self.key_refused_at = inf
 
     def receive(self, headers: Mapping[str, str], body: bytes, now: float) -> Exchange:
@@ -80,8 +87,11 @@ class Books(Service):
 class RunFaults:
     """The faults of one run by the number of the request.
 
-    A text is spared once it has met MOST_FAULTS of them or one broken reply, so that none fails by bad luck.
+    A text is spared once it has met `most` of them or one broken reply, so that none fails by bad luck.
     """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
 
     def begin(self, run: Run) -> None:
         self._run, self._number = run, -1
@@ -96,7 +106,7 @@ class RunFaults:
         if run.relentless or fault is None or (isinstance(fault, Status) and fault.code == 429):
             return fault
         broken = isinstance(fault, Truncate | Mutate | Body)
-        if any(self._met[t] >= MOST_FAULTS or (broken and self._broken[t]) for t in request.texts):
+        if any(self._met[t] >= self._most or (broken and self._broken[t]) for t in request.texts):
             return None
         self._met.update(request.texts)
         self._broken.update(request.texts if broken else ())
