@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from aembed.core.addresses import is_loopback
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
 from aembed.options import MOST_AUTO
@@ -220,7 +221,7 @@ class Settings:
         return embedder
 
     def _server(self, held: Space) -> str | None:
-        if self.base_url is None and _is_loopback(held.endpoint):
+        if self.base_url is None and is_loopback(urlsplit(held.endpoint).hostname or ""):
             return held.endpoint
         return self.base_url
 
@@ -282,7 +283,3 @@ def check_server(embedder: Embedder, held: Space | None) -> None:
 def _shortened(asked: Space, held: Space) -> bool:
     same = (asked.provider, asked.model) == (held.provider, held.model)
     return same and asked.dimensions is not None and asked.dimensions != held.dimensions
-
-
-def _is_loopback(endpoint: str) -> bool:
-    return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aembed.core.addresses import same_place
 from aembed.types import Space
+
+LOCAL_SERVERS = {"ollama": "http://localhost:11434/v1", "tei": "http://localhost:8080/v1"}
+"""Where a provider's own server is that runs on this machine: what the endpoint "" stands for."""
 
 
 def agreed(held: Space | None, asked: Space) -> Space | None:
     """The space that both describe, with the dimensions that either knows; None if they differ."""
     if held is None:
         return asked
-    if replace(held, dimensions=None) != replace(asked, dimensions=None):
+    if (held.provider, held.model) != (asked.provider, asked.model) or not same_place(_place(held), _place(asked)):
         return None
     if None not in (held.dimensions, asked.dimensions) and held.dimensions != asked.dimensions:
         return None
     return replace(asked, dimensions=asked.dimensions or held.dimensions)
+
+
+def _place(space: Space) -> str:
+    return space.endpoint or LOCAL_SERVERS.get(space.provider, "")
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names in replies mean one model: routers write them with and without a vendor, in any case."""
+    return _short(one) == _short(other)
+
+
+def _short(model: str) -> str:
+    return model.rpartition("/")[2].casefold()

@@ -16,6 +16,7 @@ from aembed.core.gate import PROBE_SECONDS, pause
 from aembed.core.pacing import Refusal
 from aembed.core.quoting import without_quotes
 from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
+from aembed.core.spaces import same_model
 from aembed.core.splitting import Tries
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission, Ticket, now
@@ -148,12 +149,12 @@ class Requests:
     def _check(self, reply: Reply, inputs: int) -> None:
         self.dimensions = trusted_width(reply, inputs, self.dimensions)
         # A name that differs from the request's is normal; one that changes is another model.
-        if self._model and reply.model and reply.model != self._model:
+        if self._model and reply.model and not same_model(reply.model, self._model):
             raise SpaceMismatchError(
                 f"the provider answered with the model {reply.model!r}, before with {self._model!r}; "
                 "their vectors cannot be compared: build a new store with one of them"
             )
-        self._model = reply.model or self._model
+        self._model = self._model or reply.model
 
 
 @dataclass(frozen=True, slots=True, eq=False)

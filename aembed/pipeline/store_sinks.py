@@ -13,6 +13,7 @@ import anyio
 import numpy as np
 
 from aembed.core.changes import Entry, Key
+from aembed.core.spaces import same_model
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, SpaceMismatchError, StoreError
 from aembed.pipeline.sinks import PlainSink
 from aembed.protocols import Backlog, KeepsModel, Refusals, Store
@@ -61,7 +62,7 @@ class StoreSink(PlainSink):
         if model in ("", self._model) or not isinstance(self._store, KeepsModel):
             return
         held = await guarded(self._store.answered_by(model))
-        if held != model:
+        if held is None or not same_model(held, model):
             raise SpaceMismatchError(
                 f"the provider answered with the model {model!r}, the rows of this store came from {held!r}; their "
                 "vectors cannot be compared: build a new store: aembed index OLD_URL --store NEW_URL -m MODEL"

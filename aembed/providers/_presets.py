@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from aembed.core.spaces import LOCAL_SERVERS
 from aembed.errors import ConfigError
 from aembed.types import Limits
 
@@ -44,10 +45,15 @@ class Preset:
     url_variable: str = ""
     url_of: Callable[[str], str] = str
     header_variables: Mapping[str, str] = field(default_factory=dict)
+    path: str = ""
 
     def model(self, name: str) -> Model:
         known = self.models.get(name.removesuffix(":latest"), Model())
         return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
+
+    def with_path(self, url: str) -> str:
+        """That address with the path that this server always has, where it names none."""
+        return f"{url}{self.path}" if self.path and url.count("/") == 2 else url
 
     def limits_of(self, model: Model) -> Limits:
         longest = min(model.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
@@ -88,7 +94,7 @@ OPENAI = Preset(
 # The server answers numbers only, and cuts a text that is longer than its context without a word.
 OLLAMA = Preset(
     name="ollama",
-    base_url="http://localhost:11434/v1",
+    base_url=LOCAL_SERVERS["ollama"],
     limits=Limits(max_batch_size=256, max_tokens_per_batch=65_536, max_tokens_per_text=8_192),
     models={
         "nomic-embed-text": Model(768, max_tokens_per_text=2_048),
@@ -98,6 +104,7 @@ OLLAMA = Preset(
     base64=False,
     price_usd=0.0,
     url_variable="OLLAMA_HOST",
+    path="/v1",
     url_of=ollama_url,
 )
 
@@ -105,7 +112,7 @@ OLLAMA = Preset(
 # text may hold depends on the model: the server refuses one that is too long.
 TEI = Preset(
     name="tei",
-    base_url="http://localhost:8080/v1",
+    base_url=LOCAL_SERVERS["tei"],
     limits=Limits(max_batch_size=32, max_tokens_per_batch=16_384, max_tokens_per_text=8_192),
     models={
         "nomic-ai/nomic-embed-text-v1.5": Model(768),
@@ -113,6 +120,7 @@ TEI = Preset(
         "sentence-transformers/all-MiniLM-L6-v2": Model(384, shortens=False, max_tokens_per_text=512),
     },
     price_usd=0.0,
+    path="/v1",
 )
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (OPENAI, OLLAMA, TEI)}

@@ -6,10 +6,14 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from aembed.core.addresses import is_loopback
 from aembed.errors import ConfigError
 from aembed.providers._presets import Model, Preset
 from aembed.providers._secrets import Secret, checked_key
-from aembed.providers._urls import checked_base_url, is_loopback, is_nearby
+from aembed.providers._urls import checked_base_url, is_nearby
+
+ENDPOINT = "/embeddings"
+"""Below the base URL."""
 
 
 def is_own(base_url: str) -> bool:
@@ -42,7 +46,7 @@ def checked_encoding(encoding: str | None) -> str | None:
 
 def base_url_of(row: Preset, base_url: str | None, allow_http: bool) -> str:
     if base_url is not None:
-        return checked_base_url(base_url, allow_http=allow_http)
+        return row.with_path(checked_base_url(base_url, allow_http=allow_http).removesuffix(ENDPOINT))
     named = os.environ.get(row.url_variable, "").strip()
     return checked_base_url(row.url_of(named), row.url_variable, allow_http=allow_http) if named else row.base_url
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
+from aembed.core.addresses import address_of, is_loopback
 from aembed.errors import ConfigError
 
 _IN_BOTH_SPELLINGS = "open_provider(..., allow_http=True), or --option allow_http=true"
@@ -32,32 +32,13 @@ def checked_base_url(url: str, name: str = "base_url", *, allow_http: bool = Fal
     return written.rstrip("/")
 
 
-def is_loopback(host: str) -> bool:
-    """localhost and what is below it, 127.0.0.0/8 and ::1, by what is written: nothing is looked up.
-
-    RFC 6761, section 6.3: names below localhost are this machine, and are never asked for elsewhere.
-    """
-    address = _address(host)
-    if address is None:
-        return f".{host.lower().removesuffix('.')}".endswith(".localhost")
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
 def is_nearby(host: str) -> bool:
     """A private or link-local address, or a name that one's own network alone knows (one label, .local, .internal)."""
-    address = _address(host)
+    address = address_of(host)
     if address is not None:
         return address.is_private or address.is_link_local
     host = host.lower().removesuffix(".")
     return "." not in host or host.endswith((".local", ".internal", ".lan", ".home.arpa"))
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
 
 
 def _split(url: str, name: str) -> SplitResult:
@@ -81,7 +62,7 @@ def _written_host(parts: SplitResult) -> str:
 
 def _checked_host(host: str, name: str) -> str:
     """In ASCII. RFC 1035, section 2.3.4: labels of 1 to 63 characters, 253 in all."""
-    if _address(host.partition("%")[0]) is not None:
+    if address_of(host.partition("%")[0]) is not None:
         return host
     encoded = host if host.isascii() else _encoded(host)
     labels = encoded.removesuffix(".").split(".")

@@ -33,6 +33,7 @@ from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret
 from aembed.providers._settings import (
+    ENDPOINT,
     base_url_of,
     checked_dimensions,
     checked_encoding,
@@ -165,14 +166,14 @@ class OpenAIProvider:
         reply = None
         try:
             reply = await self._http.post(
-                f"{self._base_url}/embeddings",
+                f"{self._base_url}{ENDPOINT}",
                 self._headers,
                 self._payload(texts, floats=floats),
                 most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
                 take=reader.feed,
             )
             if not 200 <= reply.status < 300:
-                raise error_for(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
+                raise self._placed(error_for(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key))
             parsed = await self._parse(reply, reader, texts)
         except ProviderError as error:
             await self._record(texts, reply, reader, error)
@@ -190,6 +191,13 @@ class OpenAIProvider:
             _server_seconds(reply),
             checked=True,
         )
+
+    def _placed(self, error: ProviderError) -> ProviderError:
+        """Where nothing is at that address it is named; it holds no key (checked_base_url)."""
+        if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
+            usual = "" if self._base_url.endswith("/v1") else f"; should base_url be {self._base_url}/v1?"
+            error.args = (f"{error} (POST {self._base_url}{ENDPOINT}{usual})",)
+        return error
 
     async def _record(
         self, texts: Sequence[str], reply: HTTPReply | None, reader: ReplyReader, error: ProviderError

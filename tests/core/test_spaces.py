@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.core.spaces import agreed
+from aembed.core.spaces import agreed, same_model
 from aembed.types import Space
 
 spaces = st.builds(
@@ -14,7 +14,7 @@ spaces = st.builds(
     st.sampled_from(["openai", "ollama"]),
     st.sampled_from(["small", "large"]),
     st.sampled_from([None, 512, 1_536]),
-    st.sampled_from(["", "http://localhost:11434"]),
+    st.sampled_from(["", "http://gpu:11434"]),
 )
 
 
@@ -49,3 +49,29 @@ def test_an_empty_store_takes_what_it_is_asked_for(asked: Space) -> None:
 )
 def test_a_space_is_shown_as_users_type_it(space: Space, line: str) -> None:
     assert str(space) == line
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://127.0.0.1:11434/v1", "http://localhost:11434/v1", True),
+        ("http://[::1]:11434/v1", "http://api.localhost:11434/v1", True),
+        ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8080/v1", False),
+        ("http://127.0.0.1:11434/v1", "http://127.0.0.1:11434", False),
+        ("http://127.0.0.1:11434/v1", "https://127.0.0.1:11434/v1", False),
+        ("http://127.0.0.1:11434/v1", "http://gpu:11434/v1", False),
+        ("https://gpu/v1", "https://gpu2/v1", False),
+        ("", "http://127.0.0.1:11434/v1", True),
+        ("", "http://127.0.0.1:8080/v1", False),
+    ],
+)
+def test_a11_the_names_of_this_machine_are_one_place(one: str, other: str, same: bool) -> None:
+    for held, asked in ((one, other), (other, one)):
+        space = Space("ollama", "nomic-embed-text", 768, asked)
+        assert agreed(replace(space, endpoint=held), space) == (space if same else None)
+
+
+def test_a9_names_of_one_model_differ_in_case_and_vendor_and_no_more() -> None:
+    assert same_model("openai/Text-Embedding-3-Small", "text-embedding-3-small")
+    assert not same_model("text-embedding-3-small", "text-embedding-3-large")
+    assert not same_model("bge-small-en-v1.5", "bge-small-en")

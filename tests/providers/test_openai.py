@@ -581,3 +581,37 @@ async def test_p6_a_bad_key_is_an_authentication_error() -> None:
 
 def test_the_presets_name_themselves() -> None:
     assert {name: row.name for name, row in PRESETS.items()} == {name: name for name in ("openai", "ollama", "tei")}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "given", "used"),
+    [
+        ("ollama", "http://127.0.0.1:11434", "http://127.0.0.1:11434/v1"),
+        ("ollama", "http://127.0.0.1:11434/", "http://127.0.0.1:11434/v1"),
+        ("ollama", "http://127.0.0.1:11434/v1/embeddings", "http://127.0.0.1:11434/v1"),
+        ("ollama", "http://127.0.0.1:11434/behind/a/proxy", "http://127.0.0.1:11434/behind/a/proxy"),
+        ("tei", "http://127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+        ("openai", "http://127.0.0.1:7997", "http://127.0.0.1:7997"),
+        ("openai", "http://127.0.0.1:7997/embeddings/", "http://127.0.0.1:7997"),
+        ("openai", "https://api.openai.com/v1/embeddings", ""),
+    ],
+)
+def test_a14_an_address_that_is_written_in_another_way_is_understood(prefix: str, given: str, used: str) -> None:
+    made = open_provider(f"{prefix}:{SMALL}", base_url=given, api_key=KEY)
+    assert made.space.endpoint == used
+
+
+async def test_a14_where_nothing_is_at_the_address_it_is_named() -> None:
+    async with serving(json_reply({"detail": "Not Found"}, 404)) as server:
+        with pytest.raises(NotFoundError) as raised:
+            await embed(OpenAIProvider(SMALL, api_key=KEY, base_url=f"{server.url.removesuffix('/v1')}/api"))
+    assert "/api/embeddings; should base_url be http://127.0.0.1:" in str(raised.value)
+    assert "/api/v1?)" in str(raised.value)
+    assert KEY not in str(raised.value)
+
+
+async def test_a14_where_the_model_is_missing_the_address_is_right() -> None:
+    async with serving(json_reply({"error": {"message": "model 'x' not found"}}, 404)) as server:
+        with pytest.raises(NotFoundError) as raised:
+            await embed(provider(server))
+    assert "POST" not in str(raised.value)

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
+from aembed.core.addresses import is_loopback
 from aembed.errors import (
     AuthenticationError,
     ConfigError,
@@ -18,7 +19,6 @@ from aembed.errors import (
     ProviderError,
     UnavailableError,
 )
-from aembed.providers._urls import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = ("http", "https", "socks5", "socks5h")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TypeAlias
 
-from aembed.providers._urls import is_loopback
+from aembed.core.addresses import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
