@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -15,6 +16,8 @@ from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 
+MOST_LOST = 12
+"""Requests with one text that may be on the bill and brought nothing; with the parts of those that follow 16 at most."""
 MOST_PARDONS = 3
 WHOLE, PART, LAST = 1, 0, 2
 """How often a batch is tried again that fails, a part of it, and what is left of it in the end: a single text."""
@@ -58,6 +61,8 @@ class Tries:
     control: bool = False
     """It is sent to find out whether the provider accepts anything, and goes before all others."""
     failures: int = 0
+    billed: int = 0
+    """Failures that may be on the bill."""
     blame: float = 0.0
     rest: float = 0.0
     """Seconds to wait before the next try."""
@@ -82,6 +87,8 @@ class Remains:
         self._blame = 0.0
         self._failed_last = self._pardoned = 0
         self._too_heavy: Sequence[Item] = ()
+        self._lost = Counter[int]()
+        """How often each item may be on the bill for nothing, by its id()."""
         self._broken_replies = 0
         self._unexplained = False
         self._failed = False
@@ -119,7 +126,8 @@ class Remains:
         """
         last, self._failed_last = self._failed_last, tries.number
         unproven = may_be_billed(error) and not self._weight.proven(part) and self._weight.is_limited
-        if not unproven and self._blame + tries.blame <= self._most_blame(part):
+        spent = self._most_lost(part) + tries.billed >= MOST_LOST
+        if not unproven and not spent and self._blame + tries.blame <= self._most_blame(part):
             return None
         return last if self._failed_before and len(part) > 1 else tries.number
 
@@ -131,7 +139,8 @@ class Remains:
         """For the part that `next` returned."""
         most = self._most_blame(part)
         if len(part) == 1:
-            return Tries(most + 1, most + 1, alone=self._failed_before)
+            left = max(1, MOST_LOST - self._lost[id(part[0])])
+            return Tries(most + 1, min(most + 1, left), alone=self._failed_before)
         fresh = not self._failed_before and not self._blame
         told = 1 + (fresh and most > 0)
         return Tries(told, told if self._weight.proven(part) else 1, alone=self._failed_before)
@@ -164,10 +173,12 @@ class Remains:
         self._blame += tries.blame
         if outage and not self._excused:
             self._blame, self._excused = 0.0, True
-        if not heavy and self._blame <= self._most_blame(part):
+        self._lose(part, tries.billed)
+        spent = self._most_lost(part) >= MOST_LOST
+        if not heavy and not spent and self._blame <= self._most_blame(part):
             self._retry(part)
             return Again()
-        if len(part) == 1:
+        if len(part) == 1 or spent:
             self._failed = True
             self._weight.forgive()
             return FailItems()
@@ -175,6 +186,13 @@ class Remains:
             return FailItems()
         self._divide(part)
         return Split()
+
+    def _lose(self, part: Sequence[Item], times: int) -> None:
+        for item in part if times else ():
+            self._lost[id(item)] += times
+
+    def _most_lost(self, part: Sequence[Item]) -> int:
+        return max([self._lost[id(item)] for item in part]) if self._lost else 0
 
     def _retry(self, part: Sequence[Item]) -> None:
         self._again = True
@@ -204,6 +222,7 @@ class Remains:
         """
         if isinstance(error, InvalidReplyError):
             self._broken_replies += 1
+            self._lose(batch, 1)
             suspect = self._failed_before or (isinstance(error, ShapeError) and not self._weight.proven(batch))
             if len(batch) > 1 and not error.oversized and (suspect or self._broken_replies > 1):
                 self.doubted = True

@@ -285,6 +285,7 @@ class _Request:
         self._tries.blame += blame if self._requests.fails_by_chance else 1.0
         most = self._tries.most
         if may_be_billed(error):
+            self._tries.billed += 1
             # While the gate is closed nothing goes out that may be billed again, but one short text.
             most = self._tries.most_billed if self._admission.gate.is_open or not self._divisible else 1
         return self._tries.failures >= most

@@ -39,8 +39,8 @@ class Books(Service):
     """The provider. It notes of each billed text whether the reply that carried it arrived whole."""
 
     def __init__(self, schedule: Schedule) -> None:
-        # What is left of a batch that its server failed is tried three times.
-        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server))
+        # What is left of a batch that its server failed is tried three times in all.
+        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server or schedule.deadly))
         rules = Rules(bills=by_script(*schedule.shares) if schedule.shares else None)
         bad: Script = Poison(schedule.poison, named=schedule.named)
         if schedule.deadly:
