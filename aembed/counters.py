@@ -13,8 +13,8 @@ from math import ceil
 from typing import Any, TypeAlias
 
 from aembed.core.billing import LEAST_SHARE, Billing
-from aembed.core.changes import Entry, Item
-from aembed.errors import InputError
+from aembed.core.changes import Entry, Item, oversize
+from aembed.errors import BadRequestError, InputError
 from aembed.protocols import TokenCounter
 from aembed.types import Limits, TooLong
 
@@ -25,6 +25,11 @@ LONGEST_TOKEN_BYTES = 128
 
 BLOCK_CHARACTERS = 16
 """Characters tokenized at once, for each token allowed: a long text is cut in time linear to its length."""
+
+LEAST_CHARACTERS = 32
+"""No text is cut to fewer because its provider refused it."""
+SAFE_SHARE = 0.9
+"""Of a limit in tokens, where a text is cut by its characters."""
 
 ADVICE = 'cut it into records, or choose too_long="truncate" or "split"'
 
@@ -140,6 +145,29 @@ class Measure:
         """The item of any text. Raises InputError for one that is too long and may not be cut."""
         item: Item = await self.run_in_thread(self._measure, entry)
         return item
+
+    def shorten(self, item: Item, error: BadRequestError) -> bool:
+        """Cuts more off an item that was refused alone as too long, or cuts it in more pieces, as `too_long` says.
+
+        By what the refusal names, else by half. False where nothing may be cut, or too little is left to be cut.
+        """
+        longest = max(item.texts, key=len)
+        if self._too_long == "error" or not error.about_length or len(longest) < 2 * LEAST_CHARACTERS:
+            return False
+        share = 0.5
+        if error.max_tokens and error.requested_tokens and error.max_tokens < error.requested_tokens:
+            share = max(0.1, SAFE_SHARE * error.max_tokens / error.requested_tokens)
+        most = max(LEAST_CHARACTERS, int(share * len(longest)))
+        if self._too_long == "truncate":
+            pieces = [item.texts[0][:most]]
+        else:
+            pieces = [text[start : start + most] for text in item.texts for start in range(0, len(text), most)]
+        sizes = [float(len(piece.encode())) for piece in pieces]
+        cut = Item(item.entry, tuple(pieces), sum(sizes) / self._limits.bytes_per_token, tuple(sizes))
+        if oversize(cut, self._limits):
+            return False
+        item.texts, item.tokens, item.weights = cut.texts, cut.tokens, cut.weights
+        return True
 
     # what budgets are asked for: what was counted, or what those bytes may cost
 

@@ -110,7 +110,7 @@ class BadRequestError(ProviderError):
     `offender` is the position in the request of the text that the reply blames, where it names one.
     `max_batch_size` and `max_tokens_per_batch` are the limits that the reply names, where it does, and
     `requested_tokens` is how many it says that this request had. `max_tokens` is a limit of one text or of all
-    together, where the reply does not say which.
+    together, where the reply does not say which. `about_length`: its words may mean that a text is too long.
     """
 
     offender: int | None = None
@@ -118,6 +118,7 @@ class BadRequestError(ProviderError):
     max_tokens_per_batch: int | None = None
     max_tokens: int | None = None
     requested_tokens: int | None = None
+    about_length: bool = False
 
 
 class AuthenticationError(ProviderError):

@@ -272,7 +272,8 @@ class Coalescer:
         items = [item_of(flight) for flight in flights]
         tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
         self._dispatcher.resize(ticket, tokens, texts)
-        errand = Errand("query", interactive=True, ticket=ticket, when_resting=self._when_held_back)
+        shorten, held_back = self._measure.shorten, self._when_held_back
+        errand = Errand("query", interactive=True, ticket=ticket, when_resting=held_back, shorten=shorten)
         if self._purse:
             errand.purse, errand.costs = self._purse, self._measure
         load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))

@@ -17,7 +17,7 @@ from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 
 MOST_LOST = 12
-"""Requests with one text that may be on the bill and brought nothing; with the parts of those that follow 16 at most."""
+"""Requests with one text that may be on the bill and brought nothing; with those that are on their way 16 at most."""
 MOST_PARDONS = 3
 WHOLE, PART, LAST = 1, 0, 2
 """How often a batch is tried again that fails, a part of it, and what is left of it in the end: a single text."""

@@ -9,8 +9,10 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from aembed.core.changes import Item
 from aembed.dispatch._admission import Ticket
 from aembed.dispatch._places import Places
+from aembed.errors import BadRequestError
 from aembed.types import InputType
 
 T = TypeVar("T")
@@ -70,12 +72,20 @@ class Errand:
     when_resting: Callable[[], object] | None = None
     remaining: Callable[[], float] | None = None
     """How many requests will follow, as far as that is known."""
+    shorten: Callable[[Item, BadRequestError], bool] | None = None
+    """Cuts an item that was refused alone as too long, where it may be cut further."""
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def waits(self) -> bool:
         """Nothing of it is on its way."""
         return bool(self._waiting)
+
+    def cuts(self, items: Sequence[Item], error: Exception) -> bool:
+        """Whether what was refused is shorter now."""
+        if self.shorten is None or len(items) > 1 or not isinstance(error, BadRequestError):
+            return False
+        return self.shorten(items[0], error)
 
     def drop(self) -> None:
         """Lets go of all that is not on its way. What is on its way lands."""

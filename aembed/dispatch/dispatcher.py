@@ -290,6 +290,8 @@ class Dispatcher:
             await self._failed(part, remains, errand, deliver, error, tries)
         except ProviderError as error:
             match remains.refused(part, error, self.cap, proven=self._guard.proven):
+                case FailItems() if errand.cuts(part, error):
+                    remains.put_back(part)
                 case FailItems() if errand.interactive:
                     await deliver(Refused(part, error))
                 case FailItems():

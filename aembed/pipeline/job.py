@@ -75,7 +75,7 @@ class Job:
         self._purse = purse
         # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._places = Places(dispatcher.concurrency)
-        self._errand = Errand("document", places=self._places)
+        self._errand = Errand("document", places=self._places, shorten=measure.shorten)
         if purse.limited:
             self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)

@@ -27,6 +27,7 @@ from aembed.providers._limits import Size, is_too_large, lasting, size_in
 from aembed.providers._secrets import Secret
 from aembed.providers._words import (
     A_RATE,
+    ABOUT_LENGTH,
     BAD_KEY,
     BAD_MODEL_FIRST,
     BAD_SETTING,
@@ -225,6 +226,7 @@ class _Refused:
     def _name_limits(self, error: BadRequestError) -> None:
         size = size_in(self.complaint.reason)
         error.offender = self.complaint.offender if self.complaint.offender in range(self.inputs) else None
+        error.about_length = ABOUT_LENGTH.search(self.complaint.reason) is not None
         error.max_batch_size = size.inputs
         error.max_tokens_per_batch = size.tokens
         error.max_tokens = size.context

@@ -76,3 +76,8 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """What is refused for what it holds, so in a 5xx too: no wait helps."""
+ABOUT_LENGTH = re.compile(
+    r"\b(?:long|longer|large|larger|shorter|length|size|exceed\w*|maximum|characters?|tokens?|context|truncat\w*)\b",
+    re.IGNORECASE,
+)
+"""What a refusal of a single text may say where it is too long for its server, in whatever words."""

@@ -13,6 +13,8 @@ import pytest
 from aembed import (
     AembedError,
     BadRequestError,
+    Embedder,
+    FakeProvider,
     InvalidReplyError,
     OutageError,
     QuotaExceededError,
@@ -309,3 +311,47 @@ def test_a9_a_server_that_ignores_dimensions_is_left_after_its_first_reply(count
     assert end.report.failed == 0
     assert end.requests <= concurrency + 3
     assert end.bought_again <= 3
+
+
+# A8: a text that is too long for its server, and may be cut
+
+LIMIT = "Input of 6000 characters exceeds the maximum of 2048."
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "split"])
+@pytest.mark.parametrize("words", [LIMIT, "This text is too long for the model.", "400"])
+def test_a8_a_text_that_its_server_refuses_as_too_long_is_cut_further(words: str, too_long: str) -> None:
+    refusal = Deadly(lambda text: len(text) > 2_048, Status(400, error(words)))
+    texts = [*texts_of(50), "= " * 3_000, *texts_of(50)]
+    end = job(refusal, texts, too_long=too_long)
+    assert end.report
+    if words == "400":
+        assert (end.report.stored, end.report.failed) == (100, 1)
+        return
+    assert (end.report.stored, end.report.failed) == (101, 0)
+    assert end.requests <= 12 + 8
+
+
+def test_a8_where_nothing_may_be_cut_it_fails() -> None:
+    refusal = Deadly(lambda text: len(text) > 2_048, Status(400, error(LIMIT)))
+    end = job(refusal, [*texts_of(50), "= " * 3_000])
+    assert end.report
+    assert (end.report.stored, end.failed) == (50, ["= ="])
+
+
+def test_a8_what_is_refused_at_every_length_is_cut_a_bounded_number_of_times() -> None:
+    refusal = Deadly(lambda text: text.startswith("="), Status(400, error(LIMIT)))
+    end = job(refusal, [*texts_of(50), "= " * 3_000], too_long="truncate")
+    assert end.report
+    assert (end.report.stored, end.failed) == (50, ["= ="])
+    assert end.requests <= 24 + 8
+
+
+async def test_a8_a_query_that_is_refused_as_too_long_is_cut_too() -> None:
+    def refuse(number: int, texts: Sequence[str]) -> Exception | None:
+        error = BadRequestError("400: too long")
+        error.about_length = True
+        return error if any(len(text) > 2_000 for text in texts) else None
+
+    async with Embedder(FakeProvider(script=refuse), too_long="truncate") as embedder:
+        assert (await embedder.embed_query("= " * 3_000)).shape
