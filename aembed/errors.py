@@ -8,9 +8,9 @@ AembedError
 ├── SourceError                 the job stops: the caller's records raised; `__cause__` is what they raised
 ├── ProviderError               .status_code .request_id .hints .body (cut short, never the key)
 │   ├── RateLimitError          retried for as long as an outage may last
-│   ├── UnavailableError        retried, RetryPolicy.max_retries times: 5xx, connection, timeout
+│   ├── UnavailableError        retried, RetryPolicy.max_retries times: 5xx, connection, timeout; a batch in parts
 │   ├── InvalidReplyError       retried once, then the batch is split; the job stops where it is oversized
-│   ├── BadRequestError         the batch is split; a text refused alone fails
+│   ├── BadRequestError         the batch is split; a text refused alone fails, where a good one is accepted
 │   ├── AuthenticationError     the job stops
 │   ├── PermissionDeniedError   the job stops
 │   ├── NotFoundError           the job stops

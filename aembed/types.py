@@ -139,9 +139,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the provider billed. None where its reply did not say."""
+    """What the provider billed, and what it says that it cost, in dollars. None where its reply did not say."""
 
     tokens: int | None = None
+    cost_usd: float | None = None
 
 
 class Hints(msgspec.Struct, frozen=True, gc=False):
@@ -241,7 +242,8 @@ class StoreInfo:
 class RetryPolicy:
     """How failed requests are tried again. Seconds.
 
-    `max_retries` counts server and network errors of one request while the provider answers others. A rate
+    `max_retries` counts server and network errors of a single text while the provider answers others; a batch is tried
+    twice at the most, and then in parts, since one text may be to blame. A rate
     limit is not counted, nor is a time in which the provider answers nobody: both end the job after `max_outage`
     seconds without one success. With `max_retries=0` a server or network error is final.
     """

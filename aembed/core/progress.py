@@ -36,6 +36,9 @@ class Tally:
     requests: int = 0
     retries: int = 0
     billed_tokens: int = 0
+    named_tokens: int = 0
+    named_cost_usd: float = 0.0
+    """What the provider itself said that so many of the billed tokens cost."""
     lost_tokens: int = 0
     at_risk_tokens: int = 0
     waiting: str = ""
@@ -62,9 +65,19 @@ class Tally:
     def pending(self) -> int:
         return self.inputs - self.stored - self.unchanged - self.failed
 
+    def bill(self, tokens: int, cost_usd: float | None) -> None:
+        self.billed_tokens += tokens
+        if cost_usd is not None:
+            self.named_tokens += tokens
+            self.named_cost_usd += cost_usd
+
     @property
     def cost_usd(self) -> float | None:
-        return None if self.price_usd is None else self.billed_tokens * self.price_usd / 1_000_000
+        """As the provider names it, and by its price for what it did not name."""
+        unnamed = self.billed_tokens - self.named_tokens
+        if self.price_usd is None:
+            return self.named_cost_usd if self.named_tokens and not unnamed else None
+        return self.named_cost_usd + unnamed * self.price_usd / 1_000_000
 
     def report(self, now: float) -> Report:
         return Report(

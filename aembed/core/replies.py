@@ -28,9 +28,10 @@ from aembed.core.vectors import (
     squares,
 )
 from aembed.errors import InvalidReplyError
-from aembed.types import Matrix
+from aembed.types import Matrix, Usage
 
 _MOST_TOKENS = 10**12
+_MOST_COST_USD = 10_000.0
 _OPENING = rb'"embedding"\s{0,8}:\s{0,8}"'
 _FIRST_VECTOR = re.compile(_OPENING + rb'([^"]+)"')
 _MOST_BEFORE_FIRST_BYTES, _MOST_BETWEEN_BYTES = 1_000, 300
@@ -45,14 +46,14 @@ _MARK = b"#"
 class Parsed:
     """Row i of `matrix`, shape (inputs, dimensions), belongs to input i of the request.
 
-    `squares` has the squared length of each. `tokens` is what the reply says it billed; `floats` tells that the
+    `squares` has the squared length of each. `usage` is what the reply says it billed; `floats` tells that the
     vectors came as JSON numbers.
     """
 
     matrix: Matrix
     squares: Squares
     model: str
-    tokens: int | None
+    usage: Usage
     floats: bool
 
 
@@ -75,13 +76,22 @@ class _Reply(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Cost(msgspec.Struct):
+    """As Perplexity writes it."""
+
+    total_cost: float | None = None
+    currency: str = "USD"
+
+
 class _Usage(msgspec.Struct):
     total_tokens: int | None = None
     prompt_tokens: int | None = None
+    cost: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _REPLY = msgspec.json.Decoder(_Reply)
 _USAGE = msgspec.json.Decoder(_Usage)
+_COST = msgspec.json.Decoder(float | _Cost | None)
 
 
 def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
@@ -219,7 +229,7 @@ class ReplyReader:
         matrix, lengths = self._matrix, self._squares
         if order != list(range(self._inputs)):
             matrix, lengths = matrix[order], lengths[order]
-        return Parsed(matrix, lengths, reply.model or "", _tokens(reply.usage), floats=False)
+        return Parsed(matrix, lengths, reply.model or "", _usage(reply.usage), floats=False)
 
 
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
@@ -228,7 +238,7 @@ def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
     vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
-    return Parsed(matrix, squares(matrix), reply.model or "", _tokens(reply.usage), floats)
+    return Parsed(matrix, squares(matrix), reply.model or "", _usage(reply.usage), floats)
 
 
 def _decode(body: bytes | bytearray) -> _Reply:
@@ -251,11 +261,22 @@ def _not_json(opening: str) -> InvalidReplyError:
     return InvalidReplyError(f"{opening}: it is not JSON")
 
 
-def _tokens(usage: msgspec.Raw) -> int | None:
+def _usage(usage: msgspec.Raw) -> Usage:
     """What was billed, where `usage` says it in numbers that can be meant."""
     try:
         said = _USAGE.decode(usage)
     except (ValueError, RecursionError):
-        return None
+        return Usage()
     tokens = said.prompt_tokens if said.total_tokens is None else said.total_tokens
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None
+    return Usage(tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None, _cost(said.cost))
+
+
+def _cost(cost: msgspec.Raw) -> float | None:
+    """In dollars: a number (OpenRouter), or an object (Perplexity)."""
+    try:
+        said = _COST.decode(cost)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(said, _Cost):
+        said = said.total_cost if said.currency == "USD" else None
+    return said if said is not None and 0 <= said < _MOST_COST_USD else None

@@ -215,7 +215,8 @@ class Job:
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
                 tokens = reply.usage.tokens
-                self._tally.billed_tokens += round(sum(item.tokens for item in items)) if tokens is None else tokens
+                counted = round(sum(item.tokens for item in items)) if tokens is None else tokens
+                self._tally.bill(counted, reply.usage.cost_usd)
                 await self._outcomes.write_items(items, combined(items, reply.matrix), reply.model)
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)

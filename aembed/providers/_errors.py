@@ -213,11 +213,11 @@ class _Refused:
                 if limit.spent:
                     hints = replace(hints, spent_window=limit.spent.name, reset_spent=limit.spent.reset)
         built = error(
-            _shown(f"{opening}{reason}", self.key)[:REASON_CHARACTERS],
+            shown(f"{opening}{reason}", self.key)[:REASON_CHARACTERS],
             status_code=self.reply.status,
             request_id=request_id(self.reply, self.key),
             hints=hints,
-            body=_shown(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
+            body=shown(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
         )
         if isinstance(built, BadRequestError):
             self._name_limits(built)
@@ -238,17 +238,17 @@ def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = Non
     error.status_code = reply.status
     error.request_id = request_id(reply, key)
     error.hints = parse_hints(reply.headers)
-    error.body = _shown(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
+    error.body = shown(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
     return error
 
 
 def request_id(reply: HTTPReply, key: Secret | None = None) -> str | None:
     """What to quote to the provider's support."""
     named = next(filter(None, map(reply.headers.get, _REQUEST_IDS)), None)
-    return _shown(named, key)[:100] if named else None
+    return shown(named, key)[:100] if named else None
 
 
-def _shown(text: str, key: Secret | None) -> str:
+def shown(text: str, key: Secret | None) -> str:
     """One line, printable, without the key."""
     line = "".join(c if c.isprintable() else " " for c in (key.redact(text) if key else text))
     return " ".join(line.split())

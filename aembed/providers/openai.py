@@ -6,6 +6,7 @@ Sources: the docstring of openai-python's embeddings resource (2,048 inputs and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from aembed.errors import (
     ProviderError,
     UnavailableError,
 )
-from aembed.providers._errors import error_for, error_in, request_id, with_origin
+from aembed.providers._errors import error_for, error_in, request_id, shown, with_origin
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
 from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import recorder_of
@@ -46,6 +47,8 @@ from aembed.providers._threads import run_in_thread
 from aembed.providers._told import told_by
 from aembed.types import InputType, Reply, Space, Usage
 
+logger = logging.getLogger("aembed")
+
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
 Encoding: TypeAlias = Literal["base64", "float"]
 
@@ -55,6 +58,7 @@ OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null", "
 """What `open_provider` and the command's --option take for this format."""
 ANSWER_SECONDS = 1.0
 """How long a server may take to say what its model is."""
+MOST_WARNING = 500
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
 
@@ -100,7 +104,7 @@ class OpenAIProvider:
         self._asks = row.tells and dimensions is None and model not in row.models and is_own(self._base_url)
         self._base64_works = False
         self._encoding = encoding
-        self._try_floats = False
+        self._try_floats = self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
@@ -182,15 +186,22 @@ class OpenAIProvider:
             self._use_floats()
         else:
             self._base64_works = True
+        self._pass_on(reply)
         return Reply(
             parsed.matrix,
             parsed.model,
-            Usage(parsed.tokens if self._counts_tokens else None),
+            parsed.usage if self._counts_tokens else Usage(None, parsed.usage.cost_usd),
             parse_hints(reply.headers),
             request_id(reply, self._key),
             _server_seconds(reply),
             checked=True,
         )
+
+    def _pass_on(self, reply: HTTPReply) -> None:
+        """What the provider wants its user to know (Voyage: that an account has a small limit), once."""
+        if (said := reply.headers.get("x-api-warning")) and not self._warned:
+            self._warned = True
+            logger.warning("%s says: %s", self.space.provider, shown(said, self._key)[:MOST_WARNING])
 
     def _placed(self, error: ProviderError) -> ProviderError:
         """Where nothing is at that address it is named; it holds no key (checked_base_url)."""

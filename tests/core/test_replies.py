@@ -137,7 +137,7 @@ def test_in_order_is_by_index_or_as_they_stand() -> None:
 @FORMATS
 def test_p25_usage_is_the_total_or_what_the_prompt_took(floats: bool, usage: object, tokens: int | None) -> None:
     reply = reply_of(unit_vectors(24, 2, 4), floats=floats) | {"usage": usage}
-    assert parse_openai(wire(reply), inputs=2, dimensions=4).tokens == tokens
+    assert parse_openai(wire(reply), inputs=2, dimensions=4).usage.tokens == tokens
 
 
 def fed(body: bytes, inputs: int, piece_bytes: int = 4_096) -> ReplyReader:

@@ -33,7 +33,7 @@ def test_vectors_arrive_as_they_were_sent(floats: bool, dimensions: int) -> None
     assert np.array_equal(parsed.matrix, vectors)
     assert parsed.matrix.dtype == np.float32
     assert parsed.matrix.flags.c_contiguous
-    assert (parsed.model, parsed.tokens, parsed.floats) == ("text-embedding-3-small", 7, floats)
+    assert (parsed.model, parsed.usage.tokens, parsed.floats) == ("text-embedding-3-small", 7, floats)
 
 
 @FORMATS
@@ -140,14 +140,14 @@ def test_p19_norms_within_a_tenth_pass_and_others_do_not() -> None:
 )
 def test_p25_usage_that_says_nothing_is_none(usage: object) -> None:
     reply = reply_of(unit_vectors(7, 2, 4), floats=True) | {"usage": usage}
-    assert parse_openai(wire(reply), inputs=2, dimensions=4).tokens is None
+    assert parse_openai(wire(reply), inputs=2, dimensions=4).usage.tokens is None
 
 
 def test_usage_and_model_may_be_missing() -> None:
     reply = reply_of(unit_vectors(8, 2, 4), floats=True)
     del reply["usage"], reply["model"]
     parsed = parse_openai(wire(reply), inputs=2, dimensions=4)
-    assert (parsed.model, parsed.tokens) == ("", None)
+    assert (parsed.model, parsed.usage.tokens) == ("", None)
 
 
 @given(st.binary(max_size=300))
@@ -193,7 +193,7 @@ def as_whole(body: bytes | bytearray, inputs: int) -> tuple[object, ...] | None:
 
 
 def said(parsed: Parsed) -> tuple[object, ...]:
-    return parsed.matrix.shape, parsed.matrix.tobytes(), parsed.model, parsed.tokens, parsed.floats
+    return parsed.matrix.shape, parsed.matrix.tobytes(), parsed.model, parsed.usage.tokens, parsed.floats
 
 
 def agree(body: bytes, inputs: int, piece_bytes: int = 1_000) -> bool:

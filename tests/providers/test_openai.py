@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aembed import Embedder
 from aembed.errors import (
     AuthenticationError,
     BadRequestError,
@@ -615,3 +616,49 @@ async def test_a14_where_the_model_is_missing_the_address_is_right() -> None:
         with pytest.raises(NotFoundError) as raised:
             await embed(provider(server))
     assert "POST" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "cost_usd"),
+    [
+        (6.2e-7, 6.2e-7),
+        (0, 0.0),
+        ({"currency": "USD", "input_cost": 2.8e-8, "total_cost": 2.8e-8}, 2.8e-8),
+        ({"currency": "EUR", "total_cost": 2.8e-8}, None),
+        ({"total_cost": None}, None),
+        (-1.0, None),
+        (1e12, None),
+        ("0.1", None),
+        (None, None),
+    ],
+)
+async def test_a24_a_cost_that_the_provider_names_is_read(said: Any, cost_usd: float | None) -> None:
+    body = reply_of(VECTORS, floats=False) | {"usage": {"prompt_tokens": 31, "total_tokens": 31, "cost": said}}
+    async with serving(json_reply(body)) as server:
+        usage = (await embed(provider(server))).usage
+    assert (usage.tokens, usage.cost_usd) == (31, cost_usd)
+
+
+async def test_a24_it_is_what_the_report_says_whatever_the_table_of_prices() -> None:
+    body = reply_of(VECTORS, floats=False) | {"usage": {"total_tokens": 1_000_000, "cost": 0.5}}
+    async with serving(json_reply(body)) as server, Embedder(provider(server)) as embedder:
+        report = (await embedder.embed_documents(TEXTS)).report
+    assert (report.billed_tokens, report.cost_usd) == (1_000_000, 0.5)
+
+
+async def test_a24_a_warning_of_the_provider_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    said = f"You have reduced rate limits of 3 RPM and 10K TPM. Your key {KEY}"
+    async with serving(base64_reply(x_api_warning=said)) as server:
+        made = provider(server)
+        for _ in range(3):
+            await made.embed(TEXTS, input_type="document")
+        await made.aclose()
+    (record,) = [record for record in caplog.records if "3 RPM" in record.getMessage()]
+    assert record.levelname == "WARNING"
+    assert KEY not in caplog.text
+
+
+async def test_a24_an_empty_warning_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(base64_reply(x_api_warning="")) as server:
+        await embed(provider(server))
+    assert not caplog.records
