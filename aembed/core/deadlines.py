@@ -2,6 +2,9 @@
 
 A reply takes a + b * tokens seconds, with a and b of that server and that hour. So the time of one size bounds
 that of another: a larger request takes no more than in proportion, a smaller one no more.
+
+A gateway that waits for its own upstream is late without being dead, and what is cut there is paid twice. So until
+a request was seen to hang to the end, what is cut by a deadline that was learned is a small share of what was answered.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ LEAST = 3.0
 """Seconds; no deadline is shorter."""
 SEEN = 5
 """Replies before a deadline is tightened."""
+RATION = 0.02
+"""Of the tokens that were answered."""
 UP, DOWN = 0.5, 0.02
 """How far the estimate follows a slower and a faster reply: it settles where 4 % are slower."""
 
@@ -26,6 +31,8 @@ class Deadlines:
         self._slow: dict[int, float] = {}
         self._replies = 0
         self._slack = 1.0
+        self._answered = self._cut = 0.0
+        self._hangs = False
 
     def __repr__(self) -> str:
         return f"<Deadlines {self._replies} replies, slack {self._slack:g}, at most {self._timeout:g} s>"
@@ -36,12 +43,20 @@ class Deadlines:
         slow = self._slow.get(size, seconds)
         self._slow[size] = slow + (UP if seconds > slow else DOWN) * (seconds - slow)
         self._replies += 1
+        self._answered += tokens
         self._slack = max(1.0, self._slack / 2)
 
     def missed(self, tokens: float, deadline: float) -> None:
         """No reply came within this deadline. Requests that had the same one raise the next one only once."""
+        self._cut += tokens
+        self._hangs |= deadline >= self._timeout
         if deadline >= 0.99 * self.for_request(tokens):
             self._slack = min(2.0 * self._slack, self._timeout)
+
+    @property
+    def ration(self) -> float:
+        """Tokens that may be cut by a deadline that was learned."""
+        return inf if self._hangs else RATION * self._answered - self._cut
 
     def for_request(self, tokens: float) -> float:
         """The total deadline, from sending to the last byte."""

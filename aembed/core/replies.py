@@ -247,17 +247,19 @@ def _decode(body: bytes | bytearray) -> _Reply:
         return _REPLY.decode(body)
     except msgspec.ValidationError as error:
         invalid: InvalidReplyError = ShapeError(f"{opening}: {error}", empty="got `null`" in str(error))
-    except UnicodeDecodeError:
-        invalid = InvalidReplyError(f"{opening}: it is not UTF-8")
-    except msgspec.DecodeError as error:
-        is_short = "truncated" in str(error)
-        invalid = CutShortError(f"{opening}: it is JSON that ends early") if is_short else _not_json(opening)
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        invalid = _undecodable(opening, str(error))
     except (ValueError, RecursionError):
-        invalid = _not_json(opening)
+        invalid = _undecodable(opening)
     raise invalid
 
 
-def _not_json(opening: str) -> InvalidReplyError:
+def _undecodable(opening: str, problem: str = "") -> InvalidReplyError:
+    """msgspec up to 0.22 raises UnicodeDecodeError, later ones a DecodeError."""
+    if re.search("utf-?8", problem, re.IGNORECASE):
+        return InvalidReplyError(f"{opening}: it is not UTF-8")
+    if "truncated" in problem:
+        return CutShortError(f"{opening}: it is JSON that ends early")
     return InvalidReplyError(f"{opening}: it is not JSON")
 
 

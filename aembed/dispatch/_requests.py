@@ -59,8 +59,9 @@ class Requests:
         self.max_retries = retry.max_retries
         self._provider = provider
         self._random = random
+        self._timeout = timeout
         self._deadlines = Deadlines(timeout)
-        self._under_way: set[_UnderWay] = set()
+        self._under_way: dict[_UnderWay, None] = {}
         self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
         self._chance = 0.0
         self._model = ""
@@ -110,14 +111,20 @@ class Requests:
         """A part that had failed failed again and again: it was no chance."""
         self._chance -= CHANCE_MEMORY * self._chance
 
-    async def once(self, texts: Sequence[str], tokens: float, input_type: InputType) -> Reply:
-        """One request, within its deadline, and a reply that can be trusted."""
+    async def once(self, texts: Sequence[str], tokens: float, input_type: InputType, *, urgent: bool) -> Reply:
+        """One request, within its deadline, and a reply that can be trusted.
+
+        What is `urgent` is cut by what was learned, whatever else was.
+        """
         started = now()
+        most = self._deadlines.for_request(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
-        deadline = min(self._deadlines.for_request(tokens), max(self.admission.gate.lost_at - started, LEAST_SECONDS))
-        scope = anyio.CancelScope(deadline=started + deadline)
-        under_way = _UnderWay(scope, started, tokens)
-        self._under_way.add(under_way)
+        seconds = min(most, max(self.admission.gate.lost_at - started, LEAST_SECONDS))
+        scope = anyio.CancelScope(deadline=started + seconds)
+        under_way = _UnderWay(scope, started, tokens, urgent)
+        self._under_way[under_way] = None
+        if not urgent:
+            self._tighten()
         try:
             with scope:
                 reply = await self._provider.embed(texts, input_type=input_type)
@@ -127,7 +134,7 @@ class Requests:
                 raise _used_up(error) from error
             raise
         finally:
-            self._under_way.discard(under_way)
+            del self._under_way[under_way]
         if scope.cancelled_caught:
             raise self._missed(under_way)
         self._observe(tokens, now() - started)
@@ -142,9 +149,18 @@ class Requests:
     def _observe(self, tokens: float, seconds: float) -> None:
         """What a reply took tightens the deadlines of those that are under way, too."""
         self._deadlines.observe(tokens, seconds)
-        for other in self._under_way:
-            deadline = other.started + self._deadlines.for_request(other.tokens)
-            other.scope.deadline = min(other.scope.deadline, deadline)
+        self._tighten()
+
+    def _tighten(self) -> None:
+        """The oldest first, as far as the ration goes."""
+        ration = self._deadlines.ration
+        for request in self._under_way:
+            seconds = self._deadlines.for_request(request.tokens)
+            if seconds < self._timeout and not request.urgent:
+                if request.tokens > ration:
+                    continue
+                ration -= request.tokens
+            request.scope.deadline = min(request.scope.deadline, request.started + seconds)
 
     def _check(self, reply: Reply, inputs: int) -> None:
         self.dimensions = trusted_width(reply, inputs, self.dimensions)
@@ -162,6 +178,7 @@ class _UnderWay:
     scope: anyio.CancelScope
     started: float
     tokens: float
+    urgent: bool
 
 
 class _Request:
@@ -245,7 +262,8 @@ class _Request:
                 raise asyncio.CancelledError
         errand.requests += 1
         try:
-            reply = await self._requests.once(self._texts, self._tokens, errand.input_type)
+            urgent = errand.interactive or self._tries.control
+            reply = await self._requests.once(self._texts, self._tokens, errand.input_type, urgent=urgent)
         except BaseException as error:
             if may_be_billed(error):
                 errand.lost_tokens += ceil(self._tokens)
@@ -282,7 +300,8 @@ class _Request:
             return False
         self._tries.failures += 1
         self._tries.rest = self._admission.gate.rest(state.upcoming_sleep, hinted=self._hinted)
-        self._tries.blame += blame if self._requests.fails_by_chance else 1.0
+        by_chance = self._requests.fails_by_chance and not (self._divisible and may_be_billed(error))
+        self._tries.blame += blame if by_chance else 1.0
         most = self._tries.most
         if may_be_billed(error):
             self._tries.billed += 1

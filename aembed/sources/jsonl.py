@@ -25,9 +25,10 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
 def _parsed(line: bytes, fields: Fields, source: str | None) -> Record | InputError:
     try:
         row = msgspec.json.decode(line)
-    except UnicodeDecodeError:
-        return InputError("it is not UTF-8; convert the file")
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        # msgspec up to 0.22 raises UnicodeDecodeError for that, later ones a DecodeError that says UTF-8.
+        if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
+            return InputError("it is not UTF-8; convert the file")
         return InputError(f"it is not a JSON object on one line ({error}); correct it")
     if not isinstance(row, dict):
         return InputError("it is JSON, but not an object; write one {...} on each line")

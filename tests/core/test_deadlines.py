@@ -102,3 +102,12 @@ def test_a_faster_reply_lowers_the_estimate_slowly() -> None:
     deadlines = seen(Deadlines(60.0), 30_000, 2.0)
     deadlines.observe(30_000, 1.0)
     assert 7.8 <= deadlines.for_request(30_000) < 8.0
+
+
+def test_a16_what_may_be_cut_is_a_fiftieth_of_what_was_answered_until_something_hung() -> None:
+    deadlines = seen(Deadlines(60.0), 1_000, 0.1, times=100)
+    assert deadlines.ration == pytest.approx(2_000)
+    deadlines.missed(1_500, 3.0)
+    assert deadlines.ration == pytest.approx(500)
+    deadlines.missed(30_000, 60.0)
+    assert deadlines.ration == float("inf")

@@ -68,14 +68,15 @@ def test_an_answer_holds_one_row_for_each_input_in_order() -> None:
 
 
 def test_a_hung_request_costs_no_minute_while_its_neighbours_take_a_second() -> None:
-    """The first of all hangs: its deadline was a minute when it was sent, and follows what the others take."""
+    """The first of all hangs: its deadline was a minute when it was sent, and follows what the others take, once it is
+    no more than 2 % of what was answered."""
     bench = Bench(lambda number, texts: 3_600.0 if number == 0 else None)
 
     async def test() -> None:
-        await asyncio.gather(*[bench.send(items(10, 100.0)) for _ in range(8)])
+        await asyncio.gather(*[bench.send(items(10, 100.0)) for _ in range(80)])
 
-    assert virtual(test) < 8.0
-    assert bench.stored == 80
+    assert virtual(test) < 20.0
+    assert bench.stored == 800
 
 
 def test_p11_the_deadline_is_that_of_the_size() -> None:

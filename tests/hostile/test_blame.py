@@ -23,7 +23,7 @@ from aembed import (
     UnavailableError,
 )
 from aembed.stores.memory import MemoryStore
-from benchmarks.faults import Always, Cut, Fault, Hang, Mutate, Outage, Script, Status
+from benchmarks.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Script, Status
 from benchmarks.in_process import embedder_of
 from benchmarks.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
 from benchmarks.server import Latency
@@ -355,3 +355,29 @@ async def test_a8_a_query_that_is_refused_as_too_long_is_cut_too() -> None:
 
     async with Embedder(FakeProvider(script=refuse), too_long="truncate") as embedder:
         assert (await embedder.embed_query("= " * 3_000)).shape
+
+
+# A16: a gateway that waits for its own upstream, and answers late
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("most", [100, 2_048])
+def test_a16_what_a_gateway_answers_late_is_not_paid_twice(most: int, concurrency: int) -> None:
+    """Every seventh request waits 6 s for a place upstream; the others take 0.1 s."""
+    late = Late(6.0)
+    end = job(
+        lambda request: late if request.number % 7 == 6 else None,
+        texts_of(20_000),
+        rules=Rules(max_inputs=most),
+        concurrency=concurrency,
+    )
+    assert end.report
+    assert (end.report.stored, end.report.failed) == (20_000, 0)
+    assert end.bought_again <= 0.02 * 20_000
+
+
+def test_a16_where_requests_hang_to_the_end_the_next_ones_are_cut_sooner() -> None:
+    end = job(lambda request: Hang() if request.number % 20 == 19 else None, texts_of(20_000), rules=SMALL)
+    assert end.report
+    assert end.report.stored == 20_000
+    assert end.seconds <= 60.0 + 120.0
