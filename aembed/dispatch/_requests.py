@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf
 from random import Random
 
 import anyio
@@ -13,14 +11,14 @@ from tenacity.wait import wait_exponential
 
 from aembed.core.deadlines import Deadlines
 from aembed.core.gate import PROBE_SECONDS, pause
-from aembed.core.pacing import Refusal
 from aembed.core.quoting import without_quotes
-from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
+from aembed.core.retrying import WAIT_AND_RETRY
 from aembed.core.spaces import same_model
 from aembed.core.splitting import Tries
 from aembed.core.vectors import check_squares, check_width, squares
-from aembed.dispatch._admission import Admission, Ticket, now
+from aembed.dispatch._admission import Admission, now
 from aembed.dispatch._errand import Errand
+from aembed.dispatch._request import Request, error_of, hints_of
 from aembed.errors import (
     InvalidReplyError,
     ProviderError,
@@ -30,15 +28,11 @@ from aembed.errors import (
     UnavailableError,
 )
 from aembed.protocols import Provider
-from aembed.types import Hints, InputType, Reply, RetryPolicy
+from aembed.types import InputType, Reply, RetryPolicy
 
 LEAST_SECONDS = 0.1
 """However little is left of max_outage."""
-SOONER_ALONE = 0.1
-"""Of the backoff, where nothing is on its way whose answer could be waited for."""
 SELDOM, CHANCE_MEMORY = 0.1, 0.2
-MOST_AT_ONCE = 2
-"""A connection that was closed meanwhile, and a reply format that the provider does not speak."""
 
 
 class Requests:
@@ -75,7 +69,7 @@ class Requests:
         RateLimitError comes out only for a `divisible` batch that is too large for the rate limit, UnavailableError
         after as many `tries` as that says.
         """
-        request = _Request(self, errand, texts, tokens, tries, divisible, awaited)
+        request = Request(self, errand, texts, tokens, tries, divisible, awaited)
         try:
             return await request.attempt()
         except WAIT_AND_RETRY as error:
@@ -94,7 +88,7 @@ class Requests:
 
         What waits `alone` waits as long as its server says, and no longer.
         """
-        backoff, hint = self._backoff(state), _hints(_error(state)).retry_after
+        backoff, hint = self._backoff(state), hints_of(error_of(state)).retry_after
         if hint is not None:
             backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
         return pause(backoff, hint, self._random, alone=alone)
@@ -130,7 +124,7 @@ class Requests:
                 reply = await self._provider.embed(texts, input_type=input_type)
         except ProviderError as error:
             _quote_nothing(error, texts)
-            if isinstance(error, RateLimitError) and _hints(error).spent_window:
+            if isinstance(error, RateLimitError) and hints_of(error).spent_window:
                 raise _used_up(error) from error
             raise
         finally:
@@ -181,147 +175,6 @@ class _UnderWay:
     urgent: bool
 
 
-class _Request:
-    """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
-
-    def __init__(
-        self,
-        requests: Requests,
-        errand: Errand,
-        texts: Sequence[str],
-        tokens: float,
-        tries: Tries,
-        divisible: bool,
-        awaited: bool,
-    ) -> None:
-        self._requests = requests
-        self._admission = requests.admission
-        self._errand = errand
-        self._texts = texts
-        self._tokens = tokens
-        self._divisible = divisible
-        self._awaited = awaited
-        self.first_error: Exception | None = None
-        self._ticket: Ticket | None = None
-        self._refusal = Refusal()
-        self._limited = self._hinted = False
-        self._tries = tries
-
-    async def next(self) -> Reply:
-        """As tenacity counts them: the first was made without it, since most are answered and need none of it."""
-        error, self.first_error = self.first_error, None
-        if error:
-            raise error
-        return await self.attempt()
-
-    async def attempt(self) -> Reply:
-        self._ticket = ticket = await self._enter()
-        if ticket is None:
-            raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
-        self._tries.number = ticket.number
-        try:
-            reply = await self._answered()
-        except BaseException as error:
-            self._refusal = self._admission.failed(ticket, error)
-            raise
-        self._admission.succeeded(ticket, reply.hints)
-        if self._tries.failures:
-            self._requests.cleared()
-        return reply
-
-    async def _enter(self) -> Ticket | None:
-        errand = self._errand
-        ticket, errand.ticket = errand.ticket, None
-        return ticket or await errand.wait(
-            self._admission.enter(
-                self._tokens,
-                texts=len(self._texts),
-                interactive=errand.interactive or self._tries.control,
-                control=self._tries.control,
-                divisible=self._divisible,
-                remaining=errand.remaining() if errand.remaining else inf,
-            )
-        )
-
-    async def _answered(self) -> Reply:
-        for _ in range(MOST_AT_ONCE):
-            try:
-                return await self._bought()
-            except ProviderError as error:
-                if not error.at_once:
-                    raise
-        return await self._bought()
-
-    async def _bought(self) -> Reply:
-        """One request. What may be on its bill is reserved before it goes out (law 6)."""
-        errand, held = self._errand, None
-        if errand.purse and errand.costs:
-            held = await errand.purse.reserve(errand.costs.most_billed(self._texts, self._tokens))
-            if errand.dropped:
-                held.release()
-                raise asyncio.CancelledError
-        errand.requests += 1
-        try:
-            urgent = errand.interactive or self._tries.control
-            reply = await self._requests.once(self._texts, self._tokens, errand.input_type, urgent=urgent)
-        except BaseException as error:
-            if may_be_billed(error):
-                errand.lost_tokens += ceil(self._tokens)
-            elif held:
-                held.release()
-            raise
-        if held and errand.costs:
-            await held.settle(errand.costs.believed(self._texts, self._tokens, reply.usage.tokens))
-        return reply
-
-    def wait(self, state: RetryCallState) -> float:
-        alone = isinstance(_error(state), RateLimitError) and not self._refusal.closes
-        return self._requests.backoff(state, alone=alone)
-
-    def stop(self, state: RetryCallState) -> bool:
-        """Tells the gate, and whoever sends it once it has failed so often that it may be to blame itself."""
-        if self._ticket is None:
-            return True
-        error = _error(state)
-        assert error is not None
-        self._limited = isinstance(error, RateLimitError)
-        self._hinted = _hints(error).retry_after is not None
-        blame = self._admission.failed_for_now(
-            self._ticket,
-            error,
-            wait=state.upcoming_sleep,
-            hinted=self._hinted,
-            closes=self._refusal.closes,
-            alone=self._tries.alone,
-        )
-        if self._limited:
-            return self._refusal.too_large and self._divisible
-        if not blame and not self._requests.max_retries:
-            return False
-        self._tries.failures += 1
-        self._tries.rest = self._admission.gate.rest(state.upcoming_sleep, hinted=self._hinted)
-        by_chance = self._requests.fails_by_chance and not (self._divisible and may_be_billed(error))
-        self._tries.blame += blame if by_chance else 1.0
-        most = self._tries.most
-        if may_be_billed(error):
-            self._tries.billed += 1
-            # While the gate is closed nothing goes out that may be billed again, but one short text.
-            most = self._tries.most_billed if self._admission.gate.is_open or not self._divisible else 1
-        return self._tries.failures >= most
-
-    async def sleep(self, seconds: float) -> None:
-        """What was refused without a hint goes again once one of the others has landed; soon, where there are none."""
-        self._errand.retries += 1
-        if self._limited and self._admission.gate.is_open and not self._hinted:
-            alone = SOONER_ALONE if self._admission.in_flight == 0 else 1.0
-            await self._errand.wait(self._admission.landing(alone * min(seconds, PROBE_SECONDS)))
-            return
-        rest = self._admission.gate.rest(seconds, hinted=self._hinted)
-        if rest > 0:
-            self._admission.rests(rest)
-            await self._errand.rest(rest, stays=self._awaited)
-
-
 def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:
     """The width of a matrix that can be trusted (law 3), whatever provider object it came from."""
     matrix = reply.matrix
@@ -343,11 +196,3 @@ def _used_up(error: RateLimitError) -> QuotaExceededError:
     return QuotaExceededError(
         str(error), status_code=error.status_code, request_id=error.request_id, hints=error.hints, body=error.body
     )
-
-
-def _error(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
-
-
-def _hints(error: BaseException | None) -> Hints:
-    return error.hints or Hints() if isinstance(error, ProviderError) else Hints()

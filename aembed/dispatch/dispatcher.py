@@ -7,12 +7,11 @@ connection): it runs in a task that the Dispatcher owns, and whoever wanted it m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 
@@ -21,59 +20,17 @@ from aembed.core.departing import NotSent, not_sent_yet
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
-from aembed.core.retrying import Again, FailItems, FailJob
-from aembed.core.splitting import Lessons, Remains, Tries
-from aembed.core.weighing import Weight
 from aembed.dispatch._admission import Admission, Ticket, now
-from aembed.dispatch._control import Control
+from aembed.dispatch._delivery import Deliver, Delivery, Evidence
 from aembed.dispatch._errand import Errand
-from aembed.dispatch._guard import Guard
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._waits import Waits, where
-from aembed.errors import (
-    AembedError,
-    BadRequestError,
-    InvalidReplyError,
-    ProviderError,
-    UnavailableError,
-    copied,
-)
 from aembed.protocols import Provider
 from aembed.results import Stats
-from aembed.types import Limits, Reply, RetryPolicy
+from aembed.types import Limits, RetryPolicy
 
 LEAVE_SECONDS = 5.0
 """That those who wait for what was ended may take to end, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Vectors of these items: one row an input, in order."""
-
-    items: Sequence[Item]
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """These items fail, each with this error."""
-
-    items: Sequence[Item]
-    error: AembedError
-
-
-Answer: TypeAlias = Answered | Refused
-Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Held:
-    """Items whose refusal is not certain yet: the request that had them, and how many had been sent when it came."""
-
-    items: Sequence[Item]
-    error: ProviderError
-    number: int
-    sent: int
 
 
 class _LetGo(NotSent, asyncio.CancelledError):
@@ -109,11 +66,7 @@ class Dispatcher:
             dimensions=dimensions,
             random=random,
         )
-        self._guard = Guard()
-        self._lessons = Lessons()
-        self._weight = Weight()
-        self._trial_over: anyio.Event | None = None
-        self._control = Control(self._requests)
+        self._evidence = Evidence(self._requests, lambda: self.cap)
         self._owned: set[asyncio.Task[Any]] = set()
         self._unsent: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -148,7 +101,7 @@ class Dispatcher:
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         limits = self._limits()
-        cap = self._weight.within(self._lessons.within(Cap.of(limits), estimated=limits.estimated))
+        cap = self._evidence.within(Cap.of(limits), estimated=limits.estimated)
         tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
         if tokens is None and texts is None:
             return cap
@@ -247,122 +200,8 @@ class Dispatcher:
         Raises the error that stops the job; what was delivered before is good. Queries are no job: a text that is
         refused fails its own calls.
         """
-        remains = Remains(batch, self._lessons, self._weight, self._requests.max_retries)
-        held: list[_Held] = []
         not_sent_yet.set(partial(self._connecting, errand))
-        try:
-            while (part := await self._next(remains, errand)) or held:
-                if part is None:
-                    await self._certain(held, errand)
-                else:
-                    await self._send_part(part, remains, errand, deliver, held)
-                await self._let_go(held, remains, deliver)
-        finally:
-            remains.leave()
-            self._tell_trial()
-            self._guard.leave(remains)
-
-    async def _next(self, remains: Remains, errand: Errand) -> Sequence[Item] | None:
-        """The next part, once what is tried elsewhere tells how large it may be."""
-        remains.leave()
-        self._tell_trial()
-        if not errand.interactive:
-            await errand.wait(self._guard.turn(remains, doubted=remains.doubted))
-            if self._guard.doubts:
-                await self._vouch(errand)
-        while self._weight.waits(remains):
-            self._trial_over = self._trial_over or anyio.Event()
-            await errand.wait(self._trial_over.wait())
-        return remains.next()
-
-    def _tell_trial(self) -> None:
-        over, self._trial_over = self._trial_over, None
-        if over:
-            over.set()
-
-    async def _send_part(
-        self, part: Sequence[Item], remains: Remains, errand: Errand, deliver: Deliver, held: list[_Held]
-    ) -> None:
-        tries = remains.tries(part)
-        try:
-            reply = await self._request(part, errand, tries, awaited=self._is_awaited(remains))
-        except UnavailableError as error:
-            await self._failed(part, remains, errand, deliver, error, tries)
-        except ProviderError as error:
-            match remains.refused(part, error, self.cap, proven=self._guard.proven):
-                case FailItems() if errand.cuts(part, error):
-                    remains.put_back(part)
-                case FailItems() if errand.interactive:
-                    await deliver(Refused(part, error))
-                case FailItems():
-                    held.append(_Held(part, error, tries.number, self._requests.admission.sent))
-                case FailJob() if errand.interactive or not (self._guard.proven and remains.pardons(error)):
-                    raise
-                case FailJob():
-                    await self._vouch(errand)
-                    remains.put_back(part)
-            if not errand.interactive:
-                self._guard.refused(error, texts=len(part))
-        else:
-            self._guard.accepted()
-            self._control.learn(part)
-            remains.accepted(part)
-            await deliver(Answered(part, reply))
-
-    async def _failed(
-        self,
-        part: Sequence[Item],
-        remains: Remains,
-        errand: Errand,
-        deliver: Deliver,
-        error: UnavailableError,
-        tries: Tries,
-    ) -> None:
-        """Nobody is to blame for that before something was seen to be accepted."""
-        since, admission = remains.witness(part, error, tries), self._requests.admission
-        if since is None and not admission.gate.is_open:
-            since = tries.number
-        outage = False
-        if since is not None and self._requests.max_retries:
-            outage = not await self._control.answered(errand, since)
-        match remains.failed(part, error, tries, outage=outage):
-            case Again():
-                errand.retries += 1
-                if tries.rest:
-                    await errand.rest(tries.rest, stays=self._is_awaited(remains))
-            case FailItems():
-                self._requests.blamed()
-                await deliver(Refused(part, error))
-
-    async def _certain(self, held: Sequence[_Held], errand: Errand) -> None:
-        """What others send may be accepted, too; where nothing is on its way something is sent for that."""
-        admission, sent = self._requests.admission, max(refused.sent for refused in held)
-        while admission.in_flight and admission.accepted <= sent:
-            await errand.wait(admission.change())
-        if admission.accepted <= sent:
-            await self._vouch(errand)
-
-    async def _vouch(self, errand: Errand) -> None:
-        """Raises the last refusal where a good text is refused, too: the account or the server is to blame, no text."""
-        stopping: ProviderError | None = None
-        async with self._guard.vouching():
-            try:
-                await self._control.accepts(errand, patient=self._guard.proven)
-            except (BadRequestError, InvalidReplyError) as error:
-                stopping = copied(self._guard.refusal or error)
-        if stopping:
-            raise stopping  # Not of the other one: that may quote a text, which is not known here.
-        self._guard.accepted()
-
-    async def _let_go(self, held: list[_Held], remains: Remains, deliver: Deliver) -> None:
-        """Of what was refused and held: refused in earnest is what was before something else was accepted."""
-        for refused in list(held):
-            if refused.sent < self._requests.admission.accepted:
-                held.remove(refused)
-                if self._control.is_void(refused.number):
-                    remains.put_back(refused.items)
-                else:
-                    await deliver(Refused(refused.items, refused.error))
+        await Delivery(self._evidence, batch, errand, deliver).run()
 
     @contextmanager
     def _connecting(self, errand: Errand) -> Iterator[None]:
@@ -379,14 +218,3 @@ class Dispatcher:
             raise _LetGo(*error.args) from error
         finally:
             self._unsent.discard(task)
-
-    def _is_awaited(self, remains: Remains) -> bool:
-        """Others hold their places while they wait for what becomes of it."""
-        return not self._guard.proven or self._weight.is_tried_by(remains)
-
-    async def _request(self, batch: Sequence[Item], errand: Errand, tries: Tries, *, awaited: bool) -> Reply:
-        texts = [text for item in batch for text in item.texts]
-        tokens = sum(item.tokens for item in batch)
-        reply = await self._requests.send(texts, tokens, errand, tries, divisible=len(batch) > 1, awaited=awaited)
-        self._lessons.counting.observe(tokens, reply.usage.tokens)
-        return reply

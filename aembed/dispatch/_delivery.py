@@ -1,0 +1,218 @@
+"""One batch on its way: what was refused or failed goes on in parts, and who is to blame is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import anyio
+
+from aembed.core.changes import Item
+from aembed.core.packing import Cap
+from aembed.core.retrying import Again, FailItems, FailJob
+from aembed.core.splitting import Lessons, Remains, Tries
+from aembed.core.weighing import Weight
+from aembed.dispatch._control import Control
+from aembed.dispatch._errand import Errand
+from aembed.dispatch._guard import Guard
+from aembed.dispatch._requests import Requests
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InvalidReplyError,
+    ProviderError,
+    UnavailableError,
+    copied,
+)
+from aembed.types import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Vectors of these items: one row an input, in order."""
+
+    items: Sequence[Item]
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """These items fail, each with this error."""
+
+    items: Sequence[Item]
+    error: AembedError
+
+
+Answer: TypeAlias = Answered | Refused
+Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """Items whose refusal is not certain yet: the request that had them, and how many had been sent when it came."""
+
+    items: Sequence[Item]
+    error: ProviderError
+    number: int
+    sent: int
+
+
+class Evidence:
+    """What the batches of one Dispatcher have learned of its provider, for as long as that lives."""
+
+    def __init__(self, requests: Requests, cap: Callable[[], Cap]) -> None:
+        self.requests = requests
+        self.admission = requests.admission
+        self.cap = cap
+        self.lessons = Lessons()
+        self.weight = Weight()
+        self.guard = Guard()
+        self.control = Control(requests)
+        self._trial_over: anyio.Event | None = None
+
+    def within(self, cap: Cap, *, estimated: bool) -> Cap:
+        """What a batch may hold. `estimated`: nobody knows that the provider counts as `cap` does."""
+        return self.weight.within(self.lessons.within(cap, estimated=estimated))
+
+    async def trial(self) -> None:
+        """Until somebody's trial of a larger size is over, or may be."""
+        self._trial_over = self._trial_over or anyio.Event()
+        await self._trial_over.wait()
+
+    def end_trial(self) -> None:
+        over, self._trial_over = self._trial_over, None
+        if over:
+            over.set()
+
+
+class Delivery:
+    """Delivers one answer a request."""
+
+    def __init__(self, evidence: Evidence, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
+        self._evidence = evidence
+        self._requests = evidence.requests
+        self._admission = evidence.admission
+        self._guard = evidence.guard
+        self._errand = errand
+        self._deliver = deliver
+        self._remains = Remains(batch, evidence.lessons, evidence.weight, self._requests.max_retries)
+        self._held: list[_Held] = []
+
+    async def run(self) -> None:
+        """Raises the error that stops the job."""
+        try:
+            while (part := await self._next()) or self._held:
+                if part is None:
+                    await self._certain()
+                else:
+                    await self._send(part)
+                await self._let_go()
+        finally:
+            self._remains.leave()
+            self._evidence.end_trial()
+            self._guard.leave(self._remains)
+
+    async def _next(self) -> Sequence[Item] | None:
+        """The next part, once what is tried elsewhere tells how large it may be."""
+        self._remains.leave()
+        self._evidence.end_trial()
+        if not self._errand.interactive:
+            await self._errand.wait(self._guard.turn(self._remains, doubted=self._remains.doubted))
+            if self._guard.doubts:
+                await self._vouch()
+        while self._evidence.weight.waits(self._remains):
+            await self._errand.wait(self._evidence.trial())
+        return self._remains.next()
+
+    async def _send(self, part: Sequence[Item]) -> None:
+        tries = self._remains.tries(part)
+        try:
+            reply = await self._request(part, tries)
+        except UnavailableError as error:
+            await self._failed(part, error, tries)
+        except ProviderError as error:
+            await self._refused(part, error, tries)
+        else:
+            self._guard.accepted()
+            self._evidence.control.learn(part)
+            self._remains.accepted(part)
+            await self._deliver(Answered(part, reply))
+
+    async def _request(self, part: Sequence[Item], tries: Tries) -> Reply:
+        texts = [text for item in part for text in item.texts]
+        tokens = sum(item.tokens for item in part)
+        divisible, awaited = len(part) > 1, self._is_awaited
+        reply = await self._requests.send(texts, tokens, self._errand, tries, divisible=divisible, awaited=awaited)
+        self._evidence.lessons.counting.observe(tokens, reply.usage.tokens)
+        return reply
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Others hold their places while they wait for what becomes of it."""
+        return not self._guard.proven or self._evidence.weight.is_tried_by(self._remains)
+
+    async def _refused(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
+        """Raises what stops the job. Queries are none: a text that is refused fails its own calls."""
+        interactive = self._errand.interactive
+        match self._remains.refused(part, error, self._evidence.cap(), proven=self._guard.proven):
+            case FailItems() if self._errand.cuts(part, error):
+                self._remains.put_back(part)
+            case FailItems() if interactive:
+                await self._deliver(Refused(part, error))
+            case FailItems():
+                self._held.append(_Held(part, error, tries.number, self._admission.sent))
+            case FailJob() if interactive or not (self._guard.proven and self._remains.pardons(error)):
+                raise error
+            case FailJob():
+                await self._vouch()
+                self._remains.put_back(part)
+        if not interactive:
+            self._guard.refused(error, texts=len(part))
+
+    async def _failed(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
+        """Nobody is to blame for that before something was seen to be accepted."""
+        since = self._remains.witness(part, error, tries)
+        if since is None and not self._admission.gate.is_open:
+            since = tries.number
+        outage = False
+        if since is not None and self._requests.max_retries:
+            outage = not await self._evidence.control.answered(self._errand, since)
+        match self._remains.failed(part, error, tries, outage=outage):
+            case Again():
+                self._errand.retries += 1
+                if tries.rest:
+                    await self._errand.rest(tries.rest, stays=self._is_awaited)
+            case FailItems():
+                self._requests.blamed()
+                await self._deliver(Refused(part, error))
+
+    async def _certain(self) -> None:
+        """What others send may be accepted, too; where nothing is on its way something is sent for that."""
+        sent = max(refused.sent for refused in self._held)
+        while self._admission.in_flight and self._admission.accepted <= sent:
+            await self._errand.wait(self._admission.change())
+        if self._admission.accepted <= sent:
+            await self._vouch()
+
+    async def _vouch(self) -> None:
+        """Raises the last refusal where a good text is refused, too: the account or the server is to blame, no text."""
+        stopping: ProviderError | None = None
+        async with self._guard.vouching():
+            try:
+                await self._evidence.control.accepts(self._errand, patient=self._guard.proven)
+            except (BadRequestError, InvalidReplyError) as error:
+                stopping = copied(self._guard.refusal or error)
+        if stopping:
+            raise stopping  # Not of the other one: that may quote a text, which is not known here.
+        self._guard.accepted()
+
+    async def _let_go(self) -> None:
+        """Of what was refused and held: refused in earnest is what was before something else was accepted."""
+        for refused in list(self._held):
+            if refused.sent < self._admission.accepted:
+                self._held.remove(refused)
+                if self._evidence.control.is_void(refused.number):
+                    self._remains.put_back(refused.items)
+                else:
+                    await self._deliver(Refused(refused.items, refused.error))

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from math import ceil, inf
+from typing import TYPE_CHECKING
+
+from tenacity import RetryCallState
+
+from aembed.core.gate import PROBE_SECONDS
+from aembed.core.pacing import Refusal
+from aembed.core.retrying import may_be_billed
+from aembed.core.splitting import Tries
+from aembed.dispatch._admission import Ticket
+from aembed.dispatch._errand import Errand
+from aembed.errors import ProviderError, RateLimitError
+from aembed.types import Hints, Reply
+
+if TYPE_CHECKING:
+    from aembed.dispatch._requests import Requests
+
+SOONER_ALONE = 0.1
+"""Of the backoff, where nothing is on its way whose answer could be waited for."""
+MOST_AT_ONCE = 2
+"""A connection that was closed meanwhile, and a reply format that the provider does not speak."""
+
+
+class Request:
+    """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        errand: Errand,
+        texts: Sequence[str],
+        tokens: float,
+        tries: Tries,
+        divisible: bool,
+        awaited: bool,
+    ) -> None:
+        self._requests = requests
+        self._admission = requests.admission
+        self._errand = errand
+        self._texts = texts
+        self._tokens = tokens
+        self._divisible = divisible
+        self._awaited = awaited
+        self.first_error: Exception | None = None
+        self._ticket: Ticket | None = None
+        self._refusal = Refusal()
+        self._limited = self._hinted = False
+        self._tries = tries
+
+    async def next(self) -> Reply:
+        """As tenacity counts them: the first was made without it, since most are answered and need none of it."""
+        error, self.first_error = self.first_error, None
+        if error:
+            raise error
+        return await self.attempt()
+
+    async def attempt(self) -> Reply:
+        self._ticket = ticket = await self._enter()
+        if ticket is None:
+            raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
+        self._tries.number = ticket.number
+        try:
+            reply = await self._answered()
+        except BaseException as error:
+            self._refusal = self._admission.failed(ticket, error)
+            raise
+        self._admission.succeeded(ticket, reply.hints)
+        if self._tries.failures:
+            self._requests.cleared()
+        return reply
+
+    async def _enter(self) -> Ticket | None:
+        errand = self._errand
+        ticket, errand.ticket = errand.ticket, None
+        return ticket or await errand.wait(
+            self._admission.enter(
+                self._tokens,
+                texts=len(self._texts),
+                interactive=errand.interactive or self._tries.control,
+                control=self._tries.control,
+                divisible=self._divisible,
+                remaining=errand.remaining() if errand.remaining else inf,
+            )
+        )
+
+    async def _answered(self) -> Reply:
+        for _ in range(MOST_AT_ONCE):
+            try:
+                return await self._bought()
+            except ProviderError as error:
+                if not error.at_once:
+                    raise
+        return await self._bought()
+
+    async def _bought(self) -> Reply:
+        """One request. What may be on its bill is reserved before it goes out (law 6)."""
+        errand, held = self._errand, None
+        if errand.purse and errand.costs:
+            held = await errand.purse.reserve(errand.costs.most_billed(self._texts, self._tokens))
+            if errand.dropped:
+                held.release()
+                raise asyncio.CancelledError
+        errand.requests += 1
+        try:
+            urgent = errand.interactive or self._tries.control
+            reply = await self._requests.once(self._texts, self._tokens, errand.input_type, urgent=urgent)
+        except BaseException as error:
+            if may_be_billed(error):
+                errand.lost_tokens += ceil(self._tokens)
+            elif held:
+                held.release()
+            raise
+        if held and errand.costs:
+            await held.settle(errand.costs.believed(self._texts, self._tokens, reply.usage.tokens))
+        return reply
+
+    def wait(self, state: RetryCallState) -> float:
+        alone = isinstance(error_of(state), RateLimitError) and not self._refusal.closes
+        return self._requests.backoff(state, alone=alone)
+
+    def stop(self, state: RetryCallState) -> bool:
+        """Tells the gate, and whoever sends it once it has failed so often that it may be to blame itself."""
+        if self._ticket is None:
+            return True
+        error = error_of(state)
+        assert error is not None
+        self._limited = isinstance(error, RateLimitError)
+        self._hinted = hints_of(error).retry_after is not None
+        blame = self._admission.failed_for_now(
+            self._ticket,
+            error,
+            wait=state.upcoming_sleep,
+            hinted=self._hinted,
+            closes=self._refusal.closes,
+            alone=self._tries.alone,
+        )
+        if self._limited:
+            return self._refusal.too_large and self._divisible
+        if not blame and not self._requests.max_retries:
+            return False
+        self._tries.failures += 1
+        self._tries.rest = self._admission.gate.rest(state.upcoming_sleep, hinted=self._hinted)
+        by_chance = self._requests.fails_by_chance and not (self._divisible and may_be_billed(error))
+        self._tries.blame += blame if by_chance else 1.0
+        most = self._tries.most
+        if may_be_billed(error):
+            self._tries.billed += 1
+            # While the gate is closed nothing goes out that may be billed again, but one short text.
+            most = self._tries.most_billed if self._admission.gate.is_open or not self._divisible else 1
+        return self._tries.failures >= most
+
+    async def sleep(self, seconds: float) -> None:
+        """What was refused without a hint goes again once one of the others has landed; soon, where there are none."""
+        self._errand.retries += 1
+        if self._limited and self._admission.gate.is_open and not self._hinted:
+            alone = SOONER_ALONE if self._admission.in_flight == 0 else 1.0
+            await self._errand.wait(self._admission.landing(alone * min(seconds, PROBE_SECONDS)))
+            return
+        rest = self._admission.gate.rest(seconds, hinted=self._hinted)
+        if rest > 0:
+            self._admission.rests(rest)
+            await self._errand.rest(rest, stays=self._awaited)
+
+
+def error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+def hints_of(error: BaseException | None) -> Hints:
+    return error.hints or Hints() if isinstance(error, ProviderError) else Hints()
