@@ -88,9 +88,8 @@ class Weight:
         return True
 
     def waits(self, sender: object) -> bool:
-        """For the trial of another one: far less is known to be accepted than is tried."""
-        far_apart = self.is_limited and self.passed.inputs * GROWTH**2 < self.failed.inputs
-        return far_apart and self._trial not in (None, sender)
+        """For the trial of another one."""
+        return self._is_far_apart and self._trial not in (None, sender)
 
     def is_tried_by(self, sender: object) -> bool:
         """Others may wait for it."""
@@ -102,8 +101,8 @@ class Weight:
         self._patience, self._accepted = PATIENCE, 0
 
     def within(self, cap: Cap) -> Cap:
-        """What the next batch may hold, be it a trial."""
-        if not self.is_limited:
+        """What the next batch may hold, be it a trial; while little is known it is cut when it is sent."""
+        if not self.is_limited or self._is_far_apart:
             return cap
         most = self._next()
         return Cap(max(1, int(min(cap.inputs, most.inputs))), max(1.0, min(cap.tokens, most.tokens)), cap.paced)
@@ -125,6 +124,11 @@ class Weight:
         """Its trial is over."""
         if self._trial is sender:
             self._trial = None
+
+    @property
+    def _is_far_apart(self) -> bool:
+        """Far less is known to be accepted than is tried."""
+        return self.is_limited and self.passed.inputs * GROWTH**2 < self.failed.inputs
 
     def _next(self) -> Size:
         return Size(_between(self.passed.inputs, self.failed.inputs), _between(self.passed.tokens, self.failed.tokens))
