@@ -101,7 +101,7 @@ class Remains:
         if not self._work:
             return None
         items, self._failed_before = self._work.pop()
-        part = self._weight.fitting(items, self)
+        part = self._weight.fitting(items, self, careful=self._failed_before)
         if part is not items:
             self._work.append((items[len(part) :], self._failed_before))
         if not self._again:
@@ -169,7 +169,9 @@ class Remains:
 
         `outage`: it did not, and does again. That excuses a part once, unless that was what kept the server busy.
         """
-        heavy = may_be_billed(error) and not self._weight.proven(part) and not self._weight.doubt(part)
+        heavy = may_be_billed(error) and not self._weight.proven(part)
+        if heavy and not self._failed_before and self._weight.doubt(part):
+            heavy = False
         self._blame += tries.blame
         if outage and not self._excused:
             self._blame, self._excused = 0.0, True

@@ -107,11 +107,14 @@ class Weight:
         most = self._next()
         return Cap(max(1, int(min(cap.inputs, most.inputs))), max(1.0, min(cap.tokens, most.tokens)), cap.paced)
 
-    def fitting(self, items: Sequence[ItemT], sender: object) -> Sequence[ItemT]:
-        """The first of them, as many as may be sent now. One sender at a time tries more than was accepted."""
-        if not self.is_limited or self.proven(items):
+    def fitting(self, items: Sequence[ItemT], sender: object, *, careful: bool = False) -> Sequence[ItemT]:
+        """The first of them, as many as may be sent now. One sender at a time tries more than was accepted.
+
+        `careful`: these failed before, whatever is believed of their size.
+        """
+        if self.proven(items) or not (self.is_limited or careful):
             return items
-        if self._second_chance and self._trial is None:
+        if self._second_chance and self._trial is None and not careful:
             self._trial, self._second_chance = sender, False
             return items
         most = self._next() if self._trial in (None, sender) else self.passed
