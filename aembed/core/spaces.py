@@ -28,8 +28,5 @@ def _place(space: Space) -> str:
 
 def same_model(one: str, other: str) -> bool:
     """Whether two names in replies mean one model: routers write them with and without a vendor, in any case."""
-    return _short(one) == _short(other)
-
-
-def _short(model: str) -> str:
-    return model.rpartition("/")[2].casefold()
+    (vendor, _, name), (other_vendor, _, other_name) = (model.casefold().rpartition("/") for model in (one, other))
+    return name == other_name and (vendor == other_vendor or not (vendor and other_vendor))

@@ -203,14 +203,11 @@ class Remains:
     def _divide(self, part: Sequence[Item], *, for_its_size: bool = True) -> None:
         """In quarters, or in parts that grow where nothing of that size is known to be accepted."""
         parts: Sequence[Sequence[Item]] = quarters(part)
-        if not for_its_size:
-            pass
-        elif self._weight.proven(part):
+        if for_its_size and self._weight.proven(part):
             self._too_heavy = self._too_heavy or part
-        else:
+        elif for_its_size:
             self._weight.fail(part)
-            if not self._weight.proven(parts[0]):
-                parts = [part]
+            parts = parts if self._weight.proven(parts[0]) else [part]
         self._push(parts, failed=True)
 
     def _push(self, parts: Sequence[Sequence[Item]], *, failed: bool) -> None:

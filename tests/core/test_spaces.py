@@ -75,3 +75,5 @@ def test_a9_names_of_one_model_differ_in_case_and_vendor_and_no_more() -> None:
     assert same_model("openai/Text-Embedding-3-Small", "text-embedding-3-small")
     assert not same_model("text-embedding-3-small", "text-embedding-3-large")
     assert not same_model("bge-small-en-v1.5", "bge-small-en")
+    assert same_model("BAAI/bge-m3", "baai/bge-m3")
+    assert not same_model("one/embed-v1", "another/embed-v1")
