@@ -197,7 +197,7 @@ JOB = ("index", "a.jsonl", "-m", "openai:text-embedding-3-small", "--max-batch-s
 
 
 async def command(server: Server, cwd: Path, budget: int, seconds: float | None = None, *others: str) -> int | None:
-    """The exit code; None where it was killed after so many seconds."""
+    """Give the exit code, or None where it was killed after so many seconds."""
     env = environment(OPENAI_BASE_URL=server.url, OPENAI_API_KEY="sk-x")
     flags = ("--max-billed-tokens", str(budget), *others)
     process = await asyncio.create_subprocess_exec(*COMMAND, *JOB, *flags, cwd=cwd, env=env, stdout=PIPE, stderr=PIPE)
@@ -206,6 +206,8 @@ async def command(server: Server, cwd: Path, budget: int, seconds: float | None 
             await process.communicate()
             return process.returncode
     except TimeoutError:
+        if process.returncode is not None:
+            return process.returncode  # it ended of itself at that moment
         process.kill()
         await process.communicate()
         return None
