@@ -62,6 +62,8 @@ class Errand:
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0
+    truncated: int = 0
+    """Texts that the provider cut, as far as its replies prove it."""
     dropped: bool = False
     ticket: Ticket | None = None
     """Leave for its first request, where that was got beforehand."""

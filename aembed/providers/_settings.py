@@ -51,6 +51,12 @@ def checked_encoding(encoding: Encoding | None) -> Encoding | None:
     return encoding
 
 
+def checked_tokens(tokens: int | None) -> int | None:
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+        raise ConfigError(f"max_tokens_per_text={tokens!r} must be a whole number from 1, or None")
+    return tokens
+
+
 def base_url_of(row: Preset, base_url: str | None, allow_http: bool) -> str:
     if base_url is not None:
         return row.with_path(checked_base_url(base_url, allow_http=allow_http).removesuffix(ENDPOINT))

@@ -35,6 +35,7 @@ from aembed.providers._settings import (
     checked_dimensions,
     checked_encoding,
     checked_flag,
+    checked_tokens,
     headers_of,
     is_own,
     key_of,
@@ -52,6 +53,7 @@ FLOATS_BATCH_SIZE = 256
 OPTIONS = {
     "allow_http": "true or false",
     "encoding": "base64, float or null",
+    "max_tokens_per_text": "a whole number",
     "normalize": "true, false or null",
     "record": "the path of a folder",
 }
@@ -68,12 +70,12 @@ class OpenAIProvider:
 
     `dimensions` shortens the vectors where the model can. `allow_http` sends key and texts unencrypted to a server that
     is not on this machine. `encoding` is "base64" or "float": which form of the vectors is asked for; None finds out
-    what the server speaks. `normalize` scales each vector to length 1; None keeps them, and tells once where they are
-    of another length. `record` is a folder for replies that are refused or broken, without texts and keys; so is
-    AEMBED_RECORD in the environment. Without `api_key` and `base_url` it reads
-    OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is
-    needed at the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never
-    changed, never closed. Raises ConfigError before any I/O.
+    what the server speaks. `max_tokens_per_text` is what its model takes, where that is less than is known here.
+    `normalize` scales each vector to length 1; None keeps them, and tells once where they are of another length.
+    `record` is a folder for replies that are refused or broken, without texts and keys; so is AEMBED_RECORD in the
+    environment. Without `api_key` and `base_url` it reads OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and
+    OPENAI_PROJECT_ID, as the official SDK does; a key is needed at the provider's own address only. `http_client` is an
+    httpx or httpx2 AsyncClient: used, never changed, never closed. Raises ConfigError before any I/O.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class OpenAIProvider:
         http_client: HTTPClient | None = None,
         allow_http: bool = False,
         encoding: Encoding | None = None,
+        max_tokens_per_text: int | None = None,
         normalize: bool | None = None,
         record: str | PathLike[str] | None = None,
         preset: str = "openai",
@@ -109,7 +112,8 @@ class OpenAIProvider:
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
-        self.limits = replace(row.limits_of(known), estimated=not (own and row.counts_are_known))
+        limits = row.limits_of(known, checked_tokens(max_tokens_per_text))
+        self.limits = replace(limits, estimated=not (own and row.counts_are_known))
         if self._form.numbers:
             self._use_numbers()
         self.price_usd = known.price_usd
