@@ -88,13 +88,15 @@ class Match:
 class Space:
     """Which vector space rows belong to. Vectors of different spaces cannot be compared.
 
-    `dimensions` is None until it is known. `endpoint` is "" for the provider's own.
+    `dimensions` is None until it is known. `endpoint` is "" for the provider's own. `origin` is the provider:model
+    that fingerprints of the rows name, where `Embedder.move` has found the same vectors under another name; else "".
     """
 
     provider: str
     model: str
     dimensions: int | None = None
     endpoint: str = ""
+    origin: str = ""
 
     def __str__(self) -> str:
         at = f" at {self.endpoint}" if self.endpoint else ""

@@ -17,6 +17,7 @@ from aembed import __version__
 from aembed.cli.backfill import backfill
 from aembed.cli.failures import failures
 from aembed.cli.index import index
+from aembed.cli.move import move
 from aembed.cli.search import search
 from aembed.cli.status import status
 
@@ -29,6 +30,7 @@ app.command(short_help="The rows nearest to a question.")(search)
 app.command(short_help="The empty embedding column of your own table.")(backfill)
 app.command(short_help="What a store holds.")(status)
 app.command(short_help="The texts that were refused.")(failures)
+app.command(short_help="Another name or address of a store's model.")(move)
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
+MOVE = "If that is the same model elsewhere, `aembed move` (Embedder.move) takes these over; if not:"
 Scalar: TypeAlias = str | int | float | bool | None
 
 

@@ -23,6 +23,7 @@ from aembed.stores._postgresql._names import parsed
 from aembed.stores._postgresql._tables import Layout, Names
 from aembed.stores._postgresql._wire import Storage
 from aembed.stores._rules import (
+    MOVE,
     Scalar,
     check_rows,
     check_search,
@@ -143,6 +144,10 @@ class PostgresStore(Indexed):
     async def answered_by(self, model: str) -> str:
         return await self._write(partial(sql.answered_by, model))
 
+    async def move(self, space: Space) -> None:
+        await self._write(partial(tables.move, space))
+        self._layout = None
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first: all are read, or an index where there is one.
 
@@ -213,14 +218,14 @@ class PostgresStore(Indexed):
             held = layout.space or replace(asked, dimensions=layout.dimensions)
             if space is not None and (space.dimensions is None or layout.dimensions is None):
                 return space
-            raise mismatch(self._place, held, asked, self._way_out(asked))
+            raise mismatch(self._place, held, asked, f"{MOVE} {self._way_out(asked)}")
         if (wanted := space or asked).dimensions:
             await tables.retype(self._storage, wanted, layout, connection)
         return wanted
 
     def _way_out(self, asked: Space) -> str:
         old = f"{self._table.schema}.{self._table.table}" if self._table.schema else self._table.table
-        address, advice = self._database.address, "Build a new store beside it and switch"
+        address, advice = self._database.address, "build a new store beside it and switch"
         if address is None:
             stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
             return f"{advice}: await embedder.embed_into({stores})"

@@ -13,7 +13,7 @@ from aembed.core.spaces import agreed
 from aembed.errors import InputError, StoreError
 from aembed.results import Report
 from aembed.stores import _sqlite_rows as sql
-from aembed.stores._rules import Scalar, check_rows, check_search, mismatch, rejection, summary
+from aembed.stores._rules import MOVE, Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.stores._sqlite import Database
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
@@ -95,6 +95,9 @@ class SQLiteStore:
     async def answered_by(self, model: str) -> str:
         return await self._write(partial(sql.answered_by, model))
 
+    async def move(self, space: Space) -> None:
+        await self._write(partial(sql.move, space))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first, by reading them all. Raises SpaceMismatchError for another width."""
         return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])
@@ -146,7 +149,7 @@ class SQLiteStore:
         old = self._database.name
         new = old.with_name(f"{old.stem}-new{old.suffix}")
         command = f"aembed index sqlite:///{old} --store sqlite:///{new} -m {asked.provider}:{asked.model}"
-        return f"Build a new store beside it and switch: {command}"
+        return f"{MOVE} build a new store beside it and switch: {command}"
 
     def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> None:
         if len(rows):
