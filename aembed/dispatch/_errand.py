@@ -25,8 +25,8 @@ class Held(Protocol):
         """The request was refused, or never left: it cost nothing."""
         ...
 
-    async def settle(self, billed: int | None) -> None:
-        """It was answered, and cost that; None where the reply did not say."""
+    async def settle(self, billed: int | None, cost_usd: float | None) -> None:
+        """It was answered, and cost so many tokens, and dollars; None where the reply did not say."""
         ...
 
 
