@@ -11,6 +11,7 @@ from aembed.core.billing import utf8_bytes
 from aembed.core.changes import Item
 from aembed.core.counting import ALIKE, MOST_SCALE, Counting, fitting_tokens
 from aembed.core.packing import Cap, halves, pack, quarters, totals
+from aembed.core.replies import CutShortError
 from aembed.core.retrying import Again, FailItems, Split, Verdict, may_be_billed, verdict
 from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
@@ -68,6 +69,12 @@ class Tries:
     """Seconds to wait before the next try."""
     number: int = 0
     """Of the last request that was sent."""
+    unproven: bool = False
+    """Nothing as large was ever accepted."""
+    on_trial: bool = False
+    """And it is sent to find out whether that is accepted."""
+    too_heavy: bool = False
+    """It was refused as a rate limit refuses, for longer than any window of one lasts."""
 
 
 class Remains:
@@ -114,6 +121,14 @@ class Remains:
         self._pardoned += 1
         return isinstance(error, NotFoundError) and error.status_code == 200 and self._pardoned <= MOST_PARDONS
 
+    def blamed(self, part: Sequence[Item]) -> Verdict:
+        """A good text is accepted where this part is not: what it holds is refused, in whatever words."""
+        if len(part) == 1:
+            self._failed = True
+            return FailItems()
+        self._push(quarters(part), failed=False)
+        return Split()
+
     def put_back(self, items: Sequence[Item]) -> None:
         """What was refused while everything was."""
         self._work.insert(0, (items, False))
@@ -137,13 +152,15 @@ class Remains:
 
     def tries(self, part: Sequence[Item]) -> Tries:
         """For the part that `next` returned."""
-        most = self._most_blame(part)
+        most, unproven = self._most_blame(part), not self._weight.proven(part)
         if len(part) == 1:
             left = max(1, MOST_LOST - self._lost[id(part[0])])
             return Tries(most + 1, min(most + 1, left), alone=self._failed_before)
         fresh = not self._failed_before and not self._blame
         told = 1 + (fresh and most > 0)
-        return Tries(told, told if self._weight.proven(part) else 1, alone=self._failed_before)
+        tries = Tries(told, 1 if unproven else told, alone=self._failed_before)
+        tries.unproven, tries.on_trial = unproven, unproven and self._weight.is_limited
+        return tries
 
     def _most_blame(self, part: Sequence[Item]) -> int:
         """How many failures are forgiven."""
@@ -214,6 +231,11 @@ class Remains:
         """After the others: the sooner something is accepted, the sooner it is known that the server is well."""
         self._work[:0] = [(items, failed) for items in reversed(parts)]
 
+    def too_heavy(self, part: Sequence[Item]) -> Verdict:
+        """No wait clears it: a server that refuses what is too large for it as if it came too soon."""
+        self._divide(part)
+        return Split()
+
     def refused(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
         """The verdict; what it says is to be sent comes out of `next`.
 
@@ -222,10 +244,12 @@ class Remains:
         if isinstance(error, InvalidReplyError):
             self._broken_replies += 1
             self._lose(batch, 1)
-            suspect = self._failed_before or (isinstance(error, ShapeError) and not self._weight.proven(batch))
+            for_its_size = isinstance(error, ShapeError | CutShortError)
+            known = isinstance(error, ShapeError) or self._weight.is_limited
+            suspect = self._failed_before or (for_its_size and known and not self._weight.proven(batch))
             if len(batch) > 1 and not error.oversized and (suspect or self._broken_replies > 1):
                 self.doubted = True
-                self._divide(batch, for_its_size=isinstance(error, ShapeError))
+                self._divide(batch, for_its_size=for_its_size)
                 return Split()
         judged = verdict(error, items=len(batch), broken_replies=self._broken_replies)
         match judged:

@@ -23,6 +23,7 @@ from aembed.errors import (
     AembedError,
     BadRequestError,
     InvalidReplyError,
+    PermissionDeniedError,
     ProviderError,
     UnavailableError,
     copied,
@@ -176,7 +177,14 @@ class Delivery:
     async def _refused(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
         """Raises what stops the job. Queries are none: a text that is refused fails its own calls."""
         interactive = self._errand.interactive
-        match self._remains.refused(part, error, self._evidence.cap(), proven=self._guard.proven):
+        if tries.too_heavy:
+            self._remains.too_heavy(part)
+            return
+        verdict = self._remains.refused(part, error, self._evidence.cap(), proven=self._guard.proven)
+        if isinstance(verdict, FailJob) and _is_of_firewall(error):
+            await self._vouch()
+            verdict = self._remains.blamed(part)
+        match verdict:
             case FailItems() if self._errand.cuts(part, error):
                 self._remains.put_back(part)
             case FailItems() if interactive:
@@ -237,3 +245,8 @@ class Delivery:
                     self._remains.put_back(refused.items)
                 else:
                     await self._deliver(Refused(refused.items, refused.error))
+
+
+def _is_of_firewall(error: ProviderError) -> bool:
+    """A page, and no answer of the service: a firewall before it refuses what one text holds (SQL, HTML), or all."""
+    return isinstance(error, PermissionDeniedError) and error.body.lstrip().startswith("<")

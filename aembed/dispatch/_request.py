@@ -11,7 +11,7 @@ from aembed.core.gate import PROBE_SECONDS
 from aembed.core.pacing import Refusal
 from aembed.core.retrying import may_be_billed
 from aembed.core.splitting import Tries
-from aembed.dispatch._admission import Ticket
+from aembed.dispatch._admission import Ticket, now
 from aembed.dispatch._errand import Errand
 from aembed.errors import ProviderError, RateLimitError
 from aembed.types import Hints, Reply
@@ -49,6 +49,7 @@ class Request:
         self._ticket: Ticket | None = None
         self._refusal = Refusal()
         self._limited = self._hinted = False
+        self._refusals, self._refused_since = 0, 0.0
         self._tries = tries
 
     async def next(self) -> Reply:
@@ -140,7 +141,7 @@ class Request:
             alone=self._tries.alone,
         )
         if self._limited:
-            return self._refusal.too_large and self._divisible
+            return self._divisible and (self._refusal.too_large or self._is_too_heavy())
         if not blame and not self._requests.max_retries:
             return False
         self._tries.failures += 1
@@ -153,6 +154,17 @@ class Request:
             # While the gate is closed nothing goes out that may be billed again, but one short text.
             most = self._tries.most_billed if self._admission.gate.is_open or not self._divisible else 1
         return self._tries.failures >= most
+
+    def _is_too_heavy(self) -> bool:
+        """Whether the size is what is refused: no wait helped, and nothing as large was ever accepted."""
+        self._refusals += 1
+        self._refused_since = self._refused_since or now()
+        patience = 0.0 if self._tries.on_trial else self._requests.longest_window
+        waited = now() - self._refused_since
+        self._tries.too_heavy = self._tries.unproven and self._refusals > 1 and waited >= patience
+        if self._tries.too_heavy:
+            self._admission.pacer.forget_refusals(now())
+        return self._tries.too_heavy
 
     async def sleep(self, seconds: float) -> None:
         """What was refused without a hint goes again once one of the others has landed; soon, where there are none."""

@@ -30,6 +30,8 @@ from aembed.errors import (
 from aembed.protocols import Provider
 from aembed.types import InputType, Reply, RetryPolicy
 
+LONGEST_WINDOW = 65.0
+"""Seconds after which a limit of a minute has room for what it refused, if ever. Less where max_outage is short."""
 LEAST_SECONDS = 0.1
 """However little is left of max_outage."""
 SELDOM, CHANCE_MEMORY = 0.1, 0.2
@@ -51,6 +53,7 @@ class Requests:
         self.dimensions = dimensions
         self.admission = admission
         self.max_retries = retry.max_retries
+        self.longest_window = min(LONGEST_WINDOW, retry.max_outage / 4)
         self._provider = provider
         self._random = random
         self._timeout = timeout

@@ -37,6 +37,7 @@ from aembed.providers._words import (
     NO_MONEY_CODES,
     NO_MONEY_KINDS,
     NOT_IN_CLEAR,
+    OF_CONTENT,
     PASSING,
     TOO_LONG,
 )
@@ -99,8 +100,10 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
             return AuthenticationError
         case 402:
             return QuotaExceededError
+        case 403 if _no_money(complaint):
+            return QuotaExceededError
         case 403:
-            return QuotaExceededError if _no_money(complaint) else PermissionDeniedError
+            return BadRequestError if _is_of_content(complaint) else PermissionDeniedError
         case 429:
             return _limited(complaint)
         case 408 | 409 | 425:
@@ -131,6 +134,10 @@ def _no_money(complaint: Complaint, *, said_first: bool = False) -> bool:
 
 def _is_passing(complaint: Complaint) -> bool:
     return len(complaint.reason) <= REASON_CHARACTERS and PASSING.search(complaint.reason) is not None
+
+
+def _is_of_content(complaint: Complaint) -> bool:
+    return len(complaint.reason) <= REASON_CHARACTERS and OF_CONTENT.search(complaint.reason) is not None
 
 
 def _limited(complaint: Complaint) -> type[ProviderError]:

@@ -76,6 +76,13 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """What is refused for what it holds, so in a 5xx too: no wait helps."""
+OF_CONTENT = re.compile(
+    r"\bcontent[ _-]?(?:polic|filter|management|moderat|violat)\w*|"  # Azure, OpenAI's moderation, as a 400 or a 403
+    r"\bmoderation\b|\b(?:has been|was|were) flagged\b|\bdata_inspection_failed\b|"  # OpenRouter; DashScope
+    r"\bguardrails?\b|\b(?:unsafe|inappropriate|sensitive) content\b",  # Bedrock, LiteLLM; Zhipu
+    re.IGNORECASE,
+)
+"""What one text is refused for, under statuses like 403: neither the key nor the account is."""
 ABOUT_LENGTH = re.compile(
     r"\b(?:long|longer|large|larger|shorter|length|size|exceed\w*|maximum|characters?|tokens?|context|truncat\w*)\b",
     re.IGNORECASE,

@@ -17,13 +17,14 @@ from aembed import (
     FakeProvider,
     InvalidReplyError,
     OutageError,
+    PermissionDeniedError,
     QuotaExceededError,
     Record,
     Report,
     UnavailableError,
 )
 from aembed.stores.memory import MemoryStore
-from benchmarks.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Script, Status
+from benchmarks.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Script, Status, Truncate
 from benchmarks.in_process import embedder_of
 from benchmarks.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
 from benchmarks.server import Latency
@@ -165,6 +166,39 @@ def test_a1_of_many_queries_at_once_those_fail_that_the_server_dies_of(fault: Fa
     assert all(isinstance(answer, UnavailableError) for answer in answers if isinstance(answer, BaseException))
 
 
+PAGE = Status(403, b"<html><title>Attention Required!</title><h1>Sorry, you have been blocked</h1></html>")
+CONTENT: dict[str, Fault] = {
+    "a firewall's page": PAGE,
+    "a 403 of a filter": Status(403, error("The response was filtered due to the content management policy.")),
+    "a 403 of moderation": Status(403, error("Your input was flagged by moderation")),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("fault", CONTENT.values(), ids=CONTENT)
+def test_a1_exactly_the_texts_fail_that_are_blocked_for_what_they_hold(
+    fault: Fault, count: int, concurrency: int
+) -> None:
+    bad = Random(count).sample(range(200), count)
+    healthy = job(None, texts_of(200, bad), concurrency=concurrency)
+    end = job(Deadly(is_bad, fault), texts_of(200, bad), concurrency=concurrency)
+    assert end.report
+    assert (end.report.stored, end.failed) == (200 - count, sorted(f"bad {i}" for i in bad))
+    assert end.requests - healthy.requests <= 40 * count
+    assert end.bought_again <= 10 * count
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+def test_a1_a_firewall_that_blocks_everything_stops_the_job(concurrency: int) -> None:
+    for script in (Always(PAGE), InMidJob(PAGE, after=5)):
+        end = job(script, texts_of(2_000), concurrency=concurrency, max_batch_size=20)
+        assert isinstance(end.error, PermissionDeniedError)
+        assert end.report
+        assert (end.report.failed, end.service.ledger.texts_again) == (0, 0)
+        assert end.service.ledger.refused.total() <= concurrency + 3
+
+
 # A2: an account or a server that refuses everything, in mid-job
 
 REFUSALS: dict[str, tuple[Fault, type[AembedError]]] = {
@@ -248,6 +282,11 @@ HEAVY: dict[str, Script] = {
     "504 above 100 kB": TooHeavy(Status(504, billed=True), max_bytes=100_000),
     "no answer above 300 inputs": TooHeavy(Hang(billed=True), max_inputs=300),
     "a connection that breaks above 1,000 inputs": TooHeavy(Cut(), max_inputs=1_000),
+    "429 above 10 inputs": TooHeavy(Status(429, error("slow down")), max_inputs=10),
+    "429 above 10 inputs, to wait a second": TooHeavy(
+        Status(429, error("slow down"), headers=[("retry-after", "1")]), max_inputs=10
+    ),
+    "half of a reply above 500 inputs": TooHeavy(Truncate(), max_inputs=500),
     "500 that names 64 inputs": TooHeavy(
         Status(500, error("batch size 88 > maximum allowed batch size 64")), max_inputs=64
     ),
@@ -262,6 +301,16 @@ def test_a4_the_size_that_a_server_bears_is_learned(script: Script, concurrency:
     assert (end.report.stored, end.report.failed) == (20_000, 0)
     assert end.bought_again <= 2_048 * concurrency + 0.25 * 20_000
     assert max(end.service.ledger.times_billed.values()) <= MOST_BILLED
+
+
+def test_a4_a_429_for_the_size_costs_one_minute_and_no_more() -> None:
+    """A rate limit of a minute has room by then; what is refused all the same is too large."""
+    script = TooHeavy(Status(429, error("slow down")), max_inputs=100)
+    end = job(script, texts_of(20_000), concurrency=8)
+    assert end.report
+    assert end.report.stored == 20_000
+    assert end.seconds <= 180
+    assert end.bought_again == 0
 
 
 # A9: what is wrong with the answers of a whole server, or of one that it stands for

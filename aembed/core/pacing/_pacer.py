@@ -181,6 +181,12 @@ class Pacer:
             self._book_head_anew(now)
         return refusal
 
+    def forget_refusals(self, now: float) -> None:
+        """It was the size of requests that was refused, and neither how many there were nor how often they came."""
+        self._inquiry.forget()
+        self._in_flight.forget()
+        self._book_head_anew(now)
+
     @property
     def kind(self) -> str:
         """What refuses, in a word, as far as refusals have taught it."""
