@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity import AsyncRetrying, RetryCallState
 
 from aembed.errors import ConfigError, StoreError
-from aembed.stores._postgresql._errors import Refused, SlowError, explained, is_busy, is_outage, is_slow
+from aembed.stores._postgresql._errors import TAKEN, Refused, explained, is_busy, is_outage, is_slow
 from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
 from aembed.stores._postgresql._url import Address, parse
 
 T = TypeVar("T")
-Written = TypeVar("Written", covariant=True)
 Connection: TypeAlias = Any
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 OnBuild: TypeAlias = Callable[[str, int, int], object]
 """Phase of an index's build, rows done, rows in all."""
 
 
-class Write(Protocol[Written]):
-    async def __call__(self, part: Sequence[int], *, slow_ends: bool) -> Written: ...
-
-
-BEGIN = "BEGIN"
+BEGIN = """BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+    WHERE pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'"""
+"""What is told as stored outlives a crash, whatever the database or the role has set."""
 SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
 """Nobody's schema stands in front of the names that we use."""
+SAME_TEXT = """; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres';
+    SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C';
+    SET LOCAL quote_all_identifiers = off"""
+"""A key, and a text, is written the same for every worker, whatever its session has set. The order of day and month in
+dates that are read stays the session's."""
 MOST_CONNECTIONS = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_SECONDS = 10.0
 NO_TIMEOUT = 7 * 86_400.0
+MOST_TAKEN = 4
+"""Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
 
 async def unchanged(connection: Connection) -> None:
@@ -60,29 +64,31 @@ class Database:
         self._reached = False
         self._closed = False
 
-    async def run(self, work: Work[T], *, safe_path: bool = True, slow_ends: bool = False) -> T:
+    async def run(self, work: Work[T], *, safe_path: bool = True, slow_ends: bool = False, of_rows: bool = False) -> T:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
 
         Tried again while the server is away, restarts or is full, for `max_outage` seconds; not before it was
-        reached once. `slow_ends`: a statement that takes too long raises SlowError at once.
+        reached once. `slow_ends`: a statement that takes too long raises SlowError at once. `of_rows`: rows are
+        written, and RowRefusedError is raised where one of them is to blame.
         """
         began = asyncio.get_running_loop().time()
 
-        def may_pass(error: BaseException) -> bool:
-            if slow_ends and is_slow(error):
+        def may_pass(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if error is None or (slow_ends and is_slow(error)):
                 return False
+            if of_rows and getattr(error, "sqlstate", None) == TAKEN:
+                return state.attempt_number < (2 if slow_ends else MOST_TAKEN)
             return is_busy(error) or (self._reached and is_outage(error))
 
         def is_late(state: RetryCallState) -> bool:
             return asyncio.get_running_loop().time() - began >= self._max_outage
 
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(may_pass), wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True
-        )
+        retrying = AsyncRetrying(retry=may_pass, wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True)
         try:
-            return await retrying(self._once, work, BEGIN + SAFE_PATH if safe_path else BEGIN)
+            return await retrying(self._once, work, BEGIN + (SAFE_PATH if safe_path else SAME_TEXT))
         except Refused as error:
-            raise explained(error, self.name) from None
+            raise explained(error, self.name, of_rows=of_rows) from None
 
     async def check_direct(self) -> None:
         """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
@@ -230,20 +236,6 @@ class Database:
             return bool(backend != connection.get_server_pid())
         finally:
             await connection.close(timeout=CLOSE_SECONDS)
-
-
-async def halving(positions: Sequence[int], write: Write[T]) -> AsyncIterator[T]:
-    """`write` of all positions at once, or of halves of them where that takes too long."""
-    parts = [positions]
-    while parts:
-        part = parts.pop()
-        try:
-            yield await write(part, slow_ends=len(part) > 1)
-        except SlowError:
-            if len(part) < 2:
-                raise
-            half = len(part) // 2
-            parts += [part[half:], part[:half]]
 
 
 def _end(connection: Connection) -> None:

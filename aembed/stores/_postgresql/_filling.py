@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._names import quoted
-from aembed.stores._postgresql._staging import staged
+from aembed.stores._postgresql._proof import is_same, proving
+from aembed.stores._postgresql._staging import POSITION, numbered, running, staged
 from aembed.stores._postgresql._wire import Column, literal, normalized, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
@@ -20,11 +23,16 @@ Filters: TypeAlias = tuple[str, list[str]]
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
+MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
+    WHERE {is_key} AND {hash} = aembed_new.aembed_hash FOR UPDATE OF t"""
+KEPT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
+    WHERE {is_key} AND {hash} = aembed_new.aembed_hash AND {is_same}{is_marked}"""
 ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}, aembed_hash)
     ON {is_key} AND {hash} = aembed_new.aembed_hash WHERE t.{vector} IS NOT NULL"""
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
 
 ROWS_PER_PAGE = 500
+MOST_COMPARED = 3
 SHORTLIST = 50
 
 
@@ -48,46 +56,95 @@ async def page(last: Sequence[str] | None, size: int, table: Layout, connection:
     return [(id, text) for id, text in found]
 
 
+async def some_texts(table: Layout, connection: Connection) -> dict[str, str]:
+    """Some texts that are pending, by their ids."""
+    columns, condition = f"{table.id}, ({table.text})::text", f"{table.is_pending} LIMIT {MOST_COMPARED}"
+    found = await connection.fetch(select(columns, condition, table))
+    return {row[0]: row[1] for row in found}
+
+
+async def texts_again(ids: Sequence[str], table: Layout, connection: Connection) -> dict[str, str]:
+    """Those texts as they are now."""
+    values = (f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(_typed_keys(table), 1))
+    statement = select(f"({table.text})::text", " AND ".join(values), table)
+    found = {id: await connection.fetchval(statement, *native(id)) for id in ids}
+    return {id: text for id, text in found.items() if text is not None}
+
+
 async def count(table: Layout, connection: Connection) -> int:
     pending: int = await connection.fetchval(select("count(*)", table.is_pending, table))
     return pending
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to be filled: the key of each, the hash of the text that was embedded, and the vector."""
+
+    ids: Sequence[str]
+    hashes: Sequence[bytes]
+    matrix: Matrix
+
+    def picked(self, positions: Sequence[int]) -> Batch:
+        rows = list(positions)
+        return Batch([self.ids[i] for i in rows], [self.hashes[i] for i in rows], self.matrix[rows])
+
+
 async def fill(
-    ids: Sequence[str],
-    hashes: Sequence[bytes],
-    matrix: Matrix,
+    batch: Batch,
     worker: leases.Worker | None,
     again: bool,
+    hooks: tuple[Hook, ...],
+    place: str,
     table: Layout,
     connection: Connection,
 ) -> int:
     """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone.
 
-    `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it.
+    `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it. `hooks` are
+    those of the table that are known: with any, each row is read again. Raises DroppedError, whose positions are those
+    in the batch, and HookedError where there are others than none.
     """
-    filled = 0
+    filled, mine = 0, list(range(len(batch.ids)))
     if worker is not None:
-        mine = await leases.released(ids, worker, connection)
-        others = [i for i, id in enumerate(ids) if id not in mine]
+        held = await leases.released(batch.ids, worker, connection)
+        others = [i for i, id in enumerate(batch.ids) if id not in held]
         if again and others:
-            filled = await _already([ids[i] for i in others], [hashes[i] for i in others], table, connection)
-        picked = [i for i, id in enumerate(ids) if id in mine]
-        ids, hashes, matrix = [ids[i] for i in picked], [hashes[i] for i in picked], matrix[picked]
-    if not ids:
-        return filled
+            filled = await _already(batch.picked(others), table, connection)
+        mine = [i for i, id in enumerate(batch.ids) if id in held]
+    if mine:
+        filled += await update(batch, mine, hooks, place, table, connection)
+    if mine and not hooks:
+        await check_unhooked(table.table, connection)
+    return filled
+
+
+async def update(
+    batch: Batch,
+    picked: Sequence[int],
+    hooks: tuple[Hook, ...],
+    place: str,
+    table: Layout,
+    connection: Connection,
+) -> int:
+    rows = batch.picked(picked)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", [value.encode() for value in values])
-        for name, values in zip(_names(table), zip(*map(native, ids), strict=True), strict=True)
+        for name, values in zip(_names(table), zip(*map(native, rows.ids), strict=True), strict=True)
     }
-    columns["aembed_hash"] = ("bytea", hashes)
-    statement = FILL.format(
-        table=table.table, vector=table.vector, mark=mark(table), is_key=_is_key(table), hash=table.hash
-    )
-    return filled + await staged(columns, matrix, table.storage, table.vectors, statement, connection)
+    columns["aembed_hash"] = ("bytea", rows.hashes)
+    parts = {"table": table.table, "is_key": _is_key(table), "hash": table.hash}
+    work, pieces = running(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), {}
+    if hooks:
+        columns[POSITION] = ("integer", numbered(picked))
+        is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
+        same = is_same(f"t.{table.vector}", "aembed_new.aembed_vector", table.vectors)
+        kept = KEPT.format(is_same=same, is_marked=is_marked, **parts)
+        # In one piece: what a trigger does to a later row may undo an earlier one.
+        work, pieces = proving(MEANT.format(**parts), kept, work, place, hooks, connection), {"rows": len(rows.ids)}
+    return await staged(columns, rows.matrix, table.storage, table.vectors, work, connection, **pieces)
 
 
-async def _already(ids: Sequence[str], hashes: Sequence[bytes], table: Layout, connection: Connection) -> int:
+async def _already(batch: Batch, table: Layout, connection: Connection) -> int:
     """How many of these rows have a vector, and the text that it is for."""
     types = [*("text[]" for _ in table.keys), "bytea[]"]
     statement = ALREADY.format(
@@ -98,13 +155,17 @@ async def _already(ids: Sequence[str], hashes: Sequence[bytes], table: Layout, c
         is_key=_is_key(table),
         hash=table.hash,
     )
-    keys = zip(*map(native, ids), strict=True)
-    count: int = await connection.fetchval(statement, *map(list, keys), list(hashes))
+    keys = zip(*map(native, batch.ids), strict=True)
+    count: int = await connection.fetchval(statement, *map(list, keys), list(batch.hashes))
     return count
 
 
 def _names(table: Layout) -> list[str]:
     return [f"aembed_key{i}" for i in range(len(table.keys))]
+
+
+def _typed_keys(table: Layout) -> Iterator[tuple[str, str]]:
+    return zip(table.keys, table.key_types, strict=True)
 
 
 def _is_key(table: Layout) -> str:

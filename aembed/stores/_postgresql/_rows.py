@@ -12,9 +12,12 @@ from json import loads
 
 import numpy as np
 
+from aembed.errors import StoreError
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import is_indexed, widen
-from aembed.stores._postgresql._staging import staged
+from aembed.stores._postgresql._proof import is_same, proving
+from aembed.stores._postgresql._staging import POSITION, numbered, rows_of, running, staged
 from aembed.stores._postgresql._tables import Layout, set_meta
 from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
 from aembed.stores._rules import decode, encode
@@ -32,6 +35,9 @@ UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest,
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
+MEANT = "SELECT aembed_row FROM pg_temp.aembed_staged"
+KEPT = """SELECT s.aembed_row FROM {rows} AS t JOIN pg_temp.aembed_staged AS s ON t.id = s.id
+    WHERE t.digest = s.digest AND t.fingerprint = s.fingerprint AND """
 REFUSE = """INSERT INTO {refusals} (id, fingerprint, error, message)
     SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
     ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error,
@@ -82,10 +88,19 @@ def ordered(rows: Rows) -> list[int]:
     return sorted(range(len(rows)), key=rows.ids.__getitem__)
 
 
-async def upsert(rows: Rows, picked: Sequence[int], keep_text: bool, layout: Layout, connection: Connection) -> None:
+async def upsert(
+    rows: Rows,
+    picked: Sequence[int],
+    keep_text: bool,
+    hooks: tuple[Hook, ...],
+    layout: Layout,
+    connection: Connection,
+) -> None:
     """COPY straight into the table where no id is there yet; else by way of a staging table.
 
-    COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row.
+    COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row. `hooks` are
+    those of the table that are known: with any, each row is read again. Raises DroppedError, whose positions are those
+    in `picked`, and HookedError where there are others than none.
     """
     ids = [rows.ids[i] for i in picked]
     matrix = rows.matrix[list(picked)]
@@ -97,17 +112,46 @@ async def upsert(rows: Rows, picked: Sequence[int], keep_text: bool, layout: Lay
         "fingerprint": ("bytea", [rows.fingerprints[i] for i in picked]),
         "digest": ("bytea", [rows.digests[i] for i in picked]),
     }
-    if await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows):
-        await staged(columns, matrix, layout.storage, layout.vectors, layout.sql(UPSERT), connection)
+    is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
+    if hooks:
+        await _proven(columns, matrix, hooks, layout, connection)
         return
-    source = copied([values for _, values in columns.values()], matrix, layout.storage)
-    await connection.copy_to_table(
+    if is_there:
+        work = running(layout.sql(UPSERT), connection)
+        taken = await staged(columns, matrix, layout.storage, layout.vectors, work, connection)
+    else:
+        taken = await _copied(columns, matrix, layout, connection)
+    await check_unhooked(layout.names.rows, connection)
+    if taken != len(ids):
+        raise StoreError(f"{layout.names.rows}: the server took {taken:,} rows of {len(ids):,}, and does not say why")
+
+
+async def _copied(
+    columns: Mapping[str, tuple[str, Column]], matrix: Matrix, layout: Layout, connection: Connection
+) -> int:
+    tag = await connection.copy_to_table(
         layout.names.table,
         schema_name=layout.names.schema,
         columns=[*columns, "embedding"],
-        source=source,
+        source=copied([values for _, values in columns.values()], matrix, layout.storage),
         format="binary",
     )
+    return rows_of(tag)
+
+
+async def _proven(
+    columns: Mapping[str, tuple[str, Column]],
+    matrix: Matrix,
+    hooks: tuple[Hook, ...],
+    layout: Layout,
+    connection: Connection,
+) -> None:
+    """In one piece: what a trigger does to a later row may undo an earlier one."""
+    size, numbers = len(matrix), {POSITION: ("integer", numbered(range(len(matrix))))}
+    kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
+    work = running(layout.sql(UPSERT), connection)
+    proven = proving(MEANT, kept, work, layout.names.rows, hooks, connection)
+    await staged({**columns, **numbers}, matrix, layout.storage, layout.vectors, proven, connection, rows=size)
 
 
 def _utf8(text: str | None) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._wire import Column, Storage, copied
@@ -15,6 +15,8 @@ CREATE = """CREATE TEMP TABLE aembed_staged ({columns}, aembed_vector {v}.{stora
 """The server knows no statistics of a new table, and would read the whole of the other one for every piece."""
 EMPTY = "TRUNCATE pg_temp.aembed_staged"
 
+POSITION = "aembed_row"
+"""A column by which rows are found again."""
 ROWS = 512
 """A piece fits into the 8 MB of temp_buffers, so that nothing of it is written to disk twice."""
 MOST_PLAIN_BYTES = 7_000
@@ -26,10 +28,12 @@ async def staged(
     matrix: Matrix,
     storage: Storage,
     vectors: str,
-    statement: str,
+    work: Callable[[], Awaitable[int]],
     connection: Connection,
+    *,
+    rows: int = ROWS,
 ) -> int:
-    """Runs the statement over pieces of the rows, in `pg_temp.aembed_staged`; returns how many rows it touched.
+    """Does the work over pieces of the rows, in `pg_temp.aembed_staged`; returns the sum of what it returns.
 
     `columns` gives each name its type and its values; the vectors are the column `aembed_vector`.
     """
@@ -42,16 +46,30 @@ async def staged(
     )
     await connection.execute(create)
     touched = 0
-    for start in range(0, len(matrix), ROWS):
+    for start in range(0, len(matrix), rows):
         if start:
             await connection.execute(EMPTY)
-        piece = slice(start, start + ROWS)
+        piece = slice(start, start + rows)
         source = copied([values[piece] for _, values in columns.values()], matrix[piece], storage)
         await connection.copy_to_table(
             "aembed_staged", schema_name="pg_temp", columns=[*columns, VECTOR], source=source, format="binary"
         )
-        touched += rows_of(await connection.execute(statement))
+        touched += await work()
     return touched
+
+
+def running(statement: str, connection: Connection) -> Callable[[], Awaitable[int]]:
+    """The work of one statement, which returns how many rows it touched."""
+
+    async def done() -> int:
+        return rows_of(await connection.execute(statement))
+
+    return done
+
+
+def numbered(positions: Sequence[int]) -> Column:
+    """Positions, as COPY's int4."""
+    return [position.to_bytes(4, "big") for position in positions]
 
 
 def rows_of(tag: str) -> int:
