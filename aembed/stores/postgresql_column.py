@@ -46,7 +46,7 @@ class PostgresColumn(Indexed):
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
     `text_sql`, an expression over the row. `key` names unique columns; by default it is the primary key. `where` is a
-    condition. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
+    condition; both are read with TimeZone UTC and dates in ISO, so that all workers see the same. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
     rows whose text changed are filled again. `create_columns` lets `prepare` add `vector` and `fingerprint` where they
     are missing. `where` and `text_sql` are put into the statements as they are: never make them from what somebody
     else typed.

@@ -18,9 +18,11 @@ CREATE = "CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vect
 ROWS = "INSERT INTO {table} SELECT i, 'section ' || i FROM generate_series(1, {n}) AS i"
 
 
-async def new_table(database: str, table: str, *changes: str, n: int = 100, create: str = CREATE) -> None:
+async def new_table(
+    database: str, table: str, *changes: str, n: int = 100, create: str = CREATE, rows: str = ROWS
+) -> None:
     """`changes` come after the rows; {table} stands for the name."""
-    statements = [create, ROWS, *changes]
+    statements = [create, rows, *changes]
     await run_sql(database, *(statement.replace("{table}", table).replace("{n}", str(n)) for statement in statements))
 
 
