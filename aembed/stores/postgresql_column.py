@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -34,6 +35,8 @@ from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
+logger = logging.getLogger("aembed")
+
 LEAVE_SECONDS = 5.0
 
 
@@ -46,10 +49,11 @@ class PostgresColumn(Indexed):
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
     `text_sql`, an expression over the row. `key` names unique columns; by default it is the primary key. `where` is a
-    condition; both are read with TimeZone UTC and dates in ISO, so that all workers see the same. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
-    rows whose text changed are filled again. `create_columns` lets `prepare` add `vector` and `fingerprint` where they
-    are missing. `where` and `text_sql` are put into the statements as they are: never make them from what somebody
-    else typed.
+    condition. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
+    rows whose text changed are filled again; a vector of another text than its row's is not found by `search`, and is
+    cleared where the new text fails. `create_columns` lets `prepare` add `vector` and `fingerprint` where they are
+    missing. `where` and `text_sql` are put into the statements as they are, and read with TimeZone UTC, so that all
+    workers see the same: never make them from what somebody else typed.
 
     What the column is for is kept in a schema `aembed`, which texts were refused, and which worker holds which rows:
     several processes or machines may fill one column. The rows of one that died are taken over `lease_seconds` later,
@@ -193,10 +197,29 @@ class PostgresColumn(Indexed):
         return filled
 
     async def fail(self, ids: Sequence[str]) -> None:
-        """Notes that these rows get no vector in this run, so that other workers do not wait for them."""
+        """Notes that these rows get no vector in this run, so that other workers do not wait for them.
+
+        With `fingerprint`, vectors that they have of earlier texts are cleared.
+        """
+        if self._asked.fingerprint is not None:
+            await self._clear(ids)
         if worker := self._worker:
             await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
             worker.gave_up(ids)
+
+    async def _clear(self, ids: Sequence[str]) -> None:
+        async def cleared(part: Sequence[int], *, slow_ends: bool) -> int:
+            clear = partial(sql.clear, [ids[i] for i in part])
+            return await self._run(clear, slow_ends=slow_ends, of_rows=True)
+
+        _, refused = await parts.written(sorted(range(len(ids)), key=ids.__getitem__), cleared)
+        if refused:
+            logger.warning(
+                "%d rows of %s keep a vector of an earlier text, which the table does not let go: %s",
+                len(refused),
+                self._place,
+                next(iter(refused.values())),
+            )
 
     async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
         """Those of these ids whose text was refused earlier with this fingerprint.

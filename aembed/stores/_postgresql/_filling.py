@@ -13,7 +13,7 @@ from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._names import quoted
 from aembed.stores._postgresql._proof import is_same, proving
-from aembed.stores._postgresql._staging import POSITION, numbered, running, staged
+from aembed.stores._postgresql._staging import POSITION, numbered, rows_of, running, staged
 from aembed.stores._postgresql._wire import Column, literal, normalized, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
@@ -29,6 +29,12 @@ KEPT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged 
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash AND {is_same}{is_marked}"""
 ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}, aembed_hash)
     ON {is_key} AND {hash} = aembed_new.aembed_hash WHERE t.{vector} IS NOT NULL"""
+CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM unnest({given}) AS aembed_new ({names})
+    WHERE {is_key} AND t.{vector} IS NOT NULL AND t.{fingerprint} IS NOT NULL
+        AND t.{fingerprint} IS DISTINCT FROM {hash}"""
+NEAREST = """SELECT {columns}, t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}
+    FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
+"""Only of those that come near is the text compared: that of every row would take long."""
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
 
 ROWS_PER_PAGE = 500
@@ -144,6 +150,20 @@ async def update(
     return await staged(columns, rows.matrix, table.storage, table.vectors, work, connection, **pieces)
 
 
+async def clear(ids: Sequence[str], table: Layout, connection: Connection) -> int:
+    """Empties those of the rows that have a vector of another text than theirs."""
+    statement = CLEAR.format(
+        table=table.table,
+        vector=table.vector,
+        fingerprint=table.fingerprint,
+        given=", ".join(f"${i}::text[]" for i in range(1, len(table.keys) + 1)),
+        names=", ".join(_names(table)),
+        is_key=_is_key(table),
+        hash=table.stored_hash,
+    )
+    return rows_of(await connection.execute(statement, *map(list, zip(*map(native, ids), strict=True)))) if ids else 0
+
+
 async def _already(batch: Batch, table: Layout, connection: Connection) -> int:
     """How many of these rows have a vector, and the text that it is for."""
     types = [*("text[]" for _ in table.keys), "bytea[]"]
@@ -193,14 +213,35 @@ def filters(where: Mapping[str, Scalar], table: Layout) -> Filters:
 async def candidates(
     query: Vector, k: int, filters: Filters, table: Layout, connection: Connection
 ) -> list[tuple[str, str | None, Vector]]:
-    """Id, text and vector of the k best rows and some more: the server compares in float32."""
+    """Id, text and vector of the k best rows and some more: the server compares in float32.
+
+    Where the hash of each text is kept, no row whose vector is of another text than its own.
+    """
+    if table.fingerprint is None:
+        return [row[:3] for row in await _nearest(query, 2 * k + SHORTLIST, filters, table, connection)]
+    most = 2 * k + SHORTLIST
+    while True:
+        found = await _nearest(query, most, filters, table, connection)
+        current = [row[:3] for row in found if row[3]]
+        if len(found) < most or len(current) >= k + SHORTLIST // 2:
+            return current
+        most *= 4
+
+
+async def _nearest(
+    query: Vector, most: int, filters: Filters, table: Layout, connection: Connection
+) -> list[tuple[str, str | None, Vector, bool]]:
+    """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    most, order = 2 * k + SHORTLIST, f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
+    order = f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
     if await is_indexed(table.target, connection):
         await widen(most, connection)
         order = table.target.distance("t.")
     condition = f"t.{table.vector} IS NOT NULL{table.condition}{filters[0]} ORDER BY {order} LIMIT $2"
     columns = f"{table.id}, ({table.text})::text, {sent}"
-    statement = select(columns, condition, table)
+    statement = select(f"{columns}, true", condition, table)
+    if table.fingerprint is not None:
+        parts = {"fingerprint": table.fingerprint, "hash": table.stored_hash, "table": table.table}
+        statement = NEAREST.format(columns=columns, condition=condition, **parts)
     found = await connection.fetch(statement, literal(normalized(query)), most, *filters[1])
-    return [(id, text, vector_of(vector)) for id, text, vector in found]
+    return [(id, text, vector_of(vector), current) for id, text, vector, current in found]
