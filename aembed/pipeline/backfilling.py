@@ -59,8 +59,8 @@ class Passes:
         if len(bought) >= self._most_bought:
             return self._given_up(
                 record.id,
-                f"it was paid for {len(bought)} times in this run and has no vector of its text: the text changes all "
-                "the time, or a trigger or a rule of the table drops the vector",
+                f"it was paid for {len(bought)} times in this run and is still empty: a trigger or a rule of the "
+                "table drops it, or its text changes all the time",
             )
         if any(bought) and record.id not in self._unfilled:
             return self._given_up(

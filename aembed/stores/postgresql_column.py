@@ -25,6 +25,7 @@ from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
 from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._indexed import Indexed
@@ -89,7 +90,7 @@ class PostgresColumn(Indexed):
         self._lease_seconds = lease_seconds
         self._worker: leases.Worker | None = None
         self._hooks: tuple[Hook, ...] = ()
-        self._keeps = False
+        self._keeps = self._warned = False
         self._spent = Counter[str]()
         self._refused: set[str] = set()
 
@@ -295,7 +296,7 @@ class PostgresColumn(Indexed):
         await self._database.run(done, safe_path=False)
 
     async def _is_leased(self, table: Layout, connection: Connection) -> bool:
-        return self._keeps and bool(await connection.fetchval(leases.MAY_LEASE))
+        return self._keeps and await may_write(connection, *leases.NAMES)
 
     async def _joined(self, table: Layout, connection: Connection) -> leases.Worker:
         token = await leases.join(self._lease_seconds, connection)
@@ -334,9 +335,20 @@ class PostgresColumn(Indexed):
         space = await preflight.checked(self._place, asked, held, table, connection)
         await self._probed(space.dimensions, table, connection)
         self._keeps = True
+        if space.dimensions and not await books.made(connection):
+            self._warn_of_working_alone()
         if space.dimensions and space != held:
             await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
         return space
+
+    def _warn_of_working_alone(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the role may not create the schema aembed, or not write all of it (the README has the GRANTs): %s is "
+                "filled by one worker only, and neither what it is for nor which texts were refused is kept",
+                self._place,
+            )
 
     async def _check_texts(self) -> None:
         """Raises ConfigError for a text that is another one each time that it is read. Somebody may edit it once."""

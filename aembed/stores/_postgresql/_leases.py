@@ -19,10 +19,7 @@ TABLES = """CREATE TABLE IF NOT EXISTS aembed.workers (token bigint GENERATED AL
     CREATE TABLE IF NOT EXISTS aembed.leases (target text, key text, failed boolean NOT NULL DEFAULT false,
         token bigint NOT NULL REFERENCES aembed.workers ON DELETE CASCADE, PRIMARY KEY (target, key));
     CREATE INDEX IF NOT EXISTS leases_token ON aembed.leases (token)"""
-MAY_LEASE = """SELECT coalesce((SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT')
-        AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
-    FROM pg_catalog.pg_class c WHERE c.oid IN
-        (pg_catalog.to_regclass('aembed.workers'), pg_catalog.to_regclass('aembed.leases'))), false)"""
+NAMES = ("workers", "leases")
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed.workers', 0))"
 """Tokens become visible in their order."""
 FORGET = "DELETE FROM aembed.workers WHERE expires_at < pg_catalog.clock_timestamp() - interval '1 day'"
