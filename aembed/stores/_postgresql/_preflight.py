@@ -19,6 +19,7 @@ from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._errors import explained, is_of_row
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
+from aembed.stores._postgresql._names import Name
 from aembed.stores._postgresql._parts import DroppedError
 from aembed.stores._postgresql._proof import AT_ONCE
 from aembed.stores._rules import mismatch
@@ -30,6 +31,9 @@ OWNS = """SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_
     WHERE c.oid = $1::bigint::oid"""
 ADD = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {type}"
 EXTERNAL = "ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL"
+INHERITED = """SELECT n.nspname, c.relname FROM pg_catalog.pg_inherits i
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.inhparent = $1::bigint::oid AND NOT c.relispartition ORDER BY 1, 2 LIMIT 5"""
 MOST_PROBED = 8
 """Rows from either end of the table, where the first is not taken: one row that is refused fails alone."""
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
@@ -82,6 +86,14 @@ async def check(place: str, table: Layout, connection: Connection) -> None:
     nameless = f"({missing}) AND ({table.text}) IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
     if await connection.fetchval(sql.select("1", nameless, table)):
         raise ConfigError(f"{place}: a row to be filled has NULL in its key; give it a value")
+    if heirs := await connection.fetch(INHERITED, table.oid):
+        twice = f"true GROUP BY {table.key_list} HAVING count(*) > 1 LIMIT 1"
+        if await connection.fetchval(sql.select("true", twice, table)):
+            names = ", ".join(str(Name(row["relname"], row["nspname"])) for row in heirs)
+            raise ConfigError(
+                f"{place}: a key stands in several rows, because tables inherit from it (INHERITS) and a unique key "
+                f"holds for one of them alone; fill those by themselves ({names}), or make the keys of all rows unique"
+            )
 
 
 async def add_columns(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
