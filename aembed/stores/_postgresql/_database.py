@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,14 +13,11 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._errors import TAKEN, Refused, explained, is_busy, is_outage, is_slow
-from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
 from aembed.stores._postgresql._url import Address, parse
 
 T = TypeVar("T")
 Connection: TypeAlias = Any
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
-OnBuild: TypeAlias = Callable[[str, int, int], object]
-"""Phase of an index's build, rows done, rows in all."""
 
 
 BEGIN = """BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
@@ -36,7 +33,6 @@ dates that are read stays the session's."""
 MOST_CONNECTIONS = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_SECONDS = 10.0
-NO_TIMEOUT = 7 * 86_400.0
 MOST_TAKEN = 4
 """Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
@@ -101,43 +97,11 @@ class Database:
                 "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"
             )
 
-    async def build(
-        self, target: Target, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
-    ) -> None:
-        """Creates an index beside running writes, in a session of its own and with no time limit."""
-        create, prepare = target.create(concurrently=True), settings(memory, workers)
-        await self.check_direct()
-        try:
-            async with (await self._opened()).acquire() as connection:
-                try:
-                    for statement in prepare:
-                        await connection.execute(statement)
-                    await self._built(target, create, connection, on_progress)
-                finally:
-                    with suppress(*Refused):
-                        await connection.execute(RESET)
-        except Refused as error:
-            raise explained(error, self.name) from None
-
-    async def _built(self, target: Target, create: str, connection: Connection, on_progress: OnBuild | None) -> None:
-        if await connection.fetchval(INVALID, target.full_name):
-            await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
-        watching = asyncio.create_task(self._watch(target, on_progress)) if on_progress else None
-        try:
-            await connection.execute(create, timeout=NO_TIMEOUT)
-        finally:
-            if watching:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
-
-    async def _watch(self, target: Target, on_progress: OnBuild) -> None:
-        async def asked(connection: Connection) -> Any:
-            return await connection.fetchrow(PROGRESS, target.table)
-
-        while True:
-            if row := await self.run(asked):
-                on_progress(row["phase"], row["done"], row["total"])
-            await asyncio.sleep(0.5)
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection that is in no transaction."""
+        async with (await self._opened()).acquire() as connection:
+            yield connection
 
     async def aclose(self) -> None:
         """Closes the pool, if it is ours. Later calls raise StoreError."""

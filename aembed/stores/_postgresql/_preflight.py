@@ -52,6 +52,8 @@ async def announced(
     target = replace(table.target, dimensions=space.dimensions) if table.vector in added else table.target
     knowable = target.dimensions or table.vector not in table.absent
     if index and knowable and target.create(concurrently=True) and not await is_indexed(target, connection):
+        if not await connection.fetchval(OWNS, table.oid):
+            raise StoreError(f"{place}: only the owner of {table.table} may index it; connect as the owner for --index")
         lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
     return lines
 
