@@ -18,6 +18,7 @@ from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
+from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, Database
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
 from aembed.stores._postgresql._index import Target
@@ -90,6 +91,8 @@ class PostgresStore(Indexed):
         Raises SpaceMismatchError if rows of another space are here.
         """
         tables.chosen(self._storage, space.dimensions)
+        await learn_copy(self._database)
+        self._names = None
         names = await self._placed()
         return await self._database.run(partial(self._prepared, space, names))
 
@@ -184,7 +187,7 @@ class PostgresStore(Indexed):
     async def _placed(self) -> Names:
         if self._names is None:
             find = partial(tables.schema_of, self._table)
-            self._names = Names.of(self._table, await self._database.run(find, safe_path=False))
+            self._names = Names.of(self._table, await self._database.run(find, safe_path=False), self._database.copies)
         return self._names
 
     async def _read(self, work: Work[T], empty: T) -> T:

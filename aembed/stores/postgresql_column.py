@@ -24,6 +24,7 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
+from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, Database
 from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
@@ -107,6 +108,7 @@ class PostgresColumn(Indexed):
         Raises ConfigError for a name that is not there, SpaceMismatchError if the column is for other vectors.
         """
         self._layout = None
+        await learn_copy(self._database)
         await self._check_texts()
         return await self._run(partial(self._prepared, space))
 
@@ -115,6 +117,7 @@ class PostgresColumn(Indexed):
         self._layout = None
         if index:
             await self._database.check_direct()
+        await learn_copy(self._database)
         await self._check_texts()
 
         async def announced(table: Layout, connection: Connection) -> list[str]:
@@ -284,7 +287,8 @@ class PostgresColumn(Indexed):
         self, work: Callable[[Layout, Connection], Awaitable[T]], *, slow_ends: bool = False, of_rows: bool = False
     ) -> T:
         async def done(connection: Connection) -> T:
-            self._layout = self._layout or await layout(self._asked, connection)
+            if self._layout is None:
+                self._layout = replace(await layout(self._asked, connection), copies=self._database.copies)
             return await work(self._layout, connection)
 
         return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
@@ -330,7 +334,7 @@ class PostgresColumn(Indexed):
     async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
         if table.absent and asked.dimensions:
             await preflight.add_columns(self._place, asked.dimensions, table, connection)
-            self._layout = table = await layout(self._asked, connection)
+            self._layout = table = replace(await layout(self._asked, connection), copies=self._database.copies)
         held = await self._held(table, connection)
         space = await preflight.checked(self._place, asked, held, table, connection)
         await self._probed(space.dimensions, table, connection)

@@ -79,6 +79,8 @@ class Layout:
     fingerprint_is_bytes: bool
     absent: frozenset[str] = frozenset()
     """Quoted names of columns that are still to be added."""
+    copies: bool = True
+    """Whether the server knows COPY."""
 
     @property
     def table(self) -> str:

@@ -33,6 +33,10 @@ dates that are read stays the session's."""
 MOST_CONNECTIONS = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_SECONDS = 10.0
+QUIT_SECONDS = 2.0
+"""That a server which is well may take to end a connection."""
+ONE_SESSION = ("PGlite",)
+"""Servers whose connections are all one session, so that a prepared statement of one is there for the next, too."""
 MOST_TAKEN = 4
 """Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
@@ -59,6 +63,9 @@ class Database:
         self._random = Random()
         self._reached = False
         self._closed = False
+        self._hangs = self._one_session = False
+        self.copies, self.copies_known = True, False
+        """Whether the server knows COPY, and whether that was tried."""
 
     async def run(self, work: Work[T], *, safe_path: bool = True, slow_ends: bool = False, of_rows: bool = False) -> T:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
@@ -85,6 +92,10 @@ class Database:
             return await retrying(self._once, work, BEGIN + (SAFE_PATH if safe_path else SAME_TEXT))
         except Refused as error:
             raise explained(error, self.name, of_rows=of_rows) from None
+
+    async def once(self, work: Work[T]) -> T:
+        """`work` in one transaction that is not tried again. Raises what asyncpg raises."""
+        return await self._once(work, BEGIN + SAFE_PATH)
 
     async def check_direct(self) -> None:
         """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
@@ -114,9 +125,12 @@ class Database:
         if pool is None or pool is self._given:
             return
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await pool.close()
+            if not self._hangs:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await pool.close()
         except Refused:
+            self._hangs = True
+        finally:
             pool.terminate()
 
     def _pause(self, state: RetryCallState) -> float:
@@ -177,14 +191,14 @@ class Database:
     async def _create(self) -> Any:
         assert self.address is not None
         try:
-            cache = 0 if self.address.behind_pooler or await self._finds_pooler() else 100
+            shared = self.address.behind_pooler or await self._finds_pooler() or self._one_session
         except TimeoutError:
             raise ConnectionError("no answer in time") from None
         return await asyncpg.create_pool(
             **self.address.connect,
             min_size=0,
             max_size=MOST_CONNECTIONS,
-            statement_cache_size=cache,
+            statement_cache_size=0 if shared else 100,
             command_timeout=self._command_timeout,
             reset=unchanged,
         )
@@ -196,10 +210,19 @@ class Database:
             **self.address.connect, statement_cache_size=0, command_timeout=self._command_timeout
         )
         try:
-            backend = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()")
+            backend, version = await connection.fetchrow("SELECT pg_catalog.pg_backend_pid(), pg_catalog.version()")
+            self._one_session = any(name in version for name in ONE_SESSION)
             return bool(backend != connection.get_server_pid())
         finally:
-            await connection.close(timeout=CLOSE_SECONDS)
+            await self._close(connection)
+
+    async def _close(self, connection: Connection) -> None:
+        """A server that does not end its side of a connection is there all the same."""
+        try:
+            await connection.close(timeout=QUIT_SECONDS)
+        except Refused:
+            self._hangs = True
+            _end(connection)
 
 
 def _end(connection: Connection) -> None:

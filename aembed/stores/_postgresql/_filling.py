@@ -147,7 +147,9 @@ async def update(
         kept = KEPT.format(is_same=same, is_marked=is_marked, **parts)
         # In one piece: what a trigger does to a later row may undo an earlier one.
         work, pieces = proving(MEANT.format(**parts), kept, work, place, hooks, connection), {"rows": len(rows.ids)}
-    return await staged(columns, rows.matrix, table.storage, table.vectors, work, connection, **pieces)
+    return await staged(
+        columns, rows.matrix, table.storage, table.vectors, work, connection, copies=table.copies, **pieces
+    )
 
 
 async def clear(ids: Sequence[str], table: Layout, connection: Connection) -> int:

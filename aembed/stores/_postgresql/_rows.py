@@ -116,9 +116,9 @@ async def upsert(
     if hooks:
         await _proven(columns, matrix, hooks, layout, connection)
         return
-    if is_there:
-        work = running(layout.sql(UPSERT), connection)
-        taken = await staged(columns, matrix, layout.storage, layout.vectors, work, connection)
+    if is_there or not layout.names.copies:
+        work, copies = running(layout.sql(UPSERT), connection), layout.names.copies
+        taken = await staged(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies)
     else:
         taken = await _copied(columns, matrix, layout, connection)
     await check_unhooked(layout.names.rows, connection)
@@ -151,7 +151,9 @@ async def _proven(
     kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
     work = running(layout.sql(UPSERT), connection)
     proven = proving(MEANT, kept, work, layout.names.rows, hooks, connection)
-    await staged({**columns, **numbers}, matrix, layout.storage, layout.vectors, proven, connection, rows=size)
+    staging = {**columns, **numbers}
+    copies = layout.names.copies
+    await staged(staging, matrix, layout.storage, layout.vectors, proven, connection, copies=copies, rows=size)
 
 
 def _utf8(text: str | None) -> bytes | None:
