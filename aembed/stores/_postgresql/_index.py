@@ -46,6 +46,8 @@ class Target:
     v: str
     storage: Storage
     dimensions: int | None
+    is_domain: bool = False
+    """The type is a domain: pgvector sees no width of the column, so that an expression with the width is indexed."""
 
     @property
     def indexed_storage(self) -> Storage:
@@ -53,10 +55,10 @@ class Target:
 
     @property
     def expression(self) -> str:
-        """What is indexed: the column, or a halfvec of it above the 2,000 dimensions of a vector."""
-        if self.indexed_storage == self.storage:
+        """What is indexed: the column, or a cast of it: a halfvec above the 2,000 dimensions of a vector."""
+        if self.indexed_storage == self.storage and not self.is_domain:
             return self.column
-        return f"({self.column}::{self.v}.halfvec({self.dimensions}))"
+        return f"({self.column}::{self.v}.{self.indexed_storage}({self.dimensions}))"
 
     @property
     def name(self) -> str:
