@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from aembed.embedder import Embedder
 from aembed.errors import RowRefusedError, StoreError
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql import PostgresStore
+from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record
 from tests.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table, trigger
@@ -216,3 +218,25 @@ async def test_t1_a_stores_table_that_touches_its_rows_keeps_them(database: str,
         assert (await embedder.embed_into(store, edited)).stored == 100
     assert (await store.info()).rows == 100
     await store.aclose()
+
+
+async def test_t1_a_trigger_that_comes_late_is_named_beside_one_that_was_there(database: str, table: str) -> None:
+    await new_table(database, table, *trigger("new.seen := 'x'; RETURN new;", name="early"))
+    column = PostgresColumn(database, table, text="content")
+    await column.prepare(FakeProvider("fake", 8).space)
+    await run_sql(database, *(part.format(table=table) for part in trigger(CLEARS, name="late")))
+    with pytest.raises(StoreError, match='trigger "late"'):
+        await column.write(["1"], ["section 1"], np.ones((1, 8), np.float32))
+    await column.aclose()
+
+
+async def test_t1_a_table_in_which_nothing_is_pending_is_not_tried(database: str, table: str) -> None:
+    await new_table(database, table)
+    await backfilled(database, table)
+    kept = "IF old.embedding IS NOT NULL THEN RAISE EXCEPTION 'no'; END IF; RETURN new;"
+    await run_sql(database, *(part.format(table=table) for part in trigger(kept)))
+    ended = await backfilled(database, table)
+    assert (ended.error, ended.bought.total()) == (None, 0)
+    await run_sql(database, f"INSERT INTO {table} VALUES (101, 'new')")  # noqa: S608
+    ended = await backfilled(database, table)
+    assert (ended.error, ended.bought.total()) == (None, 1)

@@ -146,7 +146,10 @@ async def update(
         same = is_same(f"t.{table.vector}", "aembed_new.aembed_vector", table.vectors)
         kept = KEPT.format(is_same=same, is_marked=is_marked, **parts)
         # In one piece: what a trigger does to a later row may undo an earlier one.
-        work, pieces = proving(MEANT.format(**parts), kept, work, place, hooks, connection), {"rows": len(rows.ids)}
+        work, pieces = (
+            proving(MEANT.format(**parts), kept, work, place, table.table, connection),
+            {"rows": len(rows.ids)},
+        )
     return await staged(
         columns, rows.matrix, table.storage, table.vectors, work, connection, copies=table.copies, **pieces
     )

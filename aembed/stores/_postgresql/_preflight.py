@@ -133,10 +133,11 @@ async def probe(place: str, dimensions: int | None, table: Layout, connection: C
 
 
 async def _candidates(table: Layout, connection: Connection) -> AsyncGenerator[tuple[str, str], None]:
-    """Id and text of some pending rows, locked; then of some that are filled, where no pending one was taken."""
+    """Id and text of some pending rows, locked; then of some that are filled, where pending ones were not taken."""
     descending = ", ".join(f"t.{key} DESC" for key in table.keys)
     keyed = "".join(f" AND t.{key} IS NOT NULL" for key in table.keys)
     filled = f"({table.text}) IS NOT NULL AND t.{table.vector} IS NOT NULL{keyed}{table.condition}"
+    found = False
     for condition, most in (
         (table.is_pending, 1),
         (f"{table.is_pending} ORDER BY {table.key_list}", MOST_PROBED),
@@ -145,7 +146,10 @@ async def _candidates(table: Layout, connection: Connection) -> AsyncGenerator[t
     ):
         columns, limited = f"{table.id}, ({table.text})::text", f"{condition} LIMIT {most} FOR UPDATE SKIP LOCKED"
         for id, text in await connection.fetch(sql.select(columns, limited, table)):
+            found = True
             yield id, text
+        if not found:
+            return
 
 
 async def taken_now(place: str, ids: Sequence[str], table: Layout, connection: Connection) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._hooks import Hook
+from aembed.stores._postgresql._hooks import hooks_of
 from aembed.stores._postgresql._parts import DroppedError
 
 AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -28,7 +28,7 @@ def proving(
     kept: str,
     write: Callable[[], Awaitable[int]],
     place: str,
-    hooks: tuple[Hook, ...],
+    table: str,
     connection: Connection,
 ) -> Callable[[], Awaitable[int]]:
     """The work of a write whose rows are looked at before and after; it raises DroppedError for those that are gone.
@@ -43,7 +43,7 @@ def proving(
         await connection.execute(AT_ONCE)
         there = {position for (position,) in await connection.fetch(kept)}
         if lost := awaited - there:
-            raise DroppedError(frozenset(lost), place, hooks)
+            raise DroppedError(frozenset(lost), place, await hooks_of(table, connection))
         return len(awaited)
 
     return proven

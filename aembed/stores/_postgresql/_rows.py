@@ -114,7 +114,7 @@ async def upsert(
     }
     is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
     if hooks:
-        await _proven(columns, matrix, hooks, layout, connection)
+        await _proven(columns, matrix, layout, connection)
         return
     if is_there or not layout.names.copies:
         work, copies = running(layout.sql(UPSERT), connection), layout.names.copies
@@ -140,17 +140,14 @@ async def _copied(
 
 
 async def _proven(
-    columns: Mapping[str, tuple[str, Column]],
-    matrix: Matrix,
-    hooks: tuple[Hook, ...],
-    layout: Layout,
-    connection: Connection,
+    columns: Mapping[str, tuple[str, Column]], matrix: Matrix, layout: Layout, connection: Connection
 ) -> None:
     """In one piece: what a trigger does to a later row may undo an earlier one."""
     size, numbers = len(matrix), {POSITION: ("integer", numbered(range(len(matrix))))}
     kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
     work = running(layout.sql(UPSERT), connection)
-    proven = proving(MEANT, kept, work, layout.names.rows, hooks, connection)
+    rows = layout.names.rows
+    proven = proving(MEANT, kept, work, rows, rows, connection)
     staging = {**columns, **numbers}
     copies = layout.names.copies
     await staged(staging, matrix, layout.storage, layout.vectors, proven, connection, copies=copies, rows=size)
