@@ -18,6 +18,7 @@ from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
+from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, Database
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
@@ -113,18 +114,19 @@ class PostgresStore(Indexed):
         """
         order, left = sql.ordered(rows), list(refusals)
 
-        async def written(part: Sequence[int], *, slow_ends: bool) -> int:
+        async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
+            write = partial(self._written, rows, part, refused, tuple(left))
             try:
-                await self._write(partial(self._written, rows, part, tuple(left)), slow_ends=slow_ends, of_rows=True)
+                taken = await self._write(write, slow_ends=slow_ends, of_rows=True)
             except HookedError as error:
                 self._hooks = error.hooks
                 raise
             left.clear()
-            return len(part)
+            return taken
 
         taken, refused = await parts.written(order, written)
         if left:
-            await written([], slow_ends=False)
+            await written([], None, slow_ends=False)
         if refused:
             if not taken:
                 await self._write(self._probed)
@@ -256,13 +258,21 @@ class PostgresStore(Indexed):
         return f"{advice}, with your user and password in both URLs: {command}"
 
     async def _written(
-        self, rows: Rows, part: Sequence[int], refusals: Sequence[Refusal], layout: Layout, connection: Connection
-    ) -> None:
+        self,
+        rows: Rows,
+        part: Sequence[int],
+        refused: Refused | None,
+        refusals: Sequence[Refusal],
+        layout: Layout,
+        connection: Connection,
+    ) -> int:
+        taken = 0
         if len(part):
             check_rows(self._place, layout.space, rows)
-            await sql.upsert(rows, part, self._store_text, self._hooks, layout, connection)
+            taken = await sql.upsert(rows, part, self._store_text, self._hooks, refused, layout, connection)
         if refusals:
             await sql.refuse(refusals, layout, connection)
+        return taken
 
     async def _info(self, layout: Layout, connection: Connection) -> StoreInfo:
         fresh = await tables.found(layout.names, connection)

@@ -23,6 +23,7 @@ from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
+from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, Database
@@ -178,11 +179,11 @@ class PostgresColumn(Indexed):
         batch = sql.Batch(ids, [sha256(text.encode()).digest() for text in texts], matrix)
         order = sorted(range(len(ids)), key=ids.__getitem__)
 
-        async def written(part: Sequence[int], *, slow_ends: bool) -> int:
+        async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
             tries, rows = count(), batch.picked(part)
 
             async def fill(table: Layout, connection: Connection) -> int:
-                return await self._filled(rows, next(tries) > 0, table, connection)
+                return await self._filled(rows, next(tries) > 0, refused, table, connection)
 
             try:
                 filled = await self._run(fill, slow_ends=slow_ends, of_rows=True)
@@ -212,11 +213,12 @@ class PostgresColumn(Indexed):
             worker.gave_up(ids)
 
     async def _clear(self, ids: Sequence[str]) -> None:
-        async def cleared(part: Sequence[int], *, slow_ends: bool) -> int:
+        async def cleared(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
             clear = partial(sql.clear, [ids[i] for i in part])
             return await self._run(clear, slow_ends=slow_ends, of_rows=True)
 
-        _, refused = await parts.written(sorted(range(len(ids)), key=ids.__getitem__), cleared)
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        _, refused = await parts.written(order, cleared, tells_apart=False)
         if refused:
             logger.warning(
                 "%d rows of %s keep a vector of an earlier text, which the table does not let go: %s",
@@ -372,12 +374,14 @@ class PostgresColumn(Indexed):
     async def _probed(self, dimensions: int | None, table: Layout, connection: Connection) -> None:
         self._hooks = await preflight.probe(self._place, dimensions, table, connection)
 
-    async def _filled(self, batch: sql.Batch, again: bool, table: Layout, connection: Connection) -> int:
+    async def _filled(
+        self, batch: sql.Batch, again: bool, refused: Refused | None, table: Layout, connection: Connection
+    ) -> int:
         if table.dimensions and len(batch.ids) and batch.matrix.shape[1] != table.dimensions:
             preflight.fitting(self._place, Space("", "", batch.matrix.shape[1]), table.dimensions, table)
         if forgiven := self._refused.intersection(batch.ids):
             await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
-        return await sql.fill(batch, self._worker, again, self._hooks, self._place, table, connection)
+        return await sql.fill(batch, self._worker, again, self._hooks, refused, self._place, table, connection)
 
     async def _matches(
         self, vector: Vector, k: int, where: Mapping[str, Scalar], table: Layout, connection: Connection

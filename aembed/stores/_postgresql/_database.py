@@ -23,6 +23,8 @@ Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 BEGIN = """BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
     WHERE pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'"""
 """What is told as stored outlives a crash, whatever the database or the role has set."""
+AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"
+"""Triggers and keys that wait for the COMMIT speak now."""
 SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
 """Nobody's schema stands in front of the names that we use."""
 SAME_TEXT = """; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres';

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql._apart import SOME, Refused, apart
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._names import quoted
 from aembed.stores._postgresql._proof import is_same, proving
-from aembed.stores._postgresql._staging import POSITION, numbered, rows_of, running, staged
+from aembed.stores._postgresql._staging import POSITION, ROWS, numbered, rows_of, running, staged
 from aembed.stores._postgresql._wire import Column, literal, normalized, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
@@ -25,6 +26,7 @@ FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
 MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash FOR UPDATE OF t"""
+FILL_SOME = FILL + f" AND aembed_new.{SOME}"
 KEPT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash AND {is_same}{is_marked}"""
 ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}, aembed_hash)
@@ -100,6 +102,7 @@ async def fill(
     worker: leases.Worker | None,
     again: bool,
     hooks: tuple[Hook, ...],
+    refused: Refused | None,
     place: str,
     table: Layout,
     connection: Connection,
@@ -107,8 +110,9 @@ async def fill(
     """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone.
 
     `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it. `hooks` are
-    those of the table that are known: with any, each row is read again. Raises DroppedError, whose positions are those
-    in the batch, and HookedError where there are others than none.
+    those of the table that are known: with any, each row is read again. `refused`, where it is not None, is filled with
+    the rows that the table does not take, by their positions; else one of them ends all. Raises DroppedError, with
+    positions, too, and HookedError where there are hooks and none was known.
     """
     filled, mine = 0, list(range(len(batch.ids)))
     if worker is not None:
@@ -118,7 +122,9 @@ async def fill(
             filled = await _already(batch.picked(others), table, connection)
         mine = [i for i, id in enumerate(batch.ids) if id in held]
     if mine:
-        filled += await update(batch, mine, hooks, place, table, connection)
+        filled += await update(batch, mine, hooks, refused, place, table, connection)
+    if worker is not None and refused:
+        await leases.hold_failed([batch.ids[i] for i in refused], worker, connection)
     if mine and not hooks:
         await check_unhooked(table.table, connection)
     return filled
@@ -128,10 +134,12 @@ async def update(
     batch: Batch,
     picked: Sequence[int],
     hooks: tuple[Hook, ...],
+    refused: Refused | None,
     place: str,
     table: Layout,
     connection: Connection,
 ) -> int:
+    """As `fill`, of rows that nobody else holds."""
     rows = batch.picked(picked)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", [value.encode() for value in values])
@@ -139,20 +147,24 @@ async def update(
     }
     columns["aembed_hash"] = ("bytea", rows.hashes)
     parts = {"table": table.table, "is_key": _is_key(table), "hash": table.hash}
-    work, pieces = running(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), {}
+    work, in_one = running(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), False
+    if refused is not None:
+        some = FILL_SOME.format(vector=table.vector, mark=mark(table), **parts)
+        work, in_one = apart(picked, some, refused, place, connection), True
     if hooks:
-        columns[POSITION] = ("integer", numbered(picked))
         is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
         same = is_same(f"t.{table.vector}", "aembed_new.aembed_vector", table.vectors)
-        kept = KEPT.format(is_same=same, is_marked=is_marked, **parts)
+        meant, kept = MEANT.format(**parts), KEPT.format(is_same=same, is_marked=is_marked, **parts)
         # In one piece: what a trigger does to a later row may undo an earlier one.
-        work, pieces = (
-            proving(MEANT.format(**parts), kept, work, place, table.table, connection),
-            {"rows": len(rows.ids)},
+        work, in_one = (
+            proving(meant, kept, work, place, table.table, connection, () if refused is None else refused),
+            True,
         )
-    return await staged(
-        columns, rows.matrix, table.storage, table.vectors, work, connection, copies=table.copies, **pieces
-    )
+    if in_one:
+        columns[POSITION] = ("integer", numbered(picked))
+    size = len(picked) if in_one else ROWS
+    copies = table.copies
+    return await staged(columns, rows.matrix, table.storage, table.vectors, work, connection, copies=copies, rows=size)
 
 
 async def clear(ids: Sequence[str], table: Layout, connection: Connection) -> int:

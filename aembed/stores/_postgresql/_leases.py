@@ -47,6 +47,8 @@ OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON 
     WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND {alive})""".replace("{alive}", ALIVE)
 RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[]) RETURNING key"
 FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
+HOLD_FAILED = """INSERT INTO aembed.leases (target, key, token, failed)
+    SELECT $1, key, $2, true FROM unnest($3::text[]) AS key ON CONFLICT (target, key) DO NOTHING"""
 FORGET_LOST = """DELETE FROM aembed.leases
     WHERE target = $1 AND token = $2 AND NOT failed AND key <> ALL ($3::text[])"""
 """What was claimed in our name, and the answer was lost."""
@@ -139,6 +141,11 @@ async def claim(
 async def released(ids: Sequence[str], worker: Worker, connection: Connection) -> set[str]:
     """Gives these leases up with the transaction; returns those that were still held."""
     return {key for (key,) in await connection.fetch(RELEASE, worker.target, worker.token, list(ids))}
+
+
+async def hold_failed(ids: Sequence[str], worker: Worker, connection: Connection) -> None:
+    """Rows that were released with others, and get no vector in this run."""
+    await connection.execute(HOLD_FAILED, worker.target, worker.token, list(ids))
 
 
 async def forget_lost(worker: Worker, connection: Connection) -> bool:

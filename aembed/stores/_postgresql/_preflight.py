@@ -15,13 +15,12 @@ from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._columns import Layout
-from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._database import AT_ONCE, Connection
 from aembed.stores._postgresql._errors import explained, is_of_row
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import Name
 from aembed.stores._postgresql._parts import DroppedError
-from aembed.stores._postgresql._proof import AT_ONCE
 from aembed.stores._rules import mismatch
 from aembed.types import Space
 
@@ -168,7 +167,7 @@ async def _tried(
     batch = sql.Batch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
     await connection.execute("SAVEPOINT aembed_probe")
     try:
-        await sql.update(batch, [0], hooks, place, table, connection)
+        await sql.update(batch, [0], hooks, None, place, table, connection)
         await connection.execute(AT_ONCE)
         return None
     except DroppedError as error:

@@ -9,11 +9,10 @@ import numpy as np
 
 from aembed.errors import StoreError
 from aembed.stores._postgresql import _rows as sql
-from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._database import AT_ONCE, Connection
 from aembed.stores._postgresql._errors import explained, is_of_row
 from aembed.stores._postgresql._hooks import Hook, named
 from aembed.stores._postgresql._parts import DroppedError
-from aembed.stores._postgresql._proof import AT_ONCE
 from aembed.stores._postgresql._tables import Layout
 from aembed.types import Rows
 
@@ -54,7 +53,7 @@ async def _tried(
     """Why this row is not kept."""
     await connection.execute("SAVEPOINT aembed_probe")
     try:
-        await sql.upsert(row, [0], True, hooks, layout, connection)
+        await sql.upsert(row, [0], True, hooks, None, layout, connection)
         await connection.execute(AT_ONCE)
         return None
     except DroppedError as error:

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
-from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._database import AT_ONCE, Connection
 from aembed.stores._postgresql._hooks import hooks_of
 from aembed.stores._postgresql._parts import DroppedError
 
-AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"
-"""Triggers that wait for the COMMIT act now."""
 SAME = """CASE WHEN {there} IS NULL OR {v}.vector_dims({there}::{v}.vector) <> {v}.vector_dims({sent}::{v}.vector)
     THEN false ELSE {there}::{v}.vector OPERATOR({v}.=) {sent}::{v}.vector
         OR ({there}::{v}.vector OPERATOR({v}.<=>) {sent}::{v}.vector) < 0.001 END"""
@@ -30,11 +28,12 @@ def proving(
     place: str,
     table: str,
     connection: Connection,
+    refused: Collection[int] = (),
 ) -> Callable[[], Awaitable[int]]:
     """The work of a write whose rows are looked at before and after; it raises DroppedError for those that are gone.
 
     `meant` selects the positions of the staged rows that the statement is going to write, and locks what it can of
-    them; `kept` those that are there as they were sent.
+    them; `kept` those that are there as they were sent. `refused` are those that `write` could not write.
     """
 
     async def proven() -> int:
@@ -42,8 +41,8 @@ def proving(
         await write()
         await connection.execute(AT_ONCE)
         there = {position for (position,) in await connection.fetch(kept)}
-        if lost := awaited - there:
+        if lost := awaited - there - set(refused):
             raise DroppedError(frozenset(lost), place, await hooks_of(table, connection))
-        return len(awaited)
+        return len(awaited & there)
 
     return proven
