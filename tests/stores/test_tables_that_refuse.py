@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -87,6 +88,29 @@ async def test_t3_a_row_that_was_refused_is_tried_again_for_nothing_once_the_tab
     column = PostgresColumn(database, table, text="content")
     assert await column.refusals() == []
     await column.aclose()
+
+
+async def test_t3_workers_that_share_a_table_buy_no_refused_row_twice(
+    database: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aembed.stores._postgresql._filling.ROWS_PER_PAGE", 20)
+    await new_table(database, table, "ALTER TABLE {table} ADD CHECK (id % 7 <> 3) NOT VALID", n=400)
+    provider = FakeProvider("fake", 8, keep_texts=True, latency=0.02)
+
+    async def work() -> tuple[int, int]:
+        column = PostgresColumn(database, table, text="content")
+        async with Embedder(provider, max_batch_size=10, concurrency=2) as embedder:
+            report = await embedder.backfill(column)
+        await column.aclose()
+        return report.stored, report.failed
+
+    done = await asyncio.gather(work(), work(), work())
+    texts = [text for request in provider.ledger.log for text in request.texts]
+    bad = len(range(3, 401, 7))
+    # What one worker leaves as refused, when it ends, others find refused.
+    assert sum(stored for stored, _ in done) == 400 - bad
+    assert sum(failed for _, failed in done) >= bad
+    assert len(texts) == len(set(texts)) == 400
 
 
 async def test_t3_the_first_rows_may_all_be_refused(database: str, table: str) -> None:
