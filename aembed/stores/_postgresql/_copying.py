@@ -32,10 +32,10 @@ async def learn_copy(database: Database) -> None:
             break
         try:
             await database.once(_copied)
-        except asyncpg.InsufficientPrivilegeError:
-            break  # What is missing is told where it is needed.
         except (asyncpg.FeatureNotSupportedError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, *Lost):
             continue
+        except asyncpg.PostgresError:
+            break  # A server that is read-only, a right that is missing: told where the table is tried.
         break
     else:
         database.copies = False
