@@ -20,7 +20,9 @@ AembedError
 ├── StoppedError                the job was stopped from outside: its Embedder was closed, or a task of it cancelled
 ├── OverloadedError             too many queries wait already
 ├── StoreError                  the job stops; .unsaved holds the rows that were paid for
-│   └── SpaceMismatchError      the store holds vectors of another model
+│   ├── SpaceMismatchError      the store holds vectors of another model
+│   ├── RowRefusedError         that row fails: its table refuses it, or a trigger or a rule drops it
+│   └── RowsRefusedError        these rows fail, and all others of the write are written
 └── PartialError                some texts failed; .embeddings has the rest
 
 An error that stops a job carries `.report`, and `.embeddings` where the job had no store.
@@ -28,6 +30,7 @@ An error that stops a job carries `.report`, and `.embeddings` where the job had
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -171,6 +174,23 @@ class StoreError(AembedError):
 
 class SpaceMismatchError(StoreError):
     """The store holds vectors of another model, dimension or provider; they cannot be compared."""
+
+
+class RowRefusedError(StoreError):
+    """The table does not take this row: a constraint or a trigger refuses it, or a trigger or a rule drops it."""
+
+
+class RowsRefusedError(StoreError):
+    """What a `write` raises that wrote all rows but some: the job goes on, and those rows fail.
+
+    `rows` tells by the id why a row was not taken, and `written` is how many rows were.
+    """
+
+    def __init__(self, rows: Mapping[str, RowRefusedError], written: int) -> None:
+        first = next(iter(rows.values()), None)
+        super().__init__(f"rows not taken: {len(rows):,}, written: {written:,}; the first: {first}")
+        self.rows = rows
+        self.written = written
 
 
 class PartialError(AembedError):

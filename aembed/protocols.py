@@ -95,7 +95,10 @@ class Store(Protocol):
         ...
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
-        """Inserts or replaces by id, in one short transaction; durable when it returns."""
+        """Inserts or replaces by id, in one short transaction; durable when it returns.
+
+        A store whose table refuses single rows writes all others and raises RowsRefusedError.
+        """
         ...
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
@@ -174,7 +177,10 @@ class Backlog(Protocol):
         ...
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
-        """Fills rows whose text is still the one that was embedded; returns how many were."""
+        """Fills rows whose text is still the one that was embedded; returns how many were.
+
+        Where the table refuses single rows, all others are filled and RowsRefusedError is raised.
+        """
         ...
 
     async def count(self) -> int:

@@ -111,6 +111,12 @@ Timeout: TypeAlias = Annotated[float, typer.Option(metavar="SECONDS", min=0.001,
 MaxRetries: TypeAlias = Annotated[
     int, typer.Option(metavar="N", min=0, help="Tries again after a server or network error of a request.")
 ]
+IndexMemory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", show_default=False, help="With --index: memory that the server may use to build it, as 2GB."
+    ),
+]
 MaxCost: TypeAlias = Annotated[
     float | None,
     typer.Option(

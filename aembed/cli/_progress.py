@@ -44,7 +44,7 @@ def building(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]
         nonlocal told, phase_told
         if phase != phase_told or time.monotonic() - told >= LINE_SECONDS:
             told, phase_told = time.monotonic(), phase
-            say(f"index: {phase}, {done:,} of {total:,} rows" if total else f"index: {phase}")
+            say(f"index: {phase}, {100 * min(done, total) // total} %" if total else f"index: {phase}")
 
     yield None if quiet else tell
 

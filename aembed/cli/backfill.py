@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,14 +14,17 @@ from aembed.cli import _progress
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
 from aembed.cli._options import BudgetPer, ColumnNames, Settings, TooLong
-from aembed.cli._run import OK, SOME_FAILED, USAGE, run
-from aembed.cli._show import place
+from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, reason, run
+from aembed.cli._show import place, say
 from aembed.cli._stores import embedder_for, opened_column
 from aembed.embedder import Embedder
+from aembed.errors import AembedError, ConfigError
 from aembed.results import Plan, Report
 from aembed.stores import Column, Indexable
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
+
+_SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Order:
     names: ColumnNames
     limit: int | None
     index: bool
+    index_memory: str | None
     retry_failed: bool
     yes: bool
     dry_run: bool
@@ -60,6 +65,7 @@ def backfill(
     index: Annotated[
         bool, typer.Option("--index", help="PostgreSQL: build the index for searches when the rows are filled.")
     ] = False,
+    index_memory: flags.IndexMemory = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     model: flags.Model = None,
     dry_run: flags.DryRun = False,
@@ -104,11 +110,15 @@ def backfill(
     )
     names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
     output = Output(as_json, quiet, failures_to)
-    run(_backfill(Order(store, names, limit, index, retry_failed, yes, dry_run, output), settings))
+    run(_backfill(Order(store, names, limit, index, index_memory, retry_failed, yes, dry_run, output), settings))
 
 
 async def _backfill(order: Order, settings: Settings) -> int:
     names, output = order.names, order.output
+    if order.index_memory and not (order.index and _SIZE.fullmatch(order.index_memory)):
+        raise ConfigError(
+            f"--index-memory {order.index_memory} must be a size, as 512MB or 2GB, and goes with  --index"
+        )
     async with (
         opened_column(order.store, names) as column,
         embedder_for(settings, await column.space()) as embedder,
@@ -136,7 +146,7 @@ async def _backfill(order: Order, settings: Settings) -> int:
 
         code = show_ending(await followed(start, embedder, plan, output), output)
         if order.index and code in (OK, SOME_FAILED):
-            await _indexed(column, output)
+            return await _indexed(column, order.index_memory, output) or code
         return code
 
 
@@ -148,10 +158,16 @@ async def _plan(order: Order, column: Column, embedder: Embedder) -> Plan:
         return await embedder.plan(empty, pending, retry_failed=order.retry_failed)
 
 
-async def _indexed(column: Column, output: Output) -> None:
-    """Searches are fast from then on. An index that is there is left as it is."""
+async def _indexed(column: Column, memory: str | None, output: Output) -> int:
+    """Searches are fast from then on. An index that is there is left as it is. What fails here was paid for before."""
     assert isinstance(column, Indexable)
     output.note("building the index")
-    with _progress.building(quiet=output.quiet) as on_progress:
-        await column.create_index(on_progress=on_progress)
+    try:
+        with _progress.building(quiet=output.quiet) as on_progress:
+            await column.create_index(memory=memory, on_progress=on_progress)
+    except AembedError as error:
+        say(f"the rows are filled, and the index is not built: {reason(error)}")
+        say("run the same command again to build it; nothing is paid for twice")
+        return STOPPED
     output.note("the index is built")
+    return OK

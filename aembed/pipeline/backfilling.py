@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
 from aembed.pipeline.outcomes import now
+from aembed.pipeline.purchases import Purchases
 from aembed.pipeline.reading import iterating
 from aembed.protocols import Backlog
 from aembed.results import Report
@@ -16,13 +16,15 @@ from aembed.types import Failure, Record
 
 MOST_BOUGHT = 2
 """Times that a row is paid for in one run: once more where its text was edited meanwhile, or its lease lost."""
+MOST_EMPTY_PASSES = 2
+"""Passes in a row that bought rows and filled none: after them no row is bought again."""
 
 
 class Passes:
     """What each pass reads, and whether another one is worth it. One tally counts them all.
 
-    A row that stayed empty although its vector was written is read again, and fails where that happens twice: nothing
-    is paid for without end, and no row is left behind in silence.
+    A row that was bought and is empty again fails, unless its text was edited since; where that happens twice, it fails
+    too. So nothing is paid for without end, and no row is left behind in silence.
     """
 
     def __init__(
@@ -33,12 +35,15 @@ class Passes:
         self._limit = limit
         self._on_failure = on_failure
         self._failed: set[str] = set()
-        self._unfilled = Counter[str]()
-        self._skipped_before = 0
+        self._bought = Purchases()
+        self._unfilled: set[str] = set()
+        self._most_bought = MOST_BOUGHT
+        self._empty_passes = 0
+        self._skipped_before = self._stored_before = 0
 
     async def records(self) -> AsyncIterator[Record | Failure]:
         """Asks for no more rows than the limit leaves: what is asked for is held from other workers."""
-        self._skipped_before = self.tally.refused_earlier
+        self._skipped_before, self._stored_before = self.tally.refused_earlier, self.tally.stored
         left = None if self._limit is None else self._limit - self._given
         wanted = None if left is None else left + len(self._failed)
         async with iterating(self._backlog.pending(wanted)) as pending:
@@ -50,13 +55,24 @@ class Passes:
                     yield self._judged(record)
 
     def _judged(self, record: Record) -> Record | Failure:
-        if self._unfilled[record.id] < MOST_BOUGHT:
-            return record
-        reason = StoreError(
-            f"its vector was written {MOST_BOUGHT} times and the row is still empty: a trigger or a rule of the table "
-            "drops it, or its text changes all the time"
-        )
-        return Failure(record.id, 0, reason)
+        bought = self._bought.of(record.id, record.text)
+        if len(bought) >= self._most_bought:
+            return self._given_up(
+                record.id,
+                f"it was paid for {len(bought)} times in this run and is still empty: a trigger or a rule of the "
+                "table drops it, or its text changes all the time",
+            )
+        if any(bought) and record.id not in self._unfilled:
+            return self._given_up(
+                record.id,
+                "its vector was written in this run and is gone again: a trigger, a rule or another program empties it",
+            )
+        self._bought.note(record.id, record.text)
+        return record
+
+    def _given_up(self, id: str, reason: str) -> Failure:
+        self._failed.add(id)
+        return Failure(id, 0, StoreError(f"{reason}; once that is mended, run the same again"))
 
     def unfilled(self, records: Iterable[Record]) -> None:
         """Of these, which were written together, some rows stayed empty."""
@@ -77,6 +93,9 @@ class Passes:
         """
         if pending := self.tally.pending:
             self.tally.inputs -= pending
+            self._empty_passes = self._empty_passes + 1 if self.tally.stored == self._stored_before else 0
+            if self._empty_passes >= MOST_EMPTY_PASSES:
+                self._most_bought = 1
             return True
         skipped = self.tally.refused_earlier > self._skipped_before
         return self._limit is not None and skipped and self._given < self._limit

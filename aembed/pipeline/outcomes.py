@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
-from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
+from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, RowsRefusedError
 from aembed.pipeline.observing import PATIENCE, Observers, Telling
 from aembed.pipeline.sinks import Sink
 from aembed.types import Failure, Known, Matrix, Record, Refusal
@@ -86,10 +86,16 @@ class Outcomes:
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> None:
         """Row i of the matrix belongs to entries[i]."""
-        written = await self._sink.write(entries, matrix, model)
+        refused: Mapping[str, AembedError] = {}
+        try:
+            written = await self._sink.write(entries, matrix, model)
+        except RowsRefusedError as error:
+            refused, written = error.rows, error.written
         # Not in one statement: that would read the tally before a wait in which other writes are counted.
         self.tally.stored += written
         self._forget(entries)
+        if refused:
+            await self.refuse([(entry, refused[entry.record.id]) for entry in entries if entry.record.id in refused])
 
     async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
         """Row i belongs to items[i]. Equal texts may join while a write is under way: they are written, too."""

@@ -14,7 +14,16 @@ import numpy as np
 
 from aembed.core.changes import Entry, Key
 from aembed.core.spaces import same_model
-from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, SpaceMismatchError, StoreError
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InputError,
+    InvalidReplyError,
+    RowRefusedError,
+    RowsRefusedError,
+    SpaceMismatchError,
+    StoreError,
+)
 from aembed.pipeline.sinks import PlainSink
 from aembed.protocols import Backlog, KeepsModel, Refusals, Store
 from aembed.results import Report
@@ -133,11 +142,18 @@ class BacklogSink(PlainSink):
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         ids = [entry.record.id for entry in entries]
         texts = [entry.record.text for entry in entries]
-        with _paid_for(lambda: _rows(entries, matrix)):
-            filled: int = await guarded(self._backlog.write(ids, texts, matrix))
+        try:
+            with _paid_for(lambda: _rows(entries, matrix)):
+                filled: int = await guarded(self._backlog.write(ids, texts, matrix))
+        except RowsRefusedError as error:
+            self._note_unfilled([entry for entry in entries if entry.record.id not in error.rows], error.written)
+            raise
+        self._note_unfilled(entries, filled)
+        return filled
+
+    def _note_unfilled(self, entries: Sequence[Entry], filled: int) -> None:
         if filled < len(entries):
             self._unfilled([entry.record for entry in entries])
-        return filled
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Told to a backlog that is shared with other workers."""
@@ -150,6 +166,8 @@ def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
     """Rows that cannot be written come out with the error, also where somebody else than the job cancels the write."""
     try:
         yield
+    except RowsRefusedError:
+        raise  # Nothing else is unsaved, and those rows can never be saved.
     except StoreError as error:
         error.unsaved += (rows(),)
         raise
@@ -182,7 +200,7 @@ def _refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
     return [
         Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))
         for entry, error in refused
-        if isinstance(error, InputError | InvalidReplyError)
+        if isinstance(error, InputError | InvalidReplyError | RowRefusedError)
         or (isinstance(error, BadRequestError) and error.status_code != 429)
     ]
 

@@ -32,7 +32,9 @@ class Column(Backlog, Refusals, Protocol):
 class Indexable(Protocol):
     """A store or a column that an index for searches can be built over."""
 
-    async def create_index(self, *, on_progress: Callable[[str, int, int], object] | None = None) -> None: ...
+    async def create_index(
+        self, *, memory: str | None = None, on_progress: Callable[[str, int, int], object] | None = None
+    ) -> None: ...
 
 
 def schemes() -> list[str]:

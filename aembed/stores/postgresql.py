@@ -11,12 +11,17 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from aembed.core.spaces import agreed
-from aembed.errors import ConfigError, InputError, StoreError
+from aembed.errors import ConfigError, InputError, RowsRefusedError, StoreError
 from aembed.results import Report
 from aembed.stores._postgresql import _accounts as accounts
+from aembed.stores._postgresql import _parts as parts
+from aembed.stores._postgresql import _probe as probe
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _tables as tables
-from aembed.stores._postgresql._database import Connection, Database, halving
+from aembed.stores._postgresql._apart import Refused
+from aembed.stores._postgresql._copying import learn_copy
+from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
 from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parsed
@@ -75,6 +80,7 @@ class PostgresStore(Indexed):
         str(self._table.beside(LONGEST_SUFFIX))
         self._storage: Storage | None = _storage(storage or given.get("storage"))
         self._store_text = store_text
+        self._hooks: tuple[Hook, ...] = ()
         self._names: Names | None = None
         self._layout: Layout | None = None
 
@@ -87,6 +93,8 @@ class PostgresStore(Indexed):
         Raises SpaceMismatchError if rows of another space are here.
         """
         tables.chosen(self._storage, space.dimensions)
+        await learn_copy(self._database)
+        self._names = None
         names = await self._placed()
         return await self._database.run(partial(self._prepared, space, names))
 
@@ -101,15 +109,29 @@ class PostgresStore(Indexed):
         return await self._read(partial(sql.vectors, fingerprints), empty)
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
-        """Inserts or replaces by id, in one transaction; in more of them where the server's timeout asks for it."""
-        order = sql.ordered(rows)
+        """Inserts or replaces by id, in one transaction; in more of them where the server's timeout asks for it.
 
-        async def written(part: Sequence[int], *, slow_ends: bool) -> None:
-            left = refusals if part[:1] == order[:1] else ()
-            await self._write(partial(self._written, rows, part, left), slow_ends=slow_ends)
+        Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are written.
+        """
+        order, left = sql.ordered(rows), list(refusals)
 
-        async for _ in halving(order, written):
-            pass
+        async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
+            write = partial(self._written, rows, part, refused, tuple(left))
+            try:
+                taken = await self._write(write, slow_ends=slow_ends, of_rows=True)
+            except HookedError as error:
+                self._hooks = error.hooks
+                raise
+            left.clear()
+            return taken
+
+        taken, refused = await parts.written(order, written)
+        if left:
+            await written([], None, slow_ends=False)
+        if refused:
+            if not taken:
+                await self._write(self._probed)
+            raise RowsRefusedError({rows.ids[i]: error for i, error in refused.items()}, taken) from None
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         return await self._read(partial(sql.stale, source, keep), [])
@@ -172,7 +194,7 @@ class PostgresStore(Indexed):
     async def _placed(self) -> Names:
         if self._names is None:
             find = partial(tables.schema_of, self._table)
-            self._names = Names.of(self._table, await self._database.run(find, safe_path=False))
+            self._names = Names.of(self._table, await self._database.run(find, safe_path=False), self._database.copies)
         return self._names
 
     async def _read(self, work: Work[T], empty: T) -> T:
@@ -185,7 +207,7 @@ class PostgresStore(Indexed):
 
         return await self._database.run(answered)
 
-    async def _write(self, work: Work[T], *, slow_ends: bool = False) -> T:
+    async def _write(self, work: Work[T], *, slow_ends: bool = False, of_rows: bool = False) -> T:
         names = await self._placed()
 
         async def done(connection: Connection) -> T:
@@ -195,7 +217,7 @@ class PostgresStore(Indexed):
             self._layout = layout
             return await work(layout, connection)
 
-        return await self._database.run(done, slow_ends=slow_ends)
+        return await self._database.run(done, slow_ends=slow_ends, of_rows=of_rows)
 
     async def _prepared(self, asked: Space, names: Names, connection: Connection) -> Space:
         await connection.execute(tables.LOCK, names.rows)
@@ -209,8 +231,15 @@ class PostgresStore(Indexed):
             space = await self._respaced(space, asked, layout, connection)
         if space != layout.space:
             await tables.keep_space(space, layout, connection)
-        self._layout = await tables.found(names, connection)
+        self._layout = layout = await tables.found(names, connection)
+        if layout is not None:
+            await self._probed(layout, connection)
         return space
+
+    async def _probed(self, layout: Layout, connection: Connection) -> None:
+        """Raises StoreError where the table keeps nothing that is written."""
+        self._hooks = await hooks_of(layout.names.rows, connection)
+        await probe.check(self._place, self._hooks, layout, connection)
 
     async def _respaced(self, space: Space | None, asked: Space, layout: Layout, connection: Connection) -> Space:
         """Another space, or another width than the column's: only where no row is here."""
@@ -234,13 +263,21 @@ class PostgresStore(Indexed):
         return f"{advice}, with your user and password in both URLs: {command}"
 
     async def _written(
-        self, rows: Rows, part: Sequence[int], refusals: Sequence[Refusal], layout: Layout, connection: Connection
-    ) -> None:
+        self,
+        rows: Rows,
+        part: Sequence[int],
+        refused: Refused | None,
+        refusals: Sequence[Refusal],
+        layout: Layout,
+        connection: Connection,
+    ) -> int:
+        taken = 0
         if len(part):
             check_rows(self._place, layout.space, rows)
-            await sql.upsert(rows, part, self._store_text, layout, connection)
+            taken = await sql.upsert(rows, part, self._store_text, self._hooks, refused, layout, connection)
         if refusals:
             await sql.refuse(refusals, layout, connection)
+        return taken
 
     async def _info(self, layout: Layout, connection: Connection) -> StoreInfo:
         fresh = await tables.found(layout.names, connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -15,14 +16,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from aembed.errors import ConfigError, StoreError
+from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
+from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._columns import Asked, Layout, layout, native
-from aembed.stores._postgresql._database import Connection, Database, halving
+from aembed.stores._postgresql._copying import learn_copy
+from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._grants import may_write
+from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parsed, quoted
@@ -31,6 +37,8 @@ from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
+
+logger = logging.getLogger("aembed")
 
 LEAVE_SECONDS = 5.0
 
@@ -45,9 +53,10 @@ class PostgresColumn(Indexed):
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
     `text_sql`, an expression over the row. `key` names unique columns; by default it is the primary key. `where` is a
     condition. With `fingerprint`, a column of type text or bytea, the hash of the text is kept beside the vector and
-    rows whose text changed are filled again. `create_columns` lets `prepare` add `vector` and `fingerprint` where they
-    are missing. `where` and `text_sql` are put into the statements as they are: never make them from what somebody
-    else typed.
+    rows whose text changed are filled again; a vector of another text than its row's is not found by `search`, and is
+    cleared where the new text fails. `create_columns` lets `prepare` add `vector` and `fingerprint` where they are
+    missing. `where` and `text_sql` are put into the statements as they are, and read with TimeZone UTC, so that all
+    workers see the same: never make them from what somebody else typed.
 
     What the column is for is kept in a schema `aembed`, which texts were refused, and which worker holds which rows:
     several processes or machines may fill one column. The rows of one that died are taken over `lease_seconds` later,
@@ -82,7 +91,8 @@ class PostgresColumn(Indexed):
         self._layout: Layout | None = None
         self._lease_seconds = lease_seconds
         self._worker: leases.Worker | None = None
-        self._keeps = False
+        self._hooks: tuple[Hook, ...] = ()
+        self._keeps = self._warned = False
         self._spent = Counter[str]()
         self._refused: set[str] = set()
 
@@ -99,6 +109,8 @@ class PostgresColumn(Indexed):
         Raises ConfigError for a name that is not there, SpaceMismatchError if the column is for other vectors.
         """
         self._layout = None
+        await learn_copy(self._database)
+        await self._check_texts()
         return await self._run(partial(self._prepared, space))
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
@@ -106,6 +118,8 @@ class PostgresColumn(Indexed):
         self._layout = None
         if index:
             await self._database.check_direct()
+        await learn_copy(self._database)
+        await self._check_texts()
 
         async def announced(table: Layout, connection: Connection) -> list[str]:
             held = await self._held(table, connection)
@@ -158,35 +172,72 @@ class PostgresColumn(Indexed):
         return page
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
-        """Fills rows whose text is still the one that was embedded; returns how many were."""
-        hashes = [sha256(text.encode()).digest() for text in texts]
+        """Fills rows whose text is still the one that was embedded; returns how many were.
+
+        Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are filled.
+        """
+        batch = sql.Batch(ids, [sha256(text.encode()).digest() for text in texts], matrix)
         order = sorted(range(len(ids)), key=ids.__getitem__)
 
-        async def written(part: Sequence[int], *, slow_ends: bool) -> int:
-            tries = count()
+        async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
+            tries, rows = count(), batch.picked(part)
 
             async def fill(table: Layout, connection: Connection) -> int:
-                picked = [ids[i] for i in part], [hashes[i] for i in part], matrix[list(part)]
-                return await self._filled(*picked, next(tries) > 0, table, connection)
+                return await self._filled(rows, next(tries) > 0, refused, table, connection)
 
-            filled = await self._run(fill, slow_ends=slow_ends)
+            try:
+                filled = await self._run(fill, slow_ends=slow_ends, of_rows=True)
+            except HookedError as error:
+                self._hooks = error.hooks
+                raise
             if self._worker:
-                self._worker.gave_up(ids[i] for i in part)
+                self._worker.gave_up(rows.ids)
             return filled
 
-        return sum([filled async for filled in halving(order, written)])
+        filled, refused = await parts.written(order, written)
+        if refused:
+            if not filled:
+                await self._run(partial(self._probed, matrix.shape[1]))
+            raise RowsRefusedError({ids[i]: error for i, error in refused.items()}, filled) from None
+        return filled
 
     async def fail(self, ids: Sequence[str]) -> None:
-        """Notes that these rows get no vector in this run, so that other workers do not wait for them."""
+        """Notes that these rows get no vector in this run, so that other workers do not wait for them.
+
+        With `fingerprint`, vectors that they have of earlier texts are cleared.
+        """
+        if self._asked.fingerprint is not None:
+            await self._clear(ids)
         if worker := self._worker:
             await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
             worker.gave_up(ids)
 
+    async def _clear(self, ids: Sequence[str]) -> None:
+        async def cleared(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
+            clear = partial(sql.clear, [ids[i] for i in part])
+            return await self._run(clear, slow_ends=slow_ends, of_rows=True)
+
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        _, refused = await parts.written(order, cleared, tells_apart=False)
+        if refused:
+            logger.warning(
+                "%d rows of %s keep a vector of an earlier text, which the table does not let go: %s",
+                len(refused),
+                self._place,
+                next(iter(refused.values())),
+            )
+
     async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
-        """Those of these ids whose text was refused earlier with this fingerprint."""
+        """Those of these ids whose text was refused earlier with this fingerprint.
+
+        Rows that the table refused are written and taken back, so that those which it takes by now are no more refused.
+        """
         found = await self._run(partial(books.refused, list(fingerprints), self._asked.vector))
         self._refused.update(refusal.id for refusal in found)
-        return {refusal.id: refusal for refusal in found if refusal.fingerprint == fingerprints[refusal.id]}
+        same = {refusal.id: refusal for refusal in found if refusal.fingerprint == fingerprints[refusal.id]}
+        by_table = [id for id, refusal in same.items() if refusal.error == RowRefusedError.__name__]
+        taken = await self._run(partial(preflight.taken_now, self._place, by_table)) if by_table else ()
+        return {id: refusal for id, refusal in same.items() if id not in taken}
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
         """Keeps them until their row is filled; not where the role may not."""
@@ -234,12 +285,15 @@ class PostgresColumn(Indexed):
     def _place(self) -> str:
         return f"column {self._asked.vector!r} of table {self._asked.table} in {self._database.name}"
 
-    async def _run(self, work: Callable[[Layout, Connection], Awaitable[T]], *, slow_ends: bool = False) -> T:
+    async def _run(
+        self, work: Callable[[Layout, Connection], Awaitable[T]], *, slow_ends: bool = False, of_rows: bool = False
+    ) -> T:
         async def done(connection: Connection) -> T:
-            self._layout = self._layout or await layout(self._asked, connection)
+            if self._layout is None:
+                self._layout = replace(await layout(self._asked, connection), copies=self._database.copies)
             return await work(self._layout, connection)
 
-        return await self._database.run(done, safe_path=False, slow_ends=slow_ends)
+        return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
 
     async def _execute(self, statement: str, *parameters: Any) -> None:
         async def done(connection: Connection) -> None:
@@ -248,7 +302,7 @@ class PostgresColumn(Indexed):
         await self._database.run(done, safe_path=False)
 
     async def _is_leased(self, table: Layout, connection: Connection) -> bool:
-        return self._keeps and bool(await connection.fetchval(leases.MAY_LEASE))
+        return self._keeps and await may_write(connection, *leases.NAMES)
 
     async def _joined(self, table: Layout, connection: Connection) -> leases.Worker:
         token = await leases.join(self._lease_seconds, connection)
@@ -282,28 +336,52 @@ class PostgresColumn(Indexed):
     async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
         if table.absent and asked.dimensions:
             await preflight.add_columns(self._place, asked.dimensions, table, connection)
-            self._layout = table = await layout(self._asked, connection)
+            self._layout = table = replace(await layout(self._asked, connection), copies=self._database.copies)
         held = await self._held(table, connection)
         space = await preflight.checked(self._place, asked, held, table, connection)
+        await self._probed(space.dimensions, table, connection)
         self._keeps = True
+        if space.dimensions and not await books.made(connection):
+            self._warn_of_working_alone()
         if space.dimensions and space != held:
             await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
         return space
 
+    def _warn_of_working_alone(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the role may not create the schema aembed, or not write all of it (the README has the GRANTs): %s is "
+                "filled by one worker only, and neither what it is for nor which texts were refused is kept",
+                self._place,
+            )
+
+    async def _check_texts(self) -> None:
+        """Raises ConfigError for a text that is another one each time that it is read. Somebody may edit it once."""
+        if self._asked.text_sql is None:
+            return
+        before = await self._run(sql.some_texts)
+        for _ in range(2):
+            now = await self._run(partial(sql.texts_again, list(before)))
+            if all(before[id] == text for id, text in now.items()):
+                return
+            before = now
+        raise ConfigError(
+            f"text_sql of {self._place} gives another text each time that it is read, so that no vector would be that "
+            "of its row: leave out what changes by itself, as now() and random() do"
+        )
+
+    async def _probed(self, dimensions: int | None, table: Layout, connection: Connection) -> None:
+        self._hooks = await preflight.probe(self._place, dimensions, table, connection)
+
     async def _filled(
-        self,
-        ids: Sequence[str],
-        hashes: Sequence[bytes],
-        matrix: Matrix,
-        again: bool,
-        table: Layout,
-        connection: Connection,
+        self, batch: sql.Batch, again: bool, refused: Refused | None, table: Layout, connection: Connection
     ) -> int:
-        if table.dimensions and len(ids) and matrix.shape[1] != table.dimensions:
-            preflight.fitting(self._place, Space("", "", matrix.shape[1]), table.dimensions, table)
-        if forgiven := self._refused.intersection(ids):
+        if table.dimensions and len(batch.ids) and batch.matrix.shape[1] != table.dimensions:
+            preflight.fitting(self._place, Space("", "", batch.matrix.shape[1]), table.dimensions, table)
+        if forgiven := self._refused.intersection(batch.ids):
             await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
-        return await sql.fill(ids, hashes, matrix, self._worker, again, table, connection)
+        return await sql.fill(batch, self._worker, again, self._hooks, refused, self._place, table, connection)
 
     async def _matches(
         self, vector: Vector, k: int, where: Mapping[str, Scalar], table: Layout, connection: Connection

@@ -8,6 +8,7 @@ from typing import TypeVar
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._grants import may_create, may_write
 from aembed.stores._postgresql._names import quoted
 
 L = TypeVar("L")
@@ -16,13 +17,7 @@ T = TypeVar("T")
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
 TABLE = """CREATE SCHEMA IF NOT EXISTS aembed;
     CREATE TABLE IF NOT EXISTS aembed.accounts (job text PRIMARY KEY, tokens bigint NOT NULL)"""
-MAY_CREATE = """SELECT CASE WHEN pg_catalog.to_regnamespace('aembed') IS NULL
-    THEN pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-    ELSE pg_catalog.has_schema_privilege('aembed', 'USAGE, CREATE') END"""
-IS_THERE = "SELECT pg_catalog.to_regclass('aembed.accounts') IS NOT NULL"
-MAY_WRITE = """SELECT pg_catalog.has_table_privilege('aembed.accounts', 'SELECT, INSERT')
-    AND pg_catalog.has_table_privilege('aembed.accounts', 'UPDATE')
-    AND pg_catalog.has_table_privilege('aembed.accounts', 'DELETE')"""
+NAME = "accounts"
 SPEND = """INSERT INTO aembed.accounts AS a (job, tokens) VALUES ($1, $2)
     ON CONFLICT (job) DO UPDATE SET tokens = a.tokens + excluded.tokens RETURNING a.tokens"""
 CLOSE = "DELETE FROM aembed.accounts WHERE job = $1"
@@ -46,23 +41,21 @@ def once(tokens: int, spend: Callable[[int, L, Connection], Awaitable[T]]) -> Ca
 
 async def spend(column: str, job: str, tokens: int, table: Layout, connection: Connection) -> int | None:
     """None where the role may not keep it."""
-    if not await connection.fetchval(IS_THERE):
-        if not await connection.fetchval(MAY_CREATE):
+    if not await may_write(connection, NAME):
+        if not await may_create(connection, NAME):
             return None
         await connection.execute(LOCK)
         await connection.execute(TABLE)
-    if not await connection.fetchval(MAY_WRITE):
-        return None
     spent: int = await connection.fetchval(SPEND, _account(column, job, table), tokens)
     return spent
 
 
 async def close(column: str, job: str, table: Layout, connection: Connection) -> None:
     """Left open where others work on: the last of them closes it."""
-    if not await connection.fetchval(IS_THERE) or not await connection.fetchval(MAY_WRITE):
+    if not await may_write(connection, NAME):
         return
     account = _account(column, job, table)
-    if await connection.fetchval(leases.MAY_LEASE):
+    if await may_write(connection, *leases.NAMES):
         await connection.execute(CLOSE + NOBODY_ELSE, account, leases.target(column, table))
     else:
         await connection.execute(CLOSE, account)

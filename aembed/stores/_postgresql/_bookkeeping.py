@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
+from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._grants import may_create, may_read, may_write
 from aembed.types import Refusal
-
-logger = logging.getLogger("aembed")
 
 TABLES = (
     """CREATE SCHEMA IF NOT EXISTS aembed;
@@ -20,17 +19,12 @@ TABLES = (
         message text NOT NULL, refused_at timestamptz NOT NULL DEFAULT pg_catalog.now(), PRIMARY KEY (target, key));
     """
     + leases.TABLES
+    + ";"
+    + accounts.TABLE
 )
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
-IS_THERE = "SELECT pg_catalog.to_regnamespace('aembed') IS NOT NULL"
-MAY_CREATE = """SELECT CASE WHEN pg_catalog.to_regnamespace('aembed') IS NULL
-    THEN pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-    ELSE pg_catalog.has_schema_privilege('aembed', 'USAGE, CREATE') END"""
-MAY_WRITE = """SELECT coalesce((SELECT pg_catalog.has_schema_privilege('aembed', 'USAGE')
-        AND pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
-    FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)), false)"""
 MADE = "schema aembed, which keeps what the column is for, which texts were refused and who works on which rows"
-COLUMNS, REFUSALS = "aembed.columns", "aembed.refusals"
+COLUMNS, REFUSALS = "columns", "refusals"
 SPACE = """SELECT space::text FROM aembed.columns
     WHERE table_schema = $1 AND table_name = $2 AND column_name = $3"""
 SET_SPACE = """INSERT INTO aembed.columns (table_schema, table_name, column_name, space)
@@ -47,45 +41,44 @@ FORGIVE = "DELETE FROM aembed.refusals WHERE target = $1 AND key = ANY ($2::text
 
 async def held(column: str, table: Layout, connection: Connection) -> str | None:
     """The space of the column, as JSON."""
-    if not await connection.fetchval(MAY_WRITE, COLUMNS):
+    if not await may_read(connection, COLUMNS):
         return None
     found: str | None = await connection.fetchval(SPACE, table.schema, table.name, column)
     return found
 
 
-async def keep_space(column: str, space: str, table: Layout, connection: Connection) -> None:
-    if not await connection.fetchval(MAY_WRITE, COLUMNS):
-        if not await connection.fetchval(MAY_CREATE):
-            logger.warning(
-                "the role may not create the schema aembed: one worker only, and neither what the column is for "
-                "nor which texts were refused is kept"
-            )
-            return
-        logger.info("making the %s", MADE)
+async def made(connection: Connection) -> bool:
+    """Makes the schema where it is missing and may be made; returns whether all of it may be written."""
+    if await may_create(connection, COLUMNS):
         await connection.execute(LOCK)
         await connection.execute(TABLES)
-    await connection.execute(SET_SPACE, table.schema, table.name, column, space)
+    return await may_write(connection, COLUMNS, REFUSALS, *leases.NAMES)
+
+
+async def keep_space(column: str, space: str, table: Layout, connection: Connection) -> None:
+    if await may_write(connection, COLUMNS):
+        await connection.execute(SET_SPACE, table.schema, table.name, column, space)
 
 
 async def will_be_made(connection: Connection) -> bool:
-    """Whether the schema is missing and may be created."""
-    return not await connection.fetchval(IS_THERE) and bool(await connection.fetchval(MAY_CREATE))
+    """Whether the schema, or its tables, are missing and may be created."""
+    return await may_create(connection, COLUMNS)
 
 
 async def refused(ids: Sequence[str], column: str, table: Layout, connection: Connection) -> list[Refusal]:
-    if not await connection.fetchval(MAY_WRITE, REFUSALS):
+    if not await may_write(connection, REFUSALS):
         return []
     return [Refusal(*row) for row in await connection.fetch(REFUSED_OF, leases.target(column, table), list(ids))]
 
 
 async def refusals(column: str, table: Layout, connection: Connection) -> list[Refusal]:
-    if not await connection.fetchval(MAY_WRITE, REFUSALS):
+    if not await may_read(connection, REFUSALS):
         return []
     return [Refusal(*row) for row in await connection.fetch(REFUSED + IN_ORDER, leases.target(column, table))]
 
 
 async def refuse(refusals: Mapping[str, Refusal], column: str, table: Layout, connection: Connection) -> None:
-    if not await connection.fetchval(MAY_WRITE, REFUSALS):
+    if not await may_write(connection, REFUSALS):
         return
     rows = [refusals[id] for id in sorted(refusals)]
     fields = ([getattr(each, name) for each in rows] for name in ("id", "fingerprint", "error", "message"))

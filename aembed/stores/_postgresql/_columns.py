@@ -12,6 +12,7 @@ from json import loads
 from typing import Any
 
 from aembed.errors import ConfigError
+from aembed.stores._postgresql import _advice as advice
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import Target
 from aembed.stores._postgresql._names import Name, quoted
@@ -20,15 +21,23 @@ from aembed.stores._postgresql._wire import Storage
 
 TABLE = """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p', 'f', 'v')"""
-TABLES = """SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND n.nspname = coalesce($1, pg_catalog.current_schema()) ORDER BY 1 LIMIT 20"""
-COLUMNS = """SELECT a.attname AS name, tn.nspname AS type_schema, t.typname AS type, a.atttypmod AS width,
-        t.typcategory::text AS category, a.attgenerated <> '' AS generated,
+    WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')"""
+COLUMNS = """WITH RECURSIVE base AS (
+        SELECT a.attnum, a.atttypid AS type, a.atttypmod AS width FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL SELECT b.attnum, t.typbasetype, t.typtypmod FROM base b
+            JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype = 'd')
+    SELECT a.attname AS name, tn.nspname AS type_schema, t.typname AS type, bn.nspname AS base_schema,
+        bt.typname AS base, b.width, t.typcategory::text AS category, a.attgenerated <> '' AS generated,
         pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
         JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+        JOIN base b ON b.attnum = a.attnum JOIN pg_catalog.pg_type bt ON bt.oid = b.type AND bt.typtype <> 'd'
+        JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace
     WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
+"""`base` is what a domain is over, however many lie between; other types are their own."""
+ABSENT = {"type": "vector", "base": "vector", "width": -1, "generated": False}
+"""A column that is to be added."""
 KEYS = """SELECT i.indisprimary AS is_primary, pg_catalog.array_agg(a.attname::text ORDER BY k.place) AS names
     FROM pg_catalog.pg_index i, LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = k.number
@@ -80,6 +89,10 @@ class Layout:
     fingerprint_is_bytes: bool
     absent: frozenset[str] = frozenset()
     """Quoted names of columns that are still to be added."""
+    is_domain: bool = False
+    """Whether the type of the vectors is a domain."""
+    copies: bool = True
+    """Whether the server knows COPY."""
 
     @property
     def table(self) -> str:
@@ -87,7 +100,7 @@ class Layout:
 
     @property
     def target(self) -> Target:
-        return Target(self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions)
+        return Target(self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions, self.is_domain)
 
     @property
     def key_list(self) -> str:
@@ -161,25 +174,28 @@ async def layout(asked: Asked, connection: Connection) -> Layout:
     """Raises ConfigError where the table is not as the user said."""
     found = await connection.fetchrow(TABLE, str(asked.table))
     if found is None:
-        there = [name for (name,) in await connection.fetch(TABLES, asked.table.schema)]
-        raise ConfigError(f"there is no table {asked.table}; the schema has {', '.join(there) or 'no table'}")
+        raise await advice.no_table(asked.table, connection)
     columns = {row["name"]: row for row in await connection.fetch(COLUMNS, found["oid"])}
     absent = [name for name in asked.columns if name not in columns]
     for name in absent:
-        if not (asked.create and name in (asked.vector, asked.fingerprint)):
-            raise ConfigError(_missing(name, asked, list(columns)))
+        addable = name in (asked.vector, asked.fingerprint)
+        if not (asked.create and addable):
+            raise advice.no_column(name, asked.table, list(columns), addable=addable)
     schema = await connection.fetchval(EXTENSION)
     if schema is None:
         raise ConfigError("the database has no pgvector; CREATE EXTENSION vector, as a role that may")
-    vector = columns.get(asked.vector, {"type": "vector", "type_schema": schema, "width": -1, "generated": False})
-    if vector["type"] not in ("vector", "halfvec") or vector["type_schema"] != schema or vector["generated"]:
-        raise ConfigError(
-            f"column {asked.vector!r} of {asked.table} is {vector['shown']}, not a vector that can be filled; "
-            f"ALTER TABLE {asked.table} ADD COLUMN embedding vector(1536), and name that one"
-        )
+    vector = columns.get(asked.vector, ABSENT | {"base_schema": schema, "type_schema": schema})
+    if vector["base"] not in ("vector", "halfvec") or vector["base_schema"] != schema or vector["generated"]:
+        raise advice.no_vector(asked.vector, vector["shown"], vector["generated"], asked.table, columns)
     keys = await _keys(asked, found["oid"], connection)
     types = {name: f"{quoted(row['type_schema'])}.{quoted(row['type'])}" for name, row in columns.items()}
     mark = columns.get(asked.fingerprint) if asked.fingerprint else None
+    name = str(Name(found["name"], found["schema"]))
+    if asked.text_sql is not None:
+        condition = f"pg_catalog.length(({asked.text_sql}\n)::text) > 0"
+        await advice.check_sql("text_sql", asked.text_sql, condition, name, connection)
+    if asked.where:
+        await advice.check_sql("where", asked.where, f"({asked.where}\n)", name, connection)
     return Layout(
         oid=found["oid"],
         schema=found["schema"],
@@ -189,30 +205,22 @@ async def layout(asked: Asked, connection: Connection) -> Layout:
         key_is_number=tuple(columns[key]["category"] in NUMBERS for key in keys),
         types=types,
         vectors=quoted(schema),
-        storage=vector["type"],
+        storage=vector["base"],
         dimensions=vector["width"] if vector["width"] > 0 else None,
         vector=quoted(asked.vector),
-        text=f"t.{quoted(asked.text)}" if asked.text is not None else str(asked.text_sql),
+        text=f"t.{quoted(asked.text)}" if asked.text is not None else f"{asked.text_sql}\n",
         condition=f" AND ({asked.where}\n)" if asked.where else "",
         fingerprint=quoted(asked.fingerprint) if asked.fingerprint else None,
-        fingerprint_is_bytes=mark is not None and mark["type"] == "bytea",
+        fingerprint_is_bytes=mark is not None and mark["base"] == "bytea",
         absent=frozenset(map(quoted, absent)),
+        is_domain=vector["base"] != vector["type"] or vector["base_schema"] != vector["type_schema"],
     )
-
-
-def _missing(name: str, asked: Asked, columns: Sequence[str]) -> str:
-    has = f"table {asked.table} has no column {name!r}; it has {', '.join(columns)}"
-    if name != asked.vector:
-        return has
-    return f"{has}. --create-columns (create_columns=True) adds it"
 
 
 async def _keys(asked: Asked, oid: int, connection: Connection) -> tuple[str, ...]:
     found = await connection.fetch(KEYS, oid)
     primary = [tuple(row["names"]) for row in found if row["is_primary"]]
     key = asked.key or (primary[0] if primary else ())
-    if not key:
-        raise ConfigError(f"table {asked.table} has no primary key; name columns that are unique with key=")
     if not any(set(row["names"]) <= set(key) for row in found):
-        raise ConfigError(f"key {', '.join(key)} of table {asked.table} is not unique; name columns that are")
+        raise advice.no_key(asked.table, key, [row["names"] for row in found])
     return key

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from random import Random
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity import AsyncRetrying, RetryCallState
 
 from aembed.errors import ConfigError, StoreError
-from aembed.stores._postgresql._errors import Refused, SlowError, explained, is_busy, is_outage, is_slow
-from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
+from aembed.stores._postgresql._errors import TAKEN, Refused, explained, is_busy, is_outage, is_slow
 from aembed.stores._postgresql._url import Address, parse
 
 T = TypeVar("T")
-Written = TypeVar("Written", covariant=True)
 Connection: TypeAlias = Any
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
-OnBuild: TypeAlias = Callable[[str, int, int], object]
-"""Phase of an index's build, rows done, rows in all."""
 
 
-class Write(Protocol[Written]):
-    async def __call__(self, part: Sequence[int], *, slow_ends: bool) -> Written: ...
-
-
-BEGIN = "BEGIN"
+BEGIN = """BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+    WHERE pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'"""
+"""What is told as stored outlives a crash, whatever the database or the role has set."""
+AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"
+"""Triggers and keys that wait for the COMMIT speak now."""
 SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
 """Nobody's schema stands in front of the names that we use."""
+SAME_TEXT = """; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres';
+    SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C';
+    SET LOCAL quote_all_identifiers = off"""
+"""A key, and a text, is written the same for every worker, whatever its session has set. The order of day and month in
+dates that are read stays the session's."""
 MOST_CONNECTIONS = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_SECONDS = 10.0
-NO_TIMEOUT = 7 * 86_400.0
+QUIT_SECONDS = 2.0
+"""That a server which is well may take to end a connection."""
+ONE_SESSION = ("PGlite",)
+"""Servers whose connections are all one session, so that a prepared statement of one is there for the next, too."""
+MOST_TAKEN = 4
+"""Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
 
 async def unchanged(connection: Connection) -> None:
@@ -59,30 +65,39 @@ class Database:
         self._random = Random()
         self._reached = False
         self._closed = False
+        self._hangs = self._one_session = False
+        self.copies, self.copies_known = True, False
+        """Whether the server knows COPY, and whether that was tried."""
 
-    async def run(self, work: Work[T], *, safe_path: bool = True, slow_ends: bool = False) -> T:
+    async def run(self, work: Work[T], *, safe_path: bool = True, slow_ends: bool = False, of_rows: bool = False) -> T:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
 
         Tried again while the server is away, restarts or is full, for `max_outage` seconds; not before it was
-        reached once. `slow_ends`: a statement that takes too long raises SlowError at once.
+        reached once. `slow_ends`: a statement that takes too long raises SlowError at once. `of_rows`: rows are
+        written, and RowRefusedError is raised where one of them is to blame.
         """
         began = asyncio.get_running_loop().time()
 
-        def may_pass(error: BaseException) -> bool:
-            if slow_ends and is_slow(error):
+        def may_pass(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if error is None or (slow_ends and is_slow(error)):
                 return False
+            if of_rows and getattr(error, "sqlstate", None) == TAKEN:
+                return state.attempt_number < (2 if slow_ends else MOST_TAKEN)
             return is_busy(error) or (self._reached and is_outage(error))
 
         def is_late(state: RetryCallState) -> bool:
             return asyncio.get_running_loop().time() - began >= self._max_outage
 
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(may_pass), wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True
-        )
+        retrying = AsyncRetrying(retry=may_pass, wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True)
         try:
-            return await retrying(self._once, work, BEGIN + SAFE_PATH if safe_path else BEGIN)
+            return await retrying(self._once, work, BEGIN + (SAFE_PATH if safe_path else SAME_TEXT))
         except Refused as error:
-            raise explained(error, self.name) from None
+            raise explained(error, self.name, of_rows=of_rows) from None
+
+    async def once(self, work: Work[T]) -> T:
+        """`work` in one transaction that is not tried again. Raises what asyncpg raises."""
+        return await self._once(work, BEGIN + SAFE_PATH)
 
     async def check_direct(self) -> None:
         """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
@@ -95,43 +110,11 @@ class Database:
                 "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"
             )
 
-    async def build(
-        self, target: Target, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
-    ) -> None:
-        """Creates an index beside running writes, in a session of its own and with no time limit."""
-        create, prepare = target.create(concurrently=True), settings(memory, workers)
-        await self.check_direct()
-        try:
-            async with (await self._opened()).acquire() as connection:
-                try:
-                    for statement in prepare:
-                        await connection.execute(statement)
-                    await self._built(target, create, connection, on_progress)
-                finally:
-                    with suppress(*Refused):
-                        await connection.execute(RESET)
-        except Refused as error:
-            raise explained(error, self.name) from None
-
-    async def _built(self, target: Target, create: str, connection: Connection, on_progress: OnBuild | None) -> None:
-        if await connection.fetchval(INVALID, target.full_name):
-            await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
-        watching = asyncio.create_task(self._watch(target, on_progress)) if on_progress else None
-        try:
-            await connection.execute(create, timeout=NO_TIMEOUT)
-        finally:
-            if watching:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
-
-    async def _watch(self, target: Target, on_progress: OnBuild) -> None:
-        async def asked(connection: Connection) -> Any:
-            return await connection.fetchrow(PROGRESS, target.table)
-
-        while True:
-            if row := await self.run(asked):
-                on_progress(row["phase"], row["done"], row["total"])
-            await asyncio.sleep(0.5)
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection that is in no transaction."""
+        async with (await self._opened()).acquire() as connection:
+            yield connection
 
     async def aclose(self) -> None:
         """Closes the pool, if it is ours. Later calls raise StoreError."""
@@ -144,9 +127,12 @@ class Database:
         if pool is None or pool is self._given:
             return
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await pool.close()
+            if not self._hangs:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await pool.close()
         except Refused:
+            self._hangs = True
+        finally:
             pool.terminate()
 
     def _pause(self, state: RetryCallState) -> float:
@@ -207,14 +193,14 @@ class Database:
     async def _create(self) -> Any:
         assert self.address is not None
         try:
-            cache = 0 if self.address.behind_pooler or await self._finds_pooler() else 100
+            shared = self.address.behind_pooler or await self._finds_pooler() or self._one_session
         except TimeoutError:
             raise ConnectionError("no answer in time") from None
         return await asyncpg.create_pool(
             **self.address.connect,
             min_size=0,
             max_size=MOST_CONNECTIONS,
-            statement_cache_size=cache,
+            statement_cache_size=0 if shared else 100,
             command_timeout=self._command_timeout,
             reset=unchanged,
         )
@@ -226,24 +212,19 @@ class Database:
             **self.address.connect, statement_cache_size=0, command_timeout=self._command_timeout
         )
         try:
-            backend = await connection.fetchval("SELECT pg_catalog.pg_backend_pid()")
+            backend, version = await connection.fetchrow("SELECT pg_catalog.pg_backend_pid(), pg_catalog.version()")
+            self._one_session = any(name in version for name in ONE_SESSION)
             return bool(backend != connection.get_server_pid())
         finally:
-            await connection.close(timeout=CLOSE_SECONDS)
+            await self._close(connection)
 
-
-async def halving(positions: Sequence[int], write: Write[T]) -> AsyncIterator[T]:
-    """`write` of all positions at once, or of halves of them where that takes too long."""
-    parts = [positions]
-    while parts:
-        part = parts.pop()
+    async def _close(self, connection: Connection) -> None:
+        """A server that does not end its side of a connection is there all the same."""
         try:
-            yield await write(part, slow_ends=len(part) > 1)
-        except SlowError:
-            if len(part) < 2:
-                raise
-            half = len(part) // 2
-            parts += [part[half:], part[:half]]
+            await connection.close(timeout=QUIT_SECONDS)
+        except Refused:
+            self._hangs = True
+            _end(connection)
 
 
 def _end(connection: Connection) -> None:

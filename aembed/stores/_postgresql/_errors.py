@@ -8,13 +8,25 @@ import ssl
 
 import asyncpg
 
-from aembed.errors import SpaceMismatchError, StoreError
+from aembed.errors import RowRefusedError, SpaceMismatchError, StoreError
 
 OUTAGE = ("08", "57P01", "57P02", "57P03")
 """The connection is gone or the server is stopping, starting, or in recovery."""
 BUSY = ("40P01", "40001", "53300", "55P03", "23505")
 """Deadlock, serialization, too many connections, a lock; two writers of one new id: the second finds it there."""
+TAKEN = "23505"
+"""Of BUSY: where it does not pass, the row breaks a unique key of the user's own."""
 SLOW = "57014"
+OF_ROWS = ("09", "20", "21", "22", "23", "27", "38", "39", "44", "54", "P0")
+"""Classes that speak of the row that is written: data, constraints, RAISE in a trigger, what an index can hold."""
+OF_SERVERS = (
+    *("00", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "24", "25", "26", "28", "2B", "2D", "2F"),
+    *("34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV", "XX"),
+)
+"""All other classes of PostgreSQL. What is in neither list is a code that a function of the user's own raises."""
+CHECKS_POLICIES = "ExecWithCheckOptions"
+"""Where the server finds that a policy (row-level security) does not allow a new row."""
+IN_FUNCTION = re.compile(r"function ([\w.\"$]+)\(")
 FULL_POOLERS = ("max client connections reached", "max clients reached", "emaxconn", "no more connections allowed")
 """Supavisor says so with the class of an internal error, PgBouncer with that of the protocol."""
 QUOTES_NOTHING = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
@@ -63,12 +75,25 @@ def is_slow(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or (isinstance(error, asyncpg.PostgresError) and error.sqlstate == SLOW)
 
 
-def explained(error: BaseException, place: str) -> StoreError:
+def is_of_row(error: BaseException) -> bool:
+    """Whether a row is refused for what it is: without that row the same may succeed."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return False
+    code = error.sqlstate or "XX000"
+    if code.startswith(OF_ROWS) or not code.startswith(OF_SERVERS):
+        return True
+    # What a trigger's function cannot do for one row it may do for others.
+    raised = code.startswith("42") and _raised_in(error) is not None
+    return raised or getattr(error, "server_source_function", None) == CHECKS_POLICIES
+
+
+def explained(error: BaseException, place: str, *, of_rows: bool = False) -> StoreError:
+    """`of_rows`: rows were being written, and may be to blame."""
     match error:
         case StoreError():
             return error
         case asyncpg.PostgresError():
-            return _refusal(error, place)
+            return _refusal(error, place, of_rows and is_of_row(error))
         case TimeoutError():
             return SlowError(f"{place} did not answer in time; check the server, then run this again")
         case socket.gaierror():
@@ -89,15 +114,22 @@ def explained(error: BaseException, place: str) -> StoreError:
             return StoreError(f"{place}: {type(error).__name__}; the connection cannot be used")
 
 
-def _refusal(error: asyncpg.PostgresError, place: str) -> StoreError:
+def _raised_in(error: asyncpg.PostgresError) -> str | None:
+    """The function of the user's own that raised it. Of the context only a name: the rest may quote a text."""
+    found = IN_FUNCTION.search(getattr(error, "context", None) or "")
+    return found[1] if found else None
+
+
+def _refusal(error: asyncpg.PostgresError, place: str, of_row: bool) -> StoreError:
     code = error.sqlstate or "XX000"
     if _OTHER_WIDTH.fullmatch(str(error)):
         return SpaceMismatchError(f"{place}: {error}")
     said = f": {_message(error)}" if code.startswith(QUOTES_NOTHING) else ""
     constraint = f" of constraint {error.constraint_name!r}" if getattr(error, "constraint_name", None) else ""
+    function = f" in function {name}()" if (name := _raised_in(error)) else ""
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
-    kind = SlowError if code == SLOW else StoreError
-    return kind(f"{place}: {type(error).__name__}{constraint}{said} ({code}){advice}")
+    kind = SlowError if code == SLOW else (RowRefusedError if of_row else StoreError)
+    return kind(f"{place}: {type(error).__name__}{constraint}{function}{said} ({code}){advice}")
 
 
 def _message(error: asyncpg.PostgresError) -> str:

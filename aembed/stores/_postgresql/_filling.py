@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql._apart import SOME, Refused, apart
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import is_indexed, widen
 from aembed.stores._postgresql._names import quoted
-from aembed.stores._postgresql._staging import staged
+from aembed.stores._postgresql._proof import is_same, proving
+from aembed.stores._postgresql._staging import POSITION, ROWS, numbered, rows_of, running, staged
 from aembed.stores._postgresql._wire import Column, literal, normalized, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
@@ -20,11 +24,23 @@ Filters: TypeAlias = tuple[str, list[str]]
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
+MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
+    WHERE {is_key} AND {hash} = aembed_new.aembed_hash FOR UPDATE OF t"""
+FILL_SOME = FILL + f" AND aembed_new.{SOME}"
+KEPT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
+    WHERE {is_key} AND {hash} = aembed_new.aembed_hash AND {is_same}{is_marked}"""
 ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}, aembed_hash)
     ON {is_key} AND {hash} = aembed_new.aembed_hash WHERE t.{vector} IS NOT NULL"""
+CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM unnest({given}) AS aembed_new ({names})
+    WHERE {is_key} AND t.{vector} IS NOT NULL AND t.{fingerprint} IS NOT NULL
+        AND t.{fingerprint} IS DISTINCT FROM {hash}"""
+NEAREST = """SELECT {columns}, t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}
+    FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
+"""Only of those that come near is the text compared: that of every row would take long."""
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
 
 ROWS_PER_PAGE = 500
+MOST_COMPARED = 3
 SHORTLIST = 50
 
 
@@ -48,46 +64,124 @@ async def page(last: Sequence[str] | None, size: int, table: Layout, connection:
     return [(id, text) for id, text in found]
 
 
+async def some_texts(table: Layout, connection: Connection) -> dict[str, str]:
+    """Some texts that are pending, by their ids."""
+    columns, condition = f"{table.id}, ({table.text})::text", f"{table.is_pending} LIMIT {MOST_COMPARED}"
+    found = await connection.fetch(select(columns, condition, table))
+    return {row[0]: row[1] for row in found}
+
+
+async def texts_again(ids: Sequence[str], table: Layout, connection: Connection) -> dict[str, str]:
+    """Those texts as they are now."""
+    values = (f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(_typed_keys(table), 1))
+    statement = select(f"({table.text})::text", " AND ".join(values), table)
+    found = {id: await connection.fetchval(statement, *native(id)) for id in ids}
+    return {id: text for id, text in found.items() if text is not None}
+
+
 async def count(table: Layout, connection: Connection) -> int:
     pending: int = await connection.fetchval(select("count(*)", table.is_pending, table))
     return pending
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to be filled: the key of each, the hash of the text that was embedded, and the vector."""
+
+    ids: Sequence[str]
+    hashes: Sequence[bytes]
+    matrix: Matrix
+
+    def picked(self, positions: Sequence[int]) -> Batch:
+        rows = list(positions)
+        return Batch([self.ids[i] for i in rows], [self.hashes[i] for i in rows], self.matrix[rows])
+
+
 async def fill(
-    ids: Sequence[str],
-    hashes: Sequence[bytes],
-    matrix: Matrix,
+    batch: Batch,
     worker: leases.Worker | None,
     again: bool,
+    hooks: tuple[Hook, ...],
+    refused: Refused | None,
+    place: str,
     table: Layout,
     connection: Connection,
 ) -> int:
     """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone.
 
-    `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it.
+    `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it. `hooks` are
+    those of the table that are known: with any, each row is read again. `refused`, where it is not None, is filled with
+    the rows that the table does not take, by their positions; else one of them ends all. Raises DroppedError, with
+    positions, too, and HookedError where there are hooks and none was known.
     """
-    filled = 0
+    filled, mine = 0, list(range(len(batch.ids)))
     if worker is not None:
-        mine = await leases.released(ids, worker, connection)
-        others = [i for i, id in enumerate(ids) if id not in mine]
+        held = await leases.released(batch.ids, worker, connection)
+        others = [i for i, id in enumerate(batch.ids) if id not in held]
         if again and others:
-            filled = await _already([ids[i] for i in others], [hashes[i] for i in others], table, connection)
-        picked = [i for i, id in enumerate(ids) if id in mine]
-        ids, hashes, matrix = [ids[i] for i in picked], [hashes[i] for i in picked], matrix[picked]
-    if not ids:
-        return filled
+            filled = await _already(batch.picked(others), table, connection)
+        mine = [i for i, id in enumerate(batch.ids) if id in held]
+    if mine:
+        filled += await update(batch, mine, hooks, refused, place, table, connection)
+    if worker is not None and refused:
+        await leases.hold_failed([batch.ids[i] for i in refused], worker, connection)
+    if mine and not hooks:
+        await check_unhooked(table.table, connection)
+    return filled
+
+
+async def update(
+    batch: Batch,
+    picked: Sequence[int],
+    hooks: tuple[Hook, ...],
+    refused: Refused | None,
+    place: str,
+    table: Layout,
+    connection: Connection,
+) -> int:
+    """As `fill`, of rows that nobody else holds."""
+    rows = batch.picked(picked)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", [value.encode() for value in values])
-        for name, values in zip(_names(table), zip(*map(native, ids), strict=True), strict=True)
+        for name, values in zip(_names(table), zip(*map(native, rows.ids), strict=True), strict=True)
     }
-    columns["aembed_hash"] = ("bytea", hashes)
-    statement = FILL.format(
-        table=table.table, vector=table.vector, mark=mark(table), is_key=_is_key(table), hash=table.hash
+    columns["aembed_hash"] = ("bytea", rows.hashes)
+    parts = {"table": table.table, "is_key": _is_key(table), "hash": table.hash}
+    work, in_one = running(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), False
+    if refused is not None:
+        some = FILL_SOME.format(vector=table.vector, mark=mark(table), **parts)
+        work, in_one = apart(picked, some, refused, place, connection), True
+    if hooks:
+        is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
+        same = is_same(f"t.{table.vector}", "aembed_new.aembed_vector", table.vectors)
+        meant, kept = MEANT.format(**parts), KEPT.format(is_same=same, is_marked=is_marked, **parts)
+        # In one piece: what a trigger does to a later row may undo an earlier one.
+        work, in_one = (
+            proving(meant, kept, work, place, table.table, connection, () if refused is None else refused),
+            True,
+        )
+    if in_one:
+        columns[POSITION] = ("integer", numbered(picked))
+    size = len(picked) if in_one else ROWS
+    copies = table.copies
+    return await staged(columns, rows.matrix, table.storage, table.vectors, work, connection, copies=copies, rows=size)
+
+
+async def clear(ids: Sequence[str], table: Layout, connection: Connection) -> int:
+    """Empties those of the rows that have a vector of another text than theirs."""
+    statement = CLEAR.format(
+        table=table.table,
+        vector=table.vector,
+        fingerprint=table.fingerprint,
+        given=", ".join(f"${i}::text[]" for i in range(1, len(table.keys) + 1)),
+        names=", ".join(_names(table)),
+        is_key=_is_key(table),
+        hash=table.stored_hash,
     )
-    return filled + await staged(columns, matrix, table.storage, table.vectors, statement, connection)
+    return rows_of(await connection.execute(statement, *map(list, zip(*map(native, ids), strict=True)))) if ids else 0
 
 
-async def _already(ids: Sequence[str], hashes: Sequence[bytes], table: Layout, connection: Connection) -> int:
+async def _already(batch: Batch, table: Layout, connection: Connection) -> int:
     """How many of these rows have a vector, and the text that it is for."""
     types = [*("text[]" for _ in table.keys), "bytea[]"]
     statement = ALREADY.format(
@@ -98,13 +192,17 @@ async def _already(ids: Sequence[str], hashes: Sequence[bytes], table: Layout, c
         is_key=_is_key(table),
         hash=table.hash,
     )
-    keys = zip(*map(native, ids), strict=True)
-    count: int = await connection.fetchval(statement, *map(list, keys), list(hashes))
+    keys = zip(*map(native, batch.ids), strict=True)
+    count: int = await connection.fetchval(statement, *map(list, keys), list(batch.hashes))
     return count
 
 
 def _names(table: Layout) -> list[str]:
     return [f"aembed_key{i}" for i in range(len(table.keys))]
+
+
+def _typed_keys(table: Layout) -> Iterator[tuple[str, str]]:
+    return zip(table.keys, table.key_types, strict=True)
 
 
 def _is_key(table: Layout) -> str:
@@ -132,14 +230,35 @@ def filters(where: Mapping[str, Scalar], table: Layout) -> Filters:
 async def candidates(
     query: Vector, k: int, filters: Filters, table: Layout, connection: Connection
 ) -> list[tuple[str, str | None, Vector]]:
-    """Id, text and vector of the k best rows and some more: the server compares in float32."""
+    """Id, text and vector of the k best rows and some more: the server compares in float32.
+
+    Where the hash of each text is kept, no row whose vector is of another text than its own.
+    """
+    if table.fingerprint is None:
+        return [row[:3] for row in await _nearest(query, 2 * k + SHORTLIST, filters, table, connection)]
+    most = 2 * k + SHORTLIST
+    while True:
+        found = await _nearest(query, most, filters, table, connection)
+        current = [row[:3] for row in found if row[3]]
+        if len(found) < most or len(current) >= k + SHORTLIST // 2:
+            return current
+        most *= 4
+
+
+async def _nearest(
+    query: Vector, most: int, filters: Filters, table: Layout, connection: Connection
+) -> list[tuple[str, str | None, Vector, bool]]:
+    """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    most, order = 2 * k + SHORTLIST, f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
+    order = f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
     if await is_indexed(table.target, connection):
         await widen(most, connection)
         order = table.target.distance("t.")
     condition = f"t.{table.vector} IS NOT NULL{table.condition}{filters[0]} ORDER BY {order} LIMIT $2"
     columns = f"{table.id}, ({table.text})::text, {sent}"
-    statement = select(columns, condition, table)
+    statement = select(f"{columns}, true", condition, table)
+    if table.fingerprint is not None:
+        parts = {"fingerprint": table.fingerprint, "hash": table.stored_hash, "table": table.table}
+        statement = NEAREST.format(columns=columns, condition=condition, **parts)
     found = await connection.fetch(statement, literal(normalized(query)), most, *filters[1])
-    return [(id, text, vector_of(vector)) for id, text, vector in found]
+    return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

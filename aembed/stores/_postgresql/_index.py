@@ -21,8 +21,12 @@ INDEXED = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg
         AND pg_catalog.strpos(pg_catalog.pg_get_indexdef(i.indexrelid), $3) > 0)"""
 INVALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass($1) AND NOT i.indisvalid)"""
-CREATE = "CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {table} USING hnsw ({column} {v}.{storage}_cosine_ops)"
-PROGRESS = """SELECT phase, coalesce(tuples_done, 0)::bigint AS done, coalesce(tuples_total, 0)::bigint AS total
+CREATE = (
+    "CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {only} {table} USING hnsw ({column} {v}.{storage}_cosine_ops)"
+)
+PROGRESS = """SELECT phase,
+        (CASE WHEN tuples_total > 0 THEN tuples_done ELSE coalesce(blocks_done, 0) END)::bigint AS done,
+        (CASE WHEN tuples_total > 0 THEN tuples_total ELSE coalesce(blocks_total, 0) END)::bigint AS total
     FROM pg_catalog.pg_stat_progress_create_index WHERE relid = pg_catalog.to_regclass($1)"""
 ITERATIVE = """SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {};
     SET LOCAL plan_cache_mode = force_custom_plan"""
@@ -42,6 +46,8 @@ class Target:
     v: str
     storage: Storage
     dimensions: int | None
+    is_domain: bool = False
+    """The type is a domain: pgvector sees no width of the column, so that an expression with the width is indexed."""
 
     @property
     def indexed_storage(self) -> Storage:
@@ -49,10 +55,10 @@ class Target:
 
     @property
     def expression(self) -> str:
-        """What is indexed: the column, or a halfvec of it above the 2,000 dimensions of a vector."""
-        if self.indexed_storage == self.storage:
+        """What is indexed: the column, or a cast of it: a halfvec above the 2,000 dimensions of a vector."""
+        if self.indexed_storage == self.storage and not self.is_domain:
             return self.column
-        return f"({self.column}::{self.v}.halfvec({self.dimensions}))"
+        return f"({self.column}::{self.v}.{self.indexed_storage}({self.dimensions}))"
 
     @property
     def name(self) -> str:
@@ -63,14 +69,15 @@ class Target:
     def full_name(self) -> str:
         return f"{quoted(self.schema)}.{self.name}"
 
-    def create(self, *, concurrently: bool) -> str:
-        """Raises ConfigError for a width that cannot be indexed."""
+    def create(self, *, concurrently: bool, only: bool = False) -> str:
+        """`only`: of the table without its partitions. Raises ConfigError for a width that cannot be indexed."""
         if not self.dimensions:
             raise ConfigError(f"{self.column} of {self.table} has no width: ALTER it to vector(DIMENSIONS) first")
         if self.dimensions > MOST_INDEXED["halfvec"]:
             raise ConfigError(f"HNSW indexes at most 4,000 dimensions as halfvec; these are {self.dimensions:,}")
         return CREATE.format(
             concurrently="CONCURRENTLY" if concurrently else "",
+            only="ONLY" if only else "",
             name=self.name,
             table=self.table,
             column=self.expression,

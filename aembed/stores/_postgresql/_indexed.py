@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aembed.stores._postgresql._database import Database, OnBuild
+from aembed.stores._postgresql._building import OnBuild, build
+from aembed.stores._postgresql._database import Database
 from aembed.stores._postgresql._index import Target
 
 
@@ -14,11 +15,13 @@ class Indexed:
     ) -> None:
         """Builds an HNSW index for the cosine while writes go on; above 2,000 dimensions over a halfvec of the column.
 
-        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given phase, rows done and
-        rows in all. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in
-        transaction mode, and for more than 4,000 dimensions.
+        `memory` ("2GB") and `workers` are what the server may use for it; `on_progress` is given the phase, how much of
+        it is done and how much there is (blocks of the table, or rows). The partitions of a table are indexed one by
+        one. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in transaction
+        mode, and for more than 4,000 dimensions.
         """
-        await self._database.build(await self._target(), memory=memory, workers=workers, on_progress=on_progress)
+        target = await self._target()
+        await build(target, self._database, memory=memory, workers=workers, on_progress=on_progress)
 
     async def _target(self) -> Target:
         raise NotImplementedError

@@ -19,10 +19,7 @@ TABLES = """CREATE TABLE IF NOT EXISTS aembed.workers (token bigint GENERATED AL
     CREATE TABLE IF NOT EXISTS aembed.leases (target text, key text, failed boolean NOT NULL DEFAULT false,
         token bigint NOT NULL REFERENCES aembed.workers ON DELETE CASCADE, PRIMARY KEY (target, key));
     CREATE INDEX IF NOT EXISTS leases_token ON aembed.leases (token)"""
-MAY_LEASE = """SELECT coalesce((SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT')
-        AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
-    FROM pg_catalog.pg_class c WHERE c.oid IN
-        (pg_catalog.to_regclass('aembed.workers'), pg_catalog.to_regclass('aembed.leases'))), false)"""
+NAMES = ("workers", "leases")
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed.workers', 0))"
 """Tokens become visible in their order."""
 FORGET = "DELETE FROM aembed.workers WHERE expires_at < pg_catalog.clock_timestamp() - interval '1 day'"
@@ -50,6 +47,8 @@ OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON 
     WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND {alive})""".replace("{alive}", ALIVE)
 RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[]) RETURNING key"
 FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
+HOLD_FAILED = """INSERT INTO aembed.leases (target, key, token, failed)
+    SELECT $1, key, $2, true FROM unnest($3::text[]) AS key ON CONFLICT (target, key) DO NOTHING"""
 FORGET_LOST = """DELETE FROM aembed.leases
     WHERE target = $1 AND token = $2 AND NOT failed AND key <> ALL ($3::text[])"""
 """What was claimed in our name, and the answer was lost."""
@@ -142,6 +141,11 @@ async def claim(
 async def released(ids: Sequence[str], worker: Worker, connection: Connection) -> set[str]:
     """Gives these leases up with the transaction; returns those that were still held."""
     return {key for (key,) in await connection.fetch(RELEASE, worker.target, worker.token, list(ids))}
+
+
+async def hold_failed(ids: Sequence[str], worker: Worker, connection: Connection) -> None:
+    """Rows that were released with others, and get no vector in this run."""
+    await connection.execute(HOLD_FAILED, worker.target, worker.token, list(ids))
 
 
 async def forget_lost(worker: Worker, connection: Connection) -> bool:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from hashlib import sha256
+
+import asyncpg
+import numpy as np
 
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._columns import Layout
-from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._database import AT_ONCE, Connection
+from aembed.stores._postgresql._errors import explained, is_of_row
+from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
+from aembed.stores._postgresql._names import Name
+from aembed.stores._postgresql._parts import DroppedError
 from aembed.stores._rules import mismatch
 from aembed.types import Space
 
@@ -20,8 +30,11 @@ OWNS = """SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_
     WHERE c.oid = $1::bigint::oid"""
 ADD = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {type}"
 EXTERNAL = "ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL"
-PROBE = """UPDATE {table} AS t SET {vector} = pg_catalog.array_fill(1::real, ARRAY[$1::int])::{v}.{storage}{mark}
-    WHERE ({keys}) IN ({one})"""
+INHERITED = """SELECT n.nspname, c.relname FROM pg_catalog.pg_inherits i
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.inhparent = $1::bigint::oid AND NOT c.relispartition ORDER BY 1, 2 LIMIT 5"""
+MOST_PROBED = 8
+"""Rows from either end of the table, where the first is not taken: one row that is refused fails alone."""
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 
@@ -30,6 +43,7 @@ async def announced(
 ) -> list[str]:
     """What will be made, a line each. Raises as `checked`."""
     space = await checked(place, asked, held, table, connection)
+    await probe(place, space.dimensions, table, connection)
     added = table.additions(space.dimensions) if space.dimensions else {}
     lines = [f"column {name} {type} of {table.table}" for name, type in added.items()]
     if await books.will_be_made(connection):
@@ -37,6 +51,8 @@ async def announced(
     target = replace(table.target, dimensions=space.dimensions) if table.vector in added else table.target
     knowable = target.dimensions or table.vector not in table.absent
     if index and knowable and target.create(concurrently=True) and not await is_indexed(target, connection):
+        if not await connection.fetchval(OWNS, table.oid):
+            raise StoreError(f"{place}: only the owner of {table.table} may index it; connect as the owner for --index")
         lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
     return lines
 
@@ -50,7 +66,6 @@ async def checked(place: str, asked: Space, held: Space | None, table: Layout, c
         raise mismatch(place, held, asked, EMPTY.format(table.table, table.vector))
     space = space or asked
     fitting(place, space, width, table)
-    await probe(place, space.dimensions or 1, table, connection)
     return space
 
 
@@ -72,6 +87,14 @@ async def check(place: str, table: Layout, connection: Connection) -> None:
     nameless = f"({missing}) AND ({table.text}) IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
     if await connection.fetchval(sql.select("1", nameless, table)):
         raise ConfigError(f"{place}: a row to be filled has NULL in its key; give it a value")
+    if heirs := await connection.fetch(INHERITED, table.oid):
+        twice = f"true GROUP BY {table.key_list} HAVING count(*) > 1 LIMIT 1"
+        if await connection.fetchval(sql.select("true", twice, table)):
+            names = ", ".join(str(Name(row["relname"], row["nspname"])) for row in heirs)
+            raise ConfigError(
+                f"{place}: a key stands in several rows, because tables inherit from it (INHERITS) and a unique key "
+                f"holds for one of them alone; fill those by themselves ({names}), or make the keys of all rows unique"
+            )
 
 
 async def add_columns(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
@@ -83,23 +106,76 @@ async def add_columns(place: str, dimensions: int, table: Layout, connection: Co
             await connection.execute(EXTERNAL.format(table=table.table, column=name))
 
 
-async def probe(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
-    """Writes one pending row and takes it back: permissions, triggers, constraints and row-level security speak now."""
+async def probe(place: str, dimensions: int | None, table: Layout, connection: Connection) -> tuple[Hook, ...]:
+    """Writes a row the way the job will, reads it again and takes it back; returns what any write has to pass.
+
+    Permissions, triggers, rules, constraints and row-level security speak now. Raises StoreError where no row is taken.
+    """
     if table.absent:
-        return
-    await connection.execute("SAVEPOINT aembed_probe")
-    statement = PROBE.format(
-        table=table.table,
-        vector=table.vector,
-        v=table.vectors,
-        storage=table.storage,
-        keys=table.key_list,
-        one=sql.select(table.key_list, f"{table.is_pending} LIMIT 1 FOR UPDATE SKIP LOCKED", table),
-        mark=sql.mark(table),
-    )
-    tag = await connection.execute(statement, table.dimensions or dimensions)
-    await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")
-    if tag == "UPDATE 0" and await connection.fetchval(
+        return ()
+    hooks = await hooks_of(table.table, connection)
+    width = table.dimensions or dimensions or 1
+    reason: StoreError | None = None
+    async with aclosing(_candidates(table, connection)) as candidates:
+        async for id, text in candidates:
+            refusal = await _tried(id, text, width, hooks, place, table, connection)
+            if refusal is None:
+                return hooks
+            reason = reason or refusal
+    if reason is None and await connection.fetchval(
         sql.select(HIDDEN, f"{table.is_pending} LIMIT 1", table), table.oid
     ):
         raise StoreError(f"{place}: the server writes no row for this role; a policy (row-level security) hides them")
+    if reason is not None and (table.dimensions or dimensions):
+        raise reason from None
+    return hooks
+
+
+async def _candidates(table: Layout, connection: Connection) -> AsyncGenerator[tuple[str, str], None]:
+    """Id and text of some pending rows, locked; then of some that are filled, where pending ones were not taken."""
+    descending = ", ".join(f"t.{key} DESC" for key in table.keys)
+    keyed = "".join(f" AND t.{key} IS NOT NULL" for key in table.keys)
+    filled = f"({table.text}) IS NOT NULL AND t.{table.vector} IS NOT NULL{keyed}{table.condition}"
+    found = False
+    for condition, most in (
+        (table.is_pending, 1),
+        (f"{table.is_pending} ORDER BY {table.key_list}", MOST_PROBED),
+        (f"{table.is_pending} ORDER BY {descending}", MOST_PROBED),
+        (filled, MOST_PROBED),
+    ):
+        columns, limited = f"{table.id}, ({table.text})::text", f"{condition} LIMIT {most} FOR UPDATE SKIP LOCKED"
+        for id, text in await connection.fetch(sql.select(columns, limited, table)):
+            found = True
+            yield id, text
+        if not found:
+            return
+
+
+async def taken_now(place: str, ids: Sequence[str], table: Layout, connection: Connection) -> set[str]:
+    """Those of the rows, which the table refused earlier, that it takes: each is written and taken back."""
+    hooks = await hooks_of(table.table, connection)
+    width = table.dimensions or await sql.filled_width(table, connection) or 1
+    texts = await sql.texts_again(ids, table, connection)
+    tried = {id: await _tried(id, text, width, hooks, place, table, connection) for id, text in texts.items()}
+    return {id for id, refusal in tried.items() if refusal is None}
+
+
+async def _tried(
+    id: str, text: str, width: int, hooks: tuple[Hook, ...], place: str, table: Layout, connection: Connection
+) -> StoreError | None:
+    """Why this row is not taken."""
+    batch = sql.Batch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
+    await connection.execute("SAVEPOINT aembed_probe")
+    try:
+        await sql.update(batch, [0], hooks, None, place, table, connection)
+        await connection.execute(AT_ONCE)
+        return None
+    except DroppedError as error:
+        return error
+    except asyncpg.PostgresError as error:
+        if not is_of_row(error):
+            raise
+        return explained(error, place, of_rows=True)
+    finally:
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")

@@ -12,9 +12,13 @@ from json import loads
 
 import numpy as np
 
+from aembed.errors import StoreError
+from aembed.stores._postgresql._apart import SOME, Refused, apart
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import is_indexed, widen
-from aembed.stores._postgresql._staging import staged
+from aembed.stores._postgresql._proof import is_same, proving
+from aembed.stores._postgresql._staging import POSITION, numbered, rows_of, running, staged
 from aembed.stores._postgresql._tables import Layout, set_meta
 from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
 from aembed.stores._rules import decode, encode
@@ -32,6 +36,10 @@ UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest,
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
+MEANT = "SELECT aembed_row FROM pg_temp.aembed_staged"
+KEPT = """SELECT s.aembed_row FROM {rows} AS t JOIN pg_temp.aembed_staged AS s ON t.id = s.id
+    WHERE t.digest = s.digest AND t.fingerprint = s.fingerprint AND """
+UPSERT_SOME = UPSERT.replace("FROM pg_temp.aembed_staged", f"FROM pg_temp.aembed_staged WHERE {SOME}")
 REFUSE = """INSERT INTO {refusals} (id, fingerprint, error, message)
     SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
     ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error,
@@ -82,10 +90,21 @@ def ordered(rows: Rows) -> list[int]:
     return sorted(range(len(rows)), key=rows.ids.__getitem__)
 
 
-async def upsert(rows: Rows, picked: Sequence[int], keep_text: bool, layout: Layout, connection: Connection) -> None:
+async def upsert(
+    rows: Rows,
+    picked: Sequence[int],
+    keep_text: bool,
+    hooks: tuple[Hook, ...],
+    refused: Refused | None,
+    layout: Layout,
+    connection: Connection,
+) -> int:
     """COPY straight into the table where no id is there yet; else by way of a staging table.
 
-    COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row.
+    COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row. `hooks` are
+    those of the table that are known: with any, each row is read again. `refused`, where it is not None, is filled with
+    the rows that the table does not take, by their positions in `picked`; else one of them ends all. Raises
+    DroppedError, with such positions, too, and HookedError where there are hooks and none was known.
     """
     ids = [rows.ids[i] for i in picked]
     matrix = rows.matrix[list(picked)]
@@ -97,17 +116,53 @@ async def upsert(rows: Rows, picked: Sequence[int], keep_text: bool, layout: Lay
         "fingerprint": ("bytea", [rows.fingerprints[i] for i in picked]),
         "digest": ("bytea", [rows.digests[i] for i in picked]),
     }
-    if await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows):
-        await staged(columns, matrix, layout.storage, layout.vectors, layout.sql(UPSERT), connection)
-        return
-    source = copied([values for _, values in columns.values()], matrix, layout.storage)
-    await connection.copy_to_table(
+    is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
+    if hooks or refused is not None:
+        taken = await _told_apart(columns, matrix, hooks, refused, layout, connection)
+    elif is_there or not layout.names.copies:
+        work, copies = running(layout.sql(UPSERT), connection), layout.names.copies
+        taken = await staged(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies)
+    else:
+        taken = await _copied(columns, matrix, layout, connection)
+    if not hooks:
+        await check_unhooked(layout.names.rows, connection)
+    if taken + len(refused or ()) != len(ids):
+        raise StoreError(f"{layout.names.rows}: the server took {taken:,} rows of {len(ids):,}, and does not say why")
+    return taken
+
+
+async def _copied(
+    columns: Mapping[str, tuple[str, Column]], matrix: Matrix, layout: Layout, connection: Connection
+) -> int:
+    tag = await connection.copy_to_table(
         layout.names.table,
         schema_name=layout.names.schema,
         columns=[*columns, "embedding"],
-        source=source,
+        source=copied([values for _, values in columns.values()], matrix, layout.storage),
         format="binary",
     )
+    return rows_of(tag)
+
+
+async def _told_apart(
+    columns: Mapping[str, tuple[str, Column]],
+    matrix: Matrix,
+    hooks: tuple[Hook, ...],
+    refused: Refused | None,
+    layout: Layout,
+    connection: Connection,
+) -> int:
+    """In one piece: what a trigger does to a later row may undo an earlier one."""
+    size, place = len(matrix), layout.names.rows
+    work = running(layout.sql(UPSERT), connection)
+    if refused is not None:
+        work = apart(range(size), layout.sql(UPSERT_SOME), refused, place, connection)
+    if hooks:
+        kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
+        work = proving(MEANT, kept, work, place, place, connection, () if refused is None else refused)
+    columns = {**columns, POSITION: ("integer", numbered(range(size)))}
+    copies = layout.names.copies
+    return await staged(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies, rows=size)
 
 
 def _utf8(text: str | None) -> bytes | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._wire import Column, Storage, copied
+from aembed.stores._postgresql._wire import Column, Storage, copied, literal
 from aembed.types import Matrix
 
 VECTOR = "aembed_vector"
@@ -13,10 +14,21 @@ CREATE = """CREATE TEMP TABLE aembed_staged ({columns}, aembed_vector {v}.{stora
     ALTER TABLE pg_temp.aembed_staged ALTER COLUMN aembed_vector SET STORAGE {stored};
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"""
 """The server knows no statistics of a new table, and would read the whole of the other one for every piece."""
+INSERT = "INSERT INTO pg_temp.aembed_staged VALUES ({})"
 EMPTY = "TRUNCATE pg_temp.aembed_staged"
 
+POSITION = "aembed_row"
+"""A column by which rows are found again."""
 ROWS = 512
 """A piece fits into the 8 MB of temp_buffers, so that nothing of it is written to disk twice."""
+CASTS = {"jsonb": "text::jsonb"}
+READ: Mapping[str, Callable[[bytes], Any]] = {
+    "text": bytes.decode,
+    "jsonb": lambda value: value[1:].decode(),
+    "bytea": bytes,
+    "integer": lambda value: int.from_bytes(value, "big"),
+}
+"""Values in COPY's form, as parameters of a statement."""
 MOST_PLAIN_BYTES = 7_000
 """A vector of this many bytes fits beside the other columns into a page of 8 kB."""
 
@@ -26,12 +38,16 @@ async def staged(
     matrix: Matrix,
     storage: Storage,
     vectors: str,
-    statement: str,
+    work: Callable[[], Awaitable[int]],
     connection: Connection,
+    *,
+    copies: bool,
+    rows: int = ROWS,
 ) -> int:
-    """Runs the statement over pieces of the rows, in `pg_temp.aembed_staged`; returns how many rows it touched.
+    """Does the work over pieces of the rows, in `pg_temp.aembed_staged`; returns the sum of what it returns.
 
-    `columns` gives each name its type and its values; the vectors are the column `aembed_vector`.
+    `columns` gives each name its type and its values; the vectors are the column `aembed_vector`. `copies`: whether the
+    server knows COPY.
     """
     row_bytes = matrix.shape[1] * (4 if storage == "vector" else 2)
     create = CREATE.format(
@@ -42,16 +58,49 @@ async def staged(
     )
     await connection.execute(create)
     touched = 0
-    for start in range(0, len(matrix), ROWS):
+    for start in range(0, len(matrix), rows):
         if start:
             await connection.execute(EMPTY)
-        piece = slice(start, start + ROWS)
-        source = copied([values[piece] for _, values in columns.values()], matrix[piece], storage)
-        await connection.copy_to_table(
-            "aembed_staged", schema_name="pg_temp", columns=[*columns, VECTOR], source=source, format="binary"
-        )
-        touched += rows_of(await connection.execute(statement))
+        piece = slice(start, start + rows)
+        values = [values[piece] for _, values in columns.values()]
+        if copies:
+            source = copied(values, matrix[piece], storage)
+            await connection.copy_to_table(
+                "aembed_staged", schema_name="pg_temp", columns=[*columns, VECTOR], source=source, format="binary"
+            )
+        else:
+            types = [type for type, _ in columns.values()]
+            await _insert(types, values, matrix[piece], f"{vectors}.{storage}", connection)
+        touched += await work()
     return touched
+
+
+async def _insert(
+    types: Sequence[str], columns: Sequence[Column], matrix: Matrix, vector: str, connection: Connection
+) -> None:
+    """Row by row, for a server that does not know COPY."""
+    casts = [*(CASTS.get(type, type) for type in types), f"text::{vector}"]
+    parameters = ", ".join(f"${i}::{cast}" for i, cast in enumerate(casts, 1))
+    read = [READ[type] for type in types]
+    rows = [
+        (*(None if value is None else of(bytes(value)) for of, value in zip(read, row, strict=True)), literal(vector))
+        for *row, vector in zip(*columns, matrix, strict=True)
+    ]
+    await connection.executemany(INSERT.format(parameters), rows)
+
+
+def running(statement: str, connection: Connection) -> Callable[[], Awaitable[int]]:
+    """The work of one statement, which returns how many rows it touched."""
+
+    async def done() -> int:
+        return rows_of(await connection.execute(statement))
+
+    return done
+
+
+def numbered(positions: Sequence[int]) -> Column:
+    """Positions, as COPY's int4."""
+    return [position.to_bytes(4, "big") for position in positions]
 
 
 def rows_of(tag: str) -> int:

@@ -69,12 +69,14 @@ class Names:
     meta: str
     schema: str
     table: str
+    copies: bool = True
+    """Whether the server knows COPY."""
 
     @classmethod
-    def of(cls, name: Name, schema: str) -> Names:
+    def of(cls, name: Name, schema: str, copies: bool) -> Names:
         placed = Name(name.table, schema)
         rows, refusals, meta = (str(placed.beside(suffix)) for suffix in ("", "_refusals", "_meta"))
-        return cls(rows, refusals, meta, schema, name.table)
+        return cls(rows, refusals, meta, schema, name.table, copies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import anyio.lowlevel
 import numpy as np
 
-from aembed.errors import StoreError
+from aembed.errors import RowRefusedError
 from aembed.types import Matrix, Vector
 
 Storage: TypeAlias = Literal["vector", "halfvec"]
@@ -28,12 +28,12 @@ PIECE_ROWS = 64
 
 
 def vector_fields(matrix: Matrix, storage: Storage) -> list[memoryview]:
-    """Each row as pgvector's binary form. Raises StoreError where a value does not fit into a halfvec."""
+    """Each row as pgvector's binary form. Raises RowRefusedError where a value does not fit into a halfvec."""
     rows, dimensions = matrix.shape
     with np.errstate(over="ignore"):
         values = matrix.astype(np.float16) if storage == "halfvec" else matrix
     if not np.isfinite(values).all():
-        raise StoreError(f"a vector holds a value that {storage} cannot hold: NaN, infinite, or above 65,504")
+        raise RowRefusedError(f"a vector holds a value that {storage} cannot hold: NaN, infinite, or above 65,504")
     width = HEADER_BYTES + dimensions * values.itemsize
     fields = np.empty((rows, width), np.uint8)
     fields[:, :HEADER_BYTES] = np.frombuffer(struct.pack(">hh", dimensions, 0), np.uint8)

@@ -1,0 +1,61 @@
+"""Rows that a table refuses are told from those that it takes, by halves, within one transaction.
+
+Each half is a savepoint, and the rows stay staged: to send them anew for each would take many times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+
+from aembed.errors import RowRefusedError
+from aembed.stores._postgresql._database import AT_ONCE, Connection
+from aembed.stores._postgresql._errors import explained, is_of_row
+
+BEGIN, KEEP = "SAVEPOINT aembed_part", "RELEASE SAVEPOINT aembed_part"
+UNDO = "ROLLBACK TO SAVEPOINT aembed_part; RELEASE SAVEPOINT aembed_part"
+SOME = "aembed_row BETWEEN $1 AND $2"
+"""A condition of statements that are run for a part of the staged rows."""
+
+Refused = dict[int, RowRefusedError]
+"""Why rows were not taken, by their positions."""
+
+
+def apart(
+    positions: Sequence[int], statement: str, refused: Refused, place: str, connection: Connection
+) -> Callable[[], Awaitable[int]]:
+    """The work of the statement, over those staged rows at `positions`, in order, that the table takes.
+
+    It returns how many it touched, and fills `refused`.
+    """
+
+    async def done() -> int:
+        refused.clear()
+        touched, parts = 0, [positions]
+        while parts:
+            part = parts.pop()
+            await connection.execute(BEGIN)
+            try:
+                tag: str = await connection.execute(statement, part[0], part[-1])
+                await connection.execute(AT_ONCE)
+            except asyncpg.PostgresError as error:
+                if not is_of_row(error):
+                    raise
+                await connection.execute(UNDO)
+                half = len(part) // 2
+                if half:
+                    parts += [part[half:], part[:half]]
+                else:
+                    refused[part[0]] = _of_row(error, place)
+            else:
+                await connection.execute(KEEP)
+                touched += int(tag.rpartition(" ")[2])
+        return touched
+
+    return done
+
+
+def _of_row(error: asyncpg.PostgresError, place: str) -> RowRefusedError:
+    told = explained(error, place, of_rows=True)
+    return told if isinstance(told, RowRefusedError) else RowRefusedError(str(told))

@@ -1,0 +1,114 @@
+"""An index is built beside running writes, in a session of its own and with no time limit.
+
+A partitioned table cannot be indexed so: its own index is made first, without its partitions and not valid yet; then
+each partition is indexed beside running writes, and what is built is attached. With the last one it becomes valid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeAlias
+
+from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._errors import Refused, explained
+from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
+from aembed.stores._postgresql._names import Name
+
+OnBuild: TypeAlias = Callable[[str, int, int], object]
+"""Phase of an index's build, how much of it is done, and how much there is: blocks of the table, or rows."""
+
+NO_TIMEOUT = 7 * 86_400.0
+WATCH_SECONDS = 0.5
+PARTITIONS = """SELECT c.relname AS name, n.nspname AS schema, c.relkind::text AS kind,
+        p.relname AS parent, pn.nspname AS parent_schema
+    FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) t
+        JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_catalog.pg_class p ON p.oid = t.parentrelid
+        LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+    ORDER BY t.level, n.nspname, c.relname"""
+ATTACHED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhrelid = pg_catalog.to_regclass($1))"
+ATTACH = "ALTER INDEX {parent} ATTACH PARTITION {index}"
+
+
+async def build(
+    target: Target, database: Database, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
+) -> None:
+    prepare = settings(memory, workers)
+    target.create(concurrently=True)
+    await database.check_direct()
+    try:
+        async with database.session() as connection:
+            try:
+                for statement in prepare:
+                    await connection.execute(statement)
+                await _build_parts(await _parts(target, connection), database, connection, on_progress)
+            finally:
+                with suppress(*Refused):
+                    await connection.execute(RESET)
+    except Refused as error:
+        raise explained(error, database.name) from None
+
+
+async def _parts(target: Target, connection: Connection) -> Sequence[tuple[Target, Target | None, bool]]:
+    """The table and its partitions, each with what it is a partition of, and whether it has partitions itself."""
+    parts = list[tuple[Target, Target | None, bool]]()
+    for row in await connection.fetch(PARTITIONS, target.table):
+        part = replace(target, table=str(Name(row["name"], row["schema"])), schema=row["schema"])
+        parent = Name(row["parent"], row["parent_schema"]) if row["parent"] else None
+        above = next((other for other, *_ in parts if parent and other.table == str(parent)), None)
+        parts.append((part, above, row["kind"] == "p"))
+    return parts or [(target, None, False)]
+
+
+async def _build_parts(
+    parts: Sequence[tuple[Target, Target | None, bool]],
+    database: Database,
+    connection: Connection,
+    on_progress: OnBuild | None,
+) -> None:
+    for part, above, is_parent in parts:
+        if is_parent:
+            await connection.execute(part.create(concurrently=False, only=True), timeout=NO_TIMEOUT)
+            await _attach(part, above, connection)
+    leaves = [(part, above) for part, above, is_parent in parts if not is_parent]
+    for number, (part, above) in enumerate(leaves, 1):
+        which = f"partition {number} of {len(leaves)}: " if above else ""
+        await _build_one(part, database, connection, _naming(which, on_progress))
+        await _attach(part, above, connection)
+
+
+def _naming(which: str, on_progress: OnBuild | None) -> OnBuild | None:
+    if on_progress is None:
+        return None
+    return lambda phase, done, total: on_progress(which + phase, done, total)
+
+
+async def _attach(part: Target, above: Target | None, connection: Connection) -> None:
+    if above and not await connection.fetchval(ATTACHED, part.full_name):
+        await connection.execute(ATTACH.format(parent=above.full_name, index=part.full_name))
+
+
+async def _build_one(target: Target, database: Database, connection: Connection, on_progress: OnBuild | None) -> None:
+    if await connection.fetchval(INVALID, target.full_name):
+        await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
+    watching = asyncio.create_task(_watch(target, database, on_progress)) if on_progress else None
+    try:
+        await connection.execute(target.create(concurrently=True), timeout=NO_TIMEOUT)
+    finally:
+        if watching:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _watch(target: Target, database: Database, on_progress: OnBuild) -> None:
+    async def asked(connection: Connection) -> tuple[str, int, int] | None:
+        row = await connection.fetchrow(PROGRESS, target.table)
+        return (row["phase"], row["done"], row["total"]) if row else None
+
+    while True:
+        if row := await database.run(asked):
+            on_progress(*row)
+        await asyncio.sleep(WATCH_SECONDS)

@@ -1,0 +1,70 @@
+"""Law 6 for a store's own table: a row is written the way a job will write it, looked at, and taken back."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+
+import asyncpg
+import numpy as np
+
+from aembed.errors import StoreError
+from aembed.stores._postgresql import _rows as sql
+from aembed.stores._postgresql._database import AT_ONCE, Connection
+from aembed.stores._postgresql._errors import explained, is_of_row
+from aembed.stores._postgresql._hooks import Hook, named
+from aembed.stores._postgresql._parts import DroppedError
+from aembed.stores._postgresql._tables import Layout
+from aembed.types import Rows
+
+ADVICE = "write the names in a trigger's function with their schema, or ALTER FUNCTION ... SET search_path = ..."
+"""Rows are written with a search path of the server's own names only."""
+ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1"
+
+
+async def check(place: str, hooks: tuple[Hook, ...], layout: Layout, connection: Connection) -> None:
+    """Raises StoreError where neither a row of ours is kept nor one that is there already.
+
+    A new row that is refused for what it is proves nothing while the table is empty: the job's may be others.
+    """
+    if rules := tuple(hook for hook in hooks if hook.kind == "rule"):
+        raise StoreError(f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {named(rules)}")
+    width = layout.dimensions or 1
+    new = await _tried(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
+    if new is None:
+        return
+    found = await connection.fetchrow(layout.sql(ONE))
+    if found is None and isinstance(new, DroppedError):
+        raise new from None
+    if found is not None:
+        same = _row(found["id"], found["fingerprint"], found["digest"], width)
+        there = await _tried(same, hooks, place, layout, connection)
+        if there is not None:
+            raise there from None
+
+
+def _row(id: str, fingerprint: bytes, digest: bytes, width: int) -> Rows:
+    matrix = np.full((1, width), width**-0.5, np.float32)
+    return Rows([id], ["a row that is taken back"], [None], [None], [fingerprint], [digest], matrix)
+
+
+async def _tried(
+    row: Rows, hooks: tuple[Hook, ...], place: str, layout: Layout, connection: Connection
+) -> StoreError | None:
+    """Why this row is not kept."""
+    await connection.execute("SAVEPOINT aembed_probe")
+    try:
+        await sql.upsert(row, [0], True, hooks, None, layout, connection)
+        await connection.execute(AT_ONCE)
+        return None
+    except DroppedError as error:
+        return error
+    except asyncpg.PostgresError as error:
+        if not is_of_row(error):
+            raise
+        refusal = explained(error, place, of_rows=True)
+        if isinstance(error, asyncpg.SyntaxOrAccessError):
+            raise StoreError(f"{refusal}; {ADVICE}") from None
+        return refusal
+    finally:
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")

@@ -1,0 +1,48 @@
+"""Proof that rows were written: they are read again in the transaction that wrote them.
+
+`RETURNING` and row counts are none: a trigger that comes after them changes what they told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+from aembed.stores._postgresql._database import AT_ONCE, Connection
+from aembed.stores._postgresql._hooks import hooks_of
+from aembed.stores._postgresql._parts import DroppedError
+
+SAME = """CASE WHEN {there} IS NULL OR {v}.vector_dims({there}::{v}.vector) <> {v}.vector_dims({sent}::{v}.vector)
+    THEN false ELSE {there}::{v}.vector OPERATOR({v}.=) {sent}::{v}.vector
+        OR ({there}::{v}.vector OPERATOR({v}.<=>) {sent}::{v}.vector) < 0.001 END"""
+"""A vector of the same direction is the same one: a trigger may make its length 1, or round it."""
+
+
+def is_same(there: str, sent: str, vectors: str) -> str:
+    return SAME.format(there=there, sent=sent, v=vectors)
+
+
+def proving(
+    meant: str,
+    kept: str,
+    write: Callable[[], Awaitable[int]],
+    place: str,
+    table: str,
+    connection: Connection,
+    refused: Collection[int] = (),
+) -> Callable[[], Awaitable[int]]:
+    """The work of a write whose rows are looked at before and after; it raises DroppedError for those that are gone.
+
+    `meant` selects the positions of the staged rows that the statement is going to write, and locks what it can of
+    them; `kept` those that are there as they were sent. `refused` are those that `write` could not write.
+    """
+
+    async def proven() -> int:
+        awaited = {position for (position,) in await connection.fetch(meant)}
+        await write()
+        await connection.execute(AT_ONCE)
+        there = {position for (position,) in await connection.fetch(kept)}
+        if lost := awaited - there - set(refused):
+            raise DroppedError(frozenset(lost), place, await hooks_of(table, connection))
+        return len(awaited & there)
+
+    return proven
