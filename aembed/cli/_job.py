@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TypeAlias
 
 from aembed.cli import _progress
-from aembed.cli._run import OK, SOME_FAILED, USAGE, ask, exit_code, is_interactive, reason
+from aembed.cli._failures_file import FailuresFile
+from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, ask, exit_code, is_interactive, reason
 from aembed.cli._show import (
     counts_json,
     dollars,
     duration,
-    failure_json,
+    printable,
     say,
     say_failures,
     tell,
@@ -25,7 +25,7 @@ from aembed.cli._show import (
 )
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
-from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
+from aembed.errors import AembedError, BudgetExceededError, StoreError
 from aembed.results import Plan, Progress, Report
 from aembed.types import Failure
 
@@ -58,7 +58,7 @@ class Ending:
 class Watch:
     """What is seen of a job while it runs."""
 
-    def __init__(self, failures_file: TextIO | None) -> None:
+    def __init__(self, failures_file: FailuresFile | None) -> None:
         self.latest = Progress()
         self._failures: list[Failure] = []
         self._file = failures_file
@@ -74,7 +74,7 @@ class Watch:
         if len(self._failures) < KEPT_FAILURES:
             self._failures.append(failure)
         if self._file:
-            print(json.dumps(failure_json(failure)), file=self._file, flush=True)
+            self._file.write(failure)
 
 
 Start: TypeAlias = Callable[[Watch], Coroutine[Any, Any, Report]]
@@ -85,7 +85,7 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
 
     Raises what was refused before the job began.
     """
-    with _failures_file(output.failures_to) as file:
+    with FailuresFile(output.failures_to) if output.failures_to else nullcontext() as file:
         watch = Watch(file)
         job = asyncio.create_task(start(watch))
         try:
@@ -94,6 +94,8 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
         except asyncio.CancelledError:
             show_ending(Ending(watch.latest, watch.failures, signalled=True), output)
             raise
+    if file and file.left:
+        output.note(f"no failures; {printable(output.failures_to)} is left as an earlier run wrote it")
     try:
         return Ending(job.result(), watch.failures)
     except AembedError as error:
@@ -116,19 +118,6 @@ async def _landed(job: asyncio.Task[Report], embedder: Embedder, output: Output)
 
 def _counted(requests: int) -> str:
     return "1 request that is" if requests == 1 else f"{requests:,} requests that are"
-
-
-@contextmanager
-def _failures_file(path: Path | None) -> Iterator[TextIO | None]:
-    if path is None:
-        yield None
-        return
-    try:
-        file = path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; name another file") from None
-    with file:
-        yield file
 
 
 def agreed_to(plan: Plan, *, yes: bool) -> bool:
@@ -157,6 +146,9 @@ def show_ending(ending: Ending, output: Output) -> int:
         tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
     elif not output.quiet:
         tell(str(progress))
+    if error is None and progress.pending:
+        say(f"{progress.pending:,} are still pending; run the same command again")
+        return STOPPED
     if error is None:
         return SOME_FAILED if progress.failed else OK
     _say_stopped(error)

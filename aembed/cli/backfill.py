@@ -10,6 +10,7 @@ import typer
 
 from aembed.cli import _options as flags
 from aembed.cli import _progress
+from aembed.cli._failures_file import check_failures_file
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
 from aembed.cli._options import BudgetPer, ColumnNames, Settings, TooLong
@@ -18,7 +19,7 @@ from aembed.cli._show import place
 from aembed.cli._stores import embedder_for, opened_column
 from aembed.embedder import Embedder
 from aembed.results import Plan, Report
-from aembed.stores import Column, Indexable
+from aembed.stores import Column, Indexable, files_of
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
 
@@ -109,6 +110,8 @@ def backfill(
 
 async def _backfill(order: Order, settings: Settings) -> int:
     names, output = order.names, order.output
+    if output.failures_to:
+        check_failures_file(output.failures_to, files_of(order.store))
     async with (
         opened_column(order.store, names) as column,
         embedder_for(settings, await column.space()) as embedder,

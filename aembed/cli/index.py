@@ -10,6 +10,7 @@ import typer
 
 from aembed.cli import _options as flags
 from aembed.cli import _progress
+from aembed.cli._failures_file import check_failures_file, same_file
 from aembed.cli._inputs import Inputs, Pass, is_store
 from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
 from aembed.cli._options import BudgetPer, Settings, TooLong
@@ -22,6 +23,7 @@ from aembed.errors import ConfigError
 from aembed.protocols import Store
 from aembed.results import Plan, Report
 from aembed.sources import open_paths
+from aembed.stores import files_of
 from aembed.types import StoreInfo
 
 
@@ -130,6 +132,7 @@ async def _index(order: Order, settings: Settings) -> int:
         embedder = await stack.enter_async_context(embedder_for(settings, info.space))
         await check_space(store, info.space, embedder.space)
         inputs = await _inputs(order, stack)
+        _check_files(order, inputs)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
         work = _Work(order, store, info, embedder, inputs)
         plan = await work.plan()
@@ -160,7 +163,17 @@ async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:
         raise ConfigError(
             f"{place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed backfill --help"
         )
-    return Inputs(old, order.limit)
+    return Inputs(old, order.limit, files_of(order.paths[0]))
+
+
+def _check_files(order: Order, inputs: Inputs) -> None:
+    """Raises ConfigError where a file that is read, or the store itself, would be written over."""
+    kept, read = files_of(order.store), tuple(inputs.files)
+    for path in read:
+        if kept and same_file(kept[0], path):
+            raise ConfigError(f"{place(order.store)} is read by this command; name another store with --store")
+    if order.output.failures_to:
+        check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.reads_new)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from aembed import Report
+from aembed.cli._job import Ending, Output, show_ending
 from benchmarks.faults import Plan, Status
 from benchmarks.server import Server
 from benchmarks.service import Rules
@@ -62,6 +64,15 @@ async def test_3_for_a_key_that_is_revoked_meanwhile(tmp_path: Path) -> None:
         assert ran.code == 3
         assert ran.out.startswith("3 texts, 1 stored, 0 unchanged, 2 pending, ")
         assert "run the same command again" in ran.err
+
+
+@pytest.mark.parametrize("failed", [0, 3])
+def test_d2_3_for_a_job_that_says_it_is_done_and_left_rows_pending(
+    failed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending = Ending(Report(inputs=10 + failed, pending=10, failed=failed), ())
+    assert show_ending(ending, Output(quiet=True)) == 3
+    assert capsys.readouterr().err.endswith("10 are still pending; run the same command again\n")
 
 
 def test_2_for_a_price_that_is_not_known(tmp_path: Path) -> None:
