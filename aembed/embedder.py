@@ -27,7 +27,7 @@ from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
-from aembed.ranges import seconds, shown, whole
+from aembed.ranges import dimensions_of, seconds, shown, whole
 from aembed.results import Embeddings, Plan, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
@@ -107,7 +107,7 @@ class Embedder:
         own: dict[str, Any] = {
             "api_key": api_key,
             "base_url": base_url,
-            "dimensions": None if dimensions is None else whole("dimensions", dimensions, 1),
+            "dimensions": dimensions_of(dimensions),
             "http_client": http_client,
         }
         self._engine = Engine(_provider_of(model, own, options.most_in_flight), options)

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TextIO
 from uuid import uuid4
 
-from aembed.cli._show import failure_json, printable, say
+from aembed.cli._show import failure_json
+from aembed.cli._streams import printable, say
 from aembed.errors import ConfigError
 from aembed.types import Failure
 

@@ -27,6 +27,8 @@ def is_store(path: str) -> bool:
     if is_url(path):
         return True
     try:
+        if not Path(path).is_file():  # opening a pipe would wait for somebody who writes to it
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
     except (OSError, ValueError):
@@ -52,7 +54,9 @@ class Inputs:
         """All that is read."""
         yield from self.store_files
         if isinstance(self.source, Source):
-            yield from (entry.path for entry in self.source.entries if isinstance(entry, File))
+            for entry in self.source.entries:
+                if isinstance(entry, File) and entry.root is not None:
+                    yield entry.path
 
     def reads_new(self, path: Path) -> bool:
         """Whether the next run would read a file of this name."""

@@ -16,16 +16,14 @@ from aembed.cli._show import (
     counts_json,
     dollars,
     duration,
-    printable,
-    say,
     say_failures,
-    tell,
     tell_facts,
     tell_json,
 )
+from aembed.cli._streams import ReaderGone, printable, say, tell
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
-from aembed.errors import AembedError, BudgetExceededError, StoreError
+from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
 from aembed.results import Plan, Progress, Report
 from aembed.types import Failure
 
@@ -141,11 +139,12 @@ def show_ending(ending: Ending, output: Output) -> int:
         say_failures(ending.failures, progress.failed, rest="--failures-to FILE writes all of them")
     if refused := _refused_earlier(progress):
         output.note(f"{refused:,} refused earlier; --retry-failed tries them again")
-    if output.json:
-        stopped = {"stopped": _stopped_json(ending)}
-        tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
-    elif not output.quiet:
-        tell(str(progress))
+    try:
+        _tell_ending(ending, output)
+    except ReaderGone:
+        pass
+    except ConfigError as unwritten:  # the exit code is about the texts
+        say(reason(unwritten))
     if error is None and progress.pending:
         say(f"{progress.pending:,} are still pending; run the same command again")
         return STOPPED
@@ -153,6 +152,15 @@ def show_ending(ending: Ending, output: Output) -> int:
         return SOME_FAILED if progress.failed else OK
     _say_stopped(error)
     return exit_code(error)
+
+
+def _tell_ending(ending: Ending, output: Output) -> None:
+    progress = ending.progress
+    if output.json:
+        stopped = {"stopped": _stopped_json(ending)}
+        tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
+    elif not output.quiet:
+        tell(str(progress))
 
 
 def _refused_earlier(progress: Progress) -> int:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from aembed.cli._show import dollars, duration, printable, say
+from aembed.cli._show import dollars, duration
+from aembed.cli._streams import printable, say
 from aembed.results import Progress
 
 LINE_SECONDS = 5.0

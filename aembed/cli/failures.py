@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from aembed.cli import _options as flags
 from aembed.cli._options import ColumnNames
 from aembed.cli._run import OK, run
-from aembed.cli._show import failure_json, printable, say, tell, tell_json
+from aembed.cli._show import failure_json, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
+from aembed.cli._streams import printable, say, tell
 from aembed.types import Refusal
 
 

@@ -15,8 +15,9 @@ from rich.text import Text
 from aembed.cli import _options as flags
 from aembed.cli._options import ColumnNames, Settings
 from aembed.cli._run import OK, run
-from aembed.cli._show import columns, printable, say, tell, tell_json
+from aembed.cli._show import columns, tell_json
 from aembed.cli._stores import check_filled, embedder_for, opened, opened_column
+from aembed.cli._streams import printable, say, tell
 from aembed.errors import ConfigError
 from aembed.protocols import Store
 from aembed.stores import Column

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from aembed.cli import _options as flags
 from aembed.cli._options import ColumnNames
 from aembed.cli._run import OK, run
-from aembed.cli._show import place, printable, size, tell, tell_json
+from aembed.cli._show import place, size, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
+from aembed.cli._streams import printable, tell
 from aembed.results import Progress
 from aembed.types import StoreInfo
 
