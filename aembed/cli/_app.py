@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from aembed import __version__
+from aembed.cli import _help as help
 from aembed.cli._run import OK, SIGNALLED, STOPPED, USAGE, exit_code, reason
 from aembed.cli._streams import ReaderGone, flushed, say, tell
 from aembed.cli.backfill import backfill
@@ -27,13 +28,22 @@ _UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, or the one th
 
 # Tracebacks in colour would print the values of variables: keys and texts.
 app = typer.Typer(
-    name="aembed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    name="aembed",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=help.CONTEXT,
+    epilog=help.epilog(help.PROVIDERS, help.VARIABLES, help.EXIT_CODES),
 )
-app.command(short_help="Files, folders or another store into a store.")(index)
-app.command(short_help="The rows nearest to a question.")(search)
-app.command(short_help="The empty embedding column of your own table.")(backfill)
-app.command(short_help="What a store holds.")(status)
-app.command(short_help="The texts that were refused.")(failures)
+JOB = (help.PROVIDERS, help.VARIABLES, help.EXIT_CODES)
+app.command(short_help="Files, folders or another store into a store.", epilog=help.epilog(help.INDEX, *JOB))(index)
+app.command(short_help="The rows nearest to a question.", epilog=help.epilog(help.SEARCH, help.EXIT_CODES))(search)
+app.command(short_help="The empty embedding column of your own table.", epilog=help.epilog(help.BACKFILL, *JOB))(
+    backfill
+)
+app.command(short_help="What a store holds.", epilog=help.epilog(help.STATUS, help.EXIT_CODES))(status)
+app.command(short_help="The texts that were refused.", epilog=help.epilog(help.FAILURES, help.EXIT_CODES))(failures)
 
 
 def _version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ from aembed.cli._streams import ReaderGone, printable, say, tell
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
-from aembed.results import Plan, Progress, Report
+from aembed.results import Plan, Progress, Report, counted
 from aembed.types import Failure
 
 ASKED_ABOVE_USD = 1.0
@@ -122,7 +122,7 @@ def agreed_to(plan: Plan, *, yes: bool) -> bool:
     """Asks on a terminal before more than a dollar is spent."""
     if yes or not plan.cost_usd or plan.cost_usd <= ASKED_ABOVE_USD or not is_interactive():
         return True
-    price = f"about {dollars(plan.cost_usd)} for {plan.tokens:,} tokens in {plan.requests:,} requests"
+    price = f"about {dollars(plan.cost_usd)} for {counted(plan.tokens, 'token')} in {counted(plan.requests, 'request')}"
     if ask(f"This will cost {price}. Go on?"):
         return True
     say("nothing was sent; --limit N tries a part of it, --max-cost USD stops at a sum")
@@ -146,7 +146,7 @@ def show_ending(ending: Ending, output: Output) -> int:
     except ConfigError as unwritten:  # the exit code is about the texts
         say(reason(unwritten))
     if error is None and progress.pending:
-        say(f"{progress.pending:,} are still pending; run the same command again")
+        say(f"{counted(progress.pending, 'text')} still pending; run the same command again")
         return STOPPED
     if error is None:
         return SOME_FAILED if progress.failed else OK
@@ -176,7 +176,8 @@ def _stopped_json(ending: Ending) -> dict[str, str] | None:
 def _say_stopped(error: AembedError) -> None:
     say(f"stopped early: {reason(error)}")
     if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
-        say(f"{lost:,} texts were paid for and could not be written; they will be sent again")
+        were = "text was" if lost == 1 else "texts were"
+        say(f"{lost:,} {were} paid for and could not be written; the next run sends what is missing again")
     larger = " with a larger budget" if isinstance(error, BudgetExceededError) else ""
     say(f"all that was stored is kept; run the same command again{larger} to go on")
 

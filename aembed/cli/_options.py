@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ from aembed.types import Budget, RetryPolicy, Space
 
 DEFAULT_STORE = "sqlite:///aembed.db"
 DEFAULT_MODEL = "local"
+NO_KEY = "dry-run"
+"""Nothing is sent in a dry run, so nobody needs a key for one."""
 _NO_OPTIONS = {
     "api_key": "the key comes from the environment alone",
     "http_client": "it is an object, for the library",
@@ -207,6 +210,7 @@ class Settings:
     max_billed_tokens: int | None = None
     budget_per: BudgetPer = BudgetPer.JOB
     options: tuple[str, ...] = ()
+    dry_run: bool = False
 
     def embedder(self, held: Space | None) -> Embedder:
         """`held` is the space of the store: its model, dimensions and server are the defaults.
@@ -229,13 +233,20 @@ class Settings:
         options: dict[str, Any] = {"too_long": self.too_long.value}
         own: dict[str, Any] = dict(map(option, self.options))
         per: Any = self.budget_per.value
-        provider = open_provider(
+        opened = partial(
+            open_provider,
             self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
             base_url=self.base_url,
             dimensions=dimensions,
             concurrency=MOST_AUTO if self.concurrency == "auto" else self.concurrency,
             **own,
         )
+        try:
+            provider = opened()
+        except ConfigError:
+            if not self.dry_run:
+                raise
+            provider = opened(api_key=NO_KEY)  # what else is wrong is wrong again
         return Embedder(
             provider,
             concurrency=self.concurrency,

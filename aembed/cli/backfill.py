@@ -102,6 +102,7 @@ def backfill(
         max_billed_tokens=max_billed_tokens,
         budget_per=budget_per,
         options=tuple(option or ()),
+        dry_run=dry_run,
     )
     names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
     output = Output(as_json, quiet, failures_to)

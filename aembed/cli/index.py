@@ -104,6 +104,7 @@ def index(
         max_billed_tokens=max_billed_tokens,
         budget_per=budget_per,
         options=tuple(option or ()),
+        dry_run=dry_run,
     )
     order = Order(
         paths=tuple(paths),

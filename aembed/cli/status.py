@@ -11,7 +11,7 @@ from aembed.cli._run import OK, run
 from aembed.cli._show import place, size, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
 from aembed.cli._streams import printable, tell
-from aembed.results import Progress
+from aembed.results import Progress, counted
 from aembed.types import StoreInfo
 
 
@@ -75,7 +75,7 @@ def _lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
     yield "size", size(info.size_bytes)
     yield "failures", f"{info.failures:,}" + ("  (aembed failures lists them)" if info.failures else "")
     for number, (source, rows) in enumerate(sorted(info.sources.items())):
-        yield "" if number else "sources", f"{source}  {rows:,} rows"
+        yield "" if number else "sources", f"{source}  {counted(rows, 'row')}"
     if info.last_run:
         known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
         yield "last run", str(Progress(**known))

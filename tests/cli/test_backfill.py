@@ -34,7 +34,7 @@ def column(path: Path) -> list[Any]:
 def test_fills_the_empty_column(table: Path, tmp_path: Path) -> None:
     ran = aembed(tmp_path, *FILL)
     assert ran.code == 1
-    assert ran.out.startswith("5 texts, 4 stored, 0 unchanged, 1 failed, 1 requests, ")
+    assert ran.out.startswith("5 texts, 4 stored, 0 unchanged, 1 failed, 1 request, ")
     assert ran.err.splitlines()[0] == "sections.content -> sections.embedding of notes.db, fake:x, 64 dimensions"
     assert "  5: the text of '5' is empty" in ran.err
     vectors = column(table)

@@ -72,7 +72,7 @@ def test_d2_3_for_a_job_that_says_it_is_done_and_left_rows_pending(
 ) -> None:
     ending = Ending(Report(inputs=10 + failed, pending=10, failed=failed), ())
     assert show_ending(ending, Output(quiet=True)) == 3
-    assert capsys.readouterr().err.endswith("10 are still pending; run the same command again\n")
+    assert capsys.readouterr().err.endswith("10 texts still pending; run the same command again\n")
 
 
 def test_2_for_a_price_that_is_not_known(tmp_path: Path) -> None:
