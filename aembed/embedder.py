@@ -331,7 +331,7 @@ async def _opened(store: AnyStore) -> AsyncIterator[Store]:
             await opened.aclose()
 
 
-NEW_STORE = "build a new store beside it: aembed index OLD_URL --store NEW_URL -m MODEL"
+NEW_STORE = "build a new store beside it: await embedder.embed_into(new_store, old_store)"
 
 
 def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> Space:

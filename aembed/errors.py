@@ -170,7 +170,12 @@ class StoreError(AembedError):
 
 
 class SpaceMismatchError(StoreError):
-    """The store holds vectors of another model, dimension or provider; they cannot be compared."""
+    """The store holds vectors of another model, dimension or provider; they cannot be compared.
+
+    `command` are the words of the command in its message that builds a new store, where there is one.
+    """
+
+    command: tuple[str, ...] = ()
 
 
 class PartialError(AembedError):

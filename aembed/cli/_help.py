@@ -63,6 +63,12 @@ STATUS = _block(
 )
 FAILURES = _block("Examples", "aembed failures --store notes.db --json")
 
+REMOVE = _block(
+    "Examples",
+    "aembed remove --source docs --dry-run",
+    "aembed remove --id 'guide.md#install' --id 'guide.md#use' --store notes.db",
+)
+
 
 def epilog(*blocks: str) -> str:
     return "\n\n".join(blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from aembed.cli._again import Again
 from aembed.core.addresses import is_loopback
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
@@ -155,6 +157,19 @@ KeyColumns: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN", show_default=False, help="Unique columns. Default: the primary key."),
 ]
+Condition: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", show_default=False, help="A condition of the table: these rows only."),
+]
+Fingerprint: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint",
+        metavar="COLUMN",
+        show_default=False,
+        help="PostgreSQL: a column that keeps the text's hash; rows whose text changed are filled again.",
+    ),
+]
 RetryFailed: TypeAlias = Annotated[
     bool, typer.Option("--retry-failed", help="Send texts that were refused earlier once more.")
 ]
@@ -189,6 +204,24 @@ class ColumnNames:
             text_sql=self.text_sql,
             fingerprint=self.fingerprint,
         )
+
+
+def column_names(
+    table: str | None,
+    text: str | None,
+    text_sql: str | None,
+    vector: str,
+    key: Sequence[str] | None,
+    where: str | None,
+    fingerprint: str | None,
+) -> ColumnNames | None:
+    """None without `--table`. Raises ConfigError where a flag of a table is given and no table."""
+    if table:
+        return ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint)
+    alone = {"--text": text, "--text-sql": text_sql, "--key": key, "--where": where, "--fingerprint": fingerprint}
+    if given := [flag for flag, value in alone.items() if value]:
+        raise ConfigError(f"{given[0]} is about a table of your own; name it with  --table NAME")
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +309,7 @@ def option(given: str) -> tuple[str, object]:
     return name, value
 
 
-def check_server(embedder: Embedder, held: Space | None) -> None:
+def check_server(embedder: Embedder, held: Space | None, again: Again) -> None:
     """Raises ConfigError where the store names a server that nobody named here.
 
     A store may come from somebody else: it alone does not decide where texts and the key are sent.
@@ -287,7 +320,7 @@ def check_server(embedder: Embedder, held: Space | None) -> None:
     if held.endpoint:
         raise ConfigError(
             f"the store's vectors were made by {held.model} at {held.endpoint}; "
-            f"to send texts there add  --base-url {held.endpoint}"
+            f"to send texts there:  {again.line('--base-url', held.endpoint, without=('base_url',))}"
         )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from aembed.cli import _options as flags
 from aembed.cli import _progress
+from aembed.cli._again import Again
 from aembed.cli._failures_file import check_failures_file, same_file
 from aembed.cli._inputs import Inputs, Pass, is_store
 from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
@@ -19,7 +20,7 @@ from aembed.cli._show import place
 from aembed.cli._stale import find_gone, remove_gone
 from aembed.cli._stores import check_space, embedder_for, opened
 from aembed.embedder import Embedder
-from aembed.errors import ConfigError
+from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
 from aembed.results import Plan, Report
 from aembed.sources import open_paths
@@ -45,6 +46,7 @@ class Order:
 
 
 def index(
+    context: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH", help="Files, folders, '-' for JSON Lines, or another store's URL.")
     ],
@@ -119,18 +121,25 @@ def index(
         dry_run=dry_run,
         output=Output(as_json, quiet, failures_to),
     )
-    run(_index(order, settings))
+    run(_index(order, settings, Again(context)))
 
 
 def _names(lists: list[str] | None) -> tuple[str, ...] | None:
     return None if lists is None else tuple(name for each in lists for name in each.split(",") if name)
 
 
-async def _index(order: Order, settings: Settings) -> int:
+async def _index(order: Order, settings: Settings, again: Again) -> int:
+    try:
+        return await _indexed(order, settings, again)
+    except SpaceMismatchError as error:
+        raise again.explained(error) from error.__cause__
+
+
+async def _indexed(order: Order, settings: Settings, again: Again) -> int:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(order.store))
         info = await store.info()
-        embedder = await stack.enter_async_context(embedder_for(settings, info.space))
+        embedder = await stack.enter_async_context(embedder_for(settings, info.space, again))
         await check_space(store, info.space, embedder.space)
         inputs = await _inputs(order, stack)
         _check_files(order, inputs)
@@ -143,7 +152,10 @@ async def _index(order: Order, settings: Settings) -> int:
             return show_plan(plan, seconds, order.output)
         if not agreed_to(plan, yes=order.yes):
             return USAGE
-        return show_ending(await work.carried_out(plan), order.output)
+        ending = await work.carried_out(plan)
+        if isinstance(ending.error, SpaceMismatchError):
+            ending = replace(ending, error=again.explained(ending.error))
+        return show_ending(ending, order.output)
 
 
 async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
+from aembed.core.addresses import is_loopback
 from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
+BESIDE = "Build a new store beside it and switch"
+
 Scalar: TypeAlias = str | int | float | bool | None
 
 
-def mismatch(place: str, held: Space, asked: Space, way_out: str) -> SpaceMismatchError:
-    return SpaceMismatchError(f"{place} holds vectors of {held}; asked for was {asked}. {way_out}")
+def mismatch(
+    place: str, held: Space, asked: Space, way_out: str, *, places: tuple[str, str] | None = None
+) -> SpaceMismatchError:
+    """`places` are the URLs of this store and of the one that may be built beside it, by a command."""
+    command = _rebuilding(*places, asked) if places else ()
+    advice = f"{way_out}: {shlex.join(command)}" if command else way_out
+    error = SpaceMismatchError(f"{place} holds vectors of {held}; asked for was {asked}. {advice}")
+    error.command = command
+    return error
+
+
+def _rebuilding(old: str, new: str, asked: Space) -> tuple[str, ...]:
+    """Whole: without the server that was meant the texts would go to another one."""
+    command = ["aembed", "index", old, "--store", new, "-m", f"{asked.provider}:{asked.model}"]
+    if asked.endpoint:
+        command += ["--base-url", asked.endpoint]
+        server = urlsplit(asked.endpoint)
+        if server.scheme == "http" and not is_loopback(server.hostname or ""):
+            command += ["--option", "allow_http=true"]
+    if asked.dimensions and asked.provider != "local":
+        command += ["--dimensions", str(asked.dimensions)]
+    return tuple(command)
 
 
 def check_rows(place: str, space: Space | None, rows: Rows) -> None:

@@ -14,7 +14,7 @@ from aembed.cli import _progress
 from aembed.providers import prefixes
 from tests.cli.command import aembed, notes, write_jsonl
 
-COMMANDS = ["index", "search", "backfill", "status", "failures"]
+COMMANDS = ["index", "search", "backfill", "status", "failures", "remove"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

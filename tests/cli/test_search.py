@@ -107,5 +107,5 @@ async def test_another_servers_store_does_not_say_where_texts_go(tmp_path: Path)
     await store.aclose()
     ran = aembed(tmp_path, "search", "a question", env={"OPENAI_API_KEY": "sk-canary"})
     assert (ran.code, ran.out) == (2, "")
-    assert "add  --base-url https://elsewhere.example/v1" in ran.err
+    assert "aembed search 'a question' --base-url https://elsewhere.example/v1" in ran.err
     assert "canary" not in ran.err
