@@ -29,7 +29,7 @@ from aembed.errors import (
 from aembed.options import EmbedderOptions
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
-from aembed.protocols import Accounts, Backlog, KeepsModel, Provider, Refusals, Store
+from aembed.protocols import Accounts, Backlog, KeepsModel, Moves, Provider, Refusals, Store
 from aembed.providers import open_provider
 from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
@@ -97,6 +97,7 @@ __all__ = [
     "Matrix",
     "MemoryStore",
     "Metadata",
+    "Moves",
     "NotFoundError",
     "OnFailure",
     "OnProgress",

@@ -18,6 +18,7 @@ from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, told_plainly
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.logs import logged
+from aembed.pipeline.moving import move
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
 from aembed.pipeline.planning import planned
 from aembed.pipeline.purse import spending
@@ -249,6 +250,18 @@ class Embedder:
                 sink = PlanSink(opened, retry_failed=retry_failed)
                 report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
             return planned(report, sink.changed)
+
+    async def move(self, store: AnyStore) -> float:
+        """Makes the rows of a store this Embedder's, where another name or address of the same model made them.
+
+        A few of its texts are embedded again, and have to have the same vectors; nothing else is bought, then or
+        later. Returns the least cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
+        """
+        engine = self._engine
+        with engine.verb():
+            async with _opened(store) as opened:
+                await engine.learn()
+                return await move(opened, self.space, self.embed_documents)
 
     async def backfill(
         self,

@@ -172,10 +172,11 @@ class StoreError(AembedError):
 class SpaceMismatchError(StoreError):
     """The store holds vectors of another model, dimension or provider; they cannot be compared.
 
-    `command` are the words of the command in its message that builds a new store, where there is one.
+    `commands` are those in its message, where there are any, each as its words: the one that takes the rows over where
+    they are of the same model, and the one that builds a new store.
     """
 
-    command: tuple[str, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
 
 
 class PartialError(AembedError):

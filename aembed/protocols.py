@@ -153,6 +153,15 @@ class KeepsModel(Protocol):
 
 
 @runtime_checkable
+class Moves(Protocol):
+    """What a Store may do besides: take another name, or another address, of the model of its rows."""
+
+    async def move(self, space: Space) -> None:
+        """Keeps that space in the place of the one that is kept, forgets what `answered_by` kept; no row changes."""
+        ...
+
+
+@runtime_checkable
 class Backlog(Protocol):
     """A column of the user's own table that is to be filled. Ids are shown as JSON (`17`, `["a", 3]`)."""
 

@@ -23,7 +23,8 @@ class Progress:
     """How far a job is. stored + unchanged + failed + pending = inputs, those read so far.
 
     `total` is the number of inputs where it is known before the end. `billed_tokens` are those of the replies that
-    came; `lost_tokens` may be on the bill besides: their requests were sent and no usable reply came.
+    came; `lost_tokens` may be on the bill besides: their requests were sent and no usable reply came. `truncated` are
+    inputs of which the provider embedded the beginning only, without a word, as far as its replies prove it.
     `at_risk_tokens` is the most that a crash may bill again, as the provider estimates tokens for its limits:
     `concurrency` requests, each as large as one may be. `waiting` says what is waited for now, where that takes long;
     `last_error` what the last request failed with that was tried again.
@@ -40,6 +41,7 @@ class Progress:
     retries: int = 0
     billed_tokens: int = 0
     lost_tokens: int = 0
+    truncated: int = 0
     at_risk_tokens: int = 0
     cost_usd: float | None = None
     seconds: float = 0.0
@@ -61,6 +63,8 @@ class Progress:
         if self.retries:
             parts.append(counted(self.retries, "retry", "retries"))
         parts.append(counted(self.billed_tokens, "token"))
+        if self.truncated:
+            parts.append(f"{self.truncated:,} cut by the provider")
         if self.lost_tokens:
             parts.append(f"{counted(self.lost_tokens, 'token')} lost and perhaps billed")
         if self.cost_usd is not None:

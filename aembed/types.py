@@ -88,13 +88,15 @@ class Match:
 class Space:
     """Which vector space rows belong to. Vectors of different spaces cannot be compared.
 
-    `dimensions` is None until it is known. `endpoint` is "" for the provider's own.
+    `dimensions` is None until it is known. `endpoint` is "" for the provider's own. `origin` is the provider:model
+    that fingerprints of the rows name, where `Embedder.move` has found the same vectors under another name; else "".
     """
 
     provider: str
     model: str
     dimensions: int | None = None
     endpoint: str = ""
+    origin: str = ""
 
     def __str__(self) -> str:
         at = f" at {self.endpoint}" if self.endpoint else ""
@@ -266,7 +268,8 @@ class Budget:
     A request counts from before it is sent: as what its reply says, or, where no usable reply came (a timeout, a broken
     connection or reply, a gateway's 502, 504, 520 or 524), as the most that its texts can cost. One that was refused
     (429, another 4xx or 5xx) or never left costs nothing. So the bill is never higher, whatever is lost on the way.
-    The last requests are cut to what is left. Where the tokens of a text cannot be counted, the most that it can cost
+    A cost that replies name counts, where it is more than the tokens at the price that is known here. The last requests
+    are cut to what is left. Where the tokens of a text cannot be counted, the most that it can cost
     are its bytes, or for words what replies have proven and half as much again.
 
     `per` says how long it lasts:

@@ -33,3 +33,8 @@ def by_script(ascii_share: float = 0.25, other_share: float = 1.0) -> Bill:
 def with_special_tokens(bill: Bill, each: int) -> Bill:
     """So many more for each input: the marks at the beginning and the end of a text that most models put there."""
     return lambda contents: bill(contents) + each * len(contents)
+
+
+def cut_to(tokens: int, bill: Bill) -> Bill:
+    """A server that embeds so many tokens of each text and says nothing of the rest."""
+    return lambda contents: sum(min(tokens, bill([content])) for content in contents)

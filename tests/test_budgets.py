@@ -32,6 +32,7 @@ from aembed import (
 )
 from aembed.providers.openai import OpenAIProvider
 from benchmarks.bills import by_script, by_tokenizer, with_special_tokens
+from benchmarks.faults import Always, Mutate
 from benchmarks.faults import Faults as Scripted
 from benchmarks.in_process import DIMENSIONS, KEY, MODEL, InProcess, inline
 from benchmarks.server import Latency
@@ -602,3 +603,26 @@ async def test_b10_without_a_query_budget_queries_cost_what_they_cost(tmp_path: 
         for text in seven(50):
             await embedder.embed_query(text)
     assert provider.ledger.billed_tokens > 350
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
+def test_a24_a_budget_in_dollars_counts_the_cost_that_replies_name(factor: float) -> None:
+    """From the first reply on: a router that takes five times our price does not take five times the budget."""
+    named: list[float] = []
+
+    def priced(reply: dict[str, Any]) -> Any:
+        named.append(factor * reply["usage"]["total_tokens"] * 0.02 / 1_000_000)
+        reply["usage"]["cost"] = named[-1]
+        return reply
+
+    service, store, most = Service(script=Always(Mutate(priced))), MemoryStore(), 0.00001
+
+    async def job() -> Report:
+        budget = Budget(max_cost_usd=most)
+        async with embedder_at(service, counted=True, budget=budget, max_batch_size=5, concurrency=1) as embedder:
+            return await report_of(embedder.embed_into(store, records(words(400))))
+
+    report = run_virtual(job)
+    assert sum(named) <= most + max(0.0, factor - 1.0) * named[0] / factor
+    assert sum(named) >= 0.8 * most * min(1.0, factor)
+    assert report.cost_usd == pytest.approx(sum(named))

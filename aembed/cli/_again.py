@@ -51,19 +51,24 @@ class Again:
         return (*flags, *ahead, *positional)
 
     def explained(self, error: SpaceMismatchError) -> SpaceMismatchError:
-        """With the whole command in place of one that knows the stores and the model only."""
-        if not error.command:
-            return error
-        known = list(error.command)
-        if "--dimensions" in known:
-            del known[known.index("--dimensions") : known.index("--dimensions") + 2]
-        if "option" in (parameter.name for parameter, _ in self._given) and "--option" in known:
-            del known[known.index("--option") : known.index("--option") + 2]
-        mine = self.words(without=("paths", "store", "model", "base_url"))
-        whole = SpaceMismatchError(str(error).replace(shlex.join(error.command), shlex.join([*known, *mine])))
-        whole.report, whole.__cause__ = error.report, error.__cause__
-        whole.unsaved = error.unsaved
+        """With whole commands in place of those that know the stores and the model only."""
+        says = str(error)
+        for command in error.commands:
+            says = says.replace(shlex.join(command), shlex.join(self._whole(command)))
+        whole = SpaceMismatchError(says)
+        whole.report, whole.unsaved = error.report, error.unsaved
         return whole
+
+    def _whole(self, command: tuple[str, ...]) -> list[str]:
+        """Widths and options are those that were typed: a width that the model has by itself need not be asked for."""
+        known = list(command)
+        typed = {parameter.name for parameter, _ in self._given}
+        for flag in ("--dimensions", *(("--option",) if "option" in typed else ())):
+            if flag in known:
+                del known[known.index(flag) : known.index(flag) + 2]
+        if command[1] == "move":
+            return [*known, *self.words(without=typed - {"dimensions", "option", "timeout"})]
+        return [*known, *self.words(without=("paths", "store", "model", "base_url"))]
 
 
 def _typed(context: typer.Context, name: str | None) -> bool:

@@ -20,6 +20,7 @@ from aembed.cli._streams import ReaderGone, flushed, say, tell
 from aembed.cli.backfill import backfill
 from aembed.cli.failures import failures
 from aembed.cli.index import index
+from aembed.cli.move import move
 from aembed.cli.remove import remove
 from aembed.cli.search import search
 from aembed.cli.status import status
@@ -46,6 +47,7 @@ app.command(short_help="The empty embedding column of your own table.", epilog=h
 app.command(short_help="What a store holds.", epilog=help.epilog(help.STATUS, help.EXIT_CODES))(status)
 app.command(short_help="The texts that were refused.", epilog=help.epilog(help.FAILURES, help.EXIT_CODES))(failures)
 
+app.command(short_help="Another name or address of a store's model.", epilog=help.epilog(help.MOVE, *JOB))(move)
 app.command(short_help="Rows out of a store.", epilog=help.epilog(help.REMOVE, help.EXIT_CODES))(remove)
 
 

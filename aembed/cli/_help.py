@@ -63,6 +63,7 @@ STATUS = _block(
 )
 FAILURES = _block("Examples", "aembed failures --store notes.db --json")
 
+MOVE = _block("Examples", "aembed move --store notes.db --base-url http://localhost:8080/v1")
 REMOVE = _block(
     "Examples",
     "aembed remove --source docs --dry-run",

@@ -68,8 +68,9 @@ class Fingerprinter:
 
     def __post_init__(self) -> None:
         space = self.space
+        names = space.origin.partition(":")[::2] if space.origin else (plain(space.provider), plain(space.model))
         base = blake2b(
-            _json([plain(space.provider), plain(space.model), space.dimensions, self.input_type]),
+            _json([*names, space.dimensions, self.input_type]),
             digest_size=DIGEST_BYTES,
         )
         long = base.copy()

@@ -40,6 +40,7 @@ class Tally:
     named_cost_usd: float = 0.0
     """What the provider itself said that so many of the billed tokens cost."""
     lost_tokens: int = 0
+    truncated: int = 0
     at_risk_tokens: int = 0
     waiting: str = ""
     last_error: str = ""
@@ -92,6 +93,7 @@ class Tally:
             retries=self.retries,
             billed_tokens=self.billed_tokens,
             lost_tokens=self.lost_tokens,
+            truncated=self.truncated,
             at_risk_tokens=self.at_risk_tokens,
             cost_usd=self.cost_usd,
             seconds=now - self.started,

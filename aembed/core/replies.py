@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pybase64
 
+from aembed.core.encodings import check_float32
 from aembed.core.vectors import (
     ShapeError,
     Squares,
@@ -133,13 +134,17 @@ class ReplyReader:
                 self._whole = self._together()
         self._whole += data
 
-    def parsed(self, *, dimensions: int | None, normalised: bool = False) -> Parsed:
+    def parsed(self, *, dimensions: int | None, normalised: bool = False, proven: bool = False) -> Parsed:
         """`dimensions` is None where any will do; `normalised` also asks for vectors of length 1.
+
+        `proven`: replies of this server have been seen to hold float32 values in base64. So does a known width.
 
         Raises InvalidReplyError for anything that is not exactly one sound vector for each input.
         """
         parsed = self._parsed_cut() or _parse_whole(self.whole(), self._inputs)
         check_width(parsed.matrix, dimensions)
+        if not (proven or dimensions or parsed.floats):
+            check_float32(parsed.matrix, parsed.squares)
         check_squares(parsed.squares, normalised=normalised)
         return parsed
 

@@ -19,7 +19,15 @@ def agreed(held: Space | None, asked: Space) -> Space | None:
         return None
     if None not in (held.dimensions, asked.dimensions) and held.dimensions != asked.dimensions:
         return None
-    return replace(asked, dimensions=asked.dimensions or held.dimensions)
+    return replace(asked, dimensions=asked.dimensions or held.dimensions, origin=held.origin)
+
+
+def moved(held: Space, asked: Space) -> Space:
+    """`asked`, whose vectors are the same, in the place of `held`: the fingerprints of the rows stay what they are."""
+    origin = held.origin or f"{held.provider}:{held.model}"
+    if origin == f"{asked.provider}:{asked.model}":
+        origin = ""
+    return replace(asked, dimensions=asked.dimensions or held.dimensions, origin=origin)
 
 
 def _place(space: Space) -> str:

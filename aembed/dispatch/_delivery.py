@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,6 +10,7 @@ from typing import TypeAlias
 import anyio
 
 from aembed.core.changes import Item
+from aembed.core.cutting import Cutting
 from aembed.core.packing import Cap
 from aembed.core.retrying import Again, FailItems, FailJob
 from aembed.core.splitting import Lessons, Remains, Tries
@@ -26,6 +28,8 @@ from aembed.errors import (
     copied,
 )
 from aembed.types import Reply
+
+logger = logging.getLogger("aembed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,31 @@ class Evidence:
         self.admission = requests.admission
         self.cap = cap
         self.lessons = Lessons()
+        self.cutting = Cutting()
         self.weight = Weight()
         self.guard = Guard()
         self.control = Control(requests)
         self._trial_over: anyio.Event | None = None
+        self._told_of_cutting = False
 
     def within(self, cap: Cap, *, estimated: bool) -> Cap:
         """What a batch may hold. `estimated`: nobody knows that the provider counts as `cap` does."""
         return self.weight.within(self.lessons.within(cap, estimated=estimated))
+
+    def count(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
+        """What a reply says of the tokens of its texts. Returns how many of them the provider surely cut."""
+        self.lessons.counting.observe(tokens, billed)
+        cut = self.cutting.observe(texts, tokens, billed)
+        if cut and not self._told_of_cutting:
+            self._told_of_cutting = True
+            logger.warning(
+                "%s cuts texts to about %d tokens without a word, so what follows in them is not found; pass "
+                "max_tokens_per_text=%d (--option max_tokens_per_text=%d) and too_long='split' or 'truncate', or "
+                "smaller records",
+                self.admission.waits.where,
+                *[self.cutting.limit] * 3,
+            )
+        return cut
 
     async def trial(self) -> None:
         """Until somebody's trial of a larger size is over, or may be."""
@@ -144,7 +165,7 @@ class Delivery:
         tokens = sum(item.tokens for item in part)
         divisible, awaited = len(part) > 1, self._is_awaited
         reply = await self._requests.send(texts, tokens, self._errand, tries, divisible=divisible, awaited=awaited)
-        self._evidence.lessons.counting.observe(tokens, reply.usage.tokens)
+        self._errand.truncated += self._evidence.count(texts, tokens, reply.usage.tokens)
         return reply
 
     @property

@@ -25,8 +25,8 @@ class Held(Protocol):
         """The request was refused, or never left: it cost nothing."""
         ...
 
-    async def settle(self, billed: int | None) -> None:
-        """It was answered, and cost that; None where the reply did not say."""
+    async def settle(self, billed: int | None, cost_usd: float | None) -> None:
+        """It was answered, and cost so many tokens, and dollars; None where the reply did not say."""
         ...
 
 
@@ -62,6 +62,8 @@ class Errand:
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0
+    truncated: int = 0
+    """Texts that the provider cut, as far as its replies prove it."""
     dropped: bool = False
     ticket: Ticket | None = None
     """Leave for its first request, where that was got beforehand."""

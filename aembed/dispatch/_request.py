@@ -115,7 +115,8 @@ class Request:
                 held.release()
             raise
         if held and errand.costs:
-            await held.settle(errand.costs.believed(self._texts, self._tokens, reply.usage.tokens))
+            billed = errand.costs.believed(self._texts, self._tokens, reply.usage.tokens)
+            await held.settle(billed, reply.usage.cost_usd)
         return reply
 
     def wait(self, state: RetryCallState) -> float:

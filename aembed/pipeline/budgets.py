@@ -37,10 +37,13 @@ class Budgets:
     def __init__(self, budgets: Iterable[Budget], price_usd: float | None, today: Callable[[], date] = today) -> None:
         self.today = today
         self._most: dict[Per, float] = {}
+        self._price_usd: float | None = None
         for budget in budgets:
             tokens = budget.tokens(price_usd)
             if tokens is not None and tokens < inf:  # what costs nothing has no limit in dollars
                 self._most[budget.per] = min(tokens, self._most.get(budget.per, inf))
+            if budget.max_cost_usd is not None:
+                self._price_usd = price_usd
         self._lasting: dict[Per, Pot] = {}
 
     @property
@@ -53,18 +56,20 @@ class Budgets:
             return None
         if lasting := [per for per in self._most if per in FORMATS]:
             raise ConfigError(f'query_budget: per="{lasting[0]}" is kept by a store, which queries have none of')
-        return Purse([Pot(most, RunAccount(), str, "queries of this Embedder", RAISE) for most in self._most.values()])
+        pots = [Pot(most, RunAccount(), str, "queries of this Embedder", RAISE) for most in self._most.values()]
+        return Purse(pots, price_usd=self._price_usd)
 
     def of_calls(self) -> Purse:
         """Of verbs without a store. Raises ConfigError for a budget that only a store can keep."""
-        return Purse([self._pot(per, None, "") for per in self._kinds])
+        return Purse([self._pot(per, None, "") for per in self._kinds], price_usd=self._price_usd)
 
     def of_job(self, place: object, space: Space) -> Purse:
         """`place` is the store or the table. Raises ConfigError for a budget that it cannot keep."""
         account, job = place if isinstance(place, Accounts) else None, str(replace(space, dimensions=None))
         # Without a limit now, what an earlier run was allowed ends all the same with this one.
         own = Pot(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
-        return Purse([own if per == "job" else self._pot(per, account, job) for per in self._kinds], own=own)
+        pots = [own if per == "job" else self._pot(per, account, job) for per in self._kinds]
+        return Purse(pots, own=own, price_usd=self._price_usd)
 
     @property
     def _kinds(self) -> list[Per]:

@@ -71,7 +71,7 @@ class Job:
         self._sink = sink
         self._feed = feed
         self._tally = tally
-        self._before = (tally.requests, tally.retries, tally.lost_tokens)
+        self._before = (tally.requests, tally.retries, tally.lost_tokens, tally.truncated)
         self._purse = purse
         # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._places = Places(dispatcher.concurrency)
@@ -223,10 +223,11 @@ class Job:
         await self._outcomes.tell()
 
     def _count_requests(self) -> None:
-        requests, retries, lost_tokens = self._before
+        requests, retries, lost_tokens, truncated = self._before
         self._tally.requests = requests + self._errand.requests
         self._tally.retries = retries + self._errand.retries
         self._tally.lost_tokens = lost_tokens + self._errand.lost_tokens
+        self._tally.truncated = truncated + self._errand.truncated
         waits = self._dispatcher.waits
         self._tally.waiting = "" if self._left else waits.line(now())
         self._tally.last_error = waits.last_error if waits.last_error_at >= self._tally.started else ""

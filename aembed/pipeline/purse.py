@@ -107,7 +107,10 @@ class Noted:
         for pot, name in self.accounts:
             pot.release(name, self.tokens)
 
-    async def settle(self, billed: int | None) -> None:
+    async def settle(self, billed: int | None, cost_usd: float | None) -> None:
+        """A cost in dollars that the provider names counts as the tokens that it would buy, if those are more."""
+        if cost_usd is not None and self.purse.price_usd:
+            billed = max(billed or 0, ceil(cost_usd / self.purse.price_usd * 1_000_000 - ROUNDING))
         if billed is None:
             return
         self.purse.learn(billed / self.tokens)
@@ -118,8 +121,10 @@ class Noted:
 class Purse:
     """The budgets of one job: a request is noted in all of them, or in none. `own` ends with the job."""
 
-    def __init__(self, pots: Sequence[Pot], own: Pot | None = None) -> None:
+    def __init__(self, pots: Sequence[Pot], own: Pot | None = None, *, price_usd: float | None = None) -> None:
         self.pots = pots
+        self.price_usd = price_usd
+        """For a million tokens, where a budget is in dollars."""
         self.asked = 0
         """How many requests were noted, or refused."""
         self.changed = anyio.Event()

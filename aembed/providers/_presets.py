@@ -55,8 +55,10 @@ class Preset:
         """That address with the path that this server always has, where it names none."""
         return f"{url}{self.path}" if self.path and url.count("/") == 2 else url
 
-    def limits_of(self, model: Model) -> Limits:
-        longest = min(model.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
+    def limits_of(self, model: Model, max_tokens_per_text: int | None = None) -> Limits:
+        """The smallest of what is known of the server, of the model, and is said of it."""
+        most = self.limits.max_tokens_per_text
+        longest = min(most, model.max_tokens_per_text or most, max_tokens_per_text or most)
         return replace(self.limits, max_tokens_per_text=longest, encoding=model.encoding)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from aembed.core.addresses import is_loopback
 from aembed.errors import ConfigError
+from aembed.providers._form import Encoding
 from aembed.providers._presets import Model, Preset
 from aembed.providers._secrets import Secret, checked_key
 from aembed.providers._urls import checked_base_url, is_nearby
@@ -38,10 +39,22 @@ def checked_flag(name: str, value: object) -> bool:
     return value
 
 
-def checked_encoding(encoding: str | None) -> str | None:
+def checked_choice(name: str, value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r} must be True, False or None")
+    return value
+
+
+def checked_encoding(encoding: Encoding | None) -> Encoding | None:
     if encoding not in (None, "base64", "float"):
         raise ConfigError(f'encoding={encoding!r} must be "base64", "float" or None')
     return encoding
+
+
+def checked_tokens(tokens: int | None) -> int | None:
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+        raise ConfigError(f"max_tokens_per_text={tokens!r} must be a whole number from 1, or None")
+    return tokens
 
 
 def base_url_of(row: Preset, base_url: str | None, allow_http: bool) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from math import isfinite
 from os import PathLike
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import msgspec
@@ -20,15 +20,10 @@ import msgspec
 from aembed.core.billing import utf8_bytes
 from aembed.core.headers import parse_hints
 from aembed.core.replies import CutShortError, Parsed, ReplyReader
-from aembed.core.vectors import DimensionError, ShapeError
-from aembed.errors import (
-    BadRequestError,
-    InvalidReplyError,
-    NotFoundError,
-    ProviderError,
-    UnavailableError,
-)
+from aembed.core.vectors import DimensionError
+from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 from aembed.providers._errors import error_for, error_in, request_id, shown, with_origin
+from aembed.providers._form import Encoding, Form, Lengths
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
 from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import recorder_of
@@ -36,9 +31,11 @@ from aembed.providers._secrets import Secret
 from aembed.providers._settings import (
     ENDPOINT,
     base_url_of,
+    checked_choice,
     checked_dimensions,
     checked_encoding,
     checked_flag,
+    checked_tokens,
     headers_of,
     is_own,
     key_of,
@@ -50,11 +47,16 @@ from aembed.types import InputType, Reply, Space, Usage
 logger = logging.getLogger("aembed")
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
-Encoding: TypeAlias = Literal["base64", "float"]
 
 FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
-OPTIONS = {"allow_http": "true or false", "encoding": "base64, float or null", "record": "the path of a folder"}
+OPTIONS = {
+    "allow_http": "true or false",
+    "encoding": "base64, float or null",
+    "max_tokens_per_text": "a whole number",
+    "normalize": "true, false or null",
+    "record": "the path of a folder",
+}
 """What `open_provider` and the command's --option take for this format."""
 ANSWER_SECONDS = 1.0
 """How long a server may take to say what its model is."""
@@ -68,11 +70,12 @@ class OpenAIProvider:
 
     `dimensions` shortens the vectors where the model can. `allow_http` sends key and texts unencrypted to a server that
     is not on this machine. `encoding` is "base64" or "float": which form of the vectors is asked for; None finds out
-    what the server speaks. `record` is a folder for replies that are refused or broken, without texts and keys; so is
-    AEMBED_RECORD in the environment. Without `api_key` and `base_url` it reads
-    OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is
-    needed at the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never
-    changed, never closed. Raises ConfigError before any I/O.
+    what the server speaks. `max_tokens_per_text` is what its model takes, where that is less than is known here.
+    `normalize` scales each vector to length 1; None keeps them, and tells once where they are of another length.
+    `record` is a folder for replies that are refused or broken, without texts and keys; so is AEMBED_RECORD in the
+    environment. Without `api_key` and `base_url` it reads OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and
+    OPENAI_PROJECT_ID, as the official SDK does; a key is needed at the provider's own address only. `http_client` is an
+    httpx or httpx2 AsyncClient: used, never changed, never closed. Raises ConfigError before any I/O.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class OpenAIProvider:
         http_client: HTTPClient | None = None,
         allow_http: bool = False,
         encoding: Encoding | None = None,
+        max_tokens_per_text: int | None = None,
+        normalize: bool | None = None,
         record: str | PathLike[str] | None = None,
         preset: str = "openai",
         run_in_thread: RunInThread = run_in_thread,
@@ -99,18 +104,18 @@ class OpenAIProvider:
         self._headers = headers_of(row, self._key)
         self._recorder = recorder_of(record, self._secrets)
         self._normalised = known.normalised
-        self._floats = checked_encoding(encoding) == "float" or (encoding is None and not row.base64)
+        self._form = Form(checked_encoding(encoding), base64=row.base64)
+        self._lengths = Lengths(checked_choice("normalize", normalize), known=known.normalised)
         self._counts_tokens = row.counts_tokens
         self._asks = row.tells and dimensions is None and model not in row.models and is_own(self._base_url)
-        self._base64_works = False
-        self._encoding = encoding
-        self._try_floats = self._warned = False
+        self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
-        self.limits = replace(row.limits_of(known), estimated=not (own and row.counts_are_known))
-        if self._floats:
-            self._use_floats()
+        limits = row.limits_of(known, checked_tokens(max_tokens_per_text))
+        self.limits = replace(limits, estimated=not (own and row.counts_are_known))
+        if self._form.numbers:
+            self._use_numbers()
         self.price_usd = known.price_usd
 
     def __repr__(self) -> str:
@@ -121,17 +126,12 @@ class OpenAIProvider:
 
         `input_type` is not sent: these models embed documents and queries alike.
         """
-        floats = self._floats or self._try_floats
+        numbers = self._form.asks_numbers
         try:
-            reply = await self._embed(texts, floats=floats)
+            return await self._embed(texts, numbers=numbers)
         except ProviderError as error:
-            open_to_floats = self._encoding is None and not floats and not self._base64_works
-            self._try_floats = open_to_floats and _blames_base64(error)
-            error.at_once |= self._try_floats
+            error.at_once |= self._form.failed(error, numbers=numbers)
             raise
-        if floats:
-            self._use_floats()
-        return reply
 
     async def learn(self) -> None:
         """Asks a server of one's own what its model is, once, where neither an option nor a row says it."""
@@ -156,23 +156,23 @@ class OpenAIProvider:
         """Closes the connections made here, not an `http_client` that was passed."""
         await self._http.aclose()
 
-    def payload(self, texts: Sequence[str], *, floats: bool = False) -> bytes:
+    def payload(self, texts: Sequence[str], *, numbers: bool = False) -> bytes:
         """The body of a request. Without `encoding_format` every server answers numbers."""
         fields: dict[str, Any] = {"model": self.space.model, "input": texts}
-        if not floats:
+        if not numbers:
             fields["encoding_format"] = "base64"
         if self._asked is not None:
             fields["dimensions"] = self._asked
         return msgspec.json.encode(fields)
 
-    async def _embed(self, texts: Sequence[str], *, floats: bool) -> Reply:
+    async def _embed(self, texts: Sequence[str], *, numbers: bool) -> Reply:
         reader = ReplyReader(len(texts))
         reply = None
         try:
             reply = await self._http.post(
                 f"{self._base_url}{ENDPOINT}",
                 self._headers,
-                self._payload(texts, floats=floats),
+                self._payload(texts, numbers=numbers),
                 most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
                 take=reader.feed,
             )
@@ -182,13 +182,12 @@ class OpenAIProvider:
         except ProviderError as error:
             await self._record(texts, reply, reader, error)
             raise
+        self._form.answered(numbers=parsed.floats)
         if parsed.floats:
-            self._use_floats()
-        else:
-            self._base64_works = True
+            self._use_numbers()
         self._pass_on(reply)
         return Reply(
-            parsed.matrix,
+            self._lengths.scaled(parsed.matrix, parsed.squares, self.space.model),
             parsed.model,
             parsed.usage if self._counts_tokens else Usage(None, parsed.usage.cost_usd),
             parse_hints(reply.headers),
@@ -225,10 +224,10 @@ class OpenAIProvider:
         others = [value for value in self._headers.values() if isinstance(value, Secret)]
         return [*([self._key] if self._key else []), *others]
 
-    def _payload(self, texts: Sequence[str], *, floats: bool) -> bytes:
+    def _payload(self, texts: Sequence[str], *, numbers: bool) -> bytes:
         """A lone surrogate has no UTF-8. Python's error would carry the text."""
         try:
-            return self.payload(texts, floats=floats)
+            return self.payload(texts, numbers=numbers)
         except UnicodeEncodeError:
             error = BadRequestError("a text holds a lone surrogate, which UTF-8 cannot carry")
         error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
@@ -240,7 +239,12 @@ class OpenAIProvider:
 
     async def _parse(self, reply: HTTPReply, reader: ReplyReader, texts: Sequence[str]) -> Parsed:
         """The body of a 2xx reply. Raises InvalidReplyError, or the error that stands in it."""
-        parse = partial(reader.parsed, dimensions=self.space.dimensions, normalised=self._normalised)
+        parse = partial(
+            reader.parsed,
+            dimensions=self.space.dimensions,
+            normalised=self._normalised,
+            proven=self._form.is_proven,
+        )
         try:
             in_thread = reader.is_whole and reader.size_bytes > INLINE_BYTES
             return await self._run_in_thread(parse) if in_thread else parse()
@@ -256,26 +260,13 @@ class OpenAIProvider:
         held = error_in(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
         raise held or with_origin(invalid, reply, self._key)
 
-    def _use_floats(self) -> None:
+    def _use_numbers(self) -> None:
         if self.limits.max_batch_size > FLOATS_BATCH_SIZE:
             self.limits = replace(self.limits, max_batch_size=FLOATS_BATCH_SIZE)
-        self._floats = self._encoding == "float" or (self._encoding is None and not self._base64_works)
 
 
 def open_provider(prefix: str, model: str, **options: Any) -> OpenAIProvider:
     return OpenAIProvider(model, preset=prefix, **options)
-
-
-def _blames_base64(error: ProviderError) -> bool:
-    match error:
-        case DimensionError():
-            return error.may_be_encoding
-        case ShapeError():
-            return error.empty
-        case BadRequestError() | NotFoundError() | UnavailableError():
-            return any(word in f"{error} {error.body}".lower() for word in ("encoding_format", "base64"))
-        case _:
-            return False
 
 
 def _server_seconds(reply: HTTPReply) -> float | None:

@@ -14,8 +14,7 @@ from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
-BESIDE = "Build a new store beside it and switch"
-
+BESIDE = "build a new store beside it and switch"
 Scalar: TypeAlias = str | int | float | bool | None
 
 
@@ -23,24 +22,31 @@ def mismatch(
     place: str, held: Space, asked: Space, way_out: str, *, places: tuple[str, str] | None = None
 ) -> SpaceMismatchError:
     """`places` are the URLs of this store and of the one that may be built beside it, by a command."""
-    command = _rebuilding(*places, asked) if places else ()
-    advice = f"{way_out}: {shlex.join(command)}" if command else way_out
-    error = SpaceMismatchError(f"{place} holds vectors of {held}; asked for was {asked}. {advice}")
-    error.command = command
+    says = f"{place} holds vectors of {held}; asked for was {asked}."
+    if places is None:
+        return SpaceMismatchError(f"{says} {way_out[0].upper()}{way_out[1:]}")
+    old, new = places
+    moving = ("aembed", "move", "--store", old, *_meant(asked))
+    building = ("aembed", "index", old, "--store", new, *_meant(asked))
+    error = SpaceMismatchError(
+        f"{says} If that is the same model elsewhere, its rows are taken over (Embedder.move) by  "
+        f"{shlex.join(moving)}  If not, {way_out}: {shlex.join(building)}"
+    )
+    error.commands = (moving, building)
     return error
 
 
-def _rebuilding(old: str, new: str, asked: Space) -> tuple[str, ...]:
-    """Whole: without the server that was meant the texts would go to another one."""
-    command = ["aembed", "index", old, "--store", new, "-m", f"{asked.provider}:{asked.model}"]
+def _meant(asked: Space) -> tuple[str, ...]:
+    """Model, server and width: without the server that was meant the texts would go to another one."""
+    flags = ["-m", f"{asked.provider}:{asked.model}"]
     if asked.endpoint:
-        command += ["--base-url", asked.endpoint]
+        flags += ["--base-url", asked.endpoint]
         server = urlsplit(asked.endpoint)
         if server.scheme == "http" and not is_loopback(server.hostname or ""):
-            command += ["--option", "allow_http=true"]
+            flags += ["--option", "allow_http=true"]
     if asked.dimensions and asked.provider != "local":
-        command += ["--dimensions", str(asked.dimensions)]
-    return tuple(command)
+        flags += ["--dimensions", str(asked.dimensions)]
+    return tuple(flags)
 
 
 def check_rows(place: str, space: Space | None, rows: Rows) -> None:

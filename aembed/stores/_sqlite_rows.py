@@ -99,6 +99,11 @@ def answered_by(model: str, connection: Connection) -> str:
     return model
 
 
+def move(space: Space, connection: Connection) -> None:
+    delete_meta("answered_by", connection)
+    keep_space(connection, space)
+
+
 def space(connection: Connection) -> Space | None:
     held = meta(connection, "space")
     return Space(**held) if held else None

@@ -135,6 +135,9 @@ class MemoryStore:
         self._model = self._model if self._rows and self._model else model
         return self._model
 
+    async def move(self, space: Space) -> None:
+        self._space, self._model = space, ""
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first. Raises SpaceMismatchError for a vector of another width."""
         filters = check_search(k, where)

@@ -143,6 +143,10 @@ class PostgresStore(Indexed):
     async def answered_by(self, model: str) -> str:
         return await self._write(partial(sql.answered_by, model))
 
+    async def move(self, space: Space) -> None:
+        await self._write(partial(tables.move, space))
+        self._layout = None
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first: all are read, or an index where there is one.
 

@@ -95,6 +95,9 @@ class SQLiteStore:
     async def answered_by(self, model: str) -> str:
         return await self._write(partial(sql.answered_by, model))
 
+    async def move(self, space: Space) -> None:
+        await self._write(partial(sql.move, space))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first, by reading them all. Raises SpaceMismatchError for another width."""
         return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])

@@ -18,9 +18,9 @@ KEY = {"OPENAI_API_KEY": "sk-x"}
 
 
 def advised(said: str) -> list[str]:
-    """The words behind `aembed`, up to the end of the line."""
+    """The words of the last command in the line that has one."""
     line = next(line for line in said.splitlines() if "aembed " in line)
-    return shlex.split("aembed " + line.partition("aembed ")[2].removesuffix(" lists them)"))[1:]
+    return shlex.split(line.rpartition("aembed ")[2].removesuffix(" lists them)"))
 
 
 def follow(cwd: Path, ran: Ran) -> Ran:

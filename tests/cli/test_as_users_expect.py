@@ -14,7 +14,7 @@ from aembed.cli import _progress
 from aembed.providers import prefixes
 from tests.cli.command import aembed, notes, write_jsonl
 
-COMMANDS = ["index", "search", "backfill", "status", "failures", "remove"]
+COMMANDS = ["index", "search", "backfill", "status", "failures", "move", "remove"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -48,6 +48,7 @@ VALID: dict[str, Sequence[Sequence[str]]] = {
     "backfill": [(*TABLE, *FAKE)],
     "status": [("--store", "filled.db"), TABLE],
     "failures": [("--store", "filled.db"), TABLE],
+    "move": [("--store", "filled.db", *FAKE)],
     "remove": [("--store", "filled.db", "--id", "nothing")],
 }
 TAKING = [

@@ -112,7 +112,7 @@ def test_limits_of_the_presets() -> None:
     assert (tei.limits.max_batch_size, tei.limits.max_tokens_per_batch, tei.limits.encoding) == (32, 16_384, None)
     ollama = OpenAIProvider("nomic-embed-text:latest", preset="ollama")
     assert (ollama.limits.max_batch_size, ollama.space.dimensions, ollama.price_usd) == (256, 768, 0.0)
-    assert "encoding_format" not in json.loads(ollama.payload(["a"], floats=True))
+    assert "encoding_format" not in json.loads(ollama.payload(["a"], numbers=True))
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ class Resumed(RuleBasedStateMachine):
         ids = data.draw(st.lists(st.sampled_from(sorted(held)), min_size=1, max_size=5, unique=True))
         self.history.disk.begin(Run([]))
         assert run_virtual(self.history.disk.delete, ids) == len(ids)
-        self.history.excused.update(digest(held[id][0].encode()) for id in ids)
+        deleted = [digest(held[id][0].encode()) for id in ids]
+        self.history.excused.update(deleted)
+        self.history.disk.paid_for -= set(deleted)
         for id in ids:
             self.model.pop(id, None)
 

@@ -197,6 +197,11 @@ async def keep_space(space: Space, layout: Layout, connection: Connection) -> No
         await connection.execute(layout.sql(DELETE_META), "space")
 
 
+async def move(space: Space, layout: Layout, connection: Connection) -> None:
+    await connection.execute(layout.sql(DELETE_META), "answered_by")
+    await keep_space(space, layout, connection)
+
+
 async def spend(job: str, tokens: int, layout: Layout, connection: Connection) -> int:
     spent: int = await connection.fetchval(layout.sql(SPEND), ACCOUNT.format(job), tokens)
     return spent

@@ -1,0 +1,66 @@
+"""Stage 6: whether bytes that should be float32 values are some.
+
+Servers also send float64 (vLLM, by `embed_dtype` and in older releases), float16, bfloat16 and int8 (Perplexity, by
+default) in base64. Their bytes read as float32 give a wrong number of wrong values, and no reply says so. The values of
+one embedding are close in size, which the bits of other types are not when they are read so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aembed.core.vectors import Squares
+from aembed.errors import InvalidReplyError
+from aembed.types import Matrix
+
+MOST_DIMENSIONS = 16_000
+"""No store here holds more, and no model has more."""
+LENGTH_TOLERANCE = 0.02
+"""Bytes of another type do not make every vector 1 long by chance."""
+LEAST_VALUES = 8
+"""Fewer tell nothing."""
+MOST_BELOW, MOST_ABOVE = 20, 12
+"""Binary orders of magnitude around the median. One of a million normally distributed values lies 20 below it."""
+MOST_OUTSIDE = 0.01
+_EXPONENT_BITS, _BIAS = 0xFF, 127
+
+
+class EncodingError(InvalidReplyError):
+    """The vectors came in base64 and are no float32 values."""
+
+
+def check_float32(matrix: Matrix, squares: Squares) -> None:
+    """Raises EncodingError where these can hardly be the vectors of a model. The first reply of a server is asked."""
+    with np.errstate(invalid="ignore"):
+        if bool((np.abs(squares - 1.0) < LENGTH_TOLERANCE).all()):
+            return
+    if matrix.shape[1] > MOST_DIMENSIONS or not _are_float32(matrix):
+        values = f"the {matrix.shape[1]} values of a vector in base64"
+        raise EncodingError(f"{values} cannot be float32; they may be float64, float16 or int8")
+
+
+def _are_float32(matrix: Matrix) -> bool:
+    bits = np.ascontiguousarray(matrix, "<f4").view("<u4")
+    values = bits.ravel()
+    if not _are_alike((values >> 23) & _EXPONENT_BITS):
+        return False
+    if matrix.shape[1] % 2 == 0 and not (bits[:, 0::2] << 1).any():
+        return False  # float64 that was made from float16 or bfloat16: the lower half of each is zero
+    # Of two bfloat16 the second gives the exponent. The first one's exponent is as regular; lower bits are not.
+    lower = values & 0xFFFF
+    return not lower.any() or values.size < LEAST_VALUES or not _are_alike((lower >> 7) & _EXPONENT_BITS)
+
+
+def _are_alike(exponents: NDArray[np.integer[Any]]) -> bool:
+    """Whether values with these exponents are finite and of about one size. Zeros have none."""
+    exponents = exponents[exponents > 0].astype(np.int64)
+    if not exponents.size:
+        return False
+    if (exponents == _EXPONENT_BITS).any():
+        return False
+    median = np.median(exponents)
+    outside = (exponents < median - MOST_BELOW) | (exponents > median + MOST_ABOVE)
+    return float(outside.mean()) <= MOST_OUTSIDE

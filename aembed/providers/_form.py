@@ -1,0 +1,95 @@
+"""In which form vectors are asked for, and what has been seen of those that came."""
+
+from __future__ import annotations
+
+import logging
+from math import sqrt
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from aembed.core.encodings import EncodingError
+from aembed.core.vectors import DimensionError, ShapeError, Squares
+from aembed.errors import BadRequestError, NotFoundError, ProviderError, UnavailableError
+from aembed.types import Matrix
+
+logger = logging.getLogger("aembed")
+
+Encoding: TypeAlias = Literal["base64", "float"]
+NORMALISED = 0.01
+"""How far a length may be from 1. Rounding to float16 or int8 makes less of a difference."""
+
+
+class Form:
+    """Base64 is a third of the bytes and needs no JSON parser; numbers are what every server speaks.
+
+    Until base64 has worked once, whatever may come of it has one try with numbers.
+    """
+
+    def __init__(self, encoding: Encoding | None, *, base64: bool) -> None:
+        self.numbers = encoding == "float" or (encoding is None and not base64)
+        self._chosen = encoding is not None
+        self._base64_works = False
+        self._try_numbers = False
+
+    @property
+    def asks_numbers(self) -> bool:
+        return self.numbers or self._try_numbers
+
+    @property
+    def is_proven(self) -> bool:
+        """That bytes in base64 are float32 values."""
+        return self._base64_works
+
+    def failed(self, error: ProviderError, *, numbers: bool) -> bool:
+        """Whether the same request is worth sending again, with numbers."""
+        self._try_numbers = not (self._chosen or numbers or self._base64_works) and _blames_base64(error)
+        return self._try_numbers
+
+    def answered(self, *, numbers: bool) -> None:
+        """A reply was good, and held that."""
+        if not numbers:
+            self._base64_works = True
+        elif not self._chosen:
+            self.numbers = not self._base64_works
+
+
+class Lengths:
+    """Vectors that are not 1 long: scaled where that is asked for, else told once."""
+
+    def __init__(self, normalize: bool | None, *, known: bool) -> None:
+        """`known`: that they are 1 long."""
+        self._normalize = normalize and not known
+        self._is_told = known or normalize is False
+
+    def scaled(self, matrix: Matrix, squares: Squares, model: str) -> Matrix:
+        """Each row 1 long with normalize=True, else as it came."""
+        if self._normalize:
+            return np.divide(matrix, np.sqrt(squares)[:, None], dtype=np.float32)
+        if not self._is_told:
+            self._is_told = True
+            least, most = sqrt(float(squares.min())), sqrt(float(squares.max()))
+            if least < 1 - NORMALISED or most > 1 + NORMALISED:
+                logger.warning(
+                    "the vectors of %s are %.3g to %.3g long, not 1: cosine similarity is right all the same, an inner "
+                    "product is not; normalize=True (--option normalize=true) makes them 1 long, normalize=False "
+                    "leaves them and says nothing",
+                    model,
+                    least,
+                    most,
+                )
+        return matrix
+
+
+def _blames_base64(error: ProviderError) -> bool:
+    match error:
+        case EncodingError():
+            return True
+        case DimensionError():
+            return error.may_be_encoding
+        case ShapeError():
+            return error.empty
+        case BadRequestError() | NotFoundError() | UnavailableError():
+            return any(word in f"{error} {error.body}".lower() for word in ("encoding_format", "base64"))
+        case _:
+            return False

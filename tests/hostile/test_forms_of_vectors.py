@@ -1,0 +1,122 @@
+"""Rows A21 and A22: vectors in base64 that are no float32 values, and vectors that are not 1 long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pybase64
+import pytest
+
+from aembed import ConfigError, Embedder, InvalidReplyError, MemoryStore, open_provider
+from benchmarks.faults import Always, Mutate
+from benchmarks.server import Server
+from benchmarks.vectors import vector_of
+from tests.hostile.jobs import KEY, QUICK
+from tests.jobs import records, words
+
+UNKNOWN = "tei:text-embedding-3-small"
+"""A model whose width no row names."""
+OTHER_TYPES: dict[str, Callable[[Any], bytes]] = {
+    "float64": lambda row: row.astype("<f8").tobytes(),
+    "float64 of exact values": lambda row: (row.astype("<f8") / 3).tobytes(),
+    "float64 of float16": lambda row: row.astype("<f2").astype("<f8").tobytes(),
+    "float16": lambda row: row.astype("<f2").tobytes(),
+    "bfloat16": lambda row: (row.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes(),
+    "int8": lambda row: np.round(row / np.abs(row).max() * 127).astype(np.int8).tobytes(),
+    "uint8": lambda row: (np.round(row / np.abs(row).max() * 127) + 128).astype(np.uint8).tobytes(),
+    "big-endian float32": lambda row: row.astype(">f4").tobytes(),
+}
+
+
+def each_vector(change: Callable[[Any], Any]) -> Mutate:
+    """`change` gets a float32 row, and gives the bytes or the row that is sent in its place."""
+
+    def edited(reply: dict[str, Any]) -> Any:
+        for item in reply["data"]:
+            if isinstance(item["embedding"], str):
+                made = change(np.frombuffer(pybase64.b64decode(item["embedding"]), "<f4"))
+                raw = made if isinstance(made, bytes) else made.astype("<f4").tobytes()
+                item["embedding"] = pybase64.b64encode(raw).decode()
+            else:
+                made = change(np.array(item["embedding"], np.float32))
+                item["embedding"] = item["embedding"] if isinstance(made, bytes) else made.tolist()
+        return reply
+
+    return Mutate(edited)
+
+
+def at(server: Server, model: str = UNKNOWN, *, max_batch_size: int | None = None, **options: Any) -> Embedder:
+    provider = open_provider(model, base_url=server.url, api_key=KEY, **options)
+    return Embedder(provider, retry=QUICK, max_batch_size=max_batch_size)
+
+
+@pytest.mark.parametrize("length", [1.0, 0.6, 19.0])
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+async def test_a21_bytes_of_another_type_are_never_read_as_float32(kind: str, length: float) -> None:
+    """Numbers say themselves what they are."""
+    texts = words(50)
+    async with Server(script=Always(each_vector(lambda row: OTHER_TYPES[kind](row * np.float32(length))))) as server:
+        async with at(server, normalize=False) as embedder:
+            embeddings = await embedder.embed_documents(texts)
+        assert all(np.array_equal(row, vector_of(text, 1_536)) for row, text in zip(embeddings, texts, strict=True))
+        assert server.ledger.requests <= embeddings.report.requests <= 4
+
+
+@pytest.mark.parametrize("length", [1.0, 0.6, 19.0, 144.0])
+async def test_a21_float32_of_any_length_is_proven_by_the_first_reply(length: float) -> None:
+    texts = words(50)
+    async with Server(script=Always(each_vector(lambda row: row * np.float32(length)))) as server:
+        async with at(server, normalize=False) as embedder:
+            embeddings = await embedder.embed_documents(texts)
+        assert server.ledger.texts_again == 0
+        assert np.allclose(np.linalg.norm(embeddings.vectors, axis=1), length, rtol=1e-3)
+
+
+async def test_a21_where_base64_was_asked_for_by_name_nothing_is_guessed() -> None:
+    async with Server(script=Always(each_vector(OTHER_TYPES["int8"]))) as server:
+        async with at(server, encoding="base64") as embedder:
+            with pytest.raises(InvalidReplyError, match="cannot be float32; they may be float64, float16 or int8"):
+                await embedder.embed_into(MemoryStore(), records(words(20)))
+        assert server.ledger.requests <= 4
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+async def test_a22_vectors_that_are_not_1_long_are_told_once(encoding: str, caplog: pytest.LogCaptureFixture) -> None:
+    script = Always(each_vector(lambda row: row * np.float32(0.58)))
+    async with Server(script=script) as server, at(server, encoding=encoding, max_batch_size=10) as embedder:
+        embeddings = await embedder.embed_documents(words(50))
+    assert np.allclose(np.linalg.norm(embeddings.vectors, axis=1), 0.58, rtol=1e-3)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [message.split(":")[0] for message in told] == [
+        "the vectors of text-embedding-3-small are 0.58 to 0.58 long, not 1"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+async def test_a22_normalize_makes_them_1_long_and_leaves_their_direction(
+    encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts, script = words(50), Always(each_vector(lambda row: row * np.float32(0.58)))
+    async with Server(script=script) as server, at(server, encoding=encoding, normalize=True) as embedder:
+        embeddings = await embedder.embed_documents(texts)
+        query = await embedder.embed_query(texts[0])
+    expected = np.array([vector_of(text, 1_536) for text in texts])
+    assert np.allclose(embeddings.vectors, expected, rtol=1e-5, atol=1e-7)
+    assert np.allclose(query, expected[0], rtol=1e-5, atol=1e-7)
+    assert not caplog.records
+
+
+async def test_a22_a_model_that_is_known_to_normalise_costs_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
+    async with Server() as server, at(server, "openai:text-embedding-3-small", normalize=True) as embedder:
+        vector = await embedder.embed_query("one")
+    assert np.array_equal(vector, vector_of("one", 1_536))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, 0.5])
+def test_a22_normalize_is_true_false_or_none(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"normalize={wrong!r} must be True, False or None"):
+        open_provider(UNKNOWN, normalize=wrong)
