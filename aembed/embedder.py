@@ -28,7 +28,7 @@ from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
-from aembed.ranges import seconds, shown, whole
+from aembed.ranges import dimensions_of, seconds, shown, whole
 from aembed.results import Embeddings, Plan, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
@@ -108,7 +108,7 @@ class Embedder:
         own: dict[str, Any] = {
             "api_key": api_key,
             "base_url": base_url,
-            "dimensions": None if dimensions is None else whole("dimensions", dimensions, 1),
+            "dimensions": dimensions_of(dimensions),
             "http_client": http_client,
         }
         self._engine = Engine(_provider_of(model, own, options.most_in_flight), options)
@@ -344,7 +344,7 @@ async def _opened(store: AnyStore) -> AsyncIterator[Store]:
             await opened.aclose()
 
 
-NEW_STORE = "build a new store beside it: aembed index OLD_URL --store NEW_URL -m MODEL"
+NEW_STORE = "build a new store beside it: await embedder.embed_into(new_store, old_store)"
 
 
 def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> Space:

@@ -173,7 +173,13 @@ class StoreError(AembedError):
 
 
 class SpaceMismatchError(StoreError):
-    """The store holds vectors of another model, dimension or provider; they cannot be compared."""
+    """The store holds vectors of another model, dimension or provider; they cannot be compared.
+
+    `commands` are those in its message, where there are any, each as its words: the one that takes the rows over where
+    they are of the same model, and the one that builds a new store.
+    """
+
+    commands: tuple[tuple[str, ...], ...] = ()
 
 
 class RowRefusedError(StoreError):

@@ -13,6 +13,9 @@ from aembed.types import Budget, RetryPolicy, TooLong
 FIRST_AUTO, MOST_AUTO = 8, 64
 """Requests in flight with `concurrency="auto"`: at first, and as long as none is refused at the most."""
 
+MOST_CONCURRENCY = 10_000
+"""Each request in flight may hold a connection, and so a file descriptor."""
+
 
 class QueryOptions(TypedDict, total=False):
     """The keywords of Embedder but for `timeout`, which is the call's own in `aembed.embed_query`."""
@@ -95,7 +98,7 @@ class Options:
 
 
 def _concurrency(given: object) -> int | Literal["auto"]:
-    return "auto" if given == "auto" else whole("concurrency", given, 1, why=', or "auto"')
+    return "auto" if given == "auto" else whole("concurrency", given, 1, MOST_CONCURRENCY, why=', or "auto"')
 
 
 def _budgets(name: str, given: object) -> tuple[Budget, ...]:

@@ -9,6 +9,8 @@ from operator import index
 from aembed.errors import ConfigError
 
 MOST_SHOWN = 40
+MOST_DIMENSIONS = 100_000
+"""No model has more than a few thousand; a store holds 16,000 at the most (pgvector)."""
 
 
 def whole(name: str, value: object, least: int, most: int | None = None, *, why: str = "") -> int:
@@ -21,6 +23,10 @@ def whole(name: str, value: object, least: int, most: int | None = None, *, why:
     raise ConfigError(f"{name}={shown(value)} must be an int from {least:,} {upwards}{why}")
 
 
+def dimensions_of(given: object) -> int | None:
+    return None if given is None else whole("dimensions", given, 1, MOST_DIMENSIONS)
+
+
 def seconds(name: str, value: object, *, zero: bool = False) -> float:
     return number(name, value, "a number of seconds", zero=zero)
 
@@ -30,7 +36,10 @@ def number(name: str, value: object, what: str = "a number", *, zero: bool = Fal
     if type(value) is float and 0.0 < value < inf:
         return value
     if not is_bool(value) and isinstance(value, Real):
-        given = float(value)
+        try:
+            given = float(value)
+        except OverflowError:
+            given = inf
         if 0.0 < given < inf or (zero and given == 0.0):
             return given
     raise ConfigError(f"{name}={shown(value)} must be {what} {'from 0 up' if zero else 'above 0'}, and finite")

@@ -685,6 +685,6 @@ def test_the_log_has_one_line_a_job_and_none_a_query(caplog: pytest.LogCaptureFi
         virtual(test)
     said = [record.getMessage() for record in caplog.records]
     assert [line.partition(":")[0] for line in said] == ["embed_documents", "embed_into", "embed_documents"]
-    assert "1 texts, 1 stored" in said[0]
+    assert "1 text, 1 stored" in said[0]
     assert said[2].endswith(", stopped by AuthenticationError")
     assert "secret" not in "".join(said)

@@ -170,6 +170,40 @@ async def test_a13_the_app_of_the_readme_answers_503_in_an_outage_that_lasts(cod
         assert all(1 <= int(reply.headers["retry-after"]) <= 10 for reply in replies)
 
 
+@pytest.mark.parametrize("code", APPS)
+async def test_d12_the_app_of_the_readme_answers_422_to_what_it_cannot_search(code: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(code)
+    async with Server() as provider:
+        model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
+        await aembed.embed_into(tmp_path / "articles.db", [aembed.Record("one", "one")], **model)
+        environment = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"}
+        sent = provider.ledger.requests
+        async with serving("app:app", tmp_path, environment) as url, httpx.AsyncClient(base_url=url) as client:
+            for path in PATHS:
+                for query in ("", "?q=", "?q=%20%0A", f"?q={'x' * 2_001}"):
+                    assert (await client.get(path + query)).status_code == 422, path + query
+            for k in ("0", "-1", "101", "nan", "", "9" * 30):
+                assert (await client.get(f"/search?q=one&k={k}")).status_code == 422, k
+            assert provider.ledger.requests == sent
+            assert [row["id"] for row in (await client.get("/search?q=one&k=1")).json()] == ["one"]
+
+
+@pytest.mark.parametrize("code", APPS)
+async def test_d12_the_app_of_the_readme_does_not_start_without_its_store(code: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(code)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(free_port())),
+        cwd=tmp_path,
+        env=os.environ | {"OPENAI_API_KEY": "sk-simulated"},
+        stderr=subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        _, said = await process.communicate()
+    assert process.returncode != 0
+    assert b"articles.db holds no rows yet" in said
+    assert not any(name.startswith("articles") for name in os.listdir(tmp_path))
+
+
 @pytest.mark.parametrize("code", OPTIONS)
 def test_the_options_of_the_readme_are_there(code: str) -> None:
     exec(code, {})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,8 @@ import anyio.to_thread
 from aembed.cli._show import is_url
 from aembed.pipeline.reading import iterating
 from aembed.protocols import Backlog, Store
-from aembed.sources import Reading, Source
+from aembed.sources import READERS, Reading, Source
+from aembed.sources._files import File, ending
 from aembed.types import Embedded, Failure, Record
 
 CHUNK = 256
@@ -25,6 +27,8 @@ def is_store(path: str) -> bool:
     if is_url(path):
         return True
     try:
+        if not Path(path).is_file():  # opening a pipe would wait for somebody who writes to it
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
     except (OSError, ValueError):
@@ -37,11 +41,27 @@ class Inputs:
 
     source: Source | Store
     limit: int | None = None
+    store_files: tuple[Path, ...] = ()
+    """Where `source` is a store that is kept in files."""
 
     @property
     def roots(self) -> tuple[str, ...]:
         """The PATHs whose rows in the store are removed when they are gone. A store has none."""
         return self.source.roots if isinstance(self.source, Source) else ()
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """All that is read."""
+        yield from self.store_files
+        if isinstance(self.source, Source):
+            for entry in self.source.entries:
+                if isinstance(entry, File) and entry.root is not None:
+                    yield entry.path
+
+    def reads_new(self, path: Path) -> bool:
+        """Whether the next run would read a file of this name."""
+        place = Path(os.path.realpath(path))
+        return ending(path.name) in READERS and any(place.is_relative_to(os.path.realpath(r)) for r in self.roots)
 
     def read(self, *, keep_ids: bool) -> Pass:
         return Pass(self.source, self.limit, keep_ids=keep_ids)

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TypeAlias
 
 from aembed.cli import _progress
-from aembed.cli._run import OK, SOME_FAILED, USAGE, ask, exit_code, is_interactive, reason
+from aembed.cli._failures_file import FailuresFile
+from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, ask, exit_code, is_interactive, reason
 from aembed.cli._show import (
     counts_json,
     dollars,
     duration,
-    failure_json,
-    say,
     say_failures,
-    tell,
     tell_facts,
     tell_json,
 )
+from aembed.cli._streams import ReaderGone, printable, say, tell
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
-from aembed.results import Plan, Progress, Report
+from aembed.results import Plan, Progress, Report, counted
 from aembed.types import Failure
 
 ASKED_ABOVE_USD = 1.0
@@ -58,7 +56,7 @@ class Ending:
 class Watch:
     """What is seen of a job while it runs."""
 
-    def __init__(self, failures_file: TextIO | None) -> None:
+    def __init__(self, failures_file: FailuresFile | None) -> None:
         self.latest = Progress()
         self._failures: list[Failure] = []
         self._file = failures_file
@@ -74,7 +72,7 @@ class Watch:
         if len(self._failures) < KEPT_FAILURES:
             self._failures.append(failure)
         if self._file:
-            print(json.dumps(failure_json(failure)), file=self._file, flush=True)
+            self._file.write(failure)
 
 
 Start: TypeAlias = Callable[[Watch], Coroutine[Any, Any, Report]]
@@ -85,7 +83,7 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
 
     Raises what was refused before the job began.
     """
-    with _failures_file(output.failures_to) as file:
+    with FailuresFile(output.failures_to) if output.failures_to else nullcontext() as file:
         watch = Watch(file)
         job = asyncio.create_task(start(watch))
         try:
@@ -94,6 +92,8 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
         except asyncio.CancelledError:
             show_ending(Ending(watch.latest, watch.failures, signalled=True), output)
             raise
+    if file and file.left:
+        output.note(f"no failures; {printable(output.failures_to)} is left as an earlier run wrote it")
     try:
         return Ending(job.result(), watch.failures)
     except AembedError as error:
@@ -118,24 +118,11 @@ def _counted(requests: int) -> str:
     return "1 request that is" if requests == 1 else f"{requests:,} requests that are"
 
 
-@contextmanager
-def _failures_file(path: Path | None) -> Iterator[TextIO | None]:
-    if path is None:
-        yield None
-        return
-    try:
-        file = path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; name another file") from None
-    with file:
-        yield file
-
-
 def agreed_to(plan: Plan, *, yes: bool) -> bool:
     """Asks on a terminal before more than a dollar is spent."""
     if yes or not plan.cost_usd or plan.cost_usd <= ASKED_ABOVE_USD or not is_interactive():
         return True
-    price = f"about {dollars(plan.cost_usd)} for {plan.tokens:,} tokens in {plan.requests:,} requests"
+    price = f"about {dollars(plan.cost_usd)} for {counted(plan.tokens, 'token')} in {counted(plan.requests, 'request')}"
     if ask(f"This will cost {price}. Go on?"):
         return True
     say("nothing was sent; --limit N tries a part of it, --max-cost USD stops at a sum")
@@ -152,15 +139,28 @@ def show_ending(ending: Ending, output: Output) -> int:
         say_failures(ending.failures, progress.failed, rest="--failures-to FILE writes all of them")
     if refused := _refused_earlier(progress):
         output.note(f"{refused:,} refused earlier; --retry-failed tries them again")
+    try:
+        _tell_ending(ending, output)
+    except ReaderGone:
+        pass
+    except ConfigError as unwritten:  # the exit code is about the texts
+        say(reason(unwritten))
+    if error is None and progress.pending:
+        say(f"{counted(progress.pending, 'text')} still pending; run the same command again")
+        return STOPPED
+    if error is None:
+        return SOME_FAILED if progress.failed else OK
+    _say_stopped(error)
+    return exit_code(error)
+
+
+def _tell_ending(ending: Ending, output: Output) -> None:
+    progress = ending.progress
     if output.json:
         stopped = {"stopped": _stopped_json(ending)}
         tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
     elif not output.quiet:
         tell(str(progress))
-    if error is None:
-        return SOME_FAILED if progress.failed else OK
-    _say_stopped(error)
-    return exit_code(error)
 
 
 def _refused_earlier(progress: Progress) -> int:
@@ -176,7 +176,8 @@ def _stopped_json(ending: Ending) -> dict[str, str] | None:
 def _say_stopped(error: AembedError) -> None:
     say(f"stopped early: {reason(error)}")
     if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
-        say(f"{lost:,} texts were paid for and could not be written; they will be sent again")
+        were = "text was" if lost == 1 else "texts were"
+        say(f"{lost:,} {were} paid for and could not be written; the next run sends what is missing again")
     larger = " with a larger budget" if isinstance(error, BudgetExceededError) else ""
     say(f"all that was stored is kept; run the same command again{larger} to go on")
 

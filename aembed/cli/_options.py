@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import typer
 
+from aembed.cli._again import Again
 from aembed.core.addresses import is_loopback
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
@@ -23,6 +26,8 @@ from aembed.types import Budget, RetryPolicy, Space
 
 DEFAULT_STORE = "sqlite:///aembed.db"
 DEFAULT_MODEL = "local"
+NO_KEY = "dry-run"
+"""Nothing is sent in a dry run, so nobody needs a key for one."""
 _NO_OPTIONS = {
     "api_key": "the key comes from the environment alone",
     "http_client": "it is an object, for the library",
@@ -158,6 +163,19 @@ KeyColumns: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN", show_default=False, help="Unique columns. Default: the primary key."),
 ]
+Condition: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", show_default=False, help="A condition of the table: these rows only."),
+]
+Fingerprint: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint",
+        metavar="COLUMN",
+        show_default=False,
+        help="PostgreSQL: a column that keeps the text's hash; rows whose text changed are filled again.",
+    ),
+]
 RetryFailed: TypeAlias = Annotated[
     bool, typer.Option("--retry-failed", help="Send texts that were refused earlier once more.")
 ]
@@ -194,6 +212,24 @@ class ColumnNames:
         )
 
 
+def column_names(
+    table: str | None,
+    text: str | None,
+    text_sql: str | None,
+    vector: str,
+    key: Sequence[str] | None,
+    where: str | None,
+    fingerprint: str | None,
+) -> ColumnNames | None:
+    """None without `--table`. Raises ConfigError where a flag of a table is given and no table."""
+    if table:
+        return ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint)
+    alone = {"--text": text, "--text-sql": text_sql, "--key": key, "--where": where, "--fingerprint": fingerprint}
+    if given := [flag for flag, value in alone.items() if value]:
+        raise ConfigError(f"{given[0]} is about a table of your own; name it with  --table NAME")
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The flags that are keywords of Embedder; None: not given."""
@@ -213,6 +249,7 @@ class Settings:
     max_billed_tokens: int | None = None
     budget_per: BudgetPer = BudgetPer.JOB
     options: tuple[str, ...] = ()
+    dry_run: bool = False
 
     def embedder(self, held: Space | None) -> Embedder:
         """`held` is the space of the store: its model, dimensions and server are the defaults.
@@ -235,13 +272,20 @@ class Settings:
         options: dict[str, Any] = {"too_long": self.too_long.value}
         own: dict[str, Any] = dict(map(option, self.options))
         per: Any = self.budget_per.value
-        provider = open_provider(
+        opened = partial(
+            open_provider,
             self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
             base_url=self.base_url,
             dimensions=dimensions,
             concurrency=MOST_AUTO if self.concurrency == "auto" else self.concurrency,
             **own,
         )
+        try:
+            provider = opened()
+        except ConfigError:
+            if not self.dry_run:
+                raise
+            provider = opened(api_key=NO_KEY)  # what else is wrong is wrong again
         return Embedder(
             provider,
             concurrency=self.concurrency,
@@ -271,7 +315,7 @@ def option(given: str) -> tuple[str, object]:
     return name, value
 
 
-def check_server(embedder: Embedder, held: Space | None) -> None:
+def check_server(embedder: Embedder, held: Space | None, again: Again) -> None:
     """Raises ConfigError where the store names a server that nobody named here.
 
     A store may come from somebody else: it alone does not decide where texts and the key are sent.
@@ -282,7 +326,7 @@ def check_server(embedder: Embedder, held: Space | None) -> None:
     if held.endpoint:
         raise ConfigError(
             f"the store's vectors were made by {held.model} at {held.endpoint}; "
-            f"to send texts there add  --base-url {held.endpoint}"
+            f"to send texts there:  {again.line('--base-url', held.endpoint, without=('base_url',))}"
         )
 
 

@@ -14,18 +14,25 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from aembed.cli._show import dollars, duration, printable, say
-from aembed.results import Progress
+from aembed.cli._show import dollars, duration
+from aembed.cli._streams import printable, say
+from aembed.results import Progress, counted
 
 LINE_SECONDS = 5.0
 BAR_SECONDS = 0.2
+BAR_WIDTH, NARROW = 24, 72
+"""Columns of the bar, and of a terminal that has no room for one."""
 
 
 def reading(count: Callable[[], int], *, quiet: bool) -> AbstractAsyncContextManager[None]:
     """While the inputs are read for the first time, before anything is sent."""
     if quiet:
         return nullcontext()
-    return _spinner(count) if on_terminal() else _ticking(LINE_SECONDS, lambda: say(f"reading: {count():,} texts"))
+    return (
+        _spinner(count)
+        if on_terminal()
+        else _ticking(LINE_SECONDS, lambda: say(f"reading: {counted(count(), 'text')}"))
+    )
 
 
 def embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> AbstractAsyncContextManager[None]:
@@ -81,34 +88,50 @@ async def _ticking(seconds: float, tick: Callable[[], None]) -> AsyncIterator[No
 async def _spinner(count: Callable[[], int]) -> AsyncIterator[None]:
     status = Console(stderr=True).status("reading")
     with status:
-        async with _ticking(BAR_SECONDS, lambda: status.update(f"reading: {count():,} texts")):
+        async with _ticking(BAR_SECONDS, lambda: status.update(f"reading: {counted(count(), 'text')}")):
             yield
 
 
 @asynccontextmanager
 async def _bar(latest: Callable[[], Progress], total: int) -> AsyncIterator[None]:
-    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False), _TimeLeft())
-    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(_caption(Progress(), total), total=total)
+    console = Console(stderr=True)
+    with Bar(*_shown(console.width), console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(_caption(Progress(), total, _room(console.width)), total=total)
 
         def tick() -> None:
             progress = latest()
-            bar.update(task, completed=done(progress), description=_caption(progress, total))
+            caption = _caption(progress, total, _room(console.width))
+            bar.update(task, completed=done(progress), description=caption)
 
         async with _ticking(BAR_SECONDS, tick):
             yield
 
 
-def _caption(progress: Progress, total: int) -> str:
+def _shown(width: int) -> tuple[ProgressColumn, ...]:
+    text = TextColumn("{task.description}", markup=False)
+    return (_TimeLeft(), text) if width < NARROW else (BarColumn(bar_width=BAR_WIDTH), text, _TimeLeft())
+
+
+def _room(width: int) -> int:
+    """What is left beside the bar and the time left, which is cut where more is shown."""
+    return max(20, width - (0 if width < NARROW else BAR_WIDTH + 1) - len("59 min 59 s left") - 2)
+
+
+def _caption(progress: Progress, total: int, room: int) -> str:
+    """As much as there is room for, what matters most first; the second line says what is waited for."""
     speed = progress.stored / progress.seconds if progress.seconds else 0.0
     parts = [f"{done(progress):,}/{total:,} texts", f"{speed:,.0f}/s"]
-    if progress.billed_tokens:
-        parts.append(f"{progress.billed_tokens:,} tokens")
-    if progress.cost_usd:
-        parts.append(dollars(progress.cost_usd))
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
-    return "\n".join(["  ".join(parts), printable(progress.waiting)]).rstrip()
+    if progress.cost_usd:
+        parts.append(dollars(progress.cost_usd))
+    if progress.billed_tokens:
+        parts.append(counted(progress.billed_tokens, "token"))
+    shown = parts[0]
+    for part in parts[1:]:
+        if len(shown) + 2 + len(part) <= room:
+            shown = f"{shown}  {part}"
+    return "\n".join([shown, printable(progress.waiting)[:room]]).rstrip()
 
 
 class _TimeLeft(ProgressColumn):

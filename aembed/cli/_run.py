@@ -8,12 +8,12 @@ import select
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
 
-from aembed.cli._show import printable, say
+from aembed.cli._streams import flushed, printable, say
 from aembed.errors import (
     AembedError,
     AuthenticationError,
@@ -27,8 +27,8 @@ from aembed.errors import (
 from aembed.results import Progress
 
 OK, SOME_FAILED, USAGE, STOPPED, SIGNALLED = 0, 1, 2, 3, 128
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SHOW_CURSOR = "\x1b[?25h"
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SHOW_CURSOR = b"\x1b[?25h"
 _VAIN = (
     ConfigError,
     InputError,
@@ -67,7 +67,7 @@ def reason(error: AembedError) -> str:
 
 def is_interactive() -> bool:
     """Whether there is somebody to ask."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask(question: str) -> bool:
@@ -97,11 +97,11 @@ def _wait_for_input() -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """A signal ends at once what blocks the event loop: nothing is under way."""
-    handlers = [signal.signal(number, _interrupt) for number in SIGNALS]
+    handlers = {number: signal.signal(number, _interrupt) for number in _heard()}
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, handlers, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -114,6 +114,11 @@ def _exit_code(command: Coroutine[Any, Any, int]) -> int:
     except AembedError as error:
         say(f"error: {reason(error)}")
         return exit_code(error)
+
+
+def _heard() -> list[signal.Signals]:
+    """Those that whoever started the command did not have it ignore, as nohup and a shell's & do."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
@@ -140,9 +145,10 @@ class _Signals:
         self._task = task
         self._loop = asyncio.get_running_loop()
         self.received: int | None = None
+        self._heard = _heard()
 
     def __enter__(self) -> _Signals:
-        for number in SIGNALS:
+        for number in self._heard:
             try:
                 self._loop.add_signal_handler(number, self._receive, number)
             except NotImplementedError:  # Windows
@@ -150,7 +156,7 @@ class _Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in SIGNALS:
+        for number in self._heard:
             try:
                 self._loop.remove_signal_handler(number)
             except NotImplementedError:
@@ -164,9 +170,8 @@ class _Signals:
 
 
 def _end_at_once(code: int) -> NoReturn:
-    if sys.__stderr__ and sys.__stderr__.isatty():
-        sys.__stderr__.write(_SHOW_CURSOR)
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if stream:
-            stream.flush()
+    with suppress(OSError, ValueError):
+        if os.isatty(2):
+            os.write(2, _SHOW_CURSOR)
+    flushed()
     os._exit(code)

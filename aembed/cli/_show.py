@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from aembed.cli._streams import printable, say, tell
 from aembed.stores import ALIASES, schemes
 from aembed.types import Failure, Refusal
 
 SHOWN_FAILURES = 20
-# What a terminal would obey, or what would turn the line around.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def tell(line: str) -> None:
-    """A result."""
-    print(line, flush=True)
 
 
 def tell_json(value: object) -> None:
     """In ASCII, so that no terminal, pipe or code page can spoil it."""
     tell(json.dumps(value))
-
-
-def say(line: str) -> None:
-    """Progress, a warning, an error."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def printable(text: object) -> str:
-    return _CONTROL.sub(" ", str(text))
 
 
 def is_url(path: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aembed.cli._run import ask, is_interactive
-from aembed.cli._show import printable, say
+from aembed.cli._streams import printable, say
 from aembed.protocols import Store
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 
+from aembed.cli._again import Again, shown_url
 from aembed.cli._options import ColumnNames, Settings, check_server
 from aembed.cli._show import place
 from aembed.core.spaces import agreed
@@ -38,10 +40,11 @@ async def opened_column(url: str, names: ColumnNames) -> AsyncIterator[Column]:
 
 
 @asynccontextmanager
-async def embedder_for(settings: Settings, held: Space | None) -> AsyncIterator[Embedder]:
+async def embedder_for(settings: Settings, held: Space | None, again: Again) -> AsyncIterator[Embedder]:
     """One that fits a store which holds this space."""
     async with settings.embedder(held) as embedder:
-        check_server(embedder, held)
+        if settings.base_url is None:
+            check_server(embedder, held, again)
         yield embedder
 
 
@@ -56,5 +59,5 @@ def check_filled(url: str, info: StoreInfo) -> None:
     if info.space is None:
         raise ConfigError(
             f"{place(url)} holds no rows yet; name another with --store, or fill it:  "
-            f"aembed index PATH --store {place(url)}"
+            f"aembed index PATH --store {shlex.quote(shown_url(url))}"
         )

@@ -11,16 +11,19 @@ import typer
 
 from aembed.cli import _options as flags
 from aembed.cli import _progress
+from aembed.cli._again import Again
+from aembed.cli._failures_file import check_failures_file
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
 from aembed.cli._options import BudgetPer, ColumnNames, Settings, TooLong
 from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, reason, run
-from aembed.cli._show import place, say
+from aembed.cli._show import place
 from aembed.cli._stores import embedder_for, opened_column
+from aembed.cli._streams import say
 from aembed.embedder import Embedder
-from aembed.errors import AembedError, ConfigError
+from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.results import Plan, Report
-from aembed.stores import Column, Indexable
+from aembed.stores import Column, Indexable, files_of
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
 
@@ -43,22 +46,14 @@ class Order:
 
 
 def backfill(
+    context: typer.Context,
     table: Annotated[str, typer.Option(metavar="NAME", help="The table.")],
     text: flags.TextColumn = None,
     text_sql: flags.TextSQL = None,
     vector: flags.VectorColumn = "embedding",
     key: flags.KeyColumns = None,
-    where: Annotated[
-        str | None, typer.Option(metavar="SQL", show_default=False, help="A condition: these rows only.")
-    ] = None,
-    fingerprint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            show_default=False,
-            help="PostgreSQL: a column that keeps the text's hash; rows whose text changed are filled again.",
-        ),
-    ] = None,
+    where: flags.Condition = None,
+    fingerprint: flags.Fingerprint = None,
     create_columns: Annotated[
         bool, typer.Option("--create-columns", help="Add the columns of --vector and --fingerprint where missing.")
     ] = False,
@@ -107,21 +102,32 @@ def backfill(
         max_billed_tokens=max_billed_tokens,
         budget_per=budget_per,
         options=tuple(option or ()),
+        dry_run=dry_run,
     )
     names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
     output = Output(as_json, quiet, failures_to)
-    run(_backfill(Order(store, names, limit, index, index_memory, retry_failed, yes, dry_run, output), settings))
+    order = Order(store, names, limit, index, index_memory, retry_failed, yes, dry_run, output)
+    run(_backfill(order, settings, Again(context)))
 
 
-async def _backfill(order: Order, settings: Settings) -> int:
+async def _backfill(order: Order, settings: Settings, again: Again) -> int:
+    try:
+        return await _filled(order, settings, again)
+    except SpaceMismatchError as error:
+        raise again.with_dimensions(error) from error.__cause__
+
+
+async def _filled(order: Order, settings: Settings, again: Again) -> int:
     names, output = order.names, order.output
     if order.index_memory and not (order.index and _SIZE.fullmatch(order.index_memory)):
         raise ConfigError(
             f"--index-memory {order.index_memory} must be a size, as 512MB or 2GB, and goes with  --index"
         )
+    if output.failures_to:
+        check_failures_file(output.failures_to, files_of(order.store))
     async with (
         opened_column(order.store, names) as column,
-        embedder_for(settings, await column.space()) as embedder,
+        embedder_for(settings, await column.space(), again) as embedder,
     ):
         into = f"{names.table}.{names.vector} of {place(order.store)}"
         output.note(f"{names.table}.{names.text or '(SQL)'} -> {into}, {embedder.space}")

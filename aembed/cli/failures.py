@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
+
+import typer
 
 from aembed.cli import _options as flags
-from aembed.cli._options import ColumnNames
+from aembed.cli._again import Again
+from aembed.cli._options import ColumnNames, column_names
 from aembed.cli._run import OK, run
-from aembed.cli._show import failure_json, printable, say, tell, tell_json
+from aembed.cli._show import failure_json, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
+from aembed.cli._streams import printable, say, tell
 from aembed.types import Refusal
+
+RETRY = "--retry-failed"
 
 
 def failures(
+    context: typer.Context,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     table: flags.Table = None,
     text: flags.TextColumn = None,
     text_sql: flags.TextSQL = None,
     vector: flags.VectorColumn = "embedding",
     key: flags.KeyColumns = None,
+    where: flags.Condition = None,
+    fingerprint: flags.Fingerprint = None,
     as_json: flags.AsJSON = False,
 ) -> None:
     """List the texts that were refused and are skipped until they change: id, error, message."""
-    names = ColumnNames(table, text, text_sql, vector, tuple(key or ())) if table else None
-    run(_failures(store, names, as_json))
+    names = column_names(table, text, text_sql, vector, key, where, fingerprint)
+    run(_failures(store, names, as_json, Again(context)))
 
 
-async def _failures(url: str, names: ColumnNames | None, as_json: bool) -> int:
-    refusals = await (_of_column(url, names) if names else _of_store(url))
+async def _failures(url: str, names: ColumnNames | None, as_json: bool, again: Again) -> int:
+    refusals, sources = await (_of_column(url, names) if names else _of_store(url))
     if as_json:
         tell_json({"failures": [failure_json(refusal) for refusal in refusals]})
         return OK
     for refusal in refusals:
         tell(f"{printable(refusal.id)}  {refusal.error}: {printable(refusal.message)}")
-    command = "backfill" if names else "index"
-    say(f"{len(refusals):,} refused; aembed {command} --retry-failed tries them again" if refusals else "no failures")
+    given = again.words(without=("as_json",))
+    if not refusals:
+        say("no failures")
+    elif names:
+        say(f"{len(refusals):,} refused; to try them again:  {shlex.join(['aembed', 'backfill', *given, RETRY])}")
+    elif sources:
+        say(
+            f"{len(refusals):,} refused; to try them again:  {shlex.join(['aembed', 'index', *sources, *given, RETRY])}"
+        )
+    else:
+        say(f"{len(refusals):,} refused; what filled the store tries them again with {RETRY} (retry_failed=True)")
     return OK
 
 
-async def _of_column(url: str, names: ColumnNames) -> Sequence[Refusal]:
+async def _of_column(url: str, names: ColumnNames) -> tuple[Sequence[Refusal], list[str]]:
     async with opened_column(url, names) as column:
-        return await column.refusals()
+        return await column.refusals(), []
 
 
-async def _of_store(url: str) -> Sequence[Refusal]:
+async def _of_store(url: str) -> tuple[Sequence[Refusal], list[str]]:
+    """With the PATHs that are still there, of which the store was filled."""
     async with opened(url) as store:
         info = await store.info()
         refusals = await store.refusals()
     if not info.last_run and not refusals:
         check_filled(url, info)
-    return refusals
+    return refusals, list(filter(_is_there, sorted(info.sources)))
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()

@@ -10,6 +10,8 @@ import typer
 
 from aembed.cli import _options as flags
 from aembed.cli import _progress
+from aembed.cli._again import Again
+from aembed.cli._failures_file import check_failures_file, same_file
 from aembed.cli._inputs import Inputs, Pass, is_store
 from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
 from aembed.cli._options import BudgetPer, Settings, TooLong
@@ -18,10 +20,11 @@ from aembed.cli._show import place
 from aembed.cli._stale import find_gone, remove_gone
 from aembed.cli._stores import check_space, embedder_for, opened
 from aembed.embedder import Embedder
-from aembed.errors import ConfigError
+from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
 from aembed.results import Plan, Report
 from aembed.sources import open_paths
+from aembed.stores import files_of
 from aembed.types import StoreInfo
 
 
@@ -43,6 +46,7 @@ class Order:
 
 
 def index(
+    context: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH", help="Files, folders, '-' for JSON Lines, or another store's URL.")
     ],
@@ -102,6 +106,7 @@ def index(
         max_billed_tokens=max_billed_tokens,
         budget_per=budget_per,
         options=tuple(option or ()),
+        dry_run=dry_run,
     )
     order = Order(
         paths=tuple(paths),
@@ -116,20 +121,28 @@ def index(
         dry_run=dry_run,
         output=Output(as_json, quiet, failures_to),
     )
-    run(_index(order, settings))
+    run(_index(order, settings, Again(context)))
 
 
 def _names(lists: list[str] | None) -> tuple[str, ...] | None:
     return None if lists is None else tuple(name for each in lists for name in each.split(",") if name)
 
 
-async def _index(order: Order, settings: Settings) -> int:
+async def _index(order: Order, settings: Settings, again: Again) -> int:
+    try:
+        return await _indexed(order, settings, again)
+    except SpaceMismatchError as error:
+        raise again.explained(error) from error.__cause__
+
+
+async def _indexed(order: Order, settings: Settings, again: Again) -> int:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(order.store))
         info = await store.info()
-        embedder = await stack.enter_async_context(embedder_for(settings, info.space))
+        embedder = await stack.enter_async_context(embedder_for(settings, info.space, again))
         await check_space(store, info.space, embedder.space)
         inputs = await _inputs(order, stack)
+        _check_files(order, inputs)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
         work = _Work(order, store, info, embedder, inputs)
         plan = await work.plan()
@@ -139,7 +152,10 @@ async def _index(order: Order, settings: Settings) -> int:
             return show_plan(plan, seconds, order.output)
         if not agreed_to(plan, yes=order.yes):
             return USAGE
-        return show_ending(await work.carried_out(plan), order.output)
+        ending = await work.carried_out(plan)
+        if isinstance(ending.error, SpaceMismatchError):
+            ending = replace(ending, error=again.explained(ending.error))
+        return show_ending(ending, order.output)
 
 
 async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:
@@ -160,7 +176,17 @@ async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:
         raise ConfigError(
             f"{place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed backfill --help"
         )
-    return Inputs(old, order.limit)
+    return Inputs(old, order.limit, files_of(order.paths[0]))
+
+
+def _check_files(order: Order, inputs: Inputs) -> None:
+    """Raises ConfigError where a file that is read, or the store itself, would be written over."""
+    kept, read = files_of(order.store), tuple(inputs.files)
+    for path in read:
+        if kept and same_file(kept[0], path):
+            raise ConfigError(f"{place(order.store)} is read by this command; name another store with --store")
+    if order.output.failures_to:
+        check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.reads_new)
 
 
 @dataclass(frozen=True, slots=True)

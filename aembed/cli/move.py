@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import typer
+
 from aembed.cli import _options as flags
+from aembed.cli._again import Again
 from aembed.cli._options import Settings, check_server
 from aembed.cli._run import OK, run
-from aembed.cli._show import place, printable, tell
+from aembed.cli._show import place
 from aembed.cli._stores import check_filled, opened
+from aembed.cli._streams import tell
+from aembed.results import counted
 
 
 def move(
+    context: typer.Context,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     model: flags.Model = None,
     base_url: flags.BaseURL = None,
@@ -21,19 +27,21 @@ def move(
 
     A few texts of the store are embedded anew, and have to have the vectors that they have there.
     """
-    run(_move(store, Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))))
+    settings = Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))
+    run(_move(store, settings, Again(context)))
 
 
-async def _move(url: str, settings: Settings) -> int:
+async def _move(url: str, settings: Settings, again: Again) -> int:
     async with opened(url) as store:
         info = await store.info()
         check_filled(url, info)
         # An address that is named here is the new one.
         embedder = settings.embedder(info.space)
         if settings.base_url is None:
-            check_server(embedder, info.space)
+            check_server(embedder, info.space, again)
         async with embedder:
             similarity = await embedder.move(store)
         held = (await store.info()).space
-    tell(f"{info.rows:,} rows of {place(url)} are of {printable(held)} now (least cosine similarity {similarity:.5f})")
+    rows = f"{counted(info.rows, 'row')} of {place(url)}"
+    tell(f"{rows} {'is' if info.rows == 1 else 'are'} of {held} now (least cosine similarity {similarity:.5f})")
     return OK

@@ -13,19 +13,23 @@ from rich.console import Console
 from rich.text import Text
 
 from aembed.cli import _options as flags
-from aembed.cli._options import ColumnNames, Settings
+from aembed.cli._again import OF_THE_MODEL, Again
+from aembed.cli._options import ColumnNames, Settings, column_names
 from aembed.cli._run import OK, run
-from aembed.cli._show import columns, printable, say, tell, tell_json
+from aembed.cli._show import columns, place, tell_json
 from aembed.cli._stores import check_filled, embedder_for, opened, opened_column
-from aembed.errors import ConfigError
+from aembed.cli._streams import printable, say, tell
+from aembed.core.spaces import agreed
+from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
 from aembed.stores import Column
-from aembed.types import Match
+from aembed.types import Match, Space
 
 TEXT_LINES = 2
 
 
 def search(
+    context: typer.Context,
     question: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many rows.")] = 5,
     where: Annotated[
@@ -39,6 +43,7 @@ def search(
     text_sql: flags.TextSQL = None,
     vector: flags.VectorColumn = "embedding",
     key: flags.KeyColumns = None,
+    fingerprint: flags.Fingerprint = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     model: flags.Model = None,
     base_url: flags.BaseURL = None,
@@ -49,14 +54,15 @@ def search(
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
     settings = Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))
-    names = ColumnNames(table, text, text_sql, vector, tuple(key or ())) if table else None
-    run(_search(store, names, settings, question, k, _filters(where or []), as_json))
+    names = column_names(table, text, text_sql, vector, key, None, fingerprint)
+    run(_search(store, names, settings, Again(context), question, k, _filters(where or []), as_json))
 
 
 async def _search(
     url: str,
     names: ColumnNames | None,
     settings: Settings,
+    again: Again,
     question: str,
     k: int,
     filters: Sequence[dict[str, Any]],
@@ -72,7 +78,12 @@ async def _search(
             info = await searched.info()
             check_filled(url, info)
             space = info.space
-        embedder = await stack.enter_async_context(embedder_for(settings, space))
+        embedder = await stack.enter_async_context(embedder_for(settings, space, again))
+        if agreed(space, embedder.space) is None:
+            own = again.line(*_server_of(space), without=OF_THE_MODEL)
+            raise SpaceMismatchError(
+                f"{place(url)} holds vectors of {space}; asked for was {embedder.space}. With its own model:  {own}"
+            )
         found = [await embedder.search(searched, question, k=k, where=each) for each in filters]
     # Two ways of reading a value may find the same row.
     best = {match.id: match for each in found for match in each}
@@ -82,6 +93,10 @@ async def _search(
     else:
         _tell(matches)
     return OK
+
+
+def _server_of(space: Space | None) -> tuple[str, ...]:
+    return ("--base-url", space.endpoint) if space and space.endpoint else ()
 
 
 def _filters(where: Sequence[str]) -> list[dict[str, Any]]:

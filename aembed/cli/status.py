@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 
 from aembed.cli import _options as flags
-from aembed.cli._options import ColumnNames
+from aembed.cli._again import shown_url
+from aembed.cli._options import ColumnNames, column_names
 from aembed.cli._run import OK, run
-from aembed.cli._show import place, printable, size, tell, tell_json
+from aembed.cli._show import place, size, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
-from aembed.results import Progress
+from aembed.cli._streams import printable, tell
+from aembed.results import Progress, counted
 from aembed.types import StoreInfo
 
 
@@ -21,13 +24,15 @@ def status(
     text_sql: flags.TextSQL = None,
     vector: flags.VectorColumn = "embedding",
     key: flags.KeyColumns = None,
+    where: flags.Condition = None,
+    fingerprint: flags.Fingerprint = None,
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print what a store holds: rows, model, size, failures, and how the last run ended.
 
     Of a table of your own: the rows that wait for their vector, the model, and the failures.
     """
-    names = ColumnNames(table, text, text_sql, vector, tuple(key or ())) if table else None
+    names = column_names(table, text, text_sql, vector, key, where, fingerprint)
     run(_column_status(store, names, as_json) if names else _status(store, as_json))
 
 
@@ -72,9 +77,13 @@ def _lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
     yield "rows", f"{info.rows:,}"
     yield "model", str(info.space or "none yet")
     yield "size", size(info.size_bytes)
-    yield "failures", f"{info.failures:,}" + ("  (aembed failures lists them)" if info.failures else "")
+    yield "failures", f"{info.failures:,}" + (f"  ({_listing(url)} lists them)" if info.failures else "")
     for number, (source, rows) in enumerate(sorted(info.sources.items())):
-        yield "" if number else "sources", f"{source}  {rows:,} rows"
+        yield "" if number else "sources", f"{source}  {counted(rows, 'row')}"
     if info.last_run:
         known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
         yield "last run", str(Progress(**known))
+
+
+def _listing(url: str) -> str:
+    return shlex.join(["aembed", "failures", *(() if url == flags.DEFAULT_STORE else ("--store", shown_url(url)))])

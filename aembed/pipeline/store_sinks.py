@@ -74,8 +74,8 @@ class StoreSink(PlainSink):
         if held is None or not same_model(held, model):
             raise SpaceMismatchError(
                 f"the provider answered with the model {model!r}, the rows of this store came from {held!r}; their "
-                "vectors cannot be compared, unless `aembed move` finds that they are the same: build a new store: "
-                "aembed index OLD_URL --store NEW_URL -m MODEL"
+                "vectors cannot be compared, unless `aembed move` (Embedder.move) finds them to be the same: build a "
+                "new store: await embedder.embed_into(new_store, old_store)"
             )
         self._model = model
 

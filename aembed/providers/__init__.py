@@ -9,6 +9,7 @@ from typing import Any
 
 from aembed.errors import ConfigError
 from aembed.protocols import Provider
+from aembed.ranges import dimensions_of
 
 SAME_FORMAT = {"ollama": "openai", "tei": "openai"}
 """Prefixes that are rows of another prefix's file."""
@@ -57,7 +58,7 @@ def open_provider(
         model.strip(),
         api_key=api_key,
         base_url=base_url,
-        dimensions=dimensions,
+        dimensions=dimensions_of(dimensions),
         concurrency=concurrency,
         http_client=http_client,
         **options,

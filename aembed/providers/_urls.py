@@ -65,12 +65,16 @@ def _checked_host(host: str, name: str) -> str:
     if address_of(host.partition("%")[0]) is not None:
         return host
     encoded = host if host.isascii() else _encoded(host)
-    labels = encoded.removesuffix(".").split(".")
-    if len(encoded) > _MOST_NAME or not all(map(_LABEL.fullmatch, labels)):
+    if not is_name(encoded):
         raise ConfigError(
             f"{name} names a host that cannot be: {host[:80]!r}; it looks like https://api.example.com/v1"
         )
     return encoded
+
+
+def is_name(host: str) -> bool:
+    """Whether there can be a host of this name, in ASCII."""
+    return len(host) <= _MOST_NAME and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
 
 
 def _encoded(host: str) -> str:

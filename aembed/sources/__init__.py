@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
 import weakref
 import zlib
 from array import array
@@ -20,6 +16,7 @@ from aembed.errors import ConfigError, InputError
 from aembed.sources import csv, html, jsonl, markdown, plain, rst
 from aembed.sources._files import File, Unreadable, find, unreadable
 from aembed.sources._rows import Fields, Item
+from aembed.sources._stdin import spooled
 from aembed.types import Failure, Record
 
 Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[Item]]
@@ -133,24 +130,13 @@ def open_paths(
     entries: list[File | Unreadable] = []
     for path in dict.fromkeys(str(path) for path in paths if str(path) != STDIN):
         entries += find(Path(path), READERS.keys())
-    piped = any(str(path) == STDIN for path in paths)
-    entries += [_spooled(stdin or sys.stdin.buffer)] if piped else []
-    source = Source(tuple(dict.fromkeys(entries)), Fields(id_field, text_field, metadata))
-    if piped:
-        weakref.finalize(source, _removed, entries[-1])
+    fields = Fields(id_field, text_field, metadata)
+    if STDIN not in map(str, paths):
+        return Source(tuple(dict.fromkeys(entries)), fields)
+    spool = spooled(stdin)
+    source = Source((*dict.fromkeys(entries), spool), fields)
+    weakref.finalize(source, spool.held.close)
     return source
-
-
-def _spooled(stdin: BinaryIO) -> File:
-    handle, path = tempfile.mkstemp(prefix="aembed-", suffix=".jsonl")
-    with open(handle, "wb") as spool:
-        shutil.copyfileobj(stdin, spool)
-    return File(Path(path), "stdin", None, ".jsonl")
-
-
-def _removed(spool: File | Unreadable) -> None:
-    if isinstance(spool, File):
-        os.unlink(spool.path)
 
 
 def _placed(source: Source) -> Iterator[tuple[File | Unreadable, str, Record | Failure]]:

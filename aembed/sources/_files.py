@@ -52,9 +52,13 @@ def ending(name: str) -> str:
 def find(path: Path, endings: Collection[str]) -> list[File | Unreadable]:
     """The files of one PATH, sorted. Raises ConfigError where there is nothing to read."""
     path = _absolute(path)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise ConfigError(f"{_shown(str(path)[:200])} cannot be read: {error.strerror}; correct the path") from None
+    if is_folder:
         return _folder(path, endings)
-    if not path.exists():
+    if not is_there:
         raise ConfigError(f"{path} does not exist; correct the path (rows indexed from it earlier are kept)")
     if not path.is_file():
         raise ConfigError(f"{path} is neither a file nor a folder; write it to a file first, or pipe it in as '-'")

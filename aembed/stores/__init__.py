@@ -7,10 +7,12 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from aembed.errors import ConfigError
 from aembed.protocols import Backlog, Refusals, Store
+from aembed.stores._sqlite_file import path_of
 from aembed.types import Space
 
 ALIASES = {"postgres": "postgresql"}
@@ -51,6 +53,17 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     module = _module(url) if isinstance(url, str) else "sqlite"
     store: Store = import_module(f"aembed.stores.{module}").open_url(os.fspath(url))
     return store
+
+
+def files_of(url: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The files that the store at a URL is kept in, there or not; none where a server or the memory keeps it.
+
+    Raises ConfigError for a URL that open_store refuses.
+    """
+    if isinstance(url, str) and _module(url) != "sqlite":
+        return ()
+    path = path_of(url)
+    return (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")))
 
 
 def open_column(

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
+from aembed.core.addresses import is_loopback
 from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
-MOVE = "If that is the same model elsewhere, `aembed move` (Embedder.move) takes these over; if not:"
+BESIDE = "build a new store beside it and switch"
 Scalar: TypeAlias = str | int | float | bool | None
 
 
-def mismatch(place: str, held: Space, asked: Space, way_out: str) -> SpaceMismatchError:
-    return SpaceMismatchError(f"{place} holds vectors of {held}; asked for was {asked}. {way_out}")
+def mismatch(
+    place: str, held: Space, asked: Space, way_out: str, *, places: tuple[str, str] | None = None
+) -> SpaceMismatchError:
+    """`places` are the URLs of this store and of the one that may be built beside it, by a command."""
+    says = f"{place} holds vectors of {held}; asked for was {asked}."
+    if places is None:
+        return SpaceMismatchError(f"{says} {way_out[0].upper()}{way_out[1:]}")
+    old, new = places
+    moving = ("aembed", "move", "--store", old, *_meant(asked))
+    building = ("aembed", "index", old, "--store", new, *_meant(asked))
+    error = SpaceMismatchError(
+        f"{says} If that is the same model elsewhere, its rows are taken over (Embedder.move) by  "
+        f"{shlex.join(moving)}  If not, {way_out}: {shlex.join(building)}"
+    )
+    error.commands = (moving, building)
+    return error
+
+
+def _meant(asked: Space) -> tuple[str, ...]:
+    """Model, server and width: without the server that was meant the texts would go to another one."""
+    flags = ["-m", f"{asked.provider}:{asked.model}"]
+    if asked.endpoint:
+        flags += ["--base-url", asked.endpoint]
+        server = urlsplit(asked.endpoint)
+        if server.scheme == "http" and not is_loopback(server.hostname or ""):
+            flags += ["--option", "allow_http=true"]
+    if asked.dimensions and asked.provider != "local":
+        flags += ["--dimensions", str(asked.dimensions)]
+    return tuple(flags)
 
 
 def check_rows(place: str, space: Space | None, rows: Rows) -> None:

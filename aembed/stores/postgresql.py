@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -11,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from aembed.core.spaces import agreed
-from aembed.errors import ConfigError, InputError, RowsRefusedError, StoreError
+from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _parts as parts
@@ -28,7 +27,7 @@ from aembed.stores._postgresql._names import parsed
 from aembed.stores._postgresql._tables import Layout, Names
 from aembed.stores._postgresql._wire import Storage
 from aembed.stores._rules import (
-    MOVE,
+    BESIDE,
     Scalar,
     check_rows,
     check_search,
@@ -247,20 +246,20 @@ class PostgresStore(Indexed):
             held = layout.space or replace(asked, dimensions=layout.dimensions)
             if space is not None and (space.dimensions is None or layout.dimensions is None):
                 return space
-            raise mismatch(self._place, held, asked, f"{MOVE} {self._way_out(asked)}")
+            raise self._mismatch(held, asked)
         if (wanted := space or asked).dimensions:
             await tables.retype(self._storage, wanted, layout, connection)
         return wanted
 
-    def _way_out(self, asked: Space) -> str:
+    def _mismatch(self, held: Space, asked: Space) -> SpaceMismatchError:
         old = f"{self._table.schema}.{self._table.table}" if self._table.schema else self._table.table
-        address, advice = self._database.address, "build a new store beside it and switch"
+        address = self._database.address
         if address is None:
             stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
-            return f"{advice}: await embedder.embed_into({stores})"
-        places = [shlex.quote(address.url(table=name)) for name in (old, f"{old}_new")]
-        command = f"aembed index {places[0]} --store {places[1]} -m {asked.provider}:{asked.model}"
-        return f"{advice}, with your user and password in both URLs: {command}"
+            return mismatch(self._place, held, asked, f"{BESIDE}: await embedder.embed_into({stores})")
+        places = address.url(table=old), address.url(table=f"{old}_new")
+        advice = f"{BESIDE}, with your user and password in both URLs"
+        return mismatch(self._place, held, asked, advice, places=places)
 
     async def _written(
         self,

@@ -13,7 +13,7 @@ from aembed.core.spaces import agreed
 from aembed.errors import InputError, StoreError
 from aembed.results import Report
 from aembed.stores import _sqlite_rows as sql
-from aembed.stores._rules import MOVE, Scalar, check_rows, check_search, mismatch, rejection, summary
+from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk, checked_query, nearest
 from aembed.stores._sqlite import Database
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
@@ -139,17 +139,17 @@ class SQLiteStore:
         held = sql.space(connection)
         space = agreed(held, asked)
         if space is None and held and sql.count(connection):
-            raise mismatch(self._name, held, asked, self._way_out(asked))
+            raise mismatch(self._name, held, asked, BESIDE, places=self._places)
         space = space or asked
         if space != held:
             sql.keep_space(connection, space)
         return space
 
-    def _way_out(self, asked: Space) -> str:
+    @property
+    def _places(self) -> tuple[str, str]:
         old = self._database.name
-        new = old.with_name(f"{old.stem}-new{old.suffix}")
-        command = f"aembed index sqlite:///{old} --store sqlite:///{new} -m {asked.provider}:{asked.model}"
-        return f"{MOVE} build a new store beside it and switch: {command}"
+        scheme = "" if "?" in str(old) else "sqlite:///"
+        return f"{scheme}{old}", f"{scheme}{old.with_name(f'{old.stem}-new{old.suffix}')}"
 
     def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> None:
         if len(rows):

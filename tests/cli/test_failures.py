@@ -12,7 +12,7 @@ def test_lists_what_was_refused(tmp_path: Path) -> None:
     assert ran.code == 0
     assert ran.out.startswith("long  InputError: ")
     assert ran.out.count("\n") == 1
-    assert ran.err == "1 refused; aembed index --retry-failed tries them again\n"
+    assert ran.err == f"1 refused; to try them again:  aembed index {tmp_path}/a.jsonl --retry-failed\n"
     told = aembed(tmp_path, "failures", "--json").json["failures"]
     assert [(each["id"], each["error"]) for each in told] == [("long", "InputError")]
 

@@ -15,7 +15,7 @@ FAKE = ("-m", "fake:x")
 def test_second_run_sends_nothing(docs: Path, tmp_path: Path) -> None:
     first = aembed(tmp_path, "index", "docs", *FAKE)
     assert first.code == 0
-    assert first.out.startswith("4 texts, 4 stored, 0 unchanged, 1 requests, ")
+    assert first.out.startswith("4 texts, 4 stored, 0 unchanged, 1 request, ")
     assert first.out.count("\n") == 1
     assert first.err == "docs -> sqlite:///aembed.db, fake:x, 64 dimensions\n"
     second = aembed(tmp_path, "index", "docs", "--json")

@@ -84,6 +84,21 @@ def test_control_characters_of_a_text_do_not_reach_the_terminal(tmp_path: Path) 
     assert ran.out.endswith("  a [31m\n       red [2J 31m gnikaer\n")
 
 
+def test_d11_no_mark_that_turns_or_hides_text_reaches_the_terminal(tmp_path: Path) -> None:
+    marks = "\u200e\u200f\u061c\u202e\u2067\u200b\xad\ufeff\u2060\u206f\ufffb\U000e0041\U0001d173"
+    joined = "می\u200cخواهم"  # joiners shape the letters of a word
+    write_jsonl(tmp_path / "a.jsonl", [{"id": f"a{marks}b", "text": f"start{marks} end {joined}"}])
+    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", "start")
+    assert not set(marks) & set(ran.out)
+    assert joined in ran.out
+    (match,) = aembed(tmp_path, "search", "start", "--json").json["matches"]
+    assert match["id"] == f"a{marks}b"
+    for command in (("status", "--store", f"a{marks}b.db"), ("search", "x", "--where", f"y{marks}")):
+        refused = aembed(tmp_path, *command)
+        assert (refused.code, set(marks) & set(refused.err)) == (2, set())
+
+
 async def test_another_servers_store_does_not_say_where_texts_go(tmp_path: Path) -> None:
     """The address in a store that came from somebody else is not trusted with the question and the key."""
     store = SQLiteStore(tmp_path / "aembed.db")
@@ -92,5 +107,5 @@ async def test_another_servers_store_does_not_say_where_texts_go(tmp_path: Path)
     await store.aclose()
     ran = aembed(tmp_path, "search", "a question", env={"OPENAI_API_KEY": "sk-canary"})
     assert (ran.code, ran.out) == (2, "")
-    assert "add  --base-url https://elsewhere.example/v1" in ran.err
+    assert "aembed search 'a question' --base-url https://elsewhere.example/v1" in ran.err
     assert "canary" not in ran.err

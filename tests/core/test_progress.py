@@ -53,7 +53,7 @@ def test_progress_and_report_are_the_same_readable_line() -> None:
     tally.fail(failures(5))
     line = (
         "12,345 texts, 12,000 stored, 300 unchanged, 5 failed, 40 pending, 5 duplicates, 2 removed, "
-        "7 requests, 1 retries, 1,000,000 tokens, $0.0200 in 2.5 s"
+        "7 requests, 1 retry, 1,000,000 tokens, $0.0200 in 2.5 s"
     )
     progress, report = tally.progress(12.5), tally.report(12.5)
     assert (type(progress), str(progress)) == (Progress, line)
@@ -61,7 +61,7 @@ def test_progress_and_report_are_the_same_readable_line() -> None:
 
 
 def test_what_did_not_happen_is_left_out_of_the_line() -> None:
-    line = "10 texts, 10 stored, 0 unchanged, 1 requests, 20 tokens in 0.0 s"
+    line = "10 texts, 10 stored, 0 unchanged, 1 request, 20 tokens in 0.0 s"
     assert str(Tally(0.0, inputs=10, stored=10, requests=1, billed_tokens=20).report(0.0)) == line
 
 

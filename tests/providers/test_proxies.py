@@ -8,7 +8,9 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -258,3 +260,44 @@ async def test_e1_https_to_a_proxy_that_speaks_plain_http_says_what_to_write(mon
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http:", "https:"))
         with pytest.raises(NotFoundError, match="may speak plain http; write http:// in it"):
             await post("https://api.test/v1/embeddings")
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.example:99999", "proxy:0", "http://a..b:1", "http://%", "x" * 300])
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
+async def test_d6_a_proxy_that_cannot_be_is_told_with_its_variable(
+    proxy: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(ConfigError, match=f"^{variable} names no proxy that can be used"):
+        await post("https://api.test/v1/embeddings")
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="httpx[socks] is installed")
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "SOCKS5"])
+async def test_d6_a_socks_proxy_without_its_package_names_variable_and_package(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://127.0.0.1:1080")
+    with pytest.raises(ConfigError, match=r"^ALL_PROXY names a SOCKS proxy.*pip install 'httpx\[socks\]'"):
+        await post("https://api.test/v1/embeddings")
+
+
+async def test_d6_a_proxy_that_hangs_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        hung_up = Thread(target=hang_up)
+        hung_up.start()
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(UnavailableError, match=rf"the proxy 127\.0\.0\.1:{port} \(ALL_PROXY\)"):
+            await post("https://api.test/v1/embeddings")
+        hung_up.join()
+
+
+async def test_d6_exceptions_without_a_proxy_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1,::1,.internal,10.0.0.0/8")
+    async with serving(reply()) as server:
+        assert await post(f"http://127.0.0.1:{server.port}/v1/embeddings")

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
-from aembed.core.addresses import is_loopback
+from aembed.core.addresses import address_of, is_loopback
 from aembed.errors import (
     AuthenticationError,
     ConfigError,
@@ -19,6 +19,8 @@ from aembed.errors import (
     ProviderError,
     UnavailableError,
 )
+from aembed.providers._http._names import in_ascii
+from aembed.providers._urls import is_name
 
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -87,12 +89,19 @@ def _checked(url: str, variable: str) -> Proxy:
         port = parts.port
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), None
-    if not parts.hostname or parts.scheme not in _SCHEMES or any(c.isspace() for c in url):
+    name = parts.hostname or ""
+    if not _can_be(name) or port == 0 or parts.scheme not in _SCHEMES or any(c.isspace() for c in url):
         raise ConfigError(f"{variable} names no proxy that can be used; it looks like http://proxy.example.com:3128")
     if parts.scheme.startswith("socks") and find_spec("socksio") is None:
         raise ConfigError(f"{variable} names a SOCKS proxy, for which a package is missing: pip install 'httpx[socks]'")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = f"[{name}]" if ":" in name else name
     return Proxy(variable, f"{host}:{port}" if port else host, url)
+
+
+def _can_be(host: str) -> bool:
+    if not host or address_of(host.partition("%")[0]) is not None:
+        return bool(host)
+    return is_name(host if host.isascii() else in_ascii(host))
 
 
 def _excepted(scheme: str, host: str, port: int, no_proxy: str) -> bool:

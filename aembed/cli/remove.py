@@ -1,0 +1,81 @@
+"""`aembed remove`: rows that are wanted no more, by their source or their id."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aembed.cli import _options as flags
+from aembed.cli._run import OK, USAGE, ask, is_interactive, run
+from aembed.cli._show import place, tell_json
+from aembed.cli._stores import opened
+from aembed.cli._streams import say, tell
+from aembed.errors import ConfigError
+from aembed.protocols import Store
+from aembed.results import counted
+
+MOST_LISTED = 10
+
+
+def remove(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", show_default=False, help="All rows of this file or folder, as status lists it."),
+    ] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", metavar="ID", show_default=False, help="One row.")] = None,
+    store: flags.StoreURL = flags.DEFAULT_STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; say what would be removed.")] = False,
+    yes: flags.Yes = False,
+    as_json: flags.AsJSON = False,
+) -> None:
+    """Remove rows from a store, with their texts and vectors. Rows of a table of your own are removed by SQL."""
+    if not source and not id:
+        raise ConfigError("name what is to be removed:  --source PATH  or  --id ID")
+    run(_remove(store, tuple(source or ()), tuple(id or ()), dry_run, yes, as_json))
+
+
+async def _remove(
+    url: str, sources: tuple[str, ...], ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    async with opened(url) as store:
+        if (await store.info()).space is None:
+            raise ConfigError(f"{place(url)} holds no rows yet; name another with --store")
+        found = [*dict.fromkeys([*await _rows_of(store, sources), *ids])]
+        if dry_run:
+            _tell(len(found), "would be removed", as_json)
+            return OK
+        if sources and not yes and is_interactive() and not ask(f"Remove {counted(len(found), 'row')}?"):
+            say("nothing was removed")
+            return USAGE
+        removed = await store.delete(found)
+    if absent := len(found) - removed:
+        say(f"{counted(absent, 'id')} had no row")
+    _tell(removed, "removed", as_json)
+    return OK
+
+
+async def _rows_of(store: Store, sources: tuple[str, ...]) -> list[str]:
+    """Raises ConfigError for a source that the store does not have."""
+    held = (await store.info()).sources
+    ids: list[str] = []
+    for source in sources:
+        name = source if source in held else _absolute(source)
+        if name not in held:
+            listed = ", ".join(sorted(held)[:MOST_LISTED]) or "none"
+            raise ConfigError(f"the store has no rows of the source {source!r}; it has rows of: {listed}")
+        ids += await store.stale(name, frozenset())
+    return ids
+
+
+def _absolute(path: str) -> str:
+    return Path(os.path.abspath(path)).as_posix()
+
+
+def _tell(rows: int, what: str, as_json: bool) -> None:
+    if as_json:
+        tell_json({what.replace(" ", "_"): rows})
+    else:
+        tell(f"{counted(rows, 'row')} {what}")
