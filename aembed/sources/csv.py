@@ -15,6 +15,8 @@ from aembed.types import Record
 _MAX_FIELD_CHARACTERS = 2**31 - 1
 """What a C long holds on every system."""
 
+_NAME_CHARACTERS = 1_000
+"""Of a column: each row repeats it in its metadata."""
 
 Row: TypeAlias = tuple[int, list[str] | InputError]
 """The line on which it begins, and its fields or what is wrong with it."""
@@ -33,6 +35,9 @@ def _items(rows: Iterator[Row], fields: Fields, source: str | None) -> Iterator[
     wanted = [fields.id, fields.text]
     if isinstance(header, InputError) or not set(wanted) <= set(header):
         yield 1, _no_header(wanted, header)
+        return
+    if any(len(name) > _NAME_CHARACTERS for name in header):
+        yield 1, InputError(f"a column's name has more than {_NAME_CHARACTERS:,} characters; shorten it")
         return
     for line, row in rows:
         yield line, row if isinstance(row, InputError) else _record(header, row, fields, source)

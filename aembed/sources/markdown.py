@@ -5,19 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from semantic_text_splitter import MarkdownSplitter
 
+from aembed.sources._bounds import Clock
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
 from aembed.sources._rows import Fields, Item
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_BLOCKS = MarkdownIt("commonmark").disable("inline")
 _INLINE = MarkdownIt("commonmark")
+_TITLE_CHARACTERS = 4_000
+"""Of a heading whose markup is looked at. What is longer is no heading that somebody wrote."""
+_KEPT_TOKENS = 3_000
+
+Heading: TypeAlias = tuple[int, int, int, str]
+"""First line, line after the last, level, content."""
 
 
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
@@ -34,12 +41,44 @@ def blocks(text: str) -> Iterator[Block]:
     yield Block(level, title, "\n".join(lines[start:]))
 
 
-def _headings(text: str) -> Iterator[tuple[int, int, int, str]]:
-    """First line, line after the last, level, content."""
-    tokens = _BLOCKS.parse(text)
-    for opening, inline in pairwise(tokens):
-        if opening.type == "heading_open" and opening.level == 0 and opening.map:
-            yield opening.map[0], opening.map[1], int(opening.tag[1]), inline.content
+def _headings(text: str) -> list[Heading]:
+    harvest = _Harvest()
+    harvest.take(_BLOCKS.parse(text, {"harvest": harvest}))
+    return harvest.headings
+
+
+class _Harvest:
+    """The headings that were found so far. The parser's tokens are let go as it moves on: they take a thousand times
+    the memory of a short line.
+    """
+
+    def __init__(self) -> None:
+        self.headings: list[Heading] = []
+        self.clock = Clock()
+
+    def take(self, tokens: list[Token]) -> None:
+        for opening, inline in pairwise(tokens):
+            if opening.type == "heading_open" and opening.level == 0 and opening.map:
+                self.headings.append((opening.map[0], opening.map[1], int(opening.tag[1]), inline.content))
+        tokens.clear()
+
+
+def _look_on(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """A rule that matches nothing: the parser asks it at each block, and at each line of a paragraph."""
+    harvest: _Harvest = state.env["harvest"]
+    harvest.clock.tick()
+    if not silent and state.level == 0 and len(state.tokens) > _KEPT_TOKENS:
+        harvest.take(state.tokens)
+    return False
+
+
+def _block_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark").disable("inline")
+    parser.block.ruler.before("code", "look_on", _look_on, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    return parser
+
+
+_BLOCKS = _block_parser()
 
 
 def _without_front_matter(text: str) -> str:
@@ -48,6 +87,8 @@ def _without_front_matter(text: str) -> str:
 
 def _plain(content: str) -> str:
     """A title without its markup: `**Install** with [pip](url)` is `Install with pip`."""
+    if len(content) > _TITLE_CHARACTERS:
+        return " ".join(content.split())
     (inline,) = _INLINE.parseInline(content)
     return " ".join("".join(_text(token) for token in inline.children or ()).split())
 
