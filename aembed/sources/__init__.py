@@ -173,7 +173,7 @@ def _read(file: File, fields: Fields) -> Iterator[tuple[str, Record | Failure]]:
         yield file.name, _failure(file, None, error)
     except UnicodeDecodeError:
         yield file.name, _failure(file, None, InputError("it is not UTF-8; convert the file"))
-    except (OSError, EOFError, zlib.error, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, RecursionError, MemoryError) as error:
         yield file.name, Failure(_id(file, line and line + 1), -1, unreadable(_place(file, line and line + 1), error))
 
 

@@ -11,10 +11,14 @@ from aembed.errors import InputError
 MAX_BYTES = 32_000_000
 """Of a text that has to be held in memory as a whole: a document, or one row of a table."""
 
+MAX_PIECES = 2_000_000
+"""Lines of a document, or its headings: each takes up to 300 bytes while it is read."""
+
 MAX_SECONDS = 60.0
 """Of a document: a hundred times what the largest sane ones take."""
 
 _CHECKED_EVERY = 1_024
+_CHUNK = 1_000_000
 
 T = TypeVar("T")
 
@@ -54,9 +58,35 @@ def check_seconds(spent: float) -> None:
         raise InputError(f"skipped: reading it takes more than {MAX_SECONDS:.0f} seconds; split it, or repair it")
 
 
+def check_pieces(count: int, what: str) -> None:
+    if count > MAX_PIECES:
+        raise InputError(f"skipped: it has more than {MAX_PIECES:,} {what}; split it")
+
+
 def whole(stream: BinaryIO) -> bytes:
     """All of a document. Raises InputError where it is larger than may be held in memory."""
     content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise InputError(f"skipped: it holds more than {MAX_BYTES // 1_000_000} MB; split it")
+        raise too_large()
     return content
+
+
+def lines(stream: BinaryIO) -> Iterator[bytes | InputError]:
+    """Each line, and in the place of one that is too large to be held in memory what is to be said of it."""
+    while line := stream.readline(MAX_BYTES + 1):
+        if len(line) <= MAX_BYTES:
+            yield line
+        else:
+            _read_past(line, stream)
+            yield too_large()
+
+
+def too_large() -> InputError:
+    return InputError(f"skipped: it holds more than {MAX_BYTES // 1_000_000} MB; split it")
+
+
+def _read_past(line: bytes, stream: BinaryIO) -> None:
+    clock = Clock()
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(_CHUNK)
+        clock.tick()

@@ -112,6 +112,8 @@ def _wanted(path: Path, root: Path, endings: Collection[str]) -> bool:
 
 def unreadable(name: str, error: Exception) -> InputError:
     """What to say of a file or folder that the system does not let us read."""
+    if isinstance(error, MemoryError):
+        return InputError(f"{name}: skipped: there is not enough memory to read it; split it")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}"
     return InputError(f"{name}: cannot be read: {reason}; repair it and run again")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
 from aembed.errors import InputError
+from aembed.sources._bounds import MAX_BYTES, too_large
 from aembed.sources._files import File
 from aembed.sources._rows import Fields, Item, to_record
 from aembed.types import Record
@@ -27,7 +28,7 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
     # Bytes that are not UTF-8 become lone surrogates (PEP 383), so that they spoil their own row only.
     with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
-        yield from _items(_rows(text, "\t" if file.ending == ".tsv" else ","), fields, file.root)
+        yield from _items(_rows(_Lines(text), "\t" if file.ending == ".tsv" else ","), fields, file.root)
 
 
 def _items(rows: Iterator[Row], fields: Fields, source: str | None) -> Iterator[Item]:
@@ -43,13 +44,37 @@ def _items(rows: Iterator[Row], fields: Fields, source: str | None) -> Iterator[
         yield line, row if isinstance(row, InputError) else _record(header, row, fields, source)
 
 
-def _rows(text: io.TextIOWrapper, delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+class _Lines(Iterator[str]):
+    """The lines of a table. Raises InputError where one row has more of them than may be held in memory."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._room = MAX_BYTES
+
+    def begin_row(self) -> None:
+        self._room = MAX_BYTES
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._room + 1)
+        self._room -= len(line)
+        if self._room < 0:
+            raise too_large()
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _rows(lines: _Lines, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
+        lines.begin_row()
         try:
             row = next(reader)
         except StopIteration:
+            return
+        except InputError as error:
+            yield line, error  # a quote that is not closed, as a rule: nobody knows where the next row begins
             return
         except csv.Error as error:
             yield line, InputError(f"it is not valid CSV ({error}); double each quote inside a quoted field")

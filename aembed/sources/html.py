@@ -14,7 +14,7 @@ from typing import BinaryIO
 from semantic_text_splitter import TextSplitter
 from turbohtml import Tokenizer, TokenType
 
-from aembed.sources._bounds import Clock
+from aembed.sources._bounds import Clock, check_pieces
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
 from aembed.sources._rows import Fields, Item
@@ -132,3 +132,4 @@ class _Page:
     def _begin_block(self) -> None:
         self._blocks.append(Block(self._level, " ".join(self._taken().split()), ""))
         self._level = 0
+        check_pieces(len(self._blocks), "headings")

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import msgspec
 
 from aembed.errors import InputError
+from aembed.sources._bounds import lines
 from aembed.sources._files import File
 from aembed.sources._rows import Fields, Item, to_record
 from aembed.types import Record
@@ -16,7 +17,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(lines(stream), start=1):
+        if isinstance(line, InputError):
+            yield number, line
+            continue
         line = line.removeprefix(_BOM) if number == 1 else line
         if line.strip():
             yield number, _parsed(line, fields, file.root)

@@ -12,7 +12,7 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from semantic_text_splitter import MarkdownSplitter
 
-from aembed.sources._bounds import Clock
+from aembed.sources._bounds import Clock, check_pieces
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
 from aembed.sources._rows import Fields, Item
@@ -33,6 +33,7 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
 
 def blocks(text: str) -> Iterator[Block]:
     """The document in order. Front matter belongs to the text before the first heading."""
+    check_pieces(text.count("\n"), "lines")
     lines = text.split("\n")
     level, title, start = 0, "", 0
     for first, last, next_level, content in _headings(_without_front_matter(text)):
@@ -67,7 +68,7 @@ def _look_on(state: StateBlock, first: int, last: int, silent: bool) -> bool:
     """A rule that matches nothing: the parser asks it at each block, and at each line of a paragraph."""
     harvest: _Harvest = state.env["harvest"]
     harvest.clock.tick()
-    if not silent and state.level == 0 and len(state.tokens) > _KEPT_TOKENS:
+    if not silent and len(state.tokens) > _KEPT_TOKENS:
         harvest.take(state.tokens)
     return False
 
