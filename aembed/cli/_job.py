@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
@@ -39,6 +39,8 @@ class Output:
     json: bool = False
     quiet: bool = False
     failures_to: Path | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many files of which kind were left out."""
 
     def note(self, line: str) -> None:
         if not self.quiet:
@@ -154,7 +156,8 @@ def show_ending(ending: Ending, output: Output) -> int:
         output.note(f"{refused:,} refused earlier; --retry-failed tries them again")
     if output.json:
         stopped = {"stopped": _stopped_json(ending)}
-        tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
+        more = {"refused_earlier": _refused_earlier(progress), "skipped_files": dict(output.skipped)}
+        tell_json({**counts_json(progress, ending.failures), **more, **stopped})
     elif not output.quiet:
         tell(str(progress))
     if error is None:
@@ -184,7 +187,8 @@ def _say_stopped(error: AembedError) -> None:
 def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:
     """The dry run. Returns the exit code."""
     if output.json:
-        tell_json({**counts_json(plan, plan.failures), "seconds": seconds})
+        more = {"seconds": seconds, "skipped_files": dict(output.skipped)}
+        tell_json({**counts_json(plan, plan.failures), **more})
         return OK
     if plan.failed:
         say(f"{plan.failed:,} would fail:")

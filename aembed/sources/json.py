@@ -1,0 +1,78 @@
+"""JSON: a list of objects or of texts. Other JSON (settings, a package's description) is no table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import msgspec
+
+from aembed.errors import InputError
+from aembed.sources._bounds import whole
+from aembed.sources._files import File
+from aembed.sources._rows import Fields, Item, NotRows, no_text, to_record
+from aembed.types import Record
+
+_BOM = b"\xef\xbb\xbf"
+_LIST = re.compile(rb"\s*\[")
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_NO_LIST = "it is JSON, but not a list of objects or texts"
+
+
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
+    content = whole(stream).removeprefix(_BOM)
+    if not content.strip():
+        raise InputError("it is empty; write a list of objects or texts")
+    if not _LIST.match(content):
+        raise NotRows(f"{_NO_LIST}; write [{{...}}, ...]")
+    id_field: str | None = None
+    for number, element in enumerate(_elements(content), start=1):
+        row = _decoded(element)
+        if number == 1:
+            id_field = _id_field(row, fields, file)
+        yield number, _record(row, fields, id_field, file, number)
+
+
+def _elements(content: bytes) -> list[msgspec.Raw]:
+    """Each as it stands, so that the file is never held as Python objects as a whole."""
+    try:
+        return _ELEMENTS.decode(content)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise _broken(error) from None
+
+
+def _decoded(element: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(element)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        return _broken(error)
+
+
+def _broken(error: Exception) -> InputError:
+    if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
+        return InputError("it is not UTF-8; convert the file")
+    return InputError(f"it is not JSON ({error}); correct it")
+
+
+def _id_field(first: Any, fields: Fields, file: File) -> str | None:
+    """Raises NotRows where the first element shows that this is no table of texts."""
+    if isinstance(first, str | InputError):
+        return None
+    if not isinstance(first, dict):
+        raise NotRows(f"{_NO_LIST}; write [{{...}}, ...]")
+    if fields.text not in first:
+        raise NotRows(f"its first object is no row: {no_text(fields)}")
+    return fields.id_among(first, file)
+
+
+def _record(row: Any, fields: Fields, id_field: str | None, file: File, number: int) -> Record | InputError:
+    match row:
+        case InputError():
+            return row
+        case str():
+            return Record(f"{file.name}:{number}", row, None, file.root)
+        case dict():
+            return to_record(row, fields, id_field, file, number)
+        case _:
+            return InputError("it is neither an object nor a text; correct it or leave it out")

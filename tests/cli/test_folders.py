@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.command import aembed
+
+FAKE = ("-m", "fake:x")
+
+
+def write(folder: Path, **files: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_text(content)
+    return folder
+
+
+def test_d9_what_is_skipped_is_told_and_a_clash_of_ids_refuses_nothing(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "f", a_csv="id,text\n0,a\n1,b\n", b_jsonl='{"id": 0, "text": "c"}\n', c_xyz="", d_xyz="", e_json="{}"
+    )
+    ran = aembed(tmp_path, "index", str(folder), *FAKE)
+    assert (ran.code, ran.err.splitlines()[-1]) == (0, "3 files skipped: .xyz 2, .json 1")
+    assert ran.out.startswith("3 texts, 3 stored")
+    again = aembed(tmp_path, "index", str(folder), *FAKE, "--json")
+    assert (again.json["unchanged"], again.json["skipped_files"]) == (3, {".xyz": 2, ".json": 1})
+    (folder / "b.jsonl").unlink()
+    dry = aembed(tmp_path, "index", str(folder), *FAKE, "--dry-run", "--json")
+    assert (dry.json["inputs"], dry.json["new"], dry.json["skipped_files"]) == (2, 2, {".xyz": 2, ".json": 1})
+
+
+def test_d9_an_emptied_folder_loses_its_rows_once_somebody_says_so(tmp_path: Path) -> None:
+    folder = write(tmp_path / "f", a_txt="words")
+    assert aembed(tmp_path, "index", str(folder), *FAKE).code == 0
+    (folder / "a.txt").unlink()
+    ran = aembed(tmp_path, "index", str(folder), *FAKE)
+    assert ran.code == 0
+    assert f"1 of the 1 rows of {folder} are gone from it; they are kept (--yes removes them" in ran.err
+    ran = aembed(tmp_path, "index", str(folder), *FAKE, "--yes")
+    assert (ran.code, "1 removed" in ran.out) == (0, True)
+    assert aembed(tmp_path, "index", str(folder), *FAKE).code == 2
+
+
+def test_d9_a_path_that_is_gone_names_the_command_that_removes_its_rows(tmp_path: Path) -> None:
+    folder = write(tmp_path / "my files", a_txt="words")
+    assert aembed(tmp_path, "index", "my files/a.txt", *FAKE, "--store", "s.db").code == 0
+    (folder / "a.txt").unlink()
+    ran = aembed(tmp_path, "index", "my files/a.txt", *FAKE, "--store", "s.db")
+    assert ran.code == 2
+    assert f"or remove them:  aembed remove --store s.db --source '{folder}/a.txt'\n" in ran.err
+
+
+def test_d10_the_separator_is_a_flag(tmp_path: Path) -> None:
+    write(tmp_path, a_csv="text^n\nwords^1\n")
+    assert aembed(tmp_path, "index", "a.csv", *FAKE, "--delimiter", "^").code == 0
+    ran = aembed(tmp_path, "index", "a.csv", *FAKE, "--delimiter", "tab")
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, "error: the delimiter 'tab' is not one character, such as ';'")
