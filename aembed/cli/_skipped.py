@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aembed.cli._show import printable
+from aembed.sources import documents
+from aembed.sources._files import to_install
 
 _NAMED = 8
 
@@ -16,4 +18,6 @@ def told(skipped: Mapping[str, int]) -> str:
     if rest := sum(count for _, count in kinds[_NAMED:]):
         named.append(f"others {rest:,}")
     total = sum(skipped.values())
-    return f"{total:,} {'file' if total == 1 else 'files'} skipped: {', '.join(named)}"
+    missing = skipped.keys() & set(documents.missing())
+    hint = f"; {to_install(missing)}" if missing else ""
+    return f"{total:,} {'file' if total == 1 else 'files'} skipped: {', '.join(named)}{hint}"

@@ -18,14 +18,14 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 
 from aembed.errors import ConfigError, InputError
-from aembed.sources import csv, html, json, jsonl, markdown, plain, rst
+from aembed.sources import csv, documents, html, json, jsonl, markdown, plain, rst
 from aembed.sources._files import File, Unreadable, find, unreadable
 from aembed.sources._ids import Clashes
-from aembed.sources._rows import Fields, Item, NotRows
+from aembed.sources._rows import Fields, Item, NothingToRead
 from aembed.types import Failure, Record
 
 Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[Item]]
-Placed: TypeAlias = Record | Failure | NotRows
+Placed: TypeAlias = Record | Failure | NothingToRead
 
 READERS: Mapping[str, Reader] = {
     ".md": markdown.read,
@@ -39,6 +39,7 @@ READERS: Mapping[str, Reader] = {
     ".json": json.read,
     ".csv": csv.read,
     ".tsv": csv.read,
+    **dict.fromkeys(documents.TYPES, documents.read),
 }
 STDIN = "-"
 
@@ -84,7 +85,7 @@ class Reading(Iterator[Record | Failure]):
     def __next__(self) -> Record | Failure:
         for entry, _, item in self._items:
             match item:
-                case NotRows():
+                case NothingToRead():
                     self.skipped[entry.ending if isinstance(entry, File) else ""] += 1
                 case Failure():
                     self._broken.add(entry.root)
@@ -153,7 +154,9 @@ def open_paths(
     fields = Fields(id_field, text_field, None if metadata_fields is None else tuple(metadata_fields), delimiter)
     names = dict.fromkeys(str(path) for path in paths)
     piped = names.pop(STDIN, STDIN) is None
-    found = [find(Path(name), READERS.keys(), held=held) for name in names]
+    missing = documents.missing()
+    endings = READERS.keys() - set(missing)
+    found = [find(Path(name), endings, held=held, missing=missing) for name in names]
     entries: list[File | Unreadable] = [entry for each in found for entry in each.entries]
     entries += [_spooled(stdin or sys.stdin.buffer)] if piped else []
     skipped = sum((each.skipped for each in found), Counter[str]())
@@ -177,13 +180,16 @@ def _removed(spool: File | Unreadable) -> None:
 
 
 def _placed(source: Source) -> Iterator[tuple[File | Unreadable, str, Placed]]:
-    for entry in source.entries:
-        match entry:
-            case Unreadable(name, _, error):
-                yield entry, name, Failure(name, -1, error)
-            case File():
-                named = source.apart.get(entry, entry)
-                yield from ((entry, *placed) for placed in _read(named, source.fields))
+    try:
+        for entry in source.entries:
+            match entry:
+                case Unreadable(name, _, error):
+                    yield entry, name, Failure(name, -1, error)
+                case File():
+                    named = source.apart.get(entry, entry)
+                    yield from ((entry, *placed) for placed in _read(named, source.fields))
+    finally:
+        documents.OFFICE.close()
 
 
 def _read(file: File, fields: Fields) -> Iterator[tuple[str, Placed]]:
@@ -193,7 +199,7 @@ def _read(file: File, fields: Fields) -> Iterator[tuple[str, Placed]]:
             for line, item in READERS[file.ending](file, stream, fields):
                 place = file.path.as_posix() if line is None else f"{file.path.as_posix()}:{line}"
                 yield place, item if isinstance(item, Record) else _failure(file, line, item)
-    except NotRows as error:
+    except NothingToRead as error:
         yield file.name, _failure(file, None, error) if file.is_given else error
     except InputError as error:
         yield file.name, _failure(file, None, error)

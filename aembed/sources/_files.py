@@ -67,15 +67,19 @@ class Found:
     skipped: Counter[str]
 
 
-def find(path: Path, endings: Collection[str], *, held: Collection[str] = ()) -> Found:
-    """Raises ConfigError where there is nothing to read, but for a folder whose earlier rows are `held`."""
+def find(path: Path, endings: Collection[str], *, held: Collection[str] = (), missing: Collection[str] = ()) -> Found:
+    """Raises ConfigError where there is nothing to read, but for a folder whose earlier rows are `held`. `missing` are
+    the endings that could be read if their extra was installed.
+    """
     path = _absolute(path)
     if path.is_dir():
-        return _folder(path, endings, held)
+        return _folder(path, endings, held, missing)
     if not path.exists():
         raise ConfigError(f"{path} does not exist; correct the path (rows indexed from it earlier are kept)")
     if not path.is_file():
         raise ConfigError(f"{path} is neither a file nor a folder; write it to a file first, or pipe it in as '-'")
+    if ending(path.name) in missing:
+        raise ConfigError(f"{path}: {to_install([ending(path.name)])}")
     if ending(path.name) not in endings:
         raise ConfigError(
             f"{path} has an ending that aembed does not read; it reads {_listed(endings)}, each also as .gz"
@@ -91,7 +95,11 @@ def _absolute(path: Path) -> Path:
     return absolute
 
 
-def _folder(root: Path, endings: Collection[str], held: Collection[str]) -> Found:
+def to_install(endings: Collection[str]) -> str:
+    return f"to read {' '.join(sorted(endings))}:  pip install 'aembed[documents]'"
+
+
+def _folder(root: Path, endings: Collection[str], held: Collection[str], missing: Collection[str]) -> Found:
     found, skipped = [], Counter[str]()
     for path in _walk(root):
         if isinstance(path, OSError) or _wanted(path, root, endings):
@@ -99,7 +107,9 @@ def _folder(root: Path, endings: Collection[str], held: Collection[str]) -> Foun
         else:
             skipped[_kind(path, endings)] += 1
     if not any(isinstance(entry, File) for entry in found) and root.as_posix() not in held:
-        raise ConfigError(f"{root} holds nothing that aembed reads: {_listed(endings)}, each also as .gz")
+        found_missing = skipped.keys() & set(missing)
+        hint = f"; {to_install(found_missing)}" if found_missing else ""
+        raise ConfigError(f"{root} holds nothing that aembed reads: {_listed(endings)}, each also as .gz{hint}")
     return Found(root.as_posix(), tuple(sorted(found, key=lambda entry: entry.name.split("/"))), skipped)
 
 

@@ -14,8 +14,8 @@ Item: TypeAlias = tuple[int | None, Record | InputError]
 """What a reader yields: the line that it stands on (None: a section of a document), and the record or what is wrong."""
 
 
-class NotRows(InputError):
-    """A file that is no table, though its ending would allow for one. In a folder it is skipped."""
+class NothingToRead(InputError):
+    """A file that holds nothing to embed, though its ending would allow for it. In a folder it is skipped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import msgspec
 from aembed.errors import InputError
 from aembed.sources._bounds import whole
 from aembed.sources._files import File
-from aembed.sources._rows import Fields, Item, NotRows, no_text, to_record
+from aembed.sources._rows import Fields, Item, NothingToRead, no_text, to_record
 from aembed.types import Record
 
 _BOM = b"\xef\xbb\xbf"
@@ -25,7 +25,7 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
     if not content.strip():
         raise InputError("it is empty; write a list of objects or texts")
     if not _LIST.match(content):
-        raise NotRows(f"{_NO_LIST}; write [{{...}}, ...]")
+        raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
     id_field: str | None = None
     for number, element in enumerate(_elements(content), start=1):
         row = _decoded(element)
@@ -56,13 +56,13 @@ def _broken(error: Exception) -> InputError:
 
 
 def _id_field(first: Any, fields: Fields, file: File) -> str | None:
-    """Raises NotRows where the first element shows that this is no table of texts."""
+    """Raises NothingToRead where the first element shows that this is no table of texts."""
     if isinstance(first, str | InputError):
         return None
     if not isinstance(first, dict):
-        raise NotRows(f"{_NO_LIST}; write [{{...}}, ...]")
+        raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
     if fields.text not in first:
-        raise NotRows(f"its first object is no row: {no_text(fields)}")
+        raise NothingToRead(f"its first object is no row: {no_text(fields)}")
     return fields.id_among(first, file)
 
 

@@ -1,0 +1,129 @@
+"""PDF, Word, PowerPoint, Excel, EPUB and Jupyter notebooks, read by kreuzberg: the extra `documents`.
+
+Documents of other people are not to be trusted: they are read in a process of their own, which is ended when it takes
+too long or too much memory. It is started for the first document of a pass and serves all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock, Timer
+from time import monotonic
+from typing import BinaryIO
+
+from semantic_text_splitter import MarkdownSplitter
+
+from aembed.errors import InputError
+from aembed.sources import _bounds, _markdown
+from aembed.sources._files import File
+from aembed.sources._outline import MAX_CHARACTERS, records
+from aembed.sources._rows import Fields, Item, NothingToRead
+
+TYPES = {
+    ".pdf": "application/pdf",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".epub": "application/epub+zip",
+    ".ipynb": "application/x-ipynb+json",
+}
+_MAX_BYTES = 128_000_000
+_PROGRAM = Path(__file__).with_name("_office_process.py")
+
+
+def missing() -> tuple[str, ...]:
+    """The endings that cannot be read because the extra is not installed."""
+    return () if importlib.util.find_spec("kreuzberg") else tuple(TYPES)
+
+
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
+    content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise InputError(f"skipped: it holds more than {_MAX_BYTES // 1_000_000} MB; split it")
+    text = OFFICE.markdown(content, TYPES[file.ending])
+    if not text.strip():
+        raise NothingToRead("it holds no text; if it is a scan, have its text recognised first")
+    yield from records(file, _markdown.blocks(text), MarkdownSplitter(MAX_CHARACTERS))
+
+
+class Office:
+    """The process, while there is one. Threads take turns."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def markdown(self, content: bytes, type: str) -> str:
+        """Raises InputError where the document cannot be read within the limits of time and memory."""
+        with self._lock:
+            begun = monotonic()
+            answer, text = self._asked(content, type)
+            if answer is None:
+                self._end()
+                _bounds.check_seconds(monotonic() - begun)
+                raise InputError("skipped: reading it takes more memory than one document may; split it, or repair it")
+        if answer["error"]:
+            raise InputError(f"skipped: {answer['error']}; repair it")
+        return text.decode()
+
+    def close(self) -> None:
+        """Ends the process, unless another pass is using it just now: that one ends it, then."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._lock.release()
+
+    def _asked(self, content: bytes, type: str) -> tuple[dict[str, str] | None, bytes]:
+        """None: the process ended instead."""
+        process = self._running()
+        assert process.stdin
+        assert process.stdout
+        limits = {"seconds": _bounds.MAX_SECONDS, "most": _bounds.MAX_BYTES}
+        timer = Timer(_bounds.MAX_SECONDS, process.kill)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps({"bytes": len(content), "type": type, **limits}).encode() + b"\n" + content)
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline() or b"null")
+            text = process.stdout.read(answer["bytes"]) if answer else b""
+        except OSError:
+            return None, b""
+        finally:
+            timer.cancel()
+            timer.join()
+        return (answer, text) if answer and len(text) == answer["bytes"] else (None, b"")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            self._process = subprocess.Popen(
+                # -P: beside the program lie modules that have the names of the standard library's.
+                [sys.executable, "-P", "-W", "ignore", str(_PROGRAM)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the command, which ends this one itself
+            )
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            try:
+                if pipe:
+                    pipe.close()
+            except OSError:
+                pass
+        process.wait()
+
+
+OFFICE = Office()
