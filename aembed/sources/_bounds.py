@@ -63,9 +63,9 @@ def check_pieces(count: int, what: str) -> None:
         raise InputError(f"skipped: it has more than {MAX_PIECES:,} {what}; split it")
 
 
-def whole(stream: BinaryIO) -> bytes:
-    """All of a document. Raises InputError where it is larger than may be held in memory."""
-    content = stream.read(MAX_BYTES + 1)
+def whole(stream: BinaryIO, head: bytes = b"") -> bytes:
+    """All of a document, of which `head` was read already. Raises InputError where it is larger than may be held."""
+    content = head + stream.read(MAX_BYTES + 1 - len(head))
     if len(content) > MAX_BYTES:
         raise too_large()
     return content

@@ -19,6 +19,7 @@ _MAX_FIELD_CHARACTERS = 2**31 - 1
 
 _EXCEL = re.compile(r"sep=([^\r\n\"])\r?\n?", re.IGNORECASE)
 _SHOWN_NAMES = 20
+_HEADER_CHARACTERS = 100_000
 _NAME_CHARACTERS = 1_000
 """Of a column: each row repeats it in its metadata."""
 
@@ -52,7 +53,7 @@ def _items(lines: _Lines, fields: Fields, file: File) -> Iterator[Item]:
 
 def _delimiter(lines: _Lines, fields: Fields, file: File) -> str:
     """The one that the user names, or Excel's line `sep=;`, or the one by which the header has the names looked for."""
-    first = lines.peek()
+    first = lines.peek()[:_HEADER_CHARACTERS]
     if found := _EXCEL.fullmatch(first):
         lines.skip()
         return fields.delimiter or found[1]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock, Timer
 from time import monotonic
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from semantic_text_splitter import MarkdownSplitter
 
@@ -23,6 +23,9 @@ from aembed.sources import _bounds, _markdown
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, records
 from aembed.sources._rows import Fields, Item, NothingToRead
+
+Version: TypeAlias = tuple[Path, int, int]
+"""A file, when it was changed last, and its size."""
 
 TYPES = {
     ".pdf": "application/pdf",
@@ -33,6 +36,7 @@ TYPES = {
     ".ipynb": "application/x-ipynb+json",
 }
 _MAX_BYTES = 128_000_000
+_KEPT_CHARACTERS = 16_000_000
 _PROGRAM = Path(__file__).with_name("_office_process.py")
 
 
@@ -42,13 +46,38 @@ def missing() -> tuple[str, ...]:
 
 
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    content = stream.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise InputError(f"skipped: it holds more than {_MAX_BYTES // 1_000_000} MB; split it")
-    text = OFFICE.markdown(content, TYPES[file.ending])
+    status = file.path.stat()
+    version = (file.path, status.st_mtime_ns, status.st_size)
+    text = KEPT.get(version)
+    if text is None:
+        text = OFFICE.markdown(_content(stream), TYPES[file.ending])
+        KEPT.keep(version, text)
     if not text.strip():
         raise NothingToRead("it holds no text; if it is a scan, have its text recognised first")
     yield from records(file, _markdown.blocks(text), MarkdownSplitter(MAX_CHARACTERS))
+
+
+def _content(stream: BinaryIO) -> bytes:
+    content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise InputError(f"skipped: it holds more than {_MAX_BYTES // 1_000_000} MB; split it")
+    return content
+
+
+class Kept:
+    """The Markdown of documents that were read, while there is room: a job reads again what its plan has read."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Version, str] = {}
+        self._room = _KEPT_CHARACTERS
+
+    def get(self, version: Version) -> str | None:
+        return self._texts.get(version)
+
+    def keep(self, version: Version, text: str) -> None:
+        if len(text) <= self._room and version not in self._texts:
+            self._room -= len(text)
+            self._texts[version] = text
 
 
 class Office:
@@ -127,3 +156,4 @@ class Office:
 
 
 OFFICE = Office()
+KEPT = Kept()

@@ -15,17 +15,19 @@ from aembed.sources._rows import Fields, Item, NothingToRead, no_text, to_record
 from aembed.types import Record
 
 _BOM = b"\xef\xbb\xbf"
+_HEAD_BYTES = 100_000
 _LIST = re.compile(rb"\s*\[")
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _NO_LIST = "it is JSON, but not a list of objects or texts"
 
 
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    content = whole(stream).removeprefix(_BOM)
-    if not content.strip():
+    head = stream.read(_HEAD_BYTES)
+    if not head.strip():
         raise InputError("it is empty; write a list of objects or texts")
-    if not _LIST.match(content):
+    if not _LIST.match(head.removeprefix(_BOM)):
         raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
+    content = whole(stream, head).removeprefix(_BOM)
     id_field: str | None = None
     for number, element in enumerate(_elements(content), start=1):
         row = _decoded(element)

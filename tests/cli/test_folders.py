@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cli.command import aembed
+from tests.sources import papers
 
 FAKE = ("-m", "fake:x")
 
@@ -54,3 +55,18 @@ def test_d10_the_separator_is_a_flag(tmp_path: Path) -> None:
     assert aembed(tmp_path, "index", "a.csv", *FAKE, "--delimiter", "^").code == 0
     ran = aembed(tmp_path, "index", "a.csv", *FAKE, "--delimiter", "tab")
     assert (ran.code, ran.err.splitlines()[-1]) == (2, "error: the delimiter 'tab' is not one character, such as ';'")
+
+
+def test_d7_a_broken_document_is_one_line_of_the_command(tmp_path: Path) -> None:
+    folder = write(tmp_path / "f", a_pdf="junk", b_txt="words", c_ipynb="{}")
+    (folder / "d.pdf").write_bytes(papers.pdf("Hello, world."))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    ran = aembed(tmp_path, "index", str(folder), *FAKE, env={"TMPDIR": str(temporary)})
+    assert (ran.code, list(temporary.iterdir())) == (1, [])
+    assert ran.out.startswith("3 texts, 2 stored, 0 unchanged, 1 failed")
+    assert ran.err.splitlines()[1:] == [
+        "1 failed:",
+        "  a.pdf: skipped: it is broken, or not what its ending says; repair it",
+        "1 file skipped: .ipynb 1",
+    ]

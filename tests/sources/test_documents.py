@@ -164,6 +164,15 @@ def test_two_passes_share_the_process(tmp_path: Path) -> None:
     assert found == [[f"number {number}" for number in range(5)]] * 3
 
 
+def test_a_document_is_read_again_once_it_was_changed(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.pdf", papers.pdf("first"))
+    source = open_paths([path])
+    assert [record.text for record in source.records()] == ["first"]
+    assert [record.text for record in source.records()] == ["first"]
+    written(path, papers.pdf("later on"))
+    assert [record.text for record in source.records()] == ["later on"]
+
+
 def test_a_pass_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     for name in ("a.pdf", "b.pdf"):
         written(tmp_path / name, papers.pdf("words"))

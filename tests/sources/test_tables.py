@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError
-from aembed.sources import open_paths
+from aembed.sources import _bounds, open_paths
 from aembed.types import Failure, Record
 
 CELLS = st.text("ab ,;|\t\"'\n1", max_size=12)
@@ -133,3 +133,12 @@ def test_d10_an_element_that_is_no_row_fails_alone(tmp_path: Path) -> None:
     items = list(open_paths([written(tmp_path / "a.json", content)]).records())
     assert [item.id for item in items if isinstance(item, Record)] in (["1", "3"], [])
     assert all(item.id.startswith("a.json") for item in items if isinstance(item, Failure))
+
+
+def test_d10_large_json_that_is_no_list_is_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bounds, "MAX_BYTES", 200_000)
+    written(tmp_path / "settings.json", json.dumps({"x": "y" * 300_000}))
+    written(tmp_path / "rows.json", json.dumps([{"id": 1, "text": "y" * 300_000}]))
+    reading = open_paths([tmp_path]).records()
+    assert [str(item) for item in reading] == ["rows.json: rows.json: skipped: it holds more than 0 MB; split it"]
+    assert reading.skipped == {".json": 1}
