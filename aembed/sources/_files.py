@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -30,7 +30,7 @@ class File:
     name: str
     root: str | None
     ending: str
-    apart: bool = False
+    apart: bool = field(default=False, kw_only=True)
 
     @property
     def is_given(self) -> bool:

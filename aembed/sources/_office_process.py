@@ -21,6 +21,7 @@ from kreuzberg import ContentFilterConfig, ExtractionConfig, KreuzbergError, ext
 _MEMORY_BYTES = 1_500_000_000
 """Of what is read, beyond the libraries themselves."""
 _UNPACKED_BYTES = 300_000_000
+_PDF = "application/pdf"
 _ZIP = b"PK\x03\x04"
 
 _OPTIONS: dict[str, Any] = {
@@ -38,21 +39,28 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.dont_write_bytecode = True
-    _unpack_library()
+    can_read_pdf = _loaded_library()
     _limit()
+    _answer(answers, "", b"")  # ready
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         _watch(request["seconds"])
-        _answer(answers, *_read(sys.stdin.buffer.read(request["bytes"]), request["type"], request["most"]))
+        content = sys.stdin.buffer.read(request["bytes"])
+        if request["type"] == _PDF and not can_read_pdf:
+            _answer(answers, "no program can be loaded from the temporary folder; set TMPDIR to another one", b"")
+        else:
+            _answer(answers, *_read(content, request["type"], request["most"]))
 
 
-def _unpack_library() -> None:
+def _loaded_library() -> bool:
     """Kreuzberg writes its PDF library to the temporary folder at the first PDF. Once loaded it needs no file."""
     folder = tempfile.mkdtemp(prefix="aembed-")
     try:
         os.environ["TMPDIR"] = os.environ["TEMP"] = os.environ["TMP"] = folder
-        with contextlib.suppress(KreuzbergError):
-            extract_bytes_sync(b"%PDF-1.4", "application/pdf", CONFIG)
+        extract_bytes_sync(b"%PDF-1.4", _PDF, CONFIG)
+        return True
+    except KreuzbergError as error:
+        return "bind to Pdfium" not in str(error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock, Timer
 from time import monotonic
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, TypedDict
 
 from semantic_text_splitter import MarkdownSplitter
 
@@ -64,6 +64,11 @@ def _content(stream: BinaryIO) -> bytes:
     return content
 
 
+class Answer(TypedDict):
+    error: str
+    bytes: int
+
+
 class Kept:
     """The Markdown of documents that were read, while there is room: a job reads again what its plan has read."""
 
@@ -108,18 +113,20 @@ class Office:
             finally:
                 self._lock.release()
 
-    def _asked(self, content: bytes, type: str) -> tuple[dict[str, str] | None, bytes]:
+    def _asked(self, content: bytes, type: str) -> tuple[Answer | None, bytes]:
         """None: the process ended instead."""
-        process = self._running()
+        process, is_new = self._running()
         assert process.stdin
         assert process.stdout
         limits = {"seconds": _bounds.MAX_SECONDS, "most": _bounds.MAX_BYTES}
         timer = Timer(_bounds.MAX_SECONDS, process.kill)
         timer.start()
         try:
+            if is_new and not process.stdout.readline():
+                raise InputError(f"cannot be read: {_PROGRAM.name} does not start; install 'aembed[documents]' again")
             process.stdin.write(json.dumps({"bytes": len(content), "type": type, **limits}).encode() + b"\n" + content)
             process.stdin.flush()
-            answer = json.loads(process.stdout.readline() or b"null")
+            answer: Answer | None = json.loads(process.stdout.readline() or b"null")
             text = process.stdout.read(answer["bytes"]) if answer else b""
         except OSError:
             return None, b""
@@ -128,18 +135,20 @@ class Office:
             timer.join()
         return (answer, text) if answer and len(text) == answer["bytes"] else (None, b"")
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._end()
-            self._process = subprocess.Popen(
-                # -P: beside the program lie modules that have the names of the standard library's.
-                [sys.executable, "-P", "-W", "ignore", str(_PROGRAM)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the command, which ends this one itself
-            )
-        return self._process
+    def _running(self) -> tuple[subprocess.Popen[bytes], bool]:
+        """The process, and whether it was started just now."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process, False
+        self._end()
+        self._process = subprocess.Popen(
+            # -P: beside the program lie modules that have the names of the standard library's.
+            [sys.executable, "-P", "-W", "ignore", str(_PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the command, which ends this one itself
+        )
+        return self._process, True
 
     def _end(self) -> None:
         if self._process is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 100_000
 _LIST = re.compile(rb"\s*\[")
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_LIST_OF_TEXT = re.compile(r"\s*\[\s*")
 _NO_LIST = "it is JSON, but not a list of objects or texts"
 
 
@@ -27,6 +29,7 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
         raise InputError("it is empty; write a list of objects or texts")
     if not _LIST.match(head.removeprefix(_BOM)):
         raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
+    _id_field(_first(head), fields, file)
     content = whole(stream, head).removeprefix(_BOM)
     id_field: str | None = None
     for number, element in enumerate(_elements(content), start=1):
@@ -34,6 +37,16 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
         if number == 1:
             id_field = _id_field(row, fields, file)
         yield number, _record(row, fields, id_field, file, number)
+
+
+def _first(head: bytes) -> Any:
+    """The first element, where all of it was read already, else an empty text. What is broken is told later on."""
+    text = head.decode("utf-8-sig", "replace")
+    begin = _LIST_OF_TEXT.match(text)
+    try:
+        return json.JSONDecoder().raw_decode(text, begin.end() if begin else 0)[0]
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _elements(content: bytes) -> list[msgspec.Raw]:

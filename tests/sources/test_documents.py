@@ -81,6 +81,7 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 
 
 def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path
 
@@ -217,3 +218,10 @@ def test_without_the_extra_documents_are_skipped_and_what_to_type_is_told(
 def test_the_extra_is_not_imported_here() -> None:
     program = "import sys, aembed.sources; print('kreuzberg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.strip() == b"False"
+
+
+def test_a_process_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "broken" / "kreuzberg.py", b"raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    (failure,) = open_paths([written(tmp_path / "a.pdf", papers.pdf("words"))]).records()
+    assert "does not start; install 'aembed[documents]' again" in str(failure)

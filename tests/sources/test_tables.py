@@ -138,7 +138,8 @@ def test_d10_an_element_that_is_no_row_fails_alone(tmp_path: Path) -> None:
 def test_d10_large_json_that_is_no_list_is_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_bounds, "MAX_BYTES", 200_000)
     written(tmp_path / "settings.json", json.dumps({"x": "y" * 300_000}))
+    written(tmp_path / "numbers.json", json.dumps([{"x": 1}] * 100_000))
     written(tmp_path / "rows.json", json.dumps([{"id": 1, "text": "y" * 300_000}]))
     reading = open_paths([tmp_path]).records()
     assert [str(item) for item in reading] == ["rows.json: rows.json: skipped: it holds more than 0 MB; split it"]
-    assert reading.skipped == {".json": 1}
+    assert reading.skipped == {".json": 2}
