@@ -71,13 +71,13 @@ def test_a_path_given_twice_is_read_once(tmp_path: Path) -> None:
         ([], "nothing to read"),
         (["gone"], "gone does not exist"),
         (["gone.md"], "gone.md does not exist"),
-        (["a.pdf"], "a.pdf has an ending that aembed does not read; it reads .csv"),
+        (["a.xyz"], "a.xyz has an ending that aembed does not read; it reads .csv"),
         (["empty"], "empty holds nothing that aembed reads"),
         (["pipe.txt"], "neither a file nor a folder"),
     ],
 )
 def test_what_cannot_be_read_is_refused_at_once(tmp_path: Path, names: list[str], message: str) -> None:
-    written(tmp_path / "a.pdf", "")
+    written(tmp_path / "a.xyz", "")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(ConfigError, match=message):

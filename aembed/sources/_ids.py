@@ -31,12 +31,16 @@ class Clashes:
             )
 
     def _tell_apart(self, one: File, other: File) -> bool:
-        named = [(file, new) for file, new in zip((one, other), _named(one, other), strict=True) if file.root]
-        changed = {file: new for file, new in named if self._before.get(file, file) != new}
-        for file, new in changed.items():
-            if len(new.name) > len(self.apart.get(file, file).name) or file not in self.apart:
+        changed = False
+        for file, new in zip((one, other), _named(one, other), strict=True):
+            # A name only ever gets longer, so that this comes to an end. Standard input has none.
+            known = self.apart.get(file) or self._before.get(file)
+            if file.root is None or (known and len(known.name) >= len(new.name)):
+                changed |= file in self.apart
+            else:
                 self.apart[file] = new
-        return one != other and bool(changed)
+                changed = True
+        return one != other and changed
 
 
 def _named(one: File, other: File) -> tuple[File, File]:

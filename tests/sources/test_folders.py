@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -101,6 +102,22 @@ def test_d9_ids_are_unique_and_change_only_in_files_that_share_one(
         shares = any(set(content) & set(other) for n, other in enumerate(files) if n != number)
         expected += [f"{number}.csv#{id}" if shares else str(id) for id in content]
     assert ids(source) == expected
+
+
+def test_d9_an_id_that_looks_like_a_file_and_its_row_is_told_apart_too(tmp_path: Path) -> None:
+    written(tmp_path / "a.csv", "id,text\n1,a\n")
+    written(tmp_path / "b.csv", "id,text\n1,b\n")
+    written(tmp_path / "c.csv", "id,text\na.csv#1,c\nc.csv#x,c\n")
+    source = open_paths([tmp_path])
+    duplicate_ids(source)
+    assert ids(source) == ["a.csv#1", "b.csv#1", "c.csv#a.csv#1", "c.csv#c.csv#x"]
+
+
+def test_d9_standard_input_keeps_its_ids_and_the_file_beside_it_is_told_apart(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", rows(1, 2))
+    source = open_paths([path, "-"], stdin=io.BytesIO(b'{"id": 1, "text": "x"}'))
+    duplicate_ids(source)
+    assert ids(source) == ["a.csv#1", "a.csv#2", "1"]
 
 
 def test_d9_a_folder_whose_rows_are_held_may_be_empty(tmp_path: Path) -> None:
