@@ -29,6 +29,17 @@ def test_d9_what_is_skipped_is_told_and_a_clash_of_ids_refuses_nothing(tmp_path:
     assert (dry.json["inputs"], dry.json["new"], dry.json["skipped_files"]) == (2, 2, {".xyz": 2, ".json": 1})
 
 
+def test_d9_rows_whose_file_is_told_apart_later_are_renamed_without_a_question(tmp_path: Path) -> None:
+    folder = write(tmp_path / "f", a_csv="id,text\n0,a\n1,b\n")
+    assert aembed(tmp_path, "index", str(folder), *FAKE).code == 0
+    write(folder, b_csv="id,text\n0,c\n")
+    ran = aembed(tmp_path, "index", str(folder), *FAKE, "--json")
+    assert (ran.json["stored"], ran.json["removed"], ran.json["billed_tokens"]) == (3, 2, 1)
+    (folder / "b.csv").unlink()
+    ran = aembed(tmp_path, "index", str(folder), *FAKE, "--json")
+    assert (ran.json["stored"], ran.json["removed"], ran.json["billed_tokens"]) == (2, 3, 0)
+
+
 def test_d9_an_emptied_folder_loses_its_rows_once_somebody_says_so(tmp_path: Path) -> None:
     folder = write(tmp_path / "f", a_txt="words")
     assert aembed(tmp_path, "index", str(folder), *FAKE).code == 0
