@@ -37,6 +37,8 @@ ONLY_IMPORTER = {
     "h11": "providers._http",
     "asyncpg": "stores._postgresql",
     "tiktoken": "counters",
+    "kreuzberg": "sources._office_process",
+    "turbohtml": "sources.html",
 }
 IMPURE = {"asyncio", "anyio", "time", "random", "os", "socket", "threading", "httpx", "sqlite3", "pathlib"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.errors import InputError
 from aembed.sources import READERS, html, markdown, rst
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, Block, sections, slugged
@@ -190,10 +189,5 @@ def test_every_line_of_any_text_is_in_a_body_or_a_heading(blocks: Callable[[str]
 
 
 @given(text=st.text("ab<>/!-[]&;=\"' \n?h1pretiscl", max_size=80))
-def test_any_html_is_read_or_refused_with_an_input_error(text: str) -> None:
-    try:
-        found = html.blocks(text)
-    except InputError:
-        assert "<!" in text
-    else:
-        assert found
+def test_any_html_is_read(text: str) -> None:
+    assert html.blocks(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -88,10 +88,16 @@ class Pass:
                     self.ids.add(item.id)
                 yield item
 
-    async def check_ids(self) -> None:
-        """Raises ConfigError if two of the inputs have one id. A store's ids are different."""
-        if not isinstance(self._reading, Store):
-            await anyio.to_thread.run_sync(self._reading.check_ids)
+    async def check_ids(self) -> bool:
+        """Whether all has to be read again, because files had to be told apart. Raises ConfigError if two rows of one
+        file have one id. A store's ids are different.
+        """
+        return not isinstance(self._reading, Store) and await anyio.to_thread.run_sync(self._reading.check_ids)
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many files of which kind were left out."""
+        return {} if isinstance(self._reading, Store) else self._reading.skipped
 
     @property
     def whole_roots(self) -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,6 +37,8 @@ class Output:
     json: bool = False
     quiet: bool = False
     failures_to: Path | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many files of which kind were left out."""
 
     def note(self, line: str) -> None:
         if not self.quiet:
@@ -158,7 +160,8 @@ def _tell_ending(ending: Ending, output: Output) -> None:
     progress = ending.progress
     if output.json:
         stopped = {"stopped": _stopped_json(ending)}
-        tell_json({**counts_json(progress, ending.failures), "refused_earlier": _refused_earlier(progress), **stopped})
+        more = {"refused_earlier": _refused_earlier(progress), "skipped_files": dict(output.skipped)}
+        tell_json({**counts_json(progress, ending.failures), **more, **stopped})
     elif not output.quiet:
         tell(str(progress))
 
@@ -185,7 +188,8 @@ def _say_stopped(error: AembedError) -> None:
 def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:
     """The dry run. Returns the exit code."""
     if output.json:
-        tell_json({**counts_json(plan, plan.failures), "seconds": seconds})
+        more = {"seconds": seconds, "skipped_files": dict(output.skipped)}
+        tell_json({**counts_json(plan, plan.failures), **more})
         return OK
     if plan.failed:
         say(f"{plan.failed:,} would fail:")

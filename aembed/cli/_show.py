@@ -81,7 +81,8 @@ def say_failures(failures: Sequence[Failure], failed: int, *, rest: str) -> None
 def _reason(failure: Failure) -> str:
     """Without the place that the id names already."""
     file, _, line = failure.id.rpartition(":")
-    return str(failure.error).removeprefix(f"{file} line {line}: ").removeprefix(f"{failure.id}: ")
+    message = str(failure.error).removeprefix(f"{file} element {line}: ")
+    return message.removeprefix(f"{file} line {line}: ").removeprefix(f"{failure.id}: ")
 
 
 def failure_json(failure: Failure | Refusal) -> dict[str, Any]:

@@ -13,15 +13,18 @@ from aembed.protocols import Store
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Rows of one root; it had `rows` in all before."""
+    """Rows of one root; it had `rows` in all before. `renamed` of them have another id now: their file shares ids
+    with another one now, or does no longer.
+    """
 
     root: str
     rows: int
     ids: tuple[str, ...]
+    renamed: int = 0
 
     @property
     def is_most(self) -> bool:
-        return 2 * len(self.ids) > self.rows
+        return 2 * (len(self.ids) - self.renamed) > self.rows
 
     def __str__(self) -> str:
         return f"{len(self.ids):,} of the {self.rows:,} rows of {printable(self.root)} are gone from it"
@@ -29,8 +32,18 @@ class Gone:
 
 async def find_gone(store: Store, held: Mapping[str, int], keep: AbstractSet[str]) -> tuple[Gone, ...]:
     """`held` is how many rows each root had before; `keep` are the ids that were read."""
-    found = [Gone(root, rows, tuple(await store.stale(root, keep))) for root, rows in held.items()]
-    return tuple(gone for gone in found if gone.ids)
+    found = [(root, rows, tuple(await store.stale(root, keep))) for root, rows in held.items()]
+    rests = {rest for id in keep if (rest := _without_file(id))} if any(ids for _, _, ids in found) else set()
+    return tuple(
+        Gone(root, rows, ids, sum(id in rests or _without_file(id) in keep for id in ids))
+        for root, rows, ids in found
+        if ids
+    )
+
+
+def _without_file(id: str) -> str:
+    """`7` of `rows.csv#7`."""
+    return id.partition("#")[2]
 
 
 async def remove_gone(store: Store, gone: Iterable[Gone], *, whole: Collection[str], yes: bool) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +21,10 @@ from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_end
 from aembed.cli._options import BudgetPer, Settings, TooLong
 from aembed.cli._run import USAGE, interruptible, run
 from aembed.cli._show import place
+from aembed.cli._skipped import told
 from aembed.cli._stale import find_gone, remove_gone
 from aembed.cli._stores import check_space, embedder_for, opened
+from aembed.cli._streams import printable
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
@@ -34,9 +40,10 @@ class Order:
 
     paths: tuple[str, ...]
     store: str
-    id_field: str
+    id_field: str | None
     text_field: str
     metadata_fields: tuple[str, ...] | None
+    delimiter: str | None
     limit: int | None
     retry_failed: bool
     keep_stale: bool
@@ -65,11 +72,20 @@ def index(
         bool, typer.Option("--keep-stale", help="Keep the rows of sections and files that are gone.")
     ] = False,
     retry_failed: flags.RetryFailed = False,
-    id_field: Annotated[str, typer.Option(metavar="NAME", help="JSONL, CSV: the field of the id.")] = "id",
-    text_field: Annotated[str, typer.Option(metavar="NAME", help="JSONL, CSV: the field of the text.")] = "text",
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="JSON, CSV: the field of the id. Default: id, else file and line."
+        ),
+    ] = None,
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="JSON, CSV: the field of the text.")] = "text",
     metadata_fields: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,...", show_default=False, help="JSONL, CSV: fields to keep. Default: all others."),
+        typer.Option(metavar="NAME,...", show_default=False, help="JSON, CSV: fields to keep. Default: all others."),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(metavar="CHAR", show_default=False, help="CSV: what separates fields. Default: as in the header."),
     ] = None,
     base_url: flags.BaseURL = None,
     option: flags.ProviderOptions = None,
@@ -114,6 +130,7 @@ def index(
         id_field=id_field,
         text_field=text_field,
         metadata_fields=_names(metadata_fields),
+        delimiter=delimiter,
         limit=limit,
         retry_failed=retry_failed,
         keep_stale=keep_stale,
@@ -141,32 +158,40 @@ async def _indexed(order: Order, settings: Settings, again: Again) -> int:
         info = await store.info()
         embedder = await stack.enter_async_context(embedder_for(settings, info.space, again))
         await check_space(store, info.space, embedder.space)
-        inputs = await _inputs(order, stack)
+        inputs = await _inputs(order, info, stack)
         _check_files(order, inputs)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
         work = _Work(order, store, info, embedder, inputs)
-        plan = await work.plan()
+        plan, skipped = await work.plan()
+        output = replace(order.output, skipped=skipped)
         if order.dry_run:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
-            return show_plan(plan, seconds, order.output)
-        if not agreed_to(plan, yes=order.yes):
+            code = show_plan(plan, seconds, output)
+        elif agreed_to(plan, yes=order.yes):
+            ending = await work.carried_out(plan)
+            if isinstance(ending.error, SpaceMismatchError):
+                ending = replace(ending, error=again.explained(ending.error))
+            code = show_ending(ending, output)
+        else:
             return USAGE
-        ending = await work.carried_out(plan)
-        if isinstance(ending.error, SpaceMismatchError):
-            ending = replace(ending, error=again.explained(ending.error))
-        return show_ending(ending, order.output)
+        if skipped:
+            output.note(told(skipped))
+        return code
 
 
-async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:
-    """Raises ConfigError for a PATH that is missing, or that holds nothing to read."""
+async def _inputs(order: Order, info: StoreInfo, stack: AsyncExitStack) -> Inputs:
+    """Raises ConfigError for a PATH that is missing, or that holds nothing to read and never did."""
     if not any(map(is_store, order.paths)):
+        _refuse_gone(order, info)
         with interruptible():
             source = open_paths(
                 order.paths,
                 id_field=order.id_field,
                 text_field=order.text_field,
                 metadata_fields=order.metadata_fields,
+                delimiter=order.delimiter,
+                held=() if order.keep_stale else info.sources.keys(),
             )
         return Inputs(source, order.limit)
     if len(order.paths) > 1:
@@ -189,6 +214,18 @@ def _check_files(order: Order, inputs: Inputs) -> None:
         check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.reads_new)
 
 
+def _refuse_gone(order: Order, info: StoreInfo) -> None:
+    """Raises ConfigError for a PATH that is not there though the store has rows of it: they are not removed unasked."""
+    for path in order.paths:
+        root = Path(os.path.abspath(path)).as_posix()
+        if path != "-" and not os.path.exists(path) and root in info.sources:
+            command = shlex.join(["aembed", "remove", "--store", place(order.store), "--source", root])
+            raise ConfigError(
+                f"{root} does not exist; what was indexed from it is kept: correct the path, "
+                f"or remove them:  {printable(command)}"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     order: Order
@@ -197,15 +234,21 @@ class _Work:
     embedder: Embedder
     inputs: Inputs
 
-    async def plan(self) -> Plan:
-        """The first pass: sends and writes nothing. Raises ConfigError where two inputs have one id."""
-        reading = self.inputs.read(keep_ids=self.order.dry_run and self._removes)
-        async with _progress.reading(lambda: reading.count, quiet=self.order.output.quiet):
-            plan = await self.embedder.plan(self.store, reading, retry_failed=self.order.retry_failed)
-            await reading.check_ids()
+    async def plan(self) -> tuple[Plan, Mapping[str, int]]:
+        """The first pass: sends and writes nothing. Returns what was skipped, too.
+
+        Raises ConfigError where two rows of one file have one id. Where two files have it they are read once more, told
+        apart by their names.
+        """
+        again = True
+        while again:
+            reading = self.inputs.read(keep_ids=self.order.dry_run and self._removes)
+            async with _progress.reading(lambda: reading.count, quiet=self.order.output.quiet):  # noqa: B023
+                plan = await self.embedder.plan(self.store, reading, retry_failed=self.order.retry_failed)
+                again = await reading.check_ids()
         held = {root: rows for root, rows in self._held.items() if root in reading.whole_roots}
         gone = await find_gone(self.store, held, reading.ids)
-        return replace(plan, stale=tuple(id for each in gone for id in each.ids))
+        return replace(plan, stale=tuple(id for each in gone for id in each.ids)), reading.skipped
 
     async def carried_out(self, plan: Plan) -> Ending:
         """The second pass."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,6 +15,7 @@ from aembed.errors import ConfigError, InputError
 
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
 _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
+_ENDING = re.compile(r"\.[\w+-]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,19 @@ class File:
     """A file to read.
 
     `root` is the PATH given, absolute: `Record.source`; None for standard input. `name` is the path below it, posix
-    style; the ids of sections begin with it.
+    style; the ids of sections begin with it. `apart`: those of rows do, too, because another file has the same ones.
     """
 
     path: Path
     name: str
     root: str | None
     ending: str
+    apart: bool = field(default=False, kw_only=True)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is itself the PATH, and not found in a folder."""
+        return self.root is None or self.root == self.path.as_posix()
 
     def open(self) -> BinaryIO:
         if self.path.suffix.lower() == ".gz":
@@ -49,24 +58,37 @@ def ending(name: str) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def find(path: Path, endings: Collection[str]) -> list[File | Unreadable]:
-    """The files of one PATH, sorted. Raises ConfigError where there is nothing to read."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one PATH stands for: what is to be read, sorted, and how many files of which kind are left out."""
+
+    root: str
+    entries: tuple[File | Unreadable, ...]
+    skipped: Counter[str]
+
+
+def find(path: Path, endings: Collection[str], *, held: Collection[str] = (), missing: Collection[str] = ()) -> Found:
+    """Raises ConfigError where there is nothing to read, but for a folder whose earlier rows are `held`. `missing` are
+    the endings that could be read if their extra was installed.
+    """
     path = _absolute(path)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:
         raise ConfigError(f"{_shown(str(path)[:200])} cannot be read: {error.strerror}; correct the path") from None
     if is_folder:
-        return _folder(path, endings)
+        return _folder(path, endings, held, missing)
     if not is_there:
         raise ConfigError(f"{path} does not exist; correct the path (rows indexed from it earlier are kept)")
     if not path.is_file():
         raise ConfigError(f"{path} is neither a file nor a folder; write it to a file first, or pipe it in as '-'")
+    if ending(path.name) in missing:
+        raise ConfigError(f"{path}: {to_install([ending(path.name)])}")
     if ending(path.name) not in endings:
         raise ConfigError(
             f"{path} has an ending that aembed does not read; it reads {_listed(endings)}, each also as .gz"
         )
-    return [File(path, path.name, path.as_posix(), ending(path.name))]
+    return Found(path.as_posix(), (File(path, path.name, path.as_posix(), ending(path.name)),), Counter())
 
 
 def _absolute(path: Path) -> Path:
@@ -77,13 +99,30 @@ def _absolute(path: Path) -> Path:
     return absolute
 
 
-def _folder(root: Path, endings: Collection[str]) -> list[File | Unreadable]:
-    found = [
-        _entry(path, root, endings) for path in _walk(root) if isinstance(path, OSError) or _wanted(path, root, endings)
-    ]
-    if not any(isinstance(entry, File) for entry in found):
-        raise ConfigError(f"{root} holds nothing that aembed reads: {_listed(endings)}, each also as .gz")
-    return sorted(found, key=lambda entry: entry.name.split("/"))
+def to_install(endings: Collection[str]) -> str:
+    return f"to read {' '.join(sorted(endings))}:  pip install 'aembed[documents]'"
+
+
+def _folder(root: Path, endings: Collection[str], held: Collection[str], missing: Collection[str]) -> Found:
+    found, skipped = [], Counter[str]()
+    for path in _walk(root):
+        if isinstance(path, OSError) or _wanted(path, root, endings):
+            found.append(_entry(path, root, endings))
+        else:
+            skipped[_kind(path, endings)] += 1
+    if not any(isinstance(entry, File) for entry in found) and root.as_posix() not in held:
+        found_missing = skipped.keys() & set(missing)
+        hint = f"; {to_install(found_missing)}" if found_missing else ""
+        raise ConfigError(f"{root} holds nothing that aembed reads: {_listed(endings)}, each also as .gz{hint}")
+    return Found(root.as_posix(), tuple(sorted(found, key=lambda entry: entry.name.split("/"))), skipped)
+
+
+def _kind(path: Path, endings: Collection[str]) -> str:
+    """What a file that is left out is told as."""
+    kind = ending(path.name)
+    if kind in endings:
+        return "links" if path.is_symlink() else "no regular files"
+    return kind if _ENDING.fullmatch(kind) else "without an ending"
 
 
 def _entry(path: Path | OSError, root: Path, endings: Collection[str]) -> File | Unreadable:
@@ -116,6 +155,8 @@ def _wanted(path: Path, root: Path, endings: Collection[str]) -> bool:
 
 def unreadable(name: str, error: Exception) -> InputError:
     """What to say of a file or folder that the system does not let us read."""
+    if isinstance(error, MemoryError):
+        return InputError(f"{name}: skipped: there is not enough memory to read it; split it")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}"
     return InputError(f"{name}: cannot be read: {reason}; repair it and run again")
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from aembed.sources._bounds import whole, within_seconds
 from aembed.sources._files import File
 from aembed.types import Record
 
@@ -24,6 +25,8 @@ _SLICE_CHARACTERS = 20_000
 """What the splitter gets at once: its time grows with the square of a run without a break."""
 
 _SLUG_CHARACTERS = 80
+_TITLE_CHARACTERS = 1_000
+"""Of one heading. What is longer is a heading that was never closed; it is kept as text of its section."""
 _NOT_WORD = re.compile(r"\W+")
 
 
@@ -52,28 +55,48 @@ class Splitter(Protocol):
 
 
 def decoded(stream: BinaryIO) -> str:
-    """The whole file as text with `\\n` line ends. Raises UnicodeDecodeError where it is not UTF-8."""
-    text = stream.read().decode("utf-8-sig")
+    """The whole file as text with `\\n` line ends. Raises UnicodeDecodeError where it is not UTF-8, InputError where it
+    is too large.
+    """
+    text = whole(stream).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def records(file: File, blocks: Iterable[Block], splitter: Splitter) -> Iterator[tuple[None, Record]]:
-    """The records of one document. A section without a body gives none; its title stays with its children."""
+    """The records of one document. A section without a body gives none; its title stays with its children.
+
+    Raises InputError where making them takes too long.
+    """
+    for section, number, part in within_seconds(_numbered(blocks, splitter)):
+        yield None, _record(file, section, number, part)
+
+
+def _numbered(blocks: Iterable[Block], splitter: Splitter) -> Iterator[tuple[Section, int, str]]:
     for section in sections(blocks):
         for number, part in enumerate(_parts(section.body, splitter), start=1):
-            yield None, _record(file, section, number, part)
+            yield section, number, part
 
 
 def sections(blocks: Iterable[Block]) -> Iterator[Section]:
     above: list[tuple[int, str, str]] = []
     taken: Counter[str] = Counter()
     for level, title, body in ((block.level, block.title, block.body) for block in blocks):
+        if len(title) > _TITLE_CHARACTERS:
+            title, body = title[:_TITLE_CHARACTERS].rstrip(), f"{title}\n\n{body}"
         if level:
             above = [heading for heading in above if heading[0] < level]
             parent = f"{above[-1][2]}/" if above else ""
             above.append((level, title, _free(parent + slugged(title), taken)))
         if body.strip():
-            yield Section(above[-1][2] if above else "", tuple(heading[1] for heading in above), body)
+            yield Section(above[-1][2] if above else "", _nearest(heading[1] for heading in above), body)
+
+
+def _nearest(titles: Iterable[str]) -> tuple[str, ...]:
+    """Those that fit into a record, the outermost left out first: each section repeats the titles above it."""
+    kept = tuple(titles)
+    while sum(map(len, kept)) > MAX_CHARACTERS:
+        kept = kept[1:]
+    return kept
 
 
 def slugged(title: str) -> str:

@@ -1,15 +1,20 @@
-"""HTML: the text without its markup; h1 to h6 are the headings."""
+"""HTML: the text without its markup; h1 to h6 are the headings.
+
+The page is read as a row of tags and texts, as it is written: no tree is built, so that elements that are never closed,
+or nested a thousand deep, cost no more than others.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from typing import BinaryIO
 
 from semantic_text_splitter import TextSplitter
+from turbohtml import Tokenizer, TokenType
 
-from aembed.errors import InputError
+from aembed.sources._bounds import Clock, check_pieces
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
 from aembed.sources._rows import Fields, Item
@@ -26,61 +31,77 @@ _PARAGRAPH = re.compile(
 _SPACES = re.compile(r"[ \t\n\f]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
+_MARKUP_WITHIN = re.compile(r"<(/?)(?=(?:title|textarea|noscript|noframes|noembed|iframe|xmp|plaintext)[\s/>])", re.I)
+"""HTML holds what these contain for plain text. For us it is markup: a browser without scripts shows the content of
+noscript, and ids of sections that exist rest on it. So they are given names that mean nothing to HTML."""
+_WITHIN = "x-aembed-"
+
+_EMPTY_SCRIPT = re.compile(r"<(?:script|style)(?:\s[^<>]*[\s\"'])?/>", re.I)
+"""XHTML's `<script src="..."/>`, which HTML takes for the beginning of one."""
+
 
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
     yield from records(file, blocks(decoded(stream)), TextSplitter(MAX_CHARACTERS))
 
 
 def blocks(text: str) -> list[Block]:
-    """The page in order. Its title is the heading above all where there is no h1, else its first line.
-
-    Raises InputError for a declaration that the parser cannot get past.
-    """
-    page = _Page()
-    try:
-        page.feed(text)
-        page.close()
-    except AssertionError:
-        raise InputError("a <!declaration> in it is broken; repair or remove it") from None
+    """The page in order. Its title is the heading above all where there is no h1, else its first line."""
+    clock, page = Clock(), _Page()
+    text = _MARKUP_WITHIN.sub(rf"<\1{_WITHIN}", _EMPTY_SCRIPT.sub("", text))
+    tokenizer = Tokenizer(capture_attributes=False)
+    for tokens in (tokenizer.feed(text), tokenizer.close()):
+        for token in tokens:
+            clock.tick()
+            match token.type:
+                case TokenType.TEXT:
+                    page.add_text(token.data or "")
+                case TokenType.START_TAG:
+                    page.start(_name(token.tag))
+                    if token.self_closing:
+                        page.end(_name(token.tag))
+                case TokenType.END_TAG:
+                    page.end(_name(token.tag))
     return page.finished()
 
 
-class _Page(HTMLParser):
+def _name(tag: str | None) -> str:
+    return (tag or "").removeprefix(_WITHIN)
+
+
+class _Page:
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self._blocks = [Block(0, "", "")]
         self._text: list[str] = []
-        self._title = ""
+        self._title: list[str] = []
         self._level = 0
-        self._open: list[str] = []
+        self._open: Counter[str] = Counter()
 
-    def handle_starttag(self, tag: str, attributes: object) -> None:
-        if tag in _DROPPED or tag in {"pre", "title"}:
-            self._open.append(tag)
+    def start(self, tag: str) -> None:
+        self._open[tag] += 1
         if tag in _HEADINGS:
             self._end_block()
             self._level = _HEADINGS[tag]
         self._break(tag)
 
-    def handle_endtag(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
         if tag in _HEADINGS and self._level:
             self._begin_block()
         self._break(tag)
-        if tag in self._open:
-            self._open.remove(tag)
+        if self._open[tag]:
+            self._open[tag] -= 1
 
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] in _DROPPED:
+    def add_text(self, data: str) -> None:
+        if self._open["script"] or self._open["style"]:
             return
-        if "title" in self._open:
-            self._title += data
+        if self._open["title"]:
+            self._title.append(data)
         else:
-            self._text.append(data if "pre" in self._open else self._collapsed(data))
+            self._text.append(data if self._open["pre"] else self._collapsed(data))
 
     def finished(self) -> list[Block]:
         self._begin_block() if self._level else self._end_block()
         first, *rest = self._blocks
-        title = " ".join(self._title.split())
+        title = " ".join("".join(self._title).split())
         if not title:
             return self._blocks
         if any(block.level == 1 for block in rest):
@@ -111,3 +132,4 @@ class _Page(HTMLParser):
     def _begin_block(self) -> None:
         self._blocks.append(Block(self._level, " ".join(self._taken().split()), ""))
         self._level = 0
+        check_pieces(len(self._blocks), "headings")

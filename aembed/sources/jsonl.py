@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
 from aembed.errors import InputError
+from aembed.sources._bounds import lines
 from aembed.sources._files import File
 from aembed.sources._rows import Fields, Item, to_record
-from aembed.types import Record
 
 _BOM = b"\xef\xbb\xbf"
 
+Object: TypeAlias = dict[str, Any]
+
 
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    for number, line in enumerate(stream, start=1):
-        line = line.removeprefix(_BOM) if number == 1 else line
-        if line.strip():
-            yield number, _parsed(line, fields, file.root)
+    id_field, undecided = fields.id, True
+    for number, line in enumerate(lines(stream), start=1):
+        row = line if isinstance(line, InputError) else _parsed(line.removeprefix(_BOM) if number == 1 else line)
+        if isinstance(row, dict):
+            if undecided:  # the first object shows whether the file has ids of its own
+                id_field, undecided = fields.id_among(row, file), False
+            yield number, to_record(row, fields, id_field, file, number)
+        elif row is not None:
+            yield number, row
 
 
-def _parsed(line: bytes, fields: Fields, source: str | None) -> Record | InputError:
+def _parsed(line: bytes) -> Object | InputError | None:
+    if not line.strip():
+        return None
     try:
         row = msgspec.json.decode(line)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
@@ -32,4 +41,4 @@ def _parsed(line: bytes, fields: Fields, source: str | None) -> Record | InputEr
         return InputError(f"it is not a JSON object on one line ({error}); correct it")
     if not isinstance(row, dict):
         return InputError("it is JSON, but not an object; write one {...} on each line")
-    return to_record(row, fields, source)
+    return row

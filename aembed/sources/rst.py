@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from semantic_text_splitter import TextSplitter
 
+from aembed.sources._bounds import check_pieces
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
 from aembed.sources._rows import Fields, Item
@@ -21,6 +22,7 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
 
 def blocks(text: str) -> Iterator[Block]:
     """The document in order. A style's level is its place in the order in which the styles first appear."""
+    check_pieces(text.count("\n"), "lines")
     lines = text.split("\n")
     styles: list[str] = []
     level, title, start = 0, "", 0

@@ -95,7 +95,7 @@ def test_broken_lines_fail_and_the_rest_goes_on(tmp_path: Path) -> None:
     told = ran.err.splitlines()[1:]
     assert told[0] == "2 failed:"
     assert told[1].startswith("  a.jsonl:2: it is not a JSON object on one line (")
-    assert told[2] == "  a.jsonl:4: it has no field 'text'; add it, or name the field that holds it"
+    assert told[2] == "  a.jsonl:4: it has no field 'text'; add it, or name the field that holds it (--text-field NAME)"
     kept = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert [(each["id"], each["index"], each["error"]) for each in kept] == [
         ("a.jsonl:2", 1, "InputError"),

@@ -1,0 +1,97 @@
+"""Markdown: ATX and setext headings outside of code, quotes and lists, as CommonMark reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TypeAlias
+
+from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.token import Token
+
+from aembed.sources._bounds import Clock, check_pieces
+from aembed.sources._outline import Block
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_INLINE = MarkdownIt("commonmark")
+_TITLE_CHARACTERS = 4_000
+"""Of a heading whose markup is looked at. What is longer is no heading that somebody wrote."""
+_KEPT_TOKENS = 3_000
+
+Heading: TypeAlias = tuple[int, int, int, str]
+"""First line, line after the last, level, content."""
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The document in order. Front matter belongs to the text before the first heading."""
+    check_pieces(text.count("\n"), "lines")
+    lines = text.split("\n")
+    level, title, start = 0, "", 0
+    for first, last, next_level, content in _headings(_without_front_matter(text)):
+        yield Block(level, title, "\n".join(lines[start:first]))
+        level, title, start = next_level, _plain(content), last
+    yield Block(level, title, "\n".join(lines[start:]))
+
+
+def _headings(text: str) -> list[Heading]:
+    harvest = _Harvest()
+    harvest.take(_BLOCKS.parse(text, {"harvest": harvest}))
+    return harvest.headings
+
+
+class _Harvest:
+    """The headings that were found so far. The parser's tokens are let go as it moves on: they take a thousand times
+    the memory of a short line.
+    """
+
+    def __init__(self) -> None:
+        self.headings: list[Heading] = []
+        self.clock = Clock()
+
+    def take(self, tokens: list[Token]) -> None:
+        for opening, inline in pairwise(tokens):
+            if opening.type == "heading_open" and opening.level == 0 and opening.map:
+                self.headings.append((opening.map[0], opening.map[1], int(opening.tag[1]), inline.content))
+        tokens.clear()
+
+
+def _look_on(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """A rule that matches nothing: the parser asks it at each block, and at each line of a paragraph."""
+    harvest: _Harvest = state.env["harvest"]
+    harvest.clock.tick()
+    if not silent and len(state.tokens) > _KEPT_TOKENS:
+        harvest.take(state.tokens)
+    return False
+
+
+def _block_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark").disable("inline")
+    parser.block.ruler.before("code", "look_on", _look_on, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    return parser
+
+
+_BLOCKS = _block_parser()
+
+
+def _without_front_matter(text: str) -> str:
+    return _FRONT_MATTER.sub(lambda found: "\n" * found.group().count("\n"), text, count=1)
+
+
+def _plain(content: str) -> str:
+    """A title without its markup: `**Install** with [pip](url)` is `Install with pip`."""
+    if len(content) > _TITLE_CHARACTERS:
+        return " ".join(content.split())
+    (inline,) = _INLINE.parseInline(content)
+    return " ".join("".join(_text(token) for token in inline.children or ()).split())
+
+
+def _text(token: Token) -> str:
+    match token.type:
+        case "softbreak" | "hardbreak":
+            return " "
+        case "html_inline":
+            return ""
+        case _:
+            return token.content
