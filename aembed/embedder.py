@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeAlias
 import anyio
 
 from aembed.core.spaces import agreed
-from aembed.engine import Engine
+from aembed.engine import Engine, widened
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, told_plainly
@@ -21,10 +21,18 @@ from aembed.pipeline.logs import logged
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
 from aembed.pipeline.planning import planned
 from aembed.pipeline.purse import spending
-from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
+from aembed.pipeline.reading import (
+    Feed,
+    any_record,
+    known_length,
+    refuse_what_is_no_list,
+    rows_of,
+    space_of,
+    text_record,
+)
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import ListSink, StreamSink
-from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, note
+from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
 from aembed.ranges import seconds, shown, whole
@@ -215,7 +223,8 @@ class Embedder:
         """Embeds what the store does not have yet and writes every reply at once.
 
         `records` is any iterable or async iterable of Record, or another store. Rows whose text, metadata
-        and source are unchanged cost nothing; texts that were refused earlier are skipped unless
+        and source are unchanged cost nothing; nor do rows of another store that hold vectors of the same model, width
+        and server, made from the same text: those are taken over. Texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
         refuse_what_is_no_list(records)
@@ -226,7 +235,7 @@ class Embedder:
                 _opened(store) as opened,
                 spending(engine.budgets.of_job(opened, self.space)) as purse,
             ):
-                space = await engine.prepare(opened, purse)
+                space = await engine.prepare(opened, purse, await guarded(space_of(records)))
                 sink = StoreSink(opened, retry_failed=retry_failed)
                 observers = Observers(on_progress, on_failure)
                 total = known_length(records)
@@ -245,7 +254,7 @@ class Embedder:
         with engine.verb():
             async with aclosing(Feed(rows_of(records), any_record)) as feed, _opened(store) as opened:
                 info = await opened.info()
-                space = check_space(info.space, self.space)
+                space = widened(check_space(info.space, self.space), await guarded(space_of(records)))
                 sink = PlanSink(opened, retry_failed=retry_failed)
                 report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
             return planned(report, sink.changed)

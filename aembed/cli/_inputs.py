@@ -14,7 +14,7 @@ from aembed.cli._show import is_url
 from aembed.pipeline.reading import iterating
 from aembed.protocols import Backlog, Store
 from aembed.sources import Reading, Source
-from aembed.types import Embedded, Failure, Record
+from aembed.types import Embedded, Failure, Record, Space
 
 CHUNK = 256
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -37,6 +37,8 @@ class Inputs:
 
     source: Source | Store
     limit: int | None = None
+    space: Space | None = None
+    """Of the other store."""
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -44,15 +46,18 @@ class Inputs:
         return self.source.roots if isinstance(self.source, Source) else ()
 
     def read(self, *, keep_ids: bool) -> Pass:
-        return Pass(self.source, self.limit, keep_ids=keep_ids)
+        return Pass(self.source, self.limit, self.space, keep_ids=keep_ids)
 
 
 class Pass:
     """One reading. Files are read in a thread, a chunk at a time, so that the event loop goes on."""
 
-    def __init__(self, source: Source | Store, limit: int | None, *, keep_ids: bool) -> None:
+    def __init__(
+        self, source: Source | Store, limit: int | None, space: Space | None = None, *, keep_ids: bool
+    ) -> None:
         self._reading: Reading | Store = source.records() if isinstance(source, Source) else source
         self._limit = limit
+        self.space = space
         self._keep_ids = keep_ids
         self.count = 0
         self.ids: set[str] = set()

@@ -127,9 +127,11 @@ async def _index(order: Order, settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(order.store))
         info = await store.info()
-        embedder = await stack.enter_async_context(embedder_for(settings, info.space))
-        await check_space(store, info.space, embedder.space)
         inputs = await _inputs(order, stack)
+        # Where nothing else says which model: rows of another store keep theirs, and with it their vectors.
+        held = info.space or (inputs.space if settings.model is None else None)
+        embedder = await stack.enter_async_context(embedder_for(settings, held))
+        await check_space(store, info.space, embedder.space)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
         work = _Work(order, store, info, embedder, inputs)
         plan = await work.plan()
@@ -156,11 +158,12 @@ async def _inputs(order: Order, stack: AsyncExitStack) -> Inputs:
     if len(order.paths) > 1:
         raise ConfigError("another store is read alone; index the other PATHs in a command of their own")
     old = await stack.enter_async_context(opened(order.paths[0]))
-    if not (await old.info()).rows:
+    info = await old.info()
+    if not info.rows:
         raise ConfigError(
             f"{place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed backfill --help"
         )
-    return Inputs(old, order.limit)
+    return Inputs(old, order.limit, info.space)
 
 
 @dataclass(frozen=True, slots=True)

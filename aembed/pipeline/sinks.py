@@ -37,6 +37,10 @@ class Sink(Protocol):
         """The vectors of those that were paid for already."""
         ...
 
+    async def takes_over(self, model: str) -> bool:
+        """Whether vectors that rows of another store carry, and that this model made, may be written here."""
+        ...
+
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         """Row i of the matrix belongs to entries[i]; `model` made it. Returns how many were written."""
         ...
@@ -68,6 +72,9 @@ class PlainSink:
 
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {}
+
+    async def takes_over(self, model: str) -> bool:
+        return False
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         return None

@@ -57,6 +57,14 @@ class StoreSink(PlainSink):
             await guarded(self._store.write(rows))
         return len(entries)
 
+    async def takes_over(self, model: str) -> bool:
+        """The space is the same already; the name that replies gave to the model must not be another."""
+        try:
+            await self._check_model(model)
+        except SpaceMismatchError:
+            return False
+        return True
+
     async def _check_model(self, model: str) -> None:
         """A name that differs from the request's is normal; one that changes is another model."""
         if model in ("", self._model) or not isinstance(self._store, KeepsModel):
@@ -94,6 +102,9 @@ class PlanSink(StoreSink):
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         planned = {entry.key for entry in entries if entry.key in self._paid}
         return dict.fromkeys(planned | (await super().paid(entries)).keys(), np.ones(1, np.float32))
+
+    async def takes_over(self, model: str) -> bool:
+        return True
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         self.changed += sum(entry.record.id in self._changing for entry in entries)
