@@ -1,4 +1,4 @@
-"""Vectors that come with their rows from another store are taken over, and those that are not what they say are bought."""
+"""Vectors that come with their rows from another store are taken over; those that are not what they say are bought."""
 
 from __future__ import annotations
 
