@@ -35,6 +35,7 @@ PROMISES = (
     "backfill",
     "outage",
     "wide",
+    "search_beside",
 )
 
 NETWORK = (

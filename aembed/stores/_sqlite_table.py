@@ -68,8 +68,7 @@ class Layout:
 
     @property
     def is_pending(self) -> str:
-        keyed = "".join(f" AND {key} IS NOT NULL" for key in self.keys)
-        return f"{self.text} IS NOT NULL AND {self.is_empty}{keyed}{self.condition}"
+        return f"{self.text} IS NOT NULL AND {self.is_empty}{self._is_keyed}{self.condition}"
 
     @property
     def is_empty(self) -> str:
@@ -84,10 +83,23 @@ class Layout:
 
     def page(self, first: bool) -> str:
         """Keyset pagination: rows after a key, which are the parameters, and LIMIT."""
-        after = "" if first else f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"
-        condition = self.is_pending + after
+        condition = self.is_pending + ("" if first else self._after)
         columns = f"{self.key_list}, {self.text}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+
+    def vectors(self, condition: str, after: Sequence[Any]) -> str:
+        """Keys and vectors, a page at a time. Parameters: those of the condition, the key before, LIMIT."""
+        columns = f"{self.key_list}, {self.vector}"
+        condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
+        return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+
+    @property
+    def _after(self) -> str:
+        return f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"
+
+    @property
+    def _is_keyed(self) -> str:
+        return "".join(f" AND {key} IS NOT NULL" for key in self.keys)
 
     def fill(self) -> str:
         """Parameters: the vector, the key, the text that it was made from, compared byte by byte."""
