@@ -61,6 +61,14 @@ class Learns(Protocol):
         ...
 
 
+@runtime_checkable
+class EmbedsAlike(Protocol):
+    """A provider that may embed documents and queries alike: then a text on its way as one serves as the other."""
+
+    @property
+    def embeds_alike(self) -> bool: ...
+
+
 class TokenCounter(Protocol):
     """Counts and cuts in the tokenizer's own tokens. Called in a thread: it may take long."""
 

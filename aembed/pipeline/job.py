@@ -75,7 +75,7 @@ class Job:
         self._purse = purse
         # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._places = Places(dispatcher.concurrency)
-        self._errand = Errand("document", places=self._places, shorten=measure.shorten)
+        self._errand = Errand("document", places=self._places, shorten=measure.shorten, shares=sink.shares)
         if purse.limited:
             self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)
@@ -212,6 +212,9 @@ class Job:
         for item in answer.items if left else ():
             del left[id(item)]
         match answer:
+            case Answered(items, reply, shared=True):
+                self._tally.duplicates += len(items)
+                await self._outcomes.write_items(items, reply.matrix, reply.model)
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
                 tokens = reply.usage.tokens

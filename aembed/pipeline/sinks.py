@@ -30,6 +30,8 @@ class Sink(Protocol):
     """Whether it only finds out what would be done."""
     whole: bool
     """Whether all that is written is kept. A row of the user's own that was edited meanwhile is not filled."""
+    shares: bool
+    """Whether others may wait for what this job sends: no reader of its results holds it up."""
 
     def reject(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
@@ -62,7 +64,7 @@ class PlainSink:
     """What a sink without a memory of its own answers."""
 
     durable = keeps = numbered = dry = False
-    whole = True
+    whole = shares = True
 
     def reject(self, record: Record) -> InputError | None:
         return None
@@ -148,6 +150,8 @@ class ListSink(PlainSink):
 
 class StreamSink(PlainSink):
     """Results as they complete; a slow reader holds the job back."""
+
+    shares = False
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
