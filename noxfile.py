@@ -36,6 +36,7 @@ PROMISES = (
     "outage",
     "wide",
     "search_beside",
+    "sharing",
 )
 
 NETWORK = (

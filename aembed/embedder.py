@@ -17,6 +17,7 @@ from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, told_plainly
 from aembed.pipeline.channel import Channel
+from aembed.pipeline.leasing import working
 from aembed.pipeline.logs import logged
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
 from aembed.pipeline.planning import planned
@@ -236,16 +237,17 @@ class Embedder:
                 spending(engine.budgets.of_job(opened, self.space)) as purse,
             ):
                 space = await engine.prepare(opened, purse, await guarded(space_of(records)))
-                sink = StoreSink(opened, retry_failed=retry_failed)
-                observers = Observers(on_progress, on_failure)
-                total = known_length(records)
-                job = engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
-                try:
-                    with logged("embed_into", job.report):
-                        return await job.run()
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await note(opened, job.report())
+                async with working(opened) as worker:
+                    sink = StoreSink(opened, retry_failed=retry_failed, worker=worker)
+                    observers = Observers(on_progress, on_failure)
+                    total = known_length(records)
+                    job = engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
+                    try:
+                        with logged("embed_into", job.report):
+                            return await job.run()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do. Sends nothing and writes nothing."""

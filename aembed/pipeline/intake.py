@@ -12,6 +12,7 @@ from aembed.core.changes import Entries, Entry, Item, Key, oversize
 from aembed.counters import Measure
 from aembed.errors import AembedError, InputError
 from aembed.pipeline.batches import Batches
+from aembed.pipeline.elsewhere import Elsewhere
 from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.reading import Chunk, record_in
 from aembed.pipeline.sinks import Sink
@@ -36,6 +37,7 @@ class Intake:
         limits: Limits,
         outcomes: Outcomes,
         batches: Batches,
+        elsewhere: Elsewhere,
     ) -> None:
         self._sink = sink
         self._entries_of = entries
@@ -44,6 +46,7 @@ class Intake:
         self._limits = limits
         self._outcomes = outcomes
         self._batches = batches
+        self._elsewhere = elsewhere
 
     async def admit(self, chunk: Chunk) -> None:
         outcomes = self._outcomes
@@ -55,8 +58,9 @@ class Intake:
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
             items = await self._items(await self._unpaid(outcomes.join(portion), carried))
             outcomes.send(items.keys())
+            offered = await self._elsewhere.sift(items)
             await outcomes.tell()
-            await self._batches.offer(items.values())
+            await self._batches.offer(offered)
         await outcomes.tell()
 
     async def _entries(self, chunk: Chunk, carried: dict[Key, Embedded]) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 import anyio
@@ -30,6 +31,8 @@ class Sink(Protocol):
     """Whether it only finds out what would be done."""
     whole: bool
     """Whether all that is written is kept. A row of the user's own that was edited meanwhile is not filled."""
+    leases: bool
+    """Whether other jobs may be at work on the same store."""
     shares: bool
     """Whether others may wait for what this job sends: no reader of its results holds it up."""
 
@@ -37,6 +40,10 @@ class Sink(Protocol):
     async def known(self, entries: Sequence[Entry]) -> Known: ...
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         """The vectors of those that were paid for already."""
+        ...
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        """Those that no other job is about to send: nobody else may, from now on."""
         ...
 
     async def takes_over(self, model: str) -> bool:
@@ -63,7 +70,7 @@ class Sink(Protocol):
 class PlainSink:
     """What a sink without a memory of its own answers."""
 
-    durable = keeps = numbered = dry = False
+    durable = keeps = numbered = dry = leases = False
     whole = shares = True
 
     def reject(self, record: Record) -> InputError | None:
@@ -77,6 +84,9 @@ class PlainSink:
 
     async def takes_over(self, model: str) -> bool:
         return False
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        return {entry.key for entry in entries}
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         return None

@@ -56,6 +56,10 @@ class Database:
         """
         return await self._writer.run(lambda: self._written(work, then))
 
+    async def write_lightly(self, work: Work[T]) -> T:
+        """`work` in one transaction that may be lost with the power, and is not waited for on the disk."""
+        return await self._writer.run(lambda: self._written_lightly(work))
+
     async def create(self, work: Work[T]) -> T:
         """As `write`, on a file that is made first if it is missing: readable by its owner only, in WAL mode."""
         return await self._writer.run(lambda: self._created(work))
@@ -81,6 +85,17 @@ class Database:
             then()
         self._bound_log()
         return result
+
+    def _written_lightly(self, work: Work[T]) -> T:
+        connection = self._writer.open()
+        if connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            return self._written(work)
+        finally:
+            with suppress(sqlite3.Error):  # Closed after an error: the next connection begins as it should.
+                if connection:
+                    connection.execute("PRAGMA synchronous = FULL")
 
     def _bound_log(self) -> None:
         """While one snapshot follows another SQLite cannot begin its log anew: for this the readers wait a moment."""

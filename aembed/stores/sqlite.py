@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from sqlite3 import Connection
@@ -13,6 +13,7 @@ from typing import TypeVar
 from aembed.core.spaces import agreed
 from aembed.errors import InputError, StoreError
 from aembed.results import Report
+from aembed.stores import _sqlite_leases as leases
 from aembed.stores import _sqlite_rows as sql
 from aembed.stores._rules import Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk
@@ -100,6 +101,21 @@ class SQLiteStore:
     async def answered_by(self, model: str) -> str:
         return await self._write(partial(sql.answered_by, model))
 
+    async def join(self, seconds: float) -> tuple[int, bool] | None:
+        return await self._lightly(partial(leases.join, seconds))
+
+    async def others(self, token: int) -> bool:
+        return await self._read(partial(leases.others, token), False)
+
+    async def lease(
+        self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
+    ) -> AbstractSet[bytes]:
+        """Kept in `aembed_leases`."""
+        return await self._lightly(partial(leases.lease, token, wanted, done, seconds))
+
+    async def leave(self, token: int) -> None:
+        await self._lightly(partial(leases.leave, token))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first, by reading them all, in a thread that never holds a write back.
 
@@ -120,6 +136,9 @@ class SQLiteStore:
 
     async def _read_beside(self, work: Callable[[Connection], T], empty: T) -> T:
         return await self._database.read_beside(lambda c: work(c) if self._has_tables(c) else empty, empty)
+
+    async def _lightly(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.write_lightly(partial(self._after_check, work))
 
     async def _write(self, work: Callable[[Connection], T], then: Callable[[], object] | None = None) -> T:
         return await self._database.write(partial(self._after_check, work), then)
