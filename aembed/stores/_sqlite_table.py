@@ -21,7 +21,7 @@ INDEXED = "SELECT name FROM pragma_index_info(?)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 PAGE = SELECT + " ORDER BY {keys} LIMIT ?"
 FILL = "UPDATE {table} AS t SET {filled} = ? WHERE {is_key} AND {text} COLLATE BINARY IS ?"
-PROBE = "UPDATE {table} AS t SET {filled} = zeroblob(?) WHERE ({keys}) IN ({one})"
+TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
@@ -105,10 +105,13 @@ class Layout:
         """Parameters: the vector, the key, the text that it was made from, compared byte by byte."""
         return FILL.format(table=self.table, filled=self.filled, is_key=self.is_key, text=self.text)
 
-    def probe(self) -> str:
-        """Writes a vector of that many bytes into one pending row; to be rolled back."""
-        one = self.select(self.key_list, f"{self.is_pending} LIMIT 1")
-        return PROBE.format(table=self.table, filled=self.filled, keys=self.key_list, one=one)
+    def one(self) -> str:
+        """Key and text of one pending row."""
+        return self.select(f"{self.key_list}, {self.text}", f"{self.is_pending} LIMIT 1")
+
+    def kept(self) -> str:
+        """The vector of a row; parameters: the key, the text."""
+        return self.select(self.vector, f"{self.is_key} AND {self.text} COLLATE BINARY IS ?")
 
     def column(self, name: str) -> str:
         """Raises ConfigError for a column that the table has not."""
@@ -140,6 +143,11 @@ def layout(names: Names, connection: Connection) -> Layout:
         f" AND ({names.where}\n)" if names.where else "",
         is_absent,
     )
+
+
+def triggers(names: Names, connection: Connection) -> list[str]:
+    """A BEFORE trigger may change or skip what is written, an AFTER trigger may undo it: then it is looked at."""
+    return [name for (name,) in connection.execute(TRIGGERS, (names.table,))]
 
 
 def _table(names: Names, connection: Connection) -> str:

@@ -18,7 +18,7 @@ from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_file import between_pages
 from aembed.stores._sqlite_searches import Answer, Search, found_by
-from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
+from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown, triggers
 from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ class SQLiteColumn:
         self._check_keys(table, connection)
         held = books.space(self._target, connection)
         space = self._agreed(held, asked, _width(table, connection))
-        _probe(table, space.dimensions or 1, connection)
+        self._probe(table, space.dimensions or 1, connection)
         if space.dimensions and space != held:
             books.keep_space(space, self._target, connection)
         return space
@@ -229,8 +229,28 @@ class SQLiteColumn:
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         books.forgive(ids, self._target, connection)
-        rows = ((blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True))
-        return max(0, connection.executemany(layout(self._names, connection).fill(), rows).rowcount)
+        table = layout(self._names, connection)
+        rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]
+        filled = max(0, connection.executemany(table.fill(), rows).rowcount)
+        if not triggers(self._names, connection):
+            return filled
+        return sum(_keeps(blob, row, table, connection) for blob, *row in rows)
+
+    def _probe(self, table: Layout, dimensions: int, connection: Connection) -> None:
+        """Finds a constraint, a trigger or a STRICT type that refuses or drops vectors, before money is spent."""
+        connection.execute("SAVEPOINT aembed_probe")
+        row, blob = connection.execute(table.one()).fetchone(), bytes(dimensions * 4)
+        if row:
+            connection.execute(table.fill(), (blob, *row))
+        kept = not row or _keeps(blob, row, table, connection)
+        connection.execute("ROLLBACK TO aembed_probe")
+        connection.execute("RELEASE aembed_probe")
+        if not kept:
+            named = ", ".join(map(repr, triggers(self._names, connection)))
+            raise StoreError(
+                f"{self._place} does not keep what is written to it: after the UPDATE of a row its vector is another. "
+                f"The table has the trigger {named}; change it so that it leaves {self._names.vector!r} alone"
+            )
 
     def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
         table = layout(self._names, connection)
@@ -272,9 +292,7 @@ def _width(table: Layout, connection: Connection) -> int | None:
     return row[0] if row else None
 
 
-def _probe(table: Layout, dimensions: int, connection: Connection) -> None:
-    """Finds a constraint, a trigger or a STRICT type that refuses vectors, before money is spent."""
-    connection.execute("SAVEPOINT aembed_probe")
-    connection.execute(table.probe(), (dimensions * 4,))
-    connection.execute("ROLLBACK TO aembed_probe")
-    connection.execute("RELEASE aembed_probe")
+def _keeps(blob: Any, row: Sequence[Any], table: Layout, connection: Connection) -> bool:
+    """Whether the row, of that key and text, holds the vector now."""
+    held = connection.execute(table.kept(), row).fetchone()
+    return held is not None and held[0] == blob
