@@ -35,6 +35,8 @@ PROMISES = (
     "backfill",
     "outage",
     "wide",
+    "search_beside",
+    "sharing",
 )
 
 NETWORK = (

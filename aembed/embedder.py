@@ -12,20 +12,29 @@ from typing import Any, Literal, Self, TypeAlias
 import anyio
 
 from aembed.core.spaces import agreed
-from aembed.engine import Engine
+from aembed.engine import Engine, widened
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, told_plainly
 from aembed.pipeline.channel import Channel
+from aembed.pipeline.leasing import working
 from aembed.pipeline.logs import logged
 from aembed.pipeline.moving import move
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
 from aembed.pipeline.planning import planned
 from aembed.pipeline.purse import spending
-from aembed.pipeline.reading import Feed, any_record, known_length, refuse_what_is_no_list, rows_of, text_record
+from aembed.pipeline.reading import (
+    Feed,
+    any_record,
+    known_length,
+    refuse_what_is_no_list,
+    rows_of,
+    space_of,
+    text_record,
+)
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import ListSink, StreamSink
-from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, note
+from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, guarded, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
 from aembed.ranges import dimensions_of, seconds, shown, whole
@@ -216,7 +225,8 @@ class Embedder:
         """Embeds what the store does not have yet and writes every reply at once.
 
         `records` is any iterable or async iterable of Record, or another store. Rows whose text, metadata
-        and source are unchanged cost nothing; texts that were refused earlier are skipped unless
+        and source are unchanged cost nothing; nor do rows of another store that hold vectors of the same model, width
+        and server, made from the same text: those are taken over. Texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
         """
         refuse_what_is_no_list(records)
@@ -227,17 +237,18 @@ class Embedder:
                 _opened(store) as opened,
                 spending(engine.budgets.of_job(opened, self.space)) as purse,
             ):
-                space = await engine.prepare(opened, purse)
-                sink = StoreSink(opened, retry_failed=retry_failed)
-                observers = Observers(on_progress, on_failure)
-                total = known_length(records)
-                job = engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
-                try:
-                    with logged("embed_into", job.report):
-                        return await job.run()
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await note(opened, job.report())
+                space = await engine.prepare(opened, purse, await guarded(space_of(records)))
+                async with working(opened) as worker:
+                    sink = StoreSink(opened, retry_failed=retry_failed, worker=worker)
+                    observers = Observers(on_progress, on_failure)
+                    total = known_length(records)
+                    job = engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
+                    try:
+                        with logged("embed_into", job.report):
+                            return await job.run()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do. Sends nothing and writes nothing."""
@@ -246,7 +257,7 @@ class Embedder:
         with engine.verb():
             async with aclosing(Feed(rows_of(records), any_record)) as feed, _opened(store) as opened:
                 info = await opened.info()
-                space = check_space(info.space, self.space)
+                space = widened(check_space(info.space, self.space), await guarded(space_of(records)))
                 sink = PlanSink(opened, retry_failed=retry_failed)
                 report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
             return planned(report, sink.changed)

@@ -17,6 +17,7 @@ from aembed.core.changes import Fingerprinter, Unkept
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.progress import Tally
+from aembed.core.spaces import agreed
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, Home
 from aembed.errors import AembedError, ConfigError
@@ -230,13 +231,18 @@ class Engine:
         now = asyncio.get_running_loop().time()
         return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 
-    async def prepare(self, store: Store | Backlog, purse: Purse) -> Space:
-        """Law 6: what the store refuses is refused before money is spent. One short text at the most is."""
+    async def prepare(self, store: Store | Backlog, purse: Purse, carried: Space | None = None) -> Space:
+        """Law 6: what the store refuses is refused before money is spent. One short text at the most is.
+
+        `carried` is the space of the rows that are to be written, where they have vectors.
+        """
         await self.learn()
         space: Space = await guarded(store.prepare(self.space))
         if space.dimensions is None:
-            await self._probe(purse)
-            space = await guarded(store.prepare(self.space))
+            if (known := widened(space, carried)).dimensions is None:
+                await self._probe(purse)
+                known = self.space
+            space = await guarded(store.prepare(known))
         self.dispatcher.dimensions = space.dimensions
         return space
 
@@ -256,6 +262,11 @@ class Engine:
 
     def _narrowed(self, limits: Limits) -> Limits:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
+
+
+def widened(space: Space, carried: Space | None) -> Space:
+    """The space with the dimensions of the vectors that are there already, where those are of the same model."""
+    return agreed(carried, space) or space
 
 
 def _closed() -> ConfigError:

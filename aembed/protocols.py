@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol, runtime_checkable
 
@@ -59,6 +59,14 @@ class Learns(Protocol):
     async def learn(self) -> None:
         """Called before each job. Sends no text and costs nothing; raises nothing that a request would not."""
         ...
+
+
+@runtime_checkable
+class EmbedsAlike(Protocol):
+    """A provider that may embed documents and queries alike: then a text on its way as one serves as the other."""
+
+    @property
+    def embeds_alike(self) -> bool: ...
 
 
 class TokenCounter(Protocol):
@@ -161,6 +169,39 @@ class Moves(Protocol):
 
     async def move(self, space: Space) -> None:
         """Keeps that space in the place of the one that is kept, forgets what `answered_by` kept; no row changes."""
+        ...
+
+
+@runtime_checkable
+class Leases(Protocol):
+    """What a Store may do besides: tell the jobs that fill it at once which texts each of them is about to send.
+
+    None of it has to be durable: what is lost with the power is paid for again at most.
+    """
+
+    async def join(self, seconds: float) -> tuple[int, bool] | None:
+        """The token of a new worker, larger than any before, which lives so long without `lease`; and whether it is
+        alone: then it holds whatever it likes, and nobody else is given anything, until its own first `lease`.
+
+        None where there are no leases.
+        """
+        ...
+
+    async def others(self, token: int) -> bool:
+        """Whether another worker lives. Only asked."""
+        ...
+
+    async def lease(
+        self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
+    ) -> AbstractSet[bytes]:
+        """Those of the wanted fingerprints that are this worker's now: no living worker holds them, no row has them.
+
+        Gives up those that are `done`; from now on the worker lives so many seconds, by the clock of the database.
+        """
+        ...
+
+    async def leave(self, token: int) -> None:
+        """Gives up all that the worker holds."""
         ...
 
 

@@ -50,17 +50,6 @@ class Record(msgspec.Struct, frozen=True, gc=False):
             """A number and a UUID are taken as their text."""
 
 
-class Embedded(msgspec.Struct, frozen=True, gc=False):
-    """A record with its vector. `index` is its position in the input."""
-
-    id: str
-    index: int
-    vector: Vector
-    text: str | None = None
-    metadata: Metadata | None = None
-    source: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A record that has no vector, and why. `index` is its position in the input."""
@@ -102,6 +91,24 @@ class Space:
         at = f" at {self.endpoint}" if self.endpoint else ""
         width = f", {self.dimensions} dimensions" if self.dimensions else ""
         return f"{self.provider}:{self.model}{width}{at}"
+
+
+class Embedded(msgspec.Struct, frozen=True, gc=False):
+    """A record with its vector. `index` is its position in the input.
+
+    A row of a store also tells where its vector comes from: the space, the name that replies gave to the model, and the
+    fingerprint under which it was paid for. Another store takes that vector over where it would have bought the same.
+    """
+
+    id: str
+    index: int
+    vector: Vector
+    text: str | None = None
+    metadata: Metadata | None = None
+    source: str | None = None
+    space: Space | None = None
+    model: str = ""
+    fingerprint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from aembed.pipeline.reading import iterating
 from aembed.protocols import Backlog, Store
 from aembed.sources import READERS, Reading, Source
 from aembed.sources._files import File, ending
-from aembed.types import Embedded, Failure, Record
+from aembed.types import Embedded, Failure, Record, Space
 
 CHUNK = 256
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -43,6 +43,8 @@ class Inputs:
     limit: int | None = None
     store_files: tuple[Path, ...] = ()
     """Where `source` is a store that is kept in files."""
+    space: Space | None = None
+    """Of the other store."""
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -64,15 +66,18 @@ class Inputs:
         return ending(path.name) in READERS and any(place.is_relative_to(os.path.realpath(r)) for r in self.roots)
 
     def read(self, *, keep_ids: bool) -> Pass:
-        return Pass(self.source, self.limit, keep_ids=keep_ids)
+        return Pass(self.source, self.limit, self.space, keep_ids=keep_ids)
 
 
 class Pass:
     """One reading. Files are read in a thread, a chunk at a time, so that the event loop goes on."""
 
-    def __init__(self, source: Source | Store, limit: int | None, *, keep_ids: bool) -> None:
+    def __init__(
+        self, source: Source | Store, limit: int | None, space: Space | None = None, *, keep_ids: bool
+    ) -> None:
         self._reading: Reading | Store = source.records() if isinstance(source, Source) else source
         self._limit = limit
+        self.space = space
         self._keep_ids = keep_ids
         self.count = 0
         self.ids: set[str] = set()

@@ -156,9 +156,11 @@ async def _indexed(order: Order, settings: Settings, again: Again) -> int:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(order.store))
         info = await store.info()
-        embedder = await stack.enter_async_context(embedder_for(settings, info.space, again))
-        await check_space(store, info.space, embedder.space)
         inputs = await _inputs(order, info, stack)
+        # Where nothing else says which model: rows of another store keep theirs, and with it their vectors.
+        held = info.space or (inputs.space if settings.model is None else None)
+        embedder = await stack.enter_async_context(embedder_for(settings, held, again))
+        await check_space(store, info.space, embedder.space)
         _check_files(order, inputs)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
         work = _Work(order, store, info, embedder, inputs)
@@ -197,11 +199,12 @@ async def _inputs(order: Order, info: StoreInfo, stack: AsyncExitStack) -> Input
     if len(order.paths) > 1:
         raise ConfigError("another store is read alone; index the other PATHs in a command of their own")
     old = await stack.enter_async_context(opened(order.paths[0]))
-    if not (await old.info()).rows:
+    read = await old.info()
+    if not read.rows:
         raise ConfigError(
             f"{place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed backfill --help"
         )
-    return Inputs(old, order.limit, files_of(order.paths[0]))
+    return Inputs(old, order.limit, files_of(order.paths[0]), read.space)
 
 
 def _check_files(order: Order, inputs: Inputs) -> None:

@@ -25,7 +25,7 @@ from aembed.core.changes import Entry, Fingerprinter, Item, oversize
 from aembed.core.packing import Cap, share
 from aembed.core.pieces import combined
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused, Ticket
+from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Got, Refused, Ticket, Waiting
 from aembed.errors import BudgetExceededError, OverloadedError, copied
 from aembed.types import Limits, Record, Vector
 
@@ -185,6 +185,27 @@ class Coalescer:
             raise error
 
     def _enqueue(self, flight: Flight, item: Item) -> None:
+        """A text that a job has sent already is not sent once more."""
+        if sent := self._dispatcher.sent(item, "query"):
+            flight.item = item
+            sent.add_done_callback(partial(self._received, flight))
+        else:
+            self._queued(flight, item)
+
+    def _received(self, flight: Flight, sent: Waiting) -> None:
+        """What the job was answered; where it has no answer the text is sent after all."""
+        outcome = None if sent.cancelled() else sent.result()
+        if not flight.waiters or self._closed:
+            self._forget(flight)
+        elif isinstance(outcome, Got):
+            self._cache.put(flight.fingerprint, outcome.vector, item_of(flight).tokens)
+            self._settle(flight, outcome.vector)
+        elif outcome:
+            self._fail([flight], outcome)
+        else:
+            self._queued(flight, item_of(flight))
+
+    def _queued(self, flight: Flight, item: Item) -> None:
         self._queue.add(flight, item)
         if self._courier is None:
             self._courier = self._dispatcher.own(self._carry_all())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import inf
 from numbers import Integral
 from operator import index
 from typing import Any, Protocol, TypeAlias
@@ -19,9 +20,10 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
+from aembed.core.spaces import agreed
 from aembed.errors import AembedError, InputError
 from aembed.ranges import is_bool
-from aembed.types import InputType, Limits, Metadata, Record, Space, TooLong
+from aembed.types import Embedded, InputType, Limits, Metadata, Record, Space, TooLong
 
 DIGEST_BYTES = 16
 
@@ -45,6 +47,10 @@ class Entries(Protocol):
         """Raises InputError for a record that no provider and no store can take."""
         ...
 
+    def is_paid_by(self, row: Embedded, entry: Entry) -> bool:
+        """Whether the vector that a row carries is the one that its entry would be sent for."""
+        ...
+
 
 class Unkept:
     """Makes the entries of a job whose results no store keeps: no hash is taken."""
@@ -53,6 +59,9 @@ class Unkept:
         if type(record.text) is not str or type(record.id) is not str or record.source is not None:
             record = exact(record)
         return Entry(index, record, len(checked(record)), record.text)
+
+    def is_paid_by(self, row: Embedded, entry: Entry) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,21 @@ class Fingerprinter:
         except InputError as error:
             raise InputError(f"{record.id!r}: {error}") from None
         return Entry(index, record, len(data), fingerprint, fingerprint, holds)
+
+    def is_paid_by(self, row: Embedded, entry: Entry) -> bool:
+        """The row's fingerprint is only believed where the text gives the same one here: it may come from anybody."""
+        if row.fingerprint != entry.fingerprint or row.space is None:
+            return False
+        return (row.space == self.space or agreed(row.space, self.space) is not None) and _is_sound(
+            row.vector, self.space.dimensions
+        )
+
+
+def _is_sound(vector: object, dimensions: int | None) -> bool:
+    """Of that width, finite and not zero, as a vector of a reply is."""
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (dimensions,):
+        return False
+    return 0.0 < float(vector @ vector) < inf
 
 
 def exact(record: Record) -> Record:

@@ -5,6 +5,7 @@ from aembed.dispatch._delivery import Answer, Answered, Deliver, Refused
 from aembed.dispatch._errand import Errand, Purse
 from aembed.dispatch._home import Home
 from aembed.dispatch._places import Places
+from aembed.dispatch._shared import Got, Waiting
 from aembed.dispatch._waits import Waits
 from aembed.dispatch.dispatcher import Dispatcher
 
@@ -15,10 +16,12 @@ __all__ = [
     "Deliver",
     "Dispatcher",
     "Errand",
+    "Got",
     "Home",
     "Places",
     "Purse",
     "Refused",
     "Ticket",
+    "Waiting",
     "Waits",
 ]

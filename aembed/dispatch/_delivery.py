@@ -35,10 +35,11 @@ logger = logging.getLogger("aembed")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Vectors of these items: one row an input, in order."""
+    """Vectors of these items: one row an input, in order. `shared`: another job or query has paid for them."""
 
     items: Sequence[Item]
     reply: Reply
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

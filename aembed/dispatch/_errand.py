@@ -76,12 +76,18 @@ class Errand:
     """How many requests will follow, as far as that is known."""
     shorten: Callable[[Item, BadRequestError], bool] | None = None
     """Cuts an item that was refused alone as too long, where it may be cut further."""
+    shares: bool = True
+    """Whether others may wait for its answers: not where a slow reader may hold it up, who may be one of them."""
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def waits(self) -> bool:
         """Nothing of it is on its way."""
         return bool(self._waiting)
+
+    def holds_back(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether what this task is to send waits for its turn, or to be sent again."""
+        return task in self._waiting
 
     def cuts(self, items: Sequence[Item], error: Exception) -> bool:
         """Whether what was refused is shorter now."""

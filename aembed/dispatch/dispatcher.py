@@ -24,10 +24,11 @@ from aembed.dispatch._admission import Admission, Ticket, now
 from aembed.dispatch._delivery import Deliver, Delivery, Evidence
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._shared import Shared, Waiting, received
 from aembed.dispatch._waits import Waits, where
-from aembed.protocols import Provider
+from aembed.protocols import EmbedsAlike, Provider
 from aembed.results import Stats
-from aembed.types import Limits, RetryPolicy
+from aembed.types import InputType, Limits, RetryPolicy
 
 LEAVE_SECONDS = 5.0
 """That those who wait for what was ended may take to end, too."""
@@ -67,6 +68,8 @@ class Dispatcher:
             random=random,
         )
         self._evidence = Evidence(self._requests, lambda: self.cap)
+        alike = isinstance(provider, EmbedsAlike) and provider.embeds_alike
+        self._shared = Shared(alike=alike)
         self._owned: set[asyncio.Task[Any]] = set()
         self._unsent: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -201,7 +204,19 @@ class Dispatcher:
         refused fails its own calls.
         """
         not_sent_yet.set(partial(self._connecting, errand))
-        await Delivery(self._evidence, batch, errand, deliver).run()
+        while batch:
+            way, mine, joined = self._shared.claim(batch, errand)
+            try:
+                if mine:
+                    delivered = partial(self._shared.delivered, way, deliver)
+                    await Delivery(self._evidence, mine, errand, delivered).run()
+            finally:
+                self._shared.release(way)
+            batch = await received(joined, errand, deliver) if joined else ()
+
+    def sent(self, item: Item, input_type: InputType) -> Waiting | None:
+        """What will be answered to somebody else who has sent this text, where that is so."""
+        return self._shared.sent(item.texts[0], input_type) if len(item.texts) == 1 else None
 
     @contextmanager
     def _connecting(self, errand: Errand) -> Iterator[None]:

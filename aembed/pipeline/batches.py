@@ -31,6 +31,8 @@ class Batches:
         self._offered_inputs, self._offered_tokens = 0, 0.0
         self._taken = 0
         self._ended = False
+        self.hurried = False
+        """Nothing more comes before what is here has been sent: what is read next waits for other jobs."""
         self._shared: tuple[Cap, int] | None = None
         self._latest_cap = cap()
         self._changed = anyio.Event()
@@ -113,7 +115,7 @@ class Batches:
                 continue
             with anyio.move_on_after(LINGER) as waited:
                 await self._changed.wait()
-            if waited.cancelled_caught and self._starved():
+            if waited.cancelled_caught and (self.hurried or self._starved()):
                 return
 
     def _last(self) -> list[Item]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import anyio.lowlevel
@@ -12,10 +12,11 @@ from aembed.core.changes import Entries, Entry, Item, Key, oversize
 from aembed.counters import Measure
 from aembed.errors import AembedError, InputError
 from aembed.pipeline.batches import Batches
+from aembed.pipeline.elsewhere import Elsewhere
 from aembed.pipeline.outcomes import Outcomes
-from aembed.pipeline.reading import Chunk
+from aembed.pipeline.reading import Chunk, record_in
 from aembed.pipeline.sinks import Sink
-from aembed.types import Failure, Limits, Record
+from aembed.types import Embedded, Failure, Limits, Record
 
 PIECE_BYTES = 1_000_000
 """Hashed before the loop may do something else: about 1 ms."""
@@ -36,60 +37,75 @@ class Intake:
         limits: Limits,
         outcomes: Outcomes,
         batches: Batches,
+        elsewhere: Elsewhere,
     ) -> None:
         self._sink = sink
+        self._entries_of = entries
         self._entry = partial(_storable, entries, sink) if sink.keeps else entries.entry
         self._measure = measure
         self._limits = limits
         self._outcomes = outcomes
         self._batches = batches
+        self._elsewhere = elsewhere
 
     async def admit(self, chunk: Chunk) -> None:
         outcomes = self._outcomes
         outcomes.tally.inputs += len(chunk[1])
-        entries = await self._entries(chunk)
+        carried: dict[Key, Embedded] = {}
+        entries = await self._entries(chunk, carried)
         entries = outcomes.unsettled(entries, await self._sink.known(entries)) if entries else []
         for portion in portions(entries):
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
-            items = await self._items(await self._unpaid(outcomes.join(portion)))
+            items = await self._items(await self._unpaid(outcomes.join(portion), carried))
             outcomes.send(items.keys())
+            offered = await self._elsewhere.sift(items)
             await outcomes.tell()
-            await self._batches.offer(items.values())
+            await self._batches.offer(offered)
         await outcomes.tell()
 
-    async def _entries(self, chunk: Chunk) -> list[Entry]:
-        """Without what cannot be embedded or stored."""
+    async def _entries(self, chunk: Chunk, carried: dict[Key, Embedded]) -> list[Entry]:
+        """Without what cannot be embedded or stored. Rows whose own vector can be taken over go to `carried`."""
         start, reads = chunk
         outcomes, entries, hashed_bytes = self._outcomes, [], 0
         for index, read in enumerate(reads, start):
             if isinstance(read, Failure):
                 outcomes.fail(Failure(read.id, index, read.error))
                 continue
+            row = read if isinstance(read, Embedded) else None
+            record = read if isinstance(read, Record) else record_in(read)
             try:
-                if isinstance(read.text, str) and len(read.text) > LONG_CHARACTERS:
-                    entry = await self._measure.run_in_thread(self._entry, index, read)
+                if isinstance(record.text, str) and len(record.text) > LONG_CHARACTERS:
+                    entry = await self._measure.run_in_thread(self._entry, index, record)
                 else:
-                    entry = self._entry(index, read)
+                    entry = self._entry(index, record)
                 if refusal := outcomes.contradiction(entry):
                     raise refusal
             except InputError as error:
                 outcomes.fail(Failure(str(read.id), index, error.with_traceback(None)))
                 continue
             entries.append(entry)
+            if row and self._entries_of.is_paid_by(row, entry):
+                carried[entry.key] = row
             hashed_bytes += entry.size_bytes
             if hashed_bytes >= PIECE_BYTES:
                 await anyio.lowlevel.checkpoint()
                 hashed_bytes = 0
         return entries
 
-    async def _unpaid(self, entries: list[Entry]) -> list[Entry]:
-        """Writes the texts whose vector was paid for already; returns the others."""
+    async def _unpaid(self, entries: list[Entry], carried: Mapping[Key, Embedded]) -> list[Entry]:
+        """Writes the texts whose vector was paid for already, here or where they come from; returns the others."""
         paid = await self._sink.paid(entries) if entries else {}
-        if not paid:
-            return entries
-        found = [entry for entry in entries if entry.key in paid]
-        await self._outcomes.write(found, np.stack([paid[entry.key] for entry in found]))
-        return [entry for entry in entries if entry.key not in paid]
+        if paid:
+            found = [entry for entry in entries if entry.key in paid]
+            await self._outcomes.write(found, np.stack([paid[entry.key] for entry in found]))
+            entries = [entry for entry in entries if entry.key not in paid]
+        for model in {row.model for row in carried.values()}:
+            of_model = {key: row.vector for key, row in carried.items() if row.model == model}
+            found = [entry for entry in entries if entry.key in of_model]
+            if found and await self._sink.takes_over(model):
+                await self._outcomes.write(found, np.stack([of_model[entry.key] for entry in found]), model)
+                entries = [entry for entry in entries if entry.key not in of_model]
+        return entries
 
     async def _items(self, entries: Sequence[Entry]) -> dict[Key, Item]:
         """One for each different text, without those that cannot be sent."""

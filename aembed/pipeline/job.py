@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Sized
 from functools import partial
 from math import inf
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Deliver, Errand, Places, Refused, Waits
 from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
 from aembed.pipeline.batches import Batches
+from aembed.pipeline.elsewhere import Elsewhere
 from aembed.pipeline.endings import failed_alike, plain
 from aembed.pipeline.intake import Intake
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
@@ -75,7 +76,7 @@ class Job:
         self._purse = purse
         # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._places = Places(dispatcher.concurrency)
-        self._errand = Errand("document", places=self._places, shorten=measure.shorten)
+        self._errand = Errand("document", places=self._places, shorten=measure.shorten, shares=sink.shares)
         if purse.limited:
             self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)
@@ -86,7 +87,8 @@ class Job:
         cap = partial(_narrowed, dispatcher, rations, tasks)
         self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
         self._errand.remaining = self._batches.remaining
-        self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches)
+        self._elsewhere = Elsewhere(sink, self._outcomes, self._batches)
+        self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._elsewhere)
         self._error: AembedError | None = None
         self._scope: anyio.CancelScope | None = None
         self._all_sent = self._stopped = self._left = False
@@ -151,21 +153,32 @@ class Job:
             group.start_soon(self._feed.fill)
             group.start_soon(self._read)
             group.start_soon(self._send)
+            if self._sink.leases:
+                group.start_soon(self._stopping, self._elsewhere.watch)
 
     async def _read(self) -> None:
+        async def read() -> None:
+            try:
+                async for chunk in self._feed.chunks():
+                    await self._intake.admit(chunk)
+            except SourceError as error:
+                # What was read before is finished and kept; the error comes out at the end.
+                self._error = error
+            await self._elsewhere.ended()
+
+        await self._stopping(read)
+        self._batches.end()
+
+    async def _stopping(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What goes wrong in it stops the job."""
         try:
-            async for chunk in self._feed.chunks():
-                await self._intake.admit(chunk)
-        except SourceError as error:
-            # What was read before is finished and kept; the error comes out at the end.
-            self._error = error
+            await work()
         except asyncio.CancelledError as error:
             if anyio.current_effective_deadline() == -inf:
                 raise
             self._stop(error)  # The store's own: a task that it waits for was cancelled.
         except Exception as error:
             self._stop(error)
-        self._batches.end()
 
     async def _send(self) -> None:
         while True:
@@ -212,6 +225,9 @@ class Job:
         for item in answer.items if left else ():
             del left[id(item)]
         match answer:
+            case Answered(items, reply, shared=True):
+                self._tally.duplicates += len(items)
+                await self._outcomes.write_items(items, reply.matrix, reply.model)
             case Answered(items, reply):
                 # A reply that does not say what it cost is counted as the provider estimates it.
                 tokens = reply.usage.tokens

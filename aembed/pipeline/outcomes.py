@@ -107,6 +107,21 @@ class Outcomes:
             await self.write(entries, matrix[rows], model)
         self._arrived(items)
 
+    async def found_items(self, items: Sequence[Item], matrix: Matrix, known: Known) -> None:
+        """Others have written the texts of these, some for the very same records. Row i belongs to items[i]."""
+        there = [item.entry.record.id in known.unchanged for item in items]
+        unchanged = [row for row, is_there in enumerate(there) if is_there]
+        changed = [row for row, is_there in enumerate(there) if not is_there]
+        if changed:
+            await self.write_items([items[row] for row in changed], matrix[changed])
+        settled = [items[row] for row in unchanged]
+        self.tally.unchanged += len(settled)
+        self._forget([item.entry for item in settled])
+        while (taken := self._taken(settled))[0]:
+            rows, entries = taken
+            await self.write(entries, matrix[unchanged][rows])
+        self._arrived(settled)
+
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         self._remember(refused)
         await self._sink.refuse(refused)
@@ -118,6 +133,15 @@ class Outcomes:
             await self.refuse([(entry, error) for entry in entries])
             entries = []
         self._arrived(items)
+
+    async def refused_elsewhere(self, item: Item, refusal: Refusal) -> None:
+        """By another job, which has kept that."""
+        error, entries = _refused_earlier(refusal), [item.entry]
+        while entries := entries + self._taken([item])[1]:
+            self.tally.refused_earlier += len(entries)
+            self._fail_entries([(entry, error) for entry in entries])
+            entries = []
+        self._arrived([item])
 
     def _taken(self, items: Sequence[Item]) -> tuple[list[int], list[Entry]]:
         """The equals that have joined since, each with the row of its item."""

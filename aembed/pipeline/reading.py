@@ -15,7 +15,7 @@ import anyio
 
 from aembed.errors import InputError, SourceError
 from aembed.protocols import Store
-from aembed.types import Embedded, Failure, Record
+from aembed.types import Embedded, Failure, Record, Space
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ CHUNK = 256
 """Records looked up in the store at once, and the most that are read without giving way to the loop."""
 
 Source: TypeAlias = Iterable[Any] | AsyncIterable[Any]
-Read: TypeAlias = Record | Failure
+Read: TypeAlias = Record | Failure | Embedded
 Chunk: TypeAlias = tuple[int, Sequence[Read]]
 """The position of the first of them, and what was read."""
 
@@ -43,10 +43,8 @@ def any_record(index: int, value: Any) -> Read:
     match value:
         case str():
             return Record(str(index), value)
-        case Record() | Failure():
+        case Record() | Failure() | Embedded(text=str()):
             return value
-        case Embedded(id=id, text=str(text)):
-            return Record(id, text, value.metadata, value.source)
         case Embedded(id=id):
             return Failure(
                 id, index, InputError(f"the row {id!r} was stored without its text; it cannot be re-embedded")
@@ -54,6 +52,11 @@ def any_record(index: int, value: Any) -> Read:
         case _:
             error = InputError(f"input {index} must be an aembed.Record(id, text), not {type(value).__name__}")
             return Failure(str(index), index, error)
+
+
+def record_in(row: Embedded) -> Record:
+    """What would be embedded again, were its vector of no use."""
+    return Record(row.id, row.text or "", row.metadata, row.source)
 
 
 class Feed:
@@ -206,3 +209,11 @@ def known_length(texts: object) -> int | None:
 
 def rows_of(records: Source | Store) -> Source:
     return records.rows() if isinstance(records, Store) else records
+
+
+async def space_of(records: object) -> Space | None:
+    """Which vectors the records carry, where they are rows of a store."""
+    if isinstance(records, Store):
+        return (await records.info()).space
+    space = getattr(records, "space", None)
+    return space if isinstance(space, Space) else None

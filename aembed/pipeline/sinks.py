@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 import anyio
@@ -30,11 +31,23 @@ class Sink(Protocol):
     """Whether it only finds out what would be done."""
     whole: bool
     """Whether all that is written is kept. A row of the user's own that was edited meanwhile is not filled."""
+    leases: bool
+    """Whether other jobs may be at work on the same store."""
+    shares: bool
+    """Whether others may wait for what this job sends: no reader of its results holds it up."""
 
     def reject(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         """The vectors of those that were paid for already."""
+        ...
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        """Those that no other job is about to send: nobody else may, from now on."""
+        ...
+
+    async def takes_over(self, model: str) -> bool:
+        """Whether vectors that rows of another store carry, and that this model made, may be written here."""
         ...
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
@@ -57,8 +70,8 @@ class Sink(Protocol):
 class PlainSink:
     """What a sink without a memory of its own answers."""
 
-    durable = keeps = numbered = dry = False
-    whole = True
+    durable = keeps = numbered = dry = leases = False
+    whole = shares = True
 
     def reject(self, record: Record) -> InputError | None:
         return None
@@ -68,6 +81,12 @@ class PlainSink:
 
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {}
+
+    async def takes_over(self, model: str) -> bool:
+        return False
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        return {entry.key for entry in entries}
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         return None
@@ -141,6 +160,8 @@ class ListSink(PlainSink):
 
 class StreamSink(PlainSink):
     """Results as they complete; a slow reader holds the job back."""
+
+    shares = False
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import numpy as np
@@ -35,14 +36,23 @@ STORE_TIMEOUT = 120.0
 """Seconds until a store that does not answer is given up."""
 
 
+class Leasing(Protocol):
+    """What keeps other jobs from sending the same."""
+
+    async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
+    def done(self, fingerprints: Collection[bytes]) -> None: ...
+
+
 class StoreSink(PlainSink):
     """Rows of a store that aembed owns."""
 
     durable = keeps = True
 
-    def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
+    def __init__(self, store: Store, *, retry_failed: bool = False, worker: Leasing | None = None) -> None:
         self._store = store
         self._retry_failed = retry_failed
+        self._worker = worker
+        self.leases = worker is not None
         self._model = ""
 
     def reject(self, record: Record) -> InputError | None:
@@ -64,7 +74,26 @@ class StoreSink(PlainSink):
         with _paid_for(lambda: rows):
             await self._check_model(model)
             await guarded(self._store.write(rows))
+        self._done(rows.fingerprints)
         return len(entries)
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        if self._worker is None:
+            return await super().lease(entries)
+        leased: AbstractSet[Key] = await self._worker.lease([entry.fingerprint for entry in entries])
+        return leased
+
+    def _done(self, fingerprints: Sequence[bytes]) -> None:
+        if self._worker:
+            self._worker.done(fingerprints)
+
+    async def takes_over(self, model: str) -> bool:
+        """The space is the same already; the name that replies gave to the model must not be another."""
+        try:
+            await self._check_model(model)
+        except SpaceMismatchError:
+            return False
+        return True
 
     async def _check_model(self, model: str) -> None:
         """A name that differs from the request's is normal; one that changes is another model."""
@@ -82,6 +111,7 @@ class StoreSink(PlainSink):
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         if kept := _refusals(refused):
             await guarded(self._store.write(_rows([], np.empty((0, 0), np.float32)), kept))
+        self._done([entry.fingerprint for entry, _ in refused])
 
 
 class PlanSink(StoreSink):
@@ -104,6 +134,9 @@ class PlanSink(StoreSink):
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         planned = {entry.key for entry in entries if entry.key in self._paid}
         return dict.fromkeys(planned | (await super().paid(entries)).keys(), np.ones(1, np.float32))
+
+    async def takes_over(self, model: str) -> bool:
+        return True
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         self.changed += sum(entry.record.id in self._changing for entry in entries)

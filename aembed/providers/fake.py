@@ -83,6 +83,8 @@ class FakeProvider:
         ledger = self.ledger
         return f"<FakeProvider {self.space}: {ledger.requests} requests, {ledger.in_flight} in flight>"
 
+    embeds_alike = True
+
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Raises what the script says, or BadRequestError where OpenAI would."""
         ledger = self.ledger

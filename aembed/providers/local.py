@@ -47,6 +47,8 @@ class LocalProvider:
     def __repr__(self) -> str:
         return f"<LocalProvider {self.space}>"
 
+    embeds_alike = True
+
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """Documents and queries are embedded alike. One forward pass at a time, in a thread."""
         parts = []

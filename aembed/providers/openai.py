@@ -121,6 +121,8 @@ class OpenAIProvider:
     def __repr__(self) -> str:
         return f"<OpenAIProvider {self.space}>"
 
+    embeds_alike = True
+
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Where the server turns out not to speak base64 it fails and may be sent again `at_once`.
 

@@ -44,27 +44,57 @@ def checked_query(vector: Vector, dimensions: int, place: str) -> Vector:
     return query
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """The k rows nearest to a vector are wanted."""
+
+    vector: Vector
+    k: int
+
+
 def nearest(query: Vector, chunks: Iterable[Chunk], k: int) -> list[tuple[str, float]]:
     """The ids and cosine similarities of the k best rows, best first, equals by id. A zero vector scores 0."""
-    best: list[tuple[float, str]] = []
+    return nearest_of_each([Query(query, k)], chunks)[0]
+
+
+def nearest_of_each(queries: Sequence[Query], chunks: Iterable[Chunk]) -> list[list[tuple[str, float]]]:
+    """The same of several queries in one pass: the rows are read from memory once for all of them."""
+    units = np.stack([_unit(query.vector) for query in queries])
+    best: list[list[tuple[float, str]]] = [[] for _ in queries]
     for chunk in chunks:
         if len(chunk.ids):
-            picked = _shortlist(query, chunk, k)
-            scores = _scores(query, chunk.matrix, picked)
-            best += zip((-scores).tolist(), (chunk.ids[i] for i in picked), strict=True)
-            best = sorted(best)[:k]
-    return [(id, -score) for score, id in best]
+            with np.errstate(all="ignore"):
+                scores = (units @ chunk.matrix.T) / chunk.lengths
+            for position, query in enumerate(queries):
+                best[position] = _better(best[position], query, chunk, scores[position])
+    return [[(id, -score) for score, id in each] for each in best]
 
 
-def _shortlist(query: Vector, chunk: Chunk, k: int) -> NDArray[np.intp]:
-    """Positions of every row that can be among the k best: fast in float32, with slack for its rounding."""
-    unit = (query / (np.linalg.norm(query.astype(np.float64)) or 1.0)).astype(np.float32)
-    with np.errstate(all="ignore"):
-        scores = chunk.matrix @ unit / chunk.lengths
+def _unit(query: Vector) -> Vector:
+    return (query / (np.linalg.norm(query.astype(np.float64)) or 1.0)).astype(np.float32)
+
+
+def _better(best: list[tuple[float, str]], query: Query, chunk: Chunk, scores: Vector) -> list[tuple[float, str]]:
+    floor = -best[-1][0] if len(best) == query.k else -np.inf
+    picked = _shortlist(scores, query.k, floor)
+    if not len(picked):
+        return best
+    exact = _scores(query.vector, chunk.matrix, picked)
+    return sorted([*best, *zip((-exact).tolist(), (chunk.ids[i] for i in picked), strict=True)])[: query.k]
+
+
+def _shortlist(scores: Vector, k: int, floor: float) -> NDArray[np.intp]:
+    """Positions of every row that can be among the k best: fast in float32, with slack for its rounding.
+
+    `floor` is the score of the worst of k rows that were found before.
+    """
     unsure = ~np.isfinite(scores)
     scores[unsure] = -np.inf
-    kth = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
-    return np.flatnonzero(unsure | (scores >= kth - _SLACK))
+    likely = np.flatnonzero(unsure | (scores >= floor - _SLACK))
+    if len(likely) <= k:
+        return likely
+    kth = np.partition(scores, -k)[-k]
+    return np.flatnonzero(unsure | (scores >= max(kth, floor) - _SLACK))
 
 
 def _scores(query: Vector, matrix: Matrix, picked: NDArray[np.intp]) -> Doubles:

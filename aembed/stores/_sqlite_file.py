@@ -36,26 +36,39 @@ def _named_by(rest: str) -> str:
     return "" if rest == "//" else rest.removeprefix("///")
 
 
-class OpenFile:
-    """The connection, and which file it has open. Used by the thread only, and once more at the very end."""
+BESIDE = ("-wal", "-shm")
+"""Suffixes of the files that hold what is not in the main file yet, and that tell the processes of each other."""
 
-    def __init__(self) -> None:
+
+class OpenFile:
+    """The connection, and which files it has open. Used by the thread only, and once more at the very end."""
+
+    def __init__(self, *, reads_only: bool = False) -> None:
+        self._reads_only = reads_only
         self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._files: dict[str, tuple[int, int]] = {}
 
     def connection(self, path: Path, timeout: float) -> sqlite3.Connection | None:
         """None where the file does not exist."""
-        if self._connection is None:
-            self._identity = _identity(path)
-            self._connection = _connect(path, timeout) if self._identity else None
+        if self._connection is None and (identity := _identity(path)):
+            self._files = {"": identity}
+            self._connection = _connect(path, timeout, reads_only=self._reads_only)
         self.check(path)
         return self._connection
 
     def check(self, path: Path) -> None:
-        """A file that was removed would take rows that nobody can read again."""
-        if self._connection and _identity(path) != self._identity:
-            self.close()
-            raise StoreError(f"{path.name} was removed or replaced while it was in use; run this again")
+        """A file that was removed would take rows that nobody can read again; so would the log beside it."""
+        for suffix, identity in self._files.items() if self._connection else ():
+            if _identity(Path(f"{path}{suffix}")) != identity:
+                self.close()
+                raise StoreError(f"{path.name}{suffix} was removed or replaced while it was in use; run this again")
+
+    def checked(self, path: Path) -> None:
+        """After a transaction: the files beside the main one are there now, if they are used at all."""
+        self.check(path)
+        for suffix in BESIDE if self._connection else ():
+            if suffix not in self._files and (found := _identity(Path(f"{path}{suffix}"))):
+                self._files[suffix] = found
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -71,12 +84,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+def _connect(path: Path, timeout: float, *, reads_only: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
     )
     try:
-        for pragma in PRAGMAS:
+        for pragma in (*PRAGMAS, f"query_only = {int(reads_only)}"):
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error:
         connection.close()
@@ -94,3 +107,13 @@ def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def between_pages(connection: sqlite3.Connection) -> None:
+    """A long read lets writes pass: where no log is written ahead, they would wait for its end.
+
+    What is read after it is of a later moment.
+    """
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("COMMIT")
+        connection.execute("BEGIN")

@@ -53,7 +53,7 @@ HAS_REFUSALS = "SELECT 1 FROM aembed_refusals LIMIT 1"
 FORGIVE = "DELETE FROM aembed_refusals WHERE id = ?"
 IDS_OF = "SELECT id FROM aembed_rows WHERE source = ? ORDER BY id"
 DELETE = "DELETE FROM aembed_rows WHERE id = ?"
-PAGE = "SELECT id, embedding, text, metadata, source FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
+PAGE = "SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
 FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
 HAS_VALUE = "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND {})"
@@ -182,9 +182,10 @@ def delete(ids: Sequence[str], connection: Connection) -> int:
 def page(start: str, index: int, connection: Connection) -> list[Embedded]:
     """The rows whose ids come at or after `start`, the first of them numbered `index`."""
     found = connection.execute(PAGE, (start, ROWS_PER_PAGE)).fetchall()
+    of, model = space(connection), meta(connection, "answered_by") or ""
     return [
-        Embedded(id, index + i, vector(blob), text, decode(metadata), source)
-        for i, (id, blob, text, metadata, source) in enumerate(found)
+        Embedded(id, index + i, vector(blob), text, decode(metadata), source, of, model, fingerprint)
+        for i, (id, blob, text, metadata, source, fingerprint) in enumerate(found)
     ]
 
 

@@ -21,7 +21,7 @@ INDEXED = "SELECT name FROM pragma_index_info(?)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 PAGE = SELECT + " ORDER BY {keys} LIMIT ?"
 FILL = "UPDATE {table} AS t SET {filled} = ? WHERE {is_key} AND {text} COLLATE BINARY IS ?"
-PROBE = "UPDATE {table} AS t SET {filled} = zeroblob(?) WHERE ({keys}) IN ({one})"
+TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
@@ -68,8 +68,7 @@ class Layout:
 
     @property
     def is_pending(self) -> str:
-        keyed = "".join(f" AND {key} IS NOT NULL" for key in self.keys)
-        return f"{self.text} IS NOT NULL AND {self.is_empty}{keyed}{self.condition}"
+        return f"{self.text} IS NOT NULL AND {self.is_empty}{self._is_keyed}{self.condition}"
 
     @property
     def is_empty(self) -> str:
@@ -84,19 +83,35 @@ class Layout:
 
     def page(self, first: bool) -> str:
         """Keyset pagination: rows after a key, which are the parameters, and LIMIT."""
-        after = "" if first else f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"
-        condition = self.is_pending + after
+        condition = self.is_pending + ("" if first else self._after)
         columns = f"{self.key_list}, {self.text}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+
+    def vectors(self, condition: str, after: Sequence[Any]) -> str:
+        """Keys and vectors, a page at a time. Parameters: those of the condition, the key before, LIMIT."""
+        columns = f"{self.key_list}, {self.vector}"
+        condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
+        return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+
+    @property
+    def _after(self) -> str:
+        return f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"
+
+    @property
+    def _is_keyed(self) -> str:
+        return "".join(f" AND {key} IS NOT NULL" for key in self.keys)
 
     def fill(self) -> str:
         """Parameters: the vector, the key, the text that it was made from, compared byte by byte."""
         return FILL.format(table=self.table, filled=self.filled, is_key=self.is_key, text=self.text)
 
-    def probe(self) -> str:
-        """Writes a vector of that many bytes into one pending row; to be rolled back."""
-        one = self.select(self.key_list, f"{self.is_pending} LIMIT 1")
-        return PROBE.format(table=self.table, filled=self.filled, keys=self.key_list, one=one)
+    def one(self) -> str:
+        """Key and text of one pending row."""
+        return self.select(f"{self.key_list}, {self.text}", f"{self.is_pending} LIMIT 1")
+
+    def kept(self) -> str:
+        """The vector of a row; parameters: the key, the text."""
+        return self.select(self.vector, f"{self.is_key} AND {self.text} COLLATE BINARY IS ?")
 
     def column(self, name: str) -> str:
         """Raises ConfigError for a column that the table has not."""
@@ -128,6 +143,11 @@ def layout(names: Names, connection: Connection) -> Layout:
         f" AND ({names.where}\n)" if names.where else "",
         is_absent,
     )
+
+
+def triggers(names: Names, connection: Connection) -> list[str]:
+    """A BEFORE trigger may change or skip what is written, an AFTER trigger may undo it: then it is looked at."""
+    return [name for (name,) in connection.execute(TRIGGERS, (names.table,))]
 
 
 def _table(names: Names, connection: Connection) -> str:

@@ -110,7 +110,17 @@ class MemoryStore:
 
     async def rows(self) -> AsyncIterator[Embedded]:
         for index, (id, row) in enumerate(sorted(self._rows.items(), key=itemgetter(0))):
-            yield Embedded(id, index, row.vector.copy(), row.text, decode(row.metadata), row.source)
+            yield Embedded(
+                id,
+                index,
+                row.vector.copy(),
+                row.text,
+                decode(row.metadata),
+                row.source,
+                self._space,
+                self._model,
+                row.fingerprint,
+            )
 
     async def refusals(self) -> list[Refusal]:
         return [self._refusals[id] for id in sorted(self._refusals)]

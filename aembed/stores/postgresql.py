@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
 from aembed.stores._postgresql import _rows as sql
+from aembed.stores._postgresql import _shares as shares
 from aembed.stores._postgresql import _tables as tables
 from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._copying import learn_copy
@@ -168,6 +169,21 @@ class PostgresStore(Indexed):
     async def move(self, space: Space) -> None:
         await self._write(partial(tables.move, space))
         self._layout = None
+
+    async def join(self, seconds: float) -> tuple[int, bool] | None:
+        return await self._write(partial(shares.join, seconds))
+
+    async def others(self, token: int) -> bool:
+        return await self._write(partial(shares.others, token))
+
+    async def lease(
+        self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
+    ) -> AbstractSet[bytes]:
+        """Kept in the tables `_leases` and `_workers` beside the rows."""
+        return await self._write(partial(shares.lease, token, wanted, done, seconds))
+
+    async def leave(self, token: int) -> None:
+        await self._write(partial(shares.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first: all are read, or an index where there is one.

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from sqlite3 import Connection
+from threading import Lock
 from typing import TypeVar
 
 from aembed.core.spaces import agreed
 from aembed.errors import InputError, StoreError
 from aembed.results import Report
+from aembed.stores import _sqlite_leases as leases
 from aembed.stores import _sqlite_rows as sql
 from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
-from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database
+from aembed.stores._sqlite_kept import Kept
+from aembed.stores._sqlite_searches import Answer, Search, found_by
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
@@ -37,7 +41,9 @@ class SQLiteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
         self._database = Database(path, lock_timeout, absent="call prepare(space) first")
-        self._cached: tuple[tuple[Connection, int, int] | None, list[Chunk]] = (None, [])
+        self._kept: tuple[Connection, int, Kept] | None = None
+        self._renewed: set[str] = set()
+        self._renewing = Lock()
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {self._name!r}>"
@@ -60,10 +66,10 @@ class SQLiteStore:
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
         """Inserts or replaces by id, in one transaction; on disk when it returns."""
-        await self._write(partial(self._written, rows, refusals))
+        await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
-        return await self._read(partial(sql.stale, source, keep), [])
+        return await self._read_beside(partial(sql.stale, source, keep), [])
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Removes these rows and refusals; returns how many rows were there."""
@@ -72,16 +78,16 @@ class SQLiteStore:
     async def rows(self) -> AsyncIterator[Embedded]:
         start, index = "", 0
         nothing: list[Embedded] = []
-        while page := await self._read(partial(sql.page, start, index), nothing):
+        while page := await self._read_beside(partial(sql.page, start, index), nothing):
             for row in page:
                 yield row
             start, index = page[-1].id + "\0", page[-1].index + 1
 
     async def refusals(self) -> list[Refusal]:
-        return await self._read(sql.refusals, [])
+        return await self._read_beside(sql.refusals, [])
 
     async def info(self) -> StoreInfo:
-        return await self._read(self._info, StoreInfo(0, None, 0, 0))
+        return await self._read_beside(self._info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
         await self._write(partial(sql.set_meta, "last_run", summary(report)))
@@ -98,9 +104,27 @@ class SQLiteStore:
     async def move(self, space: Space) -> None:
         await self._write(partial(sql.move, space))
 
+    async def join(self, seconds: float) -> tuple[int, bool] | None:
+        return await self._lightly(partial(leases.join, seconds))
+
+    async def others(self, token: int) -> bool:
+        return await self._read(partial(leases.others, token), False)
+
+    async def lease(
+        self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
+    ) -> AbstractSet[bytes]:
+        """Kept in `aembed_leases`."""
+        return await self._lightly(partial(leases.lease, token, wanted, done, seconds))
+
+    async def leave(self, token: int) -> None:
+        await self._lightly(partial(leases.leave, token))
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest rows, best first, by reading them all. Raises SpaceMismatchError for another width."""
-        return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])
+        """The k nearest rows, best first, by reading them all, in a thread that never holds a write back.
+
+        Raises SpaceMismatchError for another width, OverloadedError where a thousand searches wait.
+        """
+        return await self._database.searches.ask(Search(vector, k, check_search(k, where)), self._answers)
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
@@ -113,8 +137,14 @@ class SQLiteStore:
     async def _read(self, work: Callable[[Connection], T], empty: T) -> T:
         return await self._database.read(lambda c: work(c) if self._has_tables(c) else empty, empty)
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await self._database.write(partial(self._after_check, work))
+    async def _read_beside(self, work: Callable[[Connection], T], empty: T) -> T:
+        return await self._database.read_beside(lambda c: work(c) if self._has_tables(c) else empty, empty)
+
+    async def _lightly(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.write_lightly(partial(self._after_check, work))
+
+    async def _write(self, work: Callable[[Connection], T], then: Callable[[], object] | None = None) -> T:
+        return await self._database.write(partial(self._after_check, work), then)
 
     def _after_check(self, work: Callable[[Connection], T], connection: Connection) -> T:
         if not self._has_tables(connection):
@@ -168,22 +198,35 @@ class SQLiteStore:
             sql.meta(connection, "last_run"),
         )
 
-    def _matches(self, vector: Vector, k: int, where: Mapping[str, Scalar], connection: Connection) -> list[Match]:
-        space = sql.space(connection)
+    def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
+        space = sql.space(connection) if self._has_tables(connection) else None
         if not space or not space.dimensions:
-            return []
-        query = checked_query(vector, space.dimensions, self._name)
-        best = nearest(query, self._searched(where, space.dimensions, connection), k)
-        found = sql.found([id for id, _ in best], connection)
-        return [Match(id, *found[id], score) for id, score in best]
+            return [[] for _ in asked]
+        rows = partial(self._searched, space.dimensions, connection)
+        answers: list[Answer] = []
+        for best in found_by(asked, space.dimensions, self._name, rows):
+            if isinstance(best, list):
+                found = sql.found([id for id, _ in best], connection)
+                answers.append([Match(id, *found[id], score) for id, score in best])
+            else:
+                answers.append(best)
+        return answers
 
-    def _searched(self, where: Mapping[str, Scalar], dimensions: int, connection: Connection) -> Iterable[Chunk]:
-        """Kept in memory between searches while it is small and neither this connection nor another wrote."""
-        chunks = partial(sql.chunks, where, dimensions, self._database.name, connection)
-        if where or sql.count(connection) * dimensions * 4 > CACHE_BYTES:
-            return chunks()
+    def _searched(self, dimensions: int, connection: Connection, where: Mapping[str, Scalar]) -> Iterable[Chunk]:
+        """Kept in memory between searches, 256 MB of them; of those, what was written meanwhile is read again."""
+        if where:
+            return sql.chunks(where, dimensions, self._database.name, connection)
         (version,) = connection.execute("PRAGMA data_version").fetchone()
-        state = (connection, version, connection.total_changes)
-        if self._cached[0] != state:
-            self._cached = (state, list(chunks()))
-        return self._cached[1]
+        with self._renewing:
+            renewed, self._renewed = self._renewed, set()
+        held, self._kept = self._kept, None
+        if held is None or held[0] is not connection or held[2].dimensions != dimensions:
+            held = (connection, -1, Kept(dimensions, self._database.name, CACHE_BYTES))
+        if renewed or held[1] != version:
+            held[2].update(renewed, connection)
+        self._kept = (connection, version, held[2])
+        return held[2].chunks(connection)
+
+    def _renew(self, ids: Sequence[str]) -> None:
+        with self._renewing:
+            self._renewed.update(ids)

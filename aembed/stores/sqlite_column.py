@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,9 +14,11 @@ from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores import _sqlite_books as books
 from aembed.stores._rules import Scalar, check_search, mismatch
-from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database, blobs, matrix_of
-from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
+from aembed.stores._sqlite_file import between_pages
+from aembed.stores._sqlite_searches import Answer, Search, found_by
+from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown, triggers
 from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
@@ -73,7 +75,7 @@ class SQLiteColumn:
 
     async def space(self) -> Space | None:
         """Which vectors the column is for; None where that is not known yet."""
-        return await self._read(partial(books.space, self._target))
+        return await self._read_beside(partial(books.space, self._target))
 
     async def prepare(self, space: Space) -> Space:
         """Checks the file, the table and that a vector can be written, and keeps the space in `aembed_columns`.
@@ -122,11 +124,11 @@ class SQLiteColumn:
         await self._database.write(partial(books.refuse, refusals, self._target))
 
     async def refusals(self) -> list[Refusal]:
-        return await self._read(partial(books.refusals, self._target))
+        return await self._read_beside(partial(books.refusals, self._target))
 
     async def count(self) -> int:
         """How many rows are pending."""
-        return await self._read(self._counted)
+        return await self._read_beside(self._counted)
 
     async def spend(self, job: str, tokens: int) -> int:
         """Kept in `aembed_accounts`."""
@@ -136,8 +138,12 @@ class SQLiteColumn:
         await self._database.write(partial(books.close, self._account(job)))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
-        return await self._read(partial(self._matches, vector, k, check_search(k, where)))
+        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values.
+
+        Raises OverloadedError where a thousand searches wait.
+        """
+        search = Search(vector, k, check_search(k, where))
+        return await self._database.searches.ask(search, self._answers, self._absent)
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
@@ -150,11 +156,21 @@ class SQLiteColumn:
     def _account(self, job: str) -> str:
         return f"{quoted(self._names.table)}.{quoted(self._names.vector)} {job}"
 
+    @property
+    def _absent(self) -> StoreError:
+        return StoreError(f"{self._database.name} does not exist; check the path")
+
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._answered(work, self._database.read)
+
+    async def _read_beside(self, work: Callable[[Connection], T]) -> T:
+        return await self._answered(work, self._database.read_beside)
+
+    async def _answered(self, work: Callable[[Connection], T], read: Callable[..., Awaitable[None]]) -> T:
         found: list[T] = []
-        await self._database.read(lambda connection: found.append(work(connection)), None)
+        await read(lambda connection: found.append(work(connection)), None)
         if not found:
-            raise StoreError(f"{self._database.name} does not exist; check the path")
+            raise self._absent
         return found[-1]
 
     def _prepared(self, asked: Space, connection: Connection) -> Space:
@@ -165,7 +181,7 @@ class SQLiteColumn:
         self._check_keys(table, connection)
         held = books.space(self._target, connection)
         space = self._agreed(held, asked, _width(table, connection))
-        _probe(table, space.dimensions or 1, connection)
+        self._probe(table, space.dimensions or 1, connection)
         if space.dimensions and space != held:
             books.keep_space(space, self._target, connection)
         return space
@@ -213,29 +229,59 @@ class SQLiteColumn:
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         books.forgive(ids, self._target, connection)
-        rows = ((blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True))
-        return max(0, connection.executemany(layout(self._names, connection).fill(), rows).rowcount)
+        table = layout(self._names, connection)
+        rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]
+        filled = max(0, connection.executemany(table.fill(), rows).rowcount)
+        if not triggers(self._names, connection):
+            return filled
+        return sum(_keeps(blob, row, table, connection) for blob, *row in rows)
 
-    def _matches(self, vector: Vector, k: int, where: Mapping[str, Scalar], connection: Connection) -> list[Match]:
+    def _probe(self, table: Layout, dimensions: int, connection: Connection) -> None:
+        """Finds a constraint, a trigger or a STRICT type that refuses or drops vectors, before money is spent."""
+        connection.execute("SAVEPOINT aembed_probe")
+        row, blob = connection.execute(table.one()).fetchone(), bytes(dimensions * 4)
+        if row:
+            connection.execute(table.fill(), (blob, *row))
+        kept = not row or _keeps(blob, row, table, connection)
+        connection.execute("ROLLBACK TO aembed_probe")
+        connection.execute("RELEASE aembed_probe")
+        if not kept:
+            named = ", ".join(map(repr, triggers(self._names, connection)))
+            raise StoreError(
+                f"{self._place} does not keep what is written to it: after the UPDATE of a row its vector is another. "
+                f"The table has the trigger {named}; change it so that it leaves {self._names.vector!r} alone"
+            )
+
+    def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
         table = layout(self._names, connection)
         held, width = books.space(self._target, connection), _width(table, connection)
         if width is None:
-            return []
+            return [[] for _ in asked]
         dimensions = held.dimensions if held and held.dimensions else width // 4
-        query = checked_query(vector, dimensions, self._place)
-        best = nearest(query, self._chunks(table, where, dimensions, connection), k)
         text = table.select(table.text, table.is_key)
-        return [Match(id, connection.execute(text, native(id)).fetchone()[0], None, score) for id, score in best]
+        answers: list[Answer] = []
+        for best in found_by(asked, dimensions, self._place, partial(self._chunks, table, dimensions, connection)):
+            if isinstance(best, list):
+                found = ((id, connection.execute(text, native(id)).fetchone(), score) for id, score in best)
+                answers.append([Match(id, row[0], None, score) for id, row, score in found if row])
+            else:
+                answers.append(best)
+        return answers
 
     def _chunks(
-        self, table: Layout, where: Mapping[str, Scalar], dimensions: int, connection: Connection
+        self, table: Layout, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
     ) -> Iterator[Chunk]:
         filters = "".join(f" AND {table.column(name)} IS ?" for name in where)
         condition = f"{table.vector} IS NOT NULL{table.condition}{filters}"
-        cursor = connection.execute(table.select(f"{table.key_list}, {table.vector}", condition), [*where.values()])
-        while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
-            matrix = matrix_of([blob for *_, blob in rows], dimensions, self._database.name)
-            yield Chunk.of([shown(key) for *key, _ in rows], matrix)
+        size, last = max(1, CHUNK_BYTES // (dimensions * 4)), list[Any]()
+        while page := connection.execute(table.vectors(condition, last), [*where.values(), *last, size]).fetchall():
+            matrix = matrix_of([blob for *_, blob in page], dimensions, self._database.name)
+            keys: list[list[Any]] = [key for *key, _ in page]
+            between_pages(connection)
+            yield Chunk.of([shown(key) for key in keys], matrix)
+            if len(page) < size:
+                return
+            last = keys[-1]
 
 
 def _width(table: Layout, connection: Connection) -> int | None:
@@ -246,9 +292,7 @@ def _width(table: Layout, connection: Connection) -> int | None:
     return row[0] if row else None
 
 
-def _probe(table: Layout, dimensions: int, connection: Connection) -> None:
-    """Finds a constraint, a trigger or a STRICT type that refuses vectors, before money is spent."""
-    connection.execute("SAVEPOINT aembed_probe")
-    connection.execute(table.probe(), (dimensions * 4,))
-    connection.execute("ROLLBACK TO aembed_probe")
-    connection.execute("RELEASE aembed_probe")
+def _keeps(blob: Any, row: Sequence[Any], table: Layout, connection: Connection) -> bool:
+    """Whether the row, of that key and text, holds the vector now."""
+    held = connection.execute(table.kept(), row).fetchone()
+    return held is not None and held[0] == blob

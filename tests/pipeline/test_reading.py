@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aembed.errors import InputError, SourceError
-from aembed.pipeline.reading import CHUNK, Chunk, Feed, Read, any_record, text_record
+from aembed.pipeline.reading import CHUNK, Chunk, Feed, Read, any_record, record_in, text_record
 from aembed.types import Embedded, Failure, Record
 from tests.chaos.clock import run_virtual
 from tests.jobs import all_of, one_by_one, words
@@ -124,7 +124,8 @@ def test_a_record_stays_what_it_is() -> None:
 
 def test_a_row_of_a_store_is_a_record_again() -> None:
     row = Embedded("a", 0, VECTOR, "text", {"page": 1}, "notes.md")
-    assert any_record(7, row) == Record("a", "text", {"page": 1}, "notes.md")
+    assert any_record(7, row) is row
+    assert record_in(row) == Record("a", "text", {"page": 1}, "notes.md")
 
 
 def test_a_row_without_its_text_fails() -> None:

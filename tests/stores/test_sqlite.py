@@ -134,8 +134,10 @@ async def test_a_search_over_many_chunks_finds_the_same(path: Path, monkeypatch:
     await store.write(rows([f"{i:03d}" for i in range(500)], vectors(500)))
     vector = vectors(1, seed=3)[0]
     whole = await store.search(vector, 20)
+    await store.aclose()
     monkeypatch.setattr("aembed.stores.sqlite.CACHE_BYTES", 0)
-    monkeypatch.setattr("aembed.stores._sqlite_rows.CHUNK_BYTES", 7 * 16)
+    monkeypatch.setattr("aembed.stores._sqlite_kept.BLOCK_BYTES", 7 * 16)
+    store = SQLiteStore(path)
     assert await store.search(vector, 20) == whole
     await store.aclose()
 

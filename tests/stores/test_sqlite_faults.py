@@ -316,3 +316,16 @@ async def test_s19_a_file_that_is_deleted_while_in_use(store: SQLiteStore, path:
     await store.prepare(SPACE)
     await store.write(rows(["c"]))
     assert count(path) == 1
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+async def test_s19_a_log_that_is_deleted_while_in_use(store: SQLiteStore, path: Path, suffix: str) -> None:
+    """What is written to it then nobody reads again."""
+    await store.write(rows(["a"]))
+    assert len(await store.search(vectors(1)[0], 1)) == 1
+    os.unlink(f"{path}{suffix}")
+    told = f"{path.name}{suffix} was removed or replaced while it was in use"
+    with pytest.raises(StoreError, match=told):
+        await store.write(rows(["b"]))
+    with pytest.raises(StoreError, match=told):
+        await store.search(vectors(1)[0], 1)

@@ -48,8 +48,8 @@ REFUSALS = "SELECT id, fingerprint, error, message FROM {refusals} ORDER BY id"
 IDS_OF = "SELECT id FROM {rows} WHERE source = $1 ORDER BY id"
 DELETE_REFUSALS = "DELETE FROM {refusals} WHERE id = ANY ($1::text[])"
 DELETE = "DELETE FROM {rows} WHERE id IN (SELECT id FROM {rows} WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE)"
-SELECT = """SELECT id, text, metadata::text AS metadata, source, {v}.vector_send(embedding::{v}.vector) AS sent
-    FROM {rows} """
+SELECT = """SELECT id, text, metadata::text AS metadata, source, fingerprint,
+    {v}.vector_send(embedding::{v}.vector) AS sent FROM {rows} """
 FIRST_PAGE = SELECT + "ORDER BY id LIMIT $1"
 PAGE = SELECT + "WHERE id > $2 ORDER BY id LIMIT $1"
 COUNT = "SELECT count(*) FROM {rows}"
@@ -194,8 +194,20 @@ async def page(last: str | None, index: int, layout: Layout, connection: Connect
     """The rows whose ids come after `last`, the first of them numbered `index`."""
     after = [] if last is None else [last]
     found = await connection.fetch(layout.sql(PAGE if after else FIRST_PAGE), ROWS_PER_PAGE, *after)
+    held = await connection.fetchval(layout.sql(ANSWERED_BY)) if found else None
+    model = str(loads(held)) if held else ""
     return [
-        Embedded(row["id"], index + i, vector_of(row["sent"]), row["text"], decode(row["metadata"]), row["source"])
+        Embedded(
+            row["id"],
+            index + i,
+            vector_of(row["sent"]),
+            row["text"],
+            decode(row["metadata"]),
+            row["source"],
+            layout.space,
+            model,
+            row["fingerprint"],
+        )
         for i, row in enumerate(found)
     ]
 

@@ -1,0 +1,122 @@
+"""Texts that a job is about to send are leased in its store, so that no other job pays for them at the same time.
+
+A lease is of a fingerprint, and belongs to a worker: a number in the store that grows, and an end by the store's
+clock. A worker that shows no sign of life until then has none of its leases any more. What was written is never leased:
+whoever did not get a lease finds the vector in the store sooner or later, or the lease free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+
+from aembed.errors import AembedError, StoreError
+from aembed.pipeline.store_sinks import guarded
+from aembed.protocols import Leases, Store
+
+logger = logging.getLogger("aembed")
+
+LEASE_SECONDS = 30.0
+LOOK_SECONDS = 0.5
+"""Until a job that was alone notices another one, which waits that long."""
+IDLE_SECONDS = 1_000.0
+"""A job that neither reads nor writes for so long lets its leases run out: longer than it waits for a provider that
+answers nobody (`RetryPolicy.max_outage`)."""
+
+
+NOTHING = b""
+"""No text's fingerprint: with it a worker that holds nothing tells that it is not alone any more."""
+
+
+class Worker:
+    """One job that fills a store. While it is alone it writes no leases: it only looks for others."""
+
+    def __init__(self, store: Leases, token: int, *, alone: bool) -> None:
+        self._store = store
+        self._token = token
+        self._alone = alone
+        self._held: set[bytes] = set()
+        """What it has taken while it was alone and that is not done."""
+        self._done: list[bytes] = []
+        self._telling = asyncio.Lock()
+        self._active_at = self._looked_at = _now()
+
+    async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
+        """Those that nobody else holds, and that are not written yet: they are held here now."""
+        self._active_at = _now()
+        async with self._telling:
+            if self._alone and _now() - self._looked_at >= LOOK_SECONDS:
+                await self._look()
+            if self._alone:
+                self._held.update(fingerprints)
+                return frozenset(fingerprints)
+        return await self._lease(fingerprints)
+
+    def done(self, fingerprints: Collection[bytes]) -> None:
+        """They are written, or refused. That is told with the next lease: nobody waits for a lease of what is there."""
+        self._active_at = _now()
+        if self._alone:
+            self._held.difference_update(fingerprints)
+        if not self._alone or self._telling.locked():
+            self._done += fingerprints
+
+    async def live(self) -> None:
+        """Shows a sign of life for as long as the job shows one."""
+        told_at = _now()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(StoreError):
+                async with self._telling:
+                    await self._look()
+                if _now() - told_at >= LEASE_SECONDS / 3 and _now() - self._active_at < IDLE_SECONDS:
+                    told_at = _now()
+                    await self._lease(())
+
+    async def _look(self) -> None:
+        """Where another worker has come, it is told what is held here."""
+        self._looked_at = _now()
+        if self._alone and await guarded(self._store.others(self._token)):
+            await self._lease(self._held | {NOTHING})
+            self._alone = False
+
+    async def _lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
+        done, self._done = self._done, []
+        try:
+            leased: AbstractSet[bytes] = await guarded(
+                self._store.lease(self._token, fingerprints, done=done, seconds=LEASE_SECONDS)
+            )
+        except BaseException:
+            self._done += done
+            raise
+        return leased
+
+
+@asynccontextmanager
+async def working(store: Store) -> AsyncIterator[Worker | None]:
+    """None where the store has no leases, or the role may not make them."""
+    joined = await guarded(store.join(LEASE_SECONDS)) if isinstance(store, Leases) else None
+    if joined is None or not isinstance(store, Leases):
+        yield None
+        return
+    token, alone = joined
+    worker = Worker(store, token, alone=alone)
+    living = asyncio.get_running_loop().create_task(worker.live())
+    try:
+        yield worker
+    finally:
+        living.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([living])
+            try:
+                await guarded(store.leave(token))
+            except AembedError as error:
+                logger.warning("the leases of this job run out in %g s: %s", LEASE_SECONDS, error)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,116 @@
+"""Vectors of a store that are kept in memory between searches, and brought up to date row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice
+from pathlib import Path
+from sqlite3 import Connection
+
+import numpy as np
+
+from aembed.stores._search import Chunk
+from aembed.stores._sqlite import matrix_of, select_in
+from aembed.types import Matrix, Vector
+
+FINGERPRINTS = "SELECT rowid, fingerprint FROM aembed_rows WHERE rowid <= ?"
+IDS = "SELECT rowid, id FROM aembed_rows WHERE rowid <= ?"
+"""Both are read out of an index alone, which is a hundredth of the table."""
+FIRST = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid <= ?"
+BEYOND = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid > ?"
+SOME = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid IN ({})"
+NUMBERS = "SELECT rowid FROM aembed_rows WHERE id IN ({})"
+
+LARGEST = 2**63 - 1
+BLOCK_BYTES = 16 * 1024 * 1024
+
+
+class Kept:
+    """The first rows of a store, as many as are small enough; those beyond them are read each time.
+
+    A row of the same id and fingerprint has the same vector, unless it was written here: `renewed` has those ids.
+    """
+
+    def __init__(self, dimensions: int, name: Path, most_bytes: int) -> None:
+        self.dimensions = dimensions
+        self._name = name
+        self._most_rows = most_bytes // (dimensions * 4)
+        self._block_rows = max(1, BLOCK_BYTES // (dimensions * 4))
+        self._last = LARGEST
+        self._matrices: list[Matrix] = []
+        self._lengths: list[Vector] = []
+        self._ids: list[list[str]] = []
+        self._rows: list[int] = []
+        self._places: dict[int, int] = {}
+        self._seen: tuple[dict[int, bytes], dict[int, str]] = ({}, {})
+
+    def chunks(self, connection: Connection) -> Iterator[Chunk]:
+        for ids, matrix, lengths in zip(self._ids, self._matrices, self._lengths, strict=True):
+            yield Chunk(ids, matrix[: len(ids)], lengths[: len(ids)])
+        if self._last < LARGEST:
+            for _, chunk in self._read(connection.execute(BEYOND, (self._last,))):
+                yield chunk
+
+    def update(self, renewed: AbstractSet[str], connection: Connection) -> None:
+        """To what the connection's snapshot holds."""
+        if len(self._rows) < self._most_rows // 2:
+            self._last = LARGEST
+        fingerprints: dict[int, bytes] = dict(connection.execute(FINGERPRINTS, (self._last,)))
+        ids: dict[int, str] = dict(connection.execute(IDS, (self._last,)))
+        changed = {row for (row,) in select_in(connection, NUMBERS, renewed)}
+        changed |= _differing(self._seen[0], fingerprints) | _differing(self._seen[1], ids)
+        for row in changed & self._places.keys():
+            self._remove(row)
+        wanted = sorted(changed & ids.keys())
+        if len(wanted) > (room := self._most_rows - len(self._rows)):
+            self._last = wanted[room] - 1
+            del wanted[room:]
+            for row in [row for row in ids if row > self._last]:
+                del ids[row], fingerprints[row]
+                if row in self._places:
+                    self._remove(row)
+        is_first = not self._rows
+        found = connection.execute(FIRST, (self._last,)) if is_first else select_in(connection, SOME, wanted)
+        for rows, chunk in self._read(iter(found)):
+            self._add(rows, chunk)
+        self._seen = fingerprints, ids
+
+    def _read(self, found: Iterator[tuple[int, str, bytes]]) -> Iterator[tuple[Sequence[int], Chunk]]:
+        while page := list(islice(found, self._block_rows)):
+            rows, ids, blobs = zip(*page, strict=True)
+            yield rows, Chunk.of(ids, matrix_of(blobs, self.dimensions, self._name))
+
+    def _add(self, rows: Sequence[int], chunk: Chunk) -> None:
+        start = 0
+        while start < len(rows):
+            block, used = divmod(len(self._rows), self._block_rows)
+            if block == len(self._ids):
+                self._matrices.append(np.empty((self._block_rows, self.dimensions), np.float32))
+                self._lengths.append(np.empty(self._block_rows, np.float32))
+                self._ids.append([])
+            end = min(len(rows), start + self._block_rows - used)
+            self._matrices[block][used : used + end - start] = chunk.matrix[start:end]
+            self._lengths[block][used : used + end - start] = chunk.lengths[start:end]
+            self._ids[block] += chunk.ids[start:end]
+            for row in rows[start:end]:
+                self._places[row] = len(self._rows)
+                self._rows.append(row)
+            start = end
+
+    def _remove(self, row: int) -> None:
+        """The last one takes its place."""
+        place, last = self._places.pop(row), self._rows.pop()
+        (block, at), (end_block, end) = divmod(place, self._block_rows), divmod(len(self._rows), self._block_rows)
+        if row != last:
+            self._matrices[block][at] = self._matrices[end_block][end]
+            self._lengths[block][at] = self._lengths[end_block][end]
+            self._ids[block][at] = self._ids[end_block][end]
+            self._rows[place], self._places[last] = last, place
+        self._ids[end_block].pop()
+        if not self._ids[end_block]:
+            del self._ids[end_block], self._matrices[end_block], self._lengths[end_block]
+
+
+def _differing(before: Mapping[int, object], after: Mapping[int, object]) -> set[int]:
+    return set() if before == after else {row for row, _ in before.items() ^ after.items()}

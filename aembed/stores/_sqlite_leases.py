@@ -1,0 +1,76 @@
+"""Leases of texts in a SQLite store, by fingerprint. Nothing here has to outlast a power cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from sqlite3 import Connection
+
+from aembed.stores._sqlite import select_in
+
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS aembed_workers (token INTEGER PRIMARY KEY AUTOINCREMENT, expires_at REAL NOT NULL,
+        alone INTEGER NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS aembed_leases (fingerprint BLOB PRIMARY KEY NOT NULL, token INTEGER NOT NULL)
+        WITHOUT ROWID""",
+)
+DEAD = "SELECT token FROM aembed_workers WHERE expires_at < (julianday('now') - 2440587.5) * 86400.0"
+"""Seconds since 1970, by SQLite's clock."""
+FREE = "DELETE FROM aembed_leases WHERE token = ?"
+FORGET = "DELETE FROM aembed_workers WHERE token = ?"
+JOIN = """INSERT INTO aembed_workers (expires_at, alone)
+    VALUES ((julianday('now') - 2440587.5) * 86400.0 + ?, NOT EXISTS (SELECT 1 FROM aembed_workers)) RETURNING alone"""
+BEAT = """INSERT INTO aembed_workers (token, expires_at, alone)
+    VALUES (?, (julianday('now') - 2440587.5) * 86400.0 + ?, 0)
+    ON CONFLICT (token) DO UPDATE SET expires_at = excluded.expires_at"""
+TELL = "UPDATE aembed_workers SET alone = 0 WHERE token = ?"
+ALONE = "SELECT 1 FROM aembed_workers WHERE alone AND token <> ?"
+OTHERS = """SELECT 1 FROM aembed_workers
+    WHERE token <> ? AND expires_at >= (julianday('now') - 2440587.5) * 86400.0"""
+RELEASE = "DELETE FROM aembed_leases WHERE fingerprint = ? AND token = ?"
+HELD = "SELECT fingerprint FROM aembed_leases WHERE fingerprint IN ({})"
+WRITTEN = "SELECT fingerprint FROM aembed_rows WHERE fingerprint IN ({})"
+LEASE = "INSERT INTO aembed_leases (fingerprint, token) VALUES (?, ?)"
+
+
+def join(seconds: float, connection: Connection) -> tuple[int, bool]:
+    for table in TABLES:
+        connection.execute(table)
+    _bury(connection)
+    cursor = connection.execute(JOIN, (seconds,))
+    (alone,) = cursor.fetchone()
+    token = connection.execute("SELECT max(token) FROM aembed_workers").fetchone()[0]
+    return token, bool(alone)
+
+
+def others(token: int, connection: Connection) -> bool:
+    return connection.execute(OTHERS, (token,)).fetchone() is not None
+
+
+def lease(
+    token: int, wanted: Collection[bytes], done: Collection[bytes], seconds: float, connection: Connection
+) -> set[bytes]:
+    """A sign of life of this worker; those of the wanted that it holds now."""
+    connection.execute(BEAT, (token, seconds))
+    connection.executemany(RELEASE, [(fingerprint, token) for fingerprint in done])
+    if not wanted:
+        return set()
+    _bury(connection)
+    connection.execute(TELL, (token,))
+    if connection.execute(ALONE, (token,)).fetchone():
+        return set()
+    taken = {fingerprint for sql in (HELD, WRITTEN) for (fingerprint,) in select_in(connection, sql, wanted)}
+    leased = set(wanted) - taken
+    connection.executemany(LEASE, [(fingerprint, token) for fingerprint in leased])
+    return leased
+
+
+def leave(token: int, connection: Connection) -> None:
+    connection.execute(FREE, (token,))
+    connection.execute(FORGET, (token,))
+
+
+def _bury(connection: Connection) -> None:
+    """The leases of workers whose time is over are free."""
+    for dead in connection.execute(DEAD).fetchall():
+        connection.execute(FREE, dead)
+        connection.execute(FORGET, dead)

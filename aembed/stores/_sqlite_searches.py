@@ -1,0 +1,111 @@
+"""Searches that wait for the one thread that searches: all of them are answered together, on one snapshot."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+from threading import Lock
+from typing import TypeAlias
+
+from aembed.errors import AembedError, ConfigError, OverloadedError, StoreError, copied
+from aembed.stores._rules import Scalar, encode
+from aembed.stores._search import Chunk, Query, checked_query, nearest_of_each
+from aembed.stores._sqlite_worker import Worker, outcome
+from aembed.types import Match, Vector
+
+MOST_WAITING = 1_000
+"""Searches that wait; one more is refused. One of 256 MB of vectors takes some 30 ms, together they take less."""
+MOST_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    vector: Vector
+    k: int
+    where: Mapping[str, Scalar]
+    answer: Future[list[Match]] = field(default_factory=Future)
+
+    @property
+    def filter(self) -> str | None:
+        """Searches of one filter read the same rows."""
+        return encode(self.where) if self.where else None
+
+
+Found: TypeAlias = "list[tuple[str, float]] | AembedError"
+"""Ids and scores, or what is wrong with the query."""
+Answer: TypeAlias = "list[Match] | Exception"
+Answerer: TypeAlias = Callable[[Sequence[Search], Connection], Sequence[Answer]]
+
+
+class Searches:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._waiting = deque[Search]()
+        self._lock = Lock()
+
+    async def ask(self, search: Search, answerer: Answerer, absent: StoreError | None = None) -> list[Match]:
+        """`absent` is raised where there is no file. One whose caller has left is not searched for.
+
+        Raises OverloadedError where too many wait.
+        """
+        with self._lock:
+            if len(self._waiting) >= MOST_WAITING:
+                raise OverloadedError(f"{len(self._waiting):,} searches of {self._worker.name} wait; try again shortly")
+            self._worker.submit(lambda: self._round(answerer, absent))
+            self._waiting.append(search)
+        try:
+            return await outcome(search.answer)
+        finally:
+            search.answer.cancel()
+
+    def _round(self, answerer: Answerer, absent: StoreError | None) -> None:
+        """Each search hands in a round; the first of those rounds answers all that wait."""
+        with self._lock:
+            taken = [self._waiting.popleft() for _ in range(min(MOST_AT_ONCE, len(self._waiting)))]
+        asked = [search for search in taken if search.answer.set_running_or_notify_cancel()]
+        if not asked:
+            return
+        try:
+            answers = self._worker.explained(lambda: self._answered(asked, answerer, absent))
+        except Exception as error:
+            answers = [error] * len(asked)
+        for search, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Exception):
+                search.answer.set_exception(copied(answer) if isinstance(answer, AembedError) else answer)
+            else:
+                search.answer.set_result(answer)
+
+    def _answered(self, asked: Sequence[Search], answerer: Answerer, absent: StoreError | None) -> Sequence[Answer]:
+        if self._worker.open() is None:
+            return [absent or [] for _ in asked]
+        return self._worker.transacted("BEGIN", lambda connection: answerer(asked, connection))
+
+
+def found_by(
+    asked: Sequence[Search],
+    dimensions: int,
+    place: str,
+    chunks: Callable[[Mapping[str, Scalar]], Iterable[Chunk]],
+) -> list[Found]:
+    """In one pass over the rows for all searches that have the same filter; `chunks` gives the rows of a filter."""
+    found: dict[int, Found] = {}
+    best: Sequence[Found]
+    groups: dict[str | None, list[tuple[int, Query]]] = {}
+    for position, search in enumerate(asked):
+        try:
+            query = Query(checked_query(search.vector, dimensions, place), search.k)
+        except AembedError as error:
+            found[position] = error
+        else:
+            groups.setdefault(search.filter, []).append((position, query))
+    for group in groups.values():
+        positions, queries = [position for position, _ in group], [query for _, query in group]
+        try:
+            best = nearest_of_each(queries, chunks(asked[positions[0]].where))
+        except ConfigError as error:
+            best = [error] * len(positions)
+        found.update(zip(positions, best, strict=True))
+    return [found[position] for position in range(len(asked))]

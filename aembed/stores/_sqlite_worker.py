@@ -1,0 +1,150 @@
+"""A thread, and the connection to one SQLite file that it alone uses."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from threading import Lock
+from typing import TypeAlias, TypeVar
+
+from aembed.errors import StoreError
+from aembed.stores._sqlite_file import OpenFile, transaction
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[sqlite3.Connection], T]
+
+BUSY_SECONDS = 5.0
+PAUSE_SECONDS = 0.05
+BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+SENTENCES = {
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database; choose another file",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore a copy, or build a new store beside it",
+    sqlite3.SQLITE_READONLY: "cannot be written: it is read-only; check the permissions of the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that it is a file, and the permissions of it and its folder",
+    sqlite3.SQLITE_PERM: "cannot be opened: permission denied; check the permissions of the file and its folder",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space, then run this again",
+    sqlite3.SQLITE_IOERR: "cannot be read or written; check the disk: its space, your quota, a network mount",
+    sqlite3.SQLITE_TOOBIG: "cannot hold a row of more than 1 GB; cut that text into pieces",
+    sqlite3.SQLITE_CONSTRAINT: "refuses the row: a constraint of the table does not hold",
+}
+
+
+class Worker:
+    """Opens the file when it is first needed. Raises StoreError, never sqlite3's own errors.
+
+    What was handed to the thread is always finished or rolled back there, also when the caller is cancelled, so no
+    transaction is left open. The thread begins with the first work.
+    """
+
+    def __init__(self, name: Path, lock_timeout: float, thread: str = "", *, reads_only: bool = False) -> None:
+        self.name = name
+        self.path = name.absolute()
+        self.lock_timeout = lock_timeout
+        self.file = OpenFile(reads_only=reads_only)
+        self.between_snapshots = Lock()
+        """Held while a thread that reads only has a snapshot."""
+        self._reads_only = reads_only
+        self._began = self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"aembed-sqlite{thread}")
+        weakref.finalize(self, self.file.close)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        return await outcome(self.submit(lambda: self.explained(call)))
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        if self._closed:
+            raise StoreError(f"{self.name} was closed; open the store again")
+        self._began = True
+        return self._thread.submit(call)
+
+    async def aclose(self) -> None:
+        """Closes the file, after the work that was handed in before. Later calls raise StoreError."""
+        if self._closed:
+            return
+        closing = self.submit(self.file.close) if self._began else None
+        self._closed = True
+        self._thread.shutdown(wait=False)
+        if closing:
+            await outcome(closing)
+
+    # on the thread
+
+    def open(self) -> sqlite3.Connection | None:
+        """None where there is no file."""
+        return self.file.connection(self.path, min(BUSY_SECONDS, self.lock_timeout))
+
+    def transacted(self, begin: str, work: Work[T]) -> T:
+        connection = self.open()
+        assert connection is not None
+        try:
+            with self.between_snapshots if self._reads_only else nullcontext(), transaction(connection, begin):
+                result = work(connection)
+        finally:
+            if connection.in_transaction:
+                self.file.close()
+        self.file.checked(self.path)
+        return result
+
+    def explained(self, call: Callable[[], T]) -> T:
+        try:
+            return self._retried(call)
+        except sqlite3.Error as error:
+            raise StoreError(self._sentence(error)) from None
+        except UnicodeError:
+            raise StoreError(f"{self.name} keeps text as UTF-8; a lone surrogate was to be written or read") from None
+        except OSError as error:
+            raise StoreError(f"{self.name} cannot be opened: {error.strerror}; check the file and its folder") from None
+
+    def _retried(self, call: Callable[[], T]) -> T:
+        """Tries again while another process holds the lock."""
+        until = time.monotonic() + self.lock_timeout
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                if _code(error) not in BUSY or time.monotonic() >= until:
+                    raise
+            time.sleep(PAUSE_SECONDS)
+
+    def _sentence(self, error: sqlite3.Error) -> str:
+        """Without SQLite's own message where that may quote a text."""
+        if _code(error) in BUSY:
+            waited = f"{self.lock_timeout:g} s"
+            return f"{self.name} stayed locked by another process for {waited}; end that one, then run this again"
+        told = error if _code(error) == sqlite3.SQLITE_ERROR else type(error).__name__
+        sentence = SENTENCES.get(_code(error), f"failed: {told}")
+        return f"{self.name} {sentence} ({getattr(error, 'sqlite_errorname', 'sqlite3')})"
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; 0 where the error is the sqlite3 module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+async def outcome(done: Future[T]) -> T:
+    """Awaits the thread. Cancelling this leaves the work alone, whether it has begun or not."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
+
+    def deliver(done: Future[T]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_settle, waiter, done)
+
+    done.add_done_callback(deliver)
+    return await waiter
+
+
+def _settle(waiter: asyncio.Future[T], done: Future[T]) -> None:
+    if waiter.done():
+        return
+    if (error := done.exception()) is not None:
+        waiter.set_exception(error)
+    else:
+        waiter.set_result(done.result())
