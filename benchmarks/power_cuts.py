@@ -142,8 +142,8 @@ def weakened(synchronous: str) -> Iterator[None]:
     """The store's connections have another setting than its own."""
     usual = _sqlite_file._connect
 
-    def connect(path: Path, timeout: float) -> sqlite3.Connection:
-        connection = usual(path, timeout)
+    def connect(path: Path, timeout: float, *, reads_only: bool = False) -> sqlite3.Connection:
+        connection = usual(path, timeout, reads_only=reads_only)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 

@@ -167,7 +167,7 @@ async def test_i16_the_way_out_is_a_line_to_type(store: SQLiteStore, path: Path)
         await store.prepare(Space("openai", "text-embedding-3-small", 1536))
     new = path.with_name("notes-new.db")
     line = f"aembed index sqlite:///{path} --store sqlite:///{new} -m openai:text-embedding-3-small"
-    assert str(caught.value).endswith(line)
+    assert str(caught.value).endswith(f"{line} --dimensions 1536")
 
 
 # Threads, loops, the end
