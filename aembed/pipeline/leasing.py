@@ -21,7 +21,8 @@ from aembed.protocols import Leases, Store
 
 logger = logging.getLogger("aembed")
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 10.0
+"""A job that begins after another one was killed waits that long for what it had taken."""
 LOOK_SECONDS = 0.5
 """Until a job that was alone notices another one, which waits that long."""
 IDLE_SECONDS = 1_000.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Collection
 from sqlite3 import Connection
 
@@ -9,7 +11,7 @@ from aembed.stores._sqlite import select_in
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_workers (token INTEGER PRIMARY KEY AUTOINCREMENT, expires_at REAL NOT NULL,
-        alone INTEGER NOT NULL)""",
+        alone INTEGER NOT NULL, host TEXT, pid INTEGER)""",
     """CREATE TABLE IF NOT EXISTS aembed_leases (fingerprint BLOB PRIMARY KEY NOT NULL, token INTEGER NOT NULL)
         WITHOUT ROWID""",
 )
@@ -17,8 +19,10 @@ DEAD = "SELECT token FROM aembed_workers WHERE expires_at < (julianday('now') - 
 """Seconds since 1970, by SQLite's clock."""
 FREE = "DELETE FROM aembed_leases WHERE token = ?"
 FORGET = "DELETE FROM aembed_workers WHERE token = ?"
-JOIN = """INSERT INTO aembed_workers (expires_at, alone)
-    VALUES ((julianday('now') - 2440587.5) * 86400.0 + ?, NOT EXISTS (SELECT 1 FROM aembed_workers)) RETURNING alone"""
+PROCESSES = "SELECT token, pid FROM aembed_workers WHERE host = ? AND pid IS NOT NULL"
+JOIN = """INSERT INTO aembed_workers (expires_at, alone, host, pid)
+    VALUES ((julianday('now') - 2440587.5) * 86400.0 + ?, NOT EXISTS (SELECT 1 FROM aembed_workers), ?, ?)
+    RETURNING alone"""
 BEAT = """INSERT INTO aembed_workers (token, expires_at, alone)
     VALUES (?, (julianday('now') - 2440587.5) * 86400.0 + ?, 0)
     ON CONFLICT (token) DO UPDATE SET expires_at = excluded.expires_at"""
@@ -36,7 +40,7 @@ def join(seconds: float, connection: Connection) -> tuple[int, bool]:
     for table in TABLES:
         connection.execute(table)
     _bury(connection)
-    cursor = connection.execute(JOIN, (seconds,))
+    cursor = connection.execute(JOIN, (seconds, platform.node(), os.getpid()))
     (alone,) = cursor.fetchone()
     token = connection.execute("SELECT max(token) FROM aembed_workers").fetchone()[0]
     return token, bool(alone)
@@ -70,7 +74,22 @@ def leave(token: int, connection: Connection) -> None:
 
 
 def _bury(connection: Connection) -> None:
-    """The leases of workers whose time is over are free."""
-    for dead in connection.execute(DEAD).fetchall():
+    """The leases of workers whose time is over are free, and at once those of processes of this machine that ended."""
+    processes = connection.execute(PROCESSES, (platform.node(),)).fetchall()
+    ended = [(token,) for token, pid in processes if not _is_alive(pid)]
+    for dead in {*connection.execute(DEAD).fetchall(), *ended}:
         connection.execute(FREE, dead)
         connection.execute(FORGET, dead)
+
+
+def _is_alive(pid: int) -> bool:
+    """Where that cannot be told it is: its leases end with their time. Windows has no signal that only asks."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
