@@ -139,7 +139,7 @@ def test_b7_what_a_provider_object_has_by_itself_is_not_swallowed(option: dict[s
         ({"api_key": b"sk-secret"}, "api_key must be a str, not bytes"),
         ({"base_url": 5}, "base_url must be a str, not int"),
         ({"http_client": "client"}, "http_client must be an AsyncClient of httpx or httpx2, not str"),
-        *[({"dimensions": value}, "dimensions=.* must be an int from 1 to 100,000") for value in (0, -1, True, "8", nan, 1.5)],
+        *[({"dimensions": value}, "dimensions=.* must be an int from 1 to") for value in (0, -1, True, "8", nan, 1.5)],
     ],
 )
 def test_b7_what_goes_to_a_provider_is_looked_at_first(option: dict[str, Any], message: str) -> None:
