@@ -152,7 +152,8 @@ async def test_s16_x1_a_process_that_stops_in_a_write_holds_up_others_until_it_i
         begun: asyncio.Queue[Victim] = asyncio.Queue()
         with pytest.raises(StoreError, match="stayed locked by another process") as raised:
             await other.embed_into(impatient, once_one_has_stopped(each, begun))
-        assert raised.value.unsaved
+        report = raised.value.report
+        assert raised.value.unsaved or (report and report.requests == 0), "nothing that was paid for is out of reach"
         await impatient.aclose()
 
         waiting = asyncio.create_task(other.embed_into(path, records(TEXTS)))
