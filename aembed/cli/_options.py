@@ -173,7 +173,7 @@ Fingerprint: TypeAlias = Annotated[
         "--fingerprint",
         metavar="COLUMN",
         show_default=False,
-        help="PostgreSQL: a column that keeps the text's hash; rows whose text changed are filled again.",
+        help="A column that keeps the text's hash; rows whose text changed are filled again.",
     ),
 ]
 RetryFailed: TypeAlias = Annotated[

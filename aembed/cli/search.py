@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import product
+from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -117,7 +118,8 @@ def _values(text: str) -> list[str | int | float | bool | None]:
         value = json.loads(text)
     except ValueError:
         return [text]
-    return [text] if isinstance(value, str | list | dict) else [value, text]
+    is_beyond = isinstance(value, float) and not isfinite(value)  # 1e999, NaN
+    return [text] if is_beyond or isinstance(value, str | list | dict) else [value, text]
 
 
 def _json(match: Match) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import fields
+from math import isfinite
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -92,10 +93,12 @@ def check_search(k: int, where: Metadata | None) -> Mapping[str, Scalar]:
     if k < 1:
         raise ConfigError(f"k={k} must be 1 or more")
     for name, value in (where or {}).items():
-        if not isinstance(value, str | int | float | None) or (
-            isinstance(value, int) and not -(2**63) <= value < 2**63
+        if (
+            not isinstance(value, str | int | float | None)
+            or (isinstance(value, int) and not -(2**63) <= value < 2**63)
+            or (isinstance(value, float) and not isfinite(value))
         ):
-            raise ConfigError(f"where: {name!r} must be a str, a number of at most 64 bits, a bool or None")
+            raise ConfigError(f"where: {name!r} must be a str, a finite number of at most 64 bits, a bool or None")
     return where or {}
 
 

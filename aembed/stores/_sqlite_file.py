@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from aembed.errors import ConfigError, StoreError
@@ -38,6 +39,8 @@ def _named_by(rest: str) -> str:
 
 BESIDE = ("-wal", "-shm")
 """Suffixes of the files that hold what is not in the main file yet, and that tell the processes of each other."""
+HASH = "aembed_hash"
+"""The name of `text_hash` in SQL, on connections of ours."""
 
 
 class OpenFile:
@@ -76,6 +79,14 @@ class OpenFile:
             connection.close()
 
 
+def text_hash(value: object) -> str | None:
+    """What a text is known by in a column of fingerprints: SHA-256 of its UTF-8, as PostgreSQL columns have it."""
+    if value is None:
+        return None
+    data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+    return sha256(data).hexdigest()
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
@@ -91,6 +102,7 @@ def _connect(path: Path, timeout: float, *, reads_only: bool) -> sqlite3.Connect
     try:
         for pragma in (*PRAGMAS, f"query_only = {int(reads_only)}"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function(HASH, 1, text_hash, deterministic=True)
     except sqlite3.Error:
         connection.close()
         raise

@@ -13,6 +13,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from aembed.errors import ConfigError
+from aembed.stores._sqlite_file import HASH
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
@@ -20,7 +21,9 @@ UNIQUE_INDEXES = """SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT
 INDEXED = "SELECT name FROM pragma_index_info(?)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 PAGE = SELECT + " ORDER BY {keys} LIMIT ?"
-FILL = "UPDATE {table} AS t SET {filled} = ? WHERE {is_key} AND {text} COLLATE BINARY IS ?"
+FILL = "UPDATE {table} AS t SET {filled} = ?{mark} WHERE {is_key} AND {text} COLLATE BINARY IS ?"
+CLEAR = """UPDATE {table} AS t SET {filled} = NULL, {marked} = NULL
+    WHERE {is_key} AND {vector} IS NOT NULL AND NOT ({is_current})"""
 TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
@@ -36,7 +39,7 @@ def quoted(name: str) -> str:
 class Names:
     """The table and columns that the user named. `key` is None for the primary key, else the rowid.
 
-    `create`: the column of the vectors may be added.
+    `create`: the columns of the vectors and of the fingerprints may be added.
     """
 
     table: str
@@ -45,6 +48,7 @@ class Names:
     key: tuple[str, ...] | None
     where: str | None
     create: bool = False
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,10 @@ class Layout:
     filled: str
     """The vector as SET wants it: without the alias."""
     condition: str
-    is_absent: bool
-    """The vector's column is still to be added."""
+    mark: str | None
+    """The column of the fingerprints, without the alias."""
+    absent: tuple[str, ...]
+    """Of the vectors' column and that one what is still to be added, with its type."""
 
     @property
     def key_list(self) -> str:
@@ -68,11 +74,20 @@ class Layout:
 
     @property
     def is_pending(self) -> str:
-        return f"{self.text} IS NOT NULL AND {self.is_empty}{self._is_keyed}{self.condition}"
+        return f"{self.text} IS NOT NULL AND {self.is_stale}{self._is_keyed}{self.condition}"
 
     @property
-    def is_empty(self) -> str:
-        return "true" if self.is_absent else f"{self.vector} IS NULL"
+    def is_stale(self) -> str:
+        """No vector, or one of another text. A column that is still to be added is empty."""
+        if self.absent:
+            return "1"
+        changed = f" OR t.{self.mark} IS NOT {HASH}({self.text})" if self.mark else ""
+        return f"({self.vector} IS NULL{changed})"
+
+    @property
+    def is_current(self) -> str:
+        """The vector is not known to be of an earlier text."""
+        return f"(t.{self.mark} IS NULL OR t.{self.mark} IS {HASH}({self.text}))" if self.mark else "1"
 
     @property
     def is_key(self) -> str:
@@ -103,7 +118,13 @@ class Layout:
 
     def fill(self) -> str:
         """Parameters: the vector, the key, the text that it was made from, compared byte by byte."""
-        return FILL.format(table=self.table, filled=self.filled, is_key=self.is_key, text=self.text)
+        mark = f", {self.mark} = {HASH}({self.text})" if self.mark else ""
+        return FILL.format(table=self.table, filled=self.filled, mark=mark, is_key=self.is_key, text=self.text)
+
+    def clear(self) -> str:
+        """Parameters: the key. Nothing is done to a vector that is not known to be of an earlier text."""
+        parts = {"marked": self.mark, "is_current": self.is_current, "vector": self.vector}
+        return CLEAR.format(table=self.table, filled=self.filled, is_key=self.is_key, **parts)
 
     def one(self) -> str:
         """Key and text of one pending row."""
@@ -123,16 +144,19 @@ class Layout:
 def layout(names: Names, connection: Connection) -> Layout:
     """Raises ConfigError where the table is not as the user said."""
     columns = {name: (pk, hidden) for name, pk, hidden in connection.execute(COLUMNS, (_table(names, connection),))}
-    is_absent = names.create and names.vector not in columns
-    if is_absent:
-        columns[names.vector] = (0, 0)
-    for name in (names.text, names.vector, *(names.key or ())):
-        if name not in columns and (name in (names.text, names.vector) or name not in ROWID_NAMES):
-            way_out = ". --create-columns (create_columns=True) adds it" if name == names.vector else ""
+    types = {names.vector: "BLOB"} | ({names.fingerprint: "TEXT"} if names.fingerprint else {})
+    absent = [name for name in types if names.create and name not in columns]
+    columns |= dict.fromkeys(absent, (0, 0))
+    for name in (names.text, *types, *(names.key or ())):
+        if name not in columns and (name in (names.text, *types) or name not in ROWID_NAMES):
+            way_out = ". --create-columns (create_columns=True) adds it" if name in types else ""
             has = ", ".join(sorted(columns))
             raise ConfigError(f"table {names.table!r} has no column {name!r}; it has {has}{way_out}")
-    if names.text == names.vector or columns[names.vector][1]:
-        raise ConfigError(f"column {names.vector!r} of {names.table!r} cannot be filled: it is the text, or generated")
+    for name in types:
+        if name == names.text or columns[name][1]:
+            raise ConfigError(f"column {name!r} of {names.table!r} cannot be filled: it is the text, or generated")
+    if names.fingerprint == names.vector:
+        raise ConfigError(f"column {names.vector!r} cannot be the vector and the fingerprint; name another column")
     return Layout(
         quoted(names.table),
         f"t.{quoted(names.text)}",
@@ -141,7 +165,8 @@ def layout(names: Names, connection: Connection) -> Layout:
         frozenset(columns),
         quoted(names.vector),
         f" AND ({names.where}\n)" if names.where else "",
-        is_absent,
+        quoted(names.fingerprint) if names.fingerprint else None,
+        tuple(f"{quoted(name)} {types[name]}" for name in absent),
     )
 
 

@@ -23,7 +23,7 @@ from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
-ADD = "ALTER TABLE {} ADD COLUMN {} BLOB"
+ADD = "ALTER TABLE {} ADD COLUMN {}"
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 ROWS_PER_PAGE = 200
@@ -31,8 +31,8 @@ CHUNK_BYTES = 16 * 1024 * 1024
 
 
 def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> SQLiteColumn:
-    if others := sorted({"text_sql", "fingerprint"} & names.keys()):
-        raise ConfigError(f"{others[0]} is for PostgreSQL; a column of SQLite has a column for its text, and no more")
+    if "text_sql" in names:
+        raise ConfigError("text_sql is for PostgreSQL; a column of SQLite has a column for its text, and no more")
     if text is None:
         raise ConfigError("name the column of the texts with text=")
     return SQLiteColumn(url, table, text=text, **names)
@@ -46,7 +46,9 @@ class SQLiteColumn:
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
-    key, else the rowid. `create_columns` lets `prepare` add the column `vector` where it is missing. `where` is a
+    key, else the rowid. `fingerprint` names a column that keeps the hash of the text beside its vector: rows whose text
+    has changed since are filled again, no search finds them by the earlier text, and their vector is cleared where the
+    new text fails. `create_columns` lets `prepare` add those two columns where they are missing. `where` is a
     condition in SQL that is put into the statements as it is: never make it from what somebody else typed.
     `lock_timeout` is how many seconds to wait for another process's lock.
     """
@@ -61,13 +63,14 @@ class SQLiteColumn:
         key: str | Sequence[str] | None = None,
         where: str | None = None,
         create_columns: bool = False,
+        fingerprint: str | None = None,
         lock_timeout: float = 30.0,
     ) -> None:
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
-        for name in (table, text, vector, *(keys or ())):
+        for name in (table, text, vector, *(keys or ()), *((fingerprint,) if fingerprint is not None else ())):
             quoted(name)
         self._target = (table, vector)
-        self._names = Names(table, text, vector, keys, where, create_columns)
+        self._names = Names(table, text, vector, keys, where, create_columns, fingerprint)
         self._database = Database(path, lock_timeout, absent="check the path")
 
     def __repr__(self) -> str:
@@ -126,6 +129,11 @@ class SQLiteColumn:
     async def refusals(self) -> list[Refusal]:
         return await self._read_beside(partial(books.refusals, self._target))
 
+    async def fail(self, ids: Sequence[str]) -> None:
+        """With `fingerprint`, vectors that these rows have of earlier texts are cleared: no others come in this run."""
+        if self._names.fingerprint is not None:
+            await self._database.write(partial(self._cleared, ids))
+
     async def count(self) -> int:
         """How many rows are pending."""
         return await self._read_beside(self._counted)
@@ -175,8 +183,9 @@ class SQLiteColumn:
 
     def _prepared(self, asked: Space, connection: Connection) -> Space:
         table = layout(self._names, connection)
-        if table.is_absent:
-            connection.execute(ADD.format(table.table, table.filled))
+        for column in table.absent:
+            connection.execute(ADD.format(table.table, column))
+        if table.absent:
             table = layout(self._names, connection)
         self._check_keys(table, connection)
         held = books.space(self._target, connection)
@@ -188,8 +197,8 @@ class SQLiteColumn:
 
     def _announced(self, connection: Connection) -> Iterator[str]:
         table = layout(self._names, connection)
-        if table.is_absent:
-            yield f"column {table.filled} BLOB of {table.table}"
+        for column in table.absent:
+            yield f"column {column} of {table.table}"
         if not books.has(books.COLUMNS, connection):
             yield books.MADE
 
@@ -206,7 +215,7 @@ class SQLiteColumn:
     def _check_keys(self, table: Layout, connection: Connection) -> None:
         """A row that has no key could be paid for, and not be written."""
         missing = " OR ".join(f"{key} IS NULL" for key in table.keys)
-        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.is_empty}{table.condition} LIMIT 1"
+        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
         if connection.execute(table.select("1", where)).fetchone():
             raise ConfigError(f"{self._place}: a row to be filled has NULL in its key; give it a value")
 
@@ -235,6 +244,9 @@ class SQLiteColumn:
         if not triggers(self._names, connection):
             return filled
         return sum(_keeps(blob, row, table, connection) for blob, *row in rows)
+
+    def _cleared(self, ids: Sequence[str], connection: Connection) -> None:
+        connection.executemany(layout(self._names, connection).clear(), list(map(native, ids)))
 
     def _probe(self, table: Layout, dimensions: int, connection: Connection) -> None:
         """Finds a constraint, a trigger or a STRICT type that refuses or drops vectors, before money is spent."""
@@ -272,7 +284,7 @@ class SQLiteColumn:
         self, table: Layout, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
     ) -> Iterator[Chunk]:
         filters = "".join(f" AND {table.column(name)} IS ?" for name in where)
-        condition = f"{table.vector} IS NOT NULL{table.condition}{filters}"
+        condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}{filters}"
         size, last = max(1, CHUNK_BYTES // (dimensions * 4)), list[Any]()
         while page := connection.execute(table.vectors(condition, last), [*where.values(), *last, size]).fetchall():
             matrix = matrix_of([blob for *_, blob in page], dimensions, self._database.name)
@@ -286,7 +298,7 @@ class SQLiteColumn:
 
 def _width(table: Layout, connection: Connection) -> int | None:
     """Bytes of one vector that is there already."""
-    if table.is_absent:
+    if any(column.startswith(f"{table.filled} ") for column in table.absent):
         return None
     row = connection.execute(table.select(f"length({table.vector})", f"{table.vector} IS NOT NULL LIMIT 1")).fetchone()
     return row[0] if row else None
