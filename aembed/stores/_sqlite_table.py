@@ -126,9 +126,9 @@ class Layout:
         parts = {"marked": self.mark, "is_current": self.is_current, "vector": self.vector}
         return CLEAR.format(table=self.table, filled=self.filled, is_key=self.is_key, **parts)
 
-    def one(self) -> str:
-        """Key and text of one pending row."""
-        return self.select(f"{self.key_list}, {self.text}", f"{self.is_pending} LIMIT 1")
+    def some(self, rows: int) -> str:
+        """Key and text of some pending rows."""
+        return self.select(f"{self.key_list}, {self.text}", f"{self.is_pending} LIMIT {rows}")
 
     def kept(self) -> str:
         """The vector of a row; parameters: the key, the text."""

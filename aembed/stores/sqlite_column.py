@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from sqlite3 import Connection
+from sqlite3 import Connection, OperationalError
 from typing import Any, TypeVar
 
 from aembed.core.spaces import agreed
-from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.stores import _sqlite_books as books
 from aembed.stores._rules import Scalar, check_search, mismatch
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_file import between_pages
+from aembed.stores._sqlite_filling import Row, error_of, fill
 from aembed.stores._sqlite_searches import Answer, Search, found_by
-from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown, triggers
+from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
 from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 ROWS_PER_PAGE = 200
 CHUNK_BYTES = 16 * 1024 * 1024
+ENDS_TRANSACTIONS = "RAISE(ROLLBACK) of a trigger ends the transaction; write RAISE(ABORT)"
+PROBED = 8
+"""Rows that are written and taken back before money is spent: one of them may be refused for what it holds."""
 
 
 def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> SQLiteColumn:
@@ -115,12 +119,24 @@ class SQLiteColumn:
             limit = None if limit is None else limit - size
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
-        """Fills rows whose text is still the one that was embedded, in one transaction; returns how many were."""
-        return await self._database.write(partial(self._filled, ids, texts, matrix))
+        """Fills rows whose text is still the one that was embedded, in one transaction; returns how many were.
+
+        Raises RowsRefusedError for rows that the table refuses, or drops, once all others are filled.
+        """
+        filled, refused = await self._database.write(partial(self._filled, ids, texts, matrix))
+        if refused:
+            raise RowsRefusedError({ids[i]: error_of(why, self._place) for i, why in refused.items()}, filled)
+        return filled
 
     async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
-        """Those of these ids whose text was refused earlier with this fingerprint."""
-        return {each.id: each for each in await self.refusals() if each.fingerprint == fingerprints.get(each.id)}
+        """Those of these ids whose text was refused earlier with this fingerprint.
+
+        Rows that the table refused are written and taken back, so that those which it takes by now are no more refused.
+        """
+        same = {each.id: each for each in await self.refusals() if each.fingerprint == fingerprints.get(each.id)}
+        by_table = [id for id, refusal in same.items() if refusal.error == RowRefusedError.__name__]
+        taken = await self._database.write(partial(self._taken, by_table)) if by_table else ()
+        return {id: refusal for id, refusal in same.items() if id not in taken}
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
         """Keeps them in `aembed_column_refusals` until their row is filled."""
@@ -233,36 +249,51 @@ class SQLiteColumn:
         count: int = connection.execute(table.select("count(*)", table.is_pending)).fetchone()[0]
         return count
 
-    def _filled(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix, connection: Connection) -> int:
+    def _filled(
+        self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix, connection: Connection
+    ) -> tuple[int, dict[int, str]]:
         held = books.space(self._target, connection)
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         books.forgive(ids, self._target, connection)
         table = layout(self._names, connection)
         rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]
-        filled = max(0, connection.executemany(table.fill(), rows).rowcount)
-        if not triggers(self._names, connection):
-            return filled
-        return sum(_keeps(blob, row, table, connection) for blob, *row in rows)
+        return fill(rows, table, self._names, connection)
+
+    def _taken(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
+        table, space = layout(self._names, connection), books.space(self._target, connection)
+        text, blob = table.select(table.text, table.is_key), bytes((space.dimensions if space else None) or 1) * 4
+        held = [connection.execute(text, native(id)).fetchone() for id in ids]
+        rows = [(blob, *native(id), *row) for id, row in zip(ids, held, strict=True) if row]
+        _, refused = self._tried(rows, table, connection)
+        return {shown(row[1:-1]) for number, row in enumerate(rows) if number not in refused}
 
     def _cleared(self, ids: Sequence[str], connection: Connection) -> None:
         connection.executemany(layout(self._names, connection).clear(), list(map(native, ids)))
 
     def _probe(self, table: Layout, dimensions: int, connection: Connection) -> None:
-        """Finds a constraint, a trigger or a STRICT type that refuses or drops vectors, before money is spent."""
-        connection.execute("SAVEPOINT aembed_probe")
-        row, blob = connection.execute(table.one()).fetchone(), bytes(dimensions * 4)
-        if row:
-            connection.execute(table.fill(), (blob, *row))
-        kept = not row or _keeps(blob, row, table, connection)
-        connection.execute("ROLLBACK TO aembed_probe")
-        connection.execute("RELEASE aembed_probe")
-        if not kept:
-            named = ", ".join(map(repr, triggers(self._names, connection)))
+        """Finds a constraint, a trigger or a STRICT type that refuses or drops all vectors, before money is spent."""
+        known = {each.id for each in books.refusals(self._target, connection) if each.error == RowRefusedError.__name__}
+        found = connection.execute(table.some(PROBED + len(known))).fetchall()
+        unknown = [row for row in found if shown(row[:-1]) not in known]
+        rows = [(bytes(dimensions * 4), *row) for row in unknown[:PROBED]]
+        filled, refused = self._tried(rows, table, connection)
+        if refused and not filled:
             raise StoreError(
-                f"{self._place} does not keep what is written to it: after the UPDATE of a row its vector is another. "
-                f"The table has the trigger {named}; change it so that it leaves {self._names.vector!r} alone"
+                f"{self._place} does not keep what is written to it: {next(iter(refused.values()))}; "
+                f"change the table so that {self._names.vector!r} can be filled"
             )
+
+    def _tried(self, rows: Sequence[Row], table: Layout, connection: Connection) -> tuple[int, dict[int, str]]:
+        """As `fill`, and taken back."""
+        connection.execute("SAVEPOINT aembed_probe")
+        tried = fill(rows, table, self._names, connection)
+        try:
+            connection.execute("ROLLBACK TO aembed_probe")
+        except OperationalError:
+            return 0, dict.fromkeys(range(len(rows)), ENDS_TRANSACTIONS)
+        connection.execute("RELEASE aembed_probe")
+        return tried
 
     def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
         table = layout(self._names, connection)
@@ -302,9 +333,3 @@ def _width(table: Layout, connection: Connection) -> int | None:
         return None
     row = connection.execute(table.select(f"length({table.vector})", f"{table.vector} IS NOT NULL LIMIT 1")).fetchone()
     return row[0] if row else None
-
-
-def _keeps(blob: Any, row: Sequence[Any], table: Layout, connection: Connection) -> bool:
-    """Whether the row, of that key and text, holds the vector now."""
-    held = connection.execute(table.kept(), row).fetchone()
-    return held is not None and held[0] == blob
