@@ -131,7 +131,15 @@ def _caption(progress: Progress, total: int, room: int) -> str:
     for part in parts[1:]:
         if len(shown) + 2 + len(part) <= room:
             shown = f"{shown}  {part}"
-    return "\n".join([shown, printable(progress.waiting)[:room]]).rstrip()
+    return "\n".join([shown, _cut(printable(progress.waiting), room)]).rstrip()
+
+
+def _cut(waiting: str, room: int) -> str:
+    """When it goes on stands at the end, and stays."""
+    if len(waiting) <= room:
+        return waiting
+    what, _, when = waiting.rpartition(", ")
+    return f"{what[: max(0, room - len(when) - 3)]}…, {when}"
 
 
 class _TimeLeft(ProgressColumn):
