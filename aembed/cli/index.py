@@ -156,11 +156,12 @@ async def _indexed(order: Order, settings: Settings, again: Again) -> int:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(order.store))
         info = await store.info()
-        inputs = await _inputs(order, info, stack)
+        other = await _other_store(order, stack)
         # Where nothing else says which model: rows of another store keep theirs, and with it their vectors.
-        held = info.space or (inputs.space if settings.model is None else None)
+        held = info.space or (other.space if other and settings.model is None else None)
         embedder = await stack.enter_async_context(embedder_for(settings, held, again))
         await check_space(store, info.space, embedder.space)
+        inputs = other or _files(order, info)
         _check_files(order, inputs)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
         work = _Work(order, store, info, embedder, inputs)
@@ -182,20 +183,25 @@ async def _indexed(order: Order, settings: Settings, again: Again) -> int:
         return code
 
 
-async def _inputs(order: Order, info: StoreInfo, stack: AsyncExitStack) -> Inputs:
+def _files(order: Order, info: StoreInfo) -> Inputs:
     """Raises ConfigError for a PATH that is missing, or that holds nothing to read and never did."""
+    _refuse_gone(order, info)
+    with interruptible():
+        source = open_paths(
+            order.paths,
+            id_field=order.id_field,
+            text_field=order.text_field,
+            metadata_fields=order.metadata_fields,
+            delimiter=order.delimiter,
+            held=() if order.keep_stale else info.sources.keys(),
+        )
+    return Inputs(source, order.limit)
+
+
+async def _other_store(order: Order, stack: AsyncExitStack) -> Inputs | None:
+    """The rows of another store, where one is named. Raises ConfigError for one that holds none."""
     if not any(map(is_store, order.paths)):
-        _refuse_gone(order, info)
-        with interruptible():
-            source = open_paths(
-                order.paths,
-                id_field=order.id_field,
-                text_field=order.text_field,
-                metadata_fields=order.metadata_fields,
-                delimiter=order.delimiter,
-                held=() if order.keep_stale else info.sources.keys(),
-            )
-        return Inputs(source, order.limit)
+        return None
     if len(order.paths) > 1:
         raise ConfigError("another store is read alone; index the other PATHs in a command of their own")
     old = await stack.enter_async_context(opened(order.paths[0]))

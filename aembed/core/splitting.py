@@ -244,9 +244,10 @@ class Remains:
         if isinstance(error, InvalidReplyError):
             self._broken_replies += 1
             self._lose(batch, 1)
-            for_its_size = isinstance(error, ShapeError | CutShortError)
+            unproven = not self._weight.proven(batch)
+            for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)
             known = isinstance(error, ShapeError) or self._weight.is_limited
-            suspect = self._failed_before or (for_its_size and known and not self._weight.proven(batch))
+            suspect = self._failed_before or (for_its_size and known and unproven)
             if len(batch) > 1 and not error.oversized and (suspect or self._broken_replies > 1):
                 self.doubted = True
                 self._divide(batch, for_its_size=for_its_size)
