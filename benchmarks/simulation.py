@@ -166,7 +166,7 @@ class Client:
             pacer=self.pacer,
             random=service.random,
         )
-        self.errand = Errand(remaining=lambda: inf if self._batches is None else self._batches)
+        self.errand = Errand(shares=False, remaining=lambda: inf if self._batches is None else self._batches)
         self.done = Counter[int]()
         self.failed = 0
         self._inputs, self._batches = inputs, batches

@@ -136,10 +136,10 @@ def _caption(progress: Progress, total: int, room: int) -> str:
 
 def _cut(waiting: str, room: int) -> str:
     """When it goes on stands at the end, and stays."""
-    if len(waiting) <= room:
-        return waiting
     what, _, when = waiting.rpartition(", ")
-    return f"{what[: max(0, room - len(when) - 3)]}…, {when}"
+    if len(waiting) <= room or len(when) + 3 >= room:
+        return waiting[:room]
+    return f"{what[: room - len(when) - 3]}…, {when}"
 
 
 class _TimeLeft(ProgressColumn):

@@ -88,14 +88,15 @@ class Database:
 
     def _written_lightly(self, work: Work[T]) -> T:
         connection = self._writer.open()
+        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone() if connection else (None,)
         if connection:
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA synchronous = {min(1, synchronous)}")
         try:
             return self._written(work)
         finally:
             with suppress(sqlite3.Error):  # Closed after an error: the next connection begins as it should.
                 if connection:
-                    connection.execute("PRAGMA synchronous = FULL")
+                    connection.execute(f"PRAGMA synchronous = {synchronous}")
 
     def _bound_log(self) -> None:
         """While one snapshot follows another SQLite cannot begin its log anew: for this the readers wait a moment."""

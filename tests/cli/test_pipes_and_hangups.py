@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,14 @@ async def test_d3_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, _ = await ended(process)
     assert (process.returncode, out.split(", ")[1]) == (0, f"{TEXTS} stored")
+
+
+@pytest.fixture(autouse=True)
+def hears_hangups() -> Iterator[None]:
+    """Whatever these tests were started by: what is ignored here would be ignored by the command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -174,7 +174,7 @@ async def test_t7_what_is_kept_in_memory_is_what_the_file_holds(small: SQLiteSto
                 await store.delete(ids)
             case 3:
                 with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
-                    connection.execute("UPDATE aembed_rows SET id = id || 'x' WHERE id = ?", (ids[0],))
+                    connection.execute("UPDATE OR IGNORE aembed_rows SET id = id || 'x' WHERE id = ?", (ids[0],))
                     held = connection.execute("SELECT max(rowid) FROM aembed_rows").fetchone()[0]
                     connection.execute("UPDATE aembed_rows SET rowid = rowid + 7 WHERE rowid = ?", (held,))
                     if random.random() < 0.3:
