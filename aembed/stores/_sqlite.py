@@ -88,7 +88,7 @@ class Database:
 
     def _written_lightly(self, work: Work[T]) -> T:
         connection = self._writer.open()
-        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone() if connection else (None,)
+        synchronous: int = connection.execute("PRAGMA synchronous").fetchone()[0] if connection else 0
         if connection:
             connection.execute(f"PRAGMA synchronous = {min(1, synchronous)}")
         try:

@@ -201,12 +201,19 @@ class FileDisk(Faulty, SQLiteStore):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._database._thread = Inline()  # type: ignore[assignment]
+        database = self._database
+        self._workers = (database._writer, database._reader, database._searcher)
+        for worker in self._workers:
+            worker._thread = Inline()  # type: ignore[assignment]
         self._path = path
 
     def begin(self, run: Run) -> None:
         super().begin(run)
-        self._database._file.close()
+        for worker in self._workers:
+            worker.file.close()
+
+    async def join(self, seconds: float) -> None:
+        """No leases: these processes live one after another, and their time is not the file's."""
 
     def held(self) -> Mapping[str, tuple[str, Vector]]:
         if not self._path.exists():
