@@ -25,6 +25,8 @@ from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+MOST_RENEWED = 20_000
+"""Rows written between two searches, after which the next one reads all rows again."""
 CACHE_BYTES = 256 * 1024 * 1024
 
 
@@ -42,6 +44,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
         self._database = Database(path, lock_timeout, absent="call prepare(space) first")
         self._kept: tuple[Connection, int, Kept] | None = None
+        self._keeps = False
         self._renewed: set[str] = set()
         self._renewing = Lock()
 
@@ -219,8 +222,9 @@ class SQLiteStore:
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         with self._renewing:
             renewed, self._renewed = self._renewed, set()
+            was_kept, self._keeps = self._keeps, True
         held, self._kept = self._kept, None
-        if held is None or held[0] is not connection or held[2].dimensions != dimensions:
+        if held is None or not was_kept or held[0] is not connection or held[2].dimensions != dimensions:
             held = (connection, -1, Kept(dimensions, self._database.name, CACHE_BYTES))
         if renewed or held[1] != version:
             held[2].update(renewed, connection)
@@ -228,5 +232,9 @@ class SQLiteStore:
         return held[2].chunks(connection)
 
     def _renew(self, ids: Sequence[str]) -> None:
+        """While nothing is kept for searches, nothing is noted; so it is where one would read most of it anew."""
         with self._renewing:
-            self._renewed.update(ids)
+            if self._keeps:
+                self._renewed.update(ids)
+            if len(self._renewed) > MOST_RENEWED:
+                self._keeps, self._renewed = False, set()
