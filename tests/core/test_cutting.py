@@ -56,7 +56,7 @@ def tokenizer() -> Bill:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a10_texts_that_were_not_cut_are_never_said_to_be(kind: str) -> None:
-    assert [cut_of(kind, counted, seed)[0] for seed in range(4)] == [0] * 4
+    assert [cut_of(kind, counted, seed)[0] for seed in range(3)] == [0] * 3
 
 
 @pytest.mark.parametrize("kind", ["documents", "one word", "thai"])

@@ -282,9 +282,9 @@ HEAVY: dict[str, Script] = {
     "504 above 100 kB": TooHeavy(Status(504, billed=True), max_bytes=100_000),
     "no answer above 300 inputs": TooHeavy(Hang(billed=True), max_inputs=300),
     "a connection that breaks above 1,000 inputs": TooHeavy(Cut(), max_inputs=1_000),
-    "429 above 10 inputs": TooHeavy(Status(429, error("slow down")), max_inputs=10),
-    "429 above 10 inputs, to wait a second": TooHeavy(
-        Status(429, error("slow down"), headers=[("retry-after", "1")]), max_inputs=10
+    "429 above 100 inputs": TooHeavy(Status(429, error("slow down")), max_inputs=100),
+    "429 above 100 inputs, to wait a second": TooHeavy(
+        Status(429, error("slow down"), headers=[("retry-after", "1")]), max_inputs=100
     ),
     "half of a reply above 500 inputs": TooHeavy(Truncate(), max_inputs=500),
     "500 that names 64 inputs": TooHeavy(
