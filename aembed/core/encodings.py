@@ -1,8 +1,9 @@
 """Stage 6: whether bytes that should be float32 values are some.
 
-Servers also send float64 (vLLM, by `embed_dtype` and in older releases), float16, bfloat16 and int8 (Perplexity, by
-default) in base64. Their bytes read as float32 give a wrong number of wrong values, and no reply says so. The values of
-one embedding are close in size, which the bits of other types are not when they are read so.
+Servers also send float64 (vLLM in 2024), float16 and bfloat16 (vLLM, by `embed_dtype`) and int8 (Perplexity, by
+default) in base64. Their bytes read as float32 give a wrong number of wrong values, and no reply says so; openai 3.57.0
+reads them all the same (findings/openai-reads-any-base64-as-float32.sh). The values of one embedding are close in size,
+which the bits of other types are not when they are read so.
 """
 
 from __future__ import annotations

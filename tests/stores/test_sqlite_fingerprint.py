@@ -106,6 +106,18 @@ async def test_t6_a_vector_whose_text_nobody_noted_is_left_alone(path: Path) -> 
     assert filled(path) == 100
 
 
+async def test_t15_a_column_named_true_is_no_condition(tmp_path: Path) -> None:
+    """SQLite takes the word for that column where there is one (3.54.1; findings/sqlite-true-may-be-a-column.sh)."""
+    path = tmp_path / "flags.db"
+    execute(path, 'CREATE TABLE notes (id INTEGER PRIMARY KEY, content TEXT, embedding BLOB, "TRUE")')
+    execute(path, "INSERT INTO notes (content) VALUES ('one')")
+    assert (await backfilled(path, fingerprint=None))[0].stored == 1
+    column = SQLiteColumn(path, "notes", text="content")
+    async with Embedder(FakeProvider("fake", 8)) as embedder:
+        assert [match.id for match in await embedder.search(column, "one")] == ["1"]
+    await column.aclose()
+
+
 @pytest.mark.parametrize("name", ["content", "embedding"])
 async def test_t15_a_column_with_another_use_is_refused(path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be"):

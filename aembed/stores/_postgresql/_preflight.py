@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
-import asyncpg
 import numpy as np
 
 from aembed.core.spaces import agreed
@@ -15,12 +15,11 @@ from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._columns import Layout
-from aembed.stores._postgresql._database import AT_ONCE, Connection
-from aembed.stores._postgresql._errors import explained, is_of_row
+from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import Name
-from aembed.stores._postgresql._parts import DroppedError
+from aembed.stores._postgresql._proof import tried
 from aembed.stores._rules import mismatch
 from aembed.types import Space
 
@@ -156,8 +155,8 @@ async def taken_now(place: str, ids: Sequence[str], table: Layout, connection: C
     hooks = await hooks_of(table.table, connection)
     width = table.dimensions or await sql.filled_width(table, connection) or 1
     texts = await sql.texts_again(ids, table, connection)
-    tried = {id: await _tried(id, text, width, hooks, place, table, connection) for id, text in texts.items()}
-    return {id for id, refusal in tried.items() if refusal is None}
+    refusals = {id: await _tried(id, text, width, hooks, place, table, connection) for id, text in texts.items()}
+    return {id for id, refusal in refusals.items() if refusal is None}
 
 
 async def _tried(
@@ -165,17 +164,4 @@ async def _tried(
 ) -> StoreError | None:
     """Why this row is not taken."""
     batch = sql.Batch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
-    await connection.execute("SAVEPOINT aembed_probe")
-    try:
-        await sql.update(batch, [0], hooks, None, place, table, connection)
-        await connection.execute(AT_ONCE)
-        return None
-    except DroppedError as error:
-        return error
-    except asyncpg.PostgresError as error:
-        if not is_of_row(error):
-            raise
-        return explained(error, place, of_rows=True)
-    finally:
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")
+    return await tried(partial(sql.update, batch, [0], hooks, None, place, table, connection), place, connection)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from secrets import token_hex
 
-import asyncpg
 import numpy as np
 
 from aembed.errors import StoreError
 from aembed.stores._postgresql import _rows as sql
-from aembed.stores._postgresql._database import AT_ONCE, Connection
-from aembed.stores._postgresql._errors import explained, is_of_row
+from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, named
 from aembed.stores._postgresql._parts import DroppedError
+from aembed.stores._postgresql._proof import tried
 from aembed.stores._postgresql._tables import Layout
 from aembed.types import Rows
 
@@ -51,20 +51,5 @@ async def _tried(
     row: Rows, hooks: tuple[Hook, ...], place: str, layout: Layout, connection: Connection
 ) -> StoreError | None:
     """Why this row is not kept."""
-    await connection.execute("SAVEPOINT aembed_probe")
-    try:
-        await sql.upsert(row, [0], True, hooks, None, layout, connection)
-        await connection.execute(AT_ONCE)
-        return None
-    except DroppedError as error:
-        return error
-    except asyncpg.PostgresError as error:
-        if not is_of_row(error):
-            raise
-        refusal = explained(error, place, of_rows=True)
-        if isinstance(error, asyncpg.SyntaxOrAccessError):
-            raise StoreError(f"{refusal}; {ADVICE}") from None
-        return refusal
-    finally:
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")
+    write = partial(sql.upsert, row, [0], True, hooks, None, layout, connection)
+    return await tried(write, place, connection, advice=ADVICE)
