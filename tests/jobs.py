@@ -10,6 +10,7 @@ import numpy as np
 from aembed import Embedded, Record, Store
 from aembed.core.changes import Item, Unkept
 from aembed.providers.fake import fake_vectors
+from aembed.sources import Source
 from aembed.types import Vector
 
 DIMENSIONS = 64
@@ -58,3 +59,13 @@ async def rows_of(store: Store) -> dict[str, Embedded]:
 
 def ids_of(results: Sequence[Any]) -> list[str]:
     return [result.id for result in results]
+
+
+def resolve_ids(source: Source) -> None:
+    """Reads all of it, until no two files have one id, as the command does. Raises ConfigError for one id twice."""
+    again = True
+    while again:
+        reading = source.records()
+        for _ in reading:
+            pass
+        again = reading.check_ids()

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError, InputError
-from aembed.sources import Root, Source, duplicate_ids, open_paths
+from aembed.sources import Root, Source, open_paths
 from aembed.types import Failure, Record
+from tests.jobs import resolve_ids
 
 
 def records(source: Source) -> list[Record]:
@@ -278,13 +279,13 @@ def test_two_passes_at_once_do_not_disturb_each_other() -> None:
 def test_i10_two_records_with_one_id_are_refused_with_both_places(tmp_path: Path) -> None:
     two = written(tmp_path / "two.csv", "id,text\nx,c\nx,d\n")
     with pytest.raises(ConfigError, match=f"the id 'x': {two.as_posix()}:2 and {two.as_posix()}:3; rename"):
-        duplicate_ids(open_paths([two]))
+        resolve_ids(open_paths([two]))
 
 
 def test_i9_equal_rows_with_one_id_are_refused_too(tmp_path: Path) -> None:
     path = written(tmp_path / "one.jsonl", '{"id": 1, "text": "a"}\n' * 2)
     with pytest.raises(ConfigError, match=r"one\.jsonl:1 and .*one\.jsonl:2"):
-        duplicate_ids(open_paths([path]))
+        resolve_ids(open_paths([path]))
 
 
 @given(ids=st.lists(st.integers(0, 30), max_size=12))

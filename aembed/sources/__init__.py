@@ -114,16 +114,6 @@ class Reading(Iterator[Record | Failure]):
         return bool(clashes.apart)
 
 
-def duplicate_ids(source: Source) -> None:
-    """Reads all of it, until no two files have one id. Raises ConfigError if two records of one file have."""
-    again = True
-    while again:
-        reading = source.records()
-        for _ in reading:
-            pass
-        again = reading.check_ids()
-
-
 def open_paths(
     paths: Sequence[str | Path],
     *,

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError
-from aembed.sources import Source, duplicate_ids, open_paths
+from aembed.sources import Source, open_paths
 from aembed.types import Failure, Record
+from tests.jobs import resolve_ids
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -57,7 +58,7 @@ def test_d9_rows_of_two_files_with_one_id_are_told_apart_and_all_others_stay(tmp
     written(tmp_path / "f.md", "words")
     written(tmp_path / "g.csv", "text\nwords\n")
     source = open_paths([tmp_path])
-    duplicate_ids(source)
+    resolve_ids(source)
     assert ids(source) == ["a.csv#0", "a.csv#1", "b/c.csv#1", "b/c.csv#2", "b/d.jsonl#1", "3", "f.md", "g.csv:2"]
 
 
@@ -66,7 +67,7 @@ def test_d9_documents_of_two_folders_with_one_name_are_told_apart(tmp_path: Path
         written(tmp_path / folder / "readme.md", "# Title\n\nwords")
         written(tmp_path / folder / f"{folder[0]}.md", "words")
     source = open_paths([tmp_path / folder for folder in ("x/docs", "y/docs", "z/site")])
-    duplicate_ids(source)
+    resolve_ids(source)
     assert ids(source) == [
         "x/docs/readme.md#title",
         "x.md",
@@ -80,11 +81,11 @@ def test_d9_documents_of_two_folders_with_one_name_are_told_apart(tmp_path: Path
 def test_d9_tables_of_one_name_are_told_apart_and_a_second_row_in_one_file_is_refused(tmp_path: Path) -> None:
     one, two = written(tmp_path / "one/rows.csv", rows(1)), written(tmp_path / "two/rows.csv", rows(1))
     source = open_paths([one, two])
-    duplicate_ids(source)
+    resolve_ids(source)
     assert ids(source) == ["one/rows.csv#1", "two/rows.csv#1"]
     written(two, rows(1, 4, 4))
     with pytest.raises(ConfigError, match=r"two inputs have the id '4': .*two/rows\.csv:3 and .*two/rows\.csv:4"):
-        duplicate_ids(open_paths([one, two]))
+        resolve_ids(open_paths([one, two]))
 
 
 @given(files=st.lists(st.lists(st.integers(0, 5), max_size=4, unique=True), min_size=1, max_size=4))
@@ -95,7 +96,7 @@ def test_d9_ids_are_unique_and_change_only_in_files_that_share_one(
     for number, content in enumerate(files):
         written(folder / f"{number}.csv", rows(*content))
     source = open_paths([folder])
-    duplicate_ids(source)
+    resolve_ids(source)
     assert len(set(ids(source))) == sum(map(len, files))
     expected = []
     for number, content in enumerate(files):
@@ -109,14 +110,14 @@ def test_d9_an_id_that_looks_like_a_file_and_its_row_is_told_apart_too(tmp_path:
     written(tmp_path / "b.csv", "id,text\n1,b\n")
     written(tmp_path / "c.csv", "id,text\na.csv#1,c\nc.csv#x,c\n")
     source = open_paths([tmp_path])
-    duplicate_ids(source)
+    resolve_ids(source)
     assert ids(source) == ["a.csv#1", "b.csv#1", "c.csv#a.csv#1", "c.csv#c.csv#x"]
 
 
 def test_d9_standard_input_keeps_its_ids_and_the_file_beside_it_is_told_apart(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", rows(1, 2))
     source = open_paths([path, "-"], stdin=io.BytesIO(b'{"id": 1, "text": "x"}'))
-    duplicate_ids(source)
+    resolve_ids(source)
     assert ids(source) == ["a.csv#1", "a.csv#2", "1"]
 
 
