@@ -40,7 +40,11 @@ class Way:
 
     errand: Errand
     task: asyncio.Task[object] | None
-    texts: list[str] = field(default_factory=list)
+    size: int = 0
+    unanswered: Sequence[Item] = ()
+    """Those that others may wait for."""
+    listed: list[str] = field(default_factory=list)
+    """The texts by which it can be found, once that was asked for."""
     waiting: dict[str, list[Waiting]] = field(default_factory=dict)
 
     def wait(self, text: str) -> Waiting:
@@ -48,44 +52,90 @@ class Way:
         self.waiting.setdefault(text, []).append(future)
         return future
 
+    def list_texts(self) -> list[str]:
+        """A text in pieces is no text that others wait for."""
+        self.listed = [item.texts[0] for item in self.unanswered if len(item.texts) == 1]
+        return self.listed
+
+    def answered(self, items: Sequence[Item]) -> None:
+        """Most batches are answered whole."""
+        done = {*map(id, items)} if len(items) < self.size else None
+        self.unanswered = [item for item in self.unanswered if id(item) not in done] if done else ()
+
+
+class Texts:
+    """The texts that are on their way. They are hashed once somebody asks for one: a job that is alone never does."""
+
+    def __init__(self) -> None:
+        self._ways: dict[Way, None] = {}
+        self._by_text: dict[str, Way] | None = None
+
+    def concern(self, errand: Errand) -> bool:
+        """Whether anything is on its way for somebody else. Equal texts of one job are one item already."""
+        return self._by_text is not None or any(way.errand is not errand for way in self._ways)
+
+    def get(self, text: str) -> Way | None:
+        if not self._ways:
+            return None
+        if self._by_text is None:
+            self._by_text = {text: way for way in self._ways for text in way.list_texts()}
+        return self._by_text.get(text)
+
+    def add(self, way: Way, items: Sequence[Item]) -> None:
+        way.unanswered = items
+        self._ways[way] = None
+        if self._by_text is not None:
+            self._by_text.update(dict.fromkeys(way.list_texts(), way))
+
+    def answered(self, way: Way, items: Sequence[Item]) -> None:
+        if way.listed:
+            self._unlist(way, [item.texts[0] for item in items])
+        way.answered(items)
+
+    def remove(self, way: Way) -> None:
+        self._unlist(way, way.listed)
+        self._ways.pop(way, None)
+        if not self._ways:
+            self._by_text = None
+
+    def _unlist(self, way: Way, texts: Sequence[str]) -> None:
+        by_text = self._by_text or {}
+        for text in texts:
+            if by_text.get(text) is way:
+                del by_text[text]
+
 
 class Shared:
     """`alike`: the provider embeds documents and queries alike, so that each may have the other's vector."""
 
     def __init__(self, *, alike: bool) -> None:
-        one: dict[str, Way] = {}
-        self._ways: dict[InputType, dict[str, Way]] = {"document": one, "query": one if alike else {}}
+        one = Texts()
+        self._texts: dict[InputType, Texts] = {"document": one, "query": one if alike else Texts()}
 
-    def claim(self, batch: Sequence[Item], errand: Errand) -> tuple[Way, list[Item], Joined]:
+    def claim(self, batch: Sequence[Item], errand: Errand) -> tuple[Way, Sequence[Item], Joined]:
         """What is to be sent of a batch, and what is on its way for somebody else. A text in pieces goes alone."""
-        ways, way = self._ways[errand.input_type], Way(errand, asyncio.current_task())
-        mine: list[Item] = []
-        joined: Joined = []
-        for item in batch:
-            text = item.texts[0]
-            held = ways.get(text) if len(item.texts) == 1 else way
-            if held is None:
-                mine.append(item)
-                if errand.shares:
-                    ways[text] = way
-                    way.texts.append(text)
-            elif held is way or errand.interactive:
-                mine.append(item)
-            else:
-                joined.append((item, held.wait(text)))
+        texts, way = self._texts[errand.input_type], Way(errand, asyncio.current_task())
+        mine, new, joined = batch, batch, Joined()
+        if texts.concern(errand):
+            holders = [texts.get(item.texts[0]) if len(item.texts) == 1 else None for item in batch]
+            held = list(zip(batch, holders, strict=True))
+            new = [item for item, holder in held if holder is None]
+            mine = batch if errand.interactive else new
+            if not errand.interactive:
+                joined = [(item, holder.wait(item.texts[0])) for item, holder in held if holder]
+        way.size = len(mine)
+        if errand.shares and new:
+            texts.add(way, new)
         return way, mine, joined
 
     def sent(self, text: str, input_type: InputType) -> Waiting | None:
         """The answer to a request that has this text and has been sent: not one that waits for its turn."""
-        way = self._ways[input_type].get(text)
+        way = self._texts[input_type].get(text)
         return way.wait(text) if way and not way.errand.holds_back(way.task) else None
 
     async def delivered(self, way: Way, deliver: Deliver, answer: Answer) -> None:
         """Tells those who wait before the one who sent it, who may take his time."""
-        ways = self._ways[way.errand.input_type]
-        for item in answer.items:
-            if ways.get(item.texts[0]) is way:
-                del ways[item.texts[0]]
+        self._texts[way.errand.input_type].answered(way, answer.items)
         if way.waiting:
             self._tell(way, answer)
         await deliver(answer)
@@ -104,10 +154,7 @@ class Shared:
 
     def release(self, way: Way) -> None:
         """The batch has ended. Who still waits may send the text himself."""
-        ways = self._ways[way.errand.input_type]
-        for text in way.texts:
-            if ways.get(text) is way:
-                del ways[text]
+        self._texts[way.errand.input_type].remove(way)
         for futures in way.waiting.values():
             for future in futures:
                 if not future.done():
