@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli._again import Again
-from aembed.cli._options import Settings, check_server
+from aembed.cli._options import ModelFlags, check_server
 from aembed.cli._run import OK, run
 from aembed.cli._show import place
 from aembed.cli._stores import check_filled, opened
@@ -14,24 +14,21 @@ from aembed.cli._streams import tell
 from aembed.results import counted
 
 
+@flags.spread
 def move(
     context: typer.Context,
+    *,
     store: flags.StoreURL = flags.DEFAULT_STORE,
-    model: flags.Model = None,
-    base_url: flags.BaseURL = None,
-    option: flags.ProviderOptions = None,
-    dimensions: flags.Dimensions = None,
-    timeout: flags.Timeout = 60.0,
+    model: ModelFlags,
 ) -> None:
     """Take another name, or another address, for the model of a store's rows. Nothing is bought again.
 
     A few texts of the store are embedded anew, and have to have the vectors that they have there.
     """
-    settings = Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))
-    run(_move(store, settings, Again(context)))
+    run(_move(store, model, Again(context)))
 
 
-async def _move(url: str, settings: Settings, again: Again) -> int:
+async def _move(url: str, settings: ModelFlags, again: Again) -> int:
     async with opened(url) as store:
         info = await store.info()
         check_filled(url, info)
