@@ -188,15 +188,19 @@ class Embedder:
         return await self._engine.coalescer.vector(text, seconds("timeout", timeout))
 
     def stats(self) -> Stats:
-        """What goes on now. May be called from any thread."""
+        """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, the cache; see Stats.
+
+        It sends nothing and waits for nothing. May be called from any thread.
+        """
         return self._engine.stats()
 
     @asynccontextmanager
     async def stream(self, records: Records) -> AsyncIterator[Results]:
         """Results as they complete: `async with embedder.stream(records) as results: async for result in results`.
 
-        Each is an Embedded or a Failure, with `.index`. Memory holds what is in flight and no more.
-        Records are Record objects or plain str.
+        Each is an Embedded, whose `.vector` is a copy of shape (dimensions,), or a Failure, with `.index`, its position
+        in the input. Memory holds what is in flight and no more. Records are Record objects or plain str. What stops
+        the job is raised by the iteration, with `.report`. Leaving the block early sends nothing more.
         """
         refuse_what_is_no_list(records)
         engine, channel = self._engine, Channel()
