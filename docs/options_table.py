@@ -117,7 +117,7 @@ VARIABLES = {
     "OLLAMA_HOST": "Where Ollama is: `host`, `host:port`, `:port` or a URL.",
     "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY": "Proxies, as httpx reads them, but never for this machine.",
     "SSL_CERT_FILE, SSL_CERT_DIR": "Certificates to trust.",
-    "TIKTOKEN_CACHE_DIR": "Where tiktoken keeps its vocabulary. It is needed for long texts only.",
+    "TIKTOKEN_CACHE_DIR": "Where tiktoken keeps its vocabulary, which counts long texts, and all texts under a budget.",
 }
 URL_GROUPS = {
     "Of aembed": _url.OURS,

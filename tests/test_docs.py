@@ -7,7 +7,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
-import os
 import re
 import shlex
 import subprocess
@@ -78,11 +77,12 @@ async def test_a_script_of_the_readme_runs_in_its_own_process(block: Block, serv
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=str)
 async def test_a_script_of_the_docs_runs(
-    block: Block, service: Server, tmp_path: Path, request: pytest.FixtureRequest
+    block: Block, service: Server, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "DATABASE_URL" in block.code:
-        await run_sql(request.getfixturevalue("database"), TABLES)
-        os.environ["DATABASE_URL"] = request.getfixturevalue("database")
+        database = request.getfixturevalue("database")
+        await run_sql(database, TABLES)
+        monkeypatch.setenv("DATABASE_URL", database)
     compiled = compile(block.code, str(block), "exec")
     with chdir(tmp_path):
         await asyncio.to_thread(exec, compiled, {"__name__": "__main__"})
