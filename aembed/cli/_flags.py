@@ -144,14 +144,19 @@ MaxCost: TypeAlias = Annotated[
 ]
 MaxBilledTokens: TypeAlias = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, show_default=False, help="The same in tokens, for a model without a known price."),
+    typer.Option(
+        metavar="N",
+        min=0,
+        show_default=False,
+        help="As --max-cost, in tokens: for a model without a known price.",
+    ),
 ]
 BudgetPerOption: TypeAlias = Annotated[
     BudgetPer,
     typer.Option(
         "--budget-per",
         metavar="job|day|month",
-        help="How long these two last: until the job is done, or for a day or a month of the clock (UTC).",
+        help="How long --max-cost and --max-billed-tokens hold: for the job, or a day or month of the clock (UTC).",
     ),
 ]
 DryRun: TypeAlias = Annotated[

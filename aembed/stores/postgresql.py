@@ -99,12 +99,15 @@ class PostgresStore(Indexed):
         return await self._database.run(partial(self._prepared, space, names))
 
     def reject(self, record: Record) -> InputError | None:
+        """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
         return rejection(record) or _refusal(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
         return await self._read(partial(sql.known, digests, fingerprints), Known())
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        """The vectors, float32 of shape (dimensions,), that were paid for under these fingerprints."""
         empty: dict[bytes, Vector] = {}
         return await self._read(partial(sql.vectors, fingerprints), empty)
 
@@ -134,6 +137,7 @@ class PostgresStore(Indexed):
             raise RowsRefusedError({rows.ids[i]: error for i, error in refused.items()}, taken) from None
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        """The ids of rows of that source that are not in `keep`."""
         return await self._read(partial(sql.stale, source, keep), [])
 
     async def delete(self, ids: Sequence[str]) -> int:
@@ -141,6 +145,7 @@ class PostgresStore(Indexed):
         return await self._write(partial(sql.delete, ids))
 
     async def rows(self) -> AsyncIterator[Embedded]:
+        """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
         last, index = None, 0
         nothing: list[Embedded] = []
         while page := await self._read(partial(sql.page, last, index), nothing):
@@ -149,31 +154,40 @@ class PostgresStore(Indexed):
             last, index = page[-1].id, page[-1].index + 1
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by id."""
         return await self._read(sql.refusals, [])
 
     async def info(self) -> StoreInfo:
+        """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
         return await self._read(self._info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
+        """Keeps the report of the last run for `info`, without its failures."""
         await self._write(partial(tables.set_meta, "last_run", summary(report)))
 
     async def spend(self, job: str, tokens: int) -> int:
+        """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
         return await self._write(accounts.once(tokens, partial(tables.spend, job)))
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         await self._write(partial(tables.close_account, job))
 
     async def answered_by(self, model: str) -> str:
+        """The name that replies gave to the rows' model; this one is kept where there is none. See KeepsModel."""
         return await self._write(partial(sql.answered_by, model))
 
     async def move(self, space: Space) -> None:
+        """Keeps that space in the place of its own; no row changes. See Moves."""
         await self._write(partial(tables.move, space))
         self._layout = None
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
+        """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
         return await self._write(partial(shares.join, seconds))
 
     async def others(self, token: int) -> bool:
+        """Whether a worker with another token lives."""
         return await self._write(partial(shares.others, token))
 
     async def lease(
@@ -183,6 +197,7 @@ class PostgresStore(Indexed):
         return await self._write(partial(shares.lease, token, wanted, done, seconds))
 
     async def leave(self, token: int) -> None:
+        """Gives up all that the worker of that token holds."""
         await self._write(partial(shares.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:

@@ -246,6 +246,7 @@ class PostgresColumn(Indexed):
         self._refused.update(latest)
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change; none where the role may not read them."""
         return await self._run(partial(books.refusals, self._asked.vector))
 
     async def count(self) -> int:
@@ -260,6 +261,7 @@ class PostgresColumn(Indexed):
         return self._spent[job] if kept is None else kept
 
     async def close_account(self, job: str) -> None:
+        """Gives up the rows that are held here; forgets what the job has spent once no other worker is at it."""
         self._spent.pop(job, None)
         await self._leave()
         await self._run(partial(accounts.close, self._asked.vector, job))
@@ -351,8 +353,8 @@ class PostgresColumn(Indexed):
         if not self._warned:
             self._warned = True
             logger.warning(
-                "the role may not create the schema aembed, or not write all of it (the README has the GRANTs): %s is "
-                "filled by one worker only, and neither what it is for nor which texts were refused is kept",
+                "the role may not create the schema aembed, or not write all of it (docs/table.md has the GRANTs): %s "
+                "is filled by one worker only, and neither what it is for nor which texts were refused is kept",
                 self._place,
             )
 

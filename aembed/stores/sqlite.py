@@ -59,12 +59,15 @@ class SQLiteStore:
         return await self._database.create(partial(self._prepared, space))
 
     def reject(self, record: Record) -> InputError | None:
+        """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
         return rejection(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
         return await self._read(partial(sql.known, digests, fingerprints), Known())
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        """The vectors, float32 of shape (dimensions,), that were paid for under these fingerprints."""
         return await self._read(partial(sql.vectors, fingerprints), {})
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
@@ -72,6 +75,7 @@ class SQLiteStore:
         await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        """The ids of rows of that source that are not in `keep`."""
         return await self._read_beside(partial(sql.stale, source, keep), [])
 
     async def delete(self, ids: Sequence[str]) -> int:
@@ -79,6 +83,7 @@ class SQLiteStore:
         return await self._write(partial(sql.delete, ids))
 
     async def rows(self) -> AsyncIterator[Embedded]:
+        """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
         start, index = "", 0
         nothing: list[Embedded] = []
         while page := await self._read_beside(partial(sql.page, start, index), nothing):
@@ -87,30 +92,39 @@ class SQLiteStore:
             start, index = page[-1].id + "\0", page[-1].index + 1
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by id."""
         return await self._read_beside(sql.refusals, [])
 
     async def info(self) -> StoreInfo:
+        """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
         return await self._read_beside(self._info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
+        """Keeps the report of the last run for `info`, without its failures."""
         await self._write(partial(sql.set_meta, "last_run", summary(report)))
 
     async def spend(self, job: str, tokens: int) -> int:
+        """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
         return await self._write(partial(sql.spend, job, tokens))
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         await self._write(partial(sql.delete_meta, sql.ACCOUNT.format(job)))
 
     async def answered_by(self, model: str) -> str:
+        """The name that replies gave to the rows' model; this one is kept where there is none. See KeepsModel."""
         return await self._write(partial(sql.answered_by, model))
 
     async def move(self, space: Space) -> None:
+        """Keeps that space in the place of its own; no row changes. See Moves."""
         await self._write(partial(sql.move, space))
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
+        """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
         return await self._lightly(partial(leases.join, seconds))
 
     async def others(self, token: int) -> bool:
+        """Whether a worker with another token lives."""
         return await self._read(partial(leases.others, token), False)
 
     async def lease(
@@ -120,6 +134,7 @@ class SQLiteStore:
         return await self._lightly(partial(leases.lease, token, wanted, done, seconds))
 
     async def leave(self, token: int) -> None:
+        """Gives up all that the worker of that token holds."""
         await self._lightly(partial(leases.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:

@@ -106,6 +106,7 @@ class SQLiteColumn:
         return made
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        """The rows with a text and no vector (with `fingerprint`: none of that text), in key order."""
         last: list[Any] = []
         while limit is None or limit > 0:
             size = min(ROWS_PER_PAGE, limit or ROWS_PER_PAGE)
@@ -142,6 +143,7 @@ class SQLiteColumn:
         await self._database.write(partial(books.refuse, refusals, self._target))
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by key."""
         return await self._read_beside(partial(books.refusals, self._target))
 
     async def fail(self, ids: Sequence[str]) -> None:
@@ -158,6 +160,7 @@ class SQLiteColumn:
         return await self._database.write(partial(books.spend, self._account(job), tokens))
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         await self._database.write(partial(books.close, self._account(job)))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
