@@ -114,7 +114,7 @@ async def _backfill(order: Order, settings: Settings, again: Again) -> int:
     try:
         return await _filled(order, settings, again)
     except SpaceMismatchError as error:
-        raise again.with_dimensions(error) from error.__cause__
+        raise again.with_move(again.with_dimensions(error)) from error.__cause__
 
 
 async def _filled(order: Order, settings: Settings, again: Again) -> int:
