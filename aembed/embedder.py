@@ -272,14 +272,18 @@ class Embedder:
                 report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
             return planned(report, sink.changed)
 
-    async def move(self, store: AnyStore) -> float:
-        """Makes the rows of a store this Embedder's, where another name or address of the same model made them.
+    async def move(self, store: AnyStore | Backlog) -> float:
+        """Makes the rows of a store, or of a column of a table of your own, this Embedder's, where another name or
+        address of the same model made them.
 
         A few of its texts are embedded again, and have to have the same vectors; nothing else is bought, then or
         later. Returns the least cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
         """
         engine = self._engine
         with engine.verb():
+            if isinstance(store, Backlog):
+                await engine.learn()
+                return await move(store, self.space, self.embed_documents)
             async with _opened(store) as opened:
                 await engine.learn()
                 return await move(opened, self.space, self.embed_documents)
@@ -309,13 +313,16 @@ class Embedder:
                 passes = Passes(backlog, engine.tally(), limit, on_failure)
                 observers = Observers(on_progress, passes.failed)
                 with logged("backfill", passes.report), told_plainly():
-                    while True:
-                        sink = BacklogSink(backlog, retry_failed=retry_failed, unfilled=passes.unfilled)
-                        feed = Feed(passes.records(), any_record)
-                        job = engine.job(sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse)
-                        report = await job.run()
-                        if not passes.another():
-                            return report
+                    async with working(backlog) as worker:
+                        sink = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
+                        while True:
+                            feed = Feed(passes.records(), any_record)
+                            job = engine.job(
+                                sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse
+                            )
+                            report = await job.run()
+                            if not passes.another():
+                                return report
 
     async def search(
         self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None

@@ -183,6 +183,19 @@ class Moves(Protocol):
 
 
 @runtime_checkable
+class MovesColumn(Moves, Protocol):
+    """The same of a Backlog, which has no `info` and no `rows`: what it holds is known by these two."""
+
+    async def space(self) -> Space | None:
+        """Which vectors it is for; None where that is not known yet."""
+        ...
+
+    async def sample(self, most: int) -> list[Embedded]:
+        """Some of its filled rows, each with its text: of those that tell, none whose text was edited since."""
+        ...
+
+
+@runtime_checkable
 class Leases(Protocol):
     """What a Store may do besides: tell the jobs that fill it at once which texts each of them is about to send.
 
@@ -212,6 +225,19 @@ class Leases(Protocol):
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker holds."""
+        ...
+
+
+@runtime_checkable
+class Shares(Leases, Protocol):
+    """What a Backlog may do besides: be filled by several jobs at once, which lease its texts as those of a Store.
+
+    Its leases tell nothing of rows that are filled already: those are asked for by `settled`.
+    """
+
+    async def settled(self, texts: Mapping[str, str]) -> Mapping[str, Vector | None]:
+        """Those of these ids whose row is not pending with that text: its vector, or None where it has another text by
+        now, or is gone."""
         ...
 
 

@@ -77,7 +77,7 @@ async def _backfill(order: Order, names: FilledFlags, settings: Settings, again:
     try:
         return await _filled(order, names, settings, again)
     except SpaceMismatchError as error:
-        raise again.with_dimensions(error) from error.__cause__
+        raise again.with_move(again.with_dimensions(error)) from error.__cause__
 
 
 async def _filled(order: Order, names: FilledFlags, settings: Settings, again: Again) -> int:

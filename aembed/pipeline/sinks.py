@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -18,6 +19,16 @@ from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
 
 INLINE_BYTES = 1_000_000
 """A result of this size is filled within 1 ms; parts of a larger one in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What other jobs have done: vectors that they paid for, ids that they wrote or that were refused to them."""
+
+    paid: Mapping[Key, Vector]
+    known: Known
+    gone: AbstractSet[str] = frozenset()
+    """The ids of rows that have another text by now, or are there no more."""
 
 
 class Sink(Protocol):
@@ -46,6 +57,10 @@ class Sink(Protocol):
         """Those that no other job is about to send: nobody else may, from now on."""
         ...
 
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        """What has become of those that other jobs had leased."""
+        ...
+
     async def takes_over(self, model: str) -> bool:
         """Whether vectors that rows of another store carry, and that this model made, may be written here."""
         ...
@@ -60,6 +75,10 @@ class Sink(Protocol):
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Shows failures of any kind."""
+        ...
+
+    def left(self, entries: Sequence[Entry]) -> None:
+        """These stay pending, where not all that is read is done with (`whole`): nothing was bought for them."""
         ...
 
     def let_go(self) -> None:
@@ -82,6 +101,9 @@ class PlainSink:
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {}
 
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        return Settled(await self.paid(entries), await self.known(entries))
+
     async def takes_over(self, model: str) -> bool:
         return False
 
@@ -92,6 +114,9 @@ class PlainSink:
         return None
 
     async def fail(self, failures: Sequence[Failure]) -> None:
+        return None
+
+    def left(self, entries: Sequence[Entry]) -> None:
         return None
 
     def let_go(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
+from aembed.stores._lives import Lives, superseded
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
@@ -81,6 +82,7 @@ class PostgresStore(Indexed):
         self._storage: Storage | None = _storage(storage or given.get("storage"))
         self._store_text = store_text
         self._hooks: tuple[Hook, ...] = ()
+        self._lives = Lives()
         self._names: Names | None = None
         self._layout: Layout | None = None
 
@@ -115,7 +117,27 @@ class PostgresStore(Indexed):
         """Inserts or replaces by id, in one transaction; in more of them where the server's timeout asks for it.
 
         Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are written.
+        So are rows that others wrote while the worker that writes these stood still.
         """
+        life = self._lives.of(rows.token)
+        if life is None or life.lapsed_at is None:
+            try:
+                await self._write_rows(rows, refusals)
+                return
+            except sql.LateError:
+                assert life is not None
+                life.lapsed_at = life.seen_at
+        late = await self._write(partial(sql.newer, rows, life.lapsed_at))
+        part = rows.picked([i for i, id in enumerate(rows.ids) if id not in late])
+        refused: dict[str, StoreError] = {id: superseded(id) for id in sorted(late)}
+        try:
+            await self._write_rows(part, refusals)
+        except RowsRefusedError as error:
+            raise RowsRefusedError({**refused, **error.rows}, error.written) from None
+        if refused:
+            raise RowsRefusedError(refused, len(part))
+
+    async def _write_rows(self, rows: Rows, refusals: Sequence[Refusal]) -> None:
         order, left = sql.ordered(rows), list(refusals)
 
         async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
@@ -184,7 +206,12 @@ class PostgresStore(Indexed):
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
-        return await self._write(partial(shares.join, seconds))
+        joined = await self._write(partial(shares.join, seconds))
+        if joined is None:
+            return None
+        token, alone, ends_at = joined
+        self._lives.seen(token, ends_at - seconds, seconds)
+        return token, alone
 
     async def others(self, token: int) -> bool:
         """Whether a worker with another token lives."""
@@ -194,10 +221,13 @@ class PostgresStore(Indexed):
         self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
     ) -> AbstractSet[bytes]:
         """Kept in the tables `_leases` and `_workers` beside the rows."""
-        return await self._write(partial(shares.lease, token, wanted, done, seconds))
+        leased, ends_at = await self._write(partial(shares.lease, token, wanted, done, seconds))
+        self._lives.seen(token, ends_at - seconds, seconds)
+        return leased
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds."""
+        self._lives.left(token)
         await self._write(partial(shares.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
@@ -304,7 +334,8 @@ class PostgresStore(Indexed):
         taken = 0
         if len(part):
             check_rows(self._place, layout.space, rows)
-            taken = await sql.upsert(rows, part, self._store_text, self._hooks, refused, layout, connection)
+            life, keep_text = self._lives.of(rows.token), self._store_text
+            taken = await sql.upsert(rows, part, keep_text, self._hooks, refused, life, layout, connection)
         if refusals:
             await sql.refuse(refusals, layout, connection)
         return taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -10,11 +11,12 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import TypeVar
 
-from aembed.core.spaces import agreed
-from aembed.errors import InputError, StoreError
+from aembed.core.spaces import agreed, is_still
+from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores import _sqlite_leases as leases
 from aembed.stores import _sqlite_rows as sql
+from aembed.stores._lives import Lives, superseded
 from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database
@@ -43,6 +45,8 @@ class SQLiteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
         self._database = Database(path, lock_timeout, absent="call prepare(space) first")
+        self._space: Space | None = None
+        self._lives = Lives()
         self._kept: tuple[Connection, int, Kept] | None = None
         self._keeps = False
         self._renewed: set[str] = set()
@@ -56,7 +60,8 @@ class SQLiteStore:
 
         Raises SpaceMismatchError if rows of another space are here.
         """
-        return await self._database.create(partial(self._prepared, space))
+        self._space = await self._database.create(partial(self._prepared, space))
+        return self._space
 
     def reject(self, record: Record) -> InputError | None:
         """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
@@ -71,8 +76,14 @@ class SQLiteStore:
         return await self._read(partial(sql.vectors, fingerprints), {})
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
-        """Inserts or replaces by id, in one transaction; on disk when it returns."""
-        await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        """Inserts or replaces by id, in one transaction; on disk when it returns.
+
+        Raises RowsRefusedError for rows that others wrote while the worker that writes these stood still.
+        """
+        late = await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        if late:
+            written = sum(id not in late for id in rows.ids)
+            raise RowsRefusedError({id: superseded(id) for id in sorted(late)}, written)
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         """The ids of rows of that source that are not in `keep`."""
@@ -121,7 +132,10 @@ class SQLiteStore:
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
-        return await self._lightly(partial(leases.join, seconds))
+        now = time.time()
+        token, alone = await self._lightly(partial(leases.join, seconds))
+        self._lives.seen(token, now, seconds)
+        return token, alone
 
     async def others(self, token: int) -> bool:
         """Whether a worker with another token lives."""
@@ -131,10 +145,14 @@ class SQLiteStore:
         self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
     ) -> AbstractSet[bytes]:
         """Kept in `aembed_leases`."""
-        return await self._lightly(partial(leases.lease, token, wanted, done, seconds))
+        now = time.time()
+        leased = await self._lightly(partial(leases.lease, token, wanted, done, seconds))
+        self._lives.seen(token, now, seconds)
+        return leased
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds."""
+        self._lives.left(token)
         await self._lightly(partial(leases.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
@@ -199,11 +217,21 @@ class SQLiteStore:
         scheme = "" if "?" in str(old) else "sqlite:///"
         return f"{scheme}{old}", f"{scheme}{old.with_name(f'{old.stem}-new{old.suffix}')}"
 
-    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> None:
+    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> set[str]:
+        """The ids of rows that stay as others wrote them."""
+        late = set[str]()
         if len(rows):
-            check_rows(self._name, sql.space(connection), rows)
-            sql.upsert(rows, connection)
+            held = sql.space(connection)
+            check_rows(self._name, held, rows)
+            if held and self._space and not is_still(held, self._space):
+                raise SpaceMismatchError(f"{self._name} is for {held} by now; these vectors are of {self._space}")
+            if (since := self._lives.lapsed_at(rows.token, time.time())) is not None:
+                late = sql.newer(rows, since, connection)
+            sql.upsert(
+                rows.picked([i for i, id in enumerate(rows.ids) if id not in late]) if late else rows, connection
+            )
         sql.refuse(refusals, connection)
+        return late
 
     def _info(self, connection: Connection) -> StoreInfo:
         rows = sql.count(connection)
