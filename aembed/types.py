@@ -219,6 +219,7 @@ class Rows:
         return len(self.ids)
 
     def picked(self, positions: Sequence[int]) -> Rows:
+        """The rows at these positions."""
         return Rows(
             [self.ids[i] for i in positions],
             [self.texts[i] for i in positions],

@@ -20,6 +20,12 @@ class Life:
     lapsed_at: float | None = None
     """The last sign of life before the worker was silent for too long, for the first time."""
 
+    def lapse(self) -> float:
+        """It was silent for too long. A sign of life that came since does not change when that began."""
+        if self.lapsed_at is None:
+            self.lapsed_at = self.seen_at
+        return self.lapsed_at
+
 
 class Lives:
     def __init__(self) -> None:
@@ -43,7 +49,7 @@ class Lives:
         if life is None:
             return None
         if life.lapsed_at is None and now > life.ends_at:
-            life.lapsed_at = life.seen_at
+            return life.lapse()
         return life.lapsed_at
 
 

@@ -126,8 +126,7 @@ class PostgresStore(Indexed):
                 return
             except sql.LateError:
                 assert life is not None
-                life.lapsed_at = life.seen_at
-        late = await self._write(partial(sql.newer, rows, life.lapsed_at))
+        late = await self._write(partial(sql.newer, rows, life.lapse()))
         part = rows.picked([i for i, id in enumerate(rows.ids) if id not in late])
         refused: dict[str, StoreError] = {id: superseded(id) for id in sorted(late)}
         try:

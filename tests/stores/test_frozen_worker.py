@@ -19,6 +19,7 @@ from aembed import Embedder, Record
 from aembed.errors import RowsRefusedError, SpaceMismatchError
 from aembed.protocols import Leases
 from aembed.stores import open_column, open_store
+from aembed.stores._lives import Lives
 from aembed.types import Rows, Space
 from benchmarks.own_process import KEY, MODEL, ROOT, Service, serving
 from benchmarks.vectors import vector_of
@@ -194,3 +195,13 @@ async def test_c7_a_late_write_of_another_model_is_refused(kind: str, tmp_path: 
         await columns[0].write(["1"], ["one"], 2 * matrix)
     for column in columns:
         await column.aclose()
+
+
+def test_c7_a_sign_of_life_after_the_silence_does_not_change_when_it_began() -> None:
+    """Such a sign may come while the write that was refused is on its way back."""
+    lives = Lives()
+    lives.seen(1, 100.0, seconds=10.0)
+    lives.seen(1, 120.0, seconds=10.0)
+    life = lives.of(1)
+    assert life is not None
+    assert (life.lapse(), life.ends_at) == (100.0, 130.0)
