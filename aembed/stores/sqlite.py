@@ -11,13 +11,14 @@ from threading import Lock
 from typing import TypeVar
 
 from aembed.core.spaces import agreed
-from aembed.errors import InputError, StoreError
+from aembed.errors import InputError, RowsRefusedError, StoreError
 from aembed.results import Report
 from aembed.stores import _sqlite_leases as leases
 from aembed.stores import _sqlite_rows as sql
 from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database
+from aembed.stores._sqlite_filling import error_of, hooks_of
 from aembed.stores._sqlite_kept import Kept
 from aembed.stores._sqlite_searches import Answer, Search, found_by
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
@@ -68,8 +69,14 @@ class SQLiteStore:
         return await self._read(partial(sql.vectors, fingerprints), {})
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
-        """Inserts or replaces by id, in one transaction; on disk when it returns."""
-        await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        """Inserts or replaces by id, in one transaction; on disk when it returns.
+
+        Raises RowsRefusedError for rows that the table refuses, or drops, once all others are written.
+        """
+        refused = await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        if refused:
+            errors = {rows.ids[number]: error_of(reason, self._place) for number, reason in refused.items()}
+            raise RowsRefusedError(errors, len(rows) - len(refused))
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         return await self._read_beside(partial(sql.stale, source, keep), [])
@@ -137,6 +144,10 @@ class SQLiteStore:
     def _name(self) -> str:
         return str(self._database.name)
 
+    @property
+    def _place(self) -> str:
+        return f"table 'aembed_rows' in {self._name}"
+
     async def _read(self, work: Callable[[Connection], T], empty: T) -> T:
         return await self._database.read(lambda c: work(c) if self._has_tables(c) else empty, empty)
 
@@ -174,9 +185,18 @@ class SQLiteStore:
         if space is None and held and sql.count(connection):
             raise mismatch(self._name, held, asked, BESIDE, places=self._places)
         space = space or asked
+        if hooks_of("aembed_rows", connection):
+            self._probe(space.dimensions or 1, connection)
         if space != held:
             sql.keep_space(connection, space)
         return space
+
+    def _probe(self, dimensions: int, connection: Connection) -> None:
+        """Raises StoreError where the table keeps nothing that is written."""
+        if reason := sql.probe(dimensions, connection):
+            raise StoreError(
+                f"{self._place} does not keep what is written to it: {reason}; let it keep vector and text"
+            )
 
     @property
     def _places(self) -> tuple[str, str]:
@@ -184,11 +204,15 @@ class SQLiteStore:
         scheme = "" if "?" in str(old) else "sqlite:///"
         return f"{scheme}{old}", f"{scheme}{old.with_name(f'{old.stem}-new{old.suffix}')}"
 
-    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> None:
+    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> dict[int, str]:
+        refused: dict[int, str] = {}
         if len(rows):
             check_rows(self._name, sql.space(connection), rows)
-            sql.upsert(rows, connection)
+            refused = sql.upsert(rows, connection)
+            if len(refused) == len(rows):
+                self._probe(rows.matrix.shape[1], connection)
         sql.refuse(refusals, connection)
+        return refused
 
     def _info(self, connection: Connection) -> StoreInfo:
         rows = sql.count(connection)
