@@ -98,12 +98,17 @@ class Play:
         await self.user.execute(CLEAN)
         for statement in self.schedule.table.made():
             await self.user.execute(statement)
-        name = await self.user.fetchval("SELECT quote_ident(current_database())")
-        await self.user.execute(f"ALTER DATABASE {name} RESET ALL")
         for setting, value in self.schedule.table.settings.items():
-            await self.user.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
+            await self._alter(f"SET {setting} = {value}")
         await self.user.execute(LEAVE)
         await self._insert(range(1, self.schedule.rows + 1))
+
+    async def clean(self) -> None:
+        await self._alter("RESET ALL")
+
+    async def _alter(self, change: str) -> None:
+        name = await self.user.fetchval("SELECT quote_ident(current_database())")
+        await self.user.execute(f"ALTER DATABASE {name} {change}")
 
     def _join(self) -> None:
         self.workers.append(Worker(self.stage.place, self.stage.service.url, self.schedule))
@@ -308,6 +313,7 @@ async def play(schedule: Schedule, stage: Stage, say: Callable[[object], None] =
     finally:
         for worker in playing.workers:
             await worker.kill()
+        await playing.clean()
         await user.close()
     return playing
 

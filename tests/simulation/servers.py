@@ -52,17 +52,21 @@ HEAVY: tuple[Fault, ...] = (
     Hang(billed=True),
 )
 """What a request that is too large meets."""
+AWAY: tuple[Fault, ...] = (
+    Status(400, error("dial tcp 10.1.2.3:443: connect: connection refused")),
+    Status(200, error("No successful provider responses.", code="404")),
+)
+"""What a gateway says of a server behind it that is away: an outage, which is waited for."""
 DRY: tuple[Fault, ...] = (
+    *AWAY,
     Status(400, error("Budget has been exceeded!", "budget_exceeded")),
     Status(400, error("The flux is out of order.")),
-    Status(400, error("dial tcp 10.1.2.3:443: connect: connection refused")),
     Status(402, error("Insufficient credits")),
     Status(403, error("Sorry, your account balance is insufficient")),
     Status(422, {"detail": "not now"}),
     Status(429, error("You exceeded your current quota", "insufficient_quota", code="insufficient_quota")),
     Status(429, error("throttled: insufficient_quota", "throttling_error", code="429")),
     Status(200, {"object": "list", "data": None}),
-    Status(200, error("No successful provider responses.", code="404")),
 )
 """What every request meets once the account is dry, or the server behind the gateway gone."""
 
