@@ -93,7 +93,7 @@ class Request:
             try:
                 return await self._bought()
             except ProviderError as error:
-                if not error.at_once:
+                if not error.at_once or self._errand.dropped:
                     raise
         return await self._bought()
 

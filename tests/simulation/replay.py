@@ -17,8 +17,7 @@ from pathlib import Path
 from pprint import pprint
 
 from tests.simulation.history import History
-from tests.simulation.servers import draw
-from tests.simulation.tables import Make, of_a_store, of_a_table
+from tests.simulation.tables import Make, in_memory, of_a_store, of_a_table
 from tests.vocabulary import write_vocabularies
 
 
@@ -41,10 +40,6 @@ def search(first: int, count: int, make: Make, flag: str) -> list[int]:
             kinds.update(history.kinds)
     print(f"{count:,} schedules, {len(failing)} failed; runs: {dict(kinds)}")
     return failing
-
-
-def in_memory(seed: int, folder: Path) -> History:
-    return History(draw(seed))
 
 
 def _holds(history: History, *, verbose: bool) -> bool:

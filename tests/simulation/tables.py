@@ -408,6 +408,10 @@ LOST: Sequence[Lost] = [
 """What is done to the table of a store."""
 
 
+def in_memory(seed: int, folder: Path) -> History:
+    return History(draw(seed))
+
+
 def of_a_table(seed: int, folder: Path) -> TableHistory:
     return TableHistory(drawn(seed), folder)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation.history import History
 from tests.simulation.servers import draw
-from tests.simulation.tables import Make, drawn, of_a_store, of_a_table
+from tests.simulation.tables import Make, drawn, in_memory, of_a_store, of_a_table
 
 SCHEDULES = int(os.environ.get("AEMBED_SCHEDULES", "2000"))
 TABLES = SCHEDULES // 20
@@ -61,10 +61,12 @@ def test_t1_t2_t3_whatever_a_table_does_what_is_told_is_true_and_nothing_is_boug
 
 
 @pytest.mark.parametrize(
-    ("make", "seed"), [(of_a_table, 159)], ids=["a refusal and broken replies, one after the other, without end"]
+    ("make", "seed"),
+    [(of_a_table, 159), (in_memory, 1275)],
+    ids=["a refusal and broken replies, one after the other, without end", "a reply format tried after a bad key"],
 )
 def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> None:
-    ended(make(seed, tmp_path), f"--tables {seed}")
+    ended(make(seed, tmp_path), f"{'--tables ' if make is of_a_table else ''}{seed}")
 
 
 @pytest.mark.parametrize("seed", range(5))

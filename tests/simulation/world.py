@@ -46,7 +46,8 @@ class Books(Service):
 
     def __init__(self, schedule: Schedule) -> None:
         # What is left of a batch that its server failed is tried three times in all.
-        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server or schedule.deadly))
+        is_dry = any(run.dry for run in schedule.runs)
+        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server or schedule.deadly or is_dry))
         self.account = Account()
         rules = Rules(bills=bill_of(schedule))
         bad: Script = Poison(schedule.poison, named=schedule.named)
