@@ -3,6 +3,7 @@
 {"faults": [{"kind": "status", "code": 500}, null, {"kind": "hang"}]}     the next requests, in order
 {"always": {"kind": "status", "code": 503}}                               every request; null ends it
 {"random": {"seed": 1, "rate": 0.05}}                                     each with that probability; draws begin anew
+{"server": "no base64"}                                                   a server of benchmarks/shapes.py; null ends it
 {"limits": {"window": "fixed", "requests_per_minute": 3000, "tokens_per_minute": 1000000}}
 {"change": {"tokens_per_minute": 500000}}                                 the same windows with another limit
 {"latency": 20}                                                           the scale: 0 none, 1 as recorded
@@ -19,6 +20,7 @@ from benchmarks.faults import Always, Body, Cut, Drip, Fault, Faults, Flood, Han
 from benchmarks.ledger import Ledger
 from benchmarks.limits import RateLimits
 from benchmarks.service import Service
+from benchmarks.shapes import SERVERS
 
 KINDS: dict[str, Callable[..., Fault]] = {
     "status": Status,
@@ -51,6 +53,8 @@ def apply(service: Service, changes: Mapping[str, Any], now: float) -> None:
                 service.script = Always(fault) if fault else None
             case "random":
                 service.script = Faults(value["seed"], value["rate"], first=service.received)
+            case "server":
+                service.script = SERVERS[value] if value else None
             case "limits":
                 service.limits = RateLimits.of(value.pop("window"), **value)
             case "change":

@@ -72,7 +72,11 @@ async def _reply(connection: Connection, exchange: Exchange, headers: Headers) -
 
 def intact(fault: Fault | None) -> bool:
     """Whether what `deliver` wrote was the whole, right reply."""
-    return fault is None or isinstance(fault, Late | Drip) or (isinstance(fault, Cut) and fault.after_bytes is None)
+    match fault:
+        case None | Late() | Drip() | Mutate(intact=True) | Cut(after_bytes=None):
+            return True
+        case _:
+            return False
 
 
 def _proper(exchange: Exchange) -> bytes:

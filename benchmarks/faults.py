@@ -27,6 +27,8 @@ class Request:
     texts: Sequence[str]
     tokens: int
     headers: Mapping[str, str] = field(default_factory=dict)
+    base64: bool = False
+    """Whether the vectors are asked for as base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,14 @@ class Flood:
 
 @dataclass(frozen=True, slots=True)
 class Mutate:
-    """A reply that `change` edited: it gets the reply as JSON values and returns what to send, or the very bytes."""
+    """A reply that `change` edited: it gets the reply as JSON values and returns what to send, or the very bytes.
+
+    `intact`: every vector is there all the same, and can be told apart.
+    """
 
     change: Callable[[dict[str, Any]], Any]
     billed: bool = True
+    intact: bool = False
 
 
 Fault: TypeAlias = Status | Body | Hang | Late | Cut | Truncate | Drip | Flood | Mutate

@@ -42,7 +42,9 @@ class InProcess(httpx.AsyncBaseTransport):
         try:
             await asyncio.sleep(self._seconds(exchange))
             code, headers, body = await _answer(exchange)
-            intact = exchange.fault is None or isinstance(exchange.fault, Late)
+            intact = isinstance(exchange.fault, Late | None) or (
+                isinstance(exchange.fault, Mutate) and exchange.fault.intact
+            )
         finally:
             self.service.leave(exchange, intact=intact)
         named = {"content-type": "application/json", "x-request-id": f"req_{exchange.number}", **exchange.headers}

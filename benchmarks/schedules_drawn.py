@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, TypeAlias
+
+from benchmarks.schedules_tables import Table, table_of
+from benchmarks.shapes import SERVERS
 
 LAST_EVENT = 1.6
 """Seconds after the workers have begun."""
@@ -36,6 +39,9 @@ class Schedule:
     concurrency: int
     marked: bool
     events: tuple[Event, ...]
+    table: Table = field(default_factory=Table)
+    server: str | None = None
+    """Which one of benchmarks/shapes.py the service is."""
 
     @property
     def in_flight(self) -> int:
@@ -45,6 +51,7 @@ class Schedule:
     def __str__(self) -> str:
         kind = "with a fingerprint" if self.marked else "without fingerprint"
         head = f"seed {self.seed}: {self.rows} rows {kind}, {self.concurrency} x {self.batch} in flight a worker"
+        head += f", {self.table}" + (f", server: {self.server}" if self.server else "")
         return "\n".join([head, *(f"  {event}" for event in self.events)])
 
 
@@ -62,6 +69,8 @@ def schedule_of(seed: int) -> Schedule:
         concurrency=random.choice((1, 2, 3)),
         marked=random.random() < 0.5,
         events=tuple(sorted(events, key=lambda event: event.at)),
+        table=table_of(seed),
+        server=Random(f"the server of {seed}").choice([None, None, *SERVERS]),
     )
 
 

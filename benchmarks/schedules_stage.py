@@ -8,11 +8,11 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
-from aembed import Embedder, PostgresColumn
+from aembed import Embedder, PostgresColumn, StoreError
 from aembed.stores._postgresql import _filling, _leases
 from benchmarks.own_process import KEY, MODEL, Service, serving
 from benchmarks.schedules_drawn import Schedule
@@ -41,13 +41,30 @@ async def fill(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
     """With pages so small that three workers share a small table."""
     _filling.ROWS_PER_PAGE, _leases.MOST_CLAIMED = PAGE, MOST_CLAIMED
     mark = "seen" if schedule.marked else None
-    column = PostgresColumn(place, "sections", text="content", fingerprint=mark, lease_seconds=LEASE_SECONDS)
+    column = PostgresColumn(place, "public.sections", text="content", fingerprint=mark, lease_seconds=LEASE_SECONDS)
     await column.count()
     begun.send(True)
     options = {"concurrency": schedule.concurrency, "max_batch_size": schedule.batch, "dimensions": DIMENSIONS}
-    async with Embedder(MODEL, api_key=KEY, base_url=url, **options) as embedder:
-        await embedder.backfill(column)
-    await column.aclose()
+    try:
+        async with Embedder(MODEL, api_key=KEY, base_url=url, **options) as embedder:
+            report = await embedder.backfill(column)
+        begun.send(Told(report.stored, report.failed, report.pending))
+    except StoreError as error:
+        if not schedule.table.keeps_nothing:
+            raise
+        begun.send(Told(error=str(error)))
+    finally:
+        await column.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a worker says that it has ended."""
+
+    stored: int = 0
+    failed: int = 0
+    pending: int = 0
+    error: str = ""
 
 
 class Worker:
@@ -55,6 +72,7 @@ class Worker:
 
     def __init__(self, place: str, url: str, schedule: Schedule) -> None:
         self.started = time.monotonic()
+        self.told: Told | None = None
         self._begun, begun = PROCESSES.Pipe(duplex=False)
         self.process = PROCESSES.Process(target=work, args=(place, url, schedule, begun), daemon=True)
         self.process.start()
@@ -84,6 +102,10 @@ class Worker:
                 self.process.kill()
                 return f"a worker did not end within {seconds:g} s"
             await asyncio.sleep(0.01)
+        with suppress(EOFError):
+            while not self._begun.closed and self._begun.poll():
+                told = self._begun.recv()
+                self.told = told if isinstance(told, Told) else self.told
         self._begun.close()
         return f"a worker ended with exit code {self.process.exitcode}" if self.process.exitcode else None
 

@@ -230,14 +230,15 @@ def understand(rules: Rules, headers: Mapping[str, str], body: bytes, number: in
     inputs = _inputs(rules, fields.get("input"))
     contents = _contents(inputs)
     sizes = [len(content) for content in contents]
-    request = Request(number, now, name, [str(text) for text in inputs], _tokens(rules, sizes), headers)
-    base64 = fields.get("encoding_format", "float")
-    if base64 not in {"float", "base64"}:
+    tokens, encoding = _tokens(rules, sizes), fields.get("encoding_format", "float")
+    if encoding not in {"float", "base64"}:
         raise Refused(refusals.invalid_field("encoding_format"))
+    is_base64 = encoding == "base64"
+    request = Request(number, now, name, [str(text) for text in inputs], tokens, headers, is_base64)
     dimensions = _dimensions(model, fields.get("dimensions"))
     answers_as = model.answers_as or name
     bill = rules.bills(contents) if rules.bills else request.tokens
-    keys, is_base64 = [digest(content) for content in contents], base64 == "base64"
+    keys = [digest(content) for content in contents]
     return Call(request, keys, sizes, dimensions, is_base64, answers_as, bill, rules.says_usage)
 
 

@@ -11,11 +11,13 @@ from benchmarks.schedules_drawn import schedule_of
 from tests.postgres import Pooler
 
 SEEDS = (1, 2, 6)
+"""With every event, and with tables that lose rows."""
 
 
 def test_the_schedules_have_every_event() -> None:
     kinds = {event.kind for seed in SEEDS for event in schedule_of(seed).events}
     assert len(kinds) == 10
+    assert any(schedule_of(seed).table.loses for seed in SEEDS)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")

@@ -4,7 +4,8 @@ A reply takes a + b * tokens seconds, with a and b of that server and that hour.
 that of another: a larger request takes no more than in proportion, a smaller one no more.
 
 A gateway that waits for its own upstream is late without being dead, and what is cut there is paid twice. So until
-a request was seen to hang to the end, what is cut by a deadline that was learned is a small share of what was answered.
+a request was seen to hang to the end, what is cut by a deadline that was learned is a small share of the bill: of what
+was answered, and of half of what is still to come, since that is believed and not known.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SEEN = 5
 """Replies before a deadline is tightened."""
 RATION = 0.02
 """Of the tokens that were answered."""
+BELIEVED = 0.5
+"""Of the tokens that are said to be still to come."""
 UP, DOWN = 0.5, 0.02
 """How far the estimate follows a slower and a faster reply: it settles where 4 % are slower."""
 
@@ -53,10 +56,9 @@ class Deadlines:
         if deadline >= 0.99 * self.for_request(tokens):
             self._slack = min(2.0 * self._slack, self._timeout)
 
-    @property
-    def ration(self) -> float:
-        """Tokens that may be cut by a deadline that was learned."""
-        return inf if self._hangs else RATION * self._answered - self._cut
+    def ration(self, to_come: float = 0.0) -> float:
+        """Tokens that may be cut by a deadline that was learned, where so many are still to be sent."""
+        return inf if self._hangs else RATION * (self._answered + BELIEVED * to_come) - self._cut
 
     def for_request(self, tokens: float) -> float:
         """The total deadline, from sending to the last byte."""

@@ -96,6 +96,8 @@ class Remains:
         self._too_heavy: Sequence[Item] = ()
         self._lost = Counter[int]()
         """How often each item may be on the bill for nothing, by its id()."""
+        self._voided = Counter[int]()
+        """How often each was refused while everything was, by its id()."""
         self._broken_replies = 0
         self._unexplained = False
         self._failed = False
@@ -128,6 +130,11 @@ class Remains:
             return FailItems()
         self._push(quarters(part), failed=False)
         return Split()
+
+    def voids(self, items: Sequence[Item]) -> bool:
+        """Whether these may be sent once more where their refusal said nothing of them: not without end."""
+        self._voided.update(map(id, items))
+        return max(self._voided[id(item)] for item in items) <= MOST_PARDONS
 
     def put_back(self, items: Sequence[Item]) -> None:
         """What was refused while everything was."""

@@ -9,7 +9,7 @@ from aembed.core.changes import Item
 from aembed.core.splitting import Tries
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._requests import Requests
-from aembed.errors import BadRequestError, InvalidReplyError
+from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 WORD = "a"
 """What is sent while no text is known to be good."""
@@ -29,7 +29,7 @@ class Control:
         self._text = ""
         self._lock = anyio.Lock(fast_acquire=True)
         self._failed_at = 0
-        self._refused_at = 0
+        self._refused_at = self._rejected_at = 0
 
     def learn(self, batch: Sequence[Item]) -> None:
         """These were accepted; the last one is the shortest. It is another one each time: no text is bought often."""
@@ -64,18 +64,21 @@ class Control:
             self._lock.release()
         return self._refused_at <= asked
 
-    def is_void(self, number: int) -> bool:
-        """Whether the refusal of that request says nothing of its texts: good ones were refused then, too."""
-        return number <= self._refused_at
+    def is_void(self, number: int, error: ProviderError) -> bool:
+        """Whether the refusal of that request says nothing of its texts: good ones were refused then, too.
+
+        A single broken reply to a good one says nothing of what was refused for its content.
+        """
+        return number <= (self._refused_at if isinstance(error, InvalidReplyError) else self._rejected_at)
 
     async def _sent_until_accepted(self, errand: Errand, patient: bool) -> None:
-        pauses, was_refused = list(PAUSES), False
+        pauses, refusals = list(PAUSES), list[ProviderError]()
         while True:
             try:
                 await self._send(errand)
                 break
             except (BadRequestError, InvalidReplyError) as error:
-                was_refused = True
+                refusals.append(error)
                 if not patient:
                     # A single broken reply is nothing.
                     del pauses[1 if isinstance(error, InvalidReplyError) else 0 :]
@@ -83,8 +86,10 @@ class Control:
                 if not pauses:
                     raise
                 await errand.wait(anyio.sleep(pauses.pop(0)))
-        if was_refused:
+        if refusals:
             self._refused_at = self._requests.admission.sent
+        if len(refusals) > 1 or any(isinstance(error, BadRequestError) for error in refusals):
+            self._rejected_at = self._refused_at
 
     async def _send(self, errand: Errand) -> None:
         tries = Tries(most=inf, most_billed=inf, control=True)

@@ -32,6 +32,8 @@ from aembed.types import Reply
 
 logger = logging.getLogger("aembed")
 
+REFUSED_BESIDE = "refused again and again, and so was each time what had been accepted before"
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -177,7 +179,7 @@ class Delivery:
 
     async def _refused(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
         """Raises what stops the job. Queries are none: a text that is refused fails its own calls."""
-        interactive = self._errand.interactive
+        interactive, sent = self._errand.interactive, self._admission.sent
         if tries.too_heavy:
             self._remains.too_heavy(part)
             return
@@ -191,7 +193,7 @@ class Delivery:
             case FailItems() if interactive:
                 await self._deliver(Refused(part, error))
             case FailItems():
-                self._held.append(_Held(part, error, tries.number, self._admission.sent))
+                self._held.append(_Held(part, error, tries.number, sent))
             case FailJob() if interactive or not (self._guard.proven and self._remains.pardons(error)):
                 raise error
             case FailJob():
@@ -242,10 +244,12 @@ class Delivery:
         for refused in list(self._held):
             if refused.sent < self._admission.accepted:
                 self._held.remove(refused)
-                if self._evidence.control.is_void(refused.number):
+                if not self._evidence.control.is_void(refused.number, refused.error):
+                    await self._deliver(Refused(refused.items, refused.error))
+                elif self._remains.voids(refused.items):
                     self._remains.put_back(refused.items)
                 else:
-                    await self._deliver(Refused(refused.items, refused.error))
+                    await self._deliver(Refused(refused.items, UnavailableError(f"{REFUSED_BESIDE}: {refused.error}")))
 
 
 def _is_of_firewall(error: ProviderError) -> bool:

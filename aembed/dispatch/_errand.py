@@ -74,6 +74,8 @@ class Errand:
     when_resting: Callable[[], object] | None = None
     remaining: Callable[[], float] | None = None
     """How many requests will follow, as far as that is known."""
+    to_come: Callable[[], float] | None = None
+    """How many tokens will, as far as that can be told."""
     shorten: Callable[[Item, BadRequestError], bool] | None = None
     """Cuts an item that was refused alone as too long, where it may be cut further."""
     shares: bool = True

@@ -94,7 +94,7 @@ class Request:
             try:
                 return await self._bought()
             except ProviderError as error:
-                if not error.at_once:
+                if not error.at_once or self._errand.dropped:
                     raise
         return await self._bought()
 
@@ -109,7 +109,7 @@ class Request:
         errand.requests += 1
         try:
             urgent = errand.interactive or self._tries.control
-            reply = await self._requests.once(self._texts, self._tokens, errand.input_type, urgent=urgent)
+            reply = await self._requests.once(self._texts, self._tokens, errand, urgent=urgent)
         except BaseException as error:
             if may_be_billed(error):
                 errand.lost_tokens += ceil(self._tokens)

@@ -29,7 +29,7 @@ from aembed.errors import (
     UnavailableError,
 )
 from aembed.protocols import Provider
-from aembed.types import InputType, Reply, RetryPolicy
+from aembed.types import Reply, RetryPolicy
 
 LONGEST_WINDOW = 65.0
 """Seconds after which a limit of a minute has room for what it refused, if ever. Less where max_outage is short."""
@@ -109,7 +109,7 @@ class Requests:
         """A part that had failed failed again and again: it was no chance."""
         self._chance -= CHANCE_MEMORY * self._chance
 
-    async def once(self, texts: Sequence[str], tokens: float, input_type: InputType, *, urgent: bool) -> Reply:
+    async def once(self, texts: Sequence[str], tokens: float, errand: Errand, *, urgent: bool) -> Reply:
         """One request, within its deadline, and a reply that can be trusted.
 
         What is `urgent` is cut by what was learned, whatever else was.
@@ -119,13 +119,13 @@ class Requests:
         # In an outage the last try is cut to what is left of max_outage.
         seconds = min(most, max(self.admission.gate.lost_at - started, LEAST_SECONDS))
         scope = anyio.CancelScope(deadline=started + seconds)
-        under_way = _UnderWay(scope, started, tokens, urgent)
+        under_way = _UnderWay(scope, started, tokens, urgent, errand)
         self._under_way[under_way] = None
         if not urgent:
             self._tighten()
         try:
             with scope:
-                reply = await self._provider.embed(texts, input_type=input_type)
+                reply = await self._provider.embed(texts, input_type=errand.input_type)
         except ProviderError as error:
             _quote_nothing(error, texts)
             if isinstance(error, RateLimitError) and hints_of(error).spent_window:
@@ -151,13 +151,13 @@ class Requests:
 
     def _tighten(self) -> None:
         """The oldest first, as far as the ration goes."""
-        ration = self._deadlines.ration
+        rationed = 0.0
         for request in self._under_way:
             seconds = self._deadlines.for_request(request.tokens)
             if seconds < self._timeout and not request.urgent:
-                if request.tokens > ration:
+                if rationed + request.tokens > self._deadlines.ration(request.to_come):
                     continue
-                ration -= request.tokens
+                rationed += request.tokens
             request.scope.deadline = min(request.scope.deadline, request.started + seconds)
 
     def _check(self, reply: Reply, inputs: int) -> None:
@@ -177,6 +177,11 @@ class _UnderWay:
     started: float
     tokens: float
     urgent: bool
+    errand: Errand
+
+    @property
+    def to_come(self) -> float:
+        return self.errand.to_come() if self.errand.to_come else 0.0
 
 
 def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:

@@ -58,6 +58,10 @@ class Batches:
         """Batches, once nothing more will be offered; until then any number."""
         return self._window.least_batches(self._latest_cap) if self._ended else inf
 
+    def to_come(self, read: int, unread: int) -> float:
+        """Tokens that wait, and those of so many texts that are still to be read, if they are as those before."""
+        return self._window.tokens + unread * self._offered_tokens / max(1, read)
+
     def put_back(self, batch: Collection[Item]) -> None:
         """What was taken, and cannot go as it is."""
         self._window.add(batch)

@@ -88,6 +88,7 @@ class Job:
         cap = partial(_narrowed, dispatcher, rations, tasks)
         self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
         self._errand.remaining = self._batches.remaining
+        self._errand.to_come = partial(_to_come, self._batches, tally)
         self._elsewhere = Elsewhere(sink, self._outcomes, self._batches)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._elsewhere)
         self._error: AembedError | None = None
@@ -279,6 +280,11 @@ class Job:
     async def _landed(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def _to_come(batches: Batches, tally: Tally) -> float:
+    """Tokens that will still be sent. Of a source whose end is not known nothing is promised but what was read."""
+    return batches.to_come(tally.inputs, max(0, (tally.total or 0) - tally.inputs))
 
 
 def _narrowed(dispatcher: Sender, rations: Rations, tasks: Sized) -> Cap:

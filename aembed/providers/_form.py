@@ -10,12 +10,14 @@ import numpy as np
 
 from aembed.core.encodings import EncodingError
 from aembed.core.vectors import DimensionError, ShapeError, Squares
-from aembed.errors import BadRequestError, NotFoundError, ProviderError, UnavailableError
+from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 from aembed.types import Matrix
 
 logger = logging.getLogger("aembed")
 
 Encoding: TypeAlias = Literal["base64", "float"]
+PATIENCE, MORE_PATIENCE = 16, 4
+"""Replies for which numbers are asked for; each time that base64 fails again so many times as long."""
 NORMALISED = 0.01
 """How far a length may be from 1. Rounding to float16 or int8 makes less of a difference."""
 
@@ -23,7 +25,8 @@ NORMALISED = 0.01
 class Form:
     """Base64 is a third of the bytes and needs no JSON parser; numbers are what every server speaks.
 
-    Until base64 has worked once, whatever may come of it has one try with numbers.
+    Until base64 has worked once, whatever may come of it has one try with numbers. Where it works and then does not,
+    as from one of several servers behind an address, numbers are asked for during the next `PATIENCE` replies.
     """
 
     def __init__(self, encoding: Encoding | None, *, base64: bool) -> None:
@@ -31,10 +34,11 @@ class Form:
         self._chosen = encoding is not None
         self._base64_works = False
         self._try_numbers = False
+        self._replies_of_numbers, self._patience = 0, PATIENCE
 
     @property
     def asks_numbers(self) -> bool:
-        return self.numbers or self._try_numbers
+        return self.numbers or self._try_numbers or self._replies_of_numbers > 0
 
     @property
     def is_proven(self) -> bool:
@@ -42,12 +46,15 @@ class Form:
         return self._base64_works
 
     def failed(self, error: ProviderError, *, numbers: bool) -> bool:
-        """Whether the same request is worth sending again, with numbers."""
+        """Whether the same request is worth sending again at once, with numbers."""
+        if self._base64_works and not (self._chosen or numbers or self._replies_of_numbers) and _is_encoding(error):
+            self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
         self._try_numbers = not (self._chosen or numbers or self._base64_works) and _blames_base64(error)
         return self._try_numbers
 
     def answered(self, *, numbers: bool) -> None:
         """A reply was good, and held that."""
+        self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
         if not numbers:
             self._base64_works = True
         elif not self._chosen:
@@ -83,13 +90,22 @@ class Lengths:
 
 def _blames_base64(error: ProviderError) -> bool:
     match error:
+        case InvalidReplyError():
+            return _is_encoding(error)
+        case BadRequestError() | NotFoundError() | UnavailableError():
+            return any(word in f"{error} {error.body}".lower() for word in ("encoding_format", "base64"))
+        case _:
+            return False
+
+
+def _is_encoding(error: ProviderError) -> bool:
+    """A reply whose vectors are missing, or are no float32 values."""
+    match error:
         case EncodingError():
             return True
         case DimensionError():
             return error.may_be_encoding
         case ShapeError():
             return error.empty
-        case BadRequestError() | NotFoundError() | UnavailableError():
-            return any(word in f"{error} {error.body}".lower() for word in ("encoding_format", "base64"))
         case _:
             return False

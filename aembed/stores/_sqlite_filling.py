@@ -1,62 +1,130 @@
-"""Vectors into the rows of a user's own SQLite table: what the table refuses or drops is found row by row."""
+"""Rows into a SQLite table: what the table refuses, drops or changes is found row by row, and the others are kept.
+
+A row that is lost leaves no trace: what a trigger made of it is taken back, and so it is still to be filled.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, TypeAlias
 
 from aembed.errors import RowRefusedError
-from aembed.stores._sqlite_table import Layout, Names, triggers
 
 Row: TypeAlias = Sequence[Any]
-"""The vector, the key, the text that the vector was made from: the parameters of `Layout.fill`."""
+"""The vector, the key, and what else the statement takes: the parameters of both statements of a `Target`."""
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
+HOOKS = """SELECT 'the trigger ''' || name || '''' FROM sqlite_master
+    WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
+    UNION ALL SELECT 'a constraint with ON CONFLICT' FROM sqlite_master
+    WHERE type = 'table' AND name = ?1 COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%' ORDER BY 1"""
+"""A trigger may change, skip or undo what is written; a constraint may skip it, or remove another row for it."""
 
 
-def fill(rows: Sequence[Row], table: Layout, names: Names, connection: Connection) -> tuple[int, dict[int, str]]:
+DROPPED = "after it was written its vector is another"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`write` puts a row there. `kept` selects whether the row of that key has that vector; nothing where there is no
+    such key, or its text is another. `inserts`: it makes rows that are not there."""
+
+    table: str
+    write: str
+    kept: str
+    inserts: bool = False
+
+
+def hooks_of(table: str, connection: Connection) -> list[str]:
+    """What a write meets, in words: without any, what SQLite counts is what it keeps."""
+    return [name for (name,) in connection.execute(HOOKS, (table,))]
+
+
+def fill(rows: Sequence[Row], target: Target, connection: Connection) -> tuple[int, dict[int, str]]:
     """How many rows hold their vector now, and by position why others do not. A row that was edited is neither."""
-    connection.execute("SAVEPOINT aembed_rows")
+    hooks, refused = hooks_of(target.table, connection), dict[int, str]()
+    meant = _meant(rows, target, connection) if hooks else set()
+    while True:
+        filled = _written(rows, target, refused, connection)
+        if not hooks and not refused:
+            break
+        there = {number for number, row in enumerate(rows) if number not in refused and _has(row, target, connection)}
+        if lost := sorted(meant - there - refused.keys()):
+            # What they did to others is taken back with them.
+            _back(connection)
+            refused |= dict.fromkeys(lost, f"{DROPPED}; the table has {', '.join(hooks)}")
+            continue
+        filled = len(there)
+        break
+    connection.execute("RELEASE aembed_rows")
+    return filled, refused
+
+
+def taken_back(rows: Sequence[Row], target: Target, connection: Connection) -> tuple[int, dict[int, str]]:
+    """As `fill`, and undone: nothing but the answer is left of it."""
+    connection.execute("SAVEPOINT aembed_probe")
+    tried = fill(rows, target, connection)
     try:
-        filled = max(0, connection.executemany(table.fill(), rows).rowcount)
-    except REFUSALS:
-        refused = _apart(rows, table, connection)
-        filled = len(rows)  # as far as is known; it is looked at below
+        connection.execute("ROLLBACK TO aembed_probe")
+    except sqlite3.OperationalError:
+        # RAISE(ROLLBACK) of a trigger has ended the transaction and that savepoint; another one was begun.
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
     else:
-        refused = {}
-        connection.execute("RELEASE aembed_rows")
-    named = triggers(names, connection)
-    if not named and not refused:
-        return filled, refused
-    held = {number: _held(row, table, connection) for number, row in enumerate(rows) if number not in refused}
-    dropped = f"after the UPDATE its vector is another; the table has {_shown(named)}"
-    refused |= {number: dropped for number, vector in held.items() if vector and vector[0] != rows[number][0]}
-    return sum(vector is not None and vector[0] == rows[number][0] for number, vector in held.items()), refused
+        connection.execute("RELEASE aembed_probe")
+    return tried
 
 
 def error_of(reason: str, place: str) -> RowRefusedError:
     return RowRefusedError(f"{place} does not take the row: {reason}; change the row or the table, and run this again")
 
 
-def _held(row: Row, table: Layout, connection: Connection) -> Row | None:
-    """The vector of the row of that key and text; None where the text is another by now."""
-    held: Row | None = connection.execute(table.kept(), row[1:]).fetchone()
-    return held
+def is_of_row(error: sqlite3.Error) -> bool:
+    """Whether it tells of one row, and not of the file: a constraint, or what a trigger or a generated column does."""
+    return isinstance(error, REFUSALS) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
 
 
-def _apart(rows: Sequence[Row], table: Layout, connection: Connection) -> dict[int, str]:
-    """Writes them one by one. RAISE(ROLLBACK) ends the transaction: then they are begun again without that one."""
+def _meant(rows: Sequence[Row], target: Target, connection: Connection) -> set[int]:
+    """Those that the statement is going to write: their text is still the one that was embedded."""
+    if target.inserts:
+        return set(range(len(rows)))
+    return {number for number, row in enumerate(rows) if connection.execute(target.kept, row).fetchone()}
+
+
+def _has(row: Row, target: Target, connection: Connection) -> bool:
+    found = connection.execute(target.kept, row).fetchone()
+    return bool(found and found[0])
+
+
+def _written(rows: Sequence[Row], target: Target, refused: dict[int, str], connection: Connection) -> int:
+    """Writes those that are not refused, and finds out which of them are. The savepoint stays open."""
+    connection.execute("SAVEPOINT aembed_rows")
+    left = [row for number, row in enumerate(rows) if number not in refused] if refused else rows
+    try:
+        return max(0, connection.executemany(target.write, left).rowcount)
+    except sqlite3.Error as error:
+        if not is_of_row(error):
+            raise
     _back(connection)
-    refused, fill = dict[int, str](), table.fill()
+    connection.execute("SAVEPOINT aembed_rows")
+    _apart(rows, target, refused, connection)
+    return len(rows) - len(refused)
+
+
+def _apart(rows: Sequence[Row], target: Target, refused: dict[int, str], connection: Connection) -> None:
+    """Writes them one by one. RAISE(ROLLBACK) ends the transaction: then they are begun again without that one."""
     number = 0
     while number < len(rows):
         if number not in refused:
             connection.execute("SAVEPOINT aembed_row")
             try:
-                connection.execute(fill, rows[number])
-            except REFUSALS as error:
+                connection.execute(target.write, rows[number])
+            except sqlite3.Error as error:
+                if not is_of_row(error):
+                    raise
                 refused[number] = _reason(error)
                 if not _undone(connection):
                     number = 0
@@ -64,16 +132,15 @@ def _apart(rows: Sequence[Row], table: Layout, connection: Connection) -> dict[i
             else:
                 connection.execute("RELEASE aembed_row")
         number += 1
-    if connection.in_transaction:
-        connection.execute("RELEASE aembed_rows")
-    return refused
 
 
 def _back(connection: Connection) -> None:
+    """To where the savepoint was set; it is no more."""
     if connection.in_transaction:
         connection.execute("ROLLBACK TO aembed_rows")
+        connection.execute("RELEASE aembed_rows")
     else:
-        _begin(connection)
+        connection.execute("BEGIN IMMEDIATE")
 
 
 def _undone(connection: Connection) -> bool:
@@ -82,19 +149,11 @@ def _undone(connection: Connection) -> bool:
         connection.execute("ROLLBACK TO aembed_row")
         connection.execute("RELEASE aembed_row")
         return True
-    _begin(connection)
-    return False
-
-
-def _begin(connection: Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("SAVEPOINT aembed_rows")
+    return False
 
 
 def _reason(error: sqlite3.Error) -> str:
     """What RAISE says is the table's own word; what a constraint says names columns, and no text."""
     return str(error) or type(error).__name__
-
-
-def _shown(named: Sequence[str]) -> str:
-    return f"the trigger {', '.join(map(repr, named))}" if named else "no trigger"

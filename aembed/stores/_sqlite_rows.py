@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
+from secrets import token_hex
 from sqlite3 import Connection
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from aembed.stores._rules import Scalar, decode, encode
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import blobs, matrix_of, select_in
+from aembed.stores._sqlite_filling import DROPPED, Row, Target, fill, hooks_of, is_of_row, taken_back
 from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
 
 TABLES = (
@@ -44,11 +47,18 @@ WRITTEN_AT = "SELECT id, digest, updated_at FROM aembed_rows WHERE id IN ({})"
 REFUSED = "SELECT id, fingerprint, error, message FROM aembed_refusals WHERE id IN ({})"
 REFUSALS = "SELECT id, fingerprint, error, message FROM aembed_refusals ORDER BY id"
 VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({}) GROUP BY fingerprint"
-UPSERT = """INSERT INTO aembed_rows (id, text, metadata, source, fingerprint, digest, embedding, updated_at)
+UPSERT = """INSERT INTO aembed_rows (embedding, id, text, metadata, source, fingerprint, digest, updated_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP)
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
+KEPT = """SELECT embedding IS ?1 FROM aembed_rows
+    WHERE id = ?2 AND text = ?3 AND fingerprint = ?6 AND digest = ?7"""
+"""Its parameters are those of UPSERT."""
+PROBE, PROBES = "a row that is taken back", 4
+"""So many ids: a trigger may drop some of them for what they are."""
+ONE = "SELECT id, text, metadata, source, fingerprint, digest FROM aembed_rows LIMIT 1"
+TARGET = Target("aembed_rows", UPSERT, KEPT, inserts=True)
 REFUSE = """INSERT OR REPLACE INTO aembed_refusals (id, fingerprint, error, message, refused_at)
     VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP)"""
 HAS_REFUSALS = "SELECT 1 FROM aembed_refusals LIMIT 1"
@@ -155,11 +165,57 @@ def vector(blob: bytes) -> Vector:
     return np.frombuffer(blob, dtype="<f4").astype(np.float32)
 
 
-def upsert(rows: Rows, connection: Connection) -> None:
+def upsert(rows: Rows, connection: Connection) -> dict[int, str]:
+    """Returns by position why rows were not taken: all others were. Comes first in its transaction."""
+    if not hooks_of("aembed_rows", connection):
+        try:
+            connection.executemany(UPSERT, _given(rows))
+        except sqlite3.Error as error:
+            if not is_of_row(error):
+                raise
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            _forgive(rows.ids, connection)
+            return {}
+    _, refused = fill(list(_given(rows)), TARGET, connection)
+    _forgive([id for number, id in enumerate(rows.ids) if number not in refused], connection)
+    return refused
+
+
+def _given(rows: Rows) -> Iterator[Row]:
     metadata = map(encode, rows.metadata)
-    columns = (rows.ids, rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, blobs(rows.matrix))
-    connection.executemany(UPSERT, zip(*columns, strict=True))
-    _forgive(rows.ids, connection)
+    return zip(
+        blobs(rows.matrix),
+        rows.ids,
+        rows.texts,
+        metadata,
+        rows.sources,
+        rows.fingerprints,
+        rows.digests,
+        strict=True,
+    )
+
+
+def probe(dimensions: int, connection: Connection) -> str:
+    """Why neither a row of ours is kept nor one that is there already; both are taken back. "" where one is.
+
+    A new row that is refused for what it is proves nothing while the table is empty: the job's may be others.
+    """
+    blob, reasons = bytes(4 * dimensions), set[str]()
+    for _ in range(PROBES):
+        reason = _tried((blob, f"aembed probe {token_hex(8)}", PROBE, None, None, b"", b""), connection)
+        if not reason:
+            return ""
+        reasons.add(reason)
+    if found := connection.execute(ONE).fetchone():
+        return _tried((blob, *found), connection)
+    return next((reason for reason in reasons if reason.startswith(DROPPED)), "")
+
+
+def _tried(row: Row, connection: Connection) -> str:
+    _, refused = taken_back([row], TARGET, connection)
+    return refused.get(0, "")
 
 
 def newer(rows: Rows, since: float, connection: Connection) -> set[str]:

@@ -24,7 +24,6 @@ PAGE = SELECT + " ORDER BY {keys} LIMIT ?"
 FILL = "UPDATE {table} AS t SET {filled} = ?{mark} WHERE {is_key} AND {text} COLLATE BINARY IS ?"
 CLEAR = """UPDATE {table} AS t SET {filled} = NULL, {marked} = NULL
     WHERE {is_key} AND {vector} IS NOT NULL AND NOT ({is_current})"""
-TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
@@ -126,13 +125,18 @@ class Layout:
         parts = {"marked": self.mark, "is_current": self.is_current, "vector": self.vector}
         return CLEAR.format(table=self.table, filled=self.filled, is_key=self.is_key, **parts)
 
-    def some(self, rows: int) -> str:
-        """Key and text of some pending rows."""
-        return self.select(f"{self.key_list}, {self.text}", f"{self.is_pending} LIMIT {rows}")
+    def samples(self, rows: int) -> Iterator[str]:
+        """Key and text of pending rows, from either end of the table; then of some that are filled."""
+        columns = f"{self.key_list}, {self.text}"
+        yield self.select(columns, f"{self.is_pending} ORDER BY {self.key_list} LIMIT {rows}")
+        descending = ", ".join(f"{key} DESC" for key in self.keys)
+        yield self.select(columns, f"{self.is_pending} ORDER BY {descending} LIMIT {rows}")
+        filled = f"{self.text} IS NOT NULL AND {self.vector} IS NOT NULL{self._is_keyed}{self.condition}"
+        yield self.select(columns, f"{filled} ORDER BY {self.key_list} LIMIT {rows}")
 
     def kept(self) -> str:
-        """The vector of a row; parameters: the key, the text."""
-        return self.select(self.vector, f"{self.is_key} AND {self.text} COLLATE BINARY IS ?")
+        """Whether a row has a vector. Parameters as those of `fill`: the vector, the key, the text."""
+        return self.select(f"{self.vector} IS ?", f"{self.is_key} AND {self.text} COLLATE BINARY IS ?")
 
     def settled(self) -> str:
         """Whether a row has a text, whether it has that text's vector, and the vector. Parameters: text, key."""
@@ -178,11 +182,6 @@ def layout(names: Names, connection: Connection) -> Layout:
         quoted(names.fingerprint) if names.fingerprint else None,
         tuple(f"{quoted(name)} {types[name]}" for name in absent),
     )
-
-
-def triggers(names: Names, connection: Connection) -> list[str]:
-    """A BEFORE trigger may change or skip what is written, an AFTER trigger may undo it: then it is looked at."""
-    return [name for (name,) in connection.execute(TRIGGERS, (names.table,))]
 
 
 def _table(names: Names, connection: Connection) -> str:

@@ -20,6 +20,7 @@ from aembed.stores._lives import Lives, superseded
 from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database
+from aembed.stores._sqlite_filling import error_of, hooks_of
 from aembed.stores._sqlite_kept import Kept
 from aembed.stores._sqlite_searches import Answer, Search, found_by
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
@@ -78,12 +79,12 @@ class SQLiteStore:
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
         """Inserts or replaces by id, in one transaction; on disk when it returns.
 
-        Raises RowsRefusedError for rows that others wrote while the worker that writes these stood still.
+        Raises RowsRefusedError once all others are written: for rows that the table refuses, or drops, and for those
+        that others wrote while the worker that writes these stood still.
         """
-        late = await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
-        if late:
-            written = sum(id not in late for id in rows.ids)
-            raise RowsRefusedError({id: superseded(id) for id in sorted(late)}, written)
+        errors = await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        if errors:
+            raise RowsRefusedError(errors, len(rows) - len(errors))
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         """The ids of rows of that source that are not in `keep`."""
@@ -170,6 +171,10 @@ class SQLiteStore:
     def _name(self) -> str:
         return str(self._database.name)
 
+    @property
+    def _place(self) -> str:
+        return f"table 'aembed_rows' in {self._name}"
+
     async def _read(self, work: Callable[[Connection], T], empty: T) -> T:
         return await self._database.read(lambda c: work(c) if self._has_tables(c) else empty, empty)
 
@@ -207,9 +212,18 @@ class SQLiteStore:
         if space is None and held and sql.count(connection):
             raise mismatch(self._name, held, asked, BESIDE, places=self._places)
         space = space or asked
+        if hooks_of("aembed_rows", connection):
+            self._probe(space.dimensions or 1, connection)
         if space != held:
             sql.keep_space(connection, space)
         return space
+
+    def _probe(self, dimensions: int, connection: Connection) -> None:
+        """Raises StoreError where the table keeps nothing that is written."""
+        if reason := sql.probe(dimensions, connection):
+            raise StoreError(
+                f"{self._place} does not keep what is written to it: {reason}; let it keep vector and text"
+            )
 
     @property
     def _places(self) -> tuple[str, str]:
@@ -217,21 +231,23 @@ class SQLiteStore:
         scheme = "" if "?" in str(old) else "sqlite:///"
         return f"{scheme}{old}", f"{scheme}{old.with_name(f'{old.stem}-new{old.suffix}')}"
 
-    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> set[str]:
-        """The ids of rows that stay as others wrote them."""
-        late = set[str]()
+    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> dict[str, StoreError]:
+        """By id, why rows are not written."""
+        errors: dict[str, StoreError] = {}
         if len(rows):
             held = sql.space(connection)
             check_rows(self._name, held, rows)
             if held and self._space and not is_still(held, self._space):
                 raise SpaceMismatchError(f"{self._name} is for {held} by now; these vectors are of {self._space}")
             if (since := self._lives.lapsed_at(rows.token, time.time())) is not None:
-                late = sql.newer(rows, since, connection)
-            sql.upsert(
-                rows.picked([i for i, id in enumerate(rows.ids) if id not in late]) if late else rows, connection
-            )
+                errors = {id: superseded(id) for id in sorted(sql.newer(rows, since, connection))}
+                rows = rows.picked([i for i, id in enumerate(rows.ids) if id not in errors])
+            refused = sql.upsert(rows, connection)
+            if refused and len(refused) == len(rows):
+                self._probe(rows.matrix.shape[1], connection)
+            errors |= {rows.ids[number]: error_of(reason, self._place) for number, reason in refused.items()}
         sql.refuse(refusals, connection)
-        return late
+        return errors
 
     def _info(self, connection: Connection) -> StoreInfo:
         rows = sql.count(connection)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from sqlite3 import Connection, OperationalError
+from sqlite3 import Connection
 from typing import Any, TypeVar
 
 from aembed.core.spaces import agreed, is_still
@@ -18,7 +18,7 @@ from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_file import between_pages
-from aembed.stores._sqlite_filling import Row, error_of, fill
+from aembed.stores._sqlite_filling import Target, error_of, fill, taken_back
 from aembed.stores._sqlite_searches import Answer, Search, found_by
 from aembed.stores._sqlite_shared import Shared
 from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
@@ -30,9 +30,8 @@ ADD = "ALTER TABLE {} ADD COLUMN {}"
 
 ROWS_PER_PAGE = 200
 CHUNK_BYTES = 16 * 1024 * 1024
-ENDS_TRANSACTIONS = "RAISE(ROLLBACK) of a trigger ends the transaction; write RAISE(ABORT)"
 PROBED = 8
-"""Rows that are written and taken back before money is spent: one of them may be refused for what it holds."""
+"""Rows of each sample that are written and taken back before money is spent: some may be refused for what they hold."""
 
 
 def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> SQLiteColumn:
@@ -215,20 +214,23 @@ class SQLiteColumn(Shared):
         return found[-1]
 
     def _prepared(self, asked: Space, connection: Connection) -> Space:
-        table = layout(self._names, connection)
-        for column in table.absent:
-            connection.execute(ADD.format(table.table, column))
-        if table.absent:
-            table = layout(self._names, connection)
+        table = self._made(connection)
         self._check_keys(table, connection)
         held = books.space(self._target, connection)
         space = self._agreed(held, asked, _width(table, connection))
         self._probe(table, space.dimensions or 1, connection)
+        self._made(connection)  # Once more: a trigger that rolls back has taken it away.
         if space.dimensions and space != held:
             books.keep_space(space, self._target, connection)
         if space.dimensions:
             leases.make_tables(connection)
         return space
+
+    def _made(self, connection: Connection) -> Layout:
+        table = layout(self._names, connection)
+        for column in table.absent:
+            connection.execute(ADD.format(table.table, column))
+        return layout(self._names, connection) if table.absent else table
 
     def _announced(self, connection: Connection) -> Iterator[str]:
         table = layout(self._names, connection)
@@ -285,17 +287,24 @@ class SQLiteColumn(Shared):
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         if held and self._space and not is_still(held, self._space):
             raise SpaceMismatchError(f"{self._place} is for {held} by now; these vectors are of {self._space}")
-        books.forgive(ids, self._target, connection)
         table = layout(self._names, connection)
         rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]
-        return fill(rows, table, self._names, connection)
+        filled, refused = fill(rows, self._filling(table), connection)
+        if refused and not filled:
+            self._probe(table, matrix.shape[1], connection)
+        taken = [id for number, id in enumerate(ids) if number not in refused] if refused else ids
+        books.forgive(taken, self._target, connection)
+        return filled, refused
+
+    def _filling(self, table: Layout) -> Target:
+        return Target(self._names.table, table.fill(), table.kept())
 
     def _taken(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
         table, space = layout(self._names, connection), books.space(self._target, connection)
         text, blob = table.select(table.text, table.is_key), bytes((space.dimensions if space else None) or 1) * 4
         held = [connection.execute(text, native(id)).fetchone() for id in ids]
         rows = [(blob, *native(id), *row) for id, row in zip(ids, held, strict=True) if row]
-        _, refused = self._tried(rows, table, connection)
+        _, refused = taken_back(rows, self._filling(table), connection)
         return {shown(row[1:-1]) for number, row in enumerate(rows) if number not in refused}
 
     def _cleared(self, ids: Sequence[str], connection: Connection) -> None:
@@ -304,26 +313,18 @@ class SQLiteColumn(Shared):
     def _probe(self, table: Layout, dimensions: int, connection: Connection) -> None:
         """Finds a constraint, a trigger or a STRICT type that refuses or drops all vectors, before money is spent."""
         known = {each.id for each in books.refusals(self._target, connection) if each.error == RowRefusedError.__name__}
-        found = connection.execute(table.some(PROBED + len(known))).fetchall()
-        unknown = [row for row in found if shown(row[:-1]) not in known]
-        rows = [(bytes(dimensions * 4), *row) for row in unknown[:PROBED]]
-        filled, refused = self._tried(rows, table, connection)
-        if refused and not filled:
-            raise StoreError(
-                f"{self._place} does not keep what is written to it: {next(iter(refused.values()))}; "
-                f"change the table so that {self._names.vector!r} can be filled"
-            )
-
-    def _tried(self, rows: Sequence[Row], table: Layout, connection: Connection) -> tuple[int, dict[int, str]]:
-        """As `fill`, and taken back."""
-        connection.execute("SAVEPOINT aembed_probe")
-        tried = fill(rows, table, self._names, connection)
-        try:
-            connection.execute("ROLLBACK TO aembed_probe")
-        except OperationalError:
-            return 0, dict.fromkeys(range(len(rows)), ENDS_TRANSACTIONS)
-        connection.execute("RELEASE aembed_probe")
-        return tried
+        reason = ""
+        for some in table.samples(PROBED + len(known)):
+            unknown = [row for row in connection.execute(some).fetchall() if shown(row[:-1]) not in known]
+            rows = [(bytes(dimensions * 4), *row) for row in unknown[:PROBED]]
+            filled, refused = taken_back(rows, self._filling(table), connection)
+            if filled or not (refused or reason):
+                return
+            reason = reason or next(iter(refused.values()))
+        raise StoreError(
+            f"{self._place} does not keep what is written to it: {reason}; "
+            f"change the table so that {self._names.vector!r} can be filled"
+        )
 
     def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
         table = layout(self._names, connection)

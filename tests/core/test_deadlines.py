@@ -106,8 +106,9 @@ def test_a_faster_reply_lowers_the_estimate_slowly() -> None:
 
 def test_a16_what_may_be_cut_is_a_fiftieth_of_what_was_answered_until_something_hung() -> None:
     deadlines = seen(Deadlines(60.0), 1_000, 0.1, times=100)
-    assert deadlines.ration == pytest.approx(2_000)
+    assert deadlines.ration() == pytest.approx(2_000)
+    assert deadlines.ration(to_come=1_000_000) == pytest.approx(12_000)
     deadlines.missed(1_500, 3.0)
-    assert deadlines.ration == pytest.approx(500)
+    assert deadlines.ration() == pytest.approx(500)
     deadlines.missed(30_000, 60.0)
-    assert deadlines.ration == float("inf")
+    assert deadlines.ration() == float("inf")

@@ -305,3 +305,10 @@ def test_p7_a_refusal_without_a_word_is_not_forgotten_when_another_one_names_its
 def test_p7_two_parts_hold_what_the_cap_allows_and_not_half_of_the_texts() -> None:
     batch = [item_of(str(number), tokens=tokens) for number, tokens in enumerate((90.0, 60.0, 10.0, 10.0))]
     assert parts_after(batch, BadRequestError("400"), cap=Cap(2_048, 100)) == [["0", "2"], ["1", "3"]]
+
+
+def test_a2_what_is_refused_while_everything_is_is_sent_again_a_bounded_number_of_times() -> None:
+    batch = items(2)
+    remains = Remains(batch, Lessons())
+    assert [remains.voids(batch[:1]) for _ in range(5)] == [True, True, True, False, False]
+    assert remains.voids(batch[1:])

@@ -29,7 +29,9 @@ from benchmarks.in_process import embedder_of
 from benchmarks.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
 from benchmarks.server import Latency
 from benchmarks.service import Rules, Service
+from benchmarks.shapes import OfBase64, all_null, all_zero, average, first_alone, float64, no_rows
 from tests.chaos.clock import run_virtual
+from tests.hostile.jobs import At
 
 LATENCY = Latency(0.1)
 MOST_BILLED = 16
@@ -250,20 +252,8 @@ def test_a2_bad_texts_are_refused_one_by_one_where_the_account_is_well() -> None
 # A3: a server whose replies can be used for one text at a time
 
 
-def _all_zero(reply: dict[str, Any]) -> dict[str, Any]:
-    return reply | {"data": [item | {"index": 0} for item in reply["data"]]}
-
-
-def _first_alone(reply: dict[str, Any]) -> dict[str, Any]:
-    return reply | {"data": reply["data"][:1]}
-
-
-def _average(reply: dict[str, Any]) -> dict[str, Any]:
-    return reply | {"data": {"embedding": reply["data"][0]["embedding"]}}
-
-
 @pytest.mark.parametrize("concurrency", [1, 8])
-@pytest.mark.parametrize("change", [_all_zero, _first_alone, _average])
+@pytest.mark.parametrize("change", [all_zero, first_alone, average])
 def test_a3_a_server_that_can_be_used_for_one_text_at_a_time_is_learned_once(
     change: Callable[[dict[str, Any]], Any], concurrency: int
 ) -> None:
@@ -316,10 +306,6 @@ def test_a4_a_429_for_the_size_costs_one_minute_and_no_more() -> None:
 # A9: what is wrong with the answers of a whole server, or of one that it stands for
 
 
-def _null(reply: dict[str, Any]) -> dict[str, Any]:
-    return reply | {"data": [item | {"embedding": None} for item in reply["data"]]}
-
-
 def _other_width(reply: dict[str, Any]) -> dict[str, Any]:
     return reply | {"data": [item | {"embedding": item["embedding"][:32]} for item in reply["data"]]}
 
@@ -342,7 +328,7 @@ def test_a9_a_routers_answer_that_passes_stops_no_job(fault: Fault, concurrency:
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_a9_vectors_that_all_turn_null_condemn_no_text(concurrency: int) -> None:
-    server = InMidJob(Mutate(_null), after=100)
+    server = InMidJob(Mutate(all_null), after=100)
     end = job(server, texts_of(4_000), rules=SMALL, concurrency=concurrency)
     assert end.report
     assert isinstance(end.error, InvalidReplyError)
@@ -360,6 +346,23 @@ def test_a9_a_server_that_ignores_dimensions_is_left_after_its_first_reply(count
     assert end.report.failed == 0
     assert end.requests <= concurrency + 3
     assert end.bought_again <= 3
+
+
+# A6: base64 that works, and then does not: several servers behind one address
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("change", [all_null, no_rows, float64])
+def test_a6_a_server_whose_replies_hold_base64_only_sometimes_costs_no_text(
+    change: Callable[[dict[str, Any]], Any], every: int, concurrency: int
+) -> None:
+    script = OfBase64(Mutate(change), every)
+    end = job(script, texts_of(300), rules=Rules(max_inputs=1), concurrency=concurrency)
+    assert end.report
+    assert (end.report.stored, end.report.failed) == (300, 0)
+    assert end.bought_again <= 0.1 * 300
+    assert max(end.service.ledger.times_billed.values()) <= 3
 
 
 # A8: a text that is too long for its server, and may be cut
@@ -423,6 +426,18 @@ def test_a16_what_a_gateway_answers_late_is_not_paid_twice(most: int, concurrenc
     assert end.report
     assert (end.report.stored, end.report.failed) == (20_000, 0)
     assert end.bought_again <= 0.02 * 20_000
+
+
+@pytest.mark.parametrize(("concurrency", "number"), [(1, 6), (1, 30), (1, 150), (8, 6)])
+def test_a16_one_connection_that_hangs_holds_no_job_up_for_the_whole_timeout(concurrency: int, number: int) -> None:
+    """Of 200 requests one is 0.5 % of the bill, be it the sixth or the last but a few."""
+    rules, texts = Rules(max_inputs=20), texts_of(4_000)
+    healthy = job(None, texts, rules=rules, concurrency=concurrency)
+    end = job(At(number, Hang(billed=True)), texts, rules=rules, concurrency=concurrency)
+    assert end.report
+    assert (end.report.stored, end.report.failed) == (4_000, 0)
+    assert end.seconds - healthy.seconds <= 10.0
+    assert end.bought_again <= 20
 
 
 def test_a16_where_requests_hang_to_the_end_the_next_ones_are_cut_sooner() -> None:

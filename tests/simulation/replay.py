@@ -1,6 +1,7 @@
 """Runs simulated histories again: `python -m tests.simulation.replay SEED ...` shows each schedule and how it ended.
 
-`--first 0 --count 100000` runs that many and prints the seeds that fail.
+`--first 0 --count 100000` runs that many and prints the seeds that fail. With `--tables` they fill a column of the
+user's own table, with `--stores` a store in a file whose table loses rows.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ from pathlib import Path
 from pprint import pprint
 
 from tests.simulation.history import History
-from tests.simulation.schedule import draw
+from tests.simulation.tables import Make, in_memory, of_a_store, of_a_table
 from tests.vocabulary import write_vocabularies
 
 
-def show(seed: int) -> bool:
-    schedule = draw(seed)
-    pprint(schedule, width=120)
-    return _holds(History(schedule), verbose=True)
+def show(seed: int, make: Make) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        history = make(seed, Path(folder))
+        pprint(getattr(history, "drawn", history.schedule), width=120)
+        return _holds(history, verbose=True)
 
 
-def search(first: int, count: int) -> list[int]:
+def search(first: int, count: int, make: Make, flag: str) -> list[int]:
     """The seeds that fail."""
     failing, kinds = [], Counter[str]()
     for seed in range(first, first + count):
-        history = History(draw(seed))
-        if not _holds(history, verbose=False):
-            failing.append(seed)
-            print(f"python -m tests.simulation.replay {seed}", flush=True)
-        kinds.update(history.kinds)
+        with tempfile.TemporaryDirectory() as folder:
+            history = make(seed, Path(folder))
+            if not _holds(history, verbose=False):
+                failing.append(seed)
+                print(f"python -m tests.simulation.replay {flag}{seed}", flush=True)
+            kinds.update(history.kinds)
     print(f"{count:,} schedules, {len(failing)} failed; runs: {dict(kinds)}")
     return failing
 
@@ -59,14 +62,18 @@ def main() -> int:
     parser.add_argument("seeds", type=int, nargs="*")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--stores", action="store_true")
     options = parser.parse_args()
+    make: Make = of_a_table if options.tables else of_a_store if options.stores else in_memory
+    flag = "--tables " if options.tables else "--stores " if options.stores else ""
     # A process that is killed leaves coroutines that never began: they are no leak of the program.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     with tempfile.TemporaryDirectory() as folder:
         write_vocabularies(Path(folder))
         os.environ["TIKTOKEN_CACHE_DIR"] = folder
-        held = [show(seed) for seed in options.seeds]
-        return int(not all(held) or bool(options.count and search(options.first, options.count)))
+        held = [show(seed, make) for seed in options.seeds]
+        return int(not all(held) or bool(options.count and search(options.first, options.count, make, flag)))
 
 
 if __name__ == "__main__":

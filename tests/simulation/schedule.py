@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import exp, log
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
 from aembed import Record
 from benchmarks.faults import Body, Cut, Fault, Hang, Late, Mutate, Script, Status, Truncate, html
 from benchmarks.mutations import BROKEN, wrong
-from benchmarks.refusals import OneAtATime, TooHeavy
 
 MOST_STEPS = 1_500
 """Of the event loop: most runs have ended by then."""
@@ -36,6 +35,24 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Dry:
+    """From that request of a run on, for so many seconds, every request meets the fault: the account has no money."""
+
+    number: int
+    seconds: float
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """At that step of the event loop the user's own program does that to so many rows of its table."""
+
+    step: int
+    kind: Literal["edit", "empty", "delete", "insert"]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One process. `revoked`: the request from which on the key is refused; `raises`: the record at which the source
     fails. With `relentless` one text may meet more faults than a request is tried again for. `budget` is that of the
@@ -53,6 +70,8 @@ class Run:
     day: int = 0
     store: Mapping[int, StoreFault] = field(default_factory=dict)
     ending: Ending | None = None
+    dry: Dry | None = None
+    edits: Sequence[Edit] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +79,8 @@ class Schedule:
     """`runs` one after another, each with a new Embedder; the last one meets no fault.
 
     `deadly` is what a request with a poisoned text meets, every time, where it is not refused; `server` what others do.
-    `shares` are what a byte of ASCII and another one cost, in tokens, where nobody can count them.
+    `shares` are what a byte of ASCII and another one cost, in tokens, where nobody can count them. `cut_to`: the server
+    embeds so many tokens of each text.
     """
 
     seed: int
@@ -74,32 +94,13 @@ class Schedule:
     shares: tuple[float, float] | None = None
     deadly: Fault | None = None
     server: Script | None = None
+    cut_to: int | None = None
+    says_usage: bool = True
 
 
-def draw(seed: int) -> Schedule:
-    schedule = _budgeted(_drawn(seed), Random(f"the budgets of {seed}"))
-    return _served(schedule, Random(f"the server of {seed}"))
-
-
-def _served(schedule: Schedule, random: Random) -> Schedule:
-    """By one that dies of texts, in one history of four, or bears only few of them at a time, in another one."""
-    kind = random.randrange(8)
-    if kind < 2:
-        return replace(schedule, deadly=random.choice([Status(500), Status(503), Status(504, billed=True), Cut()]))
-    if kind == 2:
-        fault = random.choice([Status(500), Status(504, billed=True), Cut(), Hang(billed=True)])
-        return replace(schedule, server=TooHeavy(fault, max_inputs=random.choice([1, 2, 5])))
-    if kind == 3:
-        return replace(schedule, server=OneAtATime(random.choice([_first_alone, _all_zero])))
-    return schedule
-
-
-def _first_alone(reply: dict[str, Any]) -> dict[str, Any]:
-    return reply | {"data": reply["data"][:1]}
-
-
-def _all_zero(reply: dict[str, Any]) -> dict[str, Any]:
-    return reply | {"data": [item | {"index": 0} for item in reply["data"]]}
+def unserved(seed: int) -> Schedule:
+    """Before it is said what kind of server it meets."""
+    return _budgeted(_drawn(seed), Random(f"the budgets of {seed}"))
 
 
 def _budgeted(schedule: Schedule, random: Random) -> Schedule:
@@ -218,7 +219,8 @@ def _fault(random: Random) -> Fault:
         case 7:
             return Mutate(wrong(random.choice(sorted(BROKEN)), random.randrange(100)))
         case 8:
-            return Mutate(wrong(random.choice(["shuffled", "unknown fields", "index missing everywhere"])))
+            odd = random.choice(["shuffled", "unknown fields", "index missing everywhere"])
+            return Mutate(wrong(odd), intact=True)
         case _:
             return random.choice([html(502), Body(b"<p>sign in", content_type="text/html")])
 

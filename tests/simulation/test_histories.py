@@ -6,13 +6,18 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.simulation.history import History
-from tests.simulation.schedule import draw
+from tests.simulation.servers import draw
+from tests.simulation.tables import Make, drawn, in_memory, of_a_store, of_a_table
 
 SCHEDULES = int(os.environ.get("AEMBED_SCHEDULES", "2000"))
+TABLES = SCHEDULES // 20
+"""Of them so many are played on real files, whose tables lose rows: half on columns of the user's, half on stores. Each
+takes as long as three others."""
 PARTS = 20
 """So that no test takes longer than its timeout; raise that (--timeout) with AEMBED_SCHEDULES."""
 
@@ -27,12 +32,11 @@ def of_the_dead_no_word(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         gc.collect()
 
 
-def ended(seed: int) -> list[str]:
-    history = History(draw(seed))
+def ended(history: History, how: str) -> list[str]:
     try:
         history.check()
     except BaseException as error:
-        raise AssertionError(f"{error}; run: python -m tests.simulation.replay {seed}") from error
+        raise AssertionError(f"{error}; run: python -m tests.simulation.replay {how}") from error
     return history.kinds
 
 
@@ -40,9 +44,29 @@ def ended(seed: int) -> list[str]:
 def test_whatever_happens_nothing_is_lost_and_nothing_is_bought_twice(
     part: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kinds = Counter(kind for seed in range(part, SCHEDULES, PARTS) for kind in ended(seed))
+    seeds = range(part, SCHEDULES - 3 * TABLES, PARTS)
+    kinds = Counter(kind for seed in seeds for kind in ended(History(draw(seed)), str(seed)))
     assert not [record for record in caplog.records if "unexpected" in record.message]
     assert SCHEDULES < 2_000 or kinds.keys() >= {"done", "crash", "CancelledError", "StoreError"}
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("make", [of_a_table, of_a_store], ids=["tables", "stores"])
+def test_t1_t2_t3_whatever_a_table_does_what_is_told_is_true_and_nothing_is_bought_without_end(
+    make: Make, part: int, tmp_path: Path
+) -> None:
+    how = "--tables" if make is of_a_table else "--stores"
+    kinds = Counter(k for seed in range(part, TABLES // 2, 4) for k in ended(make(seed, tmp_path), f"{how} {seed}"))
+    assert kinds.keys() >= {"done", "crash"}
+
+
+@pytest.mark.parametrize(
+    ("make", "seed"),
+    [(of_a_table, 159), (in_memory, 1275)],
+    ids=["a refusal and broken replies, one after the other, without end", "a reply format tried after a bad key"],
+)
+def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> None:
+    ended(make(seed, tmp_path), f"{'--tables ' if make is of_a_table else ''}{seed}")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,3 +80,4 @@ def test_a_seed_takes_the_same_steps_every_time(seed: int) -> None:
 
 def test_schedules_differ() -> None:
     assert len({repr(draw(seed)) for seed in range(50)}) == 50
+    assert len({drawn(seed).name for seed in range(200)}) > 20

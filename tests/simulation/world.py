@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,22 @@ from typing import Any
 import anyio
 import numpy as np
 
-from aembed import MemoryStore, SQLiteStore
+from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
+from aembed.stores._sqlite import Database
+from aembed.stores._sqlite_file import OpenFile
+from aembed.stores._sqlite_rows import create_tables
+from aembed.stores.sqlite import SCHEMA_VERSION
 from aembed.types import Known, Refusal, Rows, Vector
-from benchmarks.bills import by_script
 from benchmarks.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
 from benchmarks.ledger import BYTES_PER_TOKEN
 from benchmarks.refusals import Deadly, Poison, usual_body
 from benchmarks.service import Exchange, Rules, Service
 from benchmarks.vectors import digest
-from tests.simulation.schedule import Run, Schedule, StoreFault
+from tests.simulation.schedule import Dry, Run, Schedule, StoreFault
+from tests.simulation.servers import bill_of
 
+REFUSAL_SECONDS = 0.02
 MOST_FAULTS = 3
 """Of one text: a request that fails is tried again so often."""
 
@@ -40,12 +46,14 @@ class Books(Service):
 
     def __init__(self, schedule: Schedule) -> None:
         # What is left of a batch that its server failed is tried three times in all.
-        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server or schedule.deadly))
-        rules = Rules(bills=by_script(*schedule.shares) if schedule.shares else None)
+        is_dry = any(run.dry for run in schedule.runs)
+        self.faults = RunFaults(MOST_FAULTS - bool(schedule.server or schedule.deadly or is_dry))
+        self.account = Account()
+        rules = Rules(bills=bill_of(schedule))
         bad: Script = Poison(schedule.poison, named=schedule.named)
         if schedule.deadly:
             bad = Deadly(schedule.poison.__contains__, schedule.deadly)
-        scripts = [bad, schedule.server, self.faults] if schedule.server else [bad, self.faults]
+        scripts = [self.account, bad, *filter(None, [schedule.server]), self.faults]
         super().__init__(rules, script=First(scripts))
         self.lost: Counter[bytes] = Counter()
         self.delivered: set[bytes] = set()
@@ -60,6 +68,7 @@ class Books(Service):
 
     def begin(self, run: Run) -> None:
         self.faults.begin(run)
+        self.account.begin(run.dry)
         self.alive = True
         self.delivered = set()
         self.billed_before = Counter(self.ledger.times_billed)
@@ -82,6 +91,25 @@ class Books(Service):
             self.tokens.update((key, size_bytes / BYTES_PER_TOKEN) for key, size_bytes in sizes)
         if isinstance(exchange.fault, Status) and exchange.fault.code == 401:
             self.key_refused_at = min(self.key_refused_at, asyncio.get_running_loop().time())
+
+
+class Account:
+    """Dry, in some runs. `sent_after` counts the requests that came once the first of them had been answered."""
+
+    def begin(self, dry: Dry | None) -> None:
+        self._dry, self._number = dry, -1
+        self._since = inf
+        self.sent_after = 0
+
+    def __call__(self, request: Request) -> Fault | None:
+        self._number += 1
+        if self._dry is None or self._number < self._dry.number:
+            return None
+        self._since = min(self._since, request.at)
+        if request.at - self._since >= self._dry.seconds:
+            return None
+        self.sent_after += request.at >= self._since + REFUSAL_SECONDS
+        return self._dry.fault
 
 
 class RunFaults:
@@ -114,73 +142,83 @@ class RunFaults:
 
 
 class Faulty:
-    """Goes before a store. `paid_for`: the digests of all texts that it ever held."""
+    """Goes before a store, or a table of the user's own. `paid_for`: the digests of all texts that it ever took.
 
-    def __init__(self, *place: Any) -> None:
-        super().__init__(*place)
+    `turned_away` counts the rows that its table refused, or dropped, by text: whoever wants it again pays again.
+    """
+
+    def __init__(self, *place: Any, **options: Any) -> None:
+        super().__init__(*place, **options)
         self.alive = True
         self.paid_for: set[bytes] = set()
-        self.acknowledged = self.writes = self.refused = self.hung = 0
+        self.turned_away: Counter[bytes] = Counter()
+        self.acknowledged = self.writes = self.broken = self.hung = 0
         self._faults: Mapping[int, StoreFault] = {}
         self._calls = 0
 
     def begin(self, run: Run) -> None:
         self.alive = True
-        self.acknowledged = self.refused = self.hung = 0
+        self.acknowledged = self.broken = self.hung = 0
         self._faults, self._calls = run.store, 0
 
-    async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
-        fault = await self._asked()
-        known = await super().known(digests, fingerprints)
-        await self._answered(fault)
-        return known
+    def close(self) -> None:
+        """The files that it has open."""
 
-    async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
-        fault = await self._asked()
-        vectors = await super().vectors(fingerprints)
-        await self._answered(fault)
-        return vectors
-
-    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
-        fault = await self._asked()
-        await super().write(rows, refusals)
-        self.writes += 1
-        self.paid_for.update(digest(text.encode()) for text in rows.texts)
-        await self._answered(fault)
-        self.acknowledged += len(rows)
+    def loses(self, id: str) -> bool:
+        """Whether the table keeps no vector in that row."""
+        return False
 
     async def spend(self, job: str, tokens: int) -> int:
         fault = await self._asked()
         spent = await super().spend(job, tokens)
-        await self._answered(fault)
+        await self._returned(fault)
         return spent
 
     async def close_account(self, job: str) -> None:
         self._living()
         await super().close_account(job)
 
-    async def finish(self, report: Report) -> None:
-        self._living()
-        await super().finish(report)
+    async def _done(self, ids: Sequence[str], texts: Sequence[str], write: Awaitable[int]) -> int:
+        """How many rows `write` has filled; raises RowsRefusedError as it does."""
+        fault = await self._asked(write)
+        lost: RowsRefusedError | None = None
+        try:
+            filled = await write
+        except RowsRefusedError as error:
+            lost, filled = error, error.written
+            self.turned_away.update(digest(t.encode()) for id, t in zip(ids, texts, strict=True) if id in error.rows)
+        self.writes += 1
+        self.paid_for.update(digest(text.encode()) for text in texts)
+        await self._returned(fault)
+        self.acknowledged += filled
+        if lost:
+            raise lost
+        return filled
 
-    async def _asked(self) -> StoreFault:
-        fault, self._calls = self._faults.get(self._calls, StoreFault()), self._calls + 1
-        hangs = fault.before > 100
-        refused = hangs or fault.refused == "before"
-        self.hung += hangs
-        self.refused += refused
-        await anyio.sleep(fault.before)
-        self._living()
-        if refused:
-            raise OSError(28, "No space left on device")
+    async def _asked(self, work: Any = None) -> StoreFault:
+        """`work` is closed where nothing comes of it."""
+        try:
+            fault, self._calls = self._faults.get(self._calls, StoreFault()), self._calls + 1
+            hangs = fault.before > 100
+            refused = hangs or fault.refused == "before"
+            self.hung += hangs
+            self.broken += refused
+            await anyio.sleep(fault.before)
+            self._living()
+            if refused:
+                raise OSError(28, "No space left on device")
+        except BaseException:
+            if work is not None:
+                work.close()
+            raise
         return fault
 
-    async def _answered(self, fault: StoreFault) -> None:
+    async def _returned(self, fault: StoreFault) -> None:
         """Between the work and its acknowledgement the process may die, or the connection break."""
         await anyio.sleep(fault.after)
         self._living()
         if fault.refused == "after":
-            self.refused += 1
+            self.broken += 1
             raise ConnectionResetError
 
     def _living(self) -> None:
@@ -188,7 +226,32 @@ class Faulty:
             raise ProcessIsDeadError
 
 
-class Disk(Faulty, MemoryStore):
+class FaultyStore(Faulty):
+    async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        fault = await self._asked()
+        known = await super().known(digests, fingerprints)
+        await self._returned(fault)
+        return known
+
+    async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        fault = await self._asked()
+        vectors = await super().vectors(fingerprints)
+        await self._returned(fault)
+        return vectors
+
+    async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
+        await self._done(rows.ids, rows.texts, self._wrote(rows, refusals))
+
+    async def _wrote(self, rows: Rows, refusals: Sequence[Refusal]) -> int:
+        await super().write(rows, refusals)
+        return len(rows)
+
+    async def finish(self, report: Report) -> None:
+        self._living()
+        await super().finish(report)
+
+
+class Disk(FaultyStore, MemoryStore):
     """Rows that outlive the processes."""
 
     def held(self) -> Mapping[str, tuple[str, Vector]]:
@@ -196,21 +259,41 @@ class Disk(Faulty, MemoryStore):
         return {id: (row.text, row.vector) for id, row in self._rows.items()}
 
 
-class FileDisk(Faulty, SQLiteStore):
-    """A real file, on virtual time: its work is done at once, in no thread. Each process opens it anew."""
+class OnFile:
+    """Of a real file, on virtual time: its work is done at once, in no thread. Each process opens it anew.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        database = self._database
+    `settings` are those of a session: what PRAGMA says in each connection.
+    """
+
+    def open_with(self, database: Database, settings: Mapping[str, object]) -> None:
         self._workers = (database._writer, database._reader, database._searcher)
         for worker in self._workers:
             worker._thread = Inline()  # type: ignore[assignment]
-        self._path = path
+            worker.file = Session(settings, reads_only=worker._reads_only)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.file.close()
+
+
+class FileDisk(OnFile, FaultyStore, SQLiteStore):
+    """With `lost`, a condition on its new rows in SQL and the same in Python, those are lost to a trigger."""
+
+    def __init__(self, path: Path, lost: Lost | None = None, settings: Mapping[str, object] = {}) -> None:
+        super().__init__(path)
+        self.open_with(self._database, settings)
+        self._path, self._lost = path, lost
+        if lost:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                create_tables(connection, SCHEMA_VERSION)
+                connection.execute(lost.change)
 
     def begin(self, run: Run) -> None:
         super().begin(run)
-        for worker in self._workers:
-            worker.file.close()
+        self.close()
+
+    def loses(self, id: str) -> bool:
+        return self._lost is not None and self._lost.loses(id)
 
     async def join(self, seconds: float) -> None:
         """No leases: these processes live one after another, and their time is not the file's."""
@@ -223,6 +306,30 @@ class FileDisk(Faulty, SQLiteStore):
                 return {}
             found = connection.execute("SELECT id, text, embedding FROM aembed_rows").fetchall()
         return {id: (text, np.frombuffer(blob, "<f4")) for id, text, blob in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A change to a store's own table, by which it loses some rows."""
+
+    change: str
+    loses: Callable[[str], bool]
+
+
+class Session(OpenFile):
+    def __init__(self, settings: Mapping[str, object], *, reads_only: bool) -> None:
+        super().__init__(reads_only=reads_only)
+        self._settings = settings
+        self._set: sqlite3.Connection | None = None
+
+    def connection(self, path: Path, timeout: float) -> sqlite3.Connection | None:
+        connection = super().connection(path, timeout)
+        if connection is not None and connection is not self._set:
+            self._set = connection
+            # No power is cut here, and each wait for the disk would take longer than the history.
+            for name, value in {"synchronous": "OFF", **self._settings}.items():
+                connection.execute(f"PRAGMA {name} = {value}").fetchall()
+        return connection
 
 
 class Inline:

@@ -113,6 +113,30 @@ async def test_t5_workers_whose_sessions_differ_share_the_rows(
     assert len(await filled(database, table)) == 200
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_t5_workers_share_the_rows_whatever_isolation_is_set(
+    database: str, table: str, isolation: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They begin together in a database without the schema aembed, and see what each other has made and leased."""
+    monkeypatch.setattr("aembed.stores._postgresql._filling.ROWS_PER_PAGE", 10)
+    await run_sql(database, "DROP SCHEMA IF EXISTS aembed CASCADE")
+    await new_table(database, table, n=200)
+    provider = FakeProvider("fake", 8, keep_texts=True, latency=0.01)
+    place = with_settings(database, default_transaction_isolation=isolation.replace(" ", r"\ "))
+
+    async def work() -> int:
+        column = PostgresColumn(place, table, text="content")
+        async with Embedder(provider, max_batch_size=5) as embedder:
+            report = await embedder.backfill(column)
+        await column.aclose()
+        return report.stored
+
+    stored = await asyncio.gather(*(work() for _ in range(4)))
+    texts = [text for request in provider.ledger.log for text in request.texts]
+    assert (sum(stored), len(texts), len(set(texts))) == (200, 200, 200)
+    assert "may not create" not in caplog.text
+
+
 async def test_t5_a_condition_of_the_users_own_reads_dates_in_the_order_of_the_session(
     database: str, table: str
 ) -> None:

@@ -1,99 +1,215 @@
-"""Row T3 in SQLite: rows that a table refuses, or drops, fail alone and are bought once; all others are written."""
+"""Rows T1 and T3 in SQLite: rows that a table refuses, or drops, fail alone and are bought once, others are written."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aembed import Embedder, FakeProvider, Report, RowRefusedError, RowsRefusedError, SQLiteColumn, StoreError
+from aembed import (
+    AembedError,
+    Embedder,
+    FakeProvider,
+    Record,
+    Report,
+    RowRefusedError,
+    RowsRefusedError,
+    SQLiteColumn,
+    SQLiteStore,
+    StoreError,
+)
 from tests.jobs import words
+from tests.stores.sqlite_tables import DROPS, KEEPS, LOSES, REFUSES, Kind, made, run, trigger
 
-BAD = "new.id IN (17, 18, 40, 99)"
-COLUMNS = "id INTEGER PRIMARY KEY, content TEXT, embedding BLOB"
-REFUSES = {
-    "abort": f"CREATE TRIGGER no BEFORE UPDATE ON notes WHEN {BAD} BEGIN SELECT RAISE(ABORT, 'not this one'); END",
-    "fail": f"CREATE TRIGGER no AFTER UPDATE ON notes WHEN {BAD} BEGIN SELECT RAISE(FAIL, 'not this one'); END",
-    "rollback": f"CREATE TRIGGER no BEFORE UPDATE ON notes WHEN {BAD} BEGIN SELECT RAISE(ROLLBACK, 'not this'); END",
-    "ignore": f"CREATE TRIGGER no BEFORE UPDATE ON notes WHEN {BAD} BEGIN SELECT RAISE(IGNORE); END",
-    "clears": f"CREATE TRIGGER no AFTER UPDATE OF embedding ON notes WHEN {BAD} AND new.embedding IS NOT NULL "  # noqa: S608
-    "BEGIN UPDATE notes SET embedding = NULL WHERE id = new.id; END",
-    "unique": f"CREATE UNIQUE INDEX no ON notes (CASE WHEN {BAD.replace('new.', '')} AND embedding IS NOT NULL "
-    "THEN 1 END)",
-}
-CHECKED = f"{COLUMNS}, CHECK (embedding IS NULL OR id NOT IN (17, 18, 40, 99))"
+UNIQUE = Kind(["CREATE UNIQUE INDEX hooked ON notes (CASE WHEN {is_bad} AND embedding IS NOT NULL THEN 1 END)"])
+FILLED = "SELECT count(*) FROM notes WHERE embedding IS NOT NULL"
+CONTENTS = "SELECT content FROM notes ORDER BY id"
 
 
-def table(path: Path, *statements: str, columns: str = COLUMNS) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"CREATE TABLE notes ({columns})")
-        connection.executemany("INSERT INTO notes (content) VALUES (?)", [(text,) for text in words(100)])
-        for statement in statements:
-            connection.execute(statement)
-
-
-def execute(path: Path, statement: str) -> int:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        row = connection.execute(statement).fetchone()
-    return int(row[0]) if row else 0
-
-
-async def backfilled(path: Path) -> tuple[Report, Counter[str]]:
+async def backfilled(path: Path, *, batch: int = 50) -> tuple[Report, Counter[str]]:
     column, provider = SQLiteColumn(path, "notes", text="content"), FakeProvider("fake", 8, keep_texts=True)
-    async with Embedder(provider, max_batch_size=50) as embedder:
+    async with Embedder(provider, max_batch_size=batch) as embedder:
         report = await embedder.backfill(column)
     await column.aclose()
     return report, Counter(text for request in provider.ledger.log for text in request.texts)
 
 
-FILLED = "SELECT count(*) FROM notes WHERE embedding IS NOT NULL"
+async def stopped(path: Path) -> tuple[str, int]:
+    """What a backfill that cannot be done says, and how many requests it has sent."""
+    column, provider = SQLiteColumn(path, "notes", text="content"), FakeProvider("fake", 8)
+    async with Embedder(provider) as embedder:
+        with pytest.raises(StoreError) as raised:
+            await embedder.backfill(column)
+    await column.aclose()
+    return str(raised.value), provider.ledger.requests
 
 
-@pytest.mark.parametrize("kind", [*REFUSES, "check"])
-async def test_t3_rows_that_a_sqlite_table_refuses_fail_alone_and_are_bought_once(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*LOSES, "unique"])
+async def test_t1_t3_rows_that_a_sqlite_table_does_not_keep_fail_alone_and_are_bought_once(
+    kind: str, tmp_path: Path
+) -> None:
     path, bad = tmp_path / "a.db", 3 if kind == "unique" else 4
-    table(path, *([REFUSES[kind]] if kind in REFUSES else []), columns=CHECKED if kind == "check" else COLUMNS)
+    made(path, LOSES.get(kind, UNIQUE), words(100))
     report, bought = await backfilled(path)
     assert (report.stored, report.failed, report.pending) == (100 - bad, bad, 0)
     assert all(isinstance(failure.error, RowRefusedError) for failure in report.failures)
-    assert (execute(path, FILLED), max(bought.values())) == (100 - bad, 1)
+    assert (run(path, FILLED), max(bought.values())) == ([(100 - bad,)], 1)
+    assert run(path, CONTENTS) == [(text,) for text in words(100)], "the rows are as they were"
     report, bought = await backfilled(path)
     assert (report.stored, report.failed, bought.total()) == (0, bad, 0), "nothing is paid for them again"
 
 
-async def test_t3_what_the_table_takes_by_now_is_filled_by_the_next_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in LOSES if LOSES[kind].mended_by])
+async def test_t3_what_the_table_takes_by_now_is_filled_by_the_next_run(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    table(path, REFUSES["abort"])
+    made(path, LOSES[kind], words(100))
     await backfilled(path)
-    execute(path, "DROP TRIGGER no")
+    run(path, LOSES[kind].mended_by)
     report, bought = await backfilled(path)
-    assert (report.stored, report.failed, bought.total(), execute(path, FILLED)) == (4, 0, 4, 100)
+    assert (report.stored, report.failed, bought.total(), run(path, FILLED)) == (4, 0, 4, [(100,)])
 
 
-@pytest.mark.parametrize("action", ["ABORT", "FAIL", "ROLLBACK"])
-async def test_t3_a_table_that_refuses_every_row_is_found_before_anything_is_paid(action: str, tmp_path: Path) -> None:
+async def test_t3_a_row_that_is_taken_by_now_is_not_filled_with_what_it_was_tried_with(tmp_path: Path) -> None:
+    """One of two refused rows is taken by now; trying the other one ends the transaction."""
     path = tmp_path / "a.db"
-    table(path, f"CREATE TRIGGER no BEFORE UPDATE ON notes BEGIN SELECT RAISE({action}, 'never'); END")
-    provider = FakeProvider("fake", 8)
-    column = SQLiteColumn(path, "notes", text="content")
-    async with Embedder(provider) as embedder:
-        with pytest.raises(StoreError, match="does not keep what is written to it: "):
+    made(path, REFUSES["rollback"], words(100))
+    await backfilled(path)
+    run(path, "DROP TRIGGER hooked", *REFUSES["rollback"].statements("new.id = 99"))
+    report, bought = await backfilled(path)
+    assert (report.stored, report.failed, bought.total()) == (3, 1, 3)
+    vectors = [vector for (vector,) in run(path, "SELECT embedding FROM notes WHERE embedding IS NOT NULL")]
+    assert len(vectors) == 99
+    assert not any(vector == bytes(32) for vector in vectors)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LOSES if LOSES[kind].mended_by])
+async def test_t1_t3_a_table_that_keeps_no_row_is_found_before_anything_is_paid(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    made(path, LOSES[kind], words(100), bad="new.id > 0")
+    told, requests = await stopped(path)
+    assert "does not keep what is written to it: " in told
+    assert requests == 0
+    assert kind in REFUSES or "the trigger 'hooked'" in told
+
+
+async def test_t3_a_function_that_only_the_users_program_knows_is_named_before_anything_is_paid(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    made(path, trigger("SELECT sound_of(new.content)"), words(10))
+    told, requests = await stopped(path)
+    assert "no such function: sound_of" in told
+    assert requests == 0
+
+
+@pytest.mark.parametrize("kind", KEEPS)
+async def test_t1_what_keeps_the_vectors_of_a_sqlite_table_is_no_hindrance(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    made(path, KEEPS[kind], words(100))
+    report, bought = await backfilled(path)
+    assert (report.stored, report.failed, set(bought.values())) == (100, 0, {1})
+    assert run(path, FILLED) == [(100,)]
+
+
+@pytest.mark.parametrize("kind", ["abort", "rollback", "clears", "ignore"])
+async def test_t3_the_first_rows_may_all_be_lost(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    made(path, LOSES[kind], words(100), bad="new.id <= 60")
+    report, bought = await backfilled(path, batch=20)
+    assert (report.stored, report.failed, set(bought.values())) == (40, 60, {1})
+
+
+@pytest.mark.parametrize("kind", ["abort", "rollback", "clears", "ignore", "edits"])
+async def test_t1_t3_a_table_that_keeps_nothing_from_now_on_ends_the_job(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    made(path, Kind(), words(1_000))
+
+    class Disturbed(FakeProvider):
+        async def embed(self, texts: Sequence[str], **options: object) -> object:  # type: ignore[override]
+            if self.ledger.requests == 20:
+                run(path, *LOSES[kind].statements("new.id > 0"))
+            return await super().embed(texts, **options)  # type: ignore[arg-type]
+
+    column, provider = SQLiteColumn(path, "notes", text="content"), Disturbed("fake", 8)
+    async with Embedder(provider, max_batch_size=20, concurrency=2) as embedder:
+        with pytest.raises(StoreError, match="does not keep what is written") as raised:
             await embedder.backfill(column)
     await column.aclose()
-    assert provider.ledger.requests == 0
+    assert raised.value.report
+    assert run(path, FILLED) == [(raised.value.report.stored,)]
+    assert provider.ledger.requests < 30
 
 
 async def test_t3_a_write_tells_which_rows_were_not_taken_and_keeps_the_others(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    table(path, REFUSES["rollback"])
+    made(path, REFUSES["rollback"], words(100))
     column = SQLiteColumn(path, "notes", text="content")
     ids = [str(number) for number in range(1, 101)]
-    with pytest.raises(RowsRefusedError, match="not this") as raised:
+    with pytest.raises(RowsRefusedError, match="not this one") as raised:
         await column.write(ids, words(100), np.ones((100, 8), np.float32))
     assert (set(raised.value.rows), raised.value.written) == ({"17", "18", "40", "99"}, 96)
-    assert execute(path, FILLED) == 96
+    assert run(path, FILLED) == [(96,)]
     await column.aclose()
+
+
+# The tables of a store of ours
+
+RECORDS = [Record(f"{i:03d}", f"section {i}") for i in range(100)]
+BAD = "new.id LIKE '%7'"
+STORE_LOSES = {
+    "abort": "CREATE TRIGGER hooked BEFORE INSERT ON aembed_rows WHEN {bad} BEGIN SELECT RAISE(ABORT, 'no'); END",
+    "rollback": "CREATE TRIGGER hooked AFTER INSERT ON aembed_rows WHEN {bad} BEGIN SELECT RAISE(ROLLBACK, 'no'); END",
+    "ignore": "CREATE TRIGGER hooked BEFORE INSERT ON aembed_rows WHEN {bad} BEGIN SELECT RAISE(IGNORE); END",
+    "deletes": "CREATE TRIGGER hooked AFTER INSERT ON aembed_rows WHEN {bad} "
+    "BEGIN DELETE FROM aembed_rows WHERE id = new.id; END",
+    "changes": "CREATE TRIGGER hooked AFTER INSERT ON aembed_rows WHEN {bad} "
+    "BEGIN UPDATE aembed_rows SET embedding = x'00' WHERE id = new.id; END",
+    "unique": "CREATE UNIQUE INDEX hooked ON aembed_rows (CASE WHEN {is_bad} THEN 1 END)",
+}
+
+
+async def prepared(path: Path, change: str) -> tuple[SQLiteStore, FakeProvider]:
+    store, provider = SQLiteStore(path), FakeProvider("fake", 8, keep_texts=True)
+    await store.prepare(provider.space)
+    run(path, change)
+    return store, provider
+
+
+@pytest.mark.parametrize("kind", STORE_LOSES)
+async def test_t1_t3_rows_that_a_sqlite_store_does_not_keep_fail_alone(kind: str, tmp_path: Path) -> None:
+    change = STORE_LOSES[kind].replace("{bad}", BAD).replace("{is_bad}", BAD.replace("new.", ""))
+    store, provider = await prepared(tmp_path / "a.db", change)
+    bad = 9 if kind == "unique" else 10
+    for _ in range(2):
+        async with Embedder(provider, max_batch_size=50) as embedder:
+            report = await embedder.embed_into(store, RECORDS)
+        assert (report.stored + report.unchanged, report.failed) == (100 - bad, bad)
+        assert (await store.info()).rows == 100 - bad
+        assert all(failure.id.endswith("7") for failure in report.failures)
+        assert sum(len(request.texts) for request in provider.ledger.log) == 100
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", ["ignore", "deletes", "changes"])
+async def test_t1_a_sqlite_store_that_keeps_no_row_is_found_before_anything_is_paid(kind: str, tmp_path: Path) -> None:
+    store, provider = await prepared(tmp_path / "a.db", STORE_LOSES[kind].replace("{bad}", "true"))
+    async with Embedder(provider) as embedder:
+        with pytest.raises(AembedError, match=r"does not keep what is written to it: .* the trigger 'hooked'"):
+            await embedder.embed_into(store, RECORDS)
+    await store.aclose()
+    assert provider.ledger.requests == 0
+
+
+async def test_t1_a_trigger_of_the_users_own_that_follows_a_sqlite_store_is_no_hindrance(tmp_path: Path) -> None:
+    change = "CREATE TRIGGER hooked AFTER INSERT ON aembed_rows BEGIN DELETE FROM aembed_refusals WHERE id = ''; END"
+    store, provider = await prepared(tmp_path / "a.db", change)
+    async with Embedder(provider, max_batch_size=20) as embedder:
+        assert (await embedder.embed_into(store, RECORDS)).stored == 100
+        edited = [Record(record.id, record.text + "!") for record in RECORDS]
+        assert (await embedder.embed_into(store, edited)).stored == 100
+    await store.aclose()
+
+
+def test_the_kinds_of_tables_have_names_of_their_own() -> None:
+    assert not REFUSES.keys() & DROPS.keys()

@@ -76,6 +76,15 @@ async def test_t2_a_trigger_that_edits_the_text_of_a_row_that_is_filled(database
     assert len(await filled(database, table)) == (50 if kind == "some" else 0)
 
 
+async def test_s4_a_backend_that_ends_while_the_table_is_tried_is_no_end_of_the_job(database: str, table: str) -> None:
+    ends = "IF nextval('{table}_once') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN new;"
+    await new_table(database, table, "CREATE SEQUENCE {table}_once", *trigger(ends))
+    ended = await backfilled(database, table)
+    assert ended.error is None
+    assert ended.report is not None
+    assert (ended.report.stored, set(ended.bought.values())) == (100, {1})
+
+
 class Emptied(FakeProvider):
     """Each time a request is under way, somebody empties what was filled, or edits every row."""
 

@@ -14,12 +14,10 @@ from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record
 from tests.postgres import run_sql
+from tests.stores.kinds import CLEARS_AFTER, DEFERRED, HARMLESS, LATER, SOME_DROPPED, of
 from tests.stores.tables import backfilled, filled, new_table, trigger
 
 CLEARS = "new.embedding := null; RETURN new;"
-CLEARS_AFTER = "UPDATE {table} SET embedding = null WHERE id = new.id AND embedding IS NOT NULL; RETURN null;"
-LATER = "DEFERRABLE INITIALLY DEFERRED"
-DEFERRED = f"AFTER UPDATE OF embedding {LATER}"
 EMPTIES_ALL = (
     """CREATE FUNCTION hooked_{table}() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN UPDATE {table} SET embedding = null; RETURN null; END $$""",
@@ -82,21 +80,9 @@ async def test_t1_a_trigger_of_a_table_that_inherits_is_named(database: str, tab
     assert not ended.bought
 
 
-SOME = {
-    "clears": trigger("IF new.id % 10 = 3 THEN new.embedding := null; END IF; RETURN new;"),
-    "returns null": trigger("IF new.id % 10 = 3 THEN RETURN null; END IF; RETURN new;"),
-    "other text": trigger("IF new.id % 10 = 3 THEN new.content := new.content || '!'; END IF; RETURN new;"),
-    "at the commit": trigger(
-        "IF new.id % 10 = 3 THEN " + CLEARS_AFTER.replace("RETURN null;", "END IF; RETURN null;"),
-        DEFERRED,
-    ),
-    "rule": ["CREATE RULE part AS ON UPDATE TO {table} WHERE new.id % 10 = 3 DO INSTEAD NOTHING"],
-}
-
-
-@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.parametrize("kind", SOME_DROPPED)
 async def test_t1_rows_that_are_dropped_fail_alone_and_are_bought_once(database: str, table: str, kind: str) -> None:
-    await new_table(database, table, *SOME[kind])
+    await new_table(database, table, *of(SOME_DROPPED[kind], "new.id % 10 = 3"))
     ended = await backfilled(database, table)
     assert ended.error is None
     assert ended.report is not None
@@ -106,22 +92,6 @@ async def test_t1_rows_that_are_dropped_fail_alone_and_are_bought_once(database:
     assert all(isinstance(error, RowRefusedError) for error in ended.failures.values())
     assert {str(id) for id in await filled(database, table)} == {str(i) for i in range(1, 101)} - lost
     assert set(ended.bought.values()) == {1}
-
-
-HARMLESS = {
-    "none": (),
-    "touches": trigger("new.seen := 'x'; RETURN new;"),
-    "makes length 1": trigger("new.embedding := l2_normalize(new.embedding); RETURN new;"),
-    "logs": trigger("PERFORM 1; RETURN null;", "AFTER UPDATE"),
-    "skips what is the same": [
-        "CREATE TRIGGER z BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
-    ],
-    "is disabled": [*trigger(CLEARS), "ALTER TABLE {table} DISABLE TRIGGER hooked"],
-    "also": [
-        "CREATE TABLE {table}_log (id int)",
-        "CREATE RULE log AS ON UPDATE TO {table} DO ALSO INSERT INTO {table}_log VALUES (new.id)",
-    ],
-}
 
 
 @pytest.mark.parametrize("kind", HARMLESS)

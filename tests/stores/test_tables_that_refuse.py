@@ -15,54 +15,19 @@ from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Refusal, Space
 from tests.postgres import run_sql
+from tests.stores.kinds import SOME_REFUSED, of
 from tests.stores.samples import rows
 from tests.stores.tables import backfilled, filled, new_table, trigger
 
 BAD = {17, 18, 40, 99}
-IS_BAD = "id IN (17, 18, 40, 99)"
-RAISES = "IF new.id IN (17, 18, 40, 99) THEN {} END IF; RETURN new;"
-REFUSES: dict[str, Sequence[str]] = {
-    "raise": trigger(RAISES.format("RAISE EXCEPTION 'no, %', new.content;")),
-    "raise a code": trigger(RAISES.format("RAISE EXCEPTION 'no' USING ERRCODE = 'check_violation';")),
-    "raise a code of one's own": trigger(RAISES.format("RAISE EXCEPTION 'no' USING ERRCODE = '45000';")),
-    "assert": trigger(RAISES.format("ASSERT false;")),
-    "divides": trigger(RAISES.format("PERFORM 1 / (new.id - new.id);")),
-    "calls what is not there": trigger(RAISES.format("PERFORM not_there(new.id);")),
-    "not valid": [f"ALTER TABLE {{table}} ADD CHECK (NOT ({IS_BAD})) NOT VALID"],
-    "generated": [
-        "ALTER TABLE {table} ADD COLUMN n int GENERATED ALWAYS AS "
-        f"(CASE WHEN {IS_BAD} AND embedding IS NOT NULL THEN 1 / (id - id) ELSE 1 END) STORED"
-    ],
-    "deferred": trigger(
-        RAISES.format("RAISE EXCEPTION 'no';"), "AFTER UPDATE OF embedding DEFERRABLE INITIALLY DEFERRED"
-    ),
-    "deferred key": [
-        "ALTER TABLE {table} ADD COLUMN k int GENERATED ALWAYS AS "
-        f"(CASE WHEN {IS_BAD} AND embedding IS NOT NULL THEN 0 ELSE id END) STORED",
-        "INSERT INTO {table} VALUES (0, null, null)",
-        "ALTER TABLE {table} ADD UNIQUE (k) DEFERRABLE INITIALLY DEFERRED",
-    ],
-    "unique": [
-        "ALTER TABLE {table} ADD COLUMN k int GENERATED ALWAYS AS "
-        f"(CASE WHEN {IS_BAD} AND embedding IS NOT NULL THEN 0 ELSE id END) STORED",
-        "INSERT INTO {table} VALUES (0, null, null)",
-        "ALTER TABLE {table} ADD UNIQUE (k)",
-    ],
-    "foreign key": [
-        "CREATE TABLE {table}_ok AS SELECT id FROM {table}",
-        f"DELETE FROM {{table}}_ok WHERE {IS_BAD}",  # noqa: S608
-        "ALTER TABLE {table}_ok ADD PRIMARY KEY (id)",
-        "ALTER TABLE {table} ADD COLUMN ok int GENERATED ALWAYS AS "
-        "(CASE WHEN embedding IS NOT NULL THEN id END) STORED REFERENCES {table}_ok DEFERRABLE INITIALLY DEFERRED",
-    ],
-}
+IS_BAD = "new.id IN (17, 18, 40, 99)"
 
 
-@pytest.mark.parametrize("kind", REFUSES)
+@pytest.mark.parametrize("kind", SOME_REFUSED)
 async def test_t3_rows_that_the_table_refuses_fail_alone_and_are_bought_once(
     database: str, table: str, kind: str
 ) -> None:
-    await new_table(database, table, *REFUSES[kind])
+    await new_table(database, table, *of(SOME_REFUSED[kind], IS_BAD))
     for run in range(3):
         ended = await backfilled(database, table, batch=50)
         assert ended.report is not None
@@ -78,7 +43,7 @@ async def test_t3_rows_that_the_table_refuses_fail_alone_and_are_bought_once(
 async def test_t3_a_row_that_was_refused_is_tried_again_for_nothing_once_the_table_was_mended(
     database: str, table: str
 ) -> None:
-    await new_table(database, table, *REFUSES["raise"])
+    await new_table(database, table, *of(SOME_REFUSED["raise"], IS_BAD))
     await backfilled(database, table)
     await run_sql(database, f"DROP TRIGGER hooked ON {table}")
     ended = await backfilled(database, table)

@@ -20,7 +20,7 @@ Connection: TypeAlias = Any
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 
 
-BEGIN = """BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
     WHERE pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'"""
 """What is told as stored outlives a crash, whatever the database or the role has set."""
 AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"

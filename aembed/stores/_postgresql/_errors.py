@@ -45,6 +45,8 @@ ADVICE = {
 _OTHER_WIDTH = re.compile(r"expected \d+ dimensions, not \d+")
 Lost: tuple[type[Exception], ...] = (asyncpg.InternalClientError, OSError, TimeoutError)
 """What asyncpg raises for a connection that went away; the first where that happened in the middle of a COPY."""
+GONE = ("clos", "released back")
+"""What asyncpg says of a connection that was lost before it was asked: its pool has taken it back."""
 Refused: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, *Lost)
 
 
@@ -58,7 +60,7 @@ def is_outage(error: BaseException) -> bool:
         return False
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(OUTAGE) and "startup parameter" not in str(error)
-    closed = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    closed = isinstance(error, asyncpg.InterfaceError) and any(word in str(error) for word in GONE)
     return closed or isinstance(error, Lost)
 
 
