@@ -41,7 +41,7 @@ class Cache:
         return vector.copy()
 
     def put(self, key: bytes, vector: Vector, tokens: float) -> None:
-        """`tokens` is what the vector cost. A vector that is larger than the whole cache is not kept."""
+        """Keeps a vector, which cost so many tokens, unless it is larger than the whole cache."""
         size = vector.nbytes + ENTRY_BYTES
         if size > self.max_bytes or key in self._entries:
             return

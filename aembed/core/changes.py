@@ -223,8 +223,8 @@ def _json(value: Any) -> bytes:
 class Item(msgspec.Struct, eq=False, gc=False):
     """The text of an entry as it is sent: one or more pieces that travel together.
 
-    `tokens` is what the provider will count for its limits. A list in it would be one more object for each text that a
-    collection of garbage visits.
+    `tokens` is what the provider will count for its limits. The texts are a tuple, because a list would be one more
+    object for each text that a collection of garbage visits.
     """
 
     entry: Entry
@@ -238,7 +238,8 @@ class Item(msgspec.Struct, eq=False, gc=False):
 
 
 def oversize(item: Item, limits: Limits) -> AembedError | None:
-    """Why this item fits in no request at all."""
+    """The error of an item that fits in no request at all; None if it fits."""
+    # Law 12: the pieces of one split text travel together, so all of them have to fit in one request.
     if item.inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:
         return InputError(
             f"the text of {item.entry.record.id!r} needs {item.inputs} inputs and {item.tokens:,.0f} tokens, "

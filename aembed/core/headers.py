@@ -75,6 +75,7 @@ _SHOULD_RETRY = {"true": True, "false": False}
 # Together's window is 2 s, Mistral's was 10 s, OpenAI's is a minute; the others are chosen. A reset is what is left of
 # a window, so the next larger of these is taken for the window itself.
 _USUAL_WINDOWS = (1.0, 2.0, 5.0, 10.0, MINUTE)
+# Azure sends `retry-after` and `retry-after-ms` in one reply; which of them is believed is decided in _retry_after.
 _WAITS = {
     "retry-after-ms": 1e-3,
     "retry-after": 1.0,
@@ -268,6 +269,7 @@ def _until(text: str, now: str) -> float | None:
 
 
 def _date(text: str) -> datetime | None:
+    # An HTTP date has 24 to 29 characters; a bare number must not be taken for one.
     if not 16 <= len(text) <= 64:
         return None
     try:

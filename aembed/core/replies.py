@@ -113,7 +113,7 @@ def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised
 
 
 class ReplyReader:
-    """`feed` it the bytes of the reply to a request of `inputs` texts; then `parsed` is what they say."""
+    """Reads the reply to a request of `inputs` texts: `feed` takes bytes as they come, `parsed` is what they say."""
 
     def __init__(self, inputs: int) -> None:
         self.size_bytes = 0
@@ -145,9 +145,10 @@ class ReplyReader:
         self._whole += data
 
     def parsed(self, *, dimensions: int | None, normalised: bool = False, proven: bool = False) -> Parsed:
-        """`dimensions` is None where any will do; `normalised` also asks for vectors of length 1.
+        """The vectors of the whole reply, and what it says of itself.
 
-        `proven`: replies of this server have been seen to hold float32 values in base64. So does a known width.
+        `dimensions` is None where any will do; `normalised` also asks for vectors of length 1. `proven` says that
+        replies of this server were seen to hold float32 values in base64, which a known width shows as well.
 
         Raises InvalidReplyError for anything that is not exactly one sound vector for each input.
         """
@@ -232,7 +233,7 @@ class ReplyReader:
         return whole
 
     def _parsed_cut(self) -> Parsed | None:
-        """None where the reply is of another kind or not sound: then the whole of it says what is wrong."""
+        """The reply if all of it was cut; None if it is of another kind or not sound: the whole of it says why then."""
         if self._matrix is None or self._whole is not None or len(self._before) != self._inputs:
             return None
         rest = _MARK.join([*self._before, self._ahead])

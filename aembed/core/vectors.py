@@ -104,7 +104,7 @@ def from_base64(vectors: Sequence[Any]) -> Matrix:
 
 
 def decoded(vectors: Sequence[bytes | memoryview], row_bytes: int) -> Matrix:
-    """The same for vectors that are known to be of one length. Raises ValueError where they are not base64 of it."""
+    """The matrix of vectors in base64 that are known to be of one length. Raises ValueError where they are not."""
     return np.frombuffer(_raw(vectors, row_bytes), "<f4").reshape(len(vectors), -1)
 
 

@@ -31,7 +31,8 @@ BATCH_SHARE = 0.004
 # all.
 LEAST_BATCH_TOKENS = 4_000
 """No batch is made smaller than this for what refusals taught."""
-# Chosen: a window that held less than one batch of BATCH_SHARE of the pacer would refuse what it allows.
+# Chosen: a little more than the largest batch of a known limit (2.7 % of a minute, see _budget.py), so that what one
+# limit allows is not divided for another.
 LARGEST_SHARE = 0.03
 """Nobody's windows hold less than this share of a minute: a request of more than that is too large."""
 # Chosen: from fewer requests a pace is mostly chance.

@@ -40,7 +40,7 @@ class Frequency:
 
     @property
     def recent_share(self) -> float:
-        """The same for the latest requests. It is an overestimate, since a series that looked like many was picked."""
+        """The share of the latest requests that were refused; an overestimate, since a series of many was picked."""
         if self._is_dense:
             return OFTEN / (self._sent - self._dense[0] + 1)
         sent, refusals = self._apart[0] if self._apart else (0, 0)
