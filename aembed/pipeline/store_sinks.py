@@ -1,4 +1,4 @@
-"""Stage 8 with a store: rows that are kept, and what a store knows before anything is paid for."""
+"""This module writes to a store (stage 8), and asks it what it knows before anything is paid for (stage 2)."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ from aembed.types import Failure, Known, Matrix, Record, Refusal, Rows, Vector
 
 logger = logging.getLogger("aembed")
 
+# Supabase, for one, ends each statement after 2 minutes: nothing that takes longer can succeed there. Smaller, a store
+# under load would stop a job whose rows are paid for; larger, a dead one would hold it up.
 STORE_TIMEOUT = 120.0
-"""Seconds until a store that does not answer is given up."""
+"""A store that does not answer is given up after so many seconds."""
 
 
 class Leasing(Protocol):
-    """What keeps other jobs from sending the same."""
+    """What keeps other jobs from sending the same texts at the same time."""
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
     def done(self, fingerprints: Collection[bytes]) -> None: ...
 
 
 class StoreSink(PlainSink):
-    """Rows of a store that aembed owns."""
+    """Writes the rows of a store that aembed owns."""
 
     durable = keeps = True
 
@@ -71,6 +73,7 @@ class StoreSink(PlainSink):
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         rows = _rows(entries, matrix)
+        # Law 1: one reply = one short store transaction, which is durable when `write` returns.
         with _paid_for(lambda: rows):
             await self._check_model(model)
             await guarded(self._store.write(rows))
@@ -88,7 +91,7 @@ class StoreSink(PlainSink):
             self._worker.done(fingerprints)
 
     async def takes_over(self, model: str) -> bool:
-        """The space is the same already; the name that replies gave to the model must not be another."""
+        """Whether vectors of that model may be written here: the space is the same already, and the name has to be."""
         try:
             await self._check_model(model)
         except SpaceMismatchError:
@@ -96,7 +99,11 @@ class StoreSink(PlainSink):
         return True
 
     async def _check_model(self, model: str) -> None:
-        """A name that differs from the request's is normal; one that changes is another model."""
+        """Raises SpaceMismatchError for a model that replies call otherwise than before.
+
+        A name that differs from the request's is normal; one that changes means another model.
+        """
+        # Law 6: the vectors at hand are paid for, but the rest of the job is refused before it is.
         if model in ("", self._model) or not isinstance(self._store, KeepsModel):
             return
         held = await guarded(self._store.answered_by(model))
@@ -115,7 +122,7 @@ class StoreSink(PlainSink):
 
 
 class PlanSink(StoreSink):
-    """Asks the store and writes nothing; remembers what a store would hold by now."""
+    """Asks the store and writes nothing; it remembers what the store would hold by now."""
 
     durable = False
     dry = True
@@ -148,7 +155,7 @@ class PlanSink(StoreSink):
 
 
 class BacklogSink(PlainSink):
-    """The vectors of a table that belongs to the user."""
+    """Writes vectors into a table that belongs to the user."""
 
     durable = keeps = True
     whole = False
@@ -156,7 +163,7 @@ class BacklogSink(PlainSink):
     def __init__(
         self, backlog: Backlog, *, retry_failed: bool = False, unfilled: Callable[[Sequence[Record]], None]
     ) -> None:
-        """`unfilled` hears of records that were written together, and of which not every row was filled."""
+        """`unfilled` is told of records that were written together, of which not every row was filled."""
         self._backlog = backlog
         self._unfilled = unfilled
         self._refusals = backlog if isinstance(backlog, Refusals) else None
@@ -173,6 +180,8 @@ class BacklogSink(PlainSink):
             await guarded(self._refusals.refuse(kept))
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        # Law 3: a vector is stored only beside the text that it was made from: the backlog compares the texts, and a
+        # row that was edited meanwhile stays pending.
         ids = [entry.record.id for entry in entries]
         texts = [entry.record.text for entry in entries]
         try:
@@ -189,14 +198,14 @@ class BacklogSink(PlainSink):
             self._unfilled([entry.record for entry in entries])
 
     async def fail(self, failures: Sequence[Failure]) -> None:
-        """Told to a backlog that is shared with other workers."""
+        """Tells a backlog that is shared with other workers, so that they do not wait for these rows."""
         if tell := getattr(self._backlog, "fail", None):
             await guarded(tell([failure.id for failure in failures]))
 
 
 @contextmanager
 def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
-    """Rows that cannot be written come out with the error, also where somebody else than the job cancels the write."""
+    """Puts rows that cannot be written into the error, also where somebody else than the job cancels the write."""
     try:
         yield
     except RowsRefusedError:
@@ -213,7 +222,7 @@ def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
 
 
 async def guarded(awaitable: Any) -> Any:
-    """A store's answer, whosever store it is: anything but an aembed error becomes a StoreError."""
+    """The answer of a store, whosever store it is: anything but an aembed error becomes a StoreError."""
     try:
         async with asyncio.timeout(STORE_TIMEOUT):
             return await awaitable
@@ -226,9 +235,10 @@ async def guarded(awaitable: Any) -> Any:
 
 
 def _refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
-    """Those that their content is to blame for. Not every store holds what a user's own provider may say: NUL.
+    """The refusals that are kept: those for which the content of the text is to blame.
 
-    A text that is larger than the account's limit of a minute is not: a larger plan takes it.
+    A text that is larger than the account's limit of a minute is not kept, as a larger plan takes it. Messages are made
+    printable, because not every store holds what a user's own provider may say (NUL).
     """
     return [
         Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))
