@@ -183,8 +183,8 @@ class Coalescer:
         self._loop.call_soon(self._give_up_early)
 
     def _overloaded(self) -> OverloadedError:
-        # As long as the oldest has waited now, a new query would wait as well; 0.1 s at the least, or callers would
-        # loop.
+        # As long as the oldest has waited now, a new query would
+        # wait as well; 0.1 s at the least, or callers would loop.
         oldest = self._queue.oldest
         error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
         error.retry_after = max(self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)

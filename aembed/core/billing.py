@@ -14,8 +14,8 @@ from dataclasses import dataclass
 # Measured in replies of OpenAI: English costs 0.24 tokens a byte, code up to 0.35, which is 1.46 times as much.
 MARGIN = 1.5
 """A byte of words is expected to cost at most so many times the most that was ever billed for one."""
-# Chosen: models mark a text with one to three tokens of their own; too few would let a budget be overdrawn by short
-# texts.
+# Chosen: models mark a text with one to three tokens of their
+# own; too few would let a budget be overdrawn by short texts.
 MARKS = 4
 """Tokens that a model may add to each text, for its beginning and its end."""
 # Chosen: English is billed at a fourth of its bytes, so half of that is left for odd texts. Larger, it would reject

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Chosen: servers were seen to count 0.2 % more than our estimate; 1 % is five times that, and costs 1 % of the
-# requests.
+# Chosen: servers were seen to count 0.2 % more than our estimate;
+# 1 % is five times that, and costs 1 % of the requests.
 RESERVE = 0.01
 """The part of max_tokens_per_batch that is left free until enough replies have told how the provider counts."""
 # Chosen: with one reply there is no spread between requests to be seen; more than a few would waste the reserve longer.

@@ -17,8 +17,8 @@ from aembed.core.billing import utf8_bytes
 # texts would be tested again and again; larger, cutting by a third would never be looked at.
 MOST_BYTES_A_TOKEN = 6.0
 """Only a request with more bytes than this for each billed token is looked at."""
-# Computed: a token of a vocabulary of 262,144 says 18 bits, 2.25 bytes, and zlib needs up to twice what there is to
-# say.
+# Computed: a token of a vocabulary of 262,144 says 18 bits,
+# 2.25 bytes, and zlib needs up to twice what there is to say.
 MOST_INFORMATION_BYTES = 4.5
 """The most bytes that zlib makes of the text of one token."""
 # Half of the most, as for words. It decides how exact the limit is that is told, and not whether there is one.

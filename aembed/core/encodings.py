@@ -27,8 +27,8 @@ LENGTH_TOLERANCE = 0.02
 # Chosen: in fewer values the lower bits may look regular by chance.
 LEAST_VALUES = 8
 """Fewer values than this tell nothing of two bfloat16 in each."""
-# Computed: one of a million normally distributed values lies 20 binary orders of magnitude below the median, none 12
-# above.
+# Computed: one of a million normally distributed values lies 20
+# binary orders of magnitude below the median, none 12 above.
 MOST_BELOW, MOST_ABOVE = 20, 12
 """How many binary orders of magnitude a value may lie below and above the median."""
 # Chosen: a real vector may have a few odd values; at 0 one of them would turn a sound reply away.

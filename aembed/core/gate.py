@@ -47,8 +47,8 @@ PROBE_SECONDS = 5.0
 # Law 7. Smaller, single faults of a healthy server would stop everybody; larger, more requests are lost in each outage.
 FAILURES_IN_A_ROW = 5
 """So many failures with no success between them close the gate."""
-# Chosen: a request that failed alone loses at most a second; without any rest it would be tried again in the same
-# fault.
+# Chosen: a request that failed alone loses at most a second;
+# without any rest it would be tried again in the same fault.
 LONGEST_REST = 1.0
 """Seconds that one request waits at the most while others succeed."""
 # Chosen: limits of a minute clear in 60 s, and a clock or a proxy may double that. Larger, one wrong header could stop
@@ -205,8 +205,8 @@ class Gate:
 
     def _row(self) -> int:
         """How many failures in a row are no accident, given how often this server fails."""
-        # Bounded, so that the logarithm exists, and so that a server that fails each second request still closes the
-        # gate.
+        # Bounded, so that the logarithm exists, and so that a server
+        # that fails each second request still closes the gate.
         usual = min(max(self._failure_rate, 1e-9), 0.5)
         return max(FAILURES_IN_A_ROW, int(log(CHANCE) / log(usual)))
 

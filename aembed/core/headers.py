@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from aembed.types import Hints
 
-# Chosen: 1e6 seconds are eleven days, and no limit waits longer, but a timestamp in the place of a wait is 1,700 times
-# that.
+# Chosen: 1e6 seconds are eleven days, and no limit waits longer,
+# but a timestamp in the place of a wait is 1,700 times that.
 _MOST_SECONDS = 1e6
 # Chosen: the largest limit that is known is 4 * 10^9 tokens; far above that a number is garbage.
 _MOST_COUNT = 10**12
@@ -39,8 +39,8 @@ _WORDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
 MINUTE = 60.0
-# Chosen: a pace out of a limit of a day would spread a job over that day; an hour is the longest that anybody waits
-# for.
+# Chosen: a pace out of a limit of a day would spread a job
+# over that day; an hour is the longest that anybody waits for.
 _LONG = 3_600.0
 """A window of more seconds sets no pace: it is used up, or it is not."""
 # A month is taken as 30 days: it is compared with _LONG only, and sets no pace.

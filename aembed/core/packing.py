@@ -19,8 +19,8 @@ from aembed.types import Limits
 LEAST_SHARE_TOKENS = 2_000
 """A batch of fewer tokens than this is not answered sooner."""
 
-# Chosen: with it a paced job ends within 5 % of the least time that its limit allows, on every tier of OpenAI. Larger,
-# the last batches would be many; smaller, the last one would be long.
+# Measured in virtual time: so a paced job ends within 5 % of the least time that its limit allows, on each tier of
+# OpenAI. Larger, the last batches would be many; smaller, the last one would be long.
 TAPERED = 4
 """A tapered batch is a fourth of what is left, or a third of the last full one: that is nine more requests a job."""
 # Chosen: a sixteenth of a full batch of Tier 5 takes under half a second; there is nothing to gain below it.

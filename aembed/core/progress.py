@@ -20,10 +20,10 @@ KEPT_FAILURES = 1_000
 LEAST_ALIKE = 3
 """So many records, if all of a job fail for one reason, are no matter of single records."""
 _NUMBER = re.compile(r"\d[\d,.]*")
-# Promised in the README: at most five calls a second, and a last one. More would be seen by nobody, and cost the loop.
+# Chosen: five calls a second look alive on a screen, and more would be seen by nobody, and cost the loop.
 CALL_SECONDS = 0.2
 """`on_progress` is called at most once in so many seconds."""
-# Chosen: a person who watches a wait sees the seconds count.
+# Told in the changelog. Chosen: a person who watches a wait sees the seconds count.
 TICK_SECONDS = 1.0
 """`on_progress` is called once in so many seconds while nothing happens."""
 

@@ -20,8 +20,8 @@ GROWTH = 4
 # Chosen: to know the limit within 25 % is enough; each further step would cost a failed request, and gain little.
 CLOSE = 1.25
 """A size that is nearer than this factor to what failed is not tried while that is believed."""
-# Chosen: the server may have been busy for a while only. Smaller, more requests fail; larger, batches stay small for
-# long.
+# Chosen: the server may have been busy for a while only. Smaller,
+# more requests fail; larger, batches stay small for long.
 PATIENCE = 64
 """After so many accepted requests what failed is tried again, and after twice as many each time that it fails."""
 

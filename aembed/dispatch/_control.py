@@ -15,8 +15,8 @@ from aembed.errors import BadRequestError, InvalidReplyError
 
 WORD = "a"
 """This is sent while no text is known to be good."""
-# Chosen: about 100 tokens, 0.000002 dollars at OpenAI's price. Longer texts would cost more, and may fail for their
-# size.
+# Chosen: about 100 tokens, 0.000002 dollars at OpenAI's price.
+# Longer texts would cost more, and may fail for their size.
 MOST_CHARACTERS = 400
 """A text of more characters is not used as a control."""
 # Chosen: 3.5 seconds in all, in which an account may be filled or a router recover, and a person still waits.

@@ -22,8 +22,8 @@ OnProgress: TypeAlias = Callable[[Progress], object]
 """A function, or an `async def`, which is awaited."""
 OnFailure: TypeAlias = Callable[[Failure], object]
 
-# Chosen: a function that writes to a database takes milliseconds; one that takes longer in all hangs, and would hang
-# the job.
+# Chosen: a function that writes to a database takes milliseconds;
+# one that takes longer in all hangs, and would hang the job.
 PATIENCE = 10.0
 """A job waits so many seconds for async functions in all, and again at its end."""
 # Chosen: whoever cancels a job wants it to end.

@@ -21,8 +21,8 @@ from aembed.types import Failure, Known, Matrix, Record, Refusal
 # Chosen: the ticker asks the clock again no sooner, so that a clock that stands still does not keep the loop busy.
 LEAST_SLEEP = 0.01
 """Seconds that the ticker sleeps at the least."""
-# Law 8: memory is bounded. Chosen: ten MB of errors or so. With fewer, an equal text may be sent, and refused, once
-# more.
+# Law 8: memory is bounded. Chosen: ten MB of errors or so. With
+# fewer, an equal text may be sent, and refused, once more.
 MOST_REFUSED = 10_000
 """So many texts that the provider refused are remembered."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, insort
 
-# Chosen: 4,096 shards keep each insertion into a sorted array short (at 10 million rows 2,400 entries, 20 kB to move).
-# 64 less 24 bits tell rows apart: of a million, two look alike with a chance of 0.4; that an edit is missed is 1 in
-# 2^24.
+# Chosen: 4,096 shards keep each insertion into a sorted array short (at 10 million
+# rows 2,400 entries, 20 kB to move). 64 less 24 bits tell rows apart: of a million,
+# two look alike with a chance of 0.4; that an edit is missed is 1 in 2^24.
 SHARD_BITS, TEXT_BITS = 12, 24
 """Bits that choose a shard, and bits that stand for a text."""
 _ALL = (1 << 64) - 1

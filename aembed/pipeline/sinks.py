@@ -16,8 +16,8 @@ from aembed.pipeline.channel import Channel
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
 
-# Law 11: CPU work of more than 5 ms is done in a thread. A result of 1 MB is filled within 1 ms; a thread would cost
-# more.
+# Law 11: CPU work of more than 5 ms is done in a thread. A
+# result of 1 MB is filled within 1 ms; a thread would cost more.
 INLINE_BYTES = 1_000_000
 """A result up to this size is filled on the loop, parts of a larger one in a thread."""
 

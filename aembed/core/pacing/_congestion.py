@@ -27,8 +27,8 @@ REQUESTS_PER_SECOND = 2.0
 # Chosen: the less one request carries, the less one refusal costs; at 0.4 % of a minute a refusal in 250 is nothing.
 BATCH_SHARE = 0.004
 """The largest batch while a pace was learned from refusals, as a share of a minute at that pace."""
-# Chosen: a request of 4,000 tokens takes 166 ms at OpenAI (78 ms + 22 us a token), half of it for being a request at
-# all.
+# Chosen: a request of 4,000 tokens takes 166 ms at OpenAI
+# (78 ms + 22 us a token), half of it for being a request at all.
 LEAST_BATCH_TOKENS = 4_000
 """No batch is made smaller than this for what refusals taught."""
 # Chosen: a little more than the largest batch of a known limit (2.7 % of a minute, see _budget.py), so that what one
@@ -38,9 +38,9 @@ LARGEST_SHARE = 0.03
 # Chosen: from fewer requests a pace is mostly chance.
 SETTLED_REQUESTS = 5
 """A pace is measured from at least so many requests."""
-# Chosen: a cycle of 55 s and more is one window of a minute, less the time in which a refusal was on its way; refusing
-# for 10 s and more is what the end of such a window looks like, for a bucket that refills lets something through
-# sooner.
+# Chosen: a cycle of 55 s and more is one window of a minute, less the time in which
+# a refusal was on its way; refusing for 10 s and more is what the end of such a
+# window looks like, for a bucket that refills lets something through sooner.
 MINUTE, MEASURABLE, LONG = 60.0, 55.0, 10.0
 """Seconds of a minute, of the shortest cycle that is measured as one, and of a long block."""
 # Chosen: a process that has a small part of a limit gains at least as fast as one that has a fourth of it.

@@ -22,8 +22,8 @@ from aembed.core.pacing._in_flight import InFlight, Sent, Suspicion
 from aembed.core.pacing._reservation import Refusal, Reservation
 from aembed.core.pacing._trial import Trial
 
-# Chosen: with FREQUENT that is two refusals. Fewer requests say little of a share; more hold up a job that needs a
-# pace.
+# Chosen: with FREQUENT that is two refusals. Fewer requests
+# say little of a share; more hold up a job that needs a pace.
 WATCHED = 50
 """So many requests are watched for the share of refusals that a pace has to better: those that made it worth a trial
 were picked, and refused more often than usual."""

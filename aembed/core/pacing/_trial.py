@@ -13,8 +13,8 @@ from math import log
 # met by some chance would be taken back; larger, a wrong one would be kept.
 FEWER = 0.25
 """A right pace leaves at most this part of the refusals that there were."""
-# Computed: Wald's bounds for wrongly believing it in e^-5 (0.7 %) and wrongly taking it back in e^-3 (5 %) of all
-# cases.
+# Computed: Wald's bounds for wrongly believing it in e^-5 (0.7 %)
+# and wrongly taking it back in e^-3 (5 %) of all cases.
 CONFIRMED, UNDONE = 5.0, -3.0
 """The evidence, in nats, at which a pace is believed and at which it is taken back."""
 # Chosen: outside of these one acceptance would say nearly nothing, or nearly as much as a refusal.
