@@ -42,8 +42,8 @@ _MOST_COST_USD = 10_000.0
 # The pattern allows white space, because some services indent their replies; it is bounded, so that it stays fast.
 _OPENING = rb'"embedding"\s{0,8}:\s{0,8}"'
 _FIRST_VECTOR = re.compile(_OPENING + rb'([^"]+)"')
-# Chosen: `object`, `index` and white space take some 80 bytes in recorded replies, and OpenRouter's head with its
-# blanks a few hundred. Were this unbounded, something that looks like a vector inside another field would be cut out.
+# Chosen: between two vectors stand `object`, `index` and white space; before the first one some services put blanks and
+# fields of their own. Unbounded, what looks like a vector inside of another field would be cut out.
 _MOST_BEFORE_FIRST_BYTES, _MOST_BETWEEN_BYTES = 1_000, 300
 """The next vector begins within so many bytes."""
 # Computed: a vector of 16,000 floats, the most that any store holds, has 85,336 characters of base64.

@@ -23,8 +23,8 @@ from aembed.types import Matrix
 Squares: TypeAlias = NDArray[np.float32]
 """Squared lengths of vectors, shape (n,)."""
 
-# Chosen: float16 is off by 6e-4 and int8 by a few percent; vectors that were shortened and not normalised have lengths
-# of 0.4 to 0.75 (codestral-embed, gemini-embedding-001). Smaller, rounded vectors would be refused.
+# Chosen: vectors that were rounded to float16 are off by 6e-4, those that were shortened and not normalised have
+# lengths of 0.39 to 0.74 (codestral-embed, gemini-embedding-001, recorded). Smaller, rounding might be refused.
 _NORM_TOLERANCE = 0.1
 _UNSET = msgspec.UNSET
 _DIGITS = re.compile(r"[0-9]{1,6}")
