@@ -129,6 +129,7 @@ class Coalescer:
     # a call
 
     def _new_flight(self, entry: Entry) -> Flight:
+        """Begins the flight of a text: it is queued at once, or after it was counted. Raises OverloadedError."""
         # Law 8: memory is bounded. A queue without an end would answer nobody in time.
         if self.waiting >= self._max_queue_size:
             raise self._overloaded()
@@ -319,6 +320,7 @@ class Coalescer:
     # a request
 
     def _load(self, flights: Sequence[Flight], ticket: Ticket) -> Load:
+        """Makes one request of flights; its leave was got for the oldest of them, and is grown to what it carries."""
         items = [item_of(flight) for flight in flights]
         tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
         self._dispatcher.resize(ticket, tokens, texts)

@@ -46,6 +46,8 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
 
 class Entries(Protocol):
+    """Makes the entries of a job's records."""
+
     def entry(self, index: int, record: Record) -> Entry:
         """Raises InputError for a record that no provider and no store can take."""
         ...

@@ -199,6 +199,7 @@ class Remains:
         return PART if self._failed_before else min(WHOLE, self._retries)
 
     def accepted(self, batch: Sequence[Item]) -> None:
+        """A part was answered; if all parts of what was refused are, it was its size, and that is learned."""
         self._weight.accept(batch)
         if batch is self._whole:
             return

@@ -28,6 +28,8 @@ PATIENCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """How large a request is, in both of its dimensions."""
+
     inputs: float = 0
     tokens: float = 0.0
 

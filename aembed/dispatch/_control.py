@@ -79,6 +79,7 @@ class Control:
         return number <= self._refused_at
 
     async def _sent_until_accepted(self, errand: Errand, patient: bool) -> None:
+        """Sends the control until it is accepted; raises its last refusal once the pauses are used up."""
         pauses, was_refused = list(PAUSES), False
         while True:
             try:

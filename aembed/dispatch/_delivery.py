@@ -158,6 +158,7 @@ class Delivery:
         return self._remains.next()
 
     async def _send(self, part: Sequence[Item]) -> None:
+        """Sends a part until it is answered, refused or failed, and does what follows."""
         tries = self._remains.tries(part)
         try:
             reply = await self._request(part, tries)

@@ -84,6 +84,7 @@ class Request:
         return await self.attempt()
 
     async def attempt(self) -> Reply:
+        """One try: leave to send, the request, and what becomes of it told to gate and pacer."""
         self._ticket = ticket = await self._enter()
         if ticket is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")

@@ -191,6 +191,8 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _UnderWay:
+    """A request that was sent and not answered yet, with the scope whose deadline ends it."""
+
     scope: anyio.CancelScope
     started: float
     tokens: float

@@ -41,6 +41,8 @@ class _LetGo(NotSent, asyncio.CancelledError):
 
 
 class Dispatcher:
+    """Sends batches for one Embedder on one event loop, and owns the tasks that do so."""
+
     def __init__(
         self,
         provider: Provider,

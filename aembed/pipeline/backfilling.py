@@ -62,6 +62,7 @@ class Passes:
                     yield self._judged(record)
 
     def _judged(self, record: Record) -> Record | Failure:
+        """The record, if its row may be bought (again); else the failure that ends it."""
         bought = self._bought.of(record.id, record.text)
         if len(bought) >= self._most_bought:
             return self._given_up(

@@ -37,6 +37,8 @@ PORTION_BYTES = 1_000_000
 
 
 class Intake:
+    """Takes in the chunks of a job; only what has to be paid for gets into the window of batches."""
+
     def __init__(
         self,
         sink: Sink,

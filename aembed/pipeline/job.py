@@ -198,6 +198,7 @@ class Job:
             self._stop(error)
 
     async def _send(self) -> None:
+        """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
         while True:
             try:
                 batch = await self._places.take_for(partial(self._rations.next, self._batches, self._tasks))
@@ -239,6 +240,7 @@ class Job:
                 self._stop(error)
 
     async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
+        """Counts and stores one answer; the request's task ends only after that."""
         self._count_requests()
         for item in answer.items if left else ():
             del left[id(item)]

@@ -103,6 +103,7 @@ class Feed:
                 logger.error("the source was cancelled and did not close within %g s", CLOSE_SECONDS)
 
     async def _read(self) -> None:
+        """Reads the source, of either kind, to its end; its error is kept until all that came before was taken."""
         try:
             if isinstance(self._source, AsyncIterable):
                 self._iterator = iterator = aiter(self._source)

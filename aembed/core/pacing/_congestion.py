@@ -192,6 +192,7 @@ class Congestion:
             self._most_tokens = min(self._most_tokens, tokens / 2)
 
     def _settle(self, refused_at: float, now: float) -> None:
+        """Ends an episode, at the first acceptance after it: what was sustained until then is the pace from now on."""
         before, self._measured = self._measured, self._sustained(refused_at, now)
         if abs(self._measured - before) < AGREEMENT * before < inf:
             self._patience = SURE

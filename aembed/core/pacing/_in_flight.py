@@ -255,6 +255,7 @@ class InFlight:
             self._count_for(sent, in_flight)
 
     def _doubt_more(self, sent: Sent, level: int, now: float, hinted_until: float) -> None:
+        """Opens a doubt, or adds a refusal to the one there is: a strike, if its test was refused and not by chance."""
         doubt = self._doubt
         if doubt is None or now - doubt.at > FORGOTTEN:
             self._doubt = Doubt(now, self._number, sent.tokens, hinted_until, level, [*self._against])

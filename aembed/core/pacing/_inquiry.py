@@ -112,6 +112,7 @@ class Inquiry:
     def _ask(
         self, reservation: Reservation, sent: Sent, hint: float | None, now: float, in_flight: int, pace: float
     ) -> tuple[Refusal, bool]:
+        # A request that only tried a higher level again says nothing of the pace.
         undone = False
         if self._trial and not self.in_flight.is_try(sent):
             self.congestion.refused(reservation.tokens, reservation.start, now, pace)

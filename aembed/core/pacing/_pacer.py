@@ -133,6 +133,7 @@ class Pacer:
         self._observe(hints or Hints(), None, now)
 
     def _observe(self, hints: Hints, answered: Reservation | None, now: float) -> None:
+        """Gives each budget what the headers say of it; `answered` is the request whose reply had them."""
         before = self._buckets
         seconds, dropped = now - answered.start if answered else 0.0, False
         for unit, limit, remaining, reset, window in _limits(hints):
