@@ -10,6 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "aembed"
 FLOORS = {
+    "clock": 0,
     "errors": 0,
     "ranges": 0,
     "types": 0,

@@ -48,7 +48,7 @@ async def embedder_for(settings: Settings, held: Space | None, again: Again) -> 
         yield embedder
 
 
-async def check_space(store: Store, held: Space | None, asked: Space) -> None:
+async def refuse_other_space(store: Store, held: Space | None, asked: Space) -> None:
     """Raises the store's own SpaceMismatchError, before anything is read. Writes nothing."""
     if held and agreed(held, asked) is None:
         await store.prepare(asked)

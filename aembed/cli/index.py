@@ -23,7 +23,7 @@ from aembed.cli._run import USAGE, interruptible, run
 from aembed.cli._show import place
 from aembed.cli._skipped import told
 from aembed.cli._stale import find_gone, remove_gone
-from aembed.cli._stores import check_space, embedder_for, opened
+from aembed.cli._stores import embedder_for, opened, refuse_other_space
 from aembed.cli._streams import printable
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError, SpaceMismatchError
@@ -160,7 +160,7 @@ async def _indexed(order: Order, settings: Settings, again: Again) -> int:
         # Where nothing else says which model: rows of another store keep theirs, and with it their vectors.
         held = info.space or (other.space if other and settings.model is None else None)
         embedder = await stack.enter_async_context(embedder_for(settings, held, again))
-        await check_space(store, info.space, embedder.space)
+        await refuse_other_space(store, info.space, embedder.space)
         inputs = other or _files(order, info)
         _check_files(order, inputs)
         order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")

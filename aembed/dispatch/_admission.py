@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from math import inf
 
 import anyio
 
+from aembed.clock import now
 from aembed.core.gate import Gate, Passage
 from aembed.core.pacing import Pacer, Refusal, Reservation
 from aembed.dispatch._waits import Waits
@@ -255,7 +255,3 @@ class Admission:
 
 def _nothing() -> None:
     pass
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()

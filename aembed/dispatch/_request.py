@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState
 
+from aembed.clock import now
 from aembed.core.gate import PROBE_SECONDS
 from aembed.core.pacing import Refusal
 from aembed.core.retrying import may_be_billed
 from aembed.core.splitting import Tries
-from aembed.dispatch._admission import Ticket, now
+from aembed.dispatch._admission import Ticket
 from aembed.dispatch._errand import Errand
 from aembed.errors import ProviderError, RateLimitError
 from aembed.types import Hints, Reply

@@ -19,6 +19,7 @@ import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential
 
+from aembed.clock import now
 from aembed.core.deadlines import Deadlines
 from aembed.core.gate import PROBE_SECONDS, pause
 from aembed.core.quoting import without_quotes
@@ -26,7 +27,7 @@ from aembed.core.retrying import WAIT_AND_RETRY
 from aembed.core.spaces import same_model
 from aembed.core.splitting import Tries
 from aembed.core.vectors import check_squares, check_width, squares
-from aembed.dispatch._admission import Admission, now
+from aembed.dispatch._admission import Admission
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._request import Request, error_of, hints_of
 from aembed.errors import (

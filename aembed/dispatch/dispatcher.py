@@ -16,12 +16,13 @@ from typing import Any
 
 import anyio
 
+from aembed.clock import now
 from aembed.core.changes import Item
 from aembed.core.departing import NotSent, not_sent_yet
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
-from aembed.dispatch._admission import Admission, Ticket, now
+from aembed.dispatch._admission import Admission, Ticket
 from aembed.dispatch._delivery import Deliver, Delivery, Evidence
 from aembed.dispatch._errand import Errand
 from aembed.dispatch._requests import Requests

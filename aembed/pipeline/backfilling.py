@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from aembed.clock import now
 from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
-from aembed.pipeline.outcomes import now
 from aembed.pipeline.purchases import Purchases
 from aembed.pipeline.reading import iterating
 from aembed.protocols import Backlog

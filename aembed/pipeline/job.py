@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from aembed.clock import now
 from aembed.core.changes import Entries, Item
 from aembed.core.packing import Cap
 from aembed.core.pieces import combined
@@ -37,7 +38,7 @@ from aembed.pipeline.elsewhere import Elsewhere
 from aembed.pipeline.endings import failed_alike, plain
 from aembed.pipeline.intake import Intake
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
-from aembed.pipeline.outcomes import Outcomes, now
+from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.purse import Purse
 from aembed.pipeline.rations import Rations
 from aembed.pipeline.reading import Feed

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 
+from aembed.clock import now
 from aembed.errors import AembedError, StoreError
 from aembed.pipeline.store_sinks import guarded
 from aembed.protocols import Leases, Store
@@ -49,13 +50,13 @@ class Worker:
         """What it has taken while it was alone, and what is not done yet."""
         self._done: list[bytes] = []
         self._telling = asyncio.Lock()
-        self._active_at = self._looked_at = _now()
+        self._active_at = self._looked_at = now()
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
-        self._active_at = _now()
+        self._active_at = now()
         async with self._telling:
-            if self._alone and _now() - self._looked_at >= LOOK_SECONDS:
+            if self._alone and now() - self._looked_at >= LOOK_SECONDS:
                 await self._look()
             if self._alone:
                 self._held.update(fingerprints)
@@ -66,7 +67,7 @@ class Worker:
         """Notes that texts are written or refused. The store is told of that with the next lease, which is soon enough:
         nobody waits for a lease of what is there.
         """
-        self._active_at = _now()
+        self._active_at = now()
         if self._alone:
             self._held.difference_update(fingerprints)
         if not self._alone or self._telling.locked():
@@ -74,19 +75,19 @@ class Worker:
 
     async def live(self) -> None:
         """Shows a sign of life for as long as the job shows one."""
-        told_at = _now()
+        told_at = now()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             with suppress(StoreError):
                 async with self._telling:
                     await self._look()
-                if _now() - told_at >= LEASE_SECONDS / 3 and _now() - self._active_at < IDLE_SECONDS:
-                    told_at = _now()
+                if now() - told_at >= LEASE_SECONDS / 3 and now() - self._active_at < IDLE_SECONDS:
+                    told_at = now()
                     await self._lease(())
 
     async def _look(self) -> None:
         """Looks for other workers; once one has come, it is told what is held here."""
-        self._looked_at = _now()
+        self._looked_at = now()
         if self._alone and await guarded(self._store.others(self._token)):
             await self._lease(self._held | {NOTHING})
             self._alone = False
@@ -123,7 +124,3 @@ async def working(store: Store) -> AsyncIterator[Worker | None]:
                 await guarded(store.leave(token))
             except AembedError as error:
                 logger.warning("the leases of this job run out in %g s: %s", LEASE_SECONDS, error)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

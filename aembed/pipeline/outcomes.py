@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 
+from aembed.clock import now
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, RowsRefusedError
@@ -226,10 +227,6 @@ class Outcomes:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([ticker])
         await self._telling.finish(self.tally.progress(now()), patience=patience)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _refused_earlier(refusal: Refusal) -> AembedError:

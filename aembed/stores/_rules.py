@@ -15,6 +15,7 @@ from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
+EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 BESIDE = "build a new store beside it and switch"
 Scalar: TypeAlias = str | int | float | bool | None
 

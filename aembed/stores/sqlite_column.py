@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.stores import _sqlite_books as books
-from aembed.stores._rules import Scalar, check_search, mismatch
+from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_file import between_pages
@@ -25,7 +25,6 @@ from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
 T = TypeVar("T")
 
 ADD = "ALTER TABLE {} ADD COLUMN {}"
-EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 ROWS_PER_PAGE = 200
 CHUNK_BYTES = 16 * 1024 * 1024

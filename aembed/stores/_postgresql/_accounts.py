@@ -8,13 +8,12 @@ from typing import TypeVar
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._grants import may_create, may_write
+from aembed.stores._postgresql._grants import LOCK, may_create, may_write
 from aembed.stores._postgresql._names import quoted
 
 L = TypeVar("L")
 T = TypeVar("T")
 
-LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
 TABLE = """CREATE SCHEMA IF NOT EXISTS aembed;
     CREATE TABLE IF NOT EXISTS aembed.accounts (job text PRIMARY KEY, tokens bigint NOT NULL)"""
 NAME = "accounts"

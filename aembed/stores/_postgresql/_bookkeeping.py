@@ -8,7 +8,7 @@ from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import Layout
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._grants import may_create, may_read, may_write
+from aembed.stores._postgresql._grants import LOCK, may_create, may_read, may_write
 from aembed.types import Refusal
 
 TABLES = (
@@ -22,7 +22,6 @@ TABLES = (
     + ";"
     + accounts.TABLE
 )
-LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
 MADE = "schema aembed, which keeps what the column is for, which texts were refused and who works on which rows"
 COLUMNS, REFUSALS = "columns", "refusals"
 SPACE = """SELECT space::text FROM aembed.columns

@@ -11,7 +11,7 @@ from aembed.stores._postgresql._apart import SOME, Refused, apart
 from aembed.stores._postgresql._columns import Layout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
-from aembed.stores._postgresql._index import is_indexed, widen
+from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
 from aembed.stores._postgresql._names import quoted
 from aembed.stores._postgresql._proof import is_same, proving
 from aembed.stores._postgresql._staging import POSITION, ROWS, numbered, rows_of, running, staged
@@ -41,7 +41,6 @@ DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text:
 
 ROWS_PER_PAGE = 500
 MOST_COMPARED = 3
-SHORTLIST = 50
 
 
 def select(columns: str, condition: str, table: Layout) -> str:

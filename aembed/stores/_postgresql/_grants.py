@@ -12,6 +12,8 @@ MAY_WRITE = f"""SELECT count(*) FILTER (WHERE pg_catalog.has_schema_privilege(n.
     AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
     AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AND pg_catalog.has_table_privilege(c.oid, 'DELETE')) {TABLES}"""
 THERE = f"SELECT count(*) {TABLES}"
+LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed', 0))"
+"""Held by whoever makes what belongs to the schema `aembed`, until its transaction ends."""
 MAY_CREATE = """SELECT CASE WHEN pg_catalog.to_regnamespace('aembed') IS NULL
     THEN pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
     ELSE pg_catalog.has_schema_privilege('aembed', 'USAGE')

@@ -33,6 +33,8 @@ ITERATIVE = """SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_
 """Goes on until k rows pass the filter (pgvector 0.8). A generic plan, which a prepared statement gets after five runs,
 takes any filter for one that few rows pass, and reads the table instead of the index."""
 LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
+SHORTLIST = 50
+"""Rows beyond the k best that are scored again in float64: the server compares in float32."""
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 

@@ -20,7 +20,7 @@ from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import Name
 from aembed.stores._postgresql._proof import tried
-from aembed.stores._rules import mismatch
+from aembed.stores._rules import EMPTY, mismatch
 from aembed.types import Space
 
 READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
@@ -34,7 +34,6 @@ INHERITED = """SELECT n.nspname, c.relname FROM pg_catalog.pg_inherits i
     WHERE i.inhparent = $1::bigint::oid AND NOT c.relispartition ORDER BY 1, 2 LIMIT 5"""
 MOST_PROBED = 8
 """Rows from either end of the table, where the first is not taken: one row that is refused fails alone."""
-EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 
 
 async def announced(

@@ -16,7 +16,7 @@ from aembed.errors import StoreError
 from aembed.stores._postgresql._apart import SOME, Refused, apart
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
-from aembed.stores._postgresql._index import is_indexed, widen
+from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
 from aembed.stores._postgresql._proof import is_same, proving
 from aembed.stores._postgresql._staging import POSITION, numbered, rows_of, running, staged
 from aembed.stores._postgresql._tables import Layout, set_meta
@@ -62,8 +62,6 @@ SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER B
 EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
 
 ROWS_PER_PAGE = 200
-SHORTLIST = 50
-"""Rows beyond the k best that are scored again in float64: the server compares in float32."""
 
 
 async def known(
