@@ -188,15 +188,19 @@ class Embedder:
         return await self._engine.coalescer.vector(text, seconds("timeout", timeout))
 
     def stats(self) -> Stats:
-        """What goes on now. May be called from any thread."""
+        """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, the cache; see Stats.
+
+        It sends nothing and waits for nothing. May be called from any thread.
+        """
         return self._engine.stats()
 
     @asynccontextmanager
     async def stream(self, records: Records) -> AsyncIterator[Results]:
         """Results as they complete: `async with embedder.stream(records) as results: async for result in results`.
 
-        Each is an Embedded or a Failure, with `.index`. Memory holds what is in flight and no more.
-        Records are Record objects or plain str.
+        Each is an Embedded, whose `.vector` is a copy of shape (dimensions,), or a Failure, with `.index`, its position
+        in the input. Memory holds what is in flight and no more. Records are Record objects or plain str. What stops
+        the job is raised by the iteration, with `.report`. Leaving the block early sends nothing more.
         """
         refuse_what_is_no_list(records)
         engine, channel = self._engine, Channel()
@@ -228,6 +232,9 @@ class Embedder:
         and source are unchanged cost nothing; nor do rows of another store that hold vectors of the same model, width
         and server, made from the same text: those are taken over. Texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
+
+        Raises SpaceMismatchError, before anything is sent, for a store of another model; else what stopped the job,
+        with `.report`.
         """
         refuse_what_is_no_list(records)
         engine = self._engine
@@ -251,7 +258,10 @@ class Embedder:
                             await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
-        """What `embed_into` would do. Sends nothing and writes nothing."""
+        """What `embed_into` would do, with its requests, tokens and price. Sends nothing and writes nothing.
+
+        Reads all of `records`. Raises SpaceMismatchError where the store holds vectors of another model.
+        """
         refuse_what_is_no_list(records)
         engine = self._engine
         with engine.verb():
@@ -262,14 +272,18 @@ class Embedder:
                 report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
             return planned(report, sink.changed)
 
-    async def move(self, store: AnyStore) -> float:
-        """Makes the rows of a store this Embedder's, where another name or address of the same model made them.
+    async def move(self, store: AnyStore | Backlog) -> float:
+        """Makes the rows of a store, or of a column of a table of your own, this Embedder's, where another name or
+        address of the same model made them.
 
         A few of its texts are embedded again, and have to have the same vectors; nothing else is bought, then or
         later. Returns the least cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
         """
         engine = self._engine
         with engine.verb():
+            if isinstance(store, Backlog):
+                await engine.learn()
+                return await move(store, self.space, self.embed_documents)
             async with _opened(store) as opened:
                 await engine.learn()
                 return await move(opened, self.space, self.embed_documents)
@@ -285,7 +299,11 @@ class Embedder:
     ) -> Report:
         """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing.
 
-        Texts that were refused earlier are skipped until they change, unless `retry_failed`.
+        Every reply is written at once, in a transaction of its own. A row whose text is edited meanwhile is read again.
+        `limit` is the most rows. Texts that were refused earlier are skipped until they change, unless `retry_failed`.
+        Raises ConfigError or SpaceMismatchError, before anything is sent, for a table that cannot be filled or holds
+        vectors of another model; else what stopped the job, with `.report`. Cancelled, it waits up to 30 s until
+        everything sent is stored.
         """
         engine = self._engine
         limit = None if limit is None else whole("limit", limit, 1, why=", or None")
@@ -295,18 +313,26 @@ class Embedder:
                 passes = Passes(backlog, engine.tally(), limit, on_failure)
                 observers = Observers(on_progress, passes.failed)
                 with logged("backfill", passes.report), told_plainly():
-                    while True:
-                        sink = BacklogSink(backlog, retry_failed=retry_failed, unfilled=passes.unfilled)
-                        feed = Feed(passes.records(), any_record)
-                        job = engine.job(sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse)
-                        report = await job.run()
-                        if not passes.another():
-                            return report
+                    async with working(backlog) as worker:
+                        sink = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
+                        while True:
+                            feed = Feed(passes.records(), any_record)
+                            job = engine.job(
+                                sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse
+                            )
+                            report = await job.run()
+                            if not passes.another():
+                                return report
 
     async def search(
         self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
     ) -> list[Match]:
-        """The k rows nearest to the text, best first. `where` keeps rows whose metadata has these values."""
+        """The k rows nearest to the text, best first; `Match.score` is the cosine similarity, 1 is equal.
+
+        `where` keeps rows whose metadata (in a column of a table: whose columns) has these values. An empty store gives
+        an empty list, without a request. Raises SpaceMismatchError for a store of another model, and what `embed_query`
+        raises.
+        """
         k = whole("k", k, 1)
         if isinstance(store, Backlog):
             if isinstance(store, Column):

@@ -192,7 +192,7 @@ class RowsRefusedError(StoreError):
     `rows` tells by the id why a row was not taken, and `written` is how many rows were.
     """
 
-    def __init__(self, rows: Mapping[str, RowRefusedError], written: int) -> None:
+    def __init__(self, rows: Mapping[str, StoreError], written: int) -> None:
         first = next(iter(rows.values()), None)
         super().__init__(f"rows not taken: {len(rows):,}, written: {written:,}; the first: {first}")
         self.rows = rows

@@ -49,7 +49,9 @@ class Provider(Protocol):
         """One request. Row i of the reply belongs to texts[i]. Raises only ProviderError."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Closes the connections that it made itself, and nothing that it was given."""
+        ...
 
 
 @runtime_checkable
@@ -113,15 +115,21 @@ class Store(Protocol):
         """The ids of rows of that source that are not in `keep`."""
         ...
 
-    async def delete(self, ids: Sequence[str]) -> int: ...
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Removes these rows and refusals, in one transaction; returns how many rows were there."""
+        ...
 
     def rows(self) -> AsyncIterator[Embedded]:
         """Every row, by id: a store is itself a source."""
         ...
 
-    async def refusals(self) -> list[Refusal]: ...
+    async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and not written since, by id."""
+        ...
 
-    async def info(self) -> StoreInfo: ...
+    async def info(self) -> StoreInfo:
+        """What it holds; `space` is None while it is empty. Works before `prepare`."""
+        ...
 
     async def finish(self, report: Report) -> None:
         """Notes how the last job ended."""
@@ -131,7 +139,9 @@ class Store(Protocol):
         """The k nearest rows, best first. `where` keeps rows whose metadata has these values."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Closes what it opened itself, and nothing that it was given."""
+        ...
 
 
 @runtime_checkable
@@ -173,6 +183,19 @@ class Moves(Protocol):
 
 
 @runtime_checkable
+class MovesColumn(Moves, Protocol):
+    """The same of a Backlog, which has no `info` and no `rows`: what it holds is known by these two."""
+
+    async def space(self) -> Space | None:
+        """Which vectors it is for; None where that is not known yet."""
+        ...
+
+    async def sample(self, most: int) -> list[Embedded]:
+        """Some of its filled rows, each with its text: of those that tell, none whose text was edited since."""
+        ...
+
+
+@runtime_checkable
 class Leases(Protocol):
     """What a Store may do besides: tell the jobs that fill it at once which texts each of them is about to send.
 
@@ -206,6 +229,19 @@ class Leases(Protocol):
 
 
 @runtime_checkable
+class Shares(Leases, Protocol):
+    """What a Backlog may do besides: be filled by several jobs at once, which lease its texts as those of a Store.
+
+    Its leases tell nothing of rows that are filled already: those are asked for by `settled`.
+    """
+
+    async def settled(self, texts: Mapping[str, str]) -> Mapping[str, Vector | None]:
+        """Those of these ids whose row is not pending with that text: its vector, or None where it has another text by
+        now, or is gone."""
+        ...
+
+
+@runtime_checkable
 class Backlog(Protocol):
     """A column of the user's own table that is to be filled. Ids are shown as JSON (`17`, `["a", 3]`)."""
 
@@ -228,9 +264,13 @@ class Backlog(Protocol):
         """How many rows are pending."""
         ...
 
-    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]: ...
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
+        ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Closes what it opened itself, and nothing that it was given."""
+        ...
 
 
 @runtime_checkable
@@ -245,4 +285,6 @@ class Refusals(Protocol):
         """Kept until the row is filled."""
         ...
 
-    async def refusals(self) -> list[Refusal]: ...
+    async def refusals(self) -> list[Refusal]:
+        """All that are kept, by id."""
+        ...

@@ -25,7 +25,10 @@ async def embed_documents(
     on_progress: OnProgress | None = None,
     **options: Unpack[EmbedderOptions],
 ) -> Embeddings:
-    """See Embedder.embed_documents."""
+    """The vectors of many texts, shape (n, dimensions), in their order; None where a text failed.
+
+    Makes an Embedder of these keywords, uses it once and closes it. See Embedder.embed_documents.
+    """
     async with Embedder(model, **options) as embedder:
         return await embedder.embed_documents(texts, on_progress=on_progress)
 
@@ -33,7 +36,11 @@ async def embed_documents(
 async def embed_query(
     text: str, *, model: str | Provider, timeout: float = 10.0, **options: Unpack[QueryOptions]
 ) -> Vector:
-    """See Embedder.embed_query; `timeout` is the whole call's."""
+    """The vector of one query, shape (dimensions,). `timeout` is the whole call's, in seconds.
+
+    Makes an Embedder of these keywords, uses it once and closes it: a program that asks more often keeps one. See
+    Embedder.embed_query.
+    """
     async with Embedder(model, **options) as embedder:
         return await embedder.embed_query(text, timeout=timeout)
 
@@ -42,7 +49,10 @@ async def embed_query(
 async def stream(
     records: Records, *, model: str | Provider, **options: Unpack[EmbedderOptions]
 ) -> AsyncIterator[Results]:
-    """See Embedder.stream."""
+    """Results as they complete, with an Embedder of these keywords that lives as long as the block.
+
+    See Embedder.stream.
+    """
     async with Embedder(model, **options) as embedder, embedder.stream(records) as results:
         yield results
 
@@ -57,7 +67,10 @@ async def embed_into(
     retry_failed: bool = False,
     **options: Unpack[EmbedderOptions],
 ) -> Report:
-    """See Embedder.embed_into."""
+    """Embeds what the store does not have yet and writes every reply at once; how the job ended.
+
+    Makes an Embedder of these keywords, uses it once and closes it. See Embedder.embed_into.
+    """
     async with Embedder(model, **options) as embedder:
         return await embedder.embed_into(
             store, records, on_progress=on_progress, on_failure=on_failure, retry_failed=retry_failed
@@ -74,7 +87,10 @@ async def backfill(
     retry_failed: bool = False,
     **options: Unpack[EmbedderOptions],
 ) -> Report:
-    """See Embedder.backfill."""
+    """Fills the empty embedding column of a table of your own; how the job ended.
+
+    Makes an Embedder of these keywords, uses it once and closes it. See Embedder.backfill.
+    """
     async with Embedder(model, **options) as embedder:
         return await embedder.backfill(
             backlog, limit=limit, on_progress=on_progress, on_failure=on_failure, retry_failed=retry_failed
@@ -90,6 +106,9 @@ async def search(
     where: Metadata | None = None,
     **options: Unpack[EmbedderOptions],
 ) -> list[Match]:
-    """See Embedder.search."""
+    """The k rows nearest to the text, best first.
+
+    Makes an Embedder of these keywords, uses it once and closes it. See Embedder.search.
+    """
     async with Embedder(model, **options) as embedder:
         return await embedder.search(store, text, k=k, where=where)

@@ -211,9 +211,24 @@ class Rows:
     fingerprints: Sequence[bytes]
     digests: Sequence[bytes]
     matrix: Matrix
+    token: int | None = None
+    """The worker that writes them, where the store has leases. One that was silent for longer than it may be replaces
+    no row that was written since; those are refused (RowsRefusedError)."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def picked(self, positions: Sequence[int]) -> Rows:
+        return Rows(
+            [self.ids[i] for i in positions],
+            [self.texts[i] for i in positions],
+            [self.metadata[i] for i in positions],
+            [self.sources[i] for i in positions],
+            [self.fingerprints[i] for i in positions],
+            [self.digests[i] for i in positions],
+            self.matrix[list(positions)],
+            self.token,
+        )
 
 
 @dataclass(frozen=True, slots=True)

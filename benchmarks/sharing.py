@@ -1,6 +1,6 @@
-"""Processes that fill one store with the same records at once, half of them killed on the way: who pays for what.
+"""Processes that fill one store, or one column, with the same texts at once, half of them killed: who pays for what.
 
-    python -m benchmarks.sharing [--processes 10] [--killed 5] [--texts 20000] [--store sqlite]
+    python -m benchmarks.sharing [--processes 10] [--killed 5] [--texts 20000] [--store sqlite|postgresql|column]
 
 The service runs in a process of its own; its ledger is the judge. The bar: no more texts are billed than there are, and
 those that the killed processes had in flight; and every row is there and right. Exits 1 if it is missed.
@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sqlite3
 import sys
 import tempfile
 import textwrap
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 
@@ -32,20 +33,26 @@ BATCH, CONCURRENCY = 50, 4
 LATENCY = 0.3
 JOB = f"""
     import asyncio, sys
-    from aembed import Embedder, Record
-    async def main(store, url, count):
+    from aembed import Embedder, Record, SQLiteColumn
+    async def main(kind, store, url, count):
         async with Embedder({MODEL!r}, api_key={KEY!r}, base_url=url, concurrency={CONCURRENCY},
                             max_batch_size={BATCH}) as embedder:
-            print(await embedder.embed_into(store, [Record(str(n), f"text {{n}}") for n in range(count)]))
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+            if kind == "column":
+                print(await embedder.backfill(SQLiteColumn(store, "notes", text="body")))
+            else:
+                print(await embedder.embed_into(store, [Record(str(n), f"text {{n}}") for n in range(count)]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
 """
 
 
 @asynccontextmanager
-async def place(kind: str) -> AsyncIterator[str]:
-    if kind == "sqlite":
+async def place(kind: str, texts: int) -> AsyncIterator[str]:
+    if kind != "postgresql":
         with tempfile.TemporaryDirectory() as folder:
-            yield str(Path(folder) / "notes.db")
+            path = Path(folder) / "notes.db"
+            if kind == "column":
+                make_table(path, texts)
+            yield str(path)
         return
     server = Server()
     try:
@@ -54,18 +61,28 @@ async def place(kind: str) -> AsyncIterator[str]:
         server.stop()
 
 
-async def begun(store: str, url: str, texts: int) -> asyncio.subprocess.Process:
+def make_table(path: Path, texts: int) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT, embedding BLOB)")
+        rows = ((number, f"text {number}") for number in range(texts))
+        connection.executemany("INSERT INTO notes (id, body) VALUES (?, ?)", rows)
+
+
+async def begun(kind: str, store: str, url: str, texts: int) -> asyncio.subprocess.Process:
     code = textwrap.dedent(JOB)
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, store, url, str(texts), cwd=ROOT, stdout=PIPE, stderr=PIPE
+        sys.executable, "-c", code, kind, store, url, str(texts), cwd=ROOT, stdout=PIPE, stderr=PIPE
     )
 
 
 async def measure(options: argparse.Namespace) -> list[str]:
     problems: list[str] = []
-    async with place(options.store) as store, serving("--key", KEY, "--latency", str(LATENCY)) as service:
+    async with (
+        place(options.store, options.texts) as store,
+        serving("--key", KEY, "--latency", str(LATENCY)) as service,
+    ):
         began = time.perf_counter()
-        processes = [await begun(store, service.url, options.texts) for _ in range(options.processes)]
+        processes = [await begun(options.store, store, service.url, options.texts) for _ in range(options.processes)]
         random = Random(1)
         for process in random.sample(processes, options.killed):
             await asyncio.sleep(random.uniform(0.5, 4.0))
@@ -87,7 +104,7 @@ async def measure(options: argparse.Namespace) -> list[str]:
         )
         if billed > most:
             problems.append(f"{billed:,} texts were billed, at most {most:,} may be")
-        problems += await wrong(store, options.texts)
+        problems += await (wrong_in_table if options.store == "column" else wrong)(store, options.texts)
     return problems
 
 
@@ -100,12 +117,20 @@ async def wrong(store: str, texts: int) -> list[str]:
     return problems + ([f"{len(bad):,} rows hold another vector"] if bad else [])
 
 
+async def wrong_in_table(path: str, texts: int) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        held = connection.execute("SELECT body, embedding FROM notes").fetchall()
+    empty = sum(blob is None for _, blob in held)
+    bad = sum(not np.array_equal(np.frombuffer(blob, "<f4"), vector_of(text)) for text, blob in held if blob)
+    return [f"{empty:,} rows are empty, {bad:,} hold another vector"] if empty or bad or len(held) != texts else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=10)
     parser.add_argument("--killed", type=int, default=5)
     parser.add_argument("--texts", type=int, default=20_000)
-    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--store", choices=["sqlite", "postgresql", "column"], default="sqlite")
     return judged(asyncio.run(measure(parser.parse_args())))
 
 

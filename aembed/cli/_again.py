@@ -13,6 +13,7 @@ from aembed.cli._show import place
 from aembed.errors import SpaceMismatchError
 
 OF_THE_MODEL = ("model", "base_url", "dimensions", "option")
+OF_A_TABLE = ("store", "table", "text", "text_sql", "vector", "key", "where", "fingerprint")
 
 
 class Again:
@@ -34,6 +35,14 @@ class Again:
         if fits := re.search(r"add --dimensions (\d+)", str(error)):
             whole = self.line("--dimensions", fits[1], without=("dimensions",))
             error.args = (f"{error}. The whole command:  {whole}",)
+        return error
+
+    def with_move(self, error: SpaceMismatchError) -> SpaceMismatchError:
+        """Where the vectors of a column may be the same all the same: how to find out."""
+        if "Embedder.move (aembed move)" in str(error):
+            typed = {parameter.name or "" for parameter, _ in self._given}
+            words = self.words(without=typed.difference(OF_A_TABLE, OF_THE_MODEL, ("timeout",)))
+            error.args = (f"{error}. To find out whether they are the same:  {shlex.join(['aembed', 'move', *words])}",)
         return error
 
     def words(self, *, without: Collection[str] = ()) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
+from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._failures_file import FailuresFile
 from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, ask, exit_code, is_interactive, reason
@@ -30,13 +30,13 @@ from aembed.types import Failure
 ASKED_ABOVE_USD = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """How a job is to be told of."""
 
-    json: bool = False
-    quiet: bool = False
-    failures_to: Path | None = None
+    failures_to: flags.FailuresTo = None
+    as_json: flags.AsJSON = False
+    quiet: flags.Quiet = False
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many files of which kind were left out."""
 
@@ -158,7 +158,7 @@ def show_ending(ending: Ending, output: Output) -> int:
 
 def _tell_ending(ending: Ending, output: Output) -> None:
     progress = ending.progress
-    if output.json:
+    if output.as_json:
         stopped = {"stopped": _stopped_json(ending)}
         more = {"refused_earlier": _refused_earlier(progress), "skipped_files": dict(output.skipped)}
         tell_json({**counts_json(progress, ending.failures), **more, **stopped})
@@ -187,7 +187,7 @@ def _say_stopped(error: AembedError) -> None:
 
 def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:
     """The dry run. Returns the exit code."""
-    if output.json:
+    if output.as_json:
         more = {"seconds": seconds, "skipped_files": dict(output.skipped)}
         tell_json({**counts_json(plan, plan.failures), **more})
         return OK

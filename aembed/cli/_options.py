@@ -1,30 +1,27 @@
-"""Flags that mean the same in every command, and what they make of an Embedder."""
+"""What the flags that every command has make: an Embedder, and a column of a table of the user's own."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-import typer
-
+from aembed.cli import _flags as flags
 from aembed.cli._again import Again
 from aembed.core.addresses import is_loopback
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
 from aembed.options import MOST_AUTO
+from aembed.protocols import Provider
 from aembed.providers import open_provider
 from aembed.stores import Column, open_column
 from aembed.types import Budget, RetryPolicy, Space
 
-DEFAULT_STORE = "sqlite:///aembed.db"
 DEFAULT_MODEL = "local"
 NO_KEY = "dry-run"
 """Nothing is sent in a dry run, so nobody needs a key for one."""
@@ -38,218 +35,73 @@ _NO_OPTIONS = {
 }
 
 
-class TooLong(StrEnum):
-    ERROR = "error"
-    TRUNCATE = "truncate"
-    SPLIT = "split"
-
-
-class BudgetPer(StrEnum):
-    JOB = "job"
-    DAY = "day"
-    MONTH = "month"
-
-
-StoreURL: TypeAlias = Annotated[
-    str, typer.Option("--store", "-s", metavar="URL", envvar="AEMBED_STORE", help="Where the rows are kept.")
-]
-Model: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="PROVIDER:MODEL",
-        show_default=False,
-        help="Default: the store's own model, else $AEMBED_MODEL, else local.",
-    ),
-]
-BaseURL: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="URL", show_default=False, help="Another server that speaks the same format.")
-]
-ProviderOptions: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", metavar="KEY=VALUE", show_default=False, help="One of the provider's own, as allow_http=true."
-    ),
-]
-Dimensions: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", min=1, show_default=False, help="Shorten the vectors, where the model can.")
-]
-
-
-def at_a_time(given: object) -> int | str:
-    """A number of requests, or "auto"."""
-    written = str(given)
-    if written == "auto":
-        return written
-    if not written.isdecimal() or int(written) < 1:
-        raise typer.BadParameter(f"{written!r} is not an integer from 1 up, nor auto")
-    return int(written)
-
-
-Concurrency: TypeAlias = Annotated[
-    Any, typer.Option(metavar="N|auto", parser=at_a_time, help="The most requests in flight; auto: up to 64.")
-]
-MaxBatchSize: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", min=1, show_default=False, help="The most texts in a request.")
-]
-MaxTokensPerBatch: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", min=1, show_default=False, help="The most tokens in a request.")
-]
-RequestsPerMinute: TypeAlias = Annotated[
-    float | None,
-    typer.Option(metavar="N", min=0.001, show_default=False, help="A ceiling. Default: learned from the replies."),
-]
-TokensPerMinute: TypeAlias = Annotated[
-    float | None,
-    typer.Option(metavar="N", min=0.001, show_default=False, help="A ceiling. Default: learned from the replies."),
-]
-TooLongOption: TypeAlias = Annotated[
-    TooLong,
-    typer.Option(
-        "--too-long",
-        metavar="error|truncate|split",
-        help="What becomes of a text with more tokens than the model takes.",
-    ),
-]
-Timeout: TypeAlias = Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="For one request.")]
-MaxRetries: TypeAlias = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Tries again after a server or network error of a request.")
-]
-IndexMemory: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE", show_default=False, help="With --index: memory that the server may use to build it, as 2GB."
-    ),
-]
-MaxCost: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--max-cost", metavar="USD", min=0.0, show_default=False, help="Stop before the request that would cost more."
-    ),
-]
-MaxBilledTokens: TypeAlias = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=0, show_default=False, help="The same in tokens, for a model without a known price."),
-]
-BudgetPerOption: TypeAlias = Annotated[
-    BudgetPer,
-    typer.Option(
-        "--budget-per",
-        metavar="job|day|month",
-        help="How long these two last: until the job is done, or for a day or a month of the clock (UTC).",
-    ),
-]
-DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Send nothing and write nothing; say what would be done.")
-]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-FailuresTo: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", show_default=False, help="Write every failure to this file, as JSON Lines."),
-]
-Table: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="NAME", show_default=False, help="A table of your own, in place of a store.")
-]
-TextColumn: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="COLUMN", show_default=False, help="The table's column of the texts.")
-]
-TextSQL: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--text-sql", metavar="SQL", show_default=False, help="PostgreSQL: an expression in place of --text."),
-]
-VectorColumn: TypeAlias = Annotated[str, typer.Option(metavar="COLUMN", help="The table's column of the vectors.")]
-KeyColumns: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(metavar="COLUMN", show_default=False, help="Unique columns. Default: the primary key."),
-]
-Condition: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--where", metavar="SQL", show_default=False, help="A condition of the table: these rows only."),
-]
-Fingerprint: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--fingerprint",
-        metavar="COLUMN",
-        show_default=False,
-        help="A column that keeps the text's hash; rows whose text changed are filled again.",
-    ),
-]
-RetryFailed: TypeAlias = Annotated[
-    bool, typer.Option("--retry-failed", help="Send texts that were refused earlier once more.")
-]
-AsJSON: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and errors only.")]
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnNames:
+@dataclass(frozen=True, kw_only=True)
+class ColumnFlags:
     """The flags that name a column of a table of the user's own."""
 
-    table: str
-    text: str | None
-    text_sql: str | None
-    vector: str
-    key: tuple[str, ...] = ()
-    where: str | None = None
-    fingerprint: str | None = None
-    create_columns: bool = False
+    table: flags.Table = None
+    text: flags.TextColumn = None
+    text_sql: flags.TextSQL = None
+    vector: flags.VectorColumn = "embedding"
+    key: flags.KeyColumns = None
+    fingerprint: flags.Fingerprint = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}.{self.vector}"
+
+    def named(self) -> Self | None:
+        """None without `--table`. Raises ConfigError where a flag of a table is given and no table."""
+        if self.table:
+            return self
+        alone = {"--text": self.text, "--text-sql": self.text_sql, "--key": self.key, **self._conditions()}
+        if given := [flag for flag, value in alone.items() if value]:
+            raise ConfigError(f"{given[0]} is about a table of your own; name it with  --table NAME")
+        return None
 
     def open(self, url: str) -> Column:
         if (self.text is None) == (self.text_sql is None):
             raise ConfigError("name the column of the texts with  --text COLUMN  (or an expression with --text-sql)")
         return open_column(
             url,
-            self.table,
+            self.table or "",
             text=self.text,
             vector=self.vector,
-            key=self.key or None,
-            where=self.where,
-            create_columns=self.create_columns,
+            key=tuple(self.key or ()) or None,
             text_sql=self.text_sql,
             fingerprint=self.fingerprint,
+            **self._choices(),
         )
 
+    def _conditions(self) -> dict[str, str | None]:
+        return {"--fingerprint": self.fingerprint}
 
-def column_names(
-    table: str | None,
-    text: str | None,
-    text_sql: str | None,
-    vector: str,
-    key: Sequence[str] | None,
-    where: str | None,
-    fingerprint: str | None,
-) -> ColumnNames | None:
-    """None without `--table`. Raises ConfigError where a flag of a table is given and no table."""
-    if table:
-        return ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint)
-    alone = {"--text": text, "--text-sql": text_sql, "--key": key, "--where": where, "--fingerprint": fingerprint}
-    if given := [flag for flag, value in alone.items() if value]:
-        raise ConfigError(f"{given[0]} is about a table of your own; name it with  --table NAME")
-    return None
+    def _choices(self) -> dict[str, Any]:
+        return {}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The flags that are keywords of Embedder; None: not given."""
+@dataclass(frozen=True, kw_only=True)
+class RowFlags(ColumnFlags):
+    """And which rows of it."""
 
-    model: str | None = None
-    base_url: str | None = None
-    dimensions: int | None = None
-    concurrency: int | Literal["auto"] = 8
-    max_batch_size: int | None = None
-    max_tokens_per_batch: int | None = None
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    too_long: TooLong = TooLong.ERROR
-    timeout: float = 60.0
-    max_retries: int = 3
-    max_cost: float | None = None
-    max_billed_tokens: int | None = None
-    budget_per: BudgetPer = BudgetPer.JOB
-    options: tuple[str, ...] = ()
-    dry_run: bool = False
+    where: flags.Condition = None
+
+    def _conditions(self) -> dict[str, str | None]:
+        return {"--where": self.where, **super()._conditions()}
+
+    def _choices(self) -> dict[str, Any]:
+        return {"where": self.where}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """The flags of the model alone; None: not given."""
+
+    model: flags.Model = None
+    base_url: flags.BaseURL = None
+    option: flags.ProviderOptions = None
+    dimensions: flags.Dimensions = None
+    timeout: flags.Timeout = 60.0
 
     def embedder(self, held: Space | None) -> Embedder:
         """`held` is the space of the store: its model, dimensions and server are the defaults.
@@ -269,23 +121,40 @@ class Settings:
         return self.base_url
 
     def _made(self, dimensions: int | None) -> Embedder:
-        options: dict[str, Any] = {"too_long": self.too_long.value}
-        own: dict[str, Any] = dict(map(option, self.options))
-        per: Any = self.budget_per.value
-        opened = partial(
-            open_provider,
-            self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL,
-            base_url=self.base_url,
-            dimensions=dimensions,
-            concurrency=MOST_AUTO if self.concurrency == "auto" else self.concurrency,
-            **own,
-        )
+        own: dict[str, Any] = dict(map(option, self.option or ()))
+        model = self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL
+        return self._embedder(partial(open_provider, model, base_url=self.base_url, dimensions=dimensions, **own))
+
+    def _embedder(self, opened: Callable[..., Provider]) -> Embedder:
+        return Embedder(opened(), timeout=self.timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ModelFlags):
+    """The flags that are keywords of Embedder; None: not given."""
+
+    max_cost: flags.MaxCost = None
+    max_billed_tokens: flags.MaxBilledTokens = None
+    budget_per: flags.BudgetPerOption = flags.BudgetPer.JOB
+    dry_run: flags.DryRun = False
+    too_long: flags.TooLongOption = flags.TooLong.ERROR
+    concurrency: flags.Concurrency = 8
+    max_batch_size: flags.MaxBatchSize = None
+    max_tokens_per_batch: flags.MaxTokensPerBatch = None
+    requests_per_minute: flags.RequestsPerMinute = None
+    tokens_per_minute: flags.TokensPerMinute = None
+    max_retries: flags.MaxRetries = 3
+
+    def _embedder(self, opened: Callable[..., Provider]) -> Embedder:
+        connections = MOST_AUTO if self.concurrency == "auto" else self.concurrency
         try:
-            provider = opened()
+            provider = opened(concurrency=connections)
         except ConfigError:
             if not self.dry_run:
                 raise
-            provider = opened(api_key=NO_KEY)  # what else is wrong is wrong again
+            provider = opened(concurrency=connections, api_key=NO_KEY)  # what else is wrong is wrong again
+        too_long: Any = self.too_long.value
+        per: Any = self.budget_per.value
         return Embedder(
             provider,
             concurrency=self.concurrency,
@@ -296,7 +165,7 @@ class Settings:
             retry=RetryPolicy(max_retries=self.max_retries),
             timeout=self.timeout,
             budget=Budget(self.max_billed_tokens, self.max_cost, per),
-            **options,
+            too_long=too_long,
         )
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from aembed.cli._again import Again, shown_url
-from aembed.cli._options import ColumnNames, Settings, check_server
+from aembed.cli._options import ColumnFlags, ModelFlags, check_server
 from aembed.cli._show import place
 from aembed.core.spaces import agreed
 from aembed.embedder import Embedder
@@ -30,7 +30,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def opened_column(url: str, names: ColumnNames) -> AsyncIterator[Column]:
+async def opened_column(url: str, names: ColumnFlags) -> AsyncIterator[Column]:
     column = names.open(url)
     try:
         yield column
@@ -40,7 +40,7 @@ async def opened_column(url: str, names: ColumnNames) -> AsyncIterator[Column]:
 
 
 @asynccontextmanager
-async def embedder_for(settings: Settings, held: Space | None, again: Again) -> AsyncIterator[Embedder]:
+async def embedder_for(settings: ModelFlags, held: Space | None, again: Again) -> AsyncIterator[Embedder]:
     """One that fits a store which holds this space."""
     async with settings.embedder(held) as embedder:
         if settings.base_url is None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._again import Again
 from aembed.cli._failures_file import check_failures_file
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
-from aembed.cli._options import BudgetPer, ColumnNames, Settings, TooLong
+from aembed.cli._options import RowFlags, Settings
 from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, reason, run
 from aembed.cli._show import place
 from aembed.cli._stores import embedder_for, opened_column
@@ -30,95 +30,58 @@ from aembed.types import Rows
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
+class FilledFlags(RowFlags):
+    """The flags of a column that is filled."""
+
+    table: Annotated[str, typer.Option(metavar="NAME", help="The table.")]
+    create_columns: Annotated[
+        bool, typer.Option("--create-columns", help="Add the columns of --vector and --fingerprint where missing.")
+    ] = False
+
+    def _choices(self) -> dict[str, Any]:
+        return {"create_columns": self.create_columns, **super()._choices()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What is to be filled."""
 
-    store: str
-    names: ColumnNames
-    limit: int | None
-    index: bool
-    index_memory: str | None
-    retry_failed: bool
-    yes: bool
-    dry_run: bool
-    output: Output
-
-
-def backfill(
-    context: typer.Context,
-    table: Annotated[str, typer.Option(metavar="NAME", help="The table.")],
-    text: flags.TextColumn = None,
-    text_sql: flags.TextSQL = None,
-    vector: flags.VectorColumn = "embedding",
-    key: flags.KeyColumns = None,
-    where: flags.Condition = None,
-    fingerprint: flags.Fingerprint = None,
-    create_columns: Annotated[
-        bool, typer.Option("--create-columns", help="Add the columns of --vector and --fingerprint where missing.")
-    ] = False,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help="Fill N rows only.")] = None
     index: Annotated[
         bool, typer.Option("--index", help="PostgreSQL: build the index for searches when the rows are filled.")
-    ] = False,
-    index_memory: flags.IndexMemory = None,
+    ] = False
+    index_memory: flags.IndexMemory = None
+    dry_run: flags.DryRun = False
+    yes: flags.Yes = False
+    retry_failed: flags.RetryFailed = False
+    store: str = flags.DEFAULT_STORE
+    output: Output = field(default_factory=Output)
+
+
+@flags.spread
+def backfill(
+    context: typer.Context,
+    *,
     store: flags.StoreURL = flags.DEFAULT_STORE,
-    model: flags.Model = None,
-    dry_run: flags.DryRun = False,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help="Fill N rows only.")] = None,
-    max_cost: flags.MaxCost = None,
-    max_billed_tokens: flags.MaxBilledTokens = None,
-    budget_per: flags.BudgetPerOption = BudgetPer.JOB,
-    yes: flags.Yes = False,
-    retry_failed: flags.RetryFailed = False,
-    base_url: flags.BaseURL = None,
-    option: flags.ProviderOptions = None,
-    dimensions: flags.Dimensions = None,
-    too_long: flags.TooLongOption = TooLong.ERROR,
-    concurrency: flags.Concurrency = 8,
-    max_batch_size: flags.MaxBatchSize = None,
-    max_tokens_per_batch: flags.MaxTokensPerBatch = None,
-    requests_per_minute: flags.RequestsPerMinute = None,
-    tokens_per_minute: flags.TokensPerMinute = None,
-    timeout: flags.Timeout = 60.0,
-    max_retries: flags.MaxRetries = 3,
-    failures_to: flags.FailuresTo = None,
-    as_json: flags.AsJSON = False,
-    quiet: flags.Quiet = False,
+    column: FilledFlags,
+    settings: Settings,
+    order: Order,
+    output: Output,
 ) -> None:
     """Fill the empty embedding column of a table of your own: rows that have a text and no vector."""
-    settings = Settings(
-        model=model,
-        base_url=base_url,
-        dimensions=dimensions,
-        concurrency=concurrency,
-        max_batch_size=max_batch_size,
-        max_tokens_per_batch=max_tokens_per_batch,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        too_long=too_long,
-        timeout=timeout,
-        max_retries=max_retries,
-        max_cost=max_cost,
-        max_billed_tokens=max_billed_tokens,
-        budget_per=budget_per,
-        options=tuple(option or ()),
-        dry_run=dry_run,
-    )
-    names = ColumnNames(table, text, text_sql, vector, tuple(key or ()), where, fingerprint, create_columns)
-    output = Output(as_json, quiet, failures_to)
-    order = Order(store, names, limit, index, index_memory, retry_failed, yes, dry_run, output)
-    run(_backfill(order, settings, Again(context)))
+    run(_backfill(replace(order, store=store, output=output), column, settings, Again(context)))
 
 
-async def _backfill(order: Order, settings: Settings, again: Again) -> int:
+async def _backfill(order: Order, names: FilledFlags, settings: Settings, again: Again) -> int:
     try:
-        return await _filled(order, settings, again)
+        return await _filled(order, names, settings, again)
     except SpaceMismatchError as error:
-        raise again.with_dimensions(error) from error.__cause__
+        raise again.with_move(again.with_dimensions(error)) from error.__cause__
 
 
-async def _filled(order: Order, settings: Settings, again: Again) -> int:
-    names, output = order.names, order.output
+async def _filled(order: Order, names: FilledFlags, settings: Settings, again: Again) -> int:
+    output = order.output
     if order.index_memory and not (order.index and _SIZE.fullmatch(order.index_memory)):
         raise ConfigError(
             f"--index-memory {order.index_memory} must be a size, as 512MB or 2GB, and goes with  --index"
@@ -129,7 +92,7 @@ async def _filled(order: Order, settings: Settings, again: Again) -> int:
         opened_column(order.store, names) as column,
         embedder_for(settings, await column.space(), again) as embedder,
     ):
-        into = f"{names.table}.{names.vector} of {place(order.store)}"
+        into = f"{names.name} of {place(order.store)}"
         output.note(f"{names.table}.{names.text or '(SQL)'} -> {into}, {embedder.space}")
         for line in await column.preflight(embedder.space, index=order.index):
             output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")

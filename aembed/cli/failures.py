@@ -8,9 +8,9 @@ from pathlib import Path
 
 import typer
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli._again import Again
-from aembed.cli._options import ColumnNames, column_names
+from aembed.cli._options import ColumnFlags, RowFlags
 from aembed.cli._run import OK, run
 from aembed.cli._show import failure_json, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
@@ -20,24 +20,20 @@ from aembed.types import Refusal
 RETRY = "--retry-failed"
 
 
+@flags.spread
 def failures(
     context: typer.Context,
+    *,
     store: flags.StoreURL = flags.DEFAULT_STORE,
-    table: flags.Table = None,
-    text: flags.TextColumn = None,
-    text_sql: flags.TextSQL = None,
-    vector: flags.VectorColumn = "embedding",
-    key: flags.KeyColumns = None,
-    where: flags.Condition = None,
-    fingerprint: flags.Fingerprint = None,
+    column: RowFlags,
     as_json: flags.AsJSON = False,
 ) -> None:
     """List the texts that were refused and are skipped until they change: id, error, message."""
-    names = column_names(table, text, text_sql, vector, key, where, fingerprint)
+    names = column.named()
     run(_failures(store, names, as_json, Again(context)))
 
 
-async def _failures(url: str, names: ColumnNames | None, as_json: bool, again: Again) -> int:
+async def _failures(url: str, names: ColumnFlags | None, as_json: bool, again: Again) -> int:
     refusals, sources = await (_of_column(url, names) if names else _of_store(url))
     if as_json:
         tell_json({"failures": [failure_json(refusal) for refusal in refusals]})
@@ -58,7 +54,7 @@ async def _failures(url: str, names: ColumnNames | None, as_json: bool, again: A
     return OK
 
 
-async def _of_column(url: str, names: ColumnNames) -> tuple[Sequence[Refusal], list[str]]:
+async def _of_column(url: str, names: ColumnFlags) -> tuple[Sequence[Refusal], list[str]]:
     async with opened_column(url, names) as column:
         return await column.refusals(), []
 

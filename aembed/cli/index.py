@@ -6,19 +6,19 @@ import os
 import shlex
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._again import Again
 from aembed.cli._failures_file import check_failures_file, same_file
 from aembed.cli._inputs import Inputs, Pass, is_store
 from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
-from aembed.cli._options import BudgetPer, Settings, TooLong
+from aembed.cli._options import Settings
 from aembed.cli._run import USAGE, interruptible, run
 from aembed.cli._show import place
 from aembed.cli._skipped import told
@@ -34,110 +34,57 @@ from aembed.stores import files_of
 from aembed.types import StoreInfo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What is to be done, but for the model."""
 
-    paths: tuple[str, ...]
-    store: str
-    id_field: str | None
-    text_field: str
-    metadata_fields: tuple[str, ...] | None
-    delimiter: str | None
-    limit: int | None
-    retry_failed: bool
-    keep_stale: bool
-    yes: bool
-    dry_run: bool
-    output: Output
-
-
-def index(
-    context: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Files, folders, '-' for JSON Lines, or another store's URL.")
-    ],
-    store: flags.StoreURL = flags.DEFAULT_STORE,
-    model: flags.Model = None,
-    dry_run: flags.DryRun = False,
     limit: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, show_default=False, help="Read the first N texts only; nothing is removed."),
-    ] = None,
-    max_cost: flags.MaxCost = None,
-    max_billed_tokens: flags.MaxBilledTokens = None,
-    budget_per: flags.BudgetPerOption = BudgetPer.JOB,
-    yes: flags.Yes = False,
+    ] = None
+    dry_run: flags.DryRun = False
+    yes: flags.Yes = False
     keep_stale: Annotated[
         bool, typer.Option("--keep-stale", help="Keep the rows of sections and files that are gone.")
-    ] = False,
-    retry_failed: flags.RetryFailed = False,
+    ] = False
+    retry_failed: flags.RetryFailed = False
     id_field: Annotated[
         str | None,
         typer.Option(
             metavar="NAME", show_default=False, help="JSON, CSV: the field of the id. Default: id, else file and line."
         ),
-    ] = None,
-    text_field: Annotated[str, typer.Option(metavar="NAME", help="JSON, CSV: the field of the text.")] = "text",
+    ] = None
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="JSON, CSV: the field of the text.")] = "text"
     metadata_fields: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME,...", show_default=False, help="JSON, CSV: fields to keep. Default: all others."),
-    ] = None,
+    ] = None
     delimiter: Annotated[
         str | None,
         typer.Option(metavar="CHAR", show_default=False, help="CSV: what separates fields. Default: as in the header."),
-    ] = None,
-    base_url: flags.BaseURL = None,
-    option: flags.ProviderOptions = None,
-    dimensions: flags.Dimensions = None,
-    too_long: flags.TooLongOption = TooLong.ERROR,
-    concurrency: flags.Concurrency = 8,
-    max_batch_size: flags.MaxBatchSize = None,
-    max_tokens_per_batch: flags.MaxTokensPerBatch = None,
-    requests_per_minute: flags.RequestsPerMinute = None,
-    tokens_per_minute: flags.TokensPerMinute = None,
-    timeout: flags.Timeout = 60.0,
-    max_retries: flags.MaxRetries = 3,
-    failures_to: flags.FailuresTo = None,
-    as_json: flags.AsJSON = False,
-    quiet: flags.Quiet = False,
+    ] = None
+    paths: tuple[str, ...] = ()
+    store: str = flags.DEFAULT_STORE
+    output: Output = field(default_factory=Output)
+
+
+@flags.spread
+def index(
+    context: typer.Context,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Files, folders, '-' for JSON Lines, or another store's URL.")
+    ],
+    *,
+    store: flags.StoreURL = flags.DEFAULT_STORE,
+    settings: Settings,
+    order: Order,
+    output: Output,
 ) -> None:
     """Embed the texts that the store does not have yet, and remove those that are gone.
 
     Run it again and unchanged texts cost nothing; stop it at any time and nothing that was paid for is lost.
     """
-    settings = Settings(
-        model=model,
-        base_url=base_url,
-        dimensions=dimensions,
-        concurrency=concurrency,
-        max_batch_size=max_batch_size,
-        max_tokens_per_batch=max_tokens_per_batch,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        too_long=too_long,
-        timeout=timeout,
-        max_retries=max_retries,
-        max_cost=max_cost,
-        max_billed_tokens=max_billed_tokens,
-        budget_per=budget_per,
-        options=tuple(option or ()),
-        dry_run=dry_run,
-    )
-    order = Order(
-        paths=tuple(paths),
-        store=store,
-        id_field=id_field,
-        text_field=text_field,
-        metadata_fields=_names(metadata_fields),
-        delimiter=delimiter,
-        limit=limit,
-        retry_failed=retry_failed,
-        keep_stale=keep_stale,
-        yes=yes,
-        dry_run=dry_run,
-        output=Output(as_json, quiet, failures_to),
-    )
+    order = replace(order, paths=tuple(paths), store=store, output=output)
     run(_index(order, settings, Again(context)))
 
 
@@ -191,7 +138,7 @@ def _files(order: Order, info: StoreInfo) -> Inputs:
             order.paths,
             id_field=order.id_field,
             text_field=order.text_field,
-            metadata_fields=order.metadata_fields,
+            metadata_fields=_names(order.metadata_fields),
             delimiter=order.delimiter,
             held=() if order.keep_stale else info.sources.keys(),
         )

@@ -1,47 +1,63 @@
-"""`aembed move`: the rows of a store to another name or address of their model."""
+"""`aembed move`: the rows of a store, or of a column, to another name or address of their model."""
 
 from __future__ import annotations
 
 import typer
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli._again import Again
-from aembed.cli._options import Settings, check_server
+from aembed.cli._options import ModelFlags, RowFlags, check_server
 from aembed.cli._run import OK, run
 from aembed.cli._show import place
-from aembed.cli._stores import check_filled, opened
-from aembed.cli._streams import tell
+from aembed.cli._stores import check_filled, opened, opened_column
+from aembed.cli._streams import printable, tell
+from aembed.protocols import Store
 from aembed.results import counted
+from aembed.stores import Column
+from aembed.types import Space
 
 
+@flags.spread
 def move(
     context: typer.Context,
+    *,
     store: flags.StoreURL = flags.DEFAULT_STORE,
-    model: flags.Model = None,
-    base_url: flags.BaseURL = None,
-    option: flags.ProviderOptions = None,
-    dimensions: flags.Dimensions = None,
-    timeout: flags.Timeout = 60.0,
+    column: RowFlags,
+    model: ModelFlags,
 ) -> None:
     """Take another name, or another address, for the model of a store's rows. Nothing is bought again.
 
-    A few texts of the store are embedded anew, and have to have the vectors that they have there.
+    A few texts of the store are embedded anew, and have to have the vectors that they have there. With --table the same
+    of a column of a table of your own.
     """
-    settings = Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))
-    run(_move(store, settings, Again(context)))
+    names, again = column.named(), Again(context)
+    run(_move_column(store, names, model, again) if names else _move(store, model, again))
 
 
-async def _move(url: str, settings: Settings, again: Again) -> int:
+async def _move(url: str, settings: ModelFlags, again: Again) -> int:
     async with opened(url) as store:
         info = await store.info()
         check_filled(url, info)
-        # An address that is named here is the new one.
-        embedder = settings.embedder(info.space)
-        if settings.base_url is None:
-            check_server(embedder, info.space, again)
-        async with embedder:
-            similarity = await embedder.move(store)
+        similarity = await _moved(store, info.space, settings, again)
         held = (await store.info()).space
     rows = f"{counted(info.rows, 'row')} of {place(url)}"
     tell(f"{rows} {'is' if info.rows == 1 else 'are'} of {held} now (least cosine similarity {similarity:.5f})")
     return OK
+
+
+async def _move_column(url: str, names: RowFlags, settings: ModelFlags, again: Again) -> int:
+    async with opened_column(url, names) as column:
+        similarity = await _moved(column, await column.space(), settings, again)
+        held = await column.space()
+    name = printable(names.name)
+    tell(f"{name} of {place(url)} is of {held} now (least cosine similarity {similarity:.5f})")
+    return OK
+
+
+async def _moved(store: Store | Column, held: Space | None, settings: ModelFlags, again: Again) -> float:
+    # An address that is named here is the new one.
+    embedder = settings.embedder(held)
+    if settings.base_url is None:
+        check_server(embedder, held, again)
+    async with embedder:
+        return await embedder.move(store)

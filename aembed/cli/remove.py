@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli._run import OK, USAGE, ask, is_interactive, run
 from aembed.cli._show import place, tell_json
 from aembed.cli._stores import opened

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli._again import OF_THE_MODEL, Again
-from aembed.cli._options import ColumnNames, Settings, column_names
+from aembed.cli._options import ColumnFlags, ModelFlags
 from aembed.cli._run import OK, run
 from aembed.cli._show import columns, place, tell_json
 from aembed.cli._stores import check_filled, embedder_for, opened, opened_column
@@ -29,9 +29,11 @@ from aembed.types import Match, Space
 TEXT_LINES = 2
 
 
+@flags.spread
 def search(
     context: typer.Context,
     question: Annotated[str, typer.Argument(help="What to look for.")],
+    *,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many rows.")] = 5,
     where: Annotated[
         list[str] | None,
@@ -39,30 +41,19 @@ def search(
             metavar="KEY=VALUE", show_default=False, help="Only rows whose metadata (or column) has this value."
         ),
     ] = None,
-    table: flags.Table = None,
-    text: flags.TextColumn = None,
-    text_sql: flags.TextSQL = None,
-    vector: flags.VectorColumn = "embedding",
-    key: flags.KeyColumns = None,
-    fingerprint: flags.Fingerprint = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
-    model: flags.Model = None,
-    base_url: flags.BaseURL = None,
-    option: flags.ProviderOptions = None,
-    dimensions: flags.Dimensions = None,
-    timeout: flags.Timeout = 60.0,
+    column: ColumnFlags,
+    model: ModelFlags,
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
-    settings = Settings(model, base_url, dimensions, timeout=timeout, options=tuple(option or ()))
-    names = column_names(table, text, text_sql, vector, key, None, fingerprint)
-    run(_search(store, names, settings, Again(context), question, k, _filters(where or []), as_json))
+    run(_search(store, column.named(), model, Again(context), question, k, _filters(where or []), as_json))
 
 
 async def _search(
     url: str,
-    names: ColumnNames | None,
-    settings: Settings,
+    names: ColumnFlags | None,
+    settings: ModelFlags,
     again: Again,
     question: str,
     k: int,

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from aembed.cli import _options as flags
+from aembed.cli import _flags as flags
 from aembed.cli._again import shown_url
-from aembed.cli._options import ColumnNames, column_names
+from aembed.cli._options import ColumnFlags, RowFlags
 from aembed.cli._run import OK, run
 from aembed.cli._show import place, size, tell_json
 from aembed.cli._stores import check_filled, opened, opened_column
@@ -17,22 +17,18 @@ from aembed.results import Progress, counted
 from aembed.types import StoreInfo
 
 
+@flags.spread
 def status(
+    *,
     store: flags.StoreURL = flags.DEFAULT_STORE,
-    table: flags.Table = None,
-    text: flags.TextColumn = None,
-    text_sql: flags.TextSQL = None,
-    vector: flags.VectorColumn = "embedding",
-    key: flags.KeyColumns = None,
-    where: flags.Condition = None,
-    fingerprint: flags.Fingerprint = None,
+    column: RowFlags,
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print what a store holds: rows, model, size, failures, and how the last run ended.
 
     Of a table of your own: the rows that wait for their vector, the model, and the failures.
     """
-    names = column_names(table, text, text_sql, vector, key, where, fingerprint)
+    names = column.named()
     run(_column_status(store, names, as_json) if names else _status(store, as_json))
 
 
@@ -49,7 +45,7 @@ async def _status(url: str, as_json: bool) -> int:
     return OK
 
 
-async def _column_status(url: str, names: ColumnNames, as_json: bool) -> int:
+async def _column_status(url: str, names: ColumnFlags, as_json: bool) -> int:
     async with opened_column(url, names) as column:
         pending, space, failures = await column.count(), await column.space(), len(await column.refusals())
     if as_json:

@@ -9,7 +9,7 @@ kept beyond the job there are neither: a text is its own key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import inf
 from numbers import Integral
@@ -79,6 +79,8 @@ class Fingerprinter:
     max_tokens_per_text: int
     _short: Any = field(init=False)
     _long: Any = field(init=False)
+    _elsewhere: dict[str, Fingerprinter] = field(init=False, default_factory=dict)
+    """By the origin of another store's space: its fingerprints name the model as that store does."""
 
     def __post_init__(self) -> None:
         space = self.space
@@ -96,10 +98,7 @@ class Fingerprinter:
         if type(record.text) is not str or type(record.id) is not str or record.source is not None:
             record = exact(record)
         data = checked(record)
-        # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
-        hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
-        hasher.update(data)
-        fingerprint = hasher.digest()
+        fingerprint = self._fingerprint(data)
         try:
             record, holds = _digested(fingerprint, record)
         except InputError as error:
@@ -112,11 +111,25 @@ class Fingerprinter:
         The row's fingerprint is believed only where the text gives the same one here: a row may come from anybody.
         """
         # Law 3: a vector is stored only beside the text that it was made from.
-        if row.fingerprint != entry.fingerprint or row.space is None:
+        space = row.space
+        if space is None or not (space == self.space or agreed(space, self.space)):
             return False
-        return (row.space == self.space or agreed(row.space, self.space) is not None) and _is_sound(
-            row.vector, self.space.dimensions
-        )
+        fingerprint = entry.fingerprint
+        if space.origin != self.space.origin:
+            fingerprint = self._named_as_in(space)._fingerprint(checked(entry.record))
+        return row.fingerprint == fingerprint and _is_sound(row.vector, self.space.dimensions)
+
+    def _fingerprint(self, data: bytes) -> bytes:
+        # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
+        hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
+        hasher.update(data)
+        fingerprint: bytes = hasher.digest()
+        return fingerprint
+
+    def _named_as_in(self, space: Space) -> Fingerprinter:
+        if space.origin not in self._elsewhere:
+            self._elsewhere[space.origin] = replace(self, space=replace(self.space, origin=space.origin))
+        return self._elsewhere[space.origin]
 
 
 def _is_sound(vector: object, dimensions: int | None) -> bool:

@@ -32,6 +32,12 @@ def moved(held: Space, asked: Space) -> Space:
     return replace(asked, dimensions=asked.dimensions or held.dimensions, origin=origin)
 
 
+def is_still(held: Space, prepared: Space) -> bool:
+    """Whether vectors of the model that was prepared for may be written where this space is held: it may have moved."""
+    name = f"{prepared.provider}:{prepared.model}"
+    return name in (f"{held.provider}:{held.model}", held.origin)
+
+
 def _place(space: Space) -> str:
     return space.endpoint or LOCAL_SERVERS.get(space.provider, "")
 

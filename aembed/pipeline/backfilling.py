@@ -46,11 +46,11 @@ class Passes:
         self._unfilled: set[str] = set()
         self._most_bought = MOST_BOUGHT
         self._empty_passes = 0
-        self._skipped_before = self._stored_before = 0
+        self._skipped_before = self._filled_before = 0
 
     async def records(self) -> AsyncIterator[Record | Failure]:
         """The records of one pass: no more than the limit leaves, as what is asked for is held from other workers."""
-        self._skipped_before, self._stored_before = self.tally.refused_earlier, self.tally.stored
+        self._skipped_before, self._filled_before = self._skipped, self._filled
         left = None if self._limit is None else self._limit - self._given
         wanted = None if left is None else left + len(self._failed)
         async with iterating(self._backlog.pending(wanted)) as pending:
@@ -86,6 +86,11 @@ class Passes:
         """Notes that of these records, which were written together, some rows stayed empty."""
         self._unfilled.update(record.id for record in records)
 
+    def not_bought(self, records: Iterable[Record]) -> None:
+        """Notes that these were read and not bought: another job has filled them, or somebody has edited them."""
+        for record in records:
+            self._bought.forget(record.id, record.text)
+
     def report(self) -> Report:
         return self.tally.report(now())
 
@@ -98,16 +103,26 @@ class Passes:
         """Whether another pass is worth it.
 
         It is if rows are left, or may be, that were edited or emptied while their vector was made, or if texts that
-        were refused earlier took the place of others within the limit.
+        were refused earlier, or filled by other jobs, took the place of others within the limit.
         """
         if pending := self.tally.pending:
             self.tally.inputs -= pending
-            self._empty_passes = self._empty_passes + 1 if self.tally.stored == self._stored_before else 0
+            self._empty_passes = self._empty_passes + 1 if self._filled == self._filled_before else 0
             if self._empty_passes >= MOST_EMPTY_PASSES:
                 self._most_bought = 1
             return True
-        skipped = self.tally.refused_earlier > self._skipped_before
+        skipped = self._skipped > self._skipped_before
         return self._limit is not None and skipped and self._given < self._limit
+
+    @property
+    def _filled(self) -> int:
+        """Here, or by other jobs."""
+        return self.tally.stored + self.tally.unchanged
+
+    @property
+    def _skipped(self) -> int:
+        """Rows within the limit that nothing was bought for."""
+        return self.tally.refused_earlier + self.tally.unchanged
 
     @property
     def _given(self) -> int:

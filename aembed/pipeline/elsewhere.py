@@ -9,6 +9,7 @@ import numpy as np
 
 from aembed.core.changes import Item, Key
 from aembed.pipeline.batches import Batches
+from aembed.pipeline.leasing import LOOK_SECONDS
 from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.sinks import Sink
 
@@ -16,9 +17,14 @@ from aembed.pipeline.sinks import Sink
 # queries to the store; fewer let a finished job wait for a second.
 LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
 """Seconds between two looks into the store: after something was found, and at the most."""
+# A job that was alone looks for others once in LOOK_SECONDS; the pause is for the write with which it tells what it
+# has.
+TELLING_SECONDS = LOOK_SECONDS + LEAST_PAUSE
+"""After so many seconds a job that was alone has told what it holds."""
 # Law 8: memory is bounded by the work in flight. Chosen: two full requests of OpenAI (2,048 texts each).
 MOST_WAITING = 4_096
-"""While more texts than this are waited for, nothing further is read."""
+"""While more texts than this are waited for, nothing further is read. Rows of a table that is read in passes come again
+instead: beyond what the others hold there may be rows that nobody has."""
 
 
 class Elsewhere:
@@ -29,15 +35,25 @@ class Elsewhere:
         self._outcomes = outcomes
         self._batches = batches
         self._items: dict[Key, Item] = {}
-        self._ended = False
+        self._ended = self._has_asked = False
         self._changed = anyio.Event()
 
     async def sift(self, items: Mapping[Key, Item]) -> Collection[Item]:
         """The items that are to be sent from here; the others are waited for. It waits while those are too many."""
         if not self._sink.leases or not items:
             return items.values()
-        leased = await self._sink.lease([item.entry for item in items.values()])
-        self._items.update((key, item) for key, item in items.items() if key not in leased)
+        entries = [item.entry for item in items.values()]
+        leased = await self._sink.lease(entries)
+        if not leased and not self._sink.whole and not self._has_asked:
+            # Whoever was alone until now has still to tell what he holds: the rest is free.
+            await anyio.sleep(TELLING_SECONDS)
+            leased = await self._sink.lease(entries)
+        self._has_asked = True
+        others = [item for key, item in items.items() if key not in leased]
+        room = len(others) if self._sink.whole else max(0, MOST_WAITING - len(self._items))
+        self._items.update((item.entry.key, item) for item in others[:room])
+        for item in others[room:]:
+            self._leave_all_behind(item)
         self._notify()
         self._batches.hurried = len(self._items) > MOST_WAITING
         while len(self._items) > MOST_WAITING:
@@ -67,23 +83,43 @@ class Elsewhere:
     async def _look(self) -> None:
         """Looks once: what was written or refused elsewhere is taken over, and what nobody holds any more is sent."""
         items = list(self._items.values())
-        entries = [item.entry for item in items]
-        paid, known = await self._sink.paid(entries), await self._sink.known(entries)
-        found = [item for item in items if item.entry.key in paid]
-        refused = [item for item in items if item.entry.key not in paid and item.entry.record.id in known.refused]
+        told = await self._sink.settled([item.entry for item in items])
+        left = [item for item in items if item.entry.record.id in told.gone]
+        self._leave_behind(left)
+        found = [item for item in items if item.entry.key in told.paid]
+        refused = [item for item in items if item.entry.record.id in told.known.refused.keys() - told.gone]
+        refused = [item for item in refused if item.entry.key not in told.paid]
         if found:
-            await self._outcomes.found_items(found, np.stack([paid[item.entry.key] for item in found]), known)
+            matrix = np.stack([told.paid[item.entry.key] for item in found])
+            await self._outcomes.found_items(found, matrix, told.known)
         for item in refused:
-            await self._outcomes.refused_elsewhere(item, known.refused[item.entry.record.id])
-        settled = {item.entry.key for item in (*found, *refused)}
-        leased = await self._sink.lease([entry for entry in entries if entry.key not in settled])
+            await self._outcomes.refused_elsewhere(item, told.known.refused[item.entry.record.id])
+        settled = {item.entry.key for item in (*left, *found, *refused)}
+        leased = await self._sink.lease([item.entry for item in items if item.entry.key not in settled])
         free = [item for item in items if item.entry.key in leased]
-        for key in [key for key in self._items if key in settled or key in leased]:
-            del self._items[key]
+        self._drop([*found, *refused, *free])
         await self._outcomes.tell()
         if free:
             await self._batches.offer(free)
         self._notify()
+
+    def _leave_behind(self, items: Collection[Item]) -> None:
+        """Rows that were edited are read again by the next pass; equal texts of other rows are still waited for."""
+        for item in items:
+            self._drop([item])
+            if (other := self._outcomes.left_behind(item)) is not None:
+                self._items[item.entry.key] = other
+
+    def _leave_all_behind(self, item: Item) -> None:
+        left: Item | None = item
+        while left is not None:
+            left = self._outcomes.left_behind(left)
+
+    def _drop(self, items: Collection[Item]) -> None:
+        """Unless an equal text, which was read meanwhile, is waited for by now."""
+        for item in items:
+            if self._items.get(item.entry.key) is item:
+                del self._items[item.entry.key]
 
     def _notify(self) -> None:
         self._changed.set()

@@ -18,7 +18,7 @@ import anyio
 from aembed.clock import now
 from aembed.errors import AembedError, StoreError
 from aembed.pipeline.store_sinks import guarded
-from aembed.protocols import Leases, Store
+from aembed.protocols import Backlog, Leases, Store
 
 logger = logging.getLogger("aembed")
 
@@ -51,6 +51,14 @@ class Worker:
         self._done: list[bytes] = []
         self._telling = asyncio.Lock()
         self._active_at = self._looked_at = now()
+
+    @property
+    def token(self) -> int:
+        return self._token
+
+    @property
+    def alone(self) -> bool:
+        return self._alone
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
@@ -105,7 +113,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(store: Store) -> AsyncIterator[Worker | None]:
+async def working(store: Store | Backlog) -> AsyncIterator[Worker | None]:
     """The worker of a job in this store; None where the store has no leases, or the role may not make them."""
     joined = await guarded(store.join(LEASE_SECONDS)) if isinstance(store, Leases) else None
     if joined is None or not isinstance(store, Leases):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import islice
 
 import numpy as np
 
 from aembed.core.spaces import moved
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.pipeline.store_sinks import guarded
-from aembed.protocols import Moves, Store
+from aembed.protocols import Backlog, Moves, MovesColumn, Store
 from aembed.results import Embeddings
-from aembed.types import Matrix, Space, Vector
+from aembed.types import Embedded, Matrix, Space, Vector
 
 # Chosen: texts of another model agree by chance in none of eight; more would cost more, and prove no more.
 SAMPLE = 8
@@ -28,45 +29,66 @@ LEAST_SIMILARITY = 0.99
 """The least cosine at which two vectors of a text are taken to be the same."""
 
 
-async def move(store: Store, space: Space, embed: Callable[[Sequence[str]], Awaitable[Embeddings]]) -> float:
-    """Makes the store one of `space` where a few of its texts have the same vectors there.
+async def move(store: Store | Backlog, space: Space, embed: Callable[[Sequence[str]], Awaitable[Embeddings]]) -> float:
+    """Makes the store, or the column, one of `space` where a few of its texts have the same vectors there.
 
     Returns the least cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
     """
-    held = (await guarded(store.info())).space
-    if held is None:
-        raise ConfigError("the store holds no rows, so there is nothing to move: fill it with the model that you want")
-    if not isinstance(store, Moves):
+    if not isinstance(store, MovesColumn) and (isinstance(store, Backlog) or not isinstance(store, Moves)):
         raise ConfigError(f"{type(store).__name__} cannot be moved: it has no method move(space)")
+    held = await _held(store)
     sample = await _sample(store)
     if not sample:
-        raise ConfigError(f"no row of the store has a text of at most {LONGEST:,} characters, which could be compared")
+        raise ConfigError(f"no row has a vector and a text of at most {LONGEST:,} characters, which could be compared")
     embeddings = await embed(list(sample))
     embeddings.raise_for_failures()
     least = _least_similarity(list(sample.values()), embeddings.vectors)
     if least < LEAST_SIMILARITY:
+        edited = isinstance(store, Backlog)
         raise SpaceMismatchError(
-            f"{space} gives other vectors than the store holds, those of {held}: of {len(sample)} texts that were "
+            f"{space} gives other vectors than those that are held, of {held}: of {len(sample)} texts that were "
             f"embedded again one has a cosine similarity of {least:.3f} to its stored vector; embed the texts anew"
+            + (" (or the text of that row was edited after it was filled)" if edited else "")
         )
     await guarded(store.move(moved(held, space)))
     return least
 
 
-async def _sample(store: Store) -> dict[str, Vector]:
+async def _held(store: Store | Backlog) -> Space:
+    if isinstance(store, MovesColumn):
+        held: Space | None = await guarded(store.space())
+        if held is None:
+            raise ConfigError("it is not known which vectors the column is for, so there is nothing to move: fill it")
+        return held
+    assert isinstance(store, Store)
+    held = (await guarded(store.info())).space
+    if held is None:
+        raise ConfigError("the store holds no rows, so there is nothing to move: fill it with the model that you want")
+    return held
+
+
+async def _sample(store: Store | Backlog) -> dict[str, Vector]:
     """A few texts of the store, each with its vector."""
-    sample, rows, read = dict[str, Vector](), store.rows(), 0
+    if isinstance(store, MovesColumn):
+        found: list[Embedded] = await guarded(store.sample(MOST_READ))
+    else:
+        assert isinstance(store, Store)
+        found = await _first(store.rows())
+    short = ((row.text, row.vector) for row in found if row.text and len(row.text) <= LONGEST)
+    return dict(islice(short, SAMPLE))
+
+
+async def _first(rows: AsyncIterator[Embedded]) -> list[Embedded]:
+    found: list[Embedded] = []
     try:
         async for row in rows:
-            read += 1
-            if row.text and len(row.text) <= LONGEST:
-                sample[row.text] = row.vector
-            if read >= MOST_READ or len(sample) >= SAMPLE:
+            found.append(row)
+            if len(found) >= MOST_READ:
                 break
     finally:
         if close := getattr(rows, "aclose", None):
             await close()
-    return sample
+    return found
 
 
 def _least_similarity(sample: Sequence[Vector], new: Matrix) -> float:

@@ -154,6 +154,20 @@ class Outcomes:
             entries = []
         self._arrived([item])
 
+    def left_behind(self, item: Item) -> Item | None:
+        """Its row stays pending: nothing was sent for it. Returns an equal text of another row, if there is one."""
+        self._sink.left([item.entry])
+        self._forget([item.entry])
+        equals = self._joined.pop(item.entry.key, [])
+        if not equals:
+            self._arrived([item])
+            return None
+        first, *rest = equals
+        if rest:
+            self._joined[item.entry.key] = rest
+        self.tally.duplicates -= 1
+        return Item(first, item.texts, item.tokens, item.weights)
+
     def _taken(self, items: Sequence[Item]) -> tuple[list[int], list[Entry]]:
         """The entries of equal texts that have joined since, each with the row of its item."""
         rows: list[int] = []

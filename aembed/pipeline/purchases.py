@@ -30,6 +30,13 @@ class Purchases:
         row, mark = _marks(id, text)
         insort(self._shards.setdefault(row >> (64 - SHARD_BITS), array("Q")), row | mark)
 
+    def forget(self, id: str, text: str) -> None:
+        """It was not bought after all."""
+        row, mark = _marks(id, text)
+        shard = self._shards.get(row >> (64 - SHARD_BITS), ())
+        if (place := bisect_left(shard, row | mark)) < len(shard) and shard[place] == row | mark:
+            del self._shards[row >> (64 - SHARD_BITS)][place]
+
     def of(self, id: str, text: str) -> list[bool]:
         """Says for each time that this row was bought whether it had this text then."""
         row, mark = _marks(id, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -20,6 +21,16 @@ from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
 # result of 1 MB is filled within 1 ms; a thread would cost more.
 INLINE_BYTES = 1_000_000
 """A result up to this size is filled on the loop, parts of a larger one in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What other jobs have done: vectors that they paid for, ids that they wrote or that were refused to them."""
+
+    paid: Mapping[Key, Vector]
+    known: Known
+    gone: AbstractSet[str] = frozenset()
+    """The ids of rows that have another text by now, or are there no more."""
 
 
 class Sink(Protocol):
@@ -50,6 +61,10 @@ class Sink(Protocol):
         """The keys of the entries that no other job is about to send; from now on no other job may send them."""
         ...
 
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        """What has become of those that other jobs had leased."""
+        ...
+
     async def takes_over(self, model: str) -> bool:
         """Whether vectors that rows of another store carry, and that this model made, may be written here."""
         ...
@@ -64,6 +79,10 @@ class Sink(Protocol):
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Shows failures of any kind."""
+        ...
+
+    def left(self, entries: Sequence[Entry]) -> None:
+        """These stay pending, where not all that is read is done with (`whole`): nothing was bought for them."""
         ...
 
     def let_go(self) -> None:
@@ -86,6 +105,9 @@ class PlainSink:
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {}
 
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        return Settled(await self.paid(entries), await self.known(entries))
+
     async def takes_over(self, model: str) -> bool:
         return False
 
@@ -96,6 +118,9 @@ class PlainSink:
         return None
 
     async def fail(self, failures: Sequence[Failure]) -> None:
+        return None
+
+    def left(self, entries: Sequence[Entry]) -> None:
         return None
 
     def let_go(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 
@@ -25,8 +26,8 @@ from aembed.errors import (
     SpaceMismatchError,
     StoreError,
 )
-from aembed.pipeline.sinks import PlainSink
-from aembed.protocols import Backlog, KeepsModel, Refusals, Store
+from aembed.pipeline.sinks import PlainSink, Settled
+from aembed.protocols import Backlog, KeepsModel, Refusals, Shares, Store
 from aembed.results import Report
 from aembed.types import Failure, Known, Matrix, Record, Refusal, Rows, Vector
 
@@ -41,6 +42,10 @@ STORE_TIMEOUT = 120.0
 class Leasing(Protocol):
     """What keeps other jobs from sending the same texts at the same time."""
 
+    @property
+    def token(self) -> int: ...
+    @property
+    def alone(self) -> bool: ...
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
     def done(self, fingerprints: Collection[bytes]) -> None: ...
 
@@ -72,11 +77,15 @@ class StoreSink(PlainSink):
         return vectors
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
-        rows = _rows(entries, matrix)
+        rows = _rows(entries, matrix, self._worker.token if self._worker else None)
         # Law 1: one reply = one short store transaction, which is durable when `write` returns.
-        with _paid_for(lambda: rows):
-            await self._check_model(model)
-            await guarded(self._store.write(rows))
+        try:
+            with _paid_for(lambda: rows):
+                await self._check_model(model)
+                await guarded(self._store.write(rows))
+        except RowsRefusedError:
+            self._done(rows.fingerprints)
+            raise
         self._done(rows.fingerprints)
         return len(entries)
 
@@ -154,6 +163,18 @@ class PlanSink(StoreSink):
         return None
 
 
+class Notes(Protocol):
+    """What a run, which reads rows again, is told about them."""
+
+    def unfilled(self, records: Sequence[Record]) -> None:
+        """Of these, which were written together, some rows stayed empty."""
+        ...
+
+    def not_bought(self, records: Sequence[Record]) -> None:
+        """Another job has filled them, or somebody edited them, before they were sent."""
+        ...
+
+
 class BacklogSink(PlainSink):
     """Writes vectors into a table that belongs to the user."""
 
@@ -161,11 +182,18 @@ class BacklogSink(PlainSink):
     whole = False
 
     def __init__(
-        self, backlog: Backlog, *, retry_failed: bool = False, unfilled: Callable[[Sequence[Record]], None]
+        self,
+        backlog: Backlog,
+        run: Notes,
+        *,
+        retry_failed: bool = False,
+        worker: Leasing | None = None,
     ) -> None:
-        """`unfilled` is told of records that were written together, of which not every row was filled."""
         self._backlog = backlog
-        self._unfilled = unfilled
+        self._run = run
+        self._shares = backlog if isinstance(backlog, Shares) else None
+        self._worker = worker if self._shares else None
+        self.leases = self._worker is not None
         self._refusals = backlog if isinstance(backlog, Refusals) else None
         self._retry_failed = retry_failed
 
@@ -175,9 +203,47 @@ class BacklogSink(PlainSink):
         refused = await guarded(self._refusals.refused({entry.record.id: entry.fingerprint for entry in entries}))
         return Known() if self._retry_failed else Known(refused=refused)
 
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        """Whoever held one before has filled its row before he gave it up: while others are there rows are looked at
+        once more."""
+        if self._worker is None:
+            return await super().lease(entries)
+        leased: AbstractSet[Key] = await self._worker.lease([entry.fingerprint for entry in entries])
+        if self._worker.alone:
+            return leased
+        mine = [entry for entry in entries if entry.key in leased]
+        settled = await self._rows_settled(mine)
+        late = {entry.key for entry in mine if entry.record.id in settled}
+        self._worker.done([entry.fingerprint for entry in mine if entry.key in late])
+        return leased - late
+
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        rows = await self._rows_settled(entries)
+        known = await self.known(entries)
+        filled = {id: vector for id, vector in rows.items() if vector is not None}
+        self.left([entry for entry in entries if entry.record.id in filled])
+        paid: dict[Key, Vector] = {entry.key: filled[id] for entry in entries if (id := entry.record.id) in filled}
+        return Settled(paid, replace(known, unchanged=frozenset(filled)), rows.keys() - filled.keys())
+
+    async def _rows_settled(self, entries: Sequence[Entry]) -> Mapping[str, Vector | None]:
+        if self._shares is None or not entries:
+            return {}
+        rows: Mapping[str, Vector | None] = await guarded(
+            self._shares.settled({entry.record.id: entry.record.text for entry in entries})
+        )
+        return rows
+
+    def left(self, entries: Sequence[Entry]) -> None:
+        self._run.not_bought([entry.record for entry in entries])
+
+    def _done(self, entries: Iterable[Entry]) -> None:
+        if self._worker:
+            self._worker.done([entry.fingerprint for entry in entries])
+
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         if self._refusals and (kept := _refusals(refused)):
             await guarded(self._refusals.refuse(kept))
+        self._done(entry for entry, _ in refused)
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         # Law 3: a vector is stored only beside the text that it was made from: the backlog compares the texts, and a
@@ -188,14 +254,17 @@ class BacklogSink(PlainSink):
             with _paid_for(lambda: _rows(entries, matrix)):
                 filled: int = await guarded(self._backlog.write(ids, texts, matrix))
         except RowsRefusedError as error:
-            self._note_unfilled([entry for entry in entries if entry.record.id not in error.rows], error.written)
+            taken = [entry for entry in entries if entry.record.id not in error.rows]
+            self._note_unfilled(taken, error.written)
+            self._done(taken)
             raise
         self._note_unfilled(entries, filled)
+        self._done(entries)
         return filled
 
     def _note_unfilled(self, entries: Sequence[Entry], filled: int) -> None:
         if filled < len(entries):
-            self._unfilled([entry.record for entry in entries])
+            self._run.unfilled([entry.record for entry in entries])
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Tells a backlog that is shared with other workers, so that they do not wait for these rows."""
@@ -260,7 +329,7 @@ async def note(store: Store, report: Report) -> None:
         logger.warning("the store did not keep the report: %s", error)
 
 
-def _rows(entries: Sequence[Entry], matrix: Matrix) -> Rows:
+def _rows(entries: Sequence[Entry], matrix: Matrix, token: int | None = None) -> Rows:
     records = [entry.record for entry in entries]
     return Rows(
         ids=[record.id for record in records],
@@ -270,4 +339,5 @@ def _rows(entries: Sequence[Entry], matrix: Matrix) -> Rows:
         fingerprints=[entry.fingerprint for entry in entries],
         digests=[entry.digest for entry in entries],
         matrix=matrix,
+        token=token,
     )

@@ -97,7 +97,7 @@ class FakeProvider:
             ledger.in_flight -= 1
 
     async def aclose(self) -> None:
-        pass
+        """There is nothing to close."""
 
     async def _answer(self, number: int, texts: Sequence[str], input_type: InputType) -> Reply:
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]

@@ -23,7 +23,9 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
 class Column(Backlog, Refusals, Protocol):
     """A Backlog that keeps which vectors it is for, and which texts were refused."""
 
-    async def space(self) -> Space | None: ...
+    async def space(self) -> Space | None:
+        """Which vectors the column is for; None where that is not known yet."""
+        ...
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` (and `create_index`) would make, a line each, after the same checks. Writes nothing."""
@@ -36,7 +38,11 @@ class Indexable(Protocol):
 
     async def create_index(
         self, *, memory: str | None = None, on_progress: Callable[[str, int, int], object] | None = None
-    ) -> None: ...
+    ) -> None:
+        """Builds the index beside running writes. `memory` ("512MB") is what the server may use; `on_progress` is given
+        the phase, how much of it is done and how much there is.
+        """
+        ...
 
 
 def schemes() -> list[str]:

@@ -17,6 +17,11 @@ from aembed.types import Metadata, Record, Rows, Space
 
 EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 BESIDE = "build a new store beside it and switch"
+EMPTY = (
+    "If that is the same model elsewhere, Embedder.move (aembed move) takes the vectors over. "
+    "If not, fill another column, or empty this one first: UPDATE {} SET {} = NULL"
+)
+"""What may be done with a column that holds other vectors."""
 Scalar: TypeAlias = str | int | float | bool | None
 
 

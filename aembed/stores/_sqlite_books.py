@@ -22,7 +22,8 @@ TABLES = {
         key TEXT NOT NULL, fingerprint BLOB NOT NULL, error TEXT NOT NULL, message TEXT NOT NULL,
         PRIMARY KEY (table_name, column_name, key))""",
 }
-MADE = f"table {COLUMNS}, which keeps what the column is for"
+MADE = f"table {COLUMNS}, which keeps what the column is for; aembed_workers and aembed_leases: who works on which rows"
+SHARED = "tables aembed_workers and aembed_leases, which keep who works on which rows"
 HAS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
 SPACE = "SELECT space FROM aembed_columns WHERE table_name = ? AND column_name = ?"
 SET_SPACE = "INSERT OR REPLACE INTO aembed_columns (table_name, column_name, space) VALUES (?, ?, ?)"

@@ -1,4 +1,7 @@
-"""Leases of texts in a SQLite store, by fingerprint. Nothing here has to outlast a power cut."""
+"""Leases of texts in a SQLite file, by fingerprint. Nothing here has to outlast a power cut.
+
+A store and the columns of a user's own tables keep them in the same two tables: a column's are named apart.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from sqlite3 import Connection
 
 from aembed.stores._sqlite import select_in
 
+WORKERS = "aembed_workers"
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_workers (token INTEGER PRIMARY KEY AUTOINCREMENT, expires_at REAL NOT NULL,
         alone INTEGER NOT NULL, host TEXT, pid INTEGER)""",
@@ -23,8 +27,8 @@ PROCESSES = "SELECT token, pid FROM aembed_workers WHERE host = ? AND pid IS NOT
 JOIN = """INSERT INTO aembed_workers (expires_at, alone, host, pid)
     VALUES ((julianday('now') - 2440587.5) * 86400.0 + ?, NOT EXISTS (SELECT 1 FROM aembed_workers), ?, ?)
     RETURNING alone"""
-BEAT = """INSERT INTO aembed_workers (token, expires_at, alone)
-    VALUES (?, (julianday('now') - 2440587.5) * 86400.0 + ?, 0)
+BEAT = """INSERT INTO aembed_workers (token, expires_at, alone, host, pid)
+    VALUES (?, (julianday('now') - 2440587.5) * 86400.0 + ?, 0, ?, ?)
     ON CONFLICT (token) DO UPDATE SET expires_at = excluded.expires_at"""
 TELL = "UPDATE aembed_workers SET alone = 0 WHERE token = ?"
 ALONE = "SELECT 1 FROM aembed_workers WHERE alone AND token <> ?"
@@ -36,9 +40,13 @@ WRITTEN = "SELECT fingerprint FROM aembed_rows WHERE fingerprint IN ({})"
 LEASE = "INSERT INTO aembed_leases (fingerprint, token) VALUES (?, ?)"
 
 
-def join(seconds: float, connection: Connection) -> tuple[int, bool]:
+def make_tables(connection: Connection) -> None:
     for table in TABLES:
         connection.execute(table)
+
+
+def join(seconds: float, connection: Connection) -> tuple[int, bool]:
+    make_tables(connection)
     _bury(connection)
     cursor = connection.execute(JOIN, (seconds, platform.node(), os.getpid()))
     (alone,) = cursor.fetchone()
@@ -51,10 +59,19 @@ def others(token: int, connection: Connection) -> bool:
 
 
 def lease(
-    token: int, wanted: Collection[bytes], done: Collection[bytes], seconds: float, connection: Connection
+    token: int,
+    wanted: Collection[bytes],
+    done: Collection[bytes],
+    seconds: float,
+    connection: Connection,
+    *,
+    unless: tuple[str, ...] = (WRITTEN,),
 ) -> set[bytes]:
-    """A sign of life of this worker; those of the wanted that it holds now."""
-    connection.execute(BEAT, (token, seconds))
+    """A sign of life of this worker; those of the wanted that it holds now.
+
+    `unless` are the questions whose answers name what needs no lease any more.
+    """
+    connection.execute(BEAT, (token, seconds, platform.node(), os.getpid()))
     connection.executemany(RELEASE, [(fingerprint, token) for fingerprint in done])
     if not wanted:
         return set()
@@ -62,7 +79,7 @@ def lease(
     connection.execute(TELL, (token,))
     if connection.execute(ALONE, (token,)).fetchone():
         return set()
-    taken = {fingerprint for sql in (HELD, WRITTEN) for (fingerprint,) in select_in(connection, sql, wanted)}
+    taken = {fingerprint for sql in (HELD, *unless) for (fingerprint,) in select_in(connection, sql, wanted)}
     leased = set(wanted) - taken
     connection.executemany(LEASE, [(fingerprint, token) for fingerprint in leased])
     return leased

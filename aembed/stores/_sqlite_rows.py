@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
+from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
 from sqlite3 import Connection
@@ -39,6 +40,7 @@ COUNT = "SELECT count(*) FROM aembed_rows"
 COUNT_REFUSALS = "SELECT count(*) FROM aembed_refusals"
 SOURCES = "SELECT source, count(*) FROM aembed_rows WHERE source IS NOT NULL GROUP BY source"
 DIGESTS = "SELECT id, digest FROM aembed_rows WHERE id IN ({})"
+WRITTEN_AT = "SELECT id, digest, updated_at FROM aembed_rows WHERE id IN ({})"
 REFUSED = "SELECT id, fingerprint, error, message FROM aembed_refusals WHERE id IN ({})"
 REFUSALS = "SELECT id, fingerprint, error, message FROM aembed_refusals ORDER BY id"
 VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({}) GROUP BY fingerprint"
@@ -158,6 +160,14 @@ def upsert(rows: Rows, connection: Connection) -> None:
     columns = (rows.ids, rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, blobs(rows.matrix))
     connection.executemany(UPSERT, zip(*columns, strict=True))
     _forgive(rows.ids, connection)
+
+
+def newer(rows: Rows, since: float, connection: Connection) -> set[str]:
+    """The ids of those of which something else was written since then; in the same second counts, too."""
+    moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    given = dict(zip(rows.ids, rows.digests, strict=True))
+    held = select_in(connection, WRITTEN_AT, given)
+    return {id for id, digest, written_at in held if written_at >= moment and digest != given[id]}
 
 
 def _forgive(ids: Sequence[str], connection: Connection) -> None:

@@ -134,6 +134,16 @@ class Layout:
         """The vector of a row; parameters: the key, the text."""
         return self.select(self.vector, f"{self.is_key} AND {self.text} COLLATE BINARY IS ?")
 
+    def settled(self) -> str:
+        """Whether a row has a text, whether it has that text's vector, and the vector. Parameters: text, key."""
+        same = f"{self.text} COLLATE BINARY IS ?{self.condition}"
+        return self.select(f"{same}, NOT ({self.is_stale}), {self.vector}", self.is_key)
+
+    def sample(self) -> str:
+        """Key, text and vector of filled rows. Parameters: LIMIT."""
+        condition = f"{self.vector} IS NOT NULL AND {self.text} IS NOT NULL AND {self.is_current}{self.condition}"
+        return self.select(f"{self.key_list}, {self.text}, {self.vector}", f"{condition} LIMIT ?")
+
     def column(self, name: str) -> str:
         """Raises ConfigError for a column that the table has not."""
         if name not in self.columns:

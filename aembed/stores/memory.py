@@ -67,15 +67,18 @@ class MemoryStore:
         return wanted
 
     def reject(self, record: Record) -> InputError | None:
+        """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
         return rejection(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
         here = frozenset(id for id in digests if id in self._rows)
         unchanged = frozenset(id for id in here if self._rows[id].digest == digests[id])
         refused = (self._refusals[id] for id in fingerprints if id in self._refusals)
         return Known(unchanged, here - unchanged, {r.id: r for r in refused if r.fingerprint == fingerprints[r.id]})
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        """The vectors, float32 of shape (dimensions,), that were paid for under these fingerprints."""
         found = ((fingerprint, self._ids.get(fingerprint)) for fingerprint in fingerprints)
         return {fingerprint: self._rows[next(iter(ids))].vector.copy() for fingerprint, ids in found if ids}
 
@@ -93,6 +96,7 @@ class MemoryStore:
         self._chunk = None
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        """The ids of rows of that source that are not in `keep`."""
         return sorted(id for id, row in self._rows.items() if row.source == source and id not in keep)
 
     async def delete(self, ids: Sequence[str]) -> int:
@@ -109,6 +113,7 @@ class MemoryStore:
         return row is not None
 
     async def rows(self) -> AsyncIterator[Embedded]:
+        """Every row in the order of the ids, as Embedded with a copy of its vector."""
         for index, (id, row) in enumerate(sorted(self._rows.items(), key=itemgetter(0))):
             yield Embedded(
                 id,
@@ -123,29 +128,36 @@ class MemoryStore:
             )
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by id."""
         return [self._refusals[id] for id in sorted(self._refusals)]
 
     async def info(self) -> StoreInfo:
+        """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
         sources = Counter(row.source for row in self._rows.values() if row.source is not None)
         size = sum(row.size_bytes for row in self._rows.values())
         space = self._space if self._rows else None
         return StoreInfo(len(self._rows), space, size, len(self._refusals), dict(sources), self._last_run)
 
     async def finish(self, report: Report) -> None:
+        """Keeps the report of the last run for `info`, without its failures."""
         self._last_run = summary(report)
 
     async def spend(self, job: str, tokens: int) -> int:
+        """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
         self._spent[job] += tokens
         return self._spent[job]
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         self._spent.pop(job, None)
 
     async def answered_by(self, model: str) -> str:
+        """The name that replies gave to the rows' model; this one is kept where there is none. See KeepsModel."""
         self._model = self._model if self._rows and self._model else model
         return self._model
 
     async def move(self, space: Space) -> None:
+        """Keeps that space in the place of its own; no row changes. See Moves."""
         self._space, self._model = space, ""
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:

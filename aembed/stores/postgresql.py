@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from aembed.core.spaces import agreed
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
+from aembed.stores._lives import Lives, superseded
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
@@ -81,6 +82,7 @@ class PostgresStore(Indexed):
         self._storage: Storage | None = _storage(storage or given.get("storage"))
         self._store_text = store_text
         self._hooks: tuple[Hook, ...] = ()
+        self._lives = Lives()
         self._names: Names | None = None
         self._layout: Layout | None = None
 
@@ -99,12 +101,15 @@ class PostgresStore(Indexed):
         return await self._database.run(partial(self._prepared, space, names))
 
     def reject(self, record: Record) -> InputError | None:
+        """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
         return rejection(record) or _refusal(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
         return await self._read(partial(sql.known, digests, fingerprints), Known())
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        """The vectors, float32 of shape (dimensions,), that were paid for under these fingerprints."""
         empty: dict[bytes, Vector] = {}
         return await self._read(partial(sql.vectors, fingerprints), empty)
 
@@ -112,7 +117,27 @@ class PostgresStore(Indexed):
         """Inserts or replaces by id, in one transaction; in more of them where the server's timeout asks for it.
 
         Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are written.
+        So are rows that others wrote while the worker that writes these stood still.
         """
+        life = self._lives.of(rows.token)
+        if life is None or life.lapsed_at is None:
+            try:
+                await self._write_rows(rows, refusals)
+                return
+            except sql.LateError:
+                assert life is not None
+                life.lapsed_at = life.seen_at
+        late = await self._write(partial(sql.newer, rows, life.lapsed_at))
+        part = rows.picked([i for i, id in enumerate(rows.ids) if id not in late])
+        refused: dict[str, StoreError] = {id: superseded(id) for id in sorted(late)}
+        try:
+            await self._write_rows(part, refusals)
+        except RowsRefusedError as error:
+            raise RowsRefusedError({**refused, **error.rows}, error.written) from None
+        if refused:
+            raise RowsRefusedError(refused, len(part))
+
+    async def _write_rows(self, rows: Rows, refusals: Sequence[Refusal]) -> None:
         order, left = sql.ordered(rows), list(refusals)
 
         async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
@@ -134,6 +159,7 @@ class PostgresStore(Indexed):
             raise RowsRefusedError({rows.ids[i]: error for i, error in refused.items()}, taken) from None
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        """The ids of rows of that source that are not in `keep`."""
         return await self._read(partial(sql.stale, source, keep), [])
 
     async def delete(self, ids: Sequence[str]) -> int:
@@ -141,6 +167,7 @@ class PostgresStore(Indexed):
         return await self._write(partial(sql.delete, ids))
 
     async def rows(self) -> AsyncIterator[Embedded]:
+        """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
         last, index = None, 0
         nothing: list[Embedded] = []
         while page := await self._read(partial(sql.page, last, index), nothing):
@@ -149,40 +176,58 @@ class PostgresStore(Indexed):
             last, index = page[-1].id, page[-1].index + 1
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by id."""
         return await self._read(sql.refusals, [])
 
     async def info(self) -> StoreInfo:
+        """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
         return await self._read(self._info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
+        """Keeps the report of the last run for `info`, without its failures."""
         await self._write(partial(tables.set_meta, "last_run", summary(report)))
 
     async def spend(self, job: str, tokens: int) -> int:
+        """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
         return await self._write(accounts.once(tokens, partial(tables.spend, job)))
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         await self._write(partial(tables.close_account, job))
 
     async def answered_by(self, model: str) -> str:
+        """The name that replies gave to the rows' model; this one is kept where there is none. See KeepsModel."""
         return await self._write(partial(sql.answered_by, model))
 
     async def move(self, space: Space) -> None:
+        """Keeps that space in the place of its own; no row changes. See Moves."""
         await self._write(partial(tables.move, space))
         self._layout = None
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
-        return await self._write(partial(shares.join, seconds))
+        """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
+        joined = await self._write(partial(shares.join, seconds))
+        if joined is None:
+            return None
+        token, alone, ends_at = joined
+        self._lives.seen(token, ends_at - seconds, seconds)
+        return token, alone
 
     async def others(self, token: int) -> bool:
+        """Whether a worker with another token lives."""
         return await self._write(partial(shares.others, token))
 
     async def lease(
         self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
     ) -> AbstractSet[bytes]:
         """Kept in the tables `_leases` and `_workers` beside the rows."""
-        return await self._write(partial(shares.lease, token, wanted, done, seconds))
+        leased, ends_at = await self._write(partial(shares.lease, token, wanted, done, seconds))
+        self._lives.seen(token, ends_at - seconds, seconds)
+        return leased
 
     async def leave(self, token: int) -> None:
+        """Gives up all that the worker of that token holds."""
+        self._lives.left(token)
         await self._write(partial(shares.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
@@ -289,7 +334,8 @@ class PostgresStore(Indexed):
         taken = 0
         if len(part):
             check_rows(self._place, layout.space, rows)
-            taken = await sql.upsert(rows, part, self._store_text, self._hooks, refused, layout, connection)
+            life, keep_text = self._lives.of(rows.token), self._store_text
+            taken = await sql.upsert(rows, part, keep_text, self._hooks, refused, life, layout, connection)
         if refusals:
             await sql.refuse(refusals, layout, connection)
         return taken

@@ -34,7 +34,7 @@ from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parsed, quoted
 from aembed.stores._rules import Scalar, check_search
 from aembed.stores._search import Chunk, checked_query, nearest
-from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
+from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
@@ -246,6 +246,7 @@ class PostgresColumn(Indexed):
         self._refused.update(latest)
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change; none where the role may not read them."""
         return await self._run(partial(books.refusals, self._asked.vector))
 
     async def count(self) -> int:
@@ -260,9 +261,25 @@ class PostgresColumn(Indexed):
         return self._spent[job] if kept is None else kept
 
     async def close_account(self, job: str) -> None:
+        """Gives up the rows that are held here; forgets what the job has spent once no other worker is at it."""
         self._spent.pop(job, None)
         await self._leave()
         await self._run(partial(accounts.close, self._asked.vector, job))
+
+    async def move(self, space: Space) -> None:
+        """Keeps that space in the place of the one that is kept. Raises StoreError where the role may not."""
+
+        async def moved(table: Layout, connection: Connection) -> None:
+            if not await may_write(connection, books.COLUMNS):
+                raise StoreError(f"{self._place}: the role may not write aembed.columns; the README has the GRANTs")
+            await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
+
+        await self._run(moved)
+
+    async def sample(self, most: int) -> list[Embedded]:
+        """Some of the filled rows; with `fingerprint` none whose text was edited since."""
+        found = await self._run(partial(sql.sample, most))
+        return [Embedded(id, index, vector, text) for index, (id, text, vector) in enumerate(found)]
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
@@ -351,8 +368,8 @@ class PostgresColumn(Indexed):
         if not self._warned:
             self._warned = True
             logger.warning(
-                "the role may not create the schema aembed, or not write all of it (the README has the GRANTs): %s is "
-                "filled by one worker only, and neither what it is for nor which texts were refused is kept",
+                "the role may not create the schema aembed, or not write all of it (docs/table.md has the GRANTs): %s "
+                "is filled by one worker only, and neither what it is for nor which texts were refused is kept",
                 self._place,
             )
 

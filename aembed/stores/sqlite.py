@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -10,11 +11,12 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import TypeVar
 
-from aembed.core.spaces import agreed
-from aembed.errors import InputError, StoreError
+from aembed.core.spaces import agreed, is_still
+from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores import _sqlite_leases as leases
 from aembed.stores import _sqlite_rows as sql
+from aembed.stores._lives import Lives, superseded
 from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database
@@ -43,6 +45,8 @@ class SQLiteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
         self._database = Database(path, lock_timeout, absent="call prepare(space) first")
+        self._space: Space | None = None
+        self._lives = Lives()
         self._kept: tuple[Connection, int, Kept] | None = None
         self._keeps = False
         self._renewed: set[str] = set()
@@ -56,22 +60,33 @@ class SQLiteStore:
 
         Raises SpaceMismatchError if rows of another space are here.
         """
-        return await self._database.create(partial(self._prepared, space))
+        self._space = await self._database.create(partial(self._prepared, space))
+        return self._space
 
     def reject(self, record: Record) -> InputError | None:
+        """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
         return rejection(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
+        """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
         return await self._read(partial(sql.known, digests, fingerprints), Known())
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
+        """The vectors, float32 of shape (dimensions,), that were paid for under these fingerprints."""
         return await self._read(partial(sql.vectors, fingerprints), {})
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
-        """Inserts or replaces by id, in one transaction; on disk when it returns."""
-        await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        """Inserts or replaces by id, in one transaction; on disk when it returns.
+
+        Raises RowsRefusedError for rows that others wrote while the worker that writes these stood still.
+        """
+        late = await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        if late:
+            written = sum(id not in late for id in rows.ids)
+            raise RowsRefusedError({id: superseded(id) for id in sorted(late)}, written)
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
+        """The ids of rows of that source that are not in `keep`."""
         return await self._read_beside(partial(sql.stale, source, keep), [])
 
     async def delete(self, ids: Sequence[str]) -> int:
@@ -79,6 +94,7 @@ class SQLiteStore:
         return await self._write(partial(sql.delete, ids))
 
     async def rows(self) -> AsyncIterator[Embedded]:
+        """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
         start, index = "", 0
         nothing: list[Embedded] = []
         while page := await self._read_beside(partial(sql.page, start, index), nothing):
@@ -87,39 +103,56 @@ class SQLiteStore:
             start, index = page[-1].id + "\0", page[-1].index + 1
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by id."""
         return await self._read_beside(sql.refusals, [])
 
     async def info(self) -> StoreInfo:
+        """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
         return await self._read_beside(self._info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
+        """Keeps the report of the last run for `info`, without its failures."""
         await self._write(partial(sql.set_meta, "last_run", summary(report)))
 
     async def spend(self, job: str, tokens: int) -> int:
+        """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
         return await self._write(partial(sql.spend, job, tokens))
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         await self._write(partial(sql.delete_meta, sql.ACCOUNT.format(job)))
 
     async def answered_by(self, model: str) -> str:
+        """The name that replies gave to the rows' model; this one is kept where there is none. See KeepsModel."""
         return await self._write(partial(sql.answered_by, model))
 
     async def move(self, space: Space) -> None:
+        """Keeps that space in the place of its own; no row changes. See Moves."""
         await self._write(partial(sql.move, space))
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
-        return await self._lightly(partial(leases.join, seconds))
+        """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
+        now = time.time()
+        token, alone = await self._lightly(partial(leases.join, seconds))
+        self._lives.seen(token, now, seconds)
+        return token, alone
 
     async def others(self, token: int) -> bool:
+        """Whether a worker with another token lives."""
         return await self._read(partial(leases.others, token), False)
 
     async def lease(
         self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
     ) -> AbstractSet[bytes]:
         """Kept in `aembed_leases`."""
-        return await self._lightly(partial(leases.lease, token, wanted, done, seconds))
+        now = time.time()
+        leased = await self._lightly(partial(leases.lease, token, wanted, done, seconds))
+        self._lives.seen(token, now, seconds)
+        return leased
 
     async def leave(self, token: int) -> None:
+        """Gives up all that the worker of that token holds."""
+        self._lives.left(token)
         await self._lightly(partial(leases.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
@@ -184,11 +217,21 @@ class SQLiteStore:
         scheme = "" if "?" in str(old) else "sqlite:///"
         return f"{scheme}{old}", f"{scheme}{old.with_name(f'{old.stem}-new{old.suffix}')}"
 
-    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> None:
+    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> set[str]:
+        """The ids of rows that stay as others wrote them."""
+        late = set[str]()
         if len(rows):
-            check_rows(self._name, sql.space(connection), rows)
-            sql.upsert(rows, connection)
+            held = sql.space(connection)
+            check_rows(self._name, held, rows)
+            if held and self._space and not is_still(held, self._space):
+                raise SpaceMismatchError(f"{self._name} is for {held} by now; these vectors are of {self._space}")
+            if (since := self._lives.lapsed_at(rows.token, time.time())) is not None:
+                late = sql.newer(rows, since, connection)
+            sql.upsert(
+                rows.picked([i for i, id in enumerate(rows.ids) if id not in late]) if late else rows, connection
+            )
         sql.refuse(refusals, connection)
+        return late
 
     def _info(self, connection: Connection) -> StoreInfo:
         rows = sql.count(connection)

@@ -10,17 +10,19 @@ from functools import partial
 from sqlite3 import Connection, OperationalError
 from typing import Any, TypeVar
 
-from aembed.core.spaces import agreed
+from aembed.core.spaces import agreed, is_still
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.stores import _sqlite_books as books
+from aembed.stores import _sqlite_leases as leases
 from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch
 from aembed.stores._search import Chunk
 from aembed.stores._sqlite import Database, blobs, matrix_of
 from aembed.stores._sqlite_file import between_pages
 from aembed.stores._sqlite_filling import Row, error_of, fill
 from aembed.stores._sqlite_searches import Answer, Search, found_by
+from aembed.stores._sqlite_shared import Shared
 from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
-from aembed.types import Match, Matrix, Metadata, Record, Refusal, Space, Vector
+from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class _Undone(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn:
+class SQLiteColumn(Shared):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -54,6 +56,9 @@ class SQLiteColumn:
     new text fails. `create_columns` lets `prepare` add those two columns where they are missing. `where` is a
     condition in SQL that is put into the statements as it is: never make it from what somebody else typed.
     `lock_timeout` is how many seconds to wait for another process's lock.
+
+    Several processes, and several jobs of one, may fill one column at once: each text is paid for by one of them. What
+    a process that was killed had leased the others take over at once, on its machine; else within ten seconds.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class SQLiteColumn:
         self._target = (table, vector)
         self._names = Names(table, text, vector, keys, where, create_columns, fingerprint)
         self._database = Database(path, lock_timeout, absent="check the path")
+        self._space: Space | None = None
 
     def __repr__(self) -> str:
         return f"<SQLiteColumn {self._place}>"
@@ -88,7 +94,8 @@ class SQLiteColumn:
 
         Raises ConfigError for a name that the table has not, SpaceMismatchError if the column holds other vectors.
         """
-        return await self._database.write(partial(self._prepared, space))
+        self._space = await self._database.write(partial(self._prepared, space))
+        return self._space
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` would make, a line each, after the same checks. Writes nothing."""
@@ -106,6 +113,7 @@ class SQLiteColumn:
         return made
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        """The rows with a text and no vector (with `fingerprint`: none of that text), in key order."""
         last: list[Any] = []
         while limit is None or limit > 0:
             size = min(ROWS_PER_PAGE, limit or ROWS_PER_PAGE)
@@ -142,6 +150,7 @@ class SQLiteColumn:
         await self._database.write(partial(books.refuse, refusals, self._target))
 
     async def refusals(self) -> list[Refusal]:
+        """The texts that were refused and are skipped until they change, by key."""
         return await self._read_beside(partial(books.refusals, self._target))
 
     async def fail(self, ids: Sequence[str]) -> None:
@@ -158,7 +167,16 @@ class SQLiteColumn:
         return await self._database.write(partial(books.spend, self._account(job), tokens))
 
     async def close_account(self, job: str) -> None:
+        """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
         await self._database.write(partial(books.close, self._account(job)))
+
+    async def move(self, space: Space) -> None:
+        """Keeps that space in the place of the one that is kept."""
+        await self._database.write(partial(books.keep_space, space, self._target))
+
+    async def sample(self, most: int) -> list[Embedded]:
+        """Some of the filled rows; with `fingerprint` none whose text was edited since."""
+        return await self._read_beside(partial(self._sampled, most))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values.
@@ -208,6 +226,8 @@ class SQLiteColumn:
         self._probe(table, space.dimensions or 1, connection)
         if space.dimensions and space != held:
             books.keep_space(space, self._target, connection)
+        if space.dimensions:
+            leases.make_tables(connection)
         return space
 
     def _announced(self, connection: Connection) -> Iterator[str]:
@@ -216,6 +236,8 @@ class SQLiteColumn:
             yield f"column {column} of {table.table}"
         if not books.has(books.COLUMNS, connection):
             yield books.MADE
+        elif not books.has(leases.WORKERS, connection):
+            yield books.SHARED
 
     def _agreed(self, held: Space | None, asked: Space, width: int | None) -> Space:
         """`width` is the bytes of a vector that is there already; a column with none may change its space."""
@@ -243,6 +265,13 @@ class SQLiteColumn:
         table = layout(self._names, connection)
         return [list(row) for row in connection.execute(table.page(first=not last), (*last, size))]
 
+    def _sampled(self, most: int, connection: Connection) -> list[Embedded]:
+        found = connection.execute(layout(self._names, connection).sample(), (most,)).fetchall()
+        width = max((len(blob) for *_, blob in found), default=0) // 4
+        matrix = matrix_of([blob for *_, blob in found], width, self._database.name)
+        rows = zip(found, matrix, strict=True)
+        return [Embedded(shown(key), i, row, text) for i, ((*key, text, _), row) in enumerate(rows)]
+
     def _counted(self, connection: Connection) -> int:
         table = layout(self._names, connection)
         count: int = connection.execute(table.select("count(*)", table.is_pending)).fetchone()[0]
@@ -254,6 +283,8 @@ class SQLiteColumn:
         held = books.space(self._target, connection)
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
+        if held and self._space and not is_still(held, self._space):
+            raise SpaceMismatchError(f"{self._place} is for {held} by now; these vectors are of {self._space}")
         books.forgive(ids, self._target, connection)
         table = layout(self._names, connection)
         rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]

@@ -98,7 +98,8 @@ def test_what_is_made_is_said_before(table: Path, tmp_path: Path) -> None:
     dry = aembed(tmp_path, *FILL, "--create-columns", "--dry-run")
     assert dry.err.splitlines()[1:3] == [
         'would be made: column "embedding" BLOB of "sections"',
-        "would be made: table aembed_columns, which keeps what the column is for",
+        "would be made: table aembed_columns, which keeps what the column is for; "
+        "aembed_workers and aembed_leases: who works on which rows",
     ]
     ran = aembed(tmp_path, *FILL, "--create-columns")
     assert ran.err.splitlines()[1].startswith('will be made: column "embedding"')

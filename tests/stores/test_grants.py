@@ -1,4 +1,4 @@
-"""Roles that may do less: a job works alone with one warning; the GRANTs of the README are enough."""
+"""Roles that may do less: a job works alone with one warning; the GRANTs of docs/table.md are enough."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from aembed.types import Budget
 from tests.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
-GRANTS = re.findall(r"^GRANT .*;$", README, re.MULTILINE)
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "table.md").read_text(encoding="utf-8")
+GRANTS = re.findall(r"^GRANT .*;$", PAGE, re.MULTILINE)
 WARNING = "may not create the schema aembed, or not write all of it"
 
 
@@ -84,7 +84,7 @@ async def test_t12_a_role_without_the_schema_works_alone_with_one_warning(
     assert caplog.text.count(WARNING) == 1
 
 
-async def test_t12_the_grants_of_the_readme_are_enough(
+async def test_t12_the_grants_of_the_docs_are_enough(
     database: str, table: str, role: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await make_schema(database)

@@ -63,6 +63,18 @@ async def page(last: Sequence[str] | None, size: int, table: Layout, connection:
     return [(id, text) for id, text in found]
 
 
+async def sample(most: int, table: Layout, connection: Connection) -> list[tuple[str, str, Vector]]:
+    """Id, text and vector of some filled rows; where the hash of each text is kept, none whose text is another now."""
+    sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
+    current = ""
+    if table.fingerprint is not None:
+        mark = f"t.{table.fingerprint}"
+        current = f" AND ({mark} IS NULL OR {mark} IS NOT DISTINCT FROM {table.stored_hash})"
+    condition = f"t.{table.vector} IS NOT NULL AND ({table.text}) IS NOT NULL{current}{table.condition} LIMIT $1"
+    found = await connection.fetch(select(f"{table.id}, ({table.text})::text, {sent}", condition, table), most)
+    return [(id, text, vector_of(vector)) for id, text, vector in found]
+
+
 async def some_texts(table: Layout, connection: Connection) -> dict[str, str]:
     """Some texts that are pending, by their ids."""
     columns, condition = f"{table.id}, ({table.text})::text", f"{table.is_pending} LIMIT {MOST_COMPARED}"

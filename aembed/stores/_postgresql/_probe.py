@@ -51,5 +51,5 @@ async def _tried(
     row: Rows, hooks: tuple[Hook, ...], place: str, layout: Layout, connection: Connection
 ) -> StoreError | None:
     """Why this row is not kept."""
-    write = partial(sql.upsert, row, [0], True, hooks, None, layout, connection)
+    write = partial(sql.upsert, row, [0], True, hooks, None, None, layout, connection)
     return await tried(write, place, connection, advice=ADVICE)

@@ -13,6 +13,7 @@ from json import loads
 import numpy as np
 
 from aembed.errors import StoreError
+from aembed.stores._lives import Life
 from aembed.stores._postgresql._apart import SOME, Refused, apart
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
@@ -36,10 +37,18 @@ UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest,
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
+FENCED = (
+    UPSERT.replace("INTO {rows}", "INTO {rows} AS held", 1)
+    + """
+    WHERE clock_timestamp() <= to_timestamp({ends_at!r}) OR held.updated_at < to_timestamp({since!r})
+        OR held.digest = excluded.digest"""
+)
+"""A worker that was frozen past its end replaces nothing that was written since its last sign of life."""
+NEWER = """SELECT id, digest FROM {rows} WHERE id = ANY ($1::text[]) AND updated_at >= to_timestamp($2::float8)"""
+IS_OVER = "SELECT clock_timestamp() > to_timestamp($1::float8)"
 MEANT = "SELECT aembed_row FROM pg_temp.aembed_staged"
 KEPT = """SELECT s.aembed_row FROM {rows} AS t JOIN pg_temp.aembed_staged AS s ON t.id = s.id
     WHERE t.digest = s.digest AND t.fingerprint = s.fingerprint AND """
-UPSERT_SOME = UPSERT.replace("FROM pg_temp.aembed_staged", f"FROM pg_temp.aembed_staged WHERE {SOME}")
 REFUSE = """INSERT INTO {refusals} (id, fingerprint, error, message)
     SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
     ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, error = excluded.error,
@@ -62,6 +71,22 @@ SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER B
 EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
 
 ROWS_PER_PAGE = 200
+
+
+class LateError(StoreError):
+    """Rows stay as others have written them, while the worker that writes these stood still."""
+
+
+def _fenced(life: Life, layout: Layout) -> str:
+    ends_at, since = (life.ends_at, life.seen_at) if life.lapsed_at is None else (0.0, life.lapsed_at)
+    return FENCED.format(rows=layout.names.rows, ends_at=ends_at, since=since)
+
+
+async def newer(rows: Rows, since: float, layout: Layout, connection: Connection) -> set[str]:
+    """The ids of those of which something else was written since then."""
+    given = dict(zip(rows.ids, rows.digests, strict=True))
+    found = await connection.fetch(layout.sql(NEWER), list(given), since)
+    return {id for id, digest in found if digest != given[id]}
 
 
 async def known(
@@ -94,6 +119,7 @@ async def upsert(
     keep_text: bool,
     hooks: tuple[Hook, ...],
     refused: Refused | None,
+    life: Life | None,
     layout: Layout,
     connection: Connection,
 ) -> int:
@@ -102,7 +128,8 @@ async def upsert(
     COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row. `hooks` are
     those of the table that are known: with any, each row is read again. `refused`, where it is not None, is filled with
     the rows that the table does not take, by their positions in `picked`; else one of them ends all. Raises
-    DroppedError, with such positions, too, and HookedError where there are hooks and none was known.
+    DroppedError, with such positions, too, HookedError where there are hooks and none was known, and LateError where
+    others have written some of them since `life`, the writing worker's, was over.
     """
     ids = [rows.ids[i] for i in picked]
     matrix = rows.matrix[list(picked)]
@@ -115,17 +142,21 @@ async def upsert(
         "digest": ("bytea", [rows.digests[i] for i in picked]),
     }
     is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
+    upsert = layout.sql(UPSERT) if life is None else _fenced(life, layout)
     if hooks or refused is not None:
-        taken = await _told_apart(columns, matrix, hooks, refused, layout, connection)
+        if life and life.lapsed_at is None and await connection.fetchval(IS_OVER, life.ends_at):
+            raise LateError(f"{layout.names.rows}: the time of the worker that writes is over")
+        taken = await _told_apart(columns, matrix, upsert, hooks, refused, layout, connection)
     elif is_there or not layout.names.copies:
-        work, copies = running(layout.sql(UPSERT), connection), layout.names.copies
+        work, copies = running(upsert, connection), layout.names.copies
         taken = await staged(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies)
     else:
         taken = await _copied(columns, matrix, layout, connection)
     if not hooks:
         await check_unhooked(layout.names.rows, connection)
     if taken + len(refused or ()) != len(ids):
-        raise StoreError(f"{layout.names.rows}: the server took {taken:,} rows of {len(ids):,}, and does not say why")
+        reason = f"{layout.names.rows}: the server took {taken:,} rows of {len(ids):,}, and does not say why"
+        raise LateError(reason) if life else StoreError(reason)
     return taken
 
 
@@ -145,6 +176,7 @@ async def _copied(
 async def _told_apart(
     columns: Mapping[str, tuple[str, Column]],
     matrix: Matrix,
+    upsert: str,
     hooks: tuple[Hook, ...],
     refused: Refused | None,
     layout: Layout,
@@ -152,9 +184,10 @@ async def _told_apart(
 ) -> int:
     """In one piece: what a trigger does to a later row may undo an earlier one."""
     size, place = len(matrix), layout.names.rows
-    work = running(layout.sql(UPSERT), connection)
+    work = running(upsert, connection)
     if refused is not None:
-        work = apart(range(size), layout.sql(UPSERT_SOME), refused, place, connection)
+        some = upsert.replace("FROM pg_temp.aembed_staged", f"FROM pg_temp.aembed_staged WHERE {SOME}")
+        work = apart(range(size), some, refused, place, connection)
     if hooks:
         kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
         work = proving(MEANT, kept, work, place, place, connection, () if refused is None else refused)

@@ -27,10 +27,11 @@ LIGHTLY = "SET LOCAL synchronous_commit = off"
 FORGET = "DELETE FROM {workers} WHERE expires_at < clock_timestamp() - interval '1 day'"
 BURY = "DELETE FROM {leases} l WHERE NOT EXISTS (SELECT FROM {workers} w WHERE w.token = l.token)"
 JOIN = """INSERT INTO {workers} (expires_at, alone) SELECT clock_timestamp() + make_interval(secs => $1),
-    NOT EXISTS (SELECT FROM {workers} w WHERE {alive}) RETURNING token, alone"""
+    NOT EXISTS (SELECT FROM {workers} w WHERE {alive}) RETURNING token, alone, extract(epoch FROM expires_at)::float8"""
 BEAT = """INSERT INTO {workers} (token, expires_at, alone)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2), false)
-    ON CONFLICT (token) DO UPDATE SET expires_at = excluded.expires_at"""
+    ON CONFLICT (token) DO UPDATE SET expires_at = excluded.expires_at
+    RETURNING extract(epoch FROM expires_at)::float8"""
 TELL = "UPDATE {workers} SET alone = false WHERE token = $1 AND alone"
 ALONE = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.alone AND w.token <> $1 AND {alive})"
 OTHERS = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.token <> $1 AND {alive})"
@@ -51,8 +52,8 @@ def _sql(statement: str, layout: Layout) -> str:
     return statement.format(rows=layout.names.rows, leases=leases, workers=workers, alive=ALIVE)
 
 
-async def join(seconds: float, layout: Layout, connection: Connection) -> tuple[int, bool] | None:
-    """None where the role may not make the tables, or not use them."""
+async def join(seconds: float, layout: Layout, connection: Connection) -> tuple[int, bool, float] | None:
+    """And when the worker's time ends. None where the role may not make the tables, or not use them."""
     await connection.execute(LIGHTLY)
     await connection.execute(LOCK, layout.names.rows)
     names = [_sql("{leases}", layout), _sql("{workers}", layout)]
@@ -66,8 +67,8 @@ async def join(seconds: float, layout: Layout, connection: Connection) -> tuple[
         return None
     await connection.execute(_sql(FORGET, layout))
     await connection.execute(_sql(BURY, layout))
-    token, alone = await connection.fetchrow(_sql(JOIN, layout), seconds)
-    return token, alone
+    token, alone, ends_at = await connection.fetchrow(_sql(JOIN, layout), seconds)
+    return token, alone, ends_at
 
 
 async def others(token: int, layout: Layout, connection: Connection) -> bool:
@@ -81,22 +82,20 @@ async def lease(
     seconds: float,
     layout: Layout,
     connection: Connection,
-) -> set[bytes]:
-    """A sign of life of this worker; those of the wanted that it holds now."""
+) -> tuple[set[bytes], float]:
+    """A sign of life of this worker; those of the wanted that it holds now, and when its time ends."""
     await connection.execute(LIGHTLY)
-    await connection.execute(_sql(BEAT, layout), token, seconds)
+    ends_at: float = await connection.fetchval(_sql(BEAT, layout), token, seconds)
     if done:
         await connection.execute(_sql(RELEASE, layout), token, list(done))
-    if not wanted:
-        return set()
-    if await connection.fetchval(_sql(ALONE, layout), token):
-        return set()
+    if not wanted or await connection.fetchval(_sql(ALONE, layout), token):
+        return set(), ends_at
     leased = {fingerprint for (fingerprint,) in await connection.fetch(_sql(LEASE, layout), token, list(wanted))}
     written = [fingerprint for (fingerprint,) in await connection.fetch(_sql(WRITTEN, layout), list(leased))]
     if written:
         await connection.execute(_sql(RELEASE, layout), token, written)
     await connection.execute(_sql(TELL, layout), token)
-    return leased.difference(written)
+    return leased.difference(written), ends_at
 
 
 async def leave(token: int, layout: Layout, connection: Connection) -> None:

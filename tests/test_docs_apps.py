@@ -1,18 +1,13 @@
-"""The README's code, run as it stands; `openai:` goes to the simulated service."""
+"""The web apps of the README and of docs/web.md, served as they stand; `openai:` goes to the simulated service."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import contextlib
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import asyncpg
 import httpx
 import psutil
 import pytest
@@ -20,70 +15,17 @@ import pytest
 import aembed
 from benchmarks.faults import Always, Status
 from benchmarks.server import Latency, Server
+from tests.pages import blocks
 from tests.web import free_port, serving
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python ?(notebook|app|option|)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SCRIPTS = [code for kind, code in BLOCKS if not kind]
-NOTEBOOKS = [code for kind, code in BLOCKS if kind == "notebook"]
-APPS = [code for kind, code in BLOCKS if kind == "app"]
-OPTIONS = [code for kind, code in BLOCKS if kind == "option"]
+(SHORT,) = [block.code for block in blocks("python", "app", "README.md")]
+SEARCH, HEALTH = [block.code for block in blocks("python", "app", "web.md")]
+APPS = [SEARCH]
 PATHS = ["/search", "/search-in-a-thread"]
 
 
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-def first_line(code: str) -> str:
-    return next(line for line in code.splitlines() if "model=" in line or "Embedder(" in line).strip()
-
-
-@pytest.fixture
-async def sections(database: str) -> str:
-    """A database with the table that the README fills."""
-    connection = await asyncpg.connect(database)
-    await connection.execute(
-        "CREATE EXTENSION IF NOT EXISTS vector; DROP TABLE IF EXISTS sections;"
-        "CREATE TABLE sections (id serial PRIMARY KEY, content text, embedding vector(1536));"
-        "INSERT INTO sections (content) SELECT 'Section ' || n FROM generate_series(1, 100) n"
-    )
-    await connection.close()
-    return database
-
-
-@pytest.mark.parametrize("code", SCRIPTS, ids=first_line)
-async def test_a_script_of_the_readme_runs(code: str, tmp_path: Path, sections: str) -> None:
-    async with Server() as server:
-        environment = os.environ | {
-            "OPENAI_BASE_URL": server.url,
-            "OPENAI_API_KEY": "sk-simulated",
-            "DATABASE_URL": sections,
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-c", code), cwd=tmp_path, env=environment, stderr=subprocess.PIPE
-        )
-        _, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    assert server.ledger.billed_tokens > 0
-
-
-@pytest.mark.parametrize("code", NOTEBOOKS)
-async def test_a_notebook_cell_of_the_readme_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    compiled = compile(code, "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    await eval(compiled, {})
-    printed = capsys.readouterr().out
-    assert printed.count("1.") == 3
-
-
 @pytest.mark.parametrize("code", APPS)
-async def test_the_app_of_the_readme_serves_searches(code: str, tmp_path: Path) -> None:
+async def test_the_app_of_the_docs_serves_searches(code: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(code)
     texts = [f"What article {n} says." for n in range(50)]
     async with Server(latency=Latency(1.0)) as provider:
@@ -103,7 +45,7 @@ async def test_the_app_of_the_readme_serves_searches(code: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("code", APPS)
-async def test_b1_the_app_of_the_readme_under_uvicorn_as_it_comes(code: str, tmp_path: Path) -> None:
+async def test_b1_the_app_of_the_docs_under_uvicorn_as_it_comes(code: str, tmp_path: Path) -> None:
     """`uvicorn app:app` with its defaults: on uvloop and httptools, where these are installed."""
     (tmp_path / "app.py").write_text(code)
     texts = [f"What article {n} says." for n in range(20)]
@@ -134,7 +76,7 @@ async def test_b1_the_app_of_the_readme_under_uvicorn_as_it_comes(code: str, tmp
 
 
 @pytest.mark.parametrize("code", APPS)
-async def test_the_app_of_the_readme_says_when_to_come_back(code: str, tmp_path: Path) -> None:
+async def test_the_app_of_the_docs_says_when_to_come_back(code: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(code)
     async with Server() as provider:
         model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
@@ -148,7 +90,7 @@ async def test_the_app_of_the_readme_says_when_to_come_back(code: str, tmp_path:
 
 
 @pytest.mark.parametrize("code", APPS)
-async def test_a13_the_app_of_the_readme_answers_503_in_an_outage_that_lasts(code: str, tmp_path: Path) -> None:
+async def test_a13_the_app_of_the_docs_answers_503_in_an_outage_that_lasts(code: str, tmp_path: Path) -> None:
     brief = code.replace("cache_bytes=", "retry=aembed.RetryPolicy(max_outage=0.5), cache_bytes=")
     assert brief != code
     (tmp_path / "app.py").write_text(f"import aembed\n{brief}")
@@ -171,7 +113,7 @@ async def test_a13_the_app_of_the_readme_answers_503_in_an_outage_that_lasts(cod
 
 
 @pytest.mark.parametrize("code", APPS)
-async def test_d12_the_app_of_the_readme_answers_422_to_what_it_cannot_search(code: str, tmp_path: Path) -> None:
+async def test_d12_the_app_of_the_docs_answers_422_to_what_it_cannot_search(code: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(code)
     async with Server() as provider:
         model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
@@ -189,7 +131,7 @@ async def test_d12_the_app_of_the_readme_answers_422_to_what_it_cannot_search(co
 
 
 @pytest.mark.parametrize("code", APPS)
-async def test_d12_the_app_of_the_readme_does_not_start_without_its_store(code: str, tmp_path: Path) -> None:
+async def test_d12_the_app_of_the_docs_does_not_start_without_its_store(code: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(code)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(free_port())),
@@ -204,12 +146,34 @@ async def test_d12_the_app_of_the_readme_does_not_start_without_its_store(code: 
     assert not any(name.startswith("articles") for name in os.listdir(tmp_path))
 
 
-@pytest.mark.parametrize("code", OPTIONS)
-def test_the_options_of_the_readme_are_there(code: str) -> None:
-    exec(code, {})
+async def test_the_short_app_of_the_readme_serves_searches(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SHORT)
+    async with Server() as provider:
+        model = {"model": "openai:text-embedding-3-small", "api_key": "sk-simulated", "base_url": provider.url}
+        await aembed.embed_into(tmp_path / "articles.db", [aembed.Record(n, f"text {n}") for n in range(9)], **model)
+        environment = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"}
+        async with serving("app:app", tmp_path, environment) as url, httpx.AsyncClient(base_url=url) as client:
+            found = (await client.get("/search", params={"q": "text 7"})).json()
+    assert found[0]["text"] == "text 7"
 
 
-def test_the_readme_has_a_screen_for_each_use() -> None:
-    assert len(APPS) == 1
-    assert len(SCRIPTS) == 6
-    assert len(NOTEBOOKS) == len(OPTIONS) == 1
+async def test_the_app_with_health_and_metrics_tells_of_an_outage(tmp_path: Path) -> None:
+    assert "failing_seconds < 30" in HEALTH
+    (tmp_path / "app.py").write_text(HEALTH.replace("failing_seconds < 30", "failing_seconds < 0.1"))
+    async with Server() as provider:
+        environment = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-simulated"}
+        async with serving("app:app", tmp_path, environment) as url, httpx.AsyncClient(base_url=url) as client:
+            assert len((await client.get("/embed", params={"q": "a"})).json()) == 1_536
+            assert (await client.get("/health")).status_code == 200
+            metrics = dict(line.split() for line in (await client.get("/metrics")).text.splitlines())
+            assert (metrics["aembed_accepted_total"], metrics["aembed_waiting"]) == ("1", "0")
+            assert metrics["aembed_cache_misses_total"] == "1"
+            provider.service.script = Always(Status(503))
+            failing = asyncio.create_task(client.get("/embed", params={"q": "b"}, timeout=60))
+            async with asyncio.timeout(20):
+                while (health := await client.get("/health")).status_code != 503:
+                    pass
+            assert "503" in health.json()["last_error"]
+            provider.service.script = None
+            assert (await failing).status_code == 200
+            assert (await client.get("/health")).status_code == 200
