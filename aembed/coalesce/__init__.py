@@ -1,4 +1,8 @@
-"""Many small awaits, few requests."""
+"""This folder makes few requests of many small awaits: the queries of a web app that come together share a request.
+
+Read `coalescer.py` first: it has the picture of a query's flight. `_flights` holds what is on its way, `_queue` what is
+not on its way yet, `_timeouts` the deadlines of the calls.
+"""
 
 from aembed.coalesce.coalescer import Coalescer
 

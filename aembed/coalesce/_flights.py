@@ -1,4 +1,4 @@
-"""What is on its way, and what its calls are told where it does not arrive."""
+"""This module holds what is on its way, and says what calls are told whose vector does not arrive."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ logger = logging.getLogger("aembed")
 
 Waiter: TypeAlias = "asyncio.Future[Vector]"
 
+# Chosen: an outage has lasted for max_outage when this is told, so a second is short; at 0 callers would ask in a loop.
 SOON = 1.0
-"""Seconds after which to ask again, where nothing says more."""
+"""A call may be asked again after so many seconds, where nothing says more."""
 
 
 class QueryPurse(Purse, Protocol):
-    """What queries may spend."""
+    """What queries may spend, and when that changes."""
 
     changed: anyio.Event
     """Set, and another one made, when a request was noted, refused or has landed."""
@@ -48,7 +49,10 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Load:
-    """What goes in one request (or its parts). `flights`: without an answer yet; `wanted`: so many have waiters."""
+    """What goes in one request, or in its parts where it is refused.
+
+    `flights` are those without an answer yet, by fingerprint; `wanted` is how many of them have calls that wait.
+    """
 
     errand: Errand
     items: Sequence[Item]
@@ -56,7 +60,8 @@ class Load:
     wanted: int
 
     def want(self, more: int) -> None:
-        """What nobody waits for any more is let go of, unless it is on its way."""
+        """So many more flights have calls that wait. A load that nobody waits for is let go of."""
+        # Law 1: only what was not sent yet is let go of; what is on its way lands, and goes into the cache.
         self.wanted += more
         if not self.wanted:
             self.errand.drop()
@@ -72,7 +77,7 @@ def reason_of(task: asyncio.Task[None]) -> BaseException:
 
 
 def told(reason: BaseException, *, closed: bool, held_back_for: float) -> AembedError:
-    """What the calls are told of the end of a task. An outage ends a job; a query may be asked again."""
+    """The error that calls are told when their task has ended so. After an outage a query may be asked again."""
     match reason:
         case OutageError():
             return unavailable(str(reason), max(held_back_for, SOON))

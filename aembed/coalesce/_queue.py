@@ -1,4 +1,4 @@
-"""The texts that are not on their way yet, in the order in which they came."""
+"""This module keeps the texts that are not on their way yet, in the order in which they came."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aembed.core.packing import Cap, fitting
 
 
 class Queue:
-    """Sums are kept as they change: there may be tens of thousands."""
+    """The flights that wait, with the sums of their inputs and tokens: there may be tens of thousands of them."""
 
     def __init__(self) -> None:
         self._flights: dict[bytes, Flight] = {}
@@ -44,7 +44,7 @@ class Queue:
         self.tokens = self.tokens - item.tokens if self._flights else 0.0
 
     def take(self, cap: Cap, left: float, cost: Callable[[Item], float]) -> list[Flight]:
-        """The oldest that fit in one request and cost no more than is left; one at least."""
+        """Takes the oldest flights that fit in one request and cost no more than is left; at least one."""
         taken: list[Flight] = []
         for flight, item in zip(self, fitting(map(item_of, self), cap), strict=False):
             left -= cost(item) if left < inf else 0.0

@@ -1,10 +1,30 @@
-"""Many small awaits, few requests: queries of one Embedder on one event loop.
+"""The coalescer makes few requests of many small awaits: of the queries of one Embedder on one event loop.
 
-call -> cache -> Flight (equal texts share one) -> queue -> courier, once it may send -> Load -> Dispatcher -> calls
+    vector(text) -+- in the cache --------------------------------------------------------------> a copy of the vector
+                  +- the gate is closed for longer than the call can wait ----------------------> UnavailableError
+                  +- an equal text has a flight: the call joins it, wherever that is
+                  +- else a new flight begins; or the queue is full ----------------------------> OverloadedError
+                          |
+        +-----------------+----------------+-----------------------------+
+        v (a long text)                    v (a short one)               v (a job has sent this very text)
+    counting, in a thread -----------> queued <-- no answer there --- waits for the job's answer --> settled or failed
+        |                                  |
+        | too long: InputError             | the courier has leave to send: a slot, the budgets, an open gate
+        v                                  v
+      failed                            in a load: one request, or its parts -+- answered: settled, and in the cache
+                                           |                                  +- refused alone: failed
+                                           |                                  +- the request failed for good: failed
+                                           +-- let go of unsent, or the budget took a part only: queued again
 
-A text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot, the
+    The last call of a flight leaves (cancelled, or out of time): a flight that is not in a load is forgotten at once;
+    a load that nobody waits for is let go of if it was not sent, and lands if it was (law 1: it is paid for).
+
+There is one courier as long as something waits: it takes what is there once it may send, and carries the last load. A
+text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot, the
 budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one, or in a
 few at once, where there is room for them and each is sooner answered.
+
+Law 1: a cancelled `embed_query` gets its CancelledError at once, and what was sent lands in a task of the dispatcher.
 """
 
 from __future__ import annotations
@@ -29,11 +49,15 @@ from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Got, Refused, 
 from aembed.errors import BudgetExceededError, OverloadedError, copied
 from aembed.types import Limits, Record, Vector
 
+# Chosen: a request takes 78 ms and more (measured at OpenAI), so 5 ms are not felt, and in a burst they gather dozens
+# of texts. At 0 each text of a burst would be a request; larger, each query would be slower for fewer requests.
 MAX_WAIT = 0.005
-"""Seconds that a text waits for others at most, while queries are on their way."""
+"""A text waits for others for so many seconds at the most, while queries are on their way."""
 
 
 class Coalescer:
+    """The queries of one Embedder on one event loop; `vector` is its door."""
+
     def __init__(
         self,
         dispatcher: Dispatcher,
@@ -69,7 +93,7 @@ class Coalescer:
 
     @property
     def waiting(self) -> int:
-        """Texts that are not on their way yet."""
+        """How many texts are not on their way yet."""
         return len(self._queue) + self._counting
 
     async def vector(self, text: str, timeout: float) -> Vector:
@@ -78,6 +102,7 @@ class Coalescer:
         vector = self._cache.get(entry.fingerprint)
         if vector is not None:
             return vector
+        # Law 7: while the provider is away everybody waits; a call that cannot wait so long hears it at once.
         closed = self._dispatcher.closed_for
         if closed > timeout:
             raise held_back(closed)
@@ -93,7 +118,7 @@ class Coalescer:
             self._timeouts.stop(waiter, timeout)
 
     def close(self) -> None:
-        """Whoever is not on the way hears it at once; what is on its way lands, and is not tried again."""
+        """Closes the door: who is not on the way hears it at once; what is on its way lands, and is not tried again."""
         self._closed = True
         flights = [*self._flights.values()]
         self._fail([each for each in flights if not each.load or each.load.errand.waits], asyncio.CancelledError())
@@ -104,6 +129,8 @@ class Coalescer:
     # a call
 
     def _new_flight(self, entry: Entry) -> Flight:
+        """Begins the flight of a text: it is queued at once, or after it was counted. Raises OverloadedError."""
+        # Law 8: memory is bounded. A queue without an end would answer nobody in time.
         if self.waiting >= self._max_queue_size:
             raise self._overloaded()
         item = self._measure.quick(entry)
@@ -123,7 +150,7 @@ class Coalescer:
         flight.waiters[waiter] = deadline
 
     def _leave(self, flight: Flight, waiter: Waiter) -> None:
-        """A text that nobody waits for any more is not sent; one that is on its way lands."""
+        """A call leaves its flight. A text that nobody waits for any more is not sent; one that is on its way lands."""
         if flight.waiters.pop(waiter, None) is None or flight.waiters:
             return
         if flight.load:
@@ -143,9 +170,7 @@ class Coalescer:
         waiter.set_exception(unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
 
     def _give_up_early(self) -> None:
-        """The gate is closed, or a request waits as its server asked: whoever cannot wait that long, and is not on the
-        way, hears it at once.
-        """
+        """Tells whoever cannot wait so long, and is not on the way, that the gate is closed or the request rests."""
         now, closed = self._loop.time(), self._dispatcher.closed_for
         for flight in self._flights.values():
             if flight.load and not flight.load.errand.waits:
@@ -159,6 +184,8 @@ class Coalescer:
         self._loop.call_soon(self._give_up_early)
 
     def _overloaded(self) -> OverloadedError:
+        # As long as the oldest has waited now, a new query would
+        # wait as well; 0.1 s at the least, or callers would loop.
         oldest = self._queue.oldest
         error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
         error.retry_after = max(self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
@@ -167,7 +194,8 @@ class Coalescer:
     # the queue
 
     async def _count(self, flight: Flight, entry: Entry) -> None:
-        """A long text is tokenized, in a thread."""
+        """Counts the tokens of a long text in a thread, and queues it."""
+        # Law 11: CPU work of more than 5 ms is done in a thread; tiktoken releases the interpreter.
         try:
             item = await self._measure.counted(entry)
             self._check(item)
@@ -185,7 +213,7 @@ class Coalescer:
             raise error
 
     def _enqueue(self, flight: Flight, item: Item) -> None:
-        """A text that a job has sent already is not sent once more."""
+        """Queues a text; one that a job has sent already waits for the job's answer instead."""
         if sent := self._dispatcher.sent(item, "query"):
             flight.item = item
             sent.add_done_callback(partial(self._received, flight))
@@ -193,7 +221,7 @@ class Coalescer:
             self._queued(flight, item)
 
     def _received(self, flight: Flight, sent: Waiting) -> None:
-        """What the job was answered; where it has no answer the text is sent after all."""
+        """Takes over what the job was answered; where it has no answer, the text is sent after all."""
         outcome = None if sent.cancelled() else sent.result()
         if not flight.waiters or self._closed:
             self._forget(flight)
@@ -214,9 +242,9 @@ class Coalescer:
             self._ripe.set()
 
     async def _carry_all(self) -> None:
-        """The courier: there is one as long as something waits.
+        """The courier, of which there is one as long as something waits.
 
-        It takes what is there once it may send, and carries the last itself.
+        It takes what is there once it may send, gives each load to a task of its own, and carries the last one itself.
         """
         self._parts = 0
         load = await self._next_load()
@@ -241,9 +269,11 @@ class Coalescer:
         return self._load(self._take(), ticket)
 
     async def _affordable(self, purse: QueryPurse) -> None:
-        """Until the oldest can be afforded. It is told that it cannot once nothing is on its way, as what that cost
-        less than it may is free again.
+        """Waits until the oldest query can be afforded.
+
+        It fails only once nothing is on its way any more: what that was noted with beyond its cost is free again then.
         """
+        # Law 6: what can be refused is refused before money is spent, by the budget of queries here.
         while (oldest := self._queue.oldest) and (cost := ceil(self._measure.cost(item_of(oldest)))) > purse.left:
             if self._loads:
                 await purse.changed.wait()
@@ -252,19 +282,19 @@ class Coalescer:
                 await asyncio.sleep(0)  # with the last one the courier is dismissed
 
     def _returned(self, courier: asyncio.Task[None]) -> None:
-        """An error of the courier is everybody's."""
+        """The courier has ended. Its error is told to all who wait."""
         if self._courier is courier:
             self._courier = None
             self._fail([*self._queue], reason_of(courier))
 
     def _dismiss(self) -> None:
-        """Nobody waits any more."""
+        """Ends the courier, because nobody waits any more."""
         courier, self._courier = self._courier, None
         if courier:
             courier.cancel()
 
     async def _gather(self) -> None:
-        """Until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
+        """Waits until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
         if not self._loads:
             return
         oldest, self._full = self._queue.oldest, self._dispatcher.cap.inputs
@@ -277,9 +307,9 @@ class Coalescer:
             await self._ripe.wait()
 
     def _take(self) -> list[Flight]:
-        """The oldest that fit in one request; or an even share, where several may go now and each is sooner answered.
+        """Takes the oldest that fit in one request, or an even share where several requests may go now.
 
-        Half of the free slots are left to those that come meanwhile.
+        Each is then answered sooner. Half of the free slots are left to those that come meanwhile.
         """
         waiting, tokens, cap = self._queue.inputs, self._queue.tokens, self._dispatcher.cap
         parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
@@ -290,6 +320,7 @@ class Coalescer:
     # a request
 
     def _load(self, flights: Sequence[Flight], ticket: Ticket) -> Load:
+        """Makes one request of flights; its leave was got for the oldest of them, and is grown to what it carries."""
         items = [item_of(flight) for flight in flights]
         tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
         self._dispatcher.resize(ticket, tokens, texts)
@@ -322,7 +353,7 @@ class Coalescer:
         load.want(-wanted)
 
     def _landed(self, load: Load, task: asyncio.Task[None]) -> None:
-        """What was not answered shares the error of the whole, or was let go: but another call may have joined."""
+        """A load has ended. What was not answered shares its error, unless it was let go of and a call has joined."""
         self._loads -= 1
         if not self._loads:
             self._ripe.set()
@@ -339,11 +370,13 @@ class Coalescer:
                 self._forget(flight)
 
     def _was_refused(self, load: Load, task: asyncio.Task[None]) -> bool:
-        """By the budget, while a part of it may go now, or all of it once others have landed."""
+        """Whether the budget refused the load, while a part of it may go now, or all of it once others have landed."""
         refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
         return refused and (len(load.flights) > 1 or self._loads > 0)
 
     def _settle(self, flight: Flight, vector: Vector) -> None:
+        """Gives each call of the flight a vector of its own."""
+        # A call that was cancelled has a future that is done: to set its result would raise, and leave others hanging.
         self._forget(flight)
         for waiter in flight.waiters:
             if not waiter.done():

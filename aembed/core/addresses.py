@@ -1,4 +1,4 @@
-"""Names of this machine, told by what is written: nothing is looked up."""
+"""This module tells which hosts and URLs mean this machine, by how they are written: nothing is looked up."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """localhost and what is below it, 127.0.0.0/8 and ::1.
+    """Whether the host is localhost, a name below it, or an address in 127.0.0.0/8 or ::1.
 
     RFC 6761, section 6.3: names below localhost are this machine, and are never asked for elsewhere.
     """
     address = address_of(host)
     if address is None:
         return f".{host.lower().removesuffix('.')}".endswith(".localhost")
+    # ::ffff:127.0.0.1 is this machine too, and is_loopback of older Pythons does not say so.
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two URLs are one: this machine has several names, a port and a path have one."""
+    """Whether two URLs mean one server: this machine has several names, while a port and a path have one."""
     if one == other:
         return True
     first, second = urlsplit(one), urlsplit(other)
@@ -29,6 +30,7 @@ def same_place(one: str, other: str) -> bool:
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is written as; None where it is a name."""
     try:
         return ip_address(host)
     except ValueError:

@@ -1,9 +1,9 @@
-"""What texts may cost that nobody can count, for budgets: their bytes, until replies have proven what words cost.
+"""This module says for budgets what texts may cost at the most where no tokenizer can count them.
 
-A token of a text is a byte at least. Words in ASCII are billed at about a quarter of that, and once a reply has said so
-a byte of them is expected to cost no more than MARGIN times the most that was ever billed for one. All else stays at a
-token a byte, since no reply about words tells of it: Chinese costs 0.33 to 0.45 tokens a byte, Cherokee 1.0, and so do
-some runs without a space (keys, base64).
+That is their bytes, until replies have proven what words cost: a token of a text is a byte at least. Words in ASCII are
+billed at about a quarter of that, and once a reply has said so, a byte of them is expected to cost no more than MARGIN
+times the most that was ever billed for one. All else stays at a token a byte, since no reply about words tells of it:
+Chinese costs 0.33 to 0.45 tokens a byte, Cherokee 1.0, and so do some runs without a space (keys, base64).
 """
 
 from __future__ import annotations
@@ -11,30 +11,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Measured in replies of OpenAI: English costs 0.24 tokens a byte, code up to 0.35, which is 1.46 times as much.
 MARGIN = 1.5
-"""Where English costs 0.24 tokens a byte, code costs up to 0.35."""
+"""A byte of words is expected to cost at most so many times the most that was ever billed for one."""
+# Chosen: models mark a text with one to three tokens of their
+# own; too few would let a budget be overdrawn by short texts.
 MARKS = 4
 """Tokens that a model may add to each text, for its beginning and its end."""
+# Chosen: English is billed at a fourth of its bytes, so half of that is left for odd texts. Larger, it would reject
+# bills that are right; smaller, it would believe a `usage` of 1 for a long text, and budgets would allow too much.
 LEAST_SHARE = 8
-"""A bill of less than this part of the most that its texts may cost is not believed."""
+"""A bill of less than one part in so many of the most that its texts may cost is not believed."""
+# Chosen: in fewer bytes the marks that a model adds would be laid to the words, and make them look dear.
 LEAST_BYTES = 50
-"""Of words, in a request that proves something."""
+"""A request proves something of words only if it has so many bytes of them."""
+# Chosen: some quotation marks and accents stand in any text. With many more the price of the words would be hidden.
 FOREIGN = 0.1
-"""The most other bytes, for each of words, in a text of words, and in a request that proves something: what they cost
-is laid to the words."""
+"""A text of words has at most so many other bytes for each byte of words, and so has a request that proves something:
+what they cost is laid to the words."""
+# Chosen: words of English have about 6 bytes with their space; keys and base64 have no space at all. Smaller, texts
+# with long words would be noted with their bytes, and budgets would stop too early.
 LONGEST_WORD = 20
-"""Bytes, on the average, of a text that is made of words."""
+"""The words of a text that is made of words have so many bytes on the average, at the most."""
 
 
 @dataclass(slots=True)
 class Billing:
-    """One provider's. `share` is the most tokens that were ever billed for a byte of words; None: nothing is proven."""
+    """What one provider was seen to bill.
+
+    `share` is the most tokens that were ever billed for a byte of words; it is None while nothing is proven.
+    """
 
     share: float | None = None
 
     @property
     def of_a_byte(self) -> float:
-        """What one of words is expected to cost at the most."""
+        """The most tokens that one byte of words is expected to cost."""
         return 1.0 if self.share is None else min(1.0, MARGIN * self.share)
 
     def most(self, texts: Sequence[str]) -> float:
@@ -48,7 +60,7 @@ class Billing:
         return min(words, self.of_a_byte * words + MARKS) + others
 
     def believed(self, texts: Sequence[str], billed: int) -> bool:
-        """Whether a reply's bill can be meant. It is learned from."""
+        """Whether a reply's bill for these texts can be meant; if so, what it says of words is learned."""
         words, others = (sum(column) for column in zip(*map(sizes, texts), strict=True))
         if billed * LEAST_SHARE < words + others:
             return False
@@ -62,7 +74,7 @@ def utf8_bytes(text: str) -> int:
 
 
 def sizes(text: str) -> tuple[int, int]:
-    """Bytes of words in ASCII, and all others of its UTF-8."""
+    """How many bytes of the text are words in ASCII, and how many of its UTF-8 are anything else."""
     total = utf8_bytes(text)
     if LONGEST_WORD * (text.count(" ") + text.count("\n")) < len(text):
         return 0, total

@@ -1,4 +1,4 @@
-"""Vectors of texts that come again, in memory: the least recently used go first."""
+"""This module keeps the vectors of texts that come again in memory; the least recently used ones go first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from aembed.results import CacheStats
 from aembed.types import Vector
 
+# Measured with tracemalloc (CPython 3.11, numpy 2.4): 316 bytes for an array's header, a key of 16 bytes, a float, a
+# tuple and a slot of an ordered dict. Were it 0, a cache of short vectors would take several times its limit.
 ENTRY_BYTES = 320
-"""What Python needs for one entry beside its numbers."""
+"""Bytes that Python needs for one entry beside its numbers."""
 
 
 class Cache:
-    """At most `max_bytes`, Python's own share counted. Keys are fingerprints: of space, input type and text."""
+    """Holds at most `max_bytes`, Python's own share counted. A key is the fingerprint of space, input type and text."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -27,7 +29,7 @@ class Cache:
         return CacheStats(self.hits, self.misses, round(self.saved_tokens), len(self._entries), self.size_bytes)
 
     def get(self, key: bytes) -> Vector | None:
-        """A copy, so that its owner may change it."""
+        """Returns a copy, so that the caller may change it; None where the key is not held."""
         entry = self._entries.get(key)
         if entry is None:
             self.misses += self.max_bytes > 0
@@ -39,7 +41,7 @@ class Cache:
         return vector.copy()
 
     def put(self, key: bytes, vector: Vector, tokens: float) -> None:
-        """`tokens` is what the vector cost. A vector that is larger than the whole cache is not kept."""
+        """Keeps a vector, which cost so many tokens, unless it is larger than the whole cache."""
         size = vector.nbytes + ENTRY_BYTES
         if size > self.max_bytes or key in self._entries:
             return

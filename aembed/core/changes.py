@@ -1,4 +1,4 @@
-"""Stage 2: what a text is, and whether it has to be paid for.
+"""Stage 2 decides what a text is, and whether it has to be paid for.
 
 A fingerprint says what is embedded: text, model, dimensions, input type, and for a text that may be too
 long what is done about that. A digest says what a row holds: fingerprint, metadata and source. The key
@@ -25,7 +25,10 @@ from aembed.errors import AembedError, InputError
 from aembed.ranges import is_bool
 from aembed.types import Embedded, InputType, Limits, Metadata, Record, Space, TooLong
 
+# Chosen: with 128 bits a billion texts collide by chance once in 10^21 stores. Stores that exist hold this width, so
+# any other number would make every row look changed, and would be paid for again.
 DIGEST_BYTES = 16
+"""Width of a fingerprint and of a digest, in bytes."""
 
 Key: TypeAlias = "bytes | str"
 """What equal texts of one job have in common: the fingerprint, or the text itself."""
@@ -43,6 +46,8 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
 
 class Entries(Protocol):
+    """Makes the entries of a job's records."""
+
     def entry(self, index: int, record: Record) -> Entry:
         """Raises InputError for a record that no provider and no store can take."""
         ...
@@ -66,7 +71,7 @@ class Unkept:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprinter:
-    """Makes the entries of a job for a store: the hash of everything but the text is taken once."""
+    """Makes the entries of a job for a store; the hash of everything but the text is taken only once."""
 
     space: Space
     input_type: InputType
@@ -101,7 +106,11 @@ class Fingerprinter:
         return Entry(index, record, len(data), fingerprint, fingerprint, holds)
 
     def is_paid_by(self, row: Embedded, entry: Entry) -> bool:
-        """The row's fingerprint is only believed where the text gives the same one here: it may come from anybody."""
+        """Whether the row's vector is the one that this entry would be sent for.
+
+        The row's fingerprint is believed only where the text gives the same one here: a row may come from anybody.
+        """
+        # Law 3: a vector is stored only beside the text that it was made from.
         space = row.space
         if space is None or not (space == self.space or agreed(space, self.space)):
             return False
@@ -124,14 +133,14 @@ class Fingerprinter:
 
 
 def _is_sound(vector: object, dimensions: int | None) -> bool:
-    """Of that width, finite and not zero, as a vector of a reply is."""
+    """Whether the vector has that width, is finite and is not zero, as a vector of a reply has to be."""
     if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (dimensions,):
         return False
     return 0.0 < float(vector @ vector) < inf
 
 
 def exact(record: Record) -> Record:
-    """The same record, with a plain str wherever a subclass of it stands, and a number or a UUID as its text for an id.
+    """The same record with a plain str for each subclass of str, and with the text of an id that is a number or a UUID.
 
     numpy's, BeautifulSoup's and an enum's str are such subclasses: encoders refuse them, and some keep a whole document
     alive. Raises InputError for a source that is no str.
@@ -171,6 +180,7 @@ def _plain_scalar(value: object) -> Any:
 
 def checked(record: Record) -> bytes:
     """The UTF-8 of the record's text. Raises InputError where it is not a text that can be embedded."""
+    # Law 6: what can be refused is refused before money is spent, here because of the text itself.
     id, text = record.id, record.text
     if not isinstance(id, str) or not id:
         raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {shown(id)}")
@@ -189,7 +199,7 @@ def checked(record: Record) -> bytes:
 
 
 def _digested(fingerprint: bytes, record: Record) -> tuple[Record, bytes]:
-    """The record and its digest. Metadata that is JSON but for its types is made plain, as stores take it."""
+    """The record and its digest. Metadata that is JSON except for its types is made plain, as stores can take it."""
     try:
         return record, digest(fingerprint, record.metadata, record.source)
     except InputError:
@@ -201,7 +211,10 @@ def _digested(fingerprint: bytes, record: Record) -> tuple[Record, bytes]:
 
 
 def digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) -> bytes:
-    """What a row holds; the fingerprint itself where there is nothing else. Raises InputError for what is not JSON."""
+    """The digest of what a row holds; it is the fingerprint itself where the row has neither metadata nor a source.
+
+    Raises InputError for what is not JSON.
+    """
     if metadata is None and source is None:
         return fingerprint
     hasher = blake2b(fingerprint, digest_size=DIGEST_BYTES)
@@ -225,8 +238,8 @@ def _json(value: Any) -> bytes:
 class Item(msgspec.Struct, eq=False, gc=False):
     """The text of an entry as it is sent: one or more pieces that travel together.
 
-    `tokens` is what the provider will count for its limits. A list in it would be one more object for each text that a
-    collection of garbage visits.
+    `tokens` is what the provider will count for its limits. The texts are a tuple, because a list would be one more
+    object for each text that a collection of garbage visits.
     """
 
     entry: Entry
@@ -240,7 +253,8 @@ class Item(msgspec.Struct, eq=False, gc=False):
 
 
 def oversize(item: Item, limits: Limits) -> AembedError | None:
-    """Why this item fits in no request at all."""
+    """The error of an item that fits in no request at all; None if it fits."""
+    # Law 12: the pieces of one split text travel together, so all of them have to fit in one request.
     if item.inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:
         return InputError(
             f"the text of {item.entry.record.id!r} needs {item.inputs} inputs and {item.tokens:,.0f} tokens, "

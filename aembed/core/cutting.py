@@ -1,6 +1,6 @@
-"""What `usage` proves of a provider that cuts long texts without a word.
+"""This module proves from `usage` that a provider cuts long texts without a word.
 
-Of a text that it cut only the beginning is found again, and nothing else says so: its vector looks like any other. The
+Only the beginning of a text that was cut is found again, and nothing else says so: its vector looks like any other. The
 routes of Ollama and LM Studio in OpenAI's format always cut, as do a text-embeddings-inference with --auto-truncate and
 models behind gateways.
 """
@@ -13,37 +13,54 @@ from math import ceil, log2
 
 from aembed.core.billing import utf8_bytes
 
+# Chosen above what was measured: words of English have 4.5 bytes a token in OpenAI's vocabularies. Smaller, ordinary
+# texts would be tested again and again; larger, cutting by a third would never be looked at.
 MOST_BYTES_A_TOKEN = 6.0
-"""Of words: English has 4.5 in OpenAI's vocabularies. Only what is above it is looked at."""
+"""Only a request with more bytes than this for each billed token is looked at."""
+# Computed: a token of a vocabulary of 262,144 says 18 bits,
+# 2.25 bytes, and zlib needs up to twice what there is to say.
 MOST_INFORMATION_BYTES = 4.5
-"""What zlib makes of the text of one token, at the most. Tokens of a vocabulary of 262,144 say 18 bits, and zlib needs
-up to twice what there is to say."""
+"""The most bytes that zlib makes of the text of one token."""
+# Half of the most, as for words. It decides how exact the limit is that is told, and not whether there is one.
 USUAL_INFORMATION_BYTES = 2.2
-"""What it makes of a token of English."""
+"""The bytes that zlib makes of a token of English."""
+# Chosen: vocabularies end a token where a word ends, and few know pairs of words, so texts have hardly fewer tokens
+# than words. Were the first larger, texts that were not cut would be said to be.
 LEAST_A_WORD, USUAL_A_WORD = 0.8, 1.2
-"""Tokens. Vocabularies end a token where a word ends; few know pairs of words."""
+"""The least tokens that a word has on the average, and the usual number."""
+# Chosen: no model takes so few tokens; a `usage` that says so counts something else.
 LEAST_LIMIT = 64
-"""No model takes so few tokens; a `usage` that says so counts something else."""
+"""A limit below this is not believed."""
+# Limits of models that are in use are 128, 256, 384, 512, 2,048, 8,192 ...
 COMMON_LIMIT = 128
-"""Limits of models are multiples of it."""
+"""Limits of models are multiples of this."""
+# Computed: a limit is a multiple of 128 by chance once in 2^7; n texts have n times a whole number once in n.
+# SAME_AGAIN and ENOUGH_BITS are chosen: a wrong warning in less than one of 2^8 cases that look like cutting.
 COMMON, SAME_AGAIN, ENOUGH_BITS = 7.0, 3.0, 8.0
-"""That a limit is such a multiple by chance is 1 of 2^7; that n texts have n times a whole number, 1 of n."""
+"""Evidence in bits: of a common limit, of a limit that was seen before, and what is enough."""
+# Law 11: CPU work on the event loop takes no longer than 5 ms. zlib at level 1 takes about that for so much text.
 MOST_COMPRESSED_BYTES = 500_000
-"""About 5 ms of the event loop."""
+"""Requests with more text than this are not compressed to find out."""
+# Chosen: after so many requests that looked like cutting and proved nothing, the vocabulary is an odd one; without an
+# end each further request would take milliseconds.
 MOST_TESTS = 50
+"""So many requests are tested in the life of an Embedder."""
 
 
 class Cutting:
-    """One provider's. `limit` is how many tokens it leaves of a text, once that is proven."""
+    """What is known of one provider. `limit` is how many tokens it leaves of a text, once that is proven."""
 
     def __init__(self) -> None:
         self.limit: int | None = None
         self._bits = dict[int, float]()
-        """How much speaks for it that every text of some requests was cut to so many tokens."""
+        """The evidence, in bits, that every text of some requests was cut to so many tokens, by that number."""
         self._tests = 0
 
     def observe(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
-        """How many of these texts were surely cut: `billed` is what the reply says, `tokens` a fourth of the bytes."""
+        """Returns how many of these texts were surely cut.
+
+        `billed` is the number of tokens that the reply names, `tokens` a fourth of the bytes.
+        """
         if not billed:
             return 0
         if self.limit is not None and billed > self.limit * len(texts):
@@ -57,6 +74,11 @@ class Cutting:
         return 0 if most is None else sum(utf8_bytes(text) > most for text in texts)
 
     def _proven(self, texts: Sequence[str], billed: int) -> int | None:
+        """The limit to which these texts were cut; None where the bill proves none.
+
+        Two things prove one: a bill of exactly as many times a round number as there are texts, or a bill below what
+        the words and the information of the texts need at the least.
+        """
         sizes = [utf8_bytes(text) for text in texts]
         share, rest = divmod(billed, len(texts))
         if not rest and min(sizes) > MOST_BYTES_A_TOKEN * share and share >= LEAST_LIMIT:
@@ -78,7 +100,7 @@ class Cutting:
 
 
 def _level(amounts: Sequence[float], total: float) -> float:
-    """At which the amounts, each cut to it, have that total."""
+    """The level at which the amounts, each cut to it, have that total."""
     left = len(amounts)
     for amount in sorted(amounts):
         if amount * left >= total:

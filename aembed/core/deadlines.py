@@ -1,6 +1,7 @@
-"""Stage 6: how long one request may take.
+"""Stage 6 learns from the replies how long one request may take.
 
-A reply takes a + b * tokens seconds, with a and b of that server and that hour. So the time of one size bounds
+A reply takes a + b * tokens seconds, where a and b belong to that server and that hour (OpenAI: 78 ms + 22 us a token,
+measured in recorded replies). So the time of one size bounds
 that of another: a larger request takes no more than in proportion, a smaller one no more.
 
 A gateway that waits for its own upstream is late without being dead, and what is cut there is paid twice. So until
@@ -12,22 +13,31 @@ from __future__ import annotations
 
 from math import inf
 
+# Chosen: a server under load answers a few times slower without being dead. Smaller, paid replies would be cut; larger,
+# a hung request would hold its place so much longer.
 FACTOR = 4.0
-"""A deadline is so many times the slow replies of that size."""
+"""A deadline is so many times what a slow reply of that size takes."""
+# Chosen, with a measurement in mind: on work with 5 % faults, hangs among them, openai-python took 25 s with its own
+# timeout and 8.6 s with one of 3 s. Smaller, the jitter of a fast server would be taken for a hang.
 LEAST = 3.0
-"""Seconds; no deadline is shorter."""
+"""No deadline is shorter than so many seconds."""
+# Chosen: fewer replies may all be fast by chance; more would leave a small job without any deadline of its own.
 SEEN = 5
-"""Replies before a deadline is tightened."""
+"""So many replies come before a deadline is tightened."""
+# Chosen: what is cut may be billed twice, and 2 % more is a price that nobody notices; at 0 a slow gateway costs
+# nothing and a hung server holds each request for the whole timeout.
 RATION = 0.02
-"""Of the tokens that were answered."""
+"""Deadlines that were learned may cut so much of the tokens that were answered, and of those believed to come."""
+# Chosen: half. What a job says is still to come may be refused, or stop early, and is then no part of its bill.
 BELIEVED = 0.5
-"""Of the tokens that are said to be still to come."""
+"""Of the tokens that are said to be still to come so much counts for the ration."""
+# Computed: the estimate is at rest where UP * slower = DOWN * faster, that is where 4 % of the replies are slower.
 UP, DOWN = 0.5, 0.02
-"""How far the estimate follows a slower and a faster reply: it settles where 4 % are slower."""
+"""How far the estimate follows a slower reply, and how far a faster one."""
 
 
 class Deadlines:
-    """`timeout` is the ceiling. Seconds."""
+    """The deadlines of one server's requests, in seconds. `timeout` is the ceiling of all."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -41,7 +51,7 @@ class Deadlines:
         return f"<Deadlines {self._replies} replies, slack {self._slack:g}, at most {self._timeout:g} s>"
 
     def observe(self, tokens: float, seconds: float) -> None:
-        """A reply came."""
+        """Learns from a reply that came after so many seconds."""
         size = _size(tokens)
         slow = self._slow.get(size, seconds)
         self._slow[size] = slow + (UP if seconds > slow else DOWN) * (seconds - slow)
@@ -50,14 +60,16 @@ class Deadlines:
         self._slack = max(1.0, self._slack / 2)
 
     def missed(self, tokens: float, deadline: float) -> None:
-        """No reply came within this deadline. Requests that had the same one raise the next one only once."""
+        """No reply came within this deadline. Requests that had the same deadline raise the next one only once."""
         self._cut += tokens
+        # One that hung for the whole timeout shows that this server does hang: then cutting is not rationed any more.
         self._hangs |= deadline >= self._timeout
+        # 0.99 for rounding: this deadline is still the one in force, so no neighbour has raised it yet.
         if deadline >= 0.99 * self.for_request(tokens):
             self._slack = min(2.0 * self._slack, self._timeout)
 
     def ration(self, to_come: float = 0.0) -> float:
-        """Tokens that may be cut by a deadline that was learned, where so many are still to be sent."""
+        """How many tokens may still be cut by a deadline that was learned, where so many are still to be sent."""
         return inf if self._hangs else RATION * (self._answered + BELIEVED * to_come) - self._cut
 
     def for_request(self, tokens: float) -> float:
@@ -71,5 +83,5 @@ class Deadlines:
 
 
 def _size(tokens: float) -> int:
-    """Sizes within a factor of two are one."""
+    """Sizes within a factor of two count as one."""
     return max(int(tokens), 1).bit_length()

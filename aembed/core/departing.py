@@ -1,6 +1,7 @@
-"""How a transport says that nothing of a request has left yet.
+"""This module is how a transport says that nothing of a request has left yet.
 
-Until it has, whoever wanted the request may let go of it, and it costs nothing (law 1). A provider that says nothing of
+Law 1: a request that was sent is never cancelled, for it is paid for. Until something has left, whoever wanted the
+request may let go of it, and it costs nothing. A provider that says nothing of
 this is taken to have sent everything at once.
 """
 
@@ -18,5 +19,5 @@ class NotSent(BaseException):
 not_sent_yet: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
     "aembed_not_sent_yet", default=nullcontext
 )
-"""`with not_sent_yet.get()():` stands around the wait for a connection. It is cancelled, with NotSent, where nobody
-waits any more."""
+"""A transport writes `with not_sent_yet.get()():` around its wait for a connection. That wait is cancelled, with
+NotSent, where nobody waits for the request any more."""

@@ -1,4 +1,4 @@
-"""What the headers and the text of a reply say about waiting and limits. Nothing here raises.
+"""This module reads what the headers and the text of a reply say about waiting and limits. Nothing here raises.
 
 A value that cannot be meant (negative, NaN, infinite, doubled, garbage, above 1e6 seconds) is as good as
 none: a wrong hint costs more than a missing one.
@@ -18,8 +18,12 @@ from msgspec.structs import replace
 
 from aembed.types import Hints
 
+# Chosen: 1e6 seconds are eleven days, and no limit waits longer,
+# but a timestamp in the place of a wait is 1,700 times that.
 _MOST_SECONDS = 1e6
+# Chosen: the largest limit that is known is 4 * 10^9 tokens; far above that a number is garbage.
 _MOST_COUNT = 10**12
+# The patterns bound their digits, so that a header of a megabyte costs nothing, and float() of it is never infinite.
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15}")
 _INTEGER = re.compile(r"[0-9]{1,13}(?:\.0{1,6})?")
 _PART = r"(?:[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})\s?(?:ns|us|µs|μs|ms|s|m|h)"
@@ -35,8 +39,11 @@ _WORDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
 MINUTE = 60.0
+# Chosen: a pace out of a limit of a day would spread a job
+# over that day; an hour is the longest that anybody waits for.
 _LONG = 3_600.0
-"""Seconds; a window that is longer sets no pace, it is used up or not."""
+"""A window of more seconds sets no pace: it is used up, or it is not."""
+# A month is taken as 30 days: it is compared with _LONG only, and sets no pace.
 _SECONDS = {"second": 1.0, "minute": MINUTE, "hour": _LONG, "day": 86_400.0, "month": 30 * 86_400.0}
 _UNIT_NAMES = {"req": "requests", "requests": "requests", "tokens": "tokens", "inputs": "texts", "texts": "texts"}
 _WINDOWED = re.compile(
@@ -65,7 +72,10 @@ class _Window(msgspec.Struct, frozen=True, gc=False):
 _NOTHING = _Window(None, None, None)
 _SILENT = Hints()
 _SHOULD_RETRY = {"true": True, "false": False}
+# Together's window is 2 s, Mistral's was 10 s, OpenAI's is a minute; the others are chosen. A reset is what is left of
+# a window, so the next larger of these is taken for the window itself.
 _USUAL_WINDOWS = (1.0, 2.0, 5.0, 10.0, MINUTE)
+# Azure sends `retry-after` and `retry-after-ms` in one reply; which of them is believed is decided in _retry_after.
 _WAITS = {
     "retry-after-ms": 1e-3,
     "retry-after": 1.0,
@@ -73,11 +83,12 @@ _WAITS = {
     "llm_provider-retry-after": 1.0,
     "llm_provider-retry-after-ms": 1e-3,
 }
-"""Header and seconds: those of OpenAI, of AWS (milliseconds), and of the provider behind a litellm proxy."""
+"""The headers that name a wait, and the seconds of their unit: those of OpenAI, of AWS (milliseconds), and of the
+provider behind a litellm proxy."""
 
 
 def parse_hints(headers: Mapping[str, str], body: str = "", delay: float | None = None) -> Hints:
-    """The hints of one reply. Header names in lower case.
+    """The hints of one reply. The names of the headers are in lower case.
 
     Where they name no time, `body` is read for "try again in 510ms", the message of an error; `delay` is what another
     field of its body says, in seconds.
@@ -110,7 +121,7 @@ def _hints_by_name(
     retry_after: float | None,
     should_retry: bool | None,
 ) -> Hints:
-    """Where not both limits have the usual names, their windows may be in their names, or in the one reset of all."""
+    """The hints where not both limits have the usual names: a window may be in a name, or in the one reset of all."""
     windows = _windows_by_name(headers, names)
     spent = spent_window(headers)
     requests, tokens = windows.get("requests", requests), windows.get("tokens", tokens)
@@ -138,10 +149,10 @@ def _hints_by_name(
 
 
 def never_clears(headers: Mapping[str, str], *, hinted: bool = True) -> str:
-    """The header of a limit of 0, as it stands there: the plan does not have this model (Mistral). Else "".
+    """The header of a limit of 0, as it stands there, or "": the plan does not have this model (Mistral).
 
-    No waiting clears that. Azure names a limit of 0 where it keeps no count: only a window in its name tells that it
-    is meant, or a refusal that speaks of no wait (which is not `hinted`).
+    No waiting clears such a limit. Azure names a limit of 0 where it keeps no count: only a window in its name tells
+    that it is meant, or a refusal that speaks of no wait (which is not `hinted`).
     """
     zeros = [
         name for name, text in headers.items() if name.startswith("x-ratelimit-limit-") and _count(text.strip()) == 0
@@ -174,7 +185,7 @@ def spent_window(headers: Mapping[str, str], *, tokens: float = 1.0, texts: int 
 
 
 def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, _Window]:
-    """The slowest limit of each unit whose window is in its name; of a day or a month is told otherwise."""
+    """The slowest limit of each unit whose window is in its name; `spent_window` tells of a day or a month."""
     found: dict[str, _Window] = {}
     for name in names:
         if not (match := _WINDOWED.fullmatch(name)):
@@ -206,7 +217,7 @@ def _ending(window: _Window, reset: float, seconds: float) -> _Window:
 
 
 def _retry_after(headers: Mapping[str, str], body: str, delay: float | None) -> float | None:
-    """The larger of the waits that the headers name, or the body; of the same wait in two precisions the finer one."""
+    """The larger of the waits that the headers or the body name; of the same wait in two precisions the finer one."""
     waits = [_wait(headers, name) for name in headers if name in _WAITS]
     named = [wait for wait in waits if wait is not None]
     if not named:
@@ -214,6 +225,7 @@ def _retry_after(headers: Mapping[str, str], body: str, delay: float | None) -> 
         named = [wait for wait in (said, None if delay is None else _sane(delay)) if wait is not None]
     if not named:
         return None
+    # Azure sends `retry-after: 1` beside `retry-after-ms: 0`: a zero is no finer precision, so the larger one holds.
     least, most = min(named), max(named)
     return least if least > 0.0 and most - least < 1.0 else most
 
@@ -229,6 +241,7 @@ def _wait(headers: Mapping[str, str], name: str) -> float | None:
 
 def retry_after_in(message: str) -> float | None:
     """Seconds, from "Please try again in 1m30s" or "retry after 3 seconds"."""
+    # Chosen: messages with a wait are a few hundred characters long; the bound keeps the search short in any text.
     found = _IN_TEXT.search(message[:2000])
     if found is None:
         return None
@@ -248,7 +261,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def _until(text: str, now: str) -> float | None:
-    """Seconds from the reply's own clock to that date: ours may be an hour off."""
+    """Seconds from the reply's own clock to that date, because the clock of this machine may be an hour off."""
     then, start = _date(text), _date(now)
     if then is None or start is None or then < start:
         return None
@@ -256,6 +269,7 @@ def _until(text: str, now: str) -> float | None:
 
 
 def _date(text: str) -> datetime | None:
+    # An HTTP date has 24 to 29 characters; a bare number must not be taken for one.
     if not 16 <= len(text) <= 64:
         return None
     try:
@@ -266,7 +280,7 @@ def _date(text: str) -> datetime | None:
 
 
 def _window(headers: Mapping[str, str], unit: str) -> _Window:
-    """The tighter of the organization's and the project's limit."""
+    """The tighter one of the organization's and the project's limit (OpenAI sends both)."""
     if f"x-ratelimit-limit-project-{unit}" not in headers and f"x-ratelimit-remaining-project-{unit}" not in headers:
         return _named(headers, unit)
     return min((_named(headers, unit), _named(headers, f"project-{unit}")), key=lambda window: window.tightness)

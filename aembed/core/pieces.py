@@ -1,4 +1,4 @@
-"""A text that was too long travels as pieces; its vector is their mean, weighted by their tokens."""
+"""This module joins the pieces of a text that was too long: its vector is their mean, weighted by their tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aembed.types import Matrix
 
 
 def combined(items: Sequence[Item], matrix: Matrix) -> Matrix:
-    """One row an item out of one row an input. The very same matrix where no text was split."""
+    """One row for each item out of one row for each input. It is the very same matrix where no text was split."""
     if len(matrix) == len(items):
         return matrix
     rows = np.empty((len(items), matrix.shape[1]), dtype=np.float32)
@@ -25,5 +25,6 @@ def combined(items: Sequence[Item], matrix: Matrix) -> Matrix:
 
 def _mean(pieces: Matrix, weights: Sequence[float]) -> Matrix:
     mean = np.average(pieces, axis=0, weights=weights)
+    # Pieces that point in opposite directions have the mean 0, which no store can compare: the first piece stands then.
     norm = np.linalg.norm(mean)
     return np.asarray(mean / norm if norm else pieces[0], dtype=np.float32)

@@ -1,4 +1,8 @@
-"""Stage 9: the tally of a job, and the values it is shown as."""
+"""Stage 9 keeps the tally of a job, and makes the values that it is shown as.
+
+Law 4: every input ends in exactly one of stored, unchanged, failed (with a typed reason), pending (the job stopped
+early) and, in a batch job, submitted. So these always add up to the inputs, and pending is what is left over.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,24 @@ from dataclasses import dataclass, field
 from aembed.results import Progress, Report
 from aembed.types import Failure
 
+# Law 8: memory is bounded. Chosen: nobody reads more than a thousand, all are counted, and on_failure hears of each.
 KEPT_FAILURES = 1_000
+"""So many failures of a job are kept for its report."""
+# Chosen: one or two records may be bad by chance, as texts that are refused alone; see MOST_REFUSALS of dispatch.
 LEAST_ALIKE = 3
-"""Records of which each fails for one reason: fewer may be bad by chance, as texts that are refused alone."""
+"""So many records, if all of a job fail for one reason, are no matter of single records."""
 _NUMBER = re.compile(r"\d[\d,.]*")
+# Chosen: five calls a second look alive on a screen, and more would be seen by nobody, and cost the loop.
 CALL_SECONDS = 0.2
-"""`on_progress` is called at most five times a second."""
+"""`on_progress` is called at most once in so many seconds."""
+# Told in the changelog. Chosen: a person who watches a wait sees the seconds count.
 TICK_SECONDS = 1.0
-"""And once a second while nothing happens."""
+"""`on_progress` is called once in so many seconds while nothing happens."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one job, added to by its stages."""
+    """The counts of one job; its stages add to them."""
 
     started: float
     price_usd: float | None = None
@@ -58,12 +67,13 @@ class Tally:
 
     @property
     def failed_alike(self) -> Failure | None:
-        """The first failure, where every record failed for one reason now: it is no matter of single records."""
+        """The first failure, where every record of this run failed for one reason; else None."""
         all_failed = self.failed == self.inputs >= LEAST_ALIKE and not self.refused_earlier
         return self.failures[0] if all_failed and self._alike else None
 
     @property
     def pending(self) -> int:
+        # Law 4: what is in none of the other classes is pending.
         return self.inputs - self.stored - self.unchanged - self.failed
 
     def bill(self, tokens: int, cost_usd: float | None) -> None:
@@ -74,7 +84,7 @@ class Tally:
 
     @property
     def cost_usd(self) -> float | None:
-        """As the provider names it, and by its price for what it did not name."""
+        """The cost as the provider names it, and by its price for the tokens of which it named none."""
         unnamed = self.billed_tokens - self.named_tokens
         if self.price_usd is None:
             return self.named_cost_usd if self.named_tokens and not unnamed else None

@@ -1,4 +1,4 @@
-"""Providers quote the texts that they refuse; what users wrote does not belong in messages and logs.
+"""This module takes the texts of users out of messages: providers quote what they refuse, and it belongs in no log.
 
 A quote is found by the letters and digits of a text alone, in their order: JSON, Python and HTML each escape what is
 between them in a way of their own, and errors are shown on one line.
@@ -12,14 +12,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
+# Chosen: a shorter run may be there by accident ("the input is"), and the reason of the provider would be lost with it.
 LEAST_CHARACTERS = 12
-"""A shorter run may be there by accident."""
+"""A quote has at least so many characters."""
 SHOWN = "[text]"
+# Chosen: as LEAST_CHARACTERS; with a stride of half of it each run of 17 letters holds a gram that is looked for.
 _GRAM, _STRIDE = 12, 6
-"""Letters that are looked for at once, and every how many of a text."""
+"""How many letters are looked for at once, and at every how many letters of a text."""
+# In _QUOTED 48 characters are 4 * LEAST_CHARACTERS: longer quotes are found by their letters.
 _QUOTED = re.compile(r"(?<=[\"'`“‘«])[^\"'`“”‘’«»\\]{1,48}(?=[\\\"'`”’»])")
+# Chosen: among 64 characters there are LEAST_CHARACTERS letters in all but odd texts.
 _BEGINNING = 64
-"""Of a text, to look for it."""
+"""So many characters of a text's beginning are used to look for it."""
 _ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|.)|&(?:#\w{1,6}|[a-z]{2,6});|[^\W_]", re.DOTALL)
 _LETTER = re.compile(r"[^\W_]")
 _BETWEEN = re.compile(r"[\W_]+")
@@ -41,7 +45,7 @@ def without_quotes(message: str, texts: Sequence[str]) -> str:
 def without_any_part(message: str, texts: Sequence[str]) -> str:
     """The message without any part of these texts: from the middle of one, or a short one between quotation marks.
 
-    Takes time for each character of the texts.
+    It takes time for each character of the texts, so only recordings, which are made to be read, are treated so.
     """
     letters = _Letters(message)
     grams = defaultdict[str, list[int]](list)
@@ -94,7 +98,7 @@ class _Letters:
 
 
 def _spelt(found: re.Match[str]) -> str:
-    """A letter or digit; nothing for an escaped character of another kind."""
+    """The letter or digit that was found; nothing for an escaped character of another kind."""
     if code := found[1] or found[2]:
         letter = chr(int(code, 16))
     else:
@@ -112,5 +116,5 @@ def _without(message: str, text: str) -> str:
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters they begin with alike."""
+    """How many characters both begin with."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,8 +1,12 @@
-"""Stage 6: the reply of `POST /embeddings` in OpenAI's format, read as it comes.
+"""Stage 6 reads the reply of `POST /embeddings` in OpenAI's format as it comes.
 
 Vectors in base64 are cut out and decoded at once; what is left of the reply is parsed as JSON at its end, with a mark
 in the place of each vector. So a large reply never stands in memory whole, and no JSON parser sees 16 MB of base64.
 A reply of another kind (numbers, vectors of different lengths, anything odd) is put together again and parsed whole.
+
+Law 10: no Python float is made between the wire and the store. Law 11: CPU work of more than 5 ms is done in a thread
+or in pieces; msgspec holds the interpreter, and takes 17 ms for 2,048 vectors of 1,536 values in base64 where pybase64
+takes 1.3 ms (measured).
 """
 
 from __future__ import annotations
@@ -31,14 +35,20 @@ from aembed.core.vectors import (
 from aembed.errors import InvalidReplyError
 from aembed.types import Matrix, Usage
 
+# Chosen: one request has at most some millions of tokens, and costs cents; far above that a number is garbage, and
+# would end a budget at once.
 _MOST_TOKENS = 10**12
 _MOST_COST_USD = 10_000.0
+# The pattern allows white space, because some services indent their replies; it is bounded, so that it stays fast.
 _OPENING = rb'"embedding"\s{0,8}:\s{0,8}"'
 _FIRST_VECTOR = re.compile(_OPENING + rb'([^"]+)"')
+# Chosen: between two vectors stand `object`, `index` and white space; before the first one some services put blanks and
+# fields of their own. Unbounded, what looks like a vector inside of another field would be cut out.
 _MOST_BEFORE_FIRST_BYTES, _MOST_BETWEEN_BYTES = 1_000, 300
-"""How far on the next vector begins."""
+"""The next vector begins within so many bytes."""
+# Computed: a vector of 16,000 floats, the most that any store holds, has 85,336 characters of base64.
 _MOST_AHEAD_BYTES = 128 * 1024
-"""A vector of 16,000 floats has 85,336 characters of base64; a reply that leaves more unread is of another kind."""
+"""A reply that leaves more bytes than this unread is of another kind."""
 _MARK = b"#"
 """No character of base64."""
 
@@ -59,7 +69,7 @@ class Parsed:
 
 
 class CutShortError(InvalidReplyError):
-    """JSON that ends before it is whole: all that came of it may be right."""
+    """The reply is JSON that ends before it is whole: all that came of it may be right."""
 
 
 _Piece: TypeAlias = tuple[bytes, memoryview, int]
@@ -78,7 +88,7 @@ class _Reply(msgspec.Struct):
 
 
 class _Cost(msgspec.Struct):
-    """As Perplexity writes it."""
+    """The cost as Perplexity writes it."""
 
     total_cost: float | None = None
     currency: str = "USD"
@@ -96,20 +106,20 @@ _COST = msgspec.json.Decoder(float | _Cost | None)
 
 
 def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
-    """A reply that is there whole; see ReplyReader."""
+    """Parses a reply that has come whole; see ReplyReader."""
     reader = ReplyReader(inputs)
     reader.feed(body)
     return reader.parsed(dimensions=dimensions, normalised=normalised)
 
 
 class ReplyReader:
-    """`feed` it the bytes of the reply to a request of `inputs` texts; then `parsed` is what they say."""
+    """Reads the reply to a request of `inputs` texts: `feed` takes bytes as they come, `parsed` is what they say."""
 
     def __init__(self, inputs: int) -> None:
         self.size_bytes = 0
         self._inputs = inputs
         self._ahead = b""
-        """What came and was not cut."""
+        """The bytes that came and were not cut yet."""
         self._before: list[bytes] = []
         """What stands before each vector that was cut out."""
         self._width = 0
@@ -120,11 +130,11 @@ class ReplyReader:
 
     @property
     def is_whole(self) -> bool:
-        """It is of another kind: `parsed` makes Python objects of all that it says."""
+        """Whether the reply is of another kind, so that `parsed` will make Python objects of all that it says."""
         return self._whole is not None
 
     def feed(self, data: bytes | memoryview) -> None:
-        """About 0.4 ms for 1 MB. Nothing of that memory is kept."""
+        """Takes the next bytes of the reply, in about 0.4 ms for 1 MB. Nothing of that memory is kept."""
         self.size_bytes += len(data)
         if self._whole is None:
             try:
@@ -135,13 +145,16 @@ class ReplyReader:
         self._whole += data
 
     def parsed(self, *, dimensions: int | None, normalised: bool = False, proven: bool = False) -> Parsed:
-        """`dimensions` is None where any will do; `normalised` also asks for vectors of length 1.
+        """The vectors of the whole reply, and what it says of itself.
 
-        `proven`: replies of this server have been seen to hold float32 values in base64. So does a known width.
+        `dimensions` is None where any will do; `normalised` also asks for vectors of length 1. `proven` says that
+        replies of this server were seen to hold float32 values in base64, which a known width shows as well.
 
         Raises InvalidReplyError for anything that is not exactly one sound vector for each input.
         """
         parsed = self._parsed_cut() or _parse_whole(self.whole(), self._inputs)
+        # Law 3: a vector is stored only beside the text that it was made from, so count, order, width and values are
+        # checked before anybody else sees the matrix.
         check_width(parsed.matrix, dimensions)
         if not (proven or dimensions or parsed.floats):
             check_float32(parsed.matrix, parsed.squares)
@@ -180,7 +193,7 @@ class ReplyReader:
         return memoryview(ahead + data)
 
     def _pieces(self, data: memoryview) -> Iterator[_Piece]:
-        """The whole vectors, all as wide as the first."""
+        """The vectors that have come whole, all as wide as the first one."""
         if self._vector is None:
             if not (first := _FIRST_VECTOR.search(data)):
                 return
@@ -195,6 +208,8 @@ class ReplyReader:
             at, most = end, _MOST_BETWEEN_BYTES
 
     def _keep(self, vectors: Sequence[memoryview]) -> None:
+        """Decodes these vectors into the matrix. Raises ValueError where they cannot be whole rows of it."""
+        # Four characters of base64 are three bytes, less one for each `=` at the end.
         row_bytes = self._width // 4 * 3 - bytes(vectors[0][-2:]).count(b"=")
         if self._width % 4 or row_bytes % 4:
             raise ValueError("no whole number of float32 values")
@@ -209,6 +224,7 @@ class ReplyReader:
         self._squares[start:end] = squares(rows)
 
     def _together(self) -> bytearray:
+        """The reply as it came, with each vector that was cut out written as base64 again."""
         whole = bytearray()
         for number, part in enumerate(self._before):
             assert self._matrix is not None
@@ -217,7 +233,7 @@ class ReplyReader:
         return whole
 
     def _parsed_cut(self) -> Parsed | None:
-        """None where the reply is of another kind or not sound: then the whole of it says what is wrong."""
+        """The reply if all of it was cut; None if it is of another kind or not sound: the whole of it says why then."""
         if self._matrix is None or self._whole is not None or len(self._before) != self._inputs:
             return None
         rest = _MARK.join([*self._before, self._ahead])
@@ -238,7 +254,7 @@ class ReplyReader:
 
 
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
-    """Any reply. A large one makes a Python str or float of everything and holds the interpreter."""
+    """Parses any reply. For a large one this makes a Python str or float of everything and holds the interpreter."""
     reply = _decode(body)
     vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
@@ -260,7 +276,10 @@ def _decode(body: bytes | bytearray) -> _Reply:
 
 
 def _undecodable(opening: str, problem: str = "") -> InvalidReplyError:
-    """msgspec up to 0.22 raises UnicodeDecodeError, later ones a DecodeError."""
+    """The error for bytes that are no JSON, by msgspec's words.
+
+    For bytes that are not UTF-8 msgspec raises UnicodeDecodeError up to 0.22, and a DecodeError later.
+    """
     if re.search("utf-?8", problem, re.IGNORECASE):
         return InvalidReplyError(f"{opening}: it is not UTF-8")
     if "truncated" in problem:
@@ -279,7 +298,7 @@ def _usage(usage: msgspec.Raw) -> Usage:
 
 
 def _cost(cost: msgspec.Raw) -> float | None:
-    """In dollars: a number (OpenRouter), or an object (Perplexity)."""
+    """The cost in dollars, which is a number (OpenRouter) or an object (Perplexity)."""
     try:
         said = _COST.decode(cost)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Stage 7: what follows from an error. The class of the error is the verdict (errors.py).
+"""Stage 7 decides what follows from an error; the class of the error is the verdict (see the tree in errors.py).
 
 Waiting and trying again (rate limits, server and network errors) is tenacity's work in aembed.dispatch; what
 comes out of that is judged here. A rate limit comes out only where no request of that size is ever accepted.
@@ -23,6 +23,7 @@ from aembed.errors import (
 WAIT_AND_RETRY = (RateLimitError, UnavailableError)
 """Exactly the classes that tenacity tries again."""
 
+# 502 and 504 are HTTP's (RFC 9110); 520 and 524 are Cloudflare's, 598 is used by some proxies for a read timeout.
 LOST_ON_THE_WAY = frozenset({502, 504, 520, 524, 598})
 """Statuses of a gateway that had sent the request on, and got no whole reply in time."""
 
@@ -34,7 +35,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Send the batch in parts; `offender` is the input that the provider blames, where it names one."""
+    """Send the batch in parts; `offender` is the position of the input that the provider blames, if it names one."""
 
     offender: int | None = None
 
@@ -57,6 +58,7 @@ def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
 
     `broken_replies` counts the invalid replies to this very batch, this one included.
     """
+    # Law 5: a rejected batch is never sent again unchanged. A broken reply is no rejection, and is asked for once more.
     match error:
         case InvalidReplyError() if broken_replies == 1:
             return Again()
@@ -77,8 +79,8 @@ def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
 def may_be_billed(error: BaseException) -> bool:
     """Whether a request that ended in this error may be on the bill.
 
-    One that never left is not, nor one that was refused by its status. A timeout, a connection that broke, a reply
-    that cannot be used and a gateway that lost the reply say nothing of what the provider did.
+    A request that never left is not on it, nor one that was refused by its status. A timeout, a connection that broke,
+    a reply that cannot be used and a gateway that lost the reply say nothing about what the provider did.
     """
     match error:
         case ProviderError(unsent=True):

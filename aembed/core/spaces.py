@@ -1,4 +1,4 @@
-"""Which vectors may stand beside each other."""
+"""This module decides which vectors may stand beside each other in one store."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import replace
 from aembed.core.addresses import same_place
 from aembed.types import Space
 
+# 11434 is the port of Ollama by default; 8080 is the one on which text-embeddings-inference is published by habit.
 LOCAL_SERVERS = {"ollama": "http://localhost:11434/v1", "tei": "http://localhost:8080/v1"}
 """Where a provider's own server is that runs on this machine: what the endpoint "" stands for."""
 
 
 def agreed(held: Space | None, asked: Space) -> Space | None:
-    """The space that both describe, with the dimensions that either knows; None if they differ."""
+    """The space that both describe, with the dimensions that either of them knows; None if they differ."""
+    # Law 6: what can be refused is refused before money is spent; a store of another model is.
     if held is None:
         return asked
     if (held.provider, held.model) != (asked.provider, asked.model) or not same_place(_place(held), _place(asked)):

@@ -1,4 +1,26 @@
-"""Stage 7: what is left of a batch that was refused or that failed, and what that teaches (law 5)."""
+"""Stage 7 keeps what is left of a batch that was refused or that failed, and learns from it.
+
+Law 5: a rejected batch is never sent again unchanged. One batch goes through this, until nothing is left of it:
+
+    batch --> next() --> a part is sent
+      ^                    |
+      |                    +-- answered ---------------------> its items are done
+      |                    |
+      |                    +-- refused for what it holds (400)
+      |   blamed text, others   |-- the provider names a text: that text, and all the others
+      +---- parts that fit -----|-- it names a limit: as many parts as fit in it, now and later (Lessons)
+      |     halves -------------|-- it names nothing: two halves
+      |                         +-- a single text: it fails, once it is known that others are accepted
+      |                    |
+      |                    +-- failed (5xx, timeout, a broken connection, a broken reply)
+      +---- the same part ------|-- first: once more; a whole batch and a single text are forgiven some failures
+      +---- quarters, at the ---|-- then: parts, which go after all others, so that it is soon seen whether the
+            end of the queue    |   server accepts anything; how large a part may be is learned (Weight)
+                                +-- a single text that failed again and again: it fails
+
+So one bad text among 2,048 that nobody names is found with some twenty requests, and all others are stored. A refusal
+blames a text or a size; a failure may be that of the server, of a size or of a text, and is judged more slowly.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +39,24 @@ from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 
+# Chosen: from a batch of 2,048 down to one text it is six quarterings, each of which may be billed, and a text needs
+# some tries of its own. Larger, a server that bills what it fails costs more; smaller, a good text may be given up.
 MOST_LOST = 12
-"""Requests with one text that may be on the bill and brought nothing; with those that are on their way 16 at most."""
+"""At most so many requests with one text may be on the bill and bring nothing; with those on their way it is 16."""
+# Chosen: a router that has lost a model has it back within a few tries, or not at all.
 MOST_PARDONS = 3
+"""So many times a 200 that says that there is no such model is forgiven, once the model was there."""
+# Chosen: a fault by chance hits a whole batch once. A part has failed before, so it is cut at once, which finds the bad
+# text soonest; a single text is tried again because nothing smaller can be tried. More tries are more money.
 WHOLE, PART, LAST = 1, 0, 2
-"""How often a batch is tried again that fails, a part of it, and what is left of it in the end: a single text."""
+"""How often a batch that fails is tried again, a part of it, and what is left of it in the end: a single text."""
 
 
 @dataclass(slots=True)
 class Lessons:
     """The smaller limits that this provider's refusals taught; kept for the life of the Embedder.
 
-    Tokens are those of our own estimate. `counting` is what is known of how the provider counts them.
+    Tokens are those of our own estimate. `counting` is what is known about how the provider counts them.
     """
 
     inputs: float = inf
@@ -36,7 +64,7 @@ class Lessons:
     counting: Counting = field(default_factory=Counting)
 
     def within(self, cap: Cap, *, estimated: bool = False) -> Cap:
-        """`estimated`: nobody knows that the provider counts as `cap` does."""
+        """The cap with these limits. `estimated` says that the provider may not count as `cap` does."""
         tokens = self.counting.within(cap.tokens) if estimated else cap.tokens
         return Cap(int(min(cap.inputs, self.inputs)), min(tokens, self.tokens))
 
@@ -52,15 +80,16 @@ class Lessons:
 class Tries:
     """What the part that is sent now has met.
 
-    `most` failures in a row are told, of those that may be billed `most_billed`. `alone`: they say nothing of the
-    server, which was seen to answer meanwhile. `blame` is how many failures that are no accident they amount to.
+    After `most` failures in a row, or `most_billed` of those that may be billed, the sender of the part is told.
+    `alone` says that they prove nothing about the server, which was seen to answer meanwhile. `blame` is the number of
+    failures that are no accident, to which they amount.
     """
 
     most: float
     most_billed: float
     alone: bool = False
     control: bool = False
-    """It is sent to find out whether the provider accepts anything, and goes before all others."""
+    """The part is sent to find out whether the provider accepts anything, and goes before all others."""
     failures: int = 0
     billed: int = 0
     """Failures that may be on the bill."""
@@ -68,19 +97,19 @@ class Tries:
     rest: float = 0.0
     """Seconds to wait before the next try."""
     number: int = 0
-    """Of the last request that was sent."""
+    """The number of the last request that was sent."""
     unproven: bool = False
-    """Nothing as large was ever accepted."""
+    """Nothing as large as this part was ever accepted."""
     on_trial: bool = False
-    """And it is sent to find out whether that is accepted."""
+    """The part is sent to find out whether its size is accepted."""
     too_heavy: bool = False
-    """It was refused as a rate limit refuses, for longer than any window of one lasts."""
+    """The part was refused as a rate limit refuses, for longer than any window of one lasts."""
 
 
 class Remains:
     """What is still to be sent of one batch: the whole first, then the parts of what was refused or failed, in order.
 
-    `doubted`: the provider refused some of it, or answered it with broken replies.
+    `doubted` says that the provider refused some of it, or answered it with broken replies.
     """
 
     def __init__(self, batch: Sequence[Item], lessons: Lessons, weight: Weight | None = None, retries: int = 3) -> None:
@@ -106,6 +135,7 @@ class Remains:
         self._believes_blame = True
 
     def next(self) -> Sequence[Item] | None:
+        """The part to send now, cut to the size that may be tried; None once nothing is left."""
         self._weight.leave(self)
         if not self._work:
             return None
@@ -119,12 +149,12 @@ class Remains:
         return part
 
     def pardons(self, error: ProviderError) -> bool:
-        """A model that was there before may be there again where a 200 says that it is not: a router's answer."""
+        """Whether the error is forgiven: a router's 200 that says that a model is missing which was there before."""
         self._pardoned += 1
         return isinstance(error, NotFoundError) and error.status_code == 200 and self._pardoned <= MOST_PARDONS
 
     def blamed(self, part: Sequence[Item]) -> Verdict:
-        """A good text is accepted where this part is not: what it holds is refused, in whatever words."""
+        """Judges a part that is refused while a good text is accepted: what it holds is refused, in whatever words."""
         if len(part) == 1:
             self._failed = True
             return FailItems()
@@ -137,14 +167,14 @@ class Remains:
         return max(self._voided[id(item)] for item in items) <= MOST_PARDONS
 
     def put_back(self, items: Sequence[Item]) -> None:
-        """What was refused while everything was."""
+        """Keeps for later what was refused while everything was refused."""
         self._work.insert(0, (items, False))
 
     def witness(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> int | None:
-        """The number of the request after which another one must have been accepted before `failed` is told of that
-        part: so it is known that the server answers. None: it is tried again in any case.
+        """The number of a request, after which another one must have been accepted before `failed` is told of the part.
 
-        Before a text is blamed that is the request itself; a part is divided more easily.
+        So it is known that the server answers. It is None where the part is tried again in any case. Before a text is
+        blamed it is the request itself; a part is divided more easily.
         """
         last, self._failed_last = self._failed_last, tries.number
         unproven = may_be_billed(error) and not self._weight.proven(part) and self._weight.is_limited
@@ -154,11 +184,11 @@ class Remains:
         return last if self._failed_before and len(part) > 1 else tries.number
 
     def leave(self) -> None:
-        """Whatever is left is not sent."""
+        """Ends the batch: whatever is left of it is not sent."""
         self._weight.leave(self)
 
     def tries(self, part: Sequence[Item]) -> Tries:
-        """For the part that `next` returned."""
+        """How often the part that `next` returned is tried before its failures are judged."""
         most, unproven = self._most_blame(part), not self._weight.proven(part)
         if len(part) == 1:
             left = max(1, MOST_LOST - self._lost[id(part[0])])
@@ -170,12 +200,13 @@ class Remains:
         return tries
 
     def _most_blame(self, part: Sequence[Item]) -> int:
-        """How many failures are forgiven."""
+        """How many failures of the part are forgiven."""
         if len(part) == 1:
             return min(LAST, self._retries) if self._failed_before else self._retries
         return PART if self._failed_before else min(WHOLE, self._retries)
 
     def accepted(self, batch: Sequence[Item]) -> None:
+        """A part was answered; if all parts of what was refused are, it was its size, and that is learned."""
         self._weight.accept(batch)
         if batch is self._whole:
             return
@@ -189,9 +220,10 @@ class Remains:
             self._weight.fail(self._too_heavy, self._largest)
 
     def failed(self, part: Sequence[Item], error: UnavailableError, tries: Tries, *, outage: bool) -> Verdict:
-        """A server or network error, `tries.most` times in a row, of a server that answers: it accepts short texts.
+        """Judges a part that met `tries.most` server or network errors in a row, while the server accepts short texts.
 
-        `outage`: it did not, and does again. That excuses a part once, unless that was what kept the server busy.
+        `outage` says that the server accepted nothing for a while, and does again. That excuses a part once, because
+        the part itself may have been what kept the server busy.
         """
         heavy = may_be_billed(error) and not self._weight.proven(part)
         if heavy and not self._failed_before and self._weight.doubt(part):
@@ -235,19 +267,20 @@ class Remains:
         self._push(parts, failed=True)
 
     def _push(self, parts: Sequence[Sequence[Item]], *, failed: bool) -> None:
-        """After the others: the sooner something is accepted, the sooner it is known that the server is well."""
+        """Puts the parts last: the sooner anything is accepted, the sooner the server is seen to be well."""
         self._work[:0] = [(items, failed) for items in reversed(parts)]
 
     def too_heavy(self, part: Sequence[Item]) -> Verdict:
-        """No wait clears it: a server that refuses what is too large for it as if it came too soon."""
+        """Divides a part that no wait helps: the server refuses what is too large for it as if it came too soon."""
         self._divide(part)
         return Split()
 
     def refused(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
-        """The verdict; what it says is to be sent comes out of `next`.
+        """The verdict on a part that was refused; the parts that it asks for come out of `next`.
 
         While nothing is `proven`, one text alone goes first: it tells soonest whether all will be refused.
         """
+        # Law 5: only `Again`, after a reply that was broken and no rejection, sends the same batch again.
         if isinstance(error, InvalidReplyError):
             self._broken_replies += 1
             self._lose(batch, 1)
@@ -275,7 +308,7 @@ class Remains:
         return judged
 
     def _learn(self, batch: Sequence[Item], error: ProviderError) -> None:
-        """Only what the provider refused for its content tells of a limit."""
+        """Learns limits from a refusal; only one for the content of the batch tells of any."""
         self.doubted |= isinstance(error, BadRequestError | InvalidReplyError)
         if not isinstance(error, BadRequestError):
             return
@@ -285,7 +318,7 @@ class Remains:
         self._unexplained |= error.offender is None and self._lessons.allow(inputs, tokens)
 
     def _parts(self, batch: Sequence[Item], offender: int | None, cap: Cap, sampled: bool) -> Sequence[Sequence[Item]]:
-        """The blamed text and the others; or what the cap just learned allows; or halves."""
+        """The parts of a refused batch: the blamed text and the others, or what the new cap allows, or halves."""
         blamed = _item_of(batch, offender) if self._believes_blame else None
         if blamed is not None:
             self._blamed = batch[blamed]
@@ -300,8 +333,11 @@ class Remains:
 
 
 def _limit_of_all(batch: Sequence[Item], error: BadRequestError) -> int | None:
-    """A limit that may be that of one text is one of all only where they are about what was counted, and no single one
-    of them can be above it: a token is a byte at least."""
+    """The limit in tokens that an error names, if it is one of all texts together and not one of a single text.
+
+    It is that only where our count of them all is about what the provider counted, and where no single one of them can
+    be above it, as a token is a byte at least.
+    """
     most, requested = error.max_tokens, error.requested_tokens
     if most is None or requested is None or not ALIKE <= requested / totals(batch)[1] <= MOST_SCALE:
         return None
@@ -309,7 +345,7 @@ def _limit_of_all(batch: Sequence[Item], error: BadRequestError) -> int | None:
 
 
 def _sample(batch: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
-    """The text in the middle, and the others."""
+    """The item in the middle of the batch, and the others."""
     middle = len(batch) // 2
     return [batch[middle]], [*batch[:middle], *batch[middle + 1 :]]
 

@@ -1,4 +1,4 @@
-"""Stage 7: how heavy a request may be for this server, learned from what it accepted and from what it failed.
+"""Stage 7 learns how heavy a request may be for this server from what it accepted and from what it failed.
 
 A server that runs out of memory or of time, or that can only be used one text at a time, names no limit: it times out,
 breaks the connection, answers 5xx or replies with something that cannot be used. So sizes that were accepted are
@@ -13,16 +13,23 @@ from math import inf
 
 from aembed.core.packing import Cap, Costed, ItemT, fitting, totals
 
+# Chosen: as large as a quarter of what failed, so the sizes up and the parts down are the same. Larger, what fails is
+# larger and may be billed; smaller, it takes more requests until the right size is found.
 GROWTH = 4
-"""How many times larger than anything that was accepted the next one is. A fourth of what fails is what is lost."""
+"""The next size that is tried is so many times larger than anything that was accepted."""
+# Chosen: to know the limit within 25 % is enough; each further step would cost a failed request, and gain little.
 CLOSE = 1.25
-"""A size that is nearer to what failed is not tried while that is believed."""
+"""A size that is nearer than this factor to what failed is not tried while that is believed."""
+# Chosen: the server may have been busy for a while only. Smaller,
+# more requests fail; larger, batches stay small for long.
 PATIENCE = 64
-"""Accepted requests after which what failed is tried again, twice as many each time: the server may be less busy."""
+"""After so many accepted requests what failed is tried again, and after twice as many each time that it fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """How large a request is, in both of its dimensions."""
+
     inputs: float = 0
     tokens: float = 0.0
 
@@ -34,7 +41,7 @@ UNLIMITED = Size(inf, inf)
 
 
 class Weight:
-    """For the life of the Embedder. `passed` was accepted, `failed` was not though its parts were, or may be."""
+    """What is known for the life of the Embedder: `passed` was accepted; `failed` was not, though its parts were."""
 
     def __init__(self) -> None:
         self.passed = Size()
@@ -52,7 +59,7 @@ class Weight:
         return self.failed != UNLIMITED
 
     def proven(self, items: Collection[Costed]) -> bool:
-        """Something as large was accepted, or it cannot be smaller."""
+        """Whether something as large was accepted, or the items cannot be fewer."""
         return len(items) == 1 or self.passed.holds(_size(items))
 
     def accept(self, items: Collection[Costed]) -> None:
@@ -68,7 +75,10 @@ class Weight:
             self.failed = Size(CLOSE * max(self.failed.inputs, 2), CLOSE * self.failed.tokens)
 
     def fail(self, items: Collection[Costed], passed: tuple[float, float] = (inf, inf)) -> None:
-        """Something of that size failed, and the server was not away. `passed`: its largest part that was accepted."""
+        """Something of that size failed while the server was not away.
+
+        `passed` is how large the largest part of it was that was accepted.
+        """
         size = _size(items)
         self.failed = Size(min(self.failed.inputs, size.inputs), min(self.failed.tokens, size.tokens))
         inputs, tokens = passed
@@ -77,9 +87,9 @@ class Weight:
         )
 
     def doubt(self, items: Collection[Costed]) -> bool:
-        """Something of that size failed in a way that costs, the first time: one sender tries that size once more.
+        """Something of that size failed in a way that costs, for the first time: one sender tries that size once more.
 
-        False where that was done.
+        Returns False where that was done already.
         """
         if self.is_limited:
             return False
@@ -88,29 +98,29 @@ class Weight:
         return True
 
     def waits(self, sender: object) -> bool:
-        """For the trial of another one."""
+        """Whether this sender has to wait for the trial of another one."""
         return self._is_far_apart and self._trial not in (None, sender)
 
     def is_tried_by(self, sender: object) -> bool:
-        """Others may wait for it."""
+        """Whether this sender tries a size now, so that others may wait for it."""
         return self._trial is sender
 
     def forgive(self) -> None:
-        """It was not the size that failed."""
+        """Forgets what failed: it was not for its size."""
         self.failed, self._second_chance = UNLIMITED, False
         self._patience, self._accepted = PATIENCE, 0
 
     def within(self, cap: Cap) -> Cap:
-        """What the next batch may hold, be it a trial; while little is known it is cut when it is sent."""
+        """What the next batch may hold, be it a trial or not; while little is known, it is cut only when it is sent."""
         if not self.is_limited or self._is_far_apart:
             return cap
         most = self._next()
         return Cap(max(1, int(min(cap.inputs, most.inputs))), max(1.0, min(cap.tokens, most.tokens)), cap.paced)
 
     def fitting(self, items: Sequence[ItemT], sender: object, *, careful: bool = False) -> Sequence[ItemT]:
-        """The first of them, as many as may be sent now. One sender at a time tries more than was accepted.
+        """The first of the items, as many as may be sent now. One sender at a time tries more than was accepted.
 
-        `careful`: these failed before, whatever is believed of their size.
+        `careful` says that these failed before, whatever is believed about their size.
         """
         if self.proven(items) or not (self.is_limited or careful):
             return items
@@ -124,13 +134,13 @@ class Weight:
         return items if len(part) == len(items) else part
 
     def leave(self, sender: object) -> None:
-        """Its trial is over."""
+        """Ends the trial of this sender, if it has one."""
         if self._trial is sender:
             self._trial = None
 
     @property
     def _is_far_apart(self) -> bool:
-        """Far less is known to be accepted than is tried."""
+        """Whether what is known to be accepted is far less than what failed: two steps of growth or more."""
         return self.is_limited and self.passed.inputs * GROWTH**2 < self.failed.inputs
 
     def _next(self) -> Size:

@@ -1,3 +1,5 @@
+"""This module gives leave to send (stage 5): a slot, a place in the budgets and an open gate, in order of arrival."""
+
 from __future__ import annotations
 
 import logging
@@ -16,15 +18,17 @@ from aembed.types import Hints
 
 logger = logging.getLogger("aembed")
 
+# Chosen: event loops round a timer to their clock's resolution. At 0 a request would go round once more for nothing.
 EARLY = 1e-6
-"""Seconds that a timer may come too early."""
+"""A timer may come so many seconds too early."""
+# Chosen, and told in the README: one slot of four costs bulk a fourth of its speed; of two or three it would cost more.
 FEW_SLOTS = 4
-"""With fewer than that bulk leaves none to queries."""
+"""With fewer slots than this, bulk leaves none of them to queries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """Leave to send one request now. Holds a slot until it is handed back."""
+    """Leave to send one request now. It holds a slot until it is handed back, by `succeeded` or `failed`."""
 
     reservation: Reservation
     passage: Passage
@@ -32,11 +36,11 @@ class Ticket:
 
 
 class Admission:
-    """Stage 5: a slot, a place in the budgets, an open gate, in the order of arrival.
+    """Gives leave to send: a slot, a place in the budgets and an open gate, in the order of arrival.
 
-    Two lanes, queries before bulk, which leaves them a slot: only the head of each lane holds a reservation. It gives
-    it back where the gate closes, or a query takes the slot, before its time has come; so bulk that waits holds up no
-    query.
+    There are two lanes, queries before bulk, and a third one for controls, which find out who is to blame. Only the
+    head of each lane holds a reservation. It gives the reservation back where the gate closes, or a query takes the
+    slot, before its time has come; so bulk that waits holds up no query.
     """
 
     def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate, waits: Waits | None = None) -> None:
@@ -50,9 +54,9 @@ class Admission:
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = _nothing
         self.sent = 0
-        """Requests; the last one has this number."""
+        """How many requests were sent; the last one has this number."""
         self.accepted = 0
-        """The highest number of one that was."""
+        """The highest number of a request that was accepted."""
         self._controls = 0
 
     def __repr__(self) -> str:
@@ -65,7 +69,7 @@ class Admission:
 
     @property
     def ready(self) -> int:
-        """Free slots for which the budget has requests now, before any bulk."""
+        """How many free slots the budget of requests has something for now, if queries go before bulk."""
         if not self._gate_open:
             return 0
         return int(min(self._slots.available_tokens, self.pacer.room(now())))
@@ -80,10 +84,10 @@ class Admission:
         divisible: bool = False,
         remaining: float = inf,
     ) -> Ticket | None:
-        """None where a request of that size is never accepted and can be sent in parts. `remaining` requests follow.
+        """Waits for leave to send a request, and takes a slot for it. So many `remaining` requests of the job follow.
 
-        While the gate is closed a `control` goes before all others. Raises OutageError once the provider was away for
-        too long.
+        Returns None where a request of that size is never accepted, and is `divisible`. While the gate is closed, a
+        `control` goes before all others. Raises OutageError once the provider was away for too long.
         """
         lane = "control" if control else "queries" if interactive else "bulk"
         self._controls += control
@@ -109,7 +113,10 @@ class Admission:
         self._leave(ticket)
 
     def failed(self, ticket: Ticket, error: BaseException) -> Refusal:
-        """What follows from a 429. Of what waiting may clear the gate hears later, with the wait."""
+        """The request has failed; returns what follows from a 429.
+
+        The gate is told of what waiting may clear only later, with the wait (`failed_for_now`).
+        """
         refusal = Refusal()
         match error:
             case RateLimitError(hints=hints):
@@ -130,9 +137,9 @@ class Admission:
     def failed_for_now(
         self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
     ) -> float:
-        """A rate limit or an UnavailableError; returns how much of a failure of the request it is.
+        """Tells the gate of a rate limit or an UnavailableError; returns how much of a failure of the request it is.
 
-        A failure `alone` says nothing of the provider.
+        A failure `alone` says nothing about the provider.
         """
         self._last_failure = str(error)
         limited = isinstance(error, RateLimitError)
@@ -161,21 +168,21 @@ class Admission:
             )
 
     async def change(self) -> None:
-        """Until a slot is free, the gate has opened or closed, or a probe is over."""
+        """Waits until a slot is free, the gate has opened or closed, or a probe is over."""
         await self._changed.wait()
 
     async def landing(self, seconds: float) -> None:
-        """Until a request was answered other than by a rate limit, so many seconds at the most."""
+        """Waits until any request was answered other than by a rate limit, so many seconds at the most."""
         with anyio.move_on_after(seconds):
             await self._landed.wait()
 
     def rests(self, seconds: float) -> None:
-        """A request that was refused waits as long as it was told; where nothing else is on its way that is seen."""
+        """A refused request waits as long as it was told; that is shown as a wait where nothing else is on its way."""
         if not self.in_flight:
             self.waits.closed(now() + seconds, now(), limited=True)
 
     def _tell_belief(self) -> None:
-        """One line in the log when another kind of limit is believed to refuse than before."""
+        """Writes one line into the log when another kind of limit is believed to refuse than before."""
         if (kind := self.pacer.kind) and kind != self._kind:
             logger.info("%s", self.pacer.belief())
         self._kind = kind
@@ -196,13 +203,15 @@ class Admission:
         self._notify()
 
     def _notify(self) -> None:
-        """A slot may be free, the gate open, or its probe over."""
+        """Wakes whoever waits: a slot may be free, the gate open, or its probe over."""
         self._changed.set()
         self._changed = anyio.Event()
 
     async def _paced(
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
     ) -> Reservation:
+        """A reservation whose time has come, while a slot is free and the gate is open."""
+        # Law 7: while the gate is closed everybody waits here, and one probe at a time gets past.
         while True:
             await self._may_start(interactive, control, remaining)
             reservation = self.pacer.reserve(tokens, now(), texts=texts, interactive=interactive)
@@ -237,7 +246,7 @@ class Admission:
         return self.gate.may_pass(now() + EARLY)
 
     def _slot_free(self, interactive: bool, remaining: float) -> bool:
-        """Bulk leaves one to queries, while there are some."""
+        """Whether there is a slot. Bulk leaves one of them to queries, while there are any."""
         if remaining < inf and self.in_flight >= self.pacer.at_a_time(remaining):
             return False
         kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.queried(now())

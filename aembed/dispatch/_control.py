@@ -1,3 +1,5 @@
+"""This module finds out whether a text or the server is to blame, by sending a short text that was accepted before."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,10 +14,14 @@ from aembed.dispatch._requests import Requests
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 WORD = "a"
-"""What is sent while no text is known to be good."""
+"""This is sent while no text is known to be good."""
+# Chosen: about 100 tokens, 0.000002 dollars at OpenAI's price.
+# Longer texts would cost more, and may fail for their size.
 MOST_CHARACTERS = 400
+"""A text of more characters is not used as a control."""
+# Chosen: 3.5 seconds in all, in which an account may be filled or a router recover, and a person still waits.
 PAUSES = (0.5, 1.0, 2.0)
-"""Seconds after which a control that was refused is sent again: an account may be filled, a router recover."""
+"""A control that was refused is sent again after so many seconds, once for each of these."""
 
 
 class Control:
@@ -32,13 +38,16 @@ class Control:
         self._refused_at = self._rejected_at = 0
 
     def learn(self, batch: Sequence[Item]) -> None:
-        """These were accepted; the last one is the shortest. It is another one each time: no text is bought often."""
+        """Keeps the last text of a batch that was accepted, which is the shortest one of it.
+
+        It is another text each time, so that no text is bought often.
+        """
         text = batch[-1].texts[-1]
         if len(text) <= MOST_CHARACTERS:
             self._text = text
 
     async def answered(self, errand: Errand, number: int) -> bool:
-        """Returns once a request that was sent after that one was accepted. False: it took an outage to end first.
+        """Returns once a request that was sent after that one was accepted; False if an outage had to end first.
 
         Raises OutageError, or what the provider refuses the control with.
         """
@@ -51,9 +60,10 @@ class Control:
         return self._failed_at <= number
 
     async def accepts(self, errand: Errand, *, patient: bool) -> bool:
-        """Whether what was refused until now is to blame itself. False: everything was refused, and is not any more.
+        """Whether what was refused until now is to blame itself.
 
-        Raises the last refusal of the control where it goes on.
+        It is False if everything was refused, and is not any more. Raises the last refusal of the control where the
+        control is refused to the end.
         """
         asked = self._requests.admission.sent
         await errand.wait(self._lock.acquire())
@@ -65,13 +75,14 @@ class Control:
         return self._refused_at <= asked
 
     def is_void(self, number: int, error: ProviderError) -> bool:
-        """Whether the refusal of that request says nothing of its texts: good ones were refused then, too.
+        """Whether the refusal of that request says nothing about its texts, as good ones were refused then, too.
 
-        A single broken reply to a good one says nothing of what was refused for its content.
+        A single broken reply to a good one says nothing about what was refused for its content.
         """
         return number <= (self._refused_at if isinstance(error, InvalidReplyError) else self._rejected_at)
 
     async def _sent_until_accepted(self, errand: Errand, patient: bool) -> None:
+        """Sends the control until it is accepted; raises its last refusal once the pauses are used up."""
         pauses, refusals = list(PAUSES), list[ProviderError]()
         while True:
             try:
@@ -93,6 +104,7 @@ class Control:
 
     async def _send(self, errand: Errand) -> None:
         tries = Tries(most=inf, most_billed=inf, control=True)
+        # Tokens are estimated as OpenAI does it for its limits, by a fourth of the bytes (of the characters here).
         text = self._text or WORD
         try:
             reply = await self._requests.send([text], len(text) / 4, errand, tries, divisible=False, awaited=True)

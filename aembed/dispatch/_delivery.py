@@ -1,4 +1,13 @@
-"""One batch on its way: what was refused or failed goes on in parts, and who is to blame is found out."""
+"""This module sends one batch until nothing of it is left: in parts where it is refused, and finds out who is to blame.
+
+For each part:  next -> send -+- answered: delivered
+                              +- refused:  more parts (core/splitting.py), or a single text is held
+                              +- failed:   again, more parts, or the text fails
+                              +- no request can succeed: the error stops the job
+
+A text that was refused is held until something else was accepted after it: then it is to blame, and fails. If good
+texts are refused too, the account or the server is to blame, and that stops the job or is waited for.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +46,7 @@ REFUSED_BESIDE = "refused again and again, and so was each time what had been ac
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Vectors of these items: one row an input, in order. `shared`: another job or query has paid for them."""
+    """The vectors of these items: one row for each input, in order. `shared` says that another caller paid for them."""
 
     items: Sequence[Item]
     reply: Reply
@@ -82,11 +91,11 @@ class Evidence:
         self._told_of_cutting = False
 
     def within(self, cap: Cap, *, estimated: bool) -> Cap:
-        """What a batch may hold. `estimated`: nobody knows that the provider counts as `cap` does."""
+        """What a batch may hold. `estimated` says that the provider may not count as `cap` does."""
         return self.weight.within(self.lessons.within(cap, estimated=estimated))
 
     def count(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
-        """What a reply says of the tokens of its texts. Returns how many of them the provider surely cut."""
+        """Learns what a reply says of the tokens of its texts; returns how many of them the provider surely cut."""
         self.lessons.counting.observe(tokens, billed)
         cut = self.cutting.observe(texts, tokens, billed)
         if cut and not self._told_of_cutting:
@@ -101,7 +110,7 @@ class Evidence:
         return cut
 
     async def trial(self) -> None:
-        """Until somebody's trial of a larger size is over, or may be."""
+        """Waits until somebody's trial of a larger size is over, or may be over."""
         self._trial_over = self._trial_over or anyio.Event()
         await self._trial_over.wait()
 
@@ -112,7 +121,7 @@ class Evidence:
 
 
 class Delivery:
-    """Delivers one answer a request."""
+    """Sends one batch and delivers one answer for each request."""
 
     def __init__(self, evidence: Evidence, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
         self._evidence = evidence
@@ -125,7 +134,7 @@ class Delivery:
         self._held: list[_Held] = []
 
     async def run(self) -> None:
-        """Raises the error that stops the job."""
+        """Sends the batch until nothing is left of it. Raises the error that stops the job."""
         try:
             while (part := await self._next()) or self._held:
                 if part is None:
@@ -151,6 +160,7 @@ class Delivery:
         return self._remains.next()
 
     async def _send(self, part: Sequence[Item]) -> None:
+        """Sends a part until it is answered, refused or failed, and does what follows."""
         tries = self._remains.tries(part)
         try:
             reply = await self._request(part, tries)
@@ -165,6 +175,7 @@ class Delivery:
             await self._deliver(Answered(part, reply))
 
     async def _request(self, part: Sequence[Item], tries: Tries) -> Reply:
+        # Law 12: the unit is an item of one or more inputs: the pieces of one text travel together.
         texts = [text for item in part for text in item.texts]
         tokens = sum(item.tokens for item in part)
         divisible, awaited = len(part) > 1, self._is_awaited
@@ -174,11 +185,12 @@ class Delivery:
 
     @property
     def _is_awaited(self) -> bool:
-        """Others hold their places while they wait for what becomes of it."""
+        """Whether others hold their places while they wait for what becomes of this batch."""
         return not self._guard.proven or self._evidence.weight.is_tried_by(self._remains)
 
     async def _refused(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
-        """Raises what stops the job. Queries are none: a text that is refused fails its own calls."""
+        """Judges a part that was refused. Raises what stops the job; a query stops nothing but its own calls."""
+        # Law 5: a rejected batch is never sent again unchanged: it comes out of `next` in parts, or a text of it fails.
         interactive, sent = self._errand.interactive, self._admission.sent
         if tries.too_heavy:
             self._remains.too_heavy(part)
@@ -203,7 +215,7 @@ class Delivery:
             self._guard.refused(error, texts=len(part))
 
     async def _failed(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
-        """Nobody is to blame for that before something was seen to be accepted."""
+        """Judges a part that failed: nobody is to blame before something else was seen to be accepted."""
         since = self._remains.witness(part, error, tries)
         if since is None and not self._admission.gate.is_open:
             since = tries.number
@@ -220,7 +232,7 @@ class Delivery:
                 await self._deliver(Refused(part, error))
 
     async def _certain(self) -> None:
-        """What others send may be accepted, too; where nothing is on its way something is sent for that."""
+        """Waits until something was accepted after all that is held; where nothing is on its way, sends a control."""
         sent = max(refused.sent for refused in self._held)
         while self._admission.in_flight and self._admission.accepted <= sent:
             await self._errand.wait(self._admission.change())
@@ -229,6 +241,7 @@ class Delivery:
 
     async def _vouch(self) -> None:
         """Raises the last refusal where a good text is refused, too: the account or the server is to blame, no text."""
+        # Raised only outside of `vouching`, so that whoever waits for its end can go on first.
         stopping: ProviderError | None = None
         async with self._guard.vouching():
             try:
@@ -240,7 +253,7 @@ class Delivery:
         self._guard.accepted()
 
     async def _let_go(self) -> None:
-        """Of what was refused and held: refused in earnest is what was before something else was accepted."""
+        """Decides on what is held: what was refused before something else was accepted is refused in earnest."""
         for refused in list(self._held):
             if refused.sent < self._admission.accepted:
                 self._held.remove(refused)
@@ -253,5 +266,8 @@ class Delivery:
 
 
 def _is_of_firewall(error: ProviderError) -> bool:
-    """A page, and no answer of the service: a firewall before it refuses what one text holds (SQL, HTML), or all."""
+    """Whether the refusal is a web page, and no answer of the service.
+
+    A firewall before the service then refuses what one text holds (SQL, HTML), or it refuses everything.
+    """
     return isinstance(error, PermissionDeniedError) and error.body.lstrip().startswith("<")

@@ -1,3 +1,5 @@
+"""This module holds what a caller wants sent, what it may spend, and how it lets go of what was not sent yet."""
+
 from __future__ import annotations
 
 import asyncio
@@ -19,19 +21,19 @@ T = TypeVar("T")
 
 
 class Held(Protocol):
-    """What was noted of one request before it went out. It stays noted where neither of these is told."""
+    """The money that was noted for one request before it went out; it stays noted if neither of these is called."""
 
     def release(self) -> None:
         """The request was refused, or never left: it cost nothing."""
         ...
 
     async def settle(self, billed: int | None, cost_usd: float | None) -> None:
-        """It was answered, and cost so many tokens, and dollars; None where the reply did not say."""
+        """The request was answered, and cost so many tokens and dollars; None where the reply did not say."""
         ...
 
 
 class Purse(Protocol):
-    """What a job may spend. Asked before each request, each try of it included."""
+    """What a job may spend. It is asked before each request, and before each try of it."""
 
     async def reserve(self, tokens: int) -> Held:
         """Notes what the request may cost before it goes out. Raises BudgetExceededError where that is not left."""
@@ -49,16 +51,18 @@ class Costs(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Errand:
-    """What a caller wants sent, as long as it wants it. A query's goes before those of jobs.
+    """What a caller wants sent, for as long as it wants it. What a query wants goes before what jobs want.
 
     `lost_tokens` may have been billed: their requests were sent, and no usable reply came.
     """
+
+    # Law 1: what is on its way lands, whoever has left; only a task in `_waiting` may be cancelled.
 
     input_type: InputType = "document"
     interactive: bool = False
     purse: Purse | None = None
     costs: Costs | None = None
-    """Given with a purse."""
+    """What texts may cost; it is given together with a purse."""
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0
@@ -66,16 +70,16 @@ class Errand:
     """Texts that the provider cut, as far as its replies prove it."""
     dropped: bool = False
     ticket: Ticket | None = None
-    """Leave for its first request, where that was got beforehand."""
+    """Leave for the first request, where that was got beforehand."""
     places: Places | None = None
-    """What its batches hold while they are sent, and until they are stored."""
+    """The places that its batches hold while they are sent, and until they are stored."""
     rests_until: float = -inf
-    """Until then a request of it that was refused is not sent again, as its server asked."""
+    """Until then a request that was refused is not sent again, as the server asked."""
     when_resting: Callable[[], object] | None = None
     remaining: Callable[[], float] | None = None
-    """How many requests will follow, as far as that is known."""
+    """Says how many requests will follow, as far as that is known."""
     to_come: Callable[[], float] | None = None
-    """How many tokens will, as far as that can be told."""
+    """Says how many tokens will follow, as far as that can be told."""
     shorten: Callable[[Item, BadRequestError], bool] | None = None
     """Cuts an item that was refused alone as too long, where it may be cut further."""
     shares: bool = True
@@ -84,7 +88,7 @@ class Errand:
 
     @property
     def waits(self) -> bool:
-        """Nothing of it is on its way."""
+        """Whether nothing of the errand is on its way."""
         return bool(self._waiting)
 
     def holds_back(self, task: asyncio.Task[Any] | None) -> bool:
@@ -92,7 +96,7 @@ class Errand:
         return task in self._waiting
 
     def cuts(self, items: Sequence[Item], error: Exception) -> bool:
-        """Whether what was refused is shorter now."""
+        """Whether the item that was refused could be shortened, and is shorter now."""
         if self.shorten is None or len(items) > 1 or not isinstance(error, BadRequestError):
             return False
         return self.shorten(items[0], error)

@@ -1,3 +1,5 @@
+"""This module keeps refusals from being laid to texts while the account or the server may be to blame."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -8,7 +10,11 @@ import anyio
 from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
+# Chosen: one or two texts of a job may be bad by chance. Larger, a wrong account would be asked for longer, and each
+# answer may be billed; smaller, two bad texts in a row would cost a control.
 MOST_REFUSALS = 3
+"""After so many refusals with nothing accepted between them, the texts are not blamed any more."""
+# 413 is HTTP's "content too large"; servers and gateways use 429 for requests that are larger than a minute's limit.
 OF_THEIR_SIZE = frozenset({413, 429})
 """Statuses of requests that are refused for their size, whatever the reply says."""
 
@@ -16,9 +22,10 @@ OF_THEIR_SIZE = frozenset({413, 429})
 class Guard:
     """A refusal may be about the account or the server, and not about one text.
 
-    While nothing was accepted yet one batch is split at a time, nothing is started beside it, and the third text that
-    is refused alone is a `doubt`. Later, three refusals are, with nothing accepted between them. While there is one
-    nothing is sent until somebody, `vouching`, has seen a good text accepted. `proven`: something was accepted.
+    While nothing was accepted yet, one batch is split at a time, nothing is started beside it, and the third text that
+    is refused alone raises a doubt. Later, three refusals with nothing accepted between them do. While there is a
+    doubt, nothing is sent until somebody, `vouching`, has seen a good text accepted. `proven` says that something was
+    accepted.
     """
 
     def __init__(self) -> None:
@@ -27,7 +34,7 @@ class Guard:
         self._vouching = False
         self._refusals = 0
         self.refusal: ProviderError | None = None
-        """The last one."""
+        """The last refusal."""
         self._changed = anyio.Event()
 
     @property
@@ -41,11 +48,14 @@ class Guard:
             self._notify()
 
     def refused(self, error: ProviderError, *, texts: int) -> None:
-        """A request of so many. One that says which text it refuses, or how large one may be, is about the texts.
+        """A request of so many texts was refused.
+
+        A refusal that says which text it refuses, or how large one may be, is about the texts.
 
         Vectors that are all of another width are about the server, and a doubt at once.
         """
         self.refusal = error
+        # Another width cannot come from a text, so the control is asked at once, before more of the job is paid for.
         if isinstance(error, DimensionError) and error.wanted:
             self._refusals = MOST_REFUSALS
         elif not self.proven:
@@ -54,7 +64,7 @@ class Guard:
             self._refusals += 1
 
     async def turn(self, batch: object, *, doubted: bool) -> None:
-        """Before each request. One batch in doubt has its turn until it `leave`s."""
+        """Waits for the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""
         while self._vouching or (not self.proven and self._splitting not in (None, batch)):
             await self._changed.wait()
         if doubted:

@@ -1,3 +1,5 @@
+"""This module knows the event loop and process in which something is used."""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +11,7 @@ from aembed.errors import ConfigError
 class Home:
     """The event loop and process that something is used in. It may move once that loop has stopped, or by a fork.
 
-    `closed`: it was closed in this place; in another one it is opened again.
+    `closed` says that it was closed in this place; in another one it is opened again.
     """
 
     def __init__(self) -> None:

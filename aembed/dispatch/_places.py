@@ -1,3 +1,5 @@
+"""This module counts how many batches of a job are on their way, and lends the place of one that rests to another."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,7 +12,9 @@ T = TypeVar("T")
 
 
 class Places:
-    """So many batches at a time; as many more may rest besides, which cost nothing."""
+    """Places for so many batches at a time; as many more may rest besides, which cost nothing while they do."""
+
+    # Law 8: memory is bounded by the window of work in flight, so those that rest are bounded, too.
 
     def __init__(self, number: int) -> None:
         self._semaphore = anyio.Semaphore(number)
@@ -19,7 +23,7 @@ class Places:
         self._unused = False
 
     async def take_for(self, batch: Callable[[], Awaitable[T]]) -> T:
-        """A place, and the batch that is to have it. Meanwhile one that has rested may have the place."""
+        """Waits for a place, and then for the batch that is to have it; meanwhile one that rested may use the place."""
         await self._semaphore.acquire()
         while self._returning:
             self.leave()
@@ -40,7 +44,7 @@ class Places:
 
     @asynccontextmanager
     async def left(self) -> AsyncIterator[None]:
-        """Gives the place to others for a while; it is taken again, or never had, at the end."""
+        """Gives the place to others for a while; at the end it is taken again, unless it is still unused."""
         if self._resting >= self._most_resting:
             yield
             return

@@ -1,3 +1,24 @@
+"""This module makes the tries of one request: tenacity decides whether and when, the gate decides who goes first.
+
+      attempt()            the first one is made without tenacity: most are answered
+         |
+         v
+    +-> enter: a slot, the budgets, the gate -> reserve money -> send -> reply, checked -----> done
+    |                                                             |
+    |                                                             +-- closed connection, other format: at once, twice
+    |                                                             +-- any other error: raised to the batch's sender
+    |                                                             +-- a rate limit, or unavailable (5xx, timeout ...)
+    |                                                                   |
+    |     tenacity calls, in this order:                                v
+    |         wait()    how long: its exponential, jitter, the server's hint
+    |         stop()    the gate is told; is that the end?  --yes--> the error is raised to the sender of the batch
+    |         sleep()   while the gate is closed: not here, but in `enter`; else for a while, or until another lands
+    +------------+
+
+A rate limit ends the tries only of a batch that can be divided, and is too large; else max_outage does (OutageError).
+An UnavailableError ends them after as many failures as the sender of the batch asks for.
+"""
+
 from __future__ import annotations
 
 import asyncio
@@ -20,10 +41,13 @@ from aembed.types import Hints, Reply
 if TYPE_CHECKING:
     from aembed.dispatch._requests import Requests
 
+# Chosen: with a base of 1 s that is 50 to 100 ms, in which a slot at the server becomes free. At 1.0 a single query
+# would wait a second for nothing; at 0 it would be refused again at once.
 SOONER_ALONE = 0.1
-"""Of the backoff, where nothing is on its way whose answer could be waited for."""
+"""The part of the backoff that is waited where nothing is on its way whose answer could be waited for."""
+# One for a connection that was closed meanwhile, and one for a reply format that the provider does not speak.
 MOST_AT_ONCE = 2
-"""A connection that was closed meanwhile, and a reply format that the provider does not speak."""
+"""A request is sent again at once so many times."""
 
 
 class Request:
@@ -54,13 +78,14 @@ class Request:
         self._tries = tries
 
     async def next(self) -> Reply:
-        """As tenacity counts them: the first was made without it, since most are answered and need none of it."""
+        """The next try as tenacity counts them. The first one was made without it, so its error is raised again."""
         error, self.first_error = self.first_error, None
         if error:
             raise error
         return await self.attempt()
 
     async def attempt(self) -> Reply:
+        """One try: leave to send, the request, and what becomes of it told to gate and pacer."""
         self._ticket = ticket = await self._enter()
         if ticket is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
@@ -99,7 +124,8 @@ class Request:
         return await self._bought()
 
     async def _bought(self) -> Reply:
-        """One request. What may be on its bill is reserved before it goes out (law 6)."""
+        """Sends one request, and reserves what may be on its bill before it goes out."""
+        # Law 6: what can be refused is refused before money is spent (key, model, dimension, ..., budget).
         errand, held = self._errand, None
         if errand.purse and errand.costs:
             held = await errand.purse.reserve(errand.costs.most_billed(self._texts, self._tokens))
@@ -111,6 +137,7 @@ class Request:
             urgent = errand.interactive or self._tries.control
             reply = await self._requests.once(self._texts, self._tokens, errand, urgent=urgent)
         except BaseException as error:
+            # What may be on the bill stays noted in the budget; what surely is not is given back.
             if may_be_billed(error):
                 errand.lost_tokens += ceil(self._tokens)
             elif held:
@@ -126,7 +153,8 @@ class Request:
         return self._requests.backoff(state, alone=alone)
 
     def stop(self, state: RetryCallState) -> bool:
-        """Tells the gate, and whoever sends it once it has failed so often that it may be to blame itself."""
+        """Tells the gate of a failure; returns whether there were so many that the request itself may be to blame."""
+        # A wait for a rate limit is no failed attempt: it is bounded by max_outage, and not by max_retries.
         if self._ticket is None:
             return True
         error = error_of(state)
@@ -168,7 +196,10 @@ class Request:
         return self._tries.too_heavy
 
     async def sleep(self, seconds: float) -> None:
-        """What was refused without a hint goes again once one of the others has landed; soon, where there are none."""
+        """Waits before the next try.
+
+        What was refused without a hint goes again once one of the others has landed, or soon where there are none.
+        """
         self._errand.retries += 1
         if self._limited and self._admission.gate.is_open and not self._hinted:
             alone = SOONER_ALONE if self._admission.in_flight == 0 else 1.0

@@ -1,3 +1,13 @@
+"""This module sends one request for each caller: within a deadline, with a reply that can be trusted, tried again.
+
+    send()   all the tries of a request (the picture is in _request.py)
+    once()   one of them: deadline -> provider.embed -+- reply:    count, width and values are checked -> returned
+                                                      +- no reply: UnavailableError, and the deadline is noted as missed
+                                                      +- error:    quotes of users' texts are taken out of it
+
+The deadlines of requests that are under way become shorter as others are answered (core/deadlines.py).
+"""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,15 +41,20 @@ from aembed.errors import (
 from aembed.protocols import Provider
 from aembed.types import Reply, RetryPolicy
 
+# A limit of a minute has room for what it refused after 60 s, if ever; 5 s are for lateness.
 LONGEST_WINDOW = 65.0
-"""Seconds after which a limit of a minute has room for what it refused, if ever. Less where max_outage is short."""
+"""A refusal that lasts for more seconds is not about a window. (It is less where max_outage is short.)"""
+# Chosen: a server that is well answers a short text in 78 ms and more, so less would be no try at all.
 LEAST_SECONDS = 0.1
-"""However little is left of max_outage."""
+"""A try has at least so many seconds, however little is left of max_outage."""
+# Chosen: one request of the last ones that was accepted as it was after it had failed is enough to speak of chance for
+# the next three; each part that fails for good takes a fifth of that away.
 SELDOM, CHANCE_MEMORY = 0.1, 0.2
+"""Failures are by chance while their share is above the first number; the second is the weight of one request in it."""
 
 
 class Requests:
-    """One request at a time for each caller, tried again for as long as waiting can help."""
+    """Sends one request at a time for each caller, again and again for as long as waiting can help."""
 
     def __init__(
         self,
@@ -54,6 +69,7 @@ class Requests:
         self.dimensions = dimensions
         self.admission = admission
         self.max_retries = retry.max_retries
+        # A fourth of max_outage, so that a size that is refused for ever is divided before the job would stop for it.
         self.longest_window = min(LONGEST_WINDOW, retry.max_outage / 4)
         self._provider = provider
         self._random = random
@@ -67,17 +83,19 @@ class Requests:
     async def send(
         self, texts: Sequence[str], tokens: float, errand: Errand, tries: Tries, *, divisible: bool, awaited: bool
     ) -> Reply:
-        """Raises the ProviderError that waiting did not clear, or OutageError. `awaited`: others wait for the answer,
-        and keep their places; it keeps its own.
+        """The reply. Raises the ProviderError that waiting did not clear, or OutageError.
 
         RateLimitError comes out only for a `divisible` batch that is too large for the rate limit, UnavailableError
-        after as many `tries` as that says.
+        after as many failures as `tries` says. `awaited` says that others wait for the answer and keep their places
+        meanwhile, so that this request keeps its own.
         """
         request = Request(self, errand, texts, tokens, tries, divisible, awaited)
         try:
             return await request.attempt()
         except WAIT_AND_RETRY as error:
             request.first_error = error
+        # tenacity is the only backoff: no stop_after_delay and no wait_random, which read the real clock and the global
+        # random. Only the two classes that waiting can clear are tried again; a cancellation never is.
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(WAIT_AND_RETRY),
             wait=request.wait,
@@ -99,21 +117,22 @@ class Requests:
 
     @property
     def fails_by_chance(self) -> bool:
-        """Lately a request that had failed was accepted as it was."""
+        """Whether requests that had failed were accepted as they were, lately."""
         return self._chance > SELDOM
 
     def cleared(self) -> None:
         self._chance += CHANCE_MEMORY * (1.0 - self._chance)
 
     def blamed(self) -> None:
-        """A part that had failed failed again and again: it was no chance."""
+        """A part that had failed went on to fail, so that was no chance."""
         self._chance -= CHANCE_MEMORY * self._chance
 
     async def once(self, texts: Sequence[str], tokens: float, errand: Errand, *, urgent: bool) -> Reply:
-        """One request, within its deadline, and a reply that can be trusted.
+        """Sends one request within its deadline, and returns a reply that can be trusted.
 
-        What is `urgent` is cut by what was learned, whatever else was.
+        What is `urgent` (a query or a control) is cut by the deadline that was learned, however much was cut before.
         """
+        # Law 1: a request that is under way is ended by its own deadline, and else only at the end of `drain`.
         started = now()
         most = self._deadlines.for_request(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
@@ -150,7 +169,7 @@ class Requests:
         self._tighten()
 
     def _tighten(self) -> None:
-        """The oldest first, as far as the ration goes."""
+        """Shortens the deadlines of requests under way, the oldest first, as far as the ration of cut tokens goes."""
         rationed = 0.0
         for request in self._under_way:
             seconds = self._deadlines.for_request(request.tokens)
@@ -173,6 +192,8 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _UnderWay:
+    """A request that was sent and not answered yet, with the scope whose deadline ends it."""
+
     scope: anyio.CancelScope
     started: float
     tokens: float
@@ -185,7 +206,8 @@ class _UnderWay:
 
 
 def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:
-    """The width of a matrix that can be trusted (law 3), whatever provider object it came from."""
+    """The width of a matrix that can be trusted, whatever provider object it came from."""
+    # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first.
     matrix = reply.matrix
     if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
         raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
@@ -196,6 +218,7 @@ def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:
 
 
 def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:
+    """Takes the users' texts out of what a provider said, before it reaches a log or a traceback."""
     error.args = tuple(without_quotes(part, texts) if isinstance(part, str) else part for part in error.args)
     error.body = without_quotes(error.body, texts)
 

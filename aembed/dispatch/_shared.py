@@ -1,4 +1,4 @@
-"""Texts on their way: whoever wants one that is being sent already waits for that answer, and pays for nothing.
+"""This module knows the texts on their way: whoever wants one that was sent already waits for it, and pays nothing.
 
 This is between the jobs and queries of one Embedder; equal texts of one job are joined before they are offered.
 """
@@ -22,14 +22,14 @@ from aembed.types import InputType, Reply, Vector
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Got:
-    """What another one was answered."""
+    """The vector that another caller was answered."""
 
     vector: Vector
     model: str
 
 
 Outcome: TypeAlias = Got | AembedError | None
-"""None: it ended without an answer for that text. An error: the text was refused."""
+"""What becomes of a text of somebody else: its vector, an error if it was refused, None if there was no answer."""
 Waiting: TypeAlias = "asyncio.Future[Outcome]"
 Joined: TypeAlias = list[tuple[Item, Waiting]]
 
@@ -42,7 +42,7 @@ class Way:
     task: asyncio.Task[object] | None
     size: int = 0
     unanswered: Sequence[Item] = ()
-    """Those that others may wait for."""
+    """The items that others may wait for."""
     listed: list[str] = field(default_factory=list)
     """The texts by which it can be found, once that was asked for."""
     waiting: dict[str, list[Waiting]] = field(default_factory=dict)
@@ -53,25 +53,25 @@ class Way:
         return future
 
     def list_texts(self) -> list[str]:
-        """A text in pieces is no text that others wait for."""
+        """The texts that others may wait for; a text in pieces is none of them."""
         self.listed = [item.texts[0] for item in self.unanswered if len(item.texts) == 1]
         return self.listed
 
     def answered(self, items: Sequence[Item]) -> None:
-        """Most batches are answered whole."""
+        """Takes these items off. Most batches are answered whole, and then no item is looked at."""
         done = {*map(id, items)} if len(items) < self.size else None
         self.unanswered = [item for item in self.unanswered if id(item) not in done] if done else ()
 
 
 class Texts:
-    """The texts that are on their way. They are hashed once somebody asks for one: a job that is alone never does."""
+    """The texts that are on their way. They are hashed once somebody asks for one; a job that is alone never does."""
 
     def __init__(self) -> None:
         self._ways: dict[Way, None] = {}
         self._by_text: dict[str, Way] | None = None
 
     def concern(self, errand: Errand) -> bool:
-        """Whether anything is on its way for somebody else. Equal texts of one job are one item already."""
+        """Whether anything is on its way for somebody else; equal texts of one job are one item already."""
         return self._by_text is not None or any(way.errand is not errand for way in self._ways)
 
     def get(self, text: str) -> Way | None:
@@ -106,14 +106,20 @@ class Texts:
 
 
 class Shared:
-    """`alike`: the provider embeds documents and queries alike, so that each may have the other's vector."""
+    """The texts on their way by input type.
+
+    `alike` says that the provider embeds documents and queries alike, so that each may have the other's vector.
+    """
 
     def __init__(self, *, alike: bool) -> None:
         one = Texts()
         self._texts: dict[InputType, Texts] = {"document": one, "query": one if alike else Texts()}
 
     def claim(self, batch: Sequence[Item], errand: Errand) -> tuple[Way, Sequence[Item], Joined]:
-        """What is to be sent of a batch, and what is on its way for somebody else. A text in pieces goes alone."""
+        """What is to be sent of a batch, and what is on its way for somebody else, which is joined.
+
+        A text in pieces is always sent.
+        """
         texts, way = self._texts[errand.input_type], Way(errand, asyncio.current_task())
         mine, new, joined = batch, batch, Joined()
         if texts.concern(errand):
@@ -129,12 +135,12 @@ class Shared:
         return way, mine, joined
 
     def sent(self, text: str, input_type: InputType) -> Waiting | None:
-        """The answer to a request that has this text and has been sent: not one that waits for its turn."""
+        """The answer to a request with this text that has been sent; None if there is none that was sent already."""
         way = self._texts[input_type].get(text)
         return way.wait(text) if way and not way.errand.holds_back(way.task) else None
 
     async def delivered(self, way: Way, deliver: Deliver, answer: Answer) -> None:
-        """Tells those who wait before the one who sent it, who may take his time."""
+        """Tells those who wait first, and then the one who sent the text, who may take long to store it."""
         self._texts[way.errand.input_type].answered(way, answer.items)
         if way.waiting:
             self._tell(way, answer)
@@ -148,12 +154,13 @@ class Shared:
                     continue
                 if isinstance(answer, Answered):
                     assert matrix is not None
+                    # A view of one row would keep the whole batch alive, so each that waits has a copy.
                     future.set_result(Got(matrix[row].copy(), answer.reply.model))
                 else:
                     future.set_result(copied(answer.error))
 
     def release(self, way: Way) -> None:
-        """The batch has ended. Who still waits may send the text himself."""
+        """The batch has ended: whoever still waits may send the text for itself."""
         self._texts[way.errand.input_type].remove(way)
         for futures in way.waiting.values():
             for future in futures:
@@ -162,7 +169,7 @@ class Shared:
 
 
 async def received(joined: Joined, errand: Errand, deliver: Deliver) -> list[Item]:
-    """Delivers what others were answered, as it comes; returns what nobody got an answer for."""
+    """Delivers what others were answered, as it comes; returns the items for which nobody got an answer."""
     again: list[Item] = []
     while joined:
         await errand.wait(asyncio.wait([future for _, future in joined], return_when=asyncio.FIRST_COMPLETED))

@@ -1,4 +1,4 @@
-"""What is waited for: said in the log when it begins and when it ends, and shown for as long as it lasts."""
+"""This module says what is waited for: in the log when it begins and ends, and in the progress while it lasts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from aembed.types import Space
 
 logger = logging.getLogger("aembed")
 
+# Chosen: a shorter wait for a rate limit is the pace of the work, and a line for each of them would be noise.
 LONG = 5.0
-"""Seconds: a shorter wait for a rate limit is the pace of the work."""
+"""A wait for a rate limit is told in the log if it takes so many seconds."""
+# Chosen: a low limit is one wait after another, and a line in ten minutes tells of them all.
 QUIET = 600.0
-"""Seconds in which long waits for a rate limit are not said again: a low limit is one wait after another."""
+"""For so many seconds further long waits for a rate limit are not told."""
 
 
 class Waits:
-    """An outage is said at once, and once, however often it is tried meanwhile."""
+    """Tells of waits: of an outage at once, and only once, however often the provider is tried meanwhile."""
 
     def __init__(self, where: str = "") -> None:
         self.where = where
@@ -33,7 +35,7 @@ class Waits:
         self._next_request = -inf
 
     def line(self, now: float) -> str:
-        """What is waited for now, "" for nothing that takes long."""
+        """The line that says what is waited for now; it is empty where nothing takes long."""
         if self._closed_since is not None:
             return f"waiting for {self.where}: {self._reason}, {_then('try', self._next_try - now)}"
         if self._paced_since is not None and self._next_request > now:
@@ -55,7 +57,7 @@ class Waits:
             logger.warning("%s", self.line(now))
 
     def answered(self, now: float) -> None:
-        """There was a reply, and the gate is open."""
+        """There was a reply, and the gate is open: a wait for an outage has ended."""
         self.failing_since = None
         if self._closed_since is not None:
             seconds, self._closed_since = now - self._closed_since, None
@@ -64,7 +66,7 @@ class Waits:
     # the pace
 
     def paced(self, start: float, now: float, pacer: Pacer) -> None:
-        """The next request goes when a limit of the minute allows it."""
+        """The next request goes only when a limit of the minute allows it."""
         if start - now < LONG:
             return
         limits = [(pacer.limit("requests"), "requests"), (pacer.limit("tokens"), "tokens")]
@@ -78,7 +80,7 @@ class Waits:
             self._paced_since = now
 
     def let_go(self, now: float) -> None:
-        """It goes now."""
+        """The request that was waited for goes now."""
         if self._paced_since is not None:
             if self._paced_since == self._said_pace:
                 logger.info("the next request to %s goes, after %.0f s", self.where, now - self._paced_since)

@@ -1,7 +1,8 @@
-"""Sends batches for one Embedder on one event loop.
+"""The dispatcher sends batches for one Embedder on one event loop.
 
-A request is never cancelled once it is on its way (law 1: it is paid for, and a cancelled connect leaks its
-connection): it runs in a task that the Dispatcher owns, and whoever wanted it may leave.
+Law 1: one request = one owned task = one reply = one short store transaction. A request is never cancelled once it is
+on its way, for it is paid for, and httpcore loses a connection for good when it is cancelled while it connects. So it
+runs in a task that the dispatcher owns, and whoever wanted it may leave.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from aembed.protocols import EmbedsAlike, Provider
 from aembed.results import Stats
 from aembed.types import InputType, Limits, RetryPolicy
 
+# Chosen: calls that were told of the end have little left to do; one that hangs must not hold up the program's end.
 LEAVE_SECONDS = 5.0
-"""That those who wait for what was ended may take to end, too."""
+"""Those who wait for what was ended may take so many seconds to end, too."""
 
 
 class _LetGo(NotSent, asyncio.CancelledError):
@@ -40,6 +42,8 @@ class _LetGo(NotSent, asyncio.CancelledError):
 
 
 class Dispatcher:
+    """Sends batches for one Embedder on one event loop, and owns the tasks that do so."""
+
     def __init__(
         self,
         provider: Provider,
@@ -105,6 +109,7 @@ class Dispatcher:
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         limits = self._limits()
+        # The smallest of what the provider documents, what its refusals taught, and what the rate limits leave.
         cap = self._evidence.within(Cap.of(limits), estimated=limits.estimated)
         tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
         if tokens is None and texts is None:
@@ -113,7 +118,8 @@ class Dispatcher:
         return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced=paced)
 
     def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""
+        """Starts a task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""
+        # Law 1: it is owned here, so a caller that is cancelled gets its CancelledError at once, and this goes on.
         # A task factory (asyncio.eager_task_factory) could run it to its end before `create_task` returns.
         task = asyncio.Task(coroutine, loop=asyncio.get_running_loop())
         self._owned.add(task)
@@ -121,7 +127,7 @@ class Dispatcher:
         return task
 
     def _landed(self, task: asyncio.Task[None]) -> None:
-        """Its error was told to whoever waited; where nobody does any more it is no news."""
+        """Forgets the task. Its error was told to whoever waited; where nobody does any more, it is no news."""
         self._owned.discard(task)
         if not task.cancelled():
             task.exception()
@@ -129,9 +135,10 @@ class Dispatcher:
     async def drain(self, timeout: float, others: Collection[asyncio.Future[None]] = ()) -> None:
         """Waits until everything sent has landed, `timeout` seconds at most, and ends what has not.
 
-        And until `others` have ended, which wait for what is sent here. What waits for a connection has not been sent,
-        and is ended at once. A cancellation ends the wait.
+        It waits for `others` too, which wait for what is sent here. A request that waits for a connection has not been
+        sent, and is ended at once. A cancellation ends the wait.
         """
+        # Law 1: what was sent lands before the loop ends, within a limit; a second cancellation ends that.
         self._closing = True
         for unsent in set(self._unsent):
             unsent.cancel()
@@ -149,11 +156,11 @@ class Dispatcher:
                         await asyncio.wait(left)
 
     def _others_tasks(self) -> set[asyncio.Future[Any]]:
-        """All but the one that asks: a store, or a provider, may close the Embedder that it works for."""
+        """All owned tasks but the one that asks: a store or a provider may close the Embedder that it works for."""
         return {task for task in self._owned if task is not asyncio.current_task()}
 
     def stats(self, now: float) -> Stats:
-        """Without what waits and what is cached, which is not seen here."""
+        """The counts of this dispatcher, without what waits and what is cached, which are not known here."""
         gate, pacer = self._requests.admission.gate, self._pacer
         return Stats(
             in_flight=self.in_flight,
@@ -195,11 +202,11 @@ class Dispatcher:
         return ticket
 
     def resize(self, ticket: Ticket, tokens: float, texts: int) -> None:
-        """What it carries in the end."""
+        """Says how much the request of a ticket carries in the end."""
         self._pacer.resize(ticket.reservation, tokens, texts, now())
 
     async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
-        """Delivers one answer a request; what was refused, or failed, is sent in parts.
+        """Sends a batch and delivers one answer for each request; what was refused, or failed, is sent in parts.
 
         Raises the error that stops the job; what was delivered before is good. Queries are no job: a text that is
         refused fails its own calls.
@@ -216,7 +223,7 @@ class Dispatcher:
             batch = await received(joined, errand, deliver) if joined else ()
 
     def sent(self, item: Item, input_type: InputType) -> Waiting | None:
-        """What will be answered to somebody else who has sent this text, where that is so."""
+        """The answer to come to somebody else who has sent this text; None if nobody has."""
         return self._shared.sent(item.texts[0], input_type) if len(item.texts) == 1 else None
 
     @contextmanager

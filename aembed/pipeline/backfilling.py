@@ -1,4 +1,8 @@
-"""A column of the user's own table is filled in passes: rows that were edited meanwhile come again."""
+"""This module fills a column of the user's own table in passes: rows that were edited meanwhile come again.
+
+Law 3: a vector is stored only beside the text that it was made from; a user's row that was edited meanwhile stays
+pending, and the next pass reads it again.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,19 @@ from aembed.protocols import Backlog
 from aembed.results import Report
 from aembed.types import Failure, Record
 
+# Chosen: once more, where its text was edited meanwhile or its lease was lost. Larger, a table whose trigger drops
+# vectors is paid for so many times; at 1 an edited row would fail.
 MOST_BOUGHT = 2
-"""Times that a row is paid for in one run: once more where its text was edited meanwhile, or its lease lost."""
+"""A row is paid for so many times in one run, at the most."""
+# Chosen: one such pass may be an accident of edits; after two the table itself is to blame.
 MOST_EMPTY_PASSES = 2
-"""Passes in a row that bought rows and filled none: after them no row is bought again."""
+"""After so many passes in a row that bought rows and filled none, no row is bought again."""
 
 
 class Passes:
-    """What each pass reads, and whether another one is worth it. One tally counts them all.
+    """What each pass reads, and whether another pass is worth it. One tally counts all passes.
 
-    A row that was bought and is empty again fails, unless its text was edited since; where that happens twice, it fails
+    A row that was bought and is empty again fails, unless its text was edited since; if that happens twice, it fails
     too. So nothing is paid for without end, and no row is left behind in silence.
     """
 
@@ -42,7 +49,7 @@ class Passes:
         self._skipped_before = self._filled_before = 0
 
     async def records(self) -> AsyncIterator[Record | Failure]:
-        """Asks for no more rows than the limit leaves: what is asked for is held from other workers."""
+        """The records of one pass: no more than the limit leaves, as what is asked for is held from other workers."""
         self._skipped_before, self._filled_before = self._skipped, self._filled
         left = None if self._limit is None else self._limit - self._given
         wanted = None if left is None else left + len(self._failed)
@@ -55,6 +62,7 @@ class Passes:
                     yield self._judged(record)
 
     def _judged(self, record: Record) -> Record | Failure:
+        """The record, if its row may be bought (again); else the failure that ends it."""
         bought = self._bought.of(record.id, record.text)
         if len(bought) >= self._most_bought:
             return self._given_up(
@@ -75,11 +83,11 @@ class Passes:
         return Failure(id, 0, StoreError(f"{reason}; once that is mended, run the same again"))
 
     def unfilled(self, records: Iterable[Record]) -> None:
-        """Of these, which were written together, some rows stayed empty."""
+        """Notes that of these records, which were written together, some rows stayed empty."""
         self._unfilled.update(record.id for record in records)
 
     def not_bought(self, records: Iterable[Record]) -> None:
-        """These were read, and another job was found to have filled them, or somebody to have edited them."""
+        """Notes that these were read and not bought: another job has filled them, or somebody has edited them."""
         for record in records:
             self._bought.forget(record.id, record.text)
 
@@ -92,9 +100,10 @@ class Passes:
         return self._on_failure(failure) if self._on_failure else None
 
     def another(self) -> bool:
-        """Whether rows are left, or may be, that were edited or emptied while their vector was made.
+        """Whether another pass is worth it.
 
-        Or whether texts that were refused earlier, or filled by other jobs, took the place of others within the limit.
+        It is if rows are left, or may be, that were edited or emptied while their vector was made, or if texts that
+        were refused earlier, or filled by other jobs, took the place of others within the limit.
         """
         if pending := self.tally.pending:
             self.tally.inputs -= pending
@@ -122,7 +131,7 @@ class Passes:
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
-    """The records of a backlog come from its database: what that said is raised, not that the records raised."""
+    """Raises what the database of a backlog said, instead of saying that the records raised something."""
     try:
         yield
     except SourceError as error:

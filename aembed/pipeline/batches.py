@@ -1,4 +1,8 @@
-"""Stage 4: the window of items that were read, and when a batch is cut out of it."""
+"""Stage 4 keeps the window of items that were read, and decides when a batch is cut out of it.
+
+Law 8: memory is bounded by the window of work in flight, not by the input. So whoever offers items waits while the
+window holds enough for all slots and one batch more.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,21 @@ import anyio
 from aembed.core.changes import Item
 from aembed.core.packing import Cap, Window, share, taper
 
+# Chosen: a request takes 78 ms and more (measured at OpenAI), so 20 ms more for a fuller batch are well spent. At 0 a
+# slow source would make a request of each text; larger, its results would come so much later.
 LINGER = 0.02
-"""Seconds that a batch which is not full waits for a slow source."""
+"""A batch that is not full waits so many seconds for a slow source."""
+# Chosen: a full batch is about 1 MB of text, so that is some 20 MB. Larger, memory grows for no speed; smaller, texts
+# of different sizes are mixed less evenly.
 WINDOW_BATCHES = 16
-"""Full batches read ahead at the most; fewer where concurrency is lower."""
+"""So many full batches are read ahead at the most; fewer where concurrency is lower."""
 
 
 class Batches:
-    """`offer` waits while the window is full, `next` while there is not enough for a batch.
+    """The batches of a job: `offer` waits while the window is full, `next` while there is not enough for a batch.
 
-    `cap` and `slots` change with the replies: they are asked at each notice. `starved` tells whether the
-    source is what all wait for.
+    `cap` and `slots` change with the replies, so they are asked at each notice. `starved` tells whether the source is
+    what everybody waits for.
     """
 
     def __init__(self, slots: Callable[[], int], cap: Callable[[], Cap], starved: Callable[[], bool]) -> None:
@@ -32,13 +40,13 @@ class Batches:
         self._taken = 0
         self._ended = False
         self.hurried = False
-        """Nothing more comes before what is here has been sent: what is read next waits for other jobs."""
+        """Whether nothing more comes before what is here has been sent, because what was read waits for other jobs."""
         self._shared: tuple[Cap, int] | None = None
         self._latest_cap = cap()
         self._changed = anyio.Event()
 
     async def offer(self, items: Collection[Item]) -> None:
-        """Waits while there are more than enough."""
+        """Adds items to the window, and waits while there are more than enough."""
         inputs, tokens = self._window.add(items)
         self._offered_inputs += inputs
         self._offered_tokens += tokens
@@ -55,7 +63,7 @@ class Batches:
         return len(self._window)
 
     def remaining(self) -> float:
-        """Batches, once nothing more will be offered; until then any number."""
+        """How many batches remain, once nothing more will be offered; until then it is infinite."""
         return self._window.least_batches(self._latest_cap) if self._ended else inf
 
     def to_come(self, read: int, unread: int) -> float:
@@ -63,14 +71,16 @@ class Batches:
         return self._window.tokens + unread * self._offered_tokens / max(1, read)
 
     def put_back(self, batch: Collection[Item]) -> None:
-        """What was taken, and cannot go as it is."""
+        """Puts a batch back that was taken, and cannot go as it is."""
         self._window.add(batch)
         self._taken -= 1
         self.notify()
 
     def cheapest(self, share: float, left: float, cost: Callable[[Item], float]) -> list[Item]:
-        """A batch that costs no more than `share`; where nothing is that cheap the one item that costs the least, if
-        that is left."""
+        """Takes a batch that costs no more than `share`.
+
+        Where nothing is that cheap, it is the one item that costs the least, if so much is `left`.
+        """
         cap, batch, others = self._cap(), Window[Item](), list[Item]()
         spent = 0.0
         priced = sorted(((cost(item), item) for item in self._window.clear()), key=lambda pair: -pair[0])
@@ -88,7 +98,7 @@ class Batches:
         return batch.clear()
 
     def least(self, cost: Callable[[Item], float]) -> int:
-        """What the cheapest of those that wait costs."""
+        """What the cheapest of the items that wait costs."""
         items = self._window.clear()
         self._window.add(items)
         return ceil(min(map(cost, items)))
@@ -99,13 +109,13 @@ class Batches:
         self.notify()
 
     def notify(self) -> None:
-        """There is more in the window, or another cap."""
+        """Wakes those that wait: there is more or less in the window, or another cap."""
         self._latest_cap = self._cap()
         self._changed.set()
         self._changed = anyio.Event()
 
     async def next(self) -> list[Item]:
-        """Empty once all was taken."""
+        """Takes the next batch; it is empty once all was taken."""
         await self._until_ready()
         batch = self._last() if self._ended else self._window.take(self._cap())
         self._taken += 1
@@ -123,7 +133,7 @@ class Batches:
                 return
 
     def _last(self) -> list[Item]:
-        """The work that is left, in even batches; in batches that shrink where the pace sets the time."""
+        """Takes one of the last batches: they are even, or shrink where the pace sets the time."""
         if not len(self._window):
             return []
         cap = self._cap()
@@ -137,7 +147,7 @@ class Batches:
         return self._window.take(cap, max(1, batches))
 
     def _share(self, cap: Cap) -> int:
-        """How many batches to make of the rest: full waves, and at most `concurrency` requests above the least."""
+        """How many batches to make of the rest: full waves, and no more than a request a slot above the least."""
         least = self._window.least_batches(cap)
         most = self._slots() + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
         return max(least, min(share(least, self._window.tokens, self._slots(), self._taken), most))

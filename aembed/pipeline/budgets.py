@@ -1,4 +1,4 @@
-"""The budgets of an Embedder, and which of them a job falls under."""
+"""This module keeps the budgets of an Embedder, and says which of them a job falls under."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def today() -> date:
 
 
 class Budgets:
-    """Those of one kind are one: the smallest. What lasts as long as the Embedder is kept here.
+    """The budgets by kind; of several budgets of one kind the smallest holds.
 
-    `of` is whom they are for. Raises ConfigError where a price is needed and not known.
+    Those that last as long as the Embedder are kept here. Raises ConfigError where a price is needed and not known.
     """
 
     def __init__(self, budgets: Iterable[Budget], price_usd: float | None, today: Callable[[], date] = today) -> None:
@@ -51,7 +51,7 @@ class Budgets:
         return bool(self._most)
 
     def of_queries(self) -> Purse | None:
-        """None without a limit. Raises ConfigError for one that only a store can keep."""
+        """What queries may spend; None without a limit. Raises ConfigError for a budget that only a store can keep."""
         if not self._most:
             return None
         if lasting := [per for per in self._most if per in FORMATS]:
@@ -60,11 +60,12 @@ class Budgets:
         return Purse(pots, price_usd=self._price_usd)
 
     def of_calls(self) -> Purse:
-        """Of verbs without a store. Raises ConfigError for a budget that only a store can keep."""
+        """What verbs without a store may spend. Raises ConfigError for a budget that only a store can keep."""
         return Purse([self._pot(per, None, "") for per in self._kinds], price_usd=self._price_usd)
 
     def of_job(self, place: object, space: Space) -> Purse:
-        """`place` is the store or the table. Raises ConfigError for a budget that it cannot keep."""
+        """What a job may spend; `place` is its store or table. Raises ConfigError for a budget that it cannot keep."""
+        # Law 6: what can be refused is refused before money is spent; also a budget that nobody could keep.
         account, job = place if isinstance(place, Accounts) else None, str(replace(space, dimensions=None))
         # Without a limit now, what an earlier run was allowed ends all the same with this one.
         own = Pot(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
@@ -73,7 +74,7 @@ class Budgets:
 
     @property
     def _kinds(self) -> list[Per]:
-        """First those that cost no write."""
+        """The kinds of budgets that there are; first those that cost no write to a store."""
         return [per for per in get_args(Per) if per in self._most]
 
     def _pot(self, per: Per, account: Accounts | None, job: str) -> Pot:

@@ -1,4 +1,7 @@
-"""Results on their way to the reader of a stream."""
+"""This module carries results to the reader of a stream.
+
+Law 8: memory is bounded by the work in flight, so results do not pile up before a slow reader.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Batch: TypeAlias = Iterable[Embedded | Failure]
 
 
 class Channel:
-    """Who puts something waits until it is taken: a slow reader holds the job back, and nothing piles up."""
+    """A channel in which whoever puts something waits until it is taken: a slow reader holds the job back."""
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
@@ -23,7 +26,7 @@ class Channel:
         self._changed = anyio.Event()
 
     async def put(self, batch: Batch) -> None:
-        """What is put once the reader has left is dropped."""
+        """Puts results, and waits until they are taken. Once the reader has left they are dropped."""
         if self._left:
             return
         self._batches.append(batch)
@@ -47,7 +50,7 @@ class Channel:
         self._notify()
 
     def end(self) -> None:
-        """Nothing more is put."""
+        """Ends the channel: nothing more is put."""
         self._ended = True
         self._notify()
 

@@ -1,4 +1,4 @@
-"""Texts that another job is about to send: they are looked for until they are written, or may be sent from here."""
+"""This module looks for texts that another job is about to send, until they are written or may be sent from here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from aembed.pipeline.leasing import LOOK_SECONDS
 from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.sinks import Sink
 
+# Chosen: a request takes 0.1 to 6 s, so its texts are looked for soon, and then more seldom. More looks are more
+# queries to the store; fewer let a finished job wait for a second.
 LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
+"""Seconds between two looks into the store: after something was found, and at the most."""
+# A job that was alone looks for others once in LOOK_SECONDS; the pause is for the write with which it tells what it
+# has.
 TELLING_SECONDS = LOOK_SECONDS + LEAST_PAUSE
+"""After so many seconds a job that was alone has told what it holds."""
+# Law 8: memory is bounded by the work in flight. Chosen: two full requests of OpenAI (2,048 texts each).
 MOST_WAITING = 4_096
-"""With more of them nothing further is read (law 8). Rows of a table that is read in passes come again instead: beyond
-what the others hold there may be rows that nobody has."""
+"""While more texts than this are waited for, nothing further is read. Rows of a table that is read in passes come again
+instead: beyond what the others hold there may be rows that nobody has."""
 
 
 class Elsewhere:
+    """The texts of this job that other jobs on the same store have leased."""
+
     def __init__(self, sink: Sink, outcomes: Outcomes, batches: Batches) -> None:
         self._sink = sink
         self._outcomes = outcomes
@@ -30,7 +39,7 @@ class Elsewhere:
         self._changed = anyio.Event()
 
     async def sift(self, items: Mapping[Key, Item]) -> Collection[Item]:
-        """Those that are to be sent from here; the others are waited for. Waits itself while too many are."""
+        """The items that are to be sent from here; the others are waited for. It waits while those are too many."""
         if not self._sink.leases or not items:
             return items.values()
         entries = [item.entry for item in items.values()]
@@ -53,14 +62,14 @@ class Elsewhere:
         return [item for key, item in items.items() if key in leased]
 
     async def ended(self) -> None:
-        """Nothing more comes. Returns once nothing is waited for any more."""
+        """Says that nothing more comes, and returns once nothing is waited for any more."""
         self._ended = self._batches.hurried = True
         self._notify()
         while self._items:
             await self._changed.wait()
 
     async def watch(self) -> None:
-        """Until all has ended."""
+        """Looks for the texts again and again until all of them are settled, and nothing more comes."""
         pause = LEAST_PAUSE
         while not self._ended or self._items:
             if not self._items:
@@ -72,6 +81,7 @@ class Elsewhere:
             pause = LEAST_PAUSE if len(self._items) < before else min(2 * pause, MOST_PAUSE)
 
     async def _look(self) -> None:
+        """Looks once: what was written or refused elsewhere is taken over, and what nobody holds any more is sent."""
         items = list(self._items.values())
         told = await self._sink.settled([item.entry for item in items])
         left = [item for item in items if item.entry.record.id in told.gone]

@@ -1,4 +1,4 @@
-"""What comes out of a job that did not end well: one plain error."""
+"""This module makes one plain error of whatever ended a job; nothing public raises an ExceptionGroup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("aembed")
 
 
 def plain(error: BaseException) -> AembedError:
-    """An error of ours as it is; a foreign one as the cause of one of ours."""
+    """The error itself if it is one of ours; a foreign one becomes the cause of one of ours."""
     if isinstance(error, AembedError):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -27,7 +27,7 @@ def plain(error: BaseException) -> AembedError:
 
 
 def failed_alike(tally: Tally) -> AembedError | None:
-    """What is wrong with every single record is no matter of the records."""
+    """The error that stops a job in which each record failed for the same reason; None for any other job."""
     failure = tally.failed_alike
     if failure is None:
         return None

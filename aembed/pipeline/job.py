@@ -1,6 +1,17 @@
-"""One job: a task that reads, a task that cuts batches, and a task for each batch on its way.
+"""This module runs one job: a task that reads, a task that cuts batches, and a task for each batch on its way.
 
-source -> Feed -> Intake (skip known, join equals, measure) -> Batches -> Dispatcher -> Outcomes -> Sink
+    source -> Feed -> Intake (skip known, join equals, measure) -> Batches -> Dispatcher -> Outcomes -> Sink
+              fill     _read                                        _send     a task each   _deliver
+
+A job ends in one of these ways:
+
+    well       all was read and sent, and all that was sent has landed: the report
+    stopped    an error that no further request can get past, of the provider, the store or the budget; no further
+               request goes, what is on its way lands, and the first error is raised, with the report
+    source     an error of the source: what was read before is finished, and then it is raised
+    cancelled  law 1: intake stops, and the job waits up to DRAIN_TIMEOUT until all that was sent is stored; a second
+               cancellation ends that wait
+    closed     the Embedder closes: as stopped, with a StoppedError
 """
 
 from __future__ import annotations
@@ -37,12 +48,14 @@ from aembed.types import Limits
 
 logger = logging.getLogger("aembed")
 
+# Law 1: a cancelled `embed_into` or `backfill` waits, shielded, until everything sent is stored. Chosen: a full request
+# takes 6 to 7 s, and Kubernetes kills what has not ended 30 s after SIGTERM.
 DRAIN_TIMEOUT = 30.0
-"""Seconds that a cancelled job waits for what it has sent (law 1)."""
+"""A cancelled job waits so many seconds for what it has sent."""
 
 
 class Sender(Protocol):
-    """What a job needs of a Dispatcher; the dry run has one that sends nothing."""
+    """What a job needs of a dispatcher; the dry run has one that sends nothing."""
 
     concurrency: int
 
@@ -57,6 +70,8 @@ class Sender(Protocol):
 
 
 class Job:
+    """One job. `run` does all of its work, and may be called once."""
+
     def __init__(
         self,
         dispatcher: Sender,
@@ -82,7 +97,7 @@ class Job:
             self._errand.purse, self._errand.costs = purse, measure
         self._outcomes = Outcomes(sink, tally, observers)
         self._tasks = tasks = dict[asyncio.Task[None], dict[int, Item]]()
-        """With what of its batch is not answered yet, where a budget may refuse it."""
+        """The task of each batch, with what of the batch is not answered yet, where a budget may refuse it."""
         self._rations = rations = Rations(purse, measure, dispatcher.concurrency)
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
         cap = partial(_narrowed, dispatcher, rations, tasks)
@@ -96,7 +111,7 @@ class Job:
         self._all_sent = self._stopped = self._left = False
 
     async def run(self) -> Report:
-        """Raises what stopped the job, with `.report`; a failed text stops nothing.
+        """Does the work of the job. Raises what stopped it, with `.report`; a failed text stops nothing.
 
         Without an error every input is stored, unchanged or failed; only rows of a table of the user's own, which may
         be edited meanwhile, may be pending.
@@ -110,6 +125,7 @@ class Job:
                 await self._work()
             await self._landed()
         except BaseException as error:
+            # Law 1: what was sent is paid for, so it is waited for although the job itself was cancelled.
             self._errand.drop()
             if self._sink.durable:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_TIMEOUT):
@@ -132,7 +148,7 @@ class Job:
         return self._tally.report(now())
 
     def close(self) -> None:
-        """The Embedder closes: no further request; what is on its way lands, and `run` raises StoppedError."""
+        """The Embedder closes: no further request goes, what is on its way lands, and `run` raises StoppedError."""
         if self._left:
             return
         self._sink.let_go()
@@ -144,7 +160,8 @@ class Job:
         self._errand.drop()
 
     def _undone(self, report: Report) -> AembedError | None:
-        """Whatever became of the job's tasks, what they left undone is told; so is what is wrong with every text."""
+        """The error for what the job's tasks left undone, whatever became of them, or for what fails every text."""
+        # Law 4: without an error every input of a job is stored, unchanged or failed.
         if not self._all_sent or (report.pending and self._sink.whole):
             return StoppedError("the job ended before all of its texts were done; run the same again")
         return None if self._sink.dry else failed_alike(self._tally)
@@ -172,7 +189,7 @@ class Job:
         self._batches.end()
 
     async def _stopping(self, work: Callable[[], Awaitable[None]]) -> None:
-        """What goes wrong in it stops the job."""
+        """Does a part of the work; what goes wrong in it stops the job."""
         try:
             await work()
         except asyncio.CancelledError as error:
@@ -183,6 +200,7 @@ class Job:
             self._stop(error)
 
     async def _send(self) -> None:
+        """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
         while True:
             try:
                 batch = await self._places.take_for(partial(self._rations.next, self._batches, self._tasks))
@@ -195,13 +213,14 @@ class Job:
                 return
             left = {id(item): item for item in batch} if self._rations.limited else {}
             asked = self._purse.asked
+            # Law 1: one request = one owned task; a cancellation of the job does not reach it.
             task = self._dispatcher.own(self._dispatcher.send(batch, self._errand, partial(self._deliver, left)))
             self._tasks[task] = left
             task.add_done_callback(self._carried)
             await self._rations.noted(task, asked)
 
     def _carried(self, task: asyncio.Task[None]) -> None:
-        """A batch has ended. Its own job cancels one by dropping the errand: whoever else does ends the job."""
+        """A batch has ended. Only its own job may cancel it, by dropping the errand; anybody else's ends the job."""
         left = self._tasks.pop(task)
         if not task.cancelled():
             self._settle(task.exception(), left)
@@ -213,7 +232,7 @@ class Job:
         self._batches.notify()
 
     def _settle(self, error: BaseException | None, left: Mapping[int, Item]) -> None:
-        """What a budget did not allow at once may go in parts, or once others have landed."""
+        """Judges how a batch has ended; one that a budget did not allow may go in parts, or once others have landed."""
         match error:
             case None:
                 self._rations.accepted()
@@ -223,6 +242,7 @@ class Job:
                 self._stop(error)
 
     async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
+        """Counts and stores one answer; the request's task ends only after that."""
         self._count_requests()
         for item in answer.items if left else ():
             del left[id(item)]
@@ -251,12 +271,12 @@ class Job:
         self._tally.last_error = waits.last_error if waits.last_error_at >= self._tally.started else ""
 
     def _stop(self, error: BaseException) -> None:
-        """No further request; what is on its way lands."""
+        """Stops the job: no further request goes, and what is on its way lands."""
         self._errand.drop()
         self._close(error)
 
     def _close(self, error: BaseException) -> None:
-        """No further batch. The first error is the one that comes out."""
+        """Ends reading and sending. The first error is the one that comes out."""
         stopping = plain(error)
         if self._left and isinstance(stopping, StoreError):
             # Law 1: a second cancellation ended the wait, so nobody gets them any more.

@@ -1,8 +1,8 @@
-"""Texts that a job is about to send are leased in its store, so that no other job pays for them at the same time.
+"""This module leases texts that a job is about to send in its store, so that no other job pays for them meanwhile.
 
-A lease is of a fingerprint, and belongs to a worker: a number in the store that grows, and an end by the store's
-clock. A worker that shows no sign of life until then has none of its leases any more. What was written is never leased:
-whoever did not get a lease finds the vector in the store sooner or later, or the lease free.
+A lease is one of a fingerprint. It belongs to a worker, which is a number in the store that grows, and it ends by the
+store's clock. A worker that shows no sign of life until then has none of its leases any more. What was written is never
+leased: whoever did not get a lease finds the vector in the store sooner or later, or the lease free.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from aembed.protocols import Backlog, Leases, Store
 
 logger = logging.getLogger("aembed")
 
+# Chosen: a job that begins after another one was killed waits so long for what that had taken. Smaller, a process that
+# is blocked for a while (a swap, a paused container) would lose its leases, and texts would be paid for twice.
 LEASE_SECONDS = 10.0
-"""A job that begins after another one was killed waits that long for what it had taken."""
+"""A lease ends so many seconds after the last sign of life; a sign is given in each third of them."""
+# Chosen: a job that comes second waits so long until it can be sure that the first one knows. Smaller, a job that is
+# alone asks its store more often for nothing.
 LOOK_SECONDS = 0.5
-"""Until a job that was alone notices another one, which waits that long."""
+"""A job that was alone notices another one within so many seconds."""
+# Chosen: longer than a job waits for a provider that answers nobody (`RetryPolicy.max_outage`, 900 s).
 IDLE_SECONDS = 1_000.0
-"""A job that neither reads nor writes for so long lets its leases run out: longer than it waits for a provider that
-answers nobody (`RetryPolicy.max_outage`)."""
+"""A job that neither reads nor writes for so many seconds lets its leases run out."""
 
 
 NOTHING = b""
@@ -43,7 +47,7 @@ class Worker:
         self._token = token
         self._alone = alone
         self._held: set[bytes] = set()
-        """What it has taken while it was alone and that is not done."""
+        """What it has taken while it was alone, and what is not done yet."""
         self._done: list[bytes] = []
         self._telling = asyncio.Lock()
         self._active_at = self._looked_at = now()
@@ -57,7 +61,7 @@ class Worker:
         return self._alone
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
-        """Those that nobody else holds, and that are not written yet: they are held here now."""
+        """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
         self._active_at = now()
         async with self._telling:
             if self._alone and now() - self._looked_at >= LOOK_SECONDS:
@@ -68,7 +72,9 @@ class Worker:
         return await self._lease(fingerprints)
 
     def done(self, fingerprints: Collection[bytes]) -> None:
-        """They are written, or refused. That is told with the next lease: nobody waits for a lease of what is there."""
+        """Notes that texts are written or refused. The store is told of that with the next lease, which is soon enough:
+        nobody waits for a lease of what is there.
+        """
         self._active_at = now()
         if self._alone:
             self._held.difference_update(fingerprints)
@@ -88,7 +94,7 @@ class Worker:
                     await self._lease(())
 
     async def _look(self) -> None:
-        """Where another worker has come, it is told what is held here."""
+        """Looks for other workers; once one has come, it is told what is held here."""
         self._looked_at = now()
         if self._alone and await guarded(self._store.others(self._token)):
             await self._lease(self._held | {NOTHING})
@@ -108,7 +114,7 @@ class Worker:
 
 @asynccontextmanager
 async def working(store: Store | Backlog) -> AsyncIterator[Worker | None]:
-    """None where the store has no leases, or the role may not make them."""
+    """The worker of a job in this store; None where the store has no leases, or the role may not make them."""
     joined = await guarded(store.join(LEASE_SECONDS)) if isinstance(store, Leases) else None
     if joined is None or not isinstance(store, Leases):
         yield None

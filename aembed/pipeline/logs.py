@@ -1,4 +1,7 @@
-"""What the log says of a job: one line, of counts and of names of classes. No text, no id, no key."""
+"""This module writes the one line that the log has for a job: counts and names of classes, no text, no id, no key.
+
+Law 9: keys and database passwords never appear in a log, and neither do texts and ids of users.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ logger = logging.getLogger("aembed")
 
 @contextmanager
 def logged(verb: str, report: Callable[[], Report]) -> Iterator[None]:
-    """One INFO line when the job has ended, however that was."""
+    """Writes one INFO line when the job has ended, however that was."""
     ending = ""
     try:
         yield

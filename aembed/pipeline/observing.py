@@ -1,4 +1,4 @@
-"""The caller's own functions, which are told of progress and of failures."""
+"""This module calls the caller's own functions, which are told of progress and of failures."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ OnProgress: TypeAlias = Callable[[Progress], object]
 """A function, or an `async def`, which is awaited."""
 OnFailure: TypeAlias = Callable[[Failure], object]
 
+# Chosen: a function that writes to a database takes milliseconds;
+# one that takes longer in all hangs, and would hang the job.
 PATIENCE = 10.0
-"""Seconds that a job waits for async functions in all, and again at its end."""
+"""A job waits so many seconds for async functions in all, and again at its end."""
+# Chosen: whoever cancels a job wants it to end.
 LEAST_PATIENCE = 1.0
-"""Seconds that one which was cancelled waits for them."""
+"""A job that was cancelled waits so many seconds for them."""
+# Law 8: memory is bounded. Chosen as KEPT_FAILURES: so many failures are held in any case.
 MOST_WAITING = 1_000
-"""Calls of `on_failure` that have begun and not ended: with more of them the job waits."""
+"""With more calls of `on_failure` that have begun and not ended, the job waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """What they raise is logged and does not touch the job."""
+    """The functions of the caller. What they raise is logged, and does not touch the job."""
 
     on_progress: OnProgress | None = None
     on_failure: OnFailure | None = None
@@ -83,7 +87,7 @@ class Telling:
             self._give_up()
 
     async def finish(self, last: Progress, *, patience: float = PATIENCE) -> None:
-        """Tells the last progress. What lands after it is nobody's business any more."""
+        """Tells the last progress, and waits for the calls. What lands after that is told to nobody any more."""
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(patience):
                 await self._ended()
@@ -98,7 +102,7 @@ class Telling:
                 await asyncio.wait([self._task])
 
     def _call(self, observer: Callable[[Any], object] | None, value: object) -> bool:
-        """Whether the call goes on beside the job."""
+        """Calls a function of the caller; returns whether the call goes on beside the job."""
         if observer is None:
             return False
         try:

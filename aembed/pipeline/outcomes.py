@@ -1,4 +1,8 @@
-"""Stages 8 and 9: what becomes of each entry, told to the sink, to the tally and to the caller."""
+"""This module tells the sink, the tally and the caller what becomes of each entry (stages 8 and 9).
+
+Law 4: every input ends in exactly one of stored, unchanged, failed (with a typed reason), pending (the job stopped
+early) and, in a batch job, submitted. "Stored" was seen in the store.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,22 @@ from aembed.pipeline.observing import PATIENCE, Observers, Telling
 from aembed.pipeline.sinks import Sink
 from aembed.types import Failure, Known, Matrix, Record, Refusal
 
+# Chosen: the ticker asks the clock again no sooner, so that a clock that stands still does not keep the loop busy.
 LEAST_SLEEP = 0.01
+"""Seconds that the ticker sleeps at the least."""
+# Law 8: memory is bounded. Chosen: ten MB of errors or so. With
+# fewer, an equal text may be sent, and refused, once more.
 MOST_REFUSED = 10_000
-"""Texts that the provider refused and that are remembered."""
+"""So many texts that the provider refused are remembered."""
 
 
 class Outcomes:
-    """Law 4: every entry ends in exactly one of stored, unchanged and failed; those that do not are pending."""
+    """The endings of a job's entries: each one is stored, unchanged or failed exactly once; what is not is pending."""
 
     def __init__(self, sink: Sink, tally: Tally, observers: Observers) -> None:
         self.tally = tally
         self.refused: dict[Key, AembedError] = {}
-        """Why the provider refused texts in this run: an equal one is not sent again. The last MOST_REFUSED (law 8)."""
+        """Why the provider refused texts in this run, so that an equal one is not sent again; the last MOST_REFUSED."""
         self._sink = sink
         self._telling = Telling(observers)
         self._on_their_way: set[Key] = set()
@@ -43,7 +51,7 @@ class Outcomes:
         self._on_their_way.update(keys)
 
     def join(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Those that have no equal on its way; the others will be paid for once."""
+        """The entries that have no equal on its way; the others join theirs, so that a text is paid for once."""
         on_their_way, new = self._on_their_way, []
         for entry in entries:
             if entry.key in on_their_way:
@@ -57,7 +65,7 @@ class Outcomes:
         self.tally.duplicates += 1
 
     def contradiction(self, entry: Entry) -> InputError | None:
-        """The same id twice is one row; with another text or other metadata it is a mistake."""
+        """The error for an id that came before with another text or other metadata; an equal record is one row."""
         if self._sink.numbered:
             return None
         record = entry.record
@@ -69,7 +77,7 @@ class Outcomes:
     # endings of an entry
 
     def unsettled(self, entries: list[Entry], known: Known) -> list[Entry]:
-        """Those of which the store does not know all there is to know."""
+        """The entries that the store does not hold as they are, and has not refused before."""
         if not known.unchanged and not known.refused:
             return entries
         return [entry for entry in entries if not self._settled(entry, known)]
@@ -86,7 +94,9 @@ class Outcomes:
         return False
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> None:
-        """Row i of the matrix belongs to entries[i]."""
+        """Writes vectors: row i of the matrix belongs to entries[i]."""
+        # Law 1: one request = one owned task = one reply = one short store transaction. Law 2: no transaction is open
+        # while a request is under way: it begins and ends inside of this call.
         refused: Mapping[str, AembedError] = {}
         try:
             written = await self._sink.write(entries, matrix, model)
@@ -99,7 +109,7 @@ class Outcomes:
             await self.refuse([(entry, refused[entry.record.id]) for entry in entries if entry.record.id in refused])
 
     async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
-        """Row i belongs to items[i]. Equal texts may join while a write is under way: they are written, too."""
+        """Writes vectors of items, row i for items[i], and of equal texts that join while a write is under way."""
         rows, entries = self._taken(items)
         all_rows = matrix[[*range(len(items)), *rows]] if rows else matrix
         await self.write([item.entry for item in items] + entries, all_rows, model)
@@ -109,7 +119,7 @@ class Outcomes:
         self._arrived(items)
 
     async def found_items(self, items: Sequence[Item], matrix: Matrix, known: Known) -> None:
-        """Others have written the texts of these, some for the very same records. Row i belongs to items[i]."""
+        """Takes over texts that other jobs have written, some for the very same records. Row i belongs to items[i]."""
         there = [item.entry.record.id in known.unchanged for item in items]
         unchanged = [row for row, is_there in enumerate(there) if is_there]
         changed = [row for row, is_there in enumerate(there) if not is_there]
@@ -136,7 +146,7 @@ class Outcomes:
         self._arrived(items)
 
     async def refused_elsewhere(self, item: Item, refusal: Refusal) -> None:
-        """By another job, which has kept that."""
+        """The item was refused to another job, which has kept that in the store."""
         error, entries = _refused_earlier(refusal), [item.entry]
         while entries := entries + self._taken([item])[1]:
             self.tally.refused_earlier += len(entries)
@@ -159,7 +169,7 @@ class Outcomes:
         return Item(first, item.texts, item.tokens, item.weights)
 
     def _taken(self, items: Sequence[Item]) -> tuple[list[int], list[Entry]]:
-        """The equals that have joined since, each with the row of its item."""
+        """The entries of equal texts that have joined since, each with the row of its item."""
         rows: list[int] = []
         entries: list[Entry] = []
         for row, item in enumerate(items if self._joined else ()):
@@ -176,7 +186,7 @@ class Outcomes:
             del self.refused[next(iter(self.refused))]
 
     def fail(self, failure: Failure) -> None:
-        """For what never became an entry."""
+        """Counts and tells a failure; also one of an input that never became an entry."""
         self.tally.fail([failure])
         self._untold.append(failure)
         self._telling.failure(failure)
@@ -190,7 +200,9 @@ class Outcomes:
         self._on_their_way.difference_update([item.entry.key for item in items])
 
     def _forget(self, entries: Sequence[Entry]) -> None:
-        """Law 8: a stream remembers the ids of its window, a list all of them."""
+        """Forgets ids that came to their end, where the length of the input is not known."""
+        # Law 8: memory is bounded by the window. There is exact dedup for a list; in a stream within the window, and
+        # beyond it by the store.
         if self.tally.total is None:
             for entry in entries:
                 self._held.pop(entry.record.id, None)
@@ -217,7 +229,7 @@ class Outcomes:
             self.tell_progress(TICK_SECONDS)
 
     def tell_progress(self, since: float) -> None:
-        """Unless it was told so many seconds ago."""
+        """Tells the progress, unless it was told less than so many seconds ago."""
         if now() - self._reported >= since:
             self._reported = now()
             self._telling.progress(self.tally.progress(self._reported))

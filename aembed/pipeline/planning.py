@@ -1,4 +1,4 @@
-"""The dry run: the same job, with a dispatcher that sends nothing."""
+"""This module makes the dry run of a job: the same job, with a dispatcher that sends nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aembed.types import Reply
 
 
 class DryDispatcher:
-    """Packs and counts what a Dispatcher would send."""
+    """A dispatcher that answers each batch with vectors of one dimension, which nobody stores."""
 
     def __init__(self, concurrency: int, cap: Cap) -> None:
         self.concurrency = concurrency

@@ -1,26 +1,32 @@
-"""Which rows a run has bought, and of which texts: a row is paid for once, and twice where it was edited."""
+"""This module remembers which rows a run has bought, and with which texts: a row is paid for twice only if edited."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
 
+# Chosen: 4,096 shards keep each insertion into a sorted array short (at 10 million
+# rows 2,400 entries, 20 kB to move). 64 less 24 bits tell rows apart: of a million,
+# two look alike with a chance of 0.4; that an edit is missed is 1 in 2^24.
 SHARD_BITS, TEXT_BITS = 12, 24
+"""Bits that choose a shard, and bits that stand for a text."""
 _ALL = (1 << 64) - 1
 _TEXT = (1 << TEXT_BITS) - 1
 
 
 class Purchases:
-    """Eight bytes a row, however many rows a run fills: 40 bits tell the row, 24 bits its text.
+    """Eight bytes for each row, however many rows a run fills: 40 bits tell the row, 24 bits its text.
 
     Two rows that look alike here are taken for one whose text was edited, which may be bought: nothing is lost by it.
     """
+
+    # Law 8: memory is bounded by the work in flight, not by the input. This is the exception, so it is kept this small.
 
     def __init__(self) -> None:
         self._shards: dict[int, array[int]] = {}
 
     def note(self, id: str, text: str) -> None:
-        """This row is bought, with this text."""
+        """Notes that this row is bought, with this text."""
         row, mark = _marks(id, text)
         insort(self._shards.setdefault(row >> (64 - SHARD_BITS), array("Q")), row | mark)
 
@@ -32,7 +38,7 @@ class Purchases:
             del self._shards[row >> (64 - SHARD_BITS)][place]
 
     def of(self, id: str, text: str) -> list[bool]:
-        """An entry for each time that this row was bought: whether it had this text."""
+        """Says for each time that this row was bought whether it had this text then."""
         row, mark = _marks(id, text)
         shard = self._shards.get(row >> (64 - SHARD_BITS))
         if shard is None:
@@ -45,5 +51,5 @@ class Purchases:
 
 
 def _marks(id: str, text: str) -> tuple[int, int]:
-    """What is wrong with an id or a text that is no str is told where all records are checked."""
+    """The bits of a row and of its text. An id or a text that is no str is refused later, with all other records."""
     return hash(str(id)) & _ALL & ~_TEXT, hash(str(text)) & _TEXT

@@ -1,4 +1,13 @@
-"""What may be spent: law 6 for each request, kept where the rows are so that a restart finds it."""
+"""This module says what may be spent, and notes what was, where the rows are, so that a restart finds it.
+
+Law 6: what can be refused is refused before money is spent. So the most that a request may cost is noted in each budget
+before it goes out, and what it costs in the end is settled when it is answered:
+
+    reserve(tokens) -+- noted in every budget -> the request goes -+- settle(billed): what was noted too much is free
+                     |                                             +- release(): it cost nothing
+                     |                                             +- neither: it may be on the bill, and stays noted
+                     +- some budget has too little left: nothing stays noted, BudgetExceededError
+"""
 
 from __future__ import annotations
 
@@ -18,12 +27,17 @@ from aembed.protocols import Accounts
 
 logger = logging.getLogger("aembed")
 
+# Chosen: one write to a store takes milliseconds; what a cancelled job cannot note in this time stays noted as spent.
 LEAVE_SECONDS = 5.0
+"""A job that was stopped has so many seconds to give back what it noted and did not spend."""
+# Chosen: 1e-6 of a token is more than the rounding of a float in sums of 10^9, and no money: without it 3.0000000001
+# tokens would be rounded up to 4.
 ROUNDING = 1e-6
+"""This is taken off before a number of tokens is rounded up."""
 
 
 class RunAccount:
-    """In the memory of this process: a restart begins with nothing spent."""
+    """An account in the memory of this process: after a restart nothing is spent."""
 
     def __init__(self) -> None:
         self._spent = Counter[str]()
@@ -53,12 +67,12 @@ class Pot:
 
     @property
     def left(self) -> float:
-        """As far as it is known here: others may spend of it, too."""
+        """What is left, as far as it is known here: others may spend of it, too."""
         name = self._name()
         return self.most - self._spent.get(name, 0) + self._unspent[name]
 
     async def reserve(self, tokens: int) -> str | None:
-        """Notes them, durably. The account, or None where so many are not left. Raises StoreError."""
+        """Notes the tokens durably; returns the account, or None where so many are not left. Raises StoreError."""
         name = self._name()
         if await self._spend(name, tokens - self._unspent.pop(name, 0)) <= self.most:
             return name
@@ -70,7 +84,7 @@ class Pot:
         self._unspent[name] += tokens
 
     async def settle(self, name: str, reserved: int, billed: int) -> None:
-        """A bill that is larger than what was noted is noted at once; what it is smaller by, later."""
+        """Settles a bill: what it is larger by than was noted is noted at once, and what it is smaller by, later."""
         if billed <= reserved:
             self._unspent[name] += reserved - billed
             return
@@ -82,7 +96,7 @@ class Pot:
             logger.warning("what a request cost beyond its estimate is not noted yet: %s", error)
 
     async def give_back(self, name: str | None = None) -> None:
-        """What was noted and not spent, of one account or of all."""
+        """Gives back what was noted and not spent, of one account or of all."""
         for each in [*self._unspent] if name is None else [name]:
             if unspent := self._unspent.pop(each, 0):
                 await self._spend(each, -unspent)
@@ -97,7 +111,7 @@ class Pot:
 
 @dataclass(slots=True)
 class Noted:
-    """What was noted of one request, in each budget that it falls under."""
+    """What was noted for one request, in each budget that it falls under."""
 
     purse: Purse
     accounts: Sequence[tuple[Pot, str]]
@@ -124,7 +138,7 @@ class Purse:
     def __init__(self, pots: Sequence[Pot], own: Pot | None = None, *, price_usd: float | None = None) -> None:
         self.pots = pots
         self.price_usd = price_usd
-        """For a million tokens, where a budget is in dollars."""
+        """The price of a million tokens, where a budget is in dollars."""
         self.asked = 0
         """How many requests were noted, or refused."""
         self.changed = anyio.Event()
@@ -142,7 +156,7 @@ class Purse:
         return floor(floor(min([pot.left for pot in self.pots])) / self._factor) if self.pots else inf
 
     async def reserve(self, tokens: int) -> Noted:
-        """Raises BudgetExceededError, where nothing stays noted, or StoreError."""
+        """Notes what a request may cost. Raises BudgetExceededError, and then nothing stays noted, or StoreError."""
         most, accounts = self._most(tokens), list[tuple[Pot, str]]()
         try:
             for pot in self.pots:
@@ -157,7 +171,7 @@ class Purse:
         return Noted(self, accounts, most)
 
     def renew(self) -> None:
-        """It is used in another event loop from here on."""
+        """The purse is used in another event loop from here on."""
         self.changed = anyio.Event()
 
     def notify(self) -> None:
@@ -165,11 +179,11 @@ class Purse:
         self.changed = anyio.Event()
 
     def learn(self, share: float) -> None:
-        """A bill above the most that its texts should cost: so may later ones be."""
+        """Learns from a bill above the most that its texts should cost that later ones may be so, too."""
         self._factor = max(self._factor, share)
 
     def exceeded(self, tokens: int) -> BudgetExceededError:
-        """Names the budget of which the least is left."""
+        """The error for a request of so many tokens; it names the budget of which the least is left."""
         pot = min(self.pots, key=lambda pot: pot.left)
         return BudgetExceededError(
             f"the next request needs about {self._most(tokens):,} tokens, and of the {pot.most:,.0f} for {pot.of} "

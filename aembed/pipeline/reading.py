@@ -1,4 +1,4 @@
-"""Stage 1: whatever the caller iterates over becomes chunks of records."""
+"""Stage 1 makes chunks of records of whatever the caller iterates over."""
 
 from __future__ import annotations
 
@@ -21,25 +21,30 @@ T = TypeVar("T")
 
 logger = logging.getLogger("aembed")
 
+# Chosen: to close a cursor or a file takes milliseconds; a source that hangs must not keep a job from ending.
 CLOSE_SECONDS = 5.0
-"""That a source may take to close, however the job has ended."""
+"""A source may take so many seconds to close, however the job has ended."""
+# Chosen: a source may catch the first cancellation by accident; one that catches two is left alone.
 MOST_CANCELLATIONS = 2
+"""A source is cancelled so many times."""
+# Chosen: an eighth of a full request of OpenAI (2,048 texts). Larger, the loop is held for longer by each step;
+# smaller, the store is asked more often.
 CHUNK = 256
-"""Records looked up in the store at once, and the most that are read without giving way to the loop."""
+"""So many records are looked up in the store at once, and read at the most without giving way to the loop."""
 
 Source: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 Read: TypeAlias = Record | Failure | Embedded
 Chunk: TypeAlias = tuple[int, Sequence[Read]]
-"""The position of the first of them, and what was read."""
+"""The position of the first record of a chunk, and what was read."""
 
 
 def text_record(index: int, value: Any) -> Read:
-    """A text of a list: its id is its position."""
+    """The record of a text of a list, whose id is its position."""
     return Record(str(index), value)
 
 
 def any_record(index: int, value: Any) -> Read:
-    """A record, a row of another store, or a line that could not be read."""
+    """What is read for any value: a record, a row of another store, or a failure for a line that could not be read."""
     match value:
         case str():
             return Record(str(index), value)
@@ -55,12 +60,12 @@ def any_record(index: int, value: Any) -> Read:
 
 
 def record_in(row: Embedded) -> Record:
-    """What would be embedded again, were its vector of no use."""
+    """The record of a row, which is embedded again if the row's vector is of no use."""
     return Record(row.id, row.text or "", row.metadata, row.source)
 
 
 class Feed:
-    """Chunks of a source, in order, with positions: `fill` reads ahead by one chunk while another is worked on.
+    """The chunks of a source, in order, with positions: `fill` reads ahead by one chunk while another is worked on.
 
     A slow source gives small chunks, so that nothing it gave waits for what it will give. At the end its iterator is
     closed, before whoever reads hears of the end: a cursor in a generator would hold its connection.
@@ -98,6 +103,7 @@ class Feed:
                 logger.error("the source was cancelled and did not close within %g s", CLOSE_SECONDS)
 
     async def _read(self) -> None:
+        """Reads the source, of either kind, to its end; its error is kept until all that came before was taken."""
         try:
             if isinstance(self._source, AsyncIterable):
                 self._iterator = iterator = aiter(self._source)
@@ -135,7 +141,7 @@ class Feed:
             logger.error("the source raised %s while it was closed", type(error).__name__, exc_info=error)
 
     async def _fill_from(self, values: Iterator[Any]) -> None:
-        """What came before an error is kept."""
+        """Reads a plain iterator; what came before an error is kept."""
         while True:
             self._values.extend(islice(values, CHUNK))
             if len(self._values) < CHUNK:
@@ -143,7 +149,7 @@ class Feed:
             await self._offered()
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        """Raises SourceError for what the source raised, after all that it gave."""
+        """The chunks. Raises SourceError for what the source raised, after all that it gave."""
         index = 0
         while values := await self._take():
             yield index, list(map(self._record, count(index), values))
@@ -175,7 +181,7 @@ class Feed:
 
 @asynccontextmanager
 async def iterating(values: AsyncIterable[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """An iterator over them that is closed at the end, where it can be: one generator inside another."""
+    """An iterator over the values that is closed at the end, if it can be: for a generator inside another one."""
     iterator = aiter(values)
     try:
         yield iterator
@@ -195,7 +201,8 @@ class _Held:
 
 
 def refuse_what_is_no_list(texts: object) -> None:
-    """A str is an iterable of str, a data frame or a dict one of its names: never what was meant."""
+    """Raises InputError for a str, which iterates over letters, and for a dict or data frame, which do over names."""
+    # Law 6: what can be refused is refused before money is spent; a str would cost a request of single letters.
     if isinstance(texts, str | bytes):
         raise InputError("this takes many texts; for one text use embed_query(text), or give [text]")
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
@@ -203,7 +210,7 @@ def refuse_what_is_no_list(texts: object) -> None:
 
 
 def known_length(texts: object) -> int | None:
-    """How many there are, where that is known: an array, a list, a column of a data frame."""
+    """How many texts there are, where that is known, as of an array, a list or a column of a data frame."""
     return len(texts) if isinstance(texts, Sized) else None
 
 
@@ -212,7 +219,7 @@ def rows_of(records: Source | Store) -> Source:
 
 
 async def space_of(records: object) -> Space | None:
-    """Which vectors the records carry, where they are rows of a store."""
+    """The space of the vectors that the records carry, if they are rows of a store."""
     if isinstance(records, Store):
         return (await records.info()).space
     space = getattr(records, "space", None)

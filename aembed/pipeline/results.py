@@ -1,4 +1,4 @@
-"""The results of a stream, as they complete."""
+"""This module gives the results of a stream to its reader, as they complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from aembed.types import Embedded, Failure
 
 
 class Results:
-    """Iterate once: Embedded and Failure in the order of their completion. Raises what stopped the job."""
+    """The results of a stream, to be iterated over once: Embedded and Failure in the order of their completion.
+
+    The iteration raises what stopped the job.
+    """
 
     def __init__(self, channel: Channel, running: asyncio.Task[Report]) -> None:
         self._channel = channel
@@ -29,7 +32,7 @@ class Results:
 
     @property
     def report(self) -> Report:
-        """How the job ended. Raises ConfigError before the last result was read."""
+        """The report of how the job ended. Raises ConfigError before the last result was read."""
         if not self._running.done():
             raise ConfigError("the report is there once every result has been read")
         return self._running.result()

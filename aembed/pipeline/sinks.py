@@ -1,4 +1,4 @@
-"""Stage 8: where the vectors of a job go. Also what is asked before paying (stage 2)."""
+"""This module says where the vectors of a job go (stage 8), and answers what is asked before paying (stage 2)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from aembed.pipeline.channel import Channel
 from aembed.results import Embeddings, Report
 from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
 
+# Law 11: CPU work of more than 5 ms is done in a thread. A
+# result of 1 MB is filled within 1 ms; a thread would cost more.
 INLINE_BYTES = 1_000_000
-"""A result of this size is filled within 1 ms; parts of a larger one in a thread."""
+"""A result up to this size is filled on the loop, parts of a larger one in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Settled:
 
 
 class Sink(Protocol):
+    """What a job asks of the place where its vectors go."""
+
     durable: bool
     """Whether a cancelled job waits for what it sent: only what is stored is worth waiting for."""
     keeps: bool
@@ -50,11 +54,11 @@ class Sink(Protocol):
     def reject(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
     async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
-        """The vectors of those that were paid for already."""
+        """The vectors of the entries that were paid for already."""
         ...
 
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
-        """Those that no other job is about to send: nobody else may, from now on."""
+        """The keys of the entries that no other job is about to send; from now on no other job may send them."""
         ...
 
     async def settled(self, entries: Sequence[Entry]) -> Settled:
@@ -87,7 +91,7 @@ class Sink(Protocol):
 
 
 class PlainSink:
-    """What a sink without a memory of its own answers."""
+    """The answers of a sink that has no memory of its own."""
 
     durable = keeps = numbered = dry = leases = False
     whole = shares = True
@@ -124,9 +128,9 @@ class PlainSink:
 
 
 class ListSink(PlainSink):
-    """One matrix in the order of the input. Equal texts are found however far apart they stand.
+    """Fills one matrix in the order of the input. Equal texts are found however far apart they stand.
 
-    `inputs` is their number where the caller holds all the texts; else those that were worked on are not held here.
+    `inputs` is the number of texts where the caller holds them all; else no text is held here once it was worked on.
     """
 
     numbered = True
@@ -163,12 +167,12 @@ class ListSink(PlainSink):
         self._failures += failures
 
     def embeddings(self, report: Report, dimensions: int | None, stopped: AembedError | None = None) -> Embeddings:
-        """What there is; a text that the job did not come to failed with what stopped it."""
+        """The vectors that there are; a text that the job did not come to has failed with what stopped the job."""
         inputs = max(report.inputs, self._inputs or 0) if stopped else report.inputs
         self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)
         failures = {failure.index: failure for failure in self._failures}
         if len(self._written) + len(failures) < inputs:
-            # Whatever happened: a row that was never written is no vector.
+            # Law 4: every input ends in exactly one way. Whatever happened, a row that was never written is no vector.
             reason = stopped or StoppedError("the job ended before it came to this text")
             for index in set(range(inputs)).difference(self._written, failures):
                 failures[index] = Failure(str(index), index, reason)
@@ -184,7 +188,7 @@ class ListSink(PlainSink):
 
 
 class StreamSink(PlainSink):
-    """Results as they complete; a slow reader holds the job back."""
+    """Gives results to a reader as they complete; a slow reader holds the job back."""
 
     shares = False
 
@@ -203,7 +207,8 @@ class StreamSink(PlainSink):
 
 
 def _results(entries: Sequence[Entry], matrix: Matrix) -> Iterator[Embedded]:
-    """Made as they are read, each with a copy of its row: a view that a reader keeps would keep the whole batch."""
+    """Results that are made as they are read, each with a copy of its row."""
+    # A view of one row that a reader keeps would keep the whole batch alive.
     for entry, row in zip(entries, matrix, strict=True):
         record = entry.record
         yield Embedded(record.id, entry.index, row.copy(), record.text, record.metadata, record.source)

@@ -1,4 +1,4 @@
-"""Stage 8 with a store: rows that are kept, and what a store knows before anything is paid for."""
+"""This module writes to a store (stage 8), and asks it what it knows before anything is paid for (stage 2)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ from aembed.types import Failure, Known, Matrix, Record, Refusal, Rows, Vector
 
 logger = logging.getLogger("aembed")
 
+# Supabase, for one, ends each statement after 2 minutes: nothing that takes longer can succeed there. Smaller, a store
+# under load would stop a job whose rows are paid for; larger, a dead one would hold it up.
 STORE_TIMEOUT = 120.0
-"""Seconds until a store that does not answer is given up."""
+"""A store that does not answer is given up after so many seconds."""
 
 
 class Leasing(Protocol):
-    """What keeps other jobs from sending the same."""
+    """What keeps other jobs from sending the same texts at the same time."""
 
     @property
     def token(self) -> int: ...
@@ -49,7 +51,7 @@ class Leasing(Protocol):
 
 
 class StoreSink(PlainSink):
-    """Rows of a store that aembed owns."""
+    """Writes the rows of a store that aembed owns."""
 
     durable = keeps = True
 
@@ -76,6 +78,7 @@ class StoreSink(PlainSink):
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         rows = _rows(entries, matrix, self._worker.token if self._worker else None)
+        # Law 1: one reply = one short store transaction, which is durable when `write` returns.
         try:
             with _paid_for(lambda: rows):
                 await self._check_model(model)
@@ -97,7 +100,7 @@ class StoreSink(PlainSink):
             self._worker.done(fingerprints)
 
     async def takes_over(self, model: str) -> bool:
-        """The space is the same already; the name that replies gave to the model must not be another."""
+        """Whether vectors of that model may be written here: the space is the same already, and the name has to be."""
         try:
             await self._check_model(model)
         except SpaceMismatchError:
@@ -105,7 +108,11 @@ class StoreSink(PlainSink):
         return True
 
     async def _check_model(self, model: str) -> None:
-        """A name that differs from the request's is normal; one that changes is another model."""
+        """Raises SpaceMismatchError for a model that replies call otherwise than before.
+
+        A name that differs from the request's is normal; one that changes means another model.
+        """
+        # Law 6: the vectors at hand are paid for, but the rest of the job is refused before it is.
         if model in ("", self._model) or not isinstance(self._store, KeepsModel):
             return
         held = await guarded(self._store.answered_by(model))
@@ -124,7 +131,7 @@ class StoreSink(PlainSink):
 
 
 class PlanSink(StoreSink):
-    """Asks the store and writes nothing; remembers what a store would hold by now."""
+    """Asks the store and writes nothing; it remembers what the store would hold by now."""
 
     durable = False
     dry = True
@@ -169,7 +176,7 @@ class Notes(Protocol):
 
 
 class BacklogSink(PlainSink):
-    """The vectors of a table that belongs to the user."""
+    """Writes vectors into a table that belongs to the user."""
 
     durable = keeps = True
     whole = False
@@ -239,6 +246,8 @@ class BacklogSink(PlainSink):
         self._done(entry for entry, _ in refused)
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        # Law 3: a vector is stored only beside the text that it was made from: the backlog compares the texts, and a
+        # row that was edited meanwhile stays pending.
         ids = [entry.record.id for entry in entries]
         texts = [entry.record.text for entry in entries]
         try:
@@ -258,14 +267,14 @@ class BacklogSink(PlainSink):
             self._run.unfilled([entry.record for entry in entries])
 
     async def fail(self, failures: Sequence[Failure]) -> None:
-        """Told to a backlog that is shared with other workers."""
+        """Tells a backlog that is shared with other workers, so that they do not wait for these rows."""
         if tell := getattr(self._backlog, "fail", None):
             await guarded(tell([failure.id for failure in failures]))
 
 
 @contextmanager
 def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
-    """Rows that cannot be written come out with the error, also where somebody else than the job cancels the write."""
+    """Puts rows that cannot be written into the error, also where somebody else than the job cancels the write."""
     try:
         yield
     except RowsRefusedError:
@@ -282,7 +291,7 @@ def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
 
 
 async def guarded(awaitable: Any) -> Any:
-    """A store's answer, whosever store it is: anything but an aembed error becomes a StoreError."""
+    """The answer of a store, whosever store it is: anything but an aembed error becomes a StoreError."""
     try:
         async with asyncio.timeout(STORE_TIMEOUT):
             return await awaitable
@@ -295,9 +304,10 @@ async def guarded(awaitable: Any) -> Any:
 
 
 def _refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
-    """Those that their content is to blame for. Not every store holds what a user's own provider may say: NUL.
+    """The refusals that are kept: those for which the content of the text is to blame.
 
-    A text that is larger than the account's limit of a minute is not: a larger plan takes it.
+    A text that is larger than the account's limit of a minute is not kept, as a larger plan takes it. Messages are made
+    printable, because not every store holds what a user's own provider may say (NUL).
     """
     return [
         Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))

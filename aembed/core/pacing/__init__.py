@@ -1,4 +1,30 @@
-"""Stage 5: request and token budgets as reservations. Pure: `now` is any one clock's seconds.
+"""Stage 5 says when a request may go: budgets of requests, tokens and texts, given out as reservations.
+
+All of it is pure: `now` is the seconds of any one clock. One request goes this way:
+
+                  start moves: a query went before it, or a limit changed
+                   +---------------------+
+                   v                     |
+    reserve() -> waiting ----------------+     the gate closed, or its slot was taken: give_back(), reserve() later
+                   |
+                   | start has come
+                   v
+                 sent() -> on its way -+-> accepted()    has vectors: headers and levels are learned from
+                   ^                   +-> observe()     any other reply that has headers
+             resize() if it carries    +-> throttled()   a 429, whose answer is a Refusal:
+             more or less                   |              closes: a limit is used up, all wait (the gate closes)
+                                            v              too_large: such a size is never accepted, send parts
+                                          left(), after     neither: it alone is tried again
+                                          each of the three
+
+What refuses, where no header says it, is found out by an inquiry with three answers; a pace is only a hypothesis:
+
+    429 -> doubt -+- fewer at a time are accepted ----> in flight: InFlight holds that number
+                  +- everything is refused a while ---> window: Congestion measures a pace -> on trial -> kept
+                  +- neither makes them fewer --------> chance: nothing is slowed down  <---- taken back
+
+Read _reservation and _budget first (a limit that is known), then _pacer, then _inquiry, _in_flight, _frequency, _trial
+and _congestion (a limit that nobody names). In use:
 
     pacer = Pacer(requests_per_minute=None, tokens_per_minute=None, concurrency=8)    None: learned from the replies
     pacer.max_batch_tokens          what the next batch may hold, None while nothing speaks against the provider's limit
@@ -14,8 +40,8 @@
     pacer.observe(hints, now)                                         any other reply that has headers
     pacer.left(reservation)                                           after each of these three
 
-Two lanes of the caller's, each first come, first served. A query goes before the bulk request that still waits, and
-pushes it back by 5 s at most; while there are queries bulk leaves them 5 % of both limits. What was sent stays
+The caller has two lanes, each first come, first served. A query goes before the bulk request that still waits, and
+pushes it back by 5 s at most; while there are queries, bulk leaves them 5 % of both limits. What was sent stays
 booked, whatever came of it: some services count refused requests as well. A limit that the user set is a ceiling,
 which headers can only lower; without it the limit follows the headers both ways. Token counts are the provider's own
 estimate. Where no limit is known the first batches are small, and refusals show which limit there is: see Inquiry.

@@ -1,4 +1,4 @@
-"""What refusals teach where no header says it, or where the headers do not say all."""
+"""This module measures the pace that a server sustains from its refusals, where no header says all of it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,58 @@ from math import inf
 
 from aembed.core.pacing._minute import Minute
 
+# Chosen: like TCP's CUBIC the pace stays long near what was refused last, and grows fast once it is far from it. A
+# smaller power would meet the limit more often, a larger one would find a limit that was raised too late.
 GROWTH = 0.05
 GROWTH_POWER = 3
+# Chosen: a window of a minute is refused no sooner than a minute after the last time; until the measure is trusted the
+# search goes about seven times as fast.
 SURE, UNSURE = 60.0, 8.0
-"""Busy seconds after a refusal in which the pace grows by 5 %; it doubles in less than twice the time. The shorter
-one holds until two measurements agree."""
+"""After so many busy seconds without a refusal the pace has grown by 5 %, and after 2.7 times as many it has doubled.
+The shorter time holds until two measurements agree."""
+# Chosen: a window of a minute may answer no sooner than that; unbounded growth would fill it with refusals at its end.
 MOST_GROWTH = 3.0
-"""In any minute: a window of a minute may answer no sooner."""
+"""The pace grows by no more than this factor in any minute."""
+# Chosen: windows that are cut at odd moments give measures that differ by a batch or two.
 AGREEMENT = 0.15
+"""Two measurements agree if they differ by less than this share."""
+# Chosen: one refusal among few requests is many. With few large requests a second would make the pace grow too soon.
 REQUESTS_PER_SECOND = 2.0
-"""Slower requests count as so much time: one refusal among few is many."""
+"""Busy time grows by no more than a second for so many requests."""
+# Chosen: the less one request carries, the less one refusal costs; at 0.4 % of a minute a refusal in 250 is nothing.
 BATCH_SHARE = 0.004
-"""The largest batch, as a share of a minute: the less one request carries, the less one refusal costs."""
+"""The largest batch while a pace was learned from refusals, as a share of a minute at that pace."""
+# Chosen: a request of 4,000 tokens takes 166 ms at OpenAI
+# (78 ms + 22 us a token), half of it for being a request at all.
 LEAST_BATCH_TOKENS = 4_000
+"""No batch is made smaller than this for what refusals taught."""
+# Chosen: a little more than the largest batch of a known limit (2.7 % of a minute, see _budget.py), so that what one
+# limit allows is not divided for another.
 LARGEST_SHARE = 0.03
-"""Nobody's windows hold less than this share of a minute, or they would refuse what they allow."""
+"""Nobody's windows hold less than this share of a minute: a request of more than that is too large."""
+# Chosen: from fewer requests a pace is mostly chance.
 SETTLED_REQUESTS = 5
+"""A pace is measured from at least so many requests."""
+# Chosen: a cycle of 55 s and more is one window of a minute, less the time in which
+# a refusal was on its way; refusing for 10 s and more is what the end of such a
+# window looks like, for a bucket that refills lets something through sooner.
 MINUTE, MEASURABLE, LONG = 60.0, 55.0, 10.0
+"""Seconds of a minute, of the shortest cycle that is measured as one, and of a long block."""
+# Chosen: a process that has a small part of a limit gains at least as fast as one that has a fourth of it.
 FAIR_SHARE = 0.25
+"""The pace grows as if it were at least this share of the limit."""
+# Chosen: a pace that falls on and on explains nothing, and is measured anew; what was blocked for a while is surer.
 LEAST_SHARE, LEAST_SHARE_BLOCKED = 0.85, 0.25
+"""The pace does not fall below this share of the first one: where nothing was blocked, and where something was."""
+# Chosen: each refusal of a pace lowers it by 3 % at the least, and by a fifth at the most where few requests say so.
 LEAST_CUT, DEEPEST_CUT = 0.97, 0.8
+"""What one refusal leaves of a pace, at the most and at the least."""
 
 
 class Congestion:
     """The tokens a second that a server has been seen to sustain.
 
-    Refusals until the next acceptance are one episode. At its end the server is as exhausted as it was at
+    All refusals until the next acceptance are one episode. At its end the server is as exhausted as it was at
     the end of the last one, so what it accepted since is what it sustains, whatever its windows are. No window
     accepts more in a minute than its limit and its burst.
     """
@@ -92,27 +118,27 @@ class Congestion:
 
     @property
     def is_asked(self) -> bool:
-        """There is a pace, or one is being measured."""
+        """Whether there is a pace, or one is being measured."""
         return self._rate < inf or self._refused_at is not None
 
     def forget(self) -> None:
-        """The headers tell more than the refusals did."""
+        """Forgets the pace: the headers tell more than the refusals did, or it was none."""
         self._rate, self._refused_at = inf, None
         self._least = self._least_share = 0.0
 
     def lower_least(self) -> None:
-        """It is the pace, and was refused all the same: it may fall below what was the least."""
+        """The pace is right, and was refused all the same: it may fall below what was the least."""
         self._least *= LEAST_CUT
 
     def spent(self, start: float, tokens: float) -> None:
-        """Only time at this pace counts as time without a refusal."""
+        """Counts a request that starts then: only time at this pace counts as time without a refusal."""
         self._since = min(self._since, start)
         if self._rate < inf:
             self._busy += tokens / self.rate
             self._sent += 1
 
     def grown(self, tokens: float) -> None:
-        """A request that was counted as spent carries so much more."""
+        """Counts that a request which was counted as spent carries so many tokens more."""
         if self._rate < inf:
             self._busy += tokens / self.rate
 
@@ -120,13 +146,14 @@ class Congestion:
         self._accepted.add(start, tokens)
         self._accepted_requests.add(start, 1.0)
         self._fits = max(self._fits, tokens)
+        # Chosen: a size that was halved for a refusal comes back by 2 % with each acceptance of about that size.
         if tokens >= 0.5 * self._most_tokens:
             self._most_tokens *= 1.02
         if self._refused_at is not None and start >= self._refused_at:
             self._settle(self._refused_at, start)
 
     def trust(self, limit: float | None) -> None:
-        """Some limit is known: there is no need to search. `limit`: of tokens a minute, where it is that one.
+        """Some limit is known, so there is no need to search. `limit` is that of tokens a minute, if that one is known.
 
         Processes that share a limit all gain by the same steps, and lose in proportion: so they come to equal shares.
         """
@@ -134,7 +161,7 @@ class Congestion:
         self._fair = FAIR_SHARE * (limit or 0.0) / MINUTE
 
     def refused(self, tokens: float, start: float, now: float, pace: float) -> bool:
-        """True where this is the first refusal of an episode. `pace`: the tokens a second of that time."""
+        """Returns True for the first refusal of an episode. `pace` is the tokens a second at that time."""
         if self._refused_at is None and start < self._ended_at:
             return False
         self._shrink(tokens, now)
@@ -145,7 +172,7 @@ class Congestion:
         return True
 
     def suspect(self, tokens: float, since: float, at: float, *, blocked: bool) -> None:
-        """An episode that began at `at`. What was accepted before `since` may have been saved up, and is left out.
+        """Begins an episode at `at`. What was accepted before `since` may have been saved up, and is left out.
 
         Where nothing was blocked, but refusals are many, no later one makes the pace much slower than that. A pace that
         has become so slow, and is refused, is no explanation: it is taken back, and measured anew.
@@ -158,13 +185,14 @@ class Congestion:
         self._refused_at, self._pace = at, inf
 
     def _shrink(self, tokens: float, now: float) -> None:
-        """A size that was never accepted may be more than the server's window holds."""
+        """Halves the largest size where one was refused that was never accepted: a window may not hold it."""
         if self._refused_at is not None and now - self._refused_at > 60.0:
             self._fits = 0.0
         if tokens > self._fits and tokens / 2 >= LEAST_BATCH_TOKENS:
             self._most_tokens = min(self._most_tokens, tokens / 2)
 
     def _settle(self, refused_at: float, now: float) -> None:
+        """Ends an episode, at the first acceptance after it: what was sustained until then is the pace from now on."""
         before, self._measured = self._measured, self._sustained(refused_at, now)
         if abs(self._measured - before) < AGREEMENT * before < inf:
             self._patience = SURE
@@ -178,6 +206,7 @@ class Congestion:
         self._refused_at = None
 
     def _sustained(self, refused_at: float, now: float) -> float:
+        """The tokens a second that were accepted up to now, over a time that fits the kind of window that refused."""
         blocked, cycle = now - refused_at, now - self._reset_at
         minute = self._accepted.total(refused_at) / MINUTE
         if blocked >= LONG:
@@ -185,6 +214,7 @@ class Congestion:
             if MEASURABLE <= cycle <= 2.0 * MINUTE:
                 # Of two windows of a minute, no sixty seconds have more than both together.
                 return max(self._accepted.total(now, cycle) / cycle, minute / 2.0)
+        # Chosen: a short block means a short window, of which 20 blocks hold many; 15 s, because less is mostly chance.
         window = min(MINUTE, max(15.0, 20.0 * blocked), max(now - self._since, 1.0))
         rate = max(self._accepted.total(now, window) / window, minute)
         few = self._accepted_requests.total(now, window) < SETTLED_REQUESTS

@@ -1,4 +1,4 @@
-"""How often requests are refused, and whether often enough that a pace is worth a trial. Pure.
+"""This module counts how often requests are refused, and says whether that is worth the trial of a pace. It is pure.
 
 A bucket that is emptied a little too fast looks like a number in flight that is sometimes taken.
 """
@@ -7,22 +7,27 @@ from __future__ import annotations
 
 from collections import deque
 
+# Chosen: a pace that is learned from chance slows a job down for nothing, so it takes eight refusals that are not of
+# one burst (six requests apart) and twice as many as the 2 % that pass for chance.
 OFTEN, FREQUENT, APART = 8, 0.04, 6
-"""So many refusals, as a share of the requests, and so many requests apart, are worth the trial of a pace."""
+"""So many refusals, of such a share of the requests, and so many requests apart, are worth the trial of a pace."""
+# Chosen: a third of all requests is refused then, which chance does not do.
 DENSE = 24
-"""So many refusals among so many requests, each sent when the one before was known, are worth it, too."""
+"""OFTEN refusals among so many requests, each sent when the one before was known, are worth it, too."""
+# Chosen: a trial costs a slow minute or two, so the next one is late; where a fourth and more is refused, chance is not
+# likely, and a sixth of that time is enough.
 TRIALS_APART, UNLIKE_CHANCE, SOONER = 300, 0.25, 6
-"""Requests after a trial that failed before the next one, doubled by each; fewer where a larger share is refused than
-chance is likely to."""
+"""So many requests lie between a trial that failed and the next one, twice as many each time; SOONER times fewer where
+a larger share than UNLIKE_CHANCE is refused."""
 
 
 class Frequency:
-    """Requests have numbers, in the order in which they are sent."""
+    """Counts requests, which have numbers in the order in which they are sent."""
 
     def __init__(self) -> None:
         self._requests = self._refusals = 0
         self._apart: deque[tuple[int, int]] = deque(maxlen=OFTEN)
-        """Of the latest refusals: the number sent, and the refusals before."""
+        """For each of the latest refusals: how many requests had been sent, and how many refused before."""
         self._dense: deque[int] = deque(maxlen=OFTEN)
         """The numbers of the latest refused that were sent after another refusal was known."""
         self._sent = self._next_trial = 0
@@ -30,12 +35,12 @@ class Frequency:
 
     @property
     def share(self) -> float:
-        """Of the requests since the first refusal those that were refused."""
+        """The share of the requests since the first refusal that were refused."""
         return self._refusals / max(self._requests, 1)
 
     @property
     def recent_share(self) -> float:
-        """The same of the latest requests: more than it is, since a series that looked like many was picked."""
+        """The share of the latest requests that were refused; an overestimate, since a series of many was picked."""
         if self._is_dense:
             return OFTEN / (self._sent - self._dense[0] + 1)
         sent, refusals = self._apart[0] if self._apart else (0, 0)
@@ -43,7 +48,7 @@ class Frequency:
 
     @property
     def is_high(self) -> bool:
-        """A pace is worth a trial."""
+        """Whether so many are refused that a pace is worth a trial."""
         if self._sent < self._next_trial:
             return False
         apart = self._apart
@@ -57,7 +62,10 @@ class Frequency:
         self._requests += 1
 
     def refused(self, number: int, sent: int, *, afresh: bool) -> None:
-        """The one of that number, when so many were sent. `afresh`: it was sent after another refusal was known."""
+        """The request of that number was refused, when so many had been sent.
+
+        `afresh` says that it was sent after another refusal was known.
+        """
         self._sent = sent
         if not self._refusals:
             self._requests = 0

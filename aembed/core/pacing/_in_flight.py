@@ -1,6 +1,6 @@
-"""How many requests at a time a service takes, found out from what it refuses. Pure.
+"""This module finds out how many requests at a time a service takes, from what it refuses. It is pure.
 
-A 429 that names no exhausted limit is a question. This asks it by trying:
+Law 7: a 429 that names no exhausted limit is a question, answered by trying, not a pace:
 
     refused at level n (n requests in flight)      a doubt: the next request of that size is the test
       the test is accepted                         in flight, or chance: the evidence of level n decides
@@ -22,29 +22,45 @@ from math import ceil, inf, log
 
 from aembed.core.pacing._frequency import Frequency
 
+# Chosen: a request that ends while another arrives makes room for it. Larger, a refusal would weigh less.
 MISTAKEN = 0.03
 """The share of requests beyond the level that a service takes all the same, because one ended at that moment."""
+# Chosen: services refuse now and then for no reason that a client can see. At 0 one such refusal would take a level
+# away for good; above a half nothing could be told from chance.
 LEAST_CHANCE, MOST_CHANCE = 0.02, 0.5
-"""The share of refusals at any level that are taken for chance: at first, and at the most."""
+"""The share of refusals at any level that is taken for chance: at first, and at the most."""
+# Chosen: the share of chance is that of about the last fifty requests.
 MEMORY = 0.02
-"""Of one request in the share of chance."""
+"""The weight of one request in the share of chance."""
+# Chosen: to send fewer for a while costs little, to believe in a window costs a closed gate and a pace.
 UNLIKELY, CERTAIN = 1e-2, 1e-3
 """So unlikely is a row of refusals by chance alone before fewer are sent, and before a window is suspected."""
+# Chosen: two in a row may be one burst, however rare chance is.
 LEAST_ROW = 3
+"""A window is suspected after at least so many refusals of requests that were alone."""
+# Chosen, in nats: a refusal says more than an acceptance, but two acceptances say as much as one refusal.
 ACCEPTED = 2.0
-"""Evidence of one acceptance. That of a refusal is log((1 - MISTAKEN) / chance): 3.9 where chance is rare."""
+"""The evidence of one acceptance. That of a refusal is log((1 - MISTAKEN) / chance), 3.9 where chance is rare."""
+# Chosen, in nats: one refusal takes a level away that is new, three take one away that has held, and from the most
+# evidence against it a level comes back with two acceptances.
 HELD, BEYOND, MOST = -6.0, 2.0, 4.0
-"""The evidence of a level that holds, that is not used any more, and the most."""
+"""The least evidence against a level, the one from which on it is not used any more, and the most."""
+# Measured with toy servers: to halve the number at each refusal leaves 3 to 8 % refused; to hold the level that was
+# refused, and to double the time until it is tried again, at most 0.3 %.
 TRIED_AGAIN, RARELY = 12, 64
 """A level that was refused is tried again after so many acceptances; doubled with each refusal there, up to RARELY."""
+# Chosen: a small request would pass any bucket that refills, and say nothing of the large one.
 COMPARABLE = 0.8
-"""A request of so much of the refused one is a test of it: a small one would pass any bucket that refills."""
+"""A request of at least this share of the refused one is a test of it."""
+# Chosen: refusals come at once, replies take their time; with less than twice the time a late refusal would be missed.
 SURVIVED = 2.0
 """What is under way for so many times as long as a refusal took was not refused."""
+# Chosen: the mean of about the last ten replies; it is only compared with a wait, and need not be exact.
 SECONDS_MEMORY = 0.1
-"""Of one reply in what a reply takes."""
+"""The weight of one reply in the seconds that a reply takes."""
+# No window of a provider is longer than a minute, so what was refused before says nothing any more.
 FORGOTTEN = 60.0
-"""Seconds after which a doubt is dropped that no test has answered."""
+"""After so many seconds a doubt is dropped that no test has answered."""
 
 
 class Suspicion(Enum):
@@ -57,7 +73,7 @@ class Suspicion(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """A request on its way: the one of that level, that size, and that number since the beginning."""
+    """A request on its way: how many were in flight with it, how large it is, and its number since the beginning."""
 
     level: int
     tokens: float
@@ -68,7 +84,10 @@ class Sent:
 
 @dataclass(slots=True)
 class Doubt:
-    """Opened by a refusal, closed by an acceptance of what was sent after it. `hinted_until`: the server's hint."""
+    """A doubt is opened by a refusal, and closed once something is accepted that was sent after it.
+
+    `hinted_until` is when the server's hint is over; `lowest` the lowest level that was refused in this doubt.
+    """
 
     at: float
     after: int
@@ -80,12 +99,12 @@ class Doubt:
     strikes: int = 0
 
     def is_answered_by(self, sent: Sent) -> bool:
-        """By its acceptance."""
+        """Whether the acceptance of that request would answer the doubt."""
         return sent.number > self.after and sent.tokens >= COMPARABLE * self.tokens
 
 
 class InFlight:
-    """`most` requests at a time are allowed, `first` of them before anything is known. Seconds and tokens."""
+    """The number of requests at a time: `most` are allowed, `first` of them before anything is known."""
 
     def __init__(self, most: int, first: int | None = None) -> None:
         self.most = most
@@ -103,7 +122,7 @@ class InFlight:
         self._trying: Sent | None = None
         self._doubt: Doubt | None = None
         self._seconds = self._hint = 0.0
-        """What a reply takes, and what a refused one was told to wait."""
+        """The seconds that a reply takes, and those that a refused one was told to wait."""
 
     @property
     def limit(self) -> int:
@@ -112,7 +131,7 @@ class InFlight:
 
     @property
     def allowed(self) -> int:
-        """Requests that may be in flight now: fewer while a doubt has strikes, more to try a level again."""
+        """How many requests may be in flight now: fewer while a doubt has strikes, more to try a level again."""
         if self._doubt:
             return self._tested if self._doubt.strikes else self._limit
         if self._limit == self.most or self._accepted < self._wait or self._trying:
@@ -126,7 +145,7 @@ class InFlight:
 
     @property
     def is_limited(self) -> bool:
-        """Fewer than are allowed, because more were refused."""
+        """Whether fewer are sent than are allowed, because more were refused."""
         return self._limit < self._highest and self._against[self._limit + 1] >= BEYOND
 
     @property
@@ -139,11 +158,11 @@ class InFlight:
         return remaining * self._seconds >= self._hint * self._limit
 
     def is_try(self, sent: Sent) -> bool:
-        """It was sent to try a level again that had been refused."""
+        """Whether the request was sent to try a level again that had been refused."""
         return sent.level > self._limit
 
     def sent(self, level: int, tokens: float, now: float) -> Sent:
-        """A request as the one of that level."""
+        """Notes that a request went as the one of that level."""
         self._number += 1
         sent = Sent(min(level, self.most), tokens, now, self._number)
         if level > self._limit and level >= self.allowed:
@@ -152,13 +171,13 @@ class InFlight:
         return sent
 
     def left(self, sent: Sent) -> None:
-        """However it ended."""
+        """Notes that a request has ended, however that was."""
         self._under_way.pop(sent, None)
         if sent is self._trying:
             self._trying = None
 
     def accepted(self, sent: Sent, in_flight: int, now: float) -> Suspicion:
-        """With so many in flight now."""
+        """A request was accepted, with so many in flight now."""
         self._seconds += SECONDS_MEMORY * (now - sent.at - self._seconds)
         suspicion = self._answer(sent, in_flight)
         self.chance = max(self._usual, self.chance - MEMORY * self.chance)
@@ -177,7 +196,7 @@ class InFlight:
         return suspicion
 
     def _level(self, sent: Sent, in_flight: int) -> int:
-        """In a burst that is refused in part, those that were sent last may have arrived first."""
+        """The level that a request stands for: in a burst that is refused in part, the last sent may arrive first."""
         return min(sent.level, in_flight) if sent.number <= self._refused_after else sent.level
 
     def _count_for(self, sent: Sent, in_flight: int) -> None:
@@ -212,7 +231,7 @@ class InFlight:
             self._against[at] = min(self._against[at], BEYOND)
 
     def refused(self, sent: Sent, in_flight: int, now: float, hint: float | None) -> Suspicion:
-        """With so many in flight at this moment, this one included."""
+        """A request was refused, with so many in flight at this moment, this one included."""
         level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
         self.first_refused_at = min(self.first_refused_at, now)
         self._hint = hint or 0.0
@@ -236,6 +255,7 @@ class InFlight:
             self._count_for(sent, in_flight)
 
     def _doubt_more(self, sent: Sent, level: int, now: float, hinted_until: float) -> None:
+        """Opens a doubt, or adds a refusal to the one there is: a strike, if its test was refused and not by chance."""
         doubt = self._doubt
         if doubt is None or now - doubt.at > FORGOTTEN:
             self._doubt = Doubt(now, self._number, sent.tokens, hinted_until, level, [*self._against])
@@ -269,17 +289,17 @@ class InFlight:
             self._accepted = 0
 
     def _find_limit(self) -> None:
-        """At least one; and no more than were tried before."""
+        """Sets the limit anew: it is at least one, and no more than were tried before."""
         beyond = (at for at in range(1, self._highest + 1) if self._against[at] >= BEYOND)
         self._limit = max(1, next(beyond, self._highest + 1) - 1)
 
     def expect(self, share: float) -> None:
-        """So many are refused, it may be by chance, while a pace is on trial."""
+        """Expects that such a share is refused, which may be by chance, while a pace is on trial."""
         self._usual = min(max(share, LEAST_CHANCE), MOST_CHANCE)
         self.chance = max(self.chance, self._usual)
 
     def forget(self) -> None:
-        """It was not the number in flight."""
+        """Forgets all evidence: it was not the number in flight that was refused."""
         self._usual = LEAST_CHANCE
         self._against = [0.0] * (self.most + 1)
         self._doubt = None

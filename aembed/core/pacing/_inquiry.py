@@ -1,4 +1,7 @@
-"""Which limit it was that a 429 met, where its headers do not say: it is found out by trying. Pure.
+"""This module finds out by trying which limit a 429 met, where its headers do not say it. It is pure.
+
+Law 7: a 429 that says no more is a question (in flight, requests, tokens, texts, a day, chance), answered by trying,
+not a pace. The answers are these:
 
     in flight      too many at a time: see InFlight. Fewer are sent, the rate stays
     a window       so much in a minute, or in whatever time: all that is sent is refused for a while. The gate closes,
@@ -19,12 +22,15 @@ from aembed.core.pacing._in_flight import InFlight, Sent, Suspicion
 from aembed.core.pacing._reservation import Refusal, Reservation
 from aembed.core.pacing._trial import Trial
 
+# Chosen: with FREQUENT that is two refusals. Fewer requests
+# say little of a share; more hold up a job that needs a pace.
 WATCHED = 50
-"""Requests whose share of refusals a pace has to better: those that made it worth a trial were more than usual."""
+"""So many requests are watched for the share of refusals that a pace has to better: those that made it worth a trial
+were picked, and refused more often than usual."""
 
 
 class Inquiry:
-    """`in_flight` and `congestion` have the answers: how many at a time, and how many tokens a second."""
+    """The inquiry; its answers are in `in_flight` (how many at a time) and `congestion` (how many tokens a second)."""
 
     def __init__(self, most_in_flight: int, first_in_flight: int) -> None:
         self.in_flight = InFlight(most_in_flight, first_in_flight)
@@ -37,7 +43,7 @@ class Inquiry:
 
     @property
     def explains_by_pace(self) -> bool:
-        """A window was seen to refuse everything for a while, be its pace known already or not."""
+        """Whether a window was seen to refuse everything for a while, be its pace known already or not."""
         return self._blocked or (self._was_blocked and self._is_confirmed)
 
     @property
@@ -87,8 +93,9 @@ class Inquiry:
     def refused(
         self, reservation: Reservation, hint: float | None, now: float, in_flight: int, pace: float
     ) -> tuple[Refusal, bool]:
-        """By a 429 whose headers name no exhausted limit. The second says whether a pace was taken back, so that what
-        waits may go sooner.
+        """What follows from a 429 whose headers name no exhausted limit.
+
+        The second value says whether a pace was taken back, so that what waits may go sooner.
         """
         sent = reservation.sent
         self._watch(reservation, now, refused=True)
@@ -105,6 +112,7 @@ class Inquiry:
     def _ask(
         self, reservation: Reservation, sent: Sent, hint: float | None, now: float, in_flight: int, pace: float
     ) -> tuple[Refusal, bool]:
+        # A request that only tried a higher level again says nothing of the pace.
         undone = False
         if self._trial and not self.in_flight.is_try(sent):
             self.congestion.refused(reservation.tokens, reservation.start, now, pace)
@@ -120,7 +128,7 @@ class Inquiry:
         return Refusal(self.congestion.too_large(reservation.tokens)), undone
 
     def _come_often(self, reservation: Reservation, now: float) -> None:
-        """Refusals do: where most likely not by chance, a pace is tried at once; else they are watched first."""
+        """Refusals come often: where that is hardly chance, a pace is tried at once; else they are watched first."""
         share = self.in_flight.frequency.recent_share
         if share >= UNLIKE_CHANCE:
             self._try_a_pace(reservation, now, share)
@@ -146,7 +154,7 @@ class Inquiry:
         return Refusal(self.congestion.too_large(reservation.tokens), closes=True)
 
     def _suspect(self, reservation: Reservation, now: float) -> None:
-        """A window: it was not the number in flight."""
+        """A window is suspected, and the number in flight is not any more."""
         self._trial, self._blocked, self._was_blocked = None, True, True
         self._measure(reservation, now, self.in_flight.frequency.share)
         self.in_flight.forget()
@@ -160,7 +168,7 @@ class Inquiry:
         self._share = share
 
     def _count(self, reservation: Reservation, *, refused: bool) -> bool:
-        """In the trial of the pace; returns whether it has failed."""
+        """Counts a request in the trial of the pace; returns whether the trial has failed."""
         if self._trial is None:
             return False
         self._trial.count(refused, reservation.start)

@@ -1,4 +1,4 @@
-"""Both budgets and what refusals taught, behind one door (see the package's docstring)."""
+"""The pacer joins the budgets and what refusals taught behind one door (see the docstring of the package)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from aembed.core.pacing._inquiry import Inquiry
 from aembed.core.pacing._reservation import Refusal, Reservation, Unit
 from aembed.types import Hints
 
+# Chosen: 6 % of a minute of the smallest paid account (OpenAI's Tier 1: 1M tokens a minute). Larger, five full requests
+# at once are a certain 429 there; smaller, a job on a large account begins slowly. The first reply ends it.
 FIRST_WAVE_TOKENS = 64_000
-"""In flight together while nothing is known, 6 % of a minute of the smallest paid account; the first reply ends it."""
+"""So many tokens are in flight together while no limit is known."""
+# Limits of a day or a month are told otherwise (spent_window in headers.py): no window that is paced is longer.
 WINDOW = 60.0
-"""Seconds; no window of a provider is longer."""
+"""What refusals taught holds no request up for more seconds than this."""
+# Chosen: a web app with many queries would starve the bulk of the same process for ever otherwise.
 PATIENCE = 5.0
-"""Seconds that queries may push a bulk request back."""
+"""Queries may push a bulk request back by so many seconds."""
+# Chosen, and told in the README: 5 % are 150 queries a minute on OpenAI's Tier 1, and cost a job 5 % of its time.
 HELD_BACK, HELD_FOR = 0.05, 60.0
-"""The share of both limits that bulk leaves to queries, and the seconds after the last one for which it does."""
+"""The share of both limits that bulk leaves to queries, and for how many seconds after the last query it does so."""
 
 
 class Pacer:
-    """One for each Embedder: one provider, key and model."""
+    """The pacer of one Embedder, which has one provider, key and model."""
 
     def __init__(
         self,
@@ -57,18 +62,22 @@ class Pacer:
 
     @property
     def concurrency(self) -> int:
-        """Requests that may be in flight now, as far as refusals tell."""
+        """How many requests may be in flight now, as far as refusals tell."""
         return self._in_flight.allowed
 
     def at_a_time(self, remaining: float) -> int:
-        """The same for the last requests, when so many remain: no number that was refused is tried again, where one
-        that is refused would wait for longer than they all take.
+        """The same for the last requests of a job, when so many remain.
+
+        No number that was refused is tried again where one more refusal would wait longer than they all take.
         """
         return self.concurrency if self._in_flight.may_try(remaining) else min(self.concurrency, self._in_flight.limit)
 
     @property
     def max_batch_tokens(self) -> int | None:
-        """2.7 % of a minute's tokens where that limit is known, less with others on the key or after refusals."""
+        """The most tokens of a batch: 2.7 % of a minute's limit, less with others on the key or after refusals.
+
+        It is None while nothing speaks against the provider's own limit.
+        """
         budget = self._budgets["tokens"]
         first = self._first_batch if budget.limit is None else inf
         most = min(self._congestion.max_batch_tokens, budget.max_cost, first)
@@ -79,12 +88,12 @@ class Pacer:
         return all(budget.limit is None for budget in self._budgets.values())
 
     def too_large(self, tokens: float) -> bool:
-        """No request of this size was ever accepted, and one was refused; or it is out of all proportion."""
+        """Whether no request of this size was ever accepted and one was refused, or it is out of all proportion."""
         return self._congestion.too_large(tokens)
 
     @property
     def max_batch_texts(self) -> int | None:
-        """The same of a limit of texts; None while there is none."""
+        """The most texts of a batch where there is a limit of texts a minute; None while there is none."""
         most = self._budgets["texts"].max_cost
         return None if most == inf else max(int(most), 1)
 
@@ -104,7 +113,7 @@ class Pacer:
         self._head = None if self._head is reservation else self._head
 
     def resize(self, reservation: Reservation, tokens: float, texts: int, now: float) -> None:
-        """It is sent now, with so much. Its own start is what it was; bulk that waits moves."""
+        """The request is sent now, with so much in it. Its own start stays; a bulk request that waits is moved."""
         more: dict[Unit, float] = {"tokens": tokens - reservation.tokens, "texts": texts - reservation.texts}
         head = self._head
         rates = {unit: self._rate(unit) for unit in more}
@@ -120,10 +129,11 @@ class Pacer:
             self._book(head, now)
 
     def observe(self, hints: Hints | None, now: float) -> None:
-        """The headers of a reply that was neither a vector nor a rate limit."""
+        """Learns from the headers of a reply that was neither vectors nor a rate limit."""
         self._observe(hints or Hints(), None, now)
 
     def _observe(self, hints: Hints, answered: Reservation | None, now: float) -> None:
+        """Gives each budget what the headers say of it; `answered` is the request whose reply had them."""
         before = self._buckets
         seconds, dropped = now - answered.start if answered else 0.0, False
         for unit, limit, remaining, reset, window in _limits(hints):
@@ -139,21 +149,21 @@ class Pacer:
 
     @property
     def _buckets(self) -> int:
-        """Limits whose headers tell what all of their users spend."""
+        """The number of limits whose headers tell what all of their users spend."""
         return sum(budget.is_bucket for budget in self._budgets.values())
 
     def _book_head_anew(self, now: float) -> None:
-        """There is less to wait for: what waits starts sooner."""
+        """Books the waiting request anew, because there is less to wait for: it starts sooner."""
         if self._head and self._head.start > now:
             self._unbook(self._head)
             self._book(self._head, now)
 
     def sent(self, reservation: Reservation, in_flight: int, now: float) -> None:
-        """It is on its way, as one of so many."""
+        """The request is on its way, as one of so many."""
         reservation.sent = self._in_flight.sent(in_flight, reservation.tokens, now)
 
     def left(self, reservation: Reservation) -> None:
-        """It has ended, however that was."""
+        """The request has ended, however that was."""
         if reservation.sent:
             self._in_flight.left(reservation.sent)
 
@@ -164,7 +174,7 @@ class Pacer:
         self._inquiry.accepted(reservation, now, in_flight)
 
     def throttled(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> Refusal:
-        """`in_flight` at this moment, this one included."""
+        """What follows from a 429. `in_flight` counts the requests of this moment, this one included."""
         hints = hints or Hints()
         self.throttled_requests += 1
         self.observe(hints, now)
@@ -182,7 +192,7 @@ class Pacer:
         return refusal
 
     def forget_refusals(self, now: float) -> None:
-        """It was the size of requests that was refused, and neither how many there were nor how often they came."""
+        """Forgets refusals that were about the size of requests, and not about how many or how often they came."""
         self._inquiry.forget()
         self._in_flight.forget()
         self._book_head_anew(now)
@@ -203,7 +213,7 @@ class Pacer:
         return "; ".join([found, *told] if found else told)
 
     def _exhausted(self, reservation: Reservation, hints: Hints) -> bool:
-        """The headers say that a limit has nothing left for it."""
+        """Whether the headers say that a limit has nothing left for this request."""
         return any(
             remaining is not None and remaining < reservation.cost(unit) and self._budgets[unit].limit is not None
             for unit, _, remaining, _, _ in _limits(hints)
@@ -216,7 +226,11 @@ class Pacer:
         )
 
     def _rate(self, unit: Unit, tokens: float = 0.0) -> float:
-        """What refusals taught holds no request up for longer than a window: few accepted ones measure too little."""
+        """The units a second at which a request is booked.
+
+        What refusals taught holds no request up for longer than a window, since few accepted requests measure too
+        little.
+        """
         rate = self._budgets[unit].rate
         return min(rate, max(self._congestion.rate, tokens / WINDOW)) if unit == "tokens" else rate
 
@@ -238,11 +252,11 @@ class Pacer:
         return self._budgets["requests"].room(now, 60.0 * HELD_BACK)
 
     def limit(self, unit: Unit) -> float | None:
-        """A minute; None while it is not known."""
+        """The limit of a minute; None while it is not known."""
         return self._budgets[unit].limit
 
     def spent(self, unit: Unit, now: float) -> float:
-        """Of the last minute."""
+        """What was booked in the last minute."""
         return self._budgets[unit].spent(now)
 
     def _may_push(self, head: Reservation, reservation: Reservation) -> bool:
@@ -264,7 +278,7 @@ class Pacer:
 
 
 def _limits(hints: Hints) -> Iterator[tuple[Unit, int | None, int | None, float | None, float]]:
-    """Of each unit: limit, remaining, reset and window."""
+    """For each unit what the hints say: limit, remaining, reset and window."""
     yield "requests", hints.limit_requests, hints.remaining_requests, hints.reset_requests, hints.window_requests
     yield "tokens", hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens, hints.window_tokens
     yield "texts", hints.limit_texts, hints.remaining_texts, hints.reset_texts, hints.window_texts

@@ -1,4 +1,4 @@
-"""What travels between the dispatch and the pacer: a place in the budgets, and what follows from a refusal."""
+"""These values travel between dispatch and pacer: a place in the budgets, and what follows from a refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Unit = Literal["requests", "tokens", "texts"]
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """Leave to send `tokens` in one request at `start`, which may move while it waits. `sent`: that it was."""
+    """Leave to send `tokens` in one request at `start`, which may move while the request waits.
+
+    `latest` is as far as queries may push it back; `sent` is set once it is on its way.
+    """
 
     tokens: float
     texts: int
@@ -38,7 +41,8 @@ class Reservation:
 class Refusal:
     """What follows from a 429.
 
-    `too_large`: it is to be sent in parts. `closes`: nobody sends before the wait is over, and not that request alone.
+    `too_large` says that the batch is to be sent in parts; `closes` that nobody sends before the wait is over, instead
+    of this request alone.
     """
 
     too_large: bool = False
