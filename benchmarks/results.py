@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.own_process import ROOT
+from tests.service.own_process import ROOT
 
 FOLDER = ROOT / "benchmarks" / "results"
 

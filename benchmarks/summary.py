@@ -18,8 +18,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from benchmarks.own_process import ROOT
 from benchmarks.results import FOLDER, Bar
+from tests.service.own_process import ROOT
 
 PAGE = ROOT / "docs" / "measured.md"
 SECTION = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)

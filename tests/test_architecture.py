@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "aembed"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "aembed"
 FLOORS = {
     "clock": 0,
     "errors": 0,
@@ -97,3 +98,10 @@ def test_one_unit_imports(library: str, owner: str) -> None:
 def test_core_is_pure(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & IMPURE
     assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.AsyncFunctionDef)]
+
+
+def test_benchmarks_import_from_tests_and_never_the_reverse() -> None:
+    paths = [*ROOT.glob("aembed/**/*.py"), *ROOT.glob("tests/**/*.py")]
+    importers = [path for path in paths for name in imports(path) if name.split(".")[0] == "benchmarks"]
+    assert len(paths) > 300
+    assert importers == []

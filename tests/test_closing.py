@@ -35,12 +35,12 @@ from aembed import (
 )
 from aembed.pipeline.results import Results
 from aembed.types import Known, Refusal, Reply, Rows
-from benchmarks.in_process import DIMENSIONS
-from benchmarks.server import Latency, Server
-from benchmarks.vectors import vector_of as vector_over_http
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import at, until
 from tests.jobs import records, rows_of, vector_of, words
+from tests.service.in_process import DIMENSIONS
+from tests.service.server import Latency, Server
+from tests.service.vectors import vector_of as vector_over_http
+from tests.stage.clock import run_virtual
 
 TEN = Limits(10, 300_000, 8_191, encoding="cl100k_base")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.sections import MAX_BYTES, MIN_BYTES, SECTIONS, cut, sections
+from tests.sections import MAX_BYTES, MIN_BYTES, SECTIONS, cut, sections
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,7 +48,7 @@ def test_too_many_are_an_error_that_says_how_many_there_are() -> None:
 
 def test_the_command_writes_the_same_file_each_time(tmp_path: Path, corpus: list[str]) -> None:
     files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
-    command = [sys.executable, "-m", "benchmarks.sections", "--count", "500", "--out"]
+    command = [sys.executable, "-m", "tests.sections", "--count", "500", "--out"]
     shown = [
         subprocess.run([*command, str(file)], cwd=ROOT, check=True, capture_output=True, text=True).stdout
         for file in files

@@ -23,10 +23,9 @@ import typer.main
 import aembed
 from aembed import Embedder, FakeProvider, PostgresColumn, StoreError
 from aembed.cli._app import app
-from benchmarks import summary
-from benchmarks.server import Server
 from docs import options_table
 from tests.pages import PAGES, README, ROOT, Block, blocks, prose
+from tests.service.server import Server
 
 SCRIPTS = [block for block in blocks("python", "") if block.page != "README.md"]
 COMMANDS: Any = typer.main.get_command(app)
@@ -233,12 +232,6 @@ def test_the_readme_is_short() -> None:
 def test_the_page_of_options_is_what_the_code_says() -> None:
     written = options_table.PAGE.read_text(encoding="utf-8")
     assert written == options_table.page(), "python -m docs.options_table"
-
-
-def test_the_figures_are_those_of_the_results() -> None:
-    page = summary.PAGE.read_text(encoding="utf-8")
-    assert page == summary.written(page), "python -m benchmarks.summary --write"
-    assert set(re.findall(r"<!-- results: (\w+) -->", page)) == {*summary.TABLES, "bars"}
 
 
 def test_every_public_name_stands_in_the_reference() -> None:

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 import aembed
-from benchmarks.faults import Always, Status
-from benchmarks.server import Latency, Server
 from tests.pages import blocks
-from tests.web import free_port, serving
+from tests.service.faults import Always, Status
+from tests.service.server import Latency, Server
+from tests.stage.web import free_port, serving
 
 (SHORT,) = [block.code for block in blocks("python", "app", "README.md")]
 SEARCH, HEALTH = [block.code for block in blocks("python", "app", "web.md")]

@@ -34,8 +34,8 @@ from aembed import (
     Store,
     UnavailableError,
 )
-from tests.chaos.clock import run_virtual
 from tests.jobs import one_by_one, records, rows_of, vector_of, words
+from tests.stage.clock import run_virtual
 
 BATCH = 10
 LIMITS = Limits(BATCH, 300_000, 8_191)

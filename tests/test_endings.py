@@ -29,16 +29,15 @@ from aembed import (
     StoreError,
 )
 from aembed.types import Refusal, Rows
-from benchmarks.cancellations import cancellations
-from benchmarks.faults import Cut, Hang, Status
-from benchmarks.in_process import DIMENSIONS, KEY, MODEL
-from benchmarks.server import Latency, Server
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import at, until
 from tests.jobs import records, rows_of, words
 from tests.providers.test_http import SELF_SIGNED, own_certificate
+from tests.service.faults import Cut, Hang, Status
+from tests.service.in_process import DIMENSIONS, KEY, MODEL
+from tests.service.server import Latency, Server
 from tests.simulation.history import History
 from tests.simulation.schedule import Ending, Run, Schedule
+from tests.stage.clock import run_virtual
 
 ROOT = Path(__file__).parent.parent
 EMBEDDER = f"""
@@ -154,13 +153,6 @@ asyncio.run(main())
 
 
 # callers
-
-
-@pytest.mark.parametrize("client", ["httpx", "httpx2"])
-async def test_c1_two_thousand_cancelled_callers_leave_nothing_behind(client: str) -> None:
-    outcome = await cancellations(client, 2_000)
-    assert list(outcome.problems()) == []
-    assert outcome.cancelled >= 2_000
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # by the dead

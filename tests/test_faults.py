@@ -31,10 +31,10 @@ def functions_in(path: Path) -> Iterator[str]:
 
 def numbered_tests() -> dict[str, list[str]]:
     found = defaultdict(list)
-    for path in sorted(HERE.rglob("test_*.py")):
+    for path in sorted([*HERE.rglob("test_*.py"), *(HERE.parent / "benchmarks" / "tests").glob("test_*.py")]):
         for name in functions_in(path):
             for row in rows_of(name):
-                found[row].append(f"{path.relative_to(HERE)}::{name}")
+                found[row].append(f"{path.relative_to(HERE.parent)}::{name}")
     return found
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from aembed import Embedded, Embedder, FakeProvider, MemoryStore, Record
-from benchmarks.server import Latency, Server
-from benchmarks.vectors import vector_of
 from tests.hostile.jobs import at, embed, numbers
 from tests.providers.clients import every_client, http_client
 from tests.providers.test_http import SELF_SIGNED, own_certificate
+from tests.service.server import Latency, Server
+from tests.service.vectors import vector_of
 
 NAMED = os.environ.get("AEMBED_TEST_LOOP", "")
 """Which loop all of this run is on."""

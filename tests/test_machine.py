@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from aembed import Embedder
-from benchmarks.faults import Plan, Status
-from benchmarks.own_process import wrong_rows
-from benchmarks.server import Server
-from benchmarks.victims import records
+from tests.service.faults import Plan, Status
+from tests.service.own_process import wrong_rows
+from tests.service.server import Server
+from tests.stage.victims import records
 
 ROOT = Path(__file__).parent.parent
 MODEL = "openai:text-embedding-3-small"
@@ -71,7 +71,7 @@ async def main():
         kept = stored()
         mount("remount,size=64m")
         report = await embedder.embed_into(path, given)
-        from benchmarks.own_process import wrong_rows
+        from tests.service.own_process import wrong_rows
         wrong = wrong_rows(__import__("pathlib").Path(path), [record.text for record in given])
     lost = sorted(acknowledged - kept)
     print(json.dumps([*stopped, lost, len(kept), report.stored, report.unchanged, wrong]))

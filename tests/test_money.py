@@ -29,15 +29,15 @@ from aembed import (
 )
 from aembed.core.retrying import may_be_billed
 from aembed.errors import AuthenticationError, BadRequestError, InvalidReplyError, NotFoundError, ProviderError
-from benchmarks.faults import Body, Cut, Fault, Hang, Status, Truncate
-from benchmarks.faults import Faults as Scripted
-from benchmarks.in_process import embedder_of
-from benchmarks.server import Latency, Server
-from benchmarks.service import Service
-from tests.chaos.clock import run_virtual
 from tests.cli.command import COMMAND, environment, notes, write_jsonl
 from tests.jobs import records, words
-from tests.postgres import run_sql
+from tests.service.faults import Body, Cut, Fault, Hang, Status, Truncate
+from tests.service.faults import Faults as Scripted
+from tests.service.in_process import embedder_of
+from tests.service.server import Latency, Server
+from tests.service.service import Service
+from tests.stage.clock import run_virtual
+from tests.stage.postgres import run_sql
 
 ALL_KINDS: Sequence[Fault] = (
     Status(500),

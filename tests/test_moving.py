@@ -25,12 +25,12 @@ from aembed import (
     open_provider,
 )
 from aembed.stores import Column, open_column
-from benchmarks.faults import Always, Mutate
-from benchmarks.server import Server
 from tests.cli.command import aembed
 from tests.hostile.jobs import KEY, QUICK
 from tests.jobs import records, words
-from tests.postgres import run_sql
+from tests.service.faults import Always, Mutate
+from tests.service.server import Server
+from tests.stage.postgres import run_sql
 
 Run: TypeAlias = Callable[[str], Awaitable[None]]
 

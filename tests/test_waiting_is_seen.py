@@ -24,16 +24,16 @@ from aembed import (
     UnavailableError,
 )
 from aembed.types import Hints
-from benchmarks.faults import Always, Outage, Status
-from benchmarks.in_process import embedder_of
-from benchmarks.server import Latency, Server
-from benchmarks.service import Service
-from tests.chaos.clock import run_virtual
 from tests.cli.command import COMMAND, aembed, environment, notes, write_jsonl
 from tests.cli.test_terminal import terminal
 from tests.hostile.jobs import at, until
 from tests.jobs import records, words
-from tests.web import free_port
+from tests.service.faults import Always, Outage, Status
+from tests.service.in_process import embedder_of
+from tests.service.server import Latency, Server
+from tests.service.service import Service
+from tests.stage.clock import run_virtual
+from tests.stage.web import free_port
 
 TEN = Limits(10, 300_000, 8_191)
 

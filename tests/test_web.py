@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.in_process import DIMENSIONS, KEY, MODEL
-from benchmarks.server import Latency, Server
-from tests.web import free_port, serving
+from tests.service.in_process import DIMENSIONS, KEY, MODEL
+from tests.service.server import Latency, Server
+from tests.stage.web import free_port, serving
 
 MADE = f'Embedder("openai:{MODEL}", dimensions={DIMENSIONS})'
 STARLETTE = f"""

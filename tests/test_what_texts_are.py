@@ -29,11 +29,11 @@ from aembed import (
     SQLiteStore,
     StoreError,
 )
-from benchmarks.in_process import DIMENSIONS, KEY, MODEL
-from benchmarks.server import Server
-from benchmarks.vectors import vector_of
 from tests.hostile.jobs import at
 from tests.jobs import records, words
+from tests.service.in_process import DIMENSIONS, KEY, MODEL
+from tests.service.server import Server
+from tests.service.vectors import vector_of
 
 
 class Subclass(str):

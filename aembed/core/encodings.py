@@ -34,8 +34,8 @@ MOST_BELOW, MOST_ABOVE = 20, 12
 # Chosen: a real vector may have a few odd values; at 0 one of them would turn a sound reply away.
 MOST_OUTSIDE = 0.01
 """At most this share of the values may lie outside."""
-# IEEE 754: a float32 has 8 bits of exponent, with a bias of 127.
-_EXPONENT_BITS, _BIAS = 0xFF, 127
+# IEEE 754: a float32 has 8 bits of exponent.
+_EXPONENT_BITS = 0xFF
 
 
 class EncodingError(InvalidReplyError):

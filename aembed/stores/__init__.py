@@ -85,7 +85,7 @@ def open_column(
 ) -> Column:
     """The column `vector` of a table of the user's own, in the database at a URL, as the Column of its kind takes it.
 
-    `others` are `text_sql` and `fingerprint`, which PostgreSQL alone has. Nothing is opened yet. Raises ConfigError
+    `others` are `fingerprint`, and `text_sql`, which PostgreSQL alone has. Nothing is opened yet. Raises ConfigError
     for a kind of store that has no tables, and for an option that it has not.
     """
     module = _module(url)

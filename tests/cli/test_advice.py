@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from benchmarks.server import Server
 from tests.cli.command import Ran, aembed, notes, write_jsonl
+from tests.service.server import Server
 
 OPENAI = ("-m", "openai:text-embedding-3-small")
 KEY = {"OPENAI_API_KEY": "sk-x"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.command import aembed
 from tests.jobs import vector_of
-from tests.postgres import sql
+from tests.stage.postgres import sql
 
 FILL = ("backfill", "--store", "notes.db", "--table", "sections", "--text", "content", "-m", "fake:x")
 

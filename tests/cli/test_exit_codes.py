@@ -10,11 +10,11 @@ import pytest
 
 from aembed import Report
 from aembed.cli._job import Ending, Output, show_ending
-from benchmarks.faults import Plan, Status
-from benchmarks.server import Server
-from benchmarks.service import Rules
 from tests.cli.command import ROOT, Ran, aembed, environment, notes, write_jsonl
 from tests.providers.tunnel import tunnel
+from tests.service.faults import Plan, Status
+from tests.service.server import Server
+from tests.service.service import Rules
 
 SMALL = ("-m", "openai:text-embedding-3-small")
 JOB = ("index", "a.jsonl", *SMALL)

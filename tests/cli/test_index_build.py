@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import aembed
-from tests.postgres import sql
+from tests.stage.postgres import sql
 
 COUNT = "SELECT count(*) FROM {} WHERE embedding IS NOT NULL"
 

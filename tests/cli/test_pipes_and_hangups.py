@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.server import Latency, Server
 from tests.cli.command import COMMAND, aembed, environment, notes, write_jsonl
 from tests.cli.test_signals import JOB, TEXTS, SlowLater, ended, started, until_in_flight
+from tests.service.server import Latency, Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pipes")
 

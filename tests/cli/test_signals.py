@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.server import Latency, Server
 from tests.cli.command import COMMAND, environment, notes, write_jsonl
+from tests.service.server import Latency, Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 

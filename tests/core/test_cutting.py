@@ -11,8 +11,8 @@ import pytest
 
 from aembed.core.billing import utf8_bytes
 from aembed.core.cutting import Cutting
-from benchmarks.bills import by_tokenizer, cut_to
-from benchmarks.service import Bill
+from tests.service.bills import by_tokenizer, cut_to
+from tests.service.service import Bill
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"
 JOINED = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCUMENTS.rglob("*.md")))

@@ -15,7 +15,7 @@ from aembed.dispatch import Admission
 from aembed.dispatch._admission import Ticket
 from aembed.errors import OutageError, RateLimitError, UnavailableError
 from aembed.types import Hints
-from tests.chaos.clock import run_virtual
+from tests.stage.clock import run_virtual
 
 SLOW = 60_000.0
 """Tokens a minute: 970 a second."""

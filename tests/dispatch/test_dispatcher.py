@@ -15,8 +15,8 @@ from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused
 from aembed.errors import AuthenticationError, BadRequestError, RateLimitError, UnavailableError
 from aembed.providers.fake import FakeProvider, Script
 from aembed.types import RetryPolicy
-from tests.chaos.clock import run_virtual
 from tests.jobs import item_of
+from tests.stage.clock import run_virtual
 
 
 def items(n: int, tokens: float = 1.0) -> list[Item]:

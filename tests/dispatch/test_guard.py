@@ -4,7 +4,7 @@ import asyncio
 
 from aembed.dispatch._guard import Guard
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, UnavailableError
-from tests.chaos.clock import run_virtual
+from tests.stage.clock import run_virtual
 
 BAD, BROKEN = BadRequestError("400"), InvalidReplyError("broken")
 

@@ -9,8 +9,8 @@ import pytest
 
 from aembed import Embedder, FakeProvider, Hints, Limits, MemoryStore, RateLimitError, Record
 from aembed.dispatch import Places
-from tests.chaos.clock import run_virtual
 from tests.jobs import rows_of
+from tests.stage.clock import run_virtual
 
 
 def now() -> float:

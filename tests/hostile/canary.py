@@ -18,7 +18,8 @@ from typing import BinaryIO
 import httpx
 
 from aembed import AembedError, Record, RetryPolicy
-from benchmarks.faults import (
+from tests.hostile.jobs import KEY, at
+from tests.service.faults import (
     Body,
     Cut,
     Drip,
@@ -32,10 +33,9 @@ from benchmarks.faults import (
     gzip_bomb,
     html,
 )
-from benchmarks.mutations import BROKEN, wrong
-from benchmarks.refusals import bad_input, bad_key, error, quota_exhausted
-from benchmarks.server import Server
-from tests.hostile.jobs import KEY, at
+from tests.service.mutations import BROKEN, wrong
+from tests.service.refusals import bad_input, bad_key, error, quota_exhausted
+from tests.service.server import Server
 
 TEXT = "Patient Waldemar Kanarienvogel, born 1961, is allergic to penicillin"
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from aembed import AembedError, Embedder, Embeddings, Report, RetryPolicy
-from benchmarks.faults import Fault, Request, Script
-from benchmarks.in_process import DIMENSIONS, MODEL, embedder_of
-from benchmarks.server import Latency, Server
-from benchmarks.service import Service
-from benchmarks.vectors import vector_of
-from tests.chaos.clock import run_virtual
+from tests.service.faults import Fault, Request, Script
+from tests.service.in_process import DIMENSIONS, MODEL, embedder_of
+from tests.service.server import Latency, Server
+from tests.service.service import Service
+from tests.service.vectors import vector_of
+from tests.stage.clock import run_virtual
 
 KEY = "sk-canary-Zq81mPxw30TtBv95"
 QUICK = RetryPolicy(backoff_base=0.05, backoff_max=0.2)

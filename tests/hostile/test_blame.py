@@ -24,14 +24,14 @@ from aembed import (
     UnavailableError,
 )
 from aembed.stores.memory import MemoryStore
-from benchmarks.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Script, Status, Truncate
-from benchmarks.in_process import embedder_of
-from benchmarks.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
-from benchmarks.server import Latency
-from benchmarks.service import Rules, Service
-from benchmarks.shapes import OfBase64, all_null, all_zero, average, first_alone, float64, no_rows
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import At
+from tests.service.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Script, Status, Truncate
+from tests.service.in_process import embedder_of
+from tests.service.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
+from tests.service.server import Latency
+from tests.service.service import Rules, Service
+from tests.service.shapes import OfBase64, all_null, all_zero, average, first_alone, float64, no_rows
+from tests.stage.clock import run_virtual
 
 LATENCY = Latency(0.1)
 MOST_BILLED = 16

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from functools import cache
 from math import ceil
-from pathlib import Path
 
 import pytest
 
 from aembed.core.counting import RESERVE, STEP, Counting, fitting_tokens
 from aembed.core.packing import Cap
 from aembed.providers.openai import OpenAIProvider
-from benchmarks import main_job
-from benchmarks.faults import Fault, Request
-from benchmarks.in_process import embedder_of
-from benchmarks.ledger import tokens_in
-from benchmarks.refusals import too_many_tokens
-from benchmarks.sections import sections
-from benchmarks.service import Counts, Rules, Service, above, each_text
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import REAL, embed, virtually
+from tests.sections import sections
+from tests.service.faults import Fault, Request
+from tests.service.in_process import embedder_of
+from tests.service.ledger import tokens_in
+from tests.service.refusals import too_many_tokens
+from tests.service.service import Counts, Rules, Service, above, each_text
+from tests.stage.clock import run_virtual
 
 CONCURRENCY = 8
 
@@ -110,11 +108,6 @@ def test_a7_a_refusal_makes_the_next_request_just_enough_smaller(words: str, sca
     alone = words == "the limit alone"
     assert len(refused) <= 4 * (3 if alone else 1)
     assert service.ledger.requests <= least(above(scale * (STEP if alone else 1.0) - 1)) + 4 + 2 * len(refused)
-
-
-async def test_a7_over_sockets_the_whole_corpus_costs_one_refusal_at_the_most(tmp_path: Path) -> None:
-    outcome = await main_job.run(corpus(), tmp_path / "rows.db", concurrency=CONCURRENCY, overcount=0.005)
-    assert list(outcome.problems()) == []
 
 
 def test_a7_the_providers_own_address_is_filled_as_it_was() -> None:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import pytest
 
 from aembed import ConfigError, MemoryStore, open_provider
-from benchmarks.bills import cut_to
-from benchmarks.in_process import embedder_of
-from benchmarks.service import Rules, Service
-from tests.chaos.clock import run_virtual
 from tests.jobs import records
+from tests.service.bills import cut_to
+from tests.service.in_process import embedder_of
+from tests.service.service import Rules, Service
+from tests.stage.clock import run_virtual
 
 
 def by_bytes(contents: Sequence[bytes]) -> int:

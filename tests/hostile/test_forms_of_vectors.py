@@ -11,11 +11,11 @@ import pybase64
 import pytest
 
 from aembed import ConfigError, Embedder, InvalidReplyError, MemoryStore, open_provider
-from benchmarks.faults import Always, Mutate
-from benchmarks.server import Server
-from benchmarks.vectors import vector_of
 from tests.hostile.jobs import KEY, QUICK
 from tests.jobs import records, words
+from tests.service.faults import Always, Mutate
+from tests.service.server import Server
+from tests.service.vectors import vector_of
 
 UNKNOWN = "tei:text-embedding-3-small"
 """A model whose width no row names."""

@@ -13,13 +13,13 @@ from aembed import BadRequestError, Embedder, FakeProvider, Hints, QuotaExceeded
 from aembed.providers._errors import error_for
 from aembed.providers._http import HTTPReply
 from aembed.stores.memory import MemoryStore
-from benchmarks.faults import Always, Fault, Request, Status
-from benchmarks.in_process import embedder_of
-from benchmarks.refusals import error
-from benchmarks.service import Rules, Service
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import From, at, embed, numbers, serving, virtually
 from tests.providers.test_errors import openai_error, refused
+from tests.service.faults import Always, Fault, Request, Status
+from tests.service.in_process import embedder_of
+from tests.service.refusals import error
+from tests.service.service import Rules, Service
+from tests.stage.clock import run_virtual
 
 
 def google(*quotas: str, delay: str | None = "12s", message: str = "You exceeded your current quota.") -> Any:

@@ -11,10 +11,10 @@ from time import monotonic
 import pytest
 
 from aembed import OutageError, RetryPolicy
-from benchmarks.faults import Cut, Drip, Faults, Flood, Hang, Plan, Status, Truncate
-from benchmarks.server import Latency, Server
-from tests.chaos.proxy import Proxy
 from tests.hostile.jobs import QUICK, At, at, embed, numbers, serving, until
+from tests.service.faults import Cut, Drip, Faults, Flood, Hang, Plan, Status, Truncate
+from tests.service.server import Latency, Server
+from tests.stage.proxy import Proxy
 
 
 def free_port() -> int:

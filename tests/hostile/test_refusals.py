@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from aembed import BadRequestError, Failure
-from benchmarks.faults import Fault, Plan, Request, Status, Truncate
-from benchmarks.in_process import embedder_of
-from benchmarks.refusals import HiddenInputCap, HiddenTokenCap, Poison, bad_input, too_many_tokens
-from benchmarks.service import Service
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import embed, numbers, virtually
+from tests.service.faults import Fault, Plan, Request, Status, Truncate
+from tests.service.in_process import embedder_of
+from tests.service.refusals import HiddenInputCap, HiddenTokenCap, Poison, bad_input, too_many_tokens
+from tests.service.service import Service
+from tests.stage.clock import run_virtual
 
 TEXTS = numbers(2_048)
 

@@ -23,15 +23,15 @@ from aembed.providers.fake import FakeProvider
 from aembed.providers.openai import OpenAIProvider
 from aembed.stores.memory import MemoryStore
 from aembed.types import InputType, Reply
-from benchmarks.faults import Always, Body, Fault, First, Flood, Mutate, Plan, Request, Truncate, gzip_bomb
-from benchmarks.in_process import embedder_of
-from benchmarks.mutations import BROKEN, HARMLESS, wrong
-from benchmarks.refusals import error
-from benchmarks.server import Server
-from benchmarks.service import Service
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import QUICK, From, at, embed, numbers, serving, virtually
 from tests.jobs import records
+from tests.service.faults import Always, Body, Fault, First, Flood, Mutate, Plan, Request, Truncate, gzip_bomb
+from tests.service.in_process import embedder_of
+from tests.service.mutations import BROKEN, HARMLESS, wrong
+from tests.service.refusals import error
+from tests.service.server import Server
+from tests.service.service import Service
+from tests.stage.clock import run_virtual
 
 MB = 1_000_000
 

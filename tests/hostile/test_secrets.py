@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from aembed import BadRequestError, Failure, InputError, PartialError
-from benchmarks.faults import Plan, Status
-from benchmarks.refusals import error
 from tests.hostile.jobs import KEY, at, embed, serving
+from tests.service.faults import Plan, Status
+from tests.service.refusals import error
+from tests.stage.vocabulary import write_vocabularies
 from tests.test_architecture import FILES, imports, module_name
-from tests.vocabulary import write_vocabularies
 
 ROOT = Path(__file__).parents[2]
 SECRET = "Patient Waldemar Kanarienvogel, born 1961, is allergic to penicillin"

@@ -17,10 +17,10 @@ from aembed import (
     Record,
 )
 from aembed.stores.memory import MemoryStore
-from benchmarks.faults import Always, Late, Request, Status
-from benchmarks.refusals import bad_key, error, quota_exhausted, unknown_model
-from benchmarks.service import Rules, Service
 from tests.hostile.jobs import KEY, SECOND, At, From, at, embed, numbers, serving, virtually
+from tests.service.faults import Always, Late, Request, Status
+from tests.service.refusals import bad_key, error, quota_exhausted, unknown_model
+from tests.service.service import Rules, Service
 
 VERDICTS: Mapping[str, tuple[Status, type[Exception]]] = {
     "quota by code": (quota_exhausted(), QuotaExceededError),

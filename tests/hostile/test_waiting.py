@@ -10,14 +10,14 @@ from random import Random
 import pytest
 
 from aembed import Budget, BudgetExceededError, OutageError, RetryPolicy, UnavailableError
-from benchmarks.faults import Always, Fault, Faults, Hang, Mutate, Outage, Plan, Request, Status, html
-from benchmarks.in_process import embedder_of
-from benchmarks.limits import RateLimits
-from benchmarks.mutations import wrong
-from benchmarks.server import Latency
-from benchmarks.service import Service
-from tests.chaos.clock import run_virtual
 from tests.hostile.jobs import REAL, SECOND, Outcome, embed, numbers, serving, virtually
+from tests.service.faults import Always, Fault, Faults, Hang, Mutate, Outage, Plan, Request, Status, html
+from tests.service.in_process import embedder_of
+from tests.service.limits import RateLimits
+from tests.service.mutations import wrong
+from tests.service.server import Latency
+from tests.service.service import Service
+from tests.stage.clock import run_virtual
 
 ROOT = Path(__file__).parents[2]
 AWAY = Status(503)

@@ -37,8 +37,8 @@ from aembed.pipeline.batches import LINGER
 from aembed.pipeline.intake import LONG_CHARACTERS
 from aembed.pipeline.job import DRAIN_TIMEOUT
 from aembed.types import Refusal, Reply, Rows, TooLong
-from tests.chaos.clock import run_virtual
 from tests.jobs import records, rows_of, words
+from tests.stage.clock import run_virtual
 
 BATCH = 10
 

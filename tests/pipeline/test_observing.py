@@ -12,8 +12,8 @@ import pytest
 
 from aembed import AuthenticationError, Embedder, Failure, FakeProvider, Limits, MemoryStore, Progress, StoppedError
 from aembed.pipeline.observing import LEAST_PATIENCE, MOST_WAITING, PATIENCE
-from tests.chaos.clock import run_virtual
 from tests.jobs import records, words
+from tests.stage.clock import run_virtual
 
 TEN = Limits(10, 300_000, 8_191)
 

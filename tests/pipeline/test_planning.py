@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed import Embedder, FakeProvider, Limits, MemoryStore, Record
-from tests.chaos.clock import run_virtual
 from tests.jobs import records, rows_of, words
+from tests.stage.clock import run_virtual
 
 LIMITS = Limits(10, 1_000, 8_191)
 text = st.sampled_from(["", "x" * 5_000, *(f"{number:08}" for number in range(12))])

@@ -11,8 +11,8 @@ import pytest
 from aembed.errors import InputError, SourceError
 from aembed.pipeline.reading import CHUNK, Chunk, Feed, Read, any_record, record_in, text_record
 from aembed.types import Embedded, Failure, Record
-from tests.chaos.clock import run_virtual
 from tests.jobs import all_of, one_by_one, words
+from tests.stage.clock import run_virtual
 
 VECTOR = np.ones(2, np.float32)
 

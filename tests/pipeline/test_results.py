@@ -19,8 +19,8 @@ from aembed import (
     Record,
     SourceError,
 )
-from tests.chaos.clock import run_virtual
 from tests.jobs import all_of, is_right, one_by_one, records, words
+from tests.stage.clock import run_virtual
 
 BATCH = 10
 LIMITS = Limits(BATCH, 300_000, 8_191)

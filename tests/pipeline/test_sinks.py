@@ -18,8 +18,8 @@ from aembed.pipeline.store_sinks import STORE_TIMEOUT, PlanSink, StoreSink, guar
 from aembed.results import Report
 from aembed.stores.memory import MemoryStore
 from aembed.types import Embedded, Failure, Record, Refusal, Rows, Space
-from tests.chaos.clock import run_virtual
 from tests.jobs import words
+from tests.stage.clock import run_virtual
 
 SPACE = Space("fake", "fake", 4)
 FINGERPRINTER = Fingerprinter(SPACE, "document", "error", 8_191)

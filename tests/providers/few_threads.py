@@ -10,9 +10,9 @@ from contextlib import suppress
 from queue import Empty, Queue
 from types import TracebackType
 
-from benchmarks.connection import Head
-from benchmarks.ledger import Ledger
-from benchmarks.service import Service
+from tests.service.connection import Head
+from tests.service.ledger import Ledger
+from tests.service.service import Service
 
 
 class FewThreads:

@@ -20,11 +20,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from aembed import Embedder, NotFoundError, ProviderError, UnavailableError
 from aembed.providers._http import HTTP, HTTPReply
 from aembed.providers._http._watching import is_watched
-from benchmarks.faults import Plan, Status
 from tests.hostile.jobs import at, embed, numbers
 from tests.hostile.jobs import serving as simulated
 from tests.providers.clients import Watched
 from tests.providers.raw_server import RawServer, reply, serving, then_close
+from tests.service.faults import Plan, Status
 
 MB = 1_000_000
 HEADERS = {"content-type": "application/json", "authorization": "Bearer sk-ours"}

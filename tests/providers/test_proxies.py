@@ -26,10 +26,10 @@ from aembed import (
 )
 from aembed.providers._http import HTTP
 from aembed.providers._http._proxies import proxy_for
-from benchmarks.server import Server
 from tests.hostile.jobs import at, embed, numbers
 from tests.providers.raw_server import reply, serving
 from tests.providers.tunnel import Tunnel, tunnel
+from tests.service.server import Server
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 MB = 1_000_000

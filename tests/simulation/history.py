@@ -34,13 +34,13 @@ from aembed import (
     SourceError,
     StoreError,
 )
-from benchmarks.in_process import DIMENSIONS, embedder_of
-from benchmarks.server import Latency
-from benchmarks.vectors import digest, vector_of
-from tests.chaos.clock import VirtualLoop
+from tests.service.in_process import DIMENSIONS, embedder_of
+from tests.service.server import Latency
+from tests.service.vectors import digest, vector_of
 from tests.simulation.schedule import Run, Schedule
 from tests.simulation.servers import AWAY
 from tests.simulation.world import Books, Disk, Faulty
+from tests.stage.clock import VirtualLoop
 
 MOST_BILLED = 16
 """Times that a text is on the bill of one run, whatever its server does."""

@@ -18,7 +18,7 @@ from pprint import pprint
 
 from tests.simulation.history import History
 from tests.simulation.tables import Make, in_memory, of_a_store, of_a_table
-from tests.vocabulary import write_vocabularies
+from tests.stage.vocabulary import write_vocabularies
 
 
 def show(seed: int, make: Make) -> bool:

@@ -9,8 +9,8 @@ from random import Random
 from typing import Literal
 
 from aembed import Record
-from benchmarks.faults import Body, Cut, Fault, Hang, Late, Mutate, Script, Status, Truncate, html
-from benchmarks.mutations import BROKEN, wrong
+from tests.service.faults import Body, Cut, Fault, Hang, Late, Mutate, Script, Status, Truncate, html
+from tests.service.mutations import BROKEN, wrong
 
 MOST_STEPS = 1_500
 """Of the event loop: most runs have ended by then."""

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from benchmarks.bills import by_script, cut_to
-from benchmarks.faults import Always, Cut, Fault, Hang, Mutate, Status, Truncate
-from benchmarks.mutations import wrong
-from benchmarks.refusals import OneAtATime, TooHeavy, error
-from benchmarks.shapes import (
+from tests.service.bills import by_script, cut_to
+from tests.service.faults import Always, Cut, Fault, Hang, Mutate, Status, Truncate
+from tests.service.mutations import wrong
+from tests.service.refusals import OneAtATime, TooHeavy, error
+from tests.service.shapes import (
     NO_BASE64,
     ODD,
     Behind,

@@ -26,8 +26,8 @@ import numpy as np
 from aembed import Embedder, InputError, Progress, Report, RowsRefusedError, SQLiteColumn, StoreError
 from aembed.stores._sqlite_file import text_hash
 from aembed.types import Matrix, Record, Refusal
-from benchmarks.in_process import DIMENSIONS
-from benchmarks.vectors import digest, vector_of
+from tests.service.in_process import DIMENSIONS
+from tests.service.vectors import digest, vector_of
 from tests.simulation.history import CONTROL, End, History, SteppedLoop
 from tests.simulation.schedule import Edit, Run, Schedule
 from tests.simulation.servers import draw

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from aembed import Record
-from benchmarks.faults import Body, Cut, Hang, Late, Mutate, Status, Truncate
-from benchmarks.mutations import wrong
-from benchmarks.vectors import digest
-from tests.chaos.clock import run_virtual
+from tests.service.faults import Body, Cut, Hang, Late, Mutate, Status, Truncate
+from tests.service.mutations import wrong
+from tests.service.vectors import digest
 from tests.simulation.history import History
 from tests.simulation.schedule import Ending, Run, Schedule, StoreFault
 from tests.simulation.world import Disk, FileDisk
+from tests.stage.clock import run_virtual
 
 MACHINES = int(os.environ.get("AEMBED_MACHINES", "25"))
 POISON = frozenset({"poison 0", "poison 1"})

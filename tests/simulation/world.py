@@ -24,11 +24,11 @@ from aembed.stores._sqlite_file import OpenFile
 from aembed.stores._sqlite_rows import create_tables
 from aembed.stores.sqlite import SCHEMA_VERSION
 from aembed.types import Known, Refusal, Rows, Vector
-from benchmarks.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
-from benchmarks.ledger import BYTES_PER_TOKEN
-from benchmarks.refusals import Deadly, Poison, usual_body
-from benchmarks.service import Exchange, Rules, Service
-from benchmarks.vectors import digest
+from tests.service.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
+from tests.service.ledger import BYTES_PER_TOKEN
+from tests.service.refusals import Deadly, Poison, usual_body
+from tests.service.service import Exchange, Rules, Service
+from tests.service.vectors import digest
 from tests.simulation.schedule import Dry, Run, Schedule, StoreFault
 from tests.simulation.servers import bill_of
 

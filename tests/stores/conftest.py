@@ -11,7 +11,7 @@ import pytest
 
 from aembed.protocols import Store
 from aembed.stores import open_store, schemes
-from tests.postgres import Server
+from tests.stage.postgres import Server
 from tests.stores.samples import SPACE, URLS, NewPlace, Unprivileged
 
 NOBODY = 65534

@@ -12,7 +12,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.results import Report
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Failure
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 
 CREATE = "CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector(8), seen bytea)"
 ROWS = "INSERT INTO {table} SELECT i, 'section ' || i FROM generate_series(1, {n}) AS i"

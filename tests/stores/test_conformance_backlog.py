@@ -20,7 +20,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.results import Report
 from aembed.stores import Column, open_column
 from aembed.types import Record, Refusal, Space
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.samples import SPACE, vectors
 
 SECTIONS = "CREATE TABLE sections (id INTEGER PRIMARY KEY, content TEXT, lang TEXT, embedding {vector})"

@@ -9,7 +9,7 @@ from aembed.errors import SpaceMismatchError
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Space
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table
 
 CREATE = (

@@ -21,9 +21,9 @@ from aembed.protocols import Leases
 from aembed.stores import open_column, open_store
 from aembed.stores._lives import Lives
 from aembed.types import Rows, Space
-from benchmarks.own_process import KEY, MODEL, ROOT, Service, serving
-from benchmarks.vectors import vector_of
-from tests.postgres import run_sql
+from tests.service.own_process import KEY, MODEL, ROOT, Service, serving
+from tests.service.vectors import vector_of
+from tests.stage.postgres import run_sql
 from tests.stores.samples import SPACE, NewPlace, rows
 
 ROWS = 20

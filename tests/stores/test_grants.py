@@ -12,7 +12,7 @@ from aembed.embedder import Embedder
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Budget
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "table.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from aembed import Embedder, FakeProvider, PostgresColumn, PostgresStore, Record, SQLiteColumn, SQLiteStore
-from tests.postgres import create_database, drop_database
+from tests.stage.postgres import create_database, drop_database
 
 FOLDERS = sorted(path for path in (Path(__file__).parent.parent / "made_before").iterdir() if path.is_dir())
 TEXTS = [

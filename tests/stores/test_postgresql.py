@@ -18,7 +18,7 @@ from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreErro
 from aembed.stores._postgresql._names import parsed, quoted
 from aembed.stores.postgresql import MOST_KEY_BYTES, PostgresStore
 from aembed.types import Record, Rows, Space
-from tests.postgres import free_port, run_sql
+from tests.stage.postgres import free_port, run_sql
 from tests.stores.samples import SPACE, digests, fingerprint, fingerprints, rows, unit, vectors
 
 TYPE_OF = """SELECT format_type(atttypid, atttypmod) FROM pg_attribute

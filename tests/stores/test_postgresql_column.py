@@ -18,7 +18,7 @@ from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql._names import quoted
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Refusal, Space
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.samples import SPACE, vectors
 
 Sql = Callable[..., Awaitable[list[Any]]]

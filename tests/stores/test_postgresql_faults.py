@@ -20,8 +20,8 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record
-from tests.chaos.proxy import Proxy
-from tests.postgres import Pooler, Server, create_database, run_sql
+from tests.stage.postgres import Pooler, Server, create_database, run_sql
+from tests.stage.proxy import Proxy
 from tests.stores.samples import SPACE, digests, rows, vectors
 
 

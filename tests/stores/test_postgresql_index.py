@@ -11,7 +11,7 @@ from aembed.errors import ConfigError
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Space
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.tables import backfilled, new_table
 
 SPACE = Space("fake", "fake", 8)

@@ -17,7 +17,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Space
-from tests.postgres import Server, create_database, run_sql
+from tests.stage.postgres import Server, create_database, run_sql
 from tests.stores.samples import SPACE, rows
 
 ROWS = 400

@@ -20,7 +20,7 @@ from aembed.embedder import Embedder
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql import PostgresStore
 from aembed.types import Record
-from tests.postgres import free_port
+from tests.stage.postgres import free_port
 from tests.stores.tables import backfilled, filled, new_table
 
 TERMINATE = b"X\0\0\0\4"

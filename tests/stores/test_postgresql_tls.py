@@ -18,7 +18,7 @@ from aembed.errors import StoreError
 from aembed.stores._postgresql._database import Connection, Database
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
-from tests.postgres import Pooler, Server, run_sql, sql
+from tests.stage.postgres import Pooler, Server, run_sql, sql
 from tests.stores.samples import SPACE
 
 CERTIFICATE = Path(__file__).parent.parent / "providers" / "self_signed.pem"

@@ -21,8 +21,8 @@ from aembed import BadRequestError, Embedder, FakeProvider, SQLiteColumn
 from aembed.pipeline import elsewhere, leasing
 from aembed.protocols import Shares
 from aembed.types import Space
-from benchmarks.own_process import KEY, MODEL, ROOT, Service, serving
-from benchmarks.vectors import vector_of
+from tests.service.own_process import KEY, MODEL, ROOT, Service, serving
+from tests.service.vectors import vector_of
 
 BATCH, CONCURRENCY = 10, 2
 ROWS = 300

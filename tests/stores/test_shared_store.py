@@ -15,8 +15,8 @@ from aembed import Embedder, FakeProvider, Record
 from aembed.pipeline import leasing
 from aembed.protocols import Leases
 from aembed.stores import open_store
-from benchmarks.own_process import KEY, MODEL, ROOT, Service, serving
 from tests.jobs import records, rows_of, words
+from tests.service.own_process import KEY, MODEL, ROOT, Service, serving
 from tests.stores.samples import NewPlace
 
 BATCH, CONCURRENCY = 10, 2

@@ -10,7 +10,7 @@ from aembed.embedder import Embedder
 from aembed.errors import BadRequestError
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql_column import PostgresColumn
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table, trigger
 
 

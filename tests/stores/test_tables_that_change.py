@@ -19,7 +19,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.results import Report
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Matrix, Metadata, Record, Space
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table, trigger
 
 

@@ -13,7 +13,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.kinds import CLEARS_AFTER, DEFERRED, HARMLESS, LATER, SOME_DROPPED, of
 from tests.stores.tables import backfilled, filled, new_table, trigger
 

@@ -14,7 +14,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Refusal, Space
-from tests.postgres import run_sql
+from tests.stage.postgres import run_sql
 from tests.stores.kinds import SOME_REFUSED, of
 from tests.stores.samples import rows
 from tests.stores.tables import backfilled, filled, new_table, trigger

@@ -1,0 +1,85 @@
+"""What `POST /script` understands: changes to a running service, as JSON.
+
+{"faults": [{"kind": "status", "code": 500}, null, {"kind": "hang"}]}     the next requests, in order
+{"always": {"kind": "status", "code": 503}}                               every request; null ends it
+{"random": {"seed": 1, "rate": 0.05}}                                     each with that probability; draws begin anew
+{"server": "no base64"}                                             a server of shapes.py beside this file; null ends it
+{"limits": {"window": "fixed", "requests_per_minute": 3000, "tokens_per_minute": 1000000}}
+{"change": {"tokens_per_minute": 500000}}                                 the same windows with another limit
+{"latency": 20}                                                           the scale: 0 none, 1 as recorded
+{"latency": {"scale": 1, "fixed": 0.3, "sigma": 0.5, "seed": 7}}          and its other fields; draws begin anew
+{"clear_ledger": true}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tests.service.faults import Always, Body, Cut, Drip, Fault, Faults, Flood, Hang, Late, Plan, Status, Truncate
+from tests.service.ledger import Ledger
+from tests.service.limits import RateLimits
+from tests.service.service import Service
+from tests.service.shapes import SERVERS
+
+KINDS: dict[str, Callable[..., Fault]] = {
+    "status": Status,
+    "body": lambda content, **rest: Body(content.encode(), **rest),
+    "hang": Hang,
+    "late": Late,
+    "cut": Cut,
+    "truncate": Truncate,
+    "drip": Drip,
+    "flood": Flood,
+}
+
+
+def fault_of(described: Mapping[str, Any] | None) -> Fault | None:
+    """`{"kind": "status", "code": 500}` is Status(500). Raises KeyError or TypeError for what is not one."""
+    if described is None:
+        return None
+    fields = dict(described)
+    return KINDS[fields.pop("kind")](**fields)
+
+
+def apply(service: Service, changes: Mapping[str, Any], now: float) -> None:
+    """Raises ValueError, KeyError or TypeError for a change that makes no sense; those before it stand."""
+    for name, value in changes.items():
+        match name:
+            case "faults":
+                service.script = Plan(*map(fault_of, value))
+            case "always":
+                fault = fault_of(value)
+                service.script = Always(fault) if fault else None
+            case "random":
+                service.script = Faults(value["seed"], value["rate"], first=service.received)
+            case "server":
+                service.script = SERVERS[value] if value else None
+            case "limits":
+                service.limits = RateLimits.of(value.pop("window"), **value)
+            case "change":
+                _change(service.limits, now, **value)
+            case "clear_ledger":
+                _clear(service)
+            case _:
+                raise ValueError(f"no such change: {name}")
+
+
+def _change(
+    limits: RateLimits, now: float, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
+) -> None:
+    if limits.requests and requests_per_minute:
+        limits.requests.change(requests_per_minute, now)
+    if limits.tokens and tokens_per_minute:
+        limits.tokens.change(tokens_per_minute, now)
+
+
+def _clear(service: Service) -> None:
+    """Starts a new ledger that knows what is still in flight."""
+    old = service.ledger
+    service.ledger = Ledger(
+        in_flight=old.in_flight,
+        max_in_flight=old.in_flight,
+        tokens_in_flight=old.tokens_in_flight,
+        max_tokens_in_flight=old.tokens_in_flight,
+    )

@@ -1,0 +1,113 @@
+"""The simulated service behind an httpx client, without sockets: all but the network is real, and so it can run on
+virtual time.
+
+    service = Service(script=Outage(60, 120))
+    async with embedder_of(service, Latency(1.0), concurrency=64) as embedder: ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+
+from aembed import Embedder
+from aembed.providers.openai import OpenAIProvider
+from tests.service import refusals
+from tests.service.faults import Body, Cut, Hang, Late, Mutate, Status, Truncate
+from tests.service.server import Latency
+from tests.service.service import Exchange, Service
+
+MODEL = "text-embedding-3-small"
+DIMENSIONS = 48
+KEY = "sk-in-process"
+AT_ONCE = Latency()
+
+
+class InProcess(httpx.AsyncBaseTransport):
+    """`latency` is that of the server for what it bills; what it does not takes `refusal_seconds`."""
+
+    def __init__(self, service: Service, latency: Latency = AT_ONCE, refusal_seconds: float = 0.02) -> None:
+        self.service = service
+        self.latency = latency
+        self._refusal_seconds = refusal_seconds
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        exchange = self.service.receive(dict(request.headers), request.content, asyncio.get_running_loop().time())
+        intact = False
+        try:
+            await asyncio.sleep(self._seconds(exchange))
+            code, headers, body = await _answer(exchange)
+            intact = isinstance(exchange.fault, Late | None) or (
+                isinstance(exchange.fault, Mutate) and exchange.fault.intact
+            )
+        finally:
+            self.service.leave(exchange, intact=intact)
+        named = {"content-type": "application/json", "x-request-id": f"req_{exchange.number}", **exchange.headers}
+        return httpx.Response(code, headers=named | dict(headers), stream=httpx.ByteStream(body))
+
+    def _seconds(self, exchange: Exchange) -> float:
+        if not exchange.billed:
+            return self._refusal_seconds
+        return self.latency.seconds(exchange.tokens, exchange.number)
+
+
+async def _answer(exchange: Exchange) -> tuple[int, Mapping[str, str], bytes]:
+    match exchange.fault:
+        case None:
+            return 200, {}, _proper(exchange)
+        case Status(code, body, headers):
+            content = refusals.usual_body(code) if body is None else body
+            return code, dict(headers), content if isinstance(content, bytes) else msgspec.json.encode(content)
+        case Body(content, code, content_type, headers):
+            return code, {"content-type": content_type, **dict(headers)}, content
+        case Late(seconds):
+            await asyncio.sleep(seconds)
+            return 200, {}, _proper(exchange)
+        case Hang():
+            await asyncio.Event().wait()
+            raise AssertionError
+        case Cut():
+            raise httpx.ReadError("")
+        case Truncate(share):
+            body = _proper(exchange)
+            return 200, {}, body[: int(len(body) * share)]
+        case Mutate(change):
+            assert exchange.call is not None
+            edited: Any = change(exchange.call.as_json())
+            return 200, {}, edited if isinstance(edited, bytes) else msgspec.json.encode(edited)
+        case fault:
+            raise TypeError(f"{type(fault).__name__} needs a socket")
+
+
+def _proper(exchange: Exchange) -> bytes:
+    assert exchange.call is not None
+    return b"".join(exchange.call.pieces())
+
+
+async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In the place of a thread, which virtual time has not."""
+    return function(*arguments)
+
+
+@asynccontextmanager
+async def embedder_of(
+    service: Service, latency: Latency = AT_ONCE, *, refusal_seconds: float = 0.02, **options: Any
+) -> AsyncIterator[Embedder]:
+    """An Embedder whose requests go to that service."""
+    async with httpx.AsyncClient(transport=InProcess(service, latency, refusal_seconds)) as client:
+        provider = OpenAIProvider(
+            MODEL,
+            api_key=KEY,
+            base_url="https://in-process.test/v1",
+            dimensions=DIMENSIONS,
+            http_client=client,
+            run_in_thread=inline,
+        )
+        async with Embedder(provider, **options) as embedder:
+            embedder._engine.run_in_thread = inline
+            yield embedder

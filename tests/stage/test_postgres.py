@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stage.postgres import VARIABLE, run_sql
+
+own_server = pytest.mark.skipif(VARIABLE in os.environ, reason="the server is not ours")
+
+
+async def test_the_server_has_pgvector(database: str) -> None:
+    (row,) = await run_sql(database, "SELECT '[1,2]'::vector(2) <-> '[1,3]'::vector AS distance")
+    assert row["distance"] == 1.0
+
+
+@own_server
+@pytest.mark.parametrize("ending", ["server.stop()", "os._exit(9)", "os.kill(os.getpid(), 9)"])
+def test_the_server_ends_with_its_process(ending: str) -> None:
+    code = "import os; from tests.stage.postgres import Server; server = Server(); print(server.folder, flush=True); "
+    process = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, check=False)
+    folder = Path(process.stdout.strip())
+    assert folder.name.startswith("aembed-postgres-"), process.stderr
+    until = time.monotonic() + 20
+    while folder.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not folder.exists()
