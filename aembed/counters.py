@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any, TypeAlias
 
 from aembed.core.billing import LEAST_SHARE, Billing
-from aembed.core.changes import Entry, Item, oversize
+from aembed.core.changes import Entry, Item, oversize_error
 from aembed.errors import BadRequestError, InputError
 from aembed.protocols import TokenCounter
 from aembed.types import Limits, TooLong
@@ -132,7 +132,7 @@ class Measure:
         self.exact = exact and limits.encoding is not None
         self._counter: TokenCounter | None = None
 
-    def quick(self, entry: Entry) -> Item | None:
+    def measure_quickly(self, entry: Entry) -> Item | None:
         """The item of a text that fits by its bytes alone; None where that or loading the tokenizer takes long."""
         if entry.size_bytes > self._limits.max_tokens_per_text:
             return None
@@ -141,7 +141,7 @@ class Measure:
         tokens = entry.size_bytes / self._limits.bytes_per_token
         return Item(entry, (entry.record.text,), tokens)
 
-    async def counted(self, entry: Entry) -> Item:
+    async def measure(self, entry: Entry) -> Item:
         """The item of any text. Raises InputError for one that is too long and may not be cut."""
         item: Item = await self.run_in_thread(self._measure, entry)
         return item
@@ -164,7 +164,7 @@ class Measure:
             pieces = [text[start : start + most] for text in item.texts for start in range(0, len(text), most)]
         sizes = [float(len(piece.encode())) for piece in pieces]
         cut = Item(item.entry, tuple(pieces), sum(sizes) / self._limits.bytes_per_token, tuple(sizes))
-        if oversize(cut, self._limits):
+        if oversize_error(cut, self._limits):
             return False
         item.texts, item.tokens, item.weights = cut.texts, cut.tokens, cut.weights
         return True
@@ -172,28 +172,28 @@ class Measure:
     # what budgets are asked for: what was counted, or what those bytes may cost
 
     @property
-    def _counts(self) -> bool:
+    def _is_counting(self) -> bool:
         return self.exact and isinstance(self._counter, TiktokenCounter)
 
     @property
     def most_billed_for_a_token(self) -> float:
         """Of the provider's own estimate."""
-        return 1.0 if self._counts else self._limits.bytes_per_token * self._billing.of_a_byte
+        return 1.0 if self._is_counting else self._limits.bytes_per_token * self._billing.most_tokens_per_byte
 
     def most_billed(self, texts: Sequence[str], tokens: float) -> int:
         """For texts of items that were made here, which are estimated at so many tokens."""
-        return ceil(tokens if self._counts else self._billing.most(texts))
+        return ceil(tokens if self._is_counting else self._billing.most_billed(texts))
 
-    def believed(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
+    def believed_bill(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
         """What a reply says that they cost, if it can be meant."""
         if billed is None:
             return None
-        good = billed * LEAST_SHARE >= tokens if self._counts else self._billing.believed(texts, billed)
+        good = billed * LEAST_SHARE >= tokens if self._is_counting else self._billing.is_believed(texts, billed)
         return billed if good else None
 
-    def cost(self, item: Item) -> float:
+    def most_cost(self, item: Item) -> float:
         """The most that may be billed for this item, as part of a request."""
-        return item.tokens if self._counts else self._billing.most(item.texts)
+        return item.tokens if self._is_counting else self._billing.most_billed(item.texts)
 
     def _measure(self, entry: Entry) -> Item:
         counter = self._counter = load_counter(self._limits.encoding)

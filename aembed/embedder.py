@@ -11,18 +11,17 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
-from aembed.core.spaces import agreed
-from aembed.engine import Engine, widened
+from aembed.core.spaces import merge_spaces
+from aembed.engine import Engine, widen_space
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
-from aembed.pipeline.backfilling import Passes, told_plainly
+from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.channel import Channel
-from aembed.pipeline.leasing import working
-from aembed.pipeline.logs import logged
+from aembed.pipeline.leasing import hold_leases
+from aembed.pipeline.logs import log_ending
 from aembed.pipeline.moving import move
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
-from aembed.pipeline.planning import planned
-from aembed.pipeline.purse import spending
+from aembed.pipeline.planning import make_plan
 from aembed.pipeline.reading import (
     Feed,
     any_record,
@@ -34,10 +33,11 @@ from aembed.pipeline.reading import (
 )
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import ListSink, StreamSink
-from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, guarded, note
+from aembed.pipeline.spend_limit import close_when_done
+from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, await_store, note
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
-from aembed.ranges import dimensions_of, seconds, shown, whole
+from aembed.ranges import check_seconds, check_whole_number, dimensions_of, one_line_of
 from aembed.results import Embeddings, Plan, Report, Stats
 from aembed.stores import Column, open_store
 from aembed.types import (
@@ -151,7 +151,7 @@ class Embedder:
         on their way hear UnavailableError at once. What is asked of a closed Embedder is a ConfigError; it may be
         opened again by `async with`, or in another event loop.
         """
-        await self._engine.aclose(seconds("timeout", timeout, zero=True))
+        await self._engine.aclose(check_seconds("timeout", timeout, zero=True))
 
     # verbs
 
@@ -162,20 +162,22 @@ class Embedder:
         outage, budget) raises what stopped it, with `.report` and `.embeddings`.
         """
         engine = self._engine
-        with engine.verb():
+        with engine.run_verb():
             refuse_what_is_no_list(texts)
             await engine.learn()
             total = known_length(texts)
             sink = ListSink(total, engine.run_in_thread)
-            purse, observers = engine.budgets.of_calls(), Observers(on_progress)
-            job = engine.job(sink, Feed(texts, text_record), total=total, observers=observers, purse=purse)
+            spend_limit, observers = engine.budgets.limit_of_calls(), Observers(on_progress)
+            job = engine.make_job(
+                sink, Feed(texts, text_record), total=total, observers=observers, spend_limit=spend_limit
+            )
             try:
-                with logged("embed_documents", job.report):
+                with log_ending("embed_documents", job.report):
                     report = await job.run()
             except AembedError as error:
-                error.embeddings = sink.embeddings(job.report(), self.space.dimensions, error)
+                error.embeddings = sink.make_embeddings(job.report(), self.space.dimensions, error)
                 raise
-            return sink.embeddings(report, self.space.dimensions)
+            return sink.make_embeddings(report, self.space.dimensions)
 
     async def embed_query(self, text: str, *, timeout: float = 10.0) -> Vector:
         """The vector of one query, the caller's own; shape (dimensions,).
@@ -185,14 +187,14 @@ class Embedder:
         `.retry_after` where there is no vector in time, at once where the provider asks to wait for longer;
         OverloadedError at once where `max_queue_size` queries wait.
         """
-        return await self._engine.coalescer.vector(text, seconds("timeout", timeout))
+        return await self._engine.coalescer.vector(text, check_seconds("timeout", timeout))
 
     def stats(self) -> Stats:
         """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, the cache; see Stats.
 
         It sends nothing and waits for nothing. May be called from any thread.
         """
-        return self._engine.stats()
+        return self._engine.make_stats()
 
     @asynccontextmanager
     async def stream(self, records: Records) -> AsyncIterator[Results]:
@@ -204,11 +206,11 @@ class Embedder:
         """
         refuse_what_is_no_list(records)
         engine, channel = self._engine, Channel()
-        with engine.verb():
+        with engine.run_verb():
             await engine.learn()
-            purse = engine.budgets.of_calls()
-            job = engine.job(StreamSink(channel), Feed(rows_of(records), any_record), purse=purse)
-            running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.verb()))
+            spend_limit = engine.budgets.limit_of_calls()
+            job = engine.make_job(StreamSink(channel), Feed(rows_of(records), any_record), spend_limit=spend_limit)
+            running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.run_verb()))
         try:
             yield Results(channel, running)
         finally:
@@ -238,20 +240,22 @@ class Embedder:
         """
         refuse_what_is_no_list(records)
         engine = self._engine
-        with engine.verb():
+        with engine.run_verb():
             async with (
                 aclosing(Feed(rows_of(records), any_record)) as feed,
-                _opened(store) as opened,
-                spending(engine.budgets.of_job(opened, self.space)) as purse,
+                _use_store(store) as opened,
+                close_when_done(engine.budgets.limit_of_job(opened, self.space)) as spend_limit,
             ):
-                space = await engine.prepare(opened, purse, await guarded(space_of(records)))
-                async with working(opened) as worker:
+                space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
+                async with hold_leases(opened) as worker:
                     sink = StoreSink(opened, retry_failed=retry_failed, worker=worker)
                     observers = Observers(on_progress, on_failure)
                     total = known_length(records)
-                    job = engine.job(sink, feed, space=space, observers=observers, total=total, purse=purse)
+                    job = engine.make_job(
+                        sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
+                    )
                     try:
-                        with logged("embed_into", job.report):
+                        with log_ending("embed_into", job.report):
                             return await job.run()
                     finally:
                         with anyio.CancelScope(shield=True):
@@ -264,13 +268,13 @@ class Embedder:
         """
         refuse_what_is_no_list(records)
         engine = self._engine
-        with engine.verb():
-            async with aclosing(Feed(rows_of(records), any_record)) as feed, _opened(store) as opened:
+        with engine.run_verb():
+            async with aclosing(Feed(rows_of(records), any_record)) as feed, _use_store(store) as opened:
                 info = await opened.info()
-                space = widened(check_space(info.space, self.space), await guarded(space_of(records)))
+                space = widen_space(check_space(info.space, self.space), await await_store(space_of(records)))
                 sink = PlanSink(opened, retry_failed=retry_failed)
-                report = await engine.dry_job(sink, feed, space=space, total=known_length(records)).run()
-            return planned(report, sink.changed)
+                report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
+            return make_plan(report, sink.changed)
 
     async def move(self, store: AnyStore | Backlog) -> float:
         """Makes the rows of a store, or of a column of a table of your own, this Embedder's, where another name or
@@ -280,11 +284,11 @@ class Embedder:
         later. Returns the least cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
         """
         engine = self._engine
-        with engine.verb():
+        with engine.run_verb():
             if isinstance(store, Backlog):
                 await engine.learn()
                 return await move(store, self.space, self.embed_documents)
-            async with _opened(store) as opened:
+            async with _use_store(store) as opened:
                 await engine.learn()
                 return await move(opened, self.space, self.embed_documents)
 
@@ -306,22 +310,27 @@ class Embedder:
         everything sent is stored.
         """
         engine = self._engine
-        limit = None if limit is None else whole("limit", limit, 1, why=", or None")
-        with engine.verb():
-            async with spending(engine.budgets.of_job(backlog, self.space)) as purse:
-                space = await engine.prepare(backlog, purse)
-                passes = Passes(backlog, engine.tally(), limit, on_failure)
-                observers = Observers(on_progress, passes.failed)
-                with logged("backfill", passes.report), told_plainly():
-                    async with working(backlog) as worker:
+        limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
+        with engine.run_verb():
+            async with close_when_done(engine.budgets.limit_of_job(backlog, self.space)) as spend_limit:
+                space = await engine.prepare(backlog, spend_limit)
+                passes = Passes(backlog, engine.make_tally(), limit, on_failure)
+                observers = Observers(on_progress, passes.note_failure)
+                with log_ending("backfill", passes.report), raise_plainly():
+                    async with hold_leases(backlog) as worker:
                         sink = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
                         while True:
                             feed = Feed(passes.records(), any_record)
-                            job = engine.job(
-                                sink, feed, space=space, observers=observers, tally=passes.tally, purse=purse
+                            job = engine.make_job(
+                                sink,
+                                feed,
+                                space=space,
+                                observers=observers,
+                                tally=passes.tally,
+                                spend_limit=spend_limit,
                             )
                             report = await job.run()
-                            if not passes.another():
+                            if not passes.has_another():
                                 return report
 
     async def search(
@@ -333,12 +342,12 @@ class Embedder:
         an empty list, without a request. Raises SpaceMismatchError for a store of another model, and what `embed_query`
         raises.
         """
-        k = whole("k", k, 1)
+        k = check_whole_number("k", k, 1)
         if isinstance(store, Backlog):
             if isinstance(store, Column):
                 check_space(await store.space(), self.space, "fill another column")
             return await store.search(await self.embed_query(text), k, where=where)
-        async with _opened(store) as opened:
+        async with _use_store(store) as opened:
             info = await opened.info()
             if info.space is None:
                 return []
@@ -352,7 +361,8 @@ def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Pro
     if not isinstance(model, str):
         if not isinstance(model, Provider):
             raise ConfigError(
-                f"model={shown(model)} must be a str, as openai:text-embedding-3-small, or an object with all that "
+                f"model={one_line_of(model)} must be a str, as openai:text-embedding-3-small, or an object "
+                "with all that "
                 "aembed.Provider has"
             )
         if given:
@@ -368,7 +378,7 @@ def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Pro
 
 
 @asynccontextmanager
-async def _opened(store: AnyStore) -> AsyncIterator[Store]:
+async def _use_store(store: AnyStore) -> AsyncIterator[Store]:
     """A store given by its URL is closed again; one that the caller opened stays open."""
     if isinstance(store, Store):
         yield store
@@ -386,7 +396,7 @@ NEW_STORE = "build a new store beside it: await embedder.embed_into(new_store, o
 
 def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> Space:
     """The space of a store, or a column, that is only read."""
-    space = agreed(held, asked)
+    space = merge_spaces(held, asked)
     if space is None:
         raise SpaceMismatchError(
             f"it holds vectors of {held}, asked for was {asked}; use their own model, or {way_out}"

@@ -13,23 +13,23 @@ from weakref import WeakSet
 from aembed.coalesce import Coalescer
 from aembed.core.billing import Billing
 from aembed.core.cache import Cache
-from aembed.core.changes import Fingerprinter, Unkept
+from aembed.core.changes import Fingerprinter, UnstoredEntries
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.progress import Tally
-from aembed.core.spaces import agreed
+from aembed.core.spaces import merge_spaces
 from aembed.counters import Measure
-from aembed.dispatch import Dispatcher, Home
+from aembed.dispatch import Dispatcher, LoopAffinity
 from aembed.errors import AembedError, ConfigError
 from aembed.options import Options
 from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job, Sender
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
-from aembed.pipeline.purse import Purse
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
-from aembed.pipeline.store_sinks import guarded
+from aembed.pipeline.spend_limit import SpendLimit
+from aembed.pipeline.store_sinks import await_store
 from aembed.protocols import Backlog, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
@@ -47,10 +47,10 @@ class Engine:
         self.provider = provider
         self.options = options
         self.budgets = Budgets(options.budgets, provider.price_usd)
-        self._query_purse = Budgets(options.query_budgets, provider.price_usd).of_queries()
+        self._query_purse = Budgets(options.query_budgets, provider.price_usd).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
-        self._wide, self._narrow = provider.limits, self._narrowed(provider.limits)
+        self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
         self._pacer = Pacer(
             requests_per_minute=options.requests_per_minute,
             tokens_per_minute=options.tokens_per_minute,
@@ -60,7 +60,7 @@ class Engine:
         )
         self._cache = Cache(options.cache_bytes)
         self._billing = Billing()
-        self._home = Home()
+        self._loop_affinity = LoopAffinity()
         self._dispatcher: Dispatcher | None = None
         self._coalescer: Coalescer | None = None
         self._jobs: WeakSet[Job] = WeakSet()
@@ -80,7 +80,7 @@ class Engine:
         """The provider's, which its replies may change, with the user's where those are smaller."""
         limits = self.provider.limits
         if limits is not self._wide:
-            self._wide, self._narrow = limits, self._narrowed(limits)
+            self._wide, self._narrow = limits, self._narrow_limits(limits)
         return self._narrow
 
     @property
@@ -109,30 +109,30 @@ class Engine:
     def coalescer(self) -> Coalescer:
         """Raises ConfigError where this is closed."""
         dispatcher = self.dispatcher
-        if self._home.closed:
-            raise _closed()
+        if self._loop_affinity.closed:
+            raise _closed_error()
         if self._coalescer is None:
             if self._query_purse:
                 self._query_purse.renew()
             self._coalescer = Coalescer(
                 dispatcher,
-                self._fingerprinter(self.space, "query"),
+                self._make_fingerprinter(self.space, "query"),
                 Measure(self.limits, self.options.too_long, self.run_in_thread, billing=self._billing),
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
-                purse=self._query_purse,
+                spend_limit=self._query_purse,
             )
         return self._coalescer
 
     # the time from the first verb to the end
 
     @contextmanager
-    def verb(self) -> Iterator[None]:
+    def run_verb(self) -> Iterator[None]:
         """While a verb of many texts runs: `aclose` waits for its end. Raises ConfigError where this is closed."""
         self._arrive()
-        if self._home.closed:
-            raise _closed()
+        if self._loop_affinity.closed:
+            raise _closed_error()
         verbs, ended = self._verbs, asyncio.get_running_loop().create_future()
         verbs.add(ended)
         try:
@@ -144,18 +144,18 @@ class Engine:
     def open(self) -> None:
         """After `aclose`: `async with` opens it again."""
         self._arrive()
-        self._home.closed = False
+        self._loop_affinity.closed = False
 
     def _arrive(self) -> None:
         """What belongs to an event loop that has stopped is let go of."""
-        if self._home.moved():
+        if self._loop_affinity.has_moved():
             self._dispatcher = self._coalescer = None
             self._jobs, self._verbs = WeakSet(), set()
 
     async def aclose(self, timeout: float) -> None:
         """Takes no new work, ends jobs, lets what was sent land for `timeout` seconds, closes the connections."""
         self._arrive()
-        self._home.closed = True
+        self._loop_affinity.closed = True
         dispatcher = self._dispatcher
         try:
             if self._coalescer:
@@ -169,9 +169,9 @@ class Engine:
                 self._dispatcher = self._coalescer = None
             await self.provider.aclose()
 
-    def stats(self) -> Stats:
-        dispatcher, loop = self._dispatcher, self._home.loop
-        stats = dispatcher.stats(loop.time()) if dispatcher and loop else Stats()
+    def make_stats(self) -> Stats:
+        dispatcher, loop = self._dispatcher, self._loop_affinity.loop
+        stats = dispatcher.make_stats(loop.time()) if dispatcher and loop else Stats()
         waiting = self._coalescer.waiting if self._coalescer else 0
         return replace(stats, waiting=waiting, cache=self._cache.stats())
 
@@ -182,7 +182,7 @@ class Engine:
         if isinstance(self.provider, Learns):
             await self.provider.learn()
 
-    def job(
+    def make_job(
         self,
         sink: Sink,
         feed: Feed,
@@ -191,18 +191,18 @@ class Engine:
         observers: Observers = Observers(),
         total: int | None = None,
         tally: Tally | None = None,
-        purse: Purse,
+        spend_limit: SpendLimit,
     ) -> Job:
-        return self._made(
-            self.dispatcher, sink, feed, space or self.space, observers, tally or self.tally(total), purse
+        return self._assemble_job(
+            self.dispatcher, sink, feed, space or self.space, observers, tally or self.make_tally(total), spend_limit
         )
 
-    def dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
+    def make_dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
-        dry = DryDispatcher(self.options.first_in_flight, Cap.of(self.limits))
-        return self._made(dry, sink, feed, space, Observers(), self.tally(total), Purse([]))
+        dry = DryDispatcher(self.options.first_in_flight, Cap.from_limits(self.limits))
+        return self._assemble_job(dry, sink, feed, space, Observers(), self.make_tally(total), SpendLimit([]))
 
-    def _made(
+    def _assemble_job(
         self,
         sender: Sender,
         sink: Sink,
@@ -210,45 +210,45 @@ class Engine:
         space: Space,
         observers: Observers,
         tally: Tally,
-        purse: Purse,
+        spend_limit: SpendLimit,
     ) -> Job:
-        entries = self._fingerprinter(space, "document") if sink.keeps else Unkept()
+        entries = self._make_fingerprinter(space, "document") if sink.keeps else UnstoredEntries()
         measure = Measure(
             self.limits,
             self.options.too_long,
             self.run_in_thread,
-            exact=self.budgets.limited,
+            exact=self.budgets.is_limited,
             billing=self._billing,
         )
-        job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, purse)
+        job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, spend_limit)
         self._jobs.add(job)
-        if self._home.closed:
+        if self._loop_affinity.closed:
             job.close()
         return job
 
-    def tally(self, total: int | None = None) -> Tally:
+    def make_tally(self, total: int | None = None) -> Tally:
         at_risk_tokens = self.options.most_in_flight * self.limits.max_tokens_per_batch
         now = asyncio.get_running_loop().time()
         return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 
-    async def prepare(self, store: Store | Backlog, purse: Purse, carried: Space | None = None) -> Space:
+    async def prepare(self, store: Store | Backlog, spend_limit: SpendLimit, carried: Space | None = None) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is.
 
         `carried` is the space of the rows that are to be written, where they have vectors.
         """
         await self.learn()
-        space: Space = await guarded(store.prepare(self.space))
+        space: Space = await await_store(store.prepare(self.space))
         if space.dimensions is None:
-            if (known := widened(space, carried)).dimensions is None:
-                await self._probe(purse)
+            if (known := widen_space(space, carried)).dimensions is None:
+                await self._probe(spend_limit)
                 known = self.space
-            space = await guarded(store.prepare(known))
+            space = await await_store(store.prepare(known))
         self.dispatcher.dimensions = space.dimensions
         return space
 
-    async def _probe(self, purse: Purse) -> None:
+    async def _probe(self, spend_limit: SpendLimit) -> None:
         """Embeds one short text, which tells how wide the vectors are."""
-        job = self.job(ListSink(1), Feed([PROBE], text_record), total=1, purse=purse)
+        job = self.make_job(ListSink(1), Feed([PROBE], text_record), total=1, spend_limit=spend_limit)
         try:
             report = await job.run()
         except AembedError as error:
@@ -257,17 +257,17 @@ class Engine:
         if report.failures:
             raise report.failures[0].error
 
-    def _fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
+    def _make_fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
         return Fingerprinter(space, input_type, self.options.too_long, self.limits.max_tokens_per_text)
 
-    def _narrowed(self, limits: Limits) -> Limits:
+    def _narrow_limits(self, limits: Limits) -> Limits:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
 
 
-def widened(space: Space, carried: Space | None) -> Space:
+def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
-    return agreed(carried, space) or space
+    return merge_spaces(carried, space) or space
 
 
-def _closed() -> ConfigError:
+def _closed_error() -> ConfigError:
     return ConfigError("this Embedder is closed; make another one, or open it again by async with")

@@ -206,7 +206,7 @@ class PartialError(AembedError):
 ErrorT = TypeVar("ErrorT", bound=AembedError)
 
 
-def copied(error: ErrorT) -> ErrorT:
+def copy_error(error: ErrorT) -> ErrorT:
     """The same error once more: one that several callers raise would collect the tracebacks of all."""
     copy = error.__class__.__new__(error.__class__)
     copy.args, copy.__cause__ = error.args, error.__cause__

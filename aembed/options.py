@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from aembed.errors import ConfigError
-from aembed.ranges import number, seconds, shown, whole
+from aembed.ranges import check_number, check_seconds, check_whole_number, one_line_of
 from aembed.types import Budget, RetryPolicy, TooLong
 
 FIRST_AUTO, MOST_AUTO = 8, 64
@@ -62,23 +62,23 @@ class Options:
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {
-            "concurrency": _concurrency(self.concurrency),
-            "timeout": seconds("timeout", self.timeout),
-            "cache_bytes": whole("cache_bytes", self.cache_bytes, 0),
+            "concurrency": _check_concurrency(self.concurrency),
+            "timeout": check_seconds("timeout", self.timeout),
+            "cache_bytes": check_whole_number("cache_bytes", self.cache_bytes, 0),
         }
         if self.max_queue_size is not None:
-            checked["max_queue_size"] = whole("max_queue_size", self.max_queue_size, 1, why=", or None")
+            checked["max_queue_size"] = check_whole_number("max_queue_size", self.max_queue_size, 1, why=", or None")
         for name in ("requests_per_minute", "tokens_per_minute"):
             if (given := getattr(self, name)) is not None:
-                checked[name] = number(name, given)
+                checked[name] = check_number(name, given)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.too_long not in ("error", "truncate", "split"):
-            raise ConfigError(f'too_long={shown(self.too_long)} must be "error", "truncate" or "split"')
+            raise ConfigError(f'too_long={one_line_of(self.too_long)} must be "error", "truncate" or "split"')
         if not isinstance(self.retry, RetryPolicy):
-            raise ConfigError(f"retry={shown(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
-        _budgets("budget", self.budget)
-        _budgets("query_budget", self.query_budget)
+            raise ConfigError(f"retry={one_line_of(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
+        _check_budgets("budget", self.budget)
+        _check_budgets("query_budget", self.query_budget)
 
     @property
     def most_in_flight(self) -> int:
@@ -90,21 +90,25 @@ class Options:
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        return _budgets("budget", self.budget)
+        return _check_budgets("budget", self.budget)
 
     @property
     def query_budgets(self) -> tuple[Budget, ...]:
-        return _budgets("query_budget", self.query_budget)
+        return _check_budgets("query_budget", self.query_budget)
 
 
-def _concurrency(given: object) -> int | Literal["auto"]:
-    return "auto" if given == "auto" else whole("concurrency", given, 1, MOST_CONCURRENCY, why=', or "auto"')
+def _check_concurrency(given: object) -> int | Literal["auto"]:
+    return (
+        "auto" if given == "auto" else check_whole_number("concurrency", given, 1, MOST_CONCURRENCY, why=', or "auto"')
+    )
 
 
-def _budgets(name: str, given: object) -> tuple[Budget, ...]:
+def _check_budgets(name: str, given: object) -> tuple[Budget, ...]:
     if given is None:
         return ()
     budgets = (given,) if isinstance(given, Budget) else given
     if not isinstance(budgets, list | tuple) or not all(isinstance(each, Budget) for each in budgets):
-        raise ConfigError(f"{name}={shown(given)} must be a Budget, as Budget(max_cost_usd=5.0), or several of them")
+        raise ConfigError(
+            f"{name}={one_line_of(given)} must be a Budget, as Budget(max_cost_usd=5.0), or several of them"
+        )
     return tuple(budgets)

@@ -13,7 +13,7 @@ from aembed.errors import PartialError
 from aembed.types import Failure, Matrix, Usage, Vector
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def count_in_words(number: int, one: str, many: str = "") -> str:
     """`1 text`, `2 texts`, `1,000 retries`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -50,23 +50,23 @@ class Progress:
     last_error: str = ""
 
     def __str__(self) -> str:
-        parts = [counted(self.inputs, "text"), f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
+        parts = [count_in_words(self.inputs, "text"), f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
         if self.pending:
             parts.append(f"{self.pending:,} pending")
         if self.duplicates:
-            parts.append(counted(self.duplicates, "duplicate"))
+            parts.append(count_in_words(self.duplicates, "duplicate"))
         if self.removed:
             parts.append(f"{self.removed:,} removed")
-        parts.append(counted(self.requests, "request"))
+        parts.append(count_in_words(self.requests, "request"))
         if self.retries:
-            parts.append(counted(self.retries, "retry", "retries"))
-        parts.append(counted(self.billed_tokens, "token"))
+            parts.append(count_in_words(self.retries, "retry", "retries"))
+        parts.append(count_in_words(self.billed_tokens, "token"))
         if self.truncated:
             parts.append(f"{self.truncated:,} cut by the provider")
         if self.lost_tokens:
-            parts.append(f"{counted(self.lost_tokens, 'token')} lost and perhaps billed")
+            parts.append(f"{count_in_words(self.lost_tokens, 'token')} lost and perhaps billed")
         if self.cost_usd is not None:
             parts.append(f"${self.cost_usd:.4f}")
         line = ", ".join(parts) + f" in {self.seconds:.1f} s"

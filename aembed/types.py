@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aembed.errors import AembedError, ConfigError
-from aembed.ranges import number, seconds, shown, whole
+from aembed.ranges import check_number, check_seconds, check_whole_number, one_line_of
 
 Vector: TypeAlias = NDArray[np.float32]
 """Shape (dimensions,), float32."""
@@ -143,7 +143,7 @@ class Limits:
         """Raises ConfigError for a user's limit that is above these."""
         for name, wanted in (("max_batch_size", max_batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
             if wanted is not None:
-                whole(name, wanted, 1, getattr(self, name), why=", the provider's own limit; or None")
+                check_whole_number(name, wanted, 1, getattr(self, name), why=", the provider's own limit; or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +279,9 @@ class RetryPolicy:
     max_outage: float = 900.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "max_retries", whole("max_retries", self.max_retries, 0))
+        object.__setattr__(self, "max_retries", check_whole_number("max_retries", self.max_retries, 0))
         for name in ("backoff_base", "backoff_max", "max_outage"):
-            object.__setattr__(self, name, seconds(name, getattr(self, name), zero=True))
+            object.__setattr__(self, name, check_seconds(name, getattr(self, name), zero=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +316,13 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.max_billed_tokens is not None:
-            object.__setattr__(self, "max_billed_tokens", whole("max_billed_tokens", self.max_billed_tokens, 0))
+            object.__setattr__(
+                self, "max_billed_tokens", check_whole_number("max_billed_tokens", self.max_billed_tokens, 0)
+            )
         if self.max_cost_usd is not None:
-            number("max_cost_usd", self.max_cost_usd, zero=True)
+            check_number("max_cost_usd", self.max_cost_usd, zero=True)
         if self.per not in get_args(Per):
-            raise ConfigError(f'per={shown(self.per)} must be "job", "embedder", "day" or "month"')
+            raise ConfigError(f'per={one_line_of(self.per)} must be "job", "embedder", "day" or "month"')
 
     def tokens(self, price_usd: float | None) -> float | None:
         """The most tokens at `price_usd` for a million. Raises ConfigError where a price is needed and not known."""

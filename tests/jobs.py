@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aembed import Embedded, Record, Store
-from aembed.core.changes import Item, Unkept
+from aembed.core.changes import Item, UnstoredEntries
 from aembed.providers.fake import fake_vectors
 from aembed.sources import Source
 from aembed.types import Vector
@@ -27,7 +27,7 @@ def words(n: int, start: int = 0) -> list[str]:
 
 def item_of(*pieces: str, tokens: float = 1.0, weights: tuple[float, ...] = (1.0,)) -> Item:
     """One text, sent as these pieces."""
-    return Item(Unkept().entry(0, Record("an id", "".join(pieces))), pieces, tokens, weights)
+    return Item(UnstoredEntries().make_entry(0, Record("an id", "".join(pieces))), pieces, tokens, weights)
 
 
 async def one_by_one(values: Iterable[Any]) -> AsyncIterator[Any]:

@@ -33,17 +33,17 @@ def counter() -> TiktokenCounter:
 
 def entry_of(text: str, limits: Limits = LIMITS) -> Entry:
     fingerprinter = Fingerprinter(Space("openai", "small", 3), "document", "error", limits.max_tokens_per_text)
-    return fingerprinter.entry(0, Record("an id", text))
+    return fingerprinter.make_entry(0, Record("an id", text))
 
 
 async def measured(text: str, too_long: TooLong = "error", limits: Limits = LIMITS, *, exact: bool = False) -> Item:
     measure, entry = Measure(limits, too_long, anyio.to_thread.run_sync, exact=exact), entry_of(text, limits)
-    return measure.quick(entry) or await measure.counted(entry)
+    return measure.measure_quickly(entry) or await measure.measure(entry)
 
 
 @pytest.mark.parametrize("text", ["x", "ab" * 4_095, "ü" * 4_095])
 async def test_a_text_of_no_more_bytes_than_tokens_is_not_counted(text: str) -> None:
-    item = Measure(LIMITS, "error", anyio.to_thread.run_sync).quick(entry_of(text))
+    item = Measure(LIMITS, "error", anyio.to_thread.run_sync).measure_quickly(entry_of(text))
     assert item is not None
     assert item.texts == (text,)
     assert item.tokens == len(text.encode()) / 4

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from aembed.cli._streams import prepared_streams, say
+from aembed.cli._streams import prepare_streams, say
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command with these arguments, else those of the process, and ends it with SystemExit."""
-    prepared_streams()
+    prepare_streams()
     try:
         from aembed.cli._app import exit_code_of
     except KeyboardInterrupt:

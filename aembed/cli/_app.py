@@ -15,8 +15,8 @@ import typer
 
 from aembed import __version__
 from aembed.cli import _help as help
-from aembed.cli._run import OK, SIGNALLED, STOPPED, USAGE, exit_code, reason
-from aembed.cli._streams import ReaderGone, flushed, say, tell
+from aembed.cli._run import OK, SIGNALLED, STOPPED, USAGE, exit_code, reason_in_words
+from aembed.cli._streams import ReaderGone, flush_streams, say, tell
 from aembed.cli.backfill import backfill
 from aembed.cli.failures import failures
 from aembed.cli.index import index
@@ -75,13 +75,13 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     """Runs the command with these arguments. Whatever is wrong with them is told in one line."""
     try:
         _check_empty(arguments)
-        return _invoked(list(arguments))
+        return _invoke(list(arguments))
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "aembed"
         say(f"error: {error.format_message()}  ({command} --help)")
         return USAGE
     except AembedError as error:
-        say(f"error: {reason(error)}")
+        say(f"error: {reason_in_words(error)}")
         return exit_code(error)
     except ReaderGone:
         return SIGNALLED + 13
@@ -90,10 +90,12 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        say(f"error: unexpected {type(error).__name__} {_where(error)}; {TRACEBACK}=1 shows where, please report it")
+        say(
+            f"error: unexpected {type(error).__name__} {_own_frame(error)}; {TRACEBACK}=1 shows where, please report it"
+        )
         return STOPPED
     finally:
-        flushed()
+        flush_streams()
 
 
 def _check_empty(arguments: Sequence[str]) -> None:
@@ -104,7 +106,7 @@ def _check_empty(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{flag.rstrip('= ') or 'an argument'} is empty; is a variable of your shell not set?")
 
 
-def _invoked(arguments: list[str]) -> int:
+def _invoke(arguments: list[str]) -> int:
     if arguments and not _HELP & set(arguments):
         return app(args=arguments, prog_name="aembed", standalone_mode=False) or OK
     shown = StringIO()
@@ -114,7 +116,7 @@ def _invoked(arguments: list[str]) -> int:
     return code if arguments else USAGE
 
 
-def _where(error: Exception) -> str:
+def _own_frame(error: Exception) -> str:
     """The last place of our own: never what the error says, which may hold a text or a key."""
     places = [frame for frame in extract_tb(error.__traceback__) if f"{os.sep}aembed{os.sep}" in frame.filename]
     return f"at {places[-1].filename.rpartition(f'{os.sep}aembed{os.sep}')[2]}:{places[-1].lineno}" if places else ""

@@ -17,7 +17,7 @@ from typing import TextIO
 from uuid import uuid4
 
 from aembed.cli._show import failure_json
-from aembed.cli._streams import printable, say
+from aembed.cli._streams import printable_line, say
 from aembed.errors import ConfigError
 from aembed.types import Failure
 
@@ -49,7 +49,7 @@ class FailuresFile:
             self._give_up(failed)
 
     @property
-    def left(self) -> bool:
+    def has_old_failures(self) -> bool:
         """Whether failures of an earlier run stand there still: this one had none."""
         return self._file is None and not self._broken and self._path.is_file() and self._path.stat().st_size > 0
 
@@ -58,14 +58,14 @@ class FailuresFile:
         if self._broken:
             return
         try:
-            self._file = self._file or self._begun()
+            self._file = self._file or self._begin_file()
             print(json.dumps(failure_json(failure)), file=self._file, flush=True)
         except OSError as error:
             self._give_up(error)
 
-    def _begun(self) -> TextIO:
+    def _begin_file(self) -> TextIO:
         if _is_stream(self._named):
-            return _opened_stream(self._named)
+            return _open_stream(self._named)
         beside = self._path.with_name(f".{uuid4().hex}.aembed-failures")
         file = beside.open("x", encoding="utf-8")
         self._beside = beside
@@ -75,7 +75,9 @@ class FailuresFile:
 
     def _give_up(self, error: OSError) -> None:
         self._broken = True
-        say(f"{printable(self._named)} cannot be written: {error.strerror}; aembed failures lists what was refused")
+        say(
+            f"{printable_line(self._named)} cannot be written: {error.strerror}; aembed failures lists what was refused"
+        )
         with suppress(OSError):
             if self._file:
                 self._file.close()
@@ -89,17 +91,17 @@ def check_failures_file(path: Path, used: Iterable[Path], *, is_read: Callable[[
 
     `used` are the files of the store and those that are read; `is_read` says whether the next run would read this one.
     """
-    name = printable(path)
+    name = printable_line(path)
     try:
         held = os.stat(path)
     except FileNotFoundError:
         held = None
     except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable_error(path, error) from None
     if held and stat.S_ISDIR(held.st_mode):
         raise ConfigError(f"--failures-to {name} is a folder; name a file")
     for other in used:
-        if same_file(path, other):
+        if is_same_file(path, other):
             raise ConfigError(f"--failures-to {name} is a file that this command works on; name another")
     if held and _is_standard_stream(held):
         raise ConfigError(f"--failures-to {name} is where a standard stream of this command leads; name another")
@@ -107,12 +109,12 @@ def check_failures_file(path: Path, used: Iterable[Path], *, is_read: Callable[[
         return
     if is_read(path):
         raise ConfigError(f"--failures-to {name} would be read by the next run of this command; name a file elsewhere")
-    if held and not _holds_failures(path):
+    if held and not _has_only_failures(path):
         raise ConfigError(f"--failures-to {name} holds something else than failures; name another file")
     _check_folder(path)
 
 
-def same_file(one: Path, other: Path) -> bool:
+def is_same_file(one: Path, other: Path) -> bool:
     """Whether both are one file, by whatever links they are named; by their names where one is not there yet."""
     try:
         return os.path.samestat(os.stat(one), os.stat(other))
@@ -131,12 +133,12 @@ def _check_folder(path: Path) -> None:
         if len(os.fsencode(path.name)) > most:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable_error(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError | ValueError) -> ConfigError:
+def _unwritable_error(path: Path, error: OSError | ValueError) -> ConfigError:
     reason = error.strerror if isinstance(error, OSError) else "it is no name of a file"
-    return ConfigError(f"{printable(path)} cannot be written: {reason}; name another file")
+    return ConfigError(f"{printable_line(path)} cannot be written: {reason}; name another file")
 
 
 def _is_standard_stream(held: os.stat_result) -> bool:
@@ -148,13 +150,13 @@ def _is_standard_stream(held: os.stat_result) -> bool:
     return False
 
 
-def _holds_failures(path: Path) -> bool:
+def _has_only_failures(path: Path) -> bool:
     """Whether it is empty, or begins with a failure as we write it."""
     try:
         with path.open("rb") as file:
             line = file.readline(_LONGEST_LINE)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable_error(path, error) from None
     if not line:
         return True
     try:
@@ -172,7 +174,7 @@ def _is_stream(path: Path) -> bool:
         return False
 
 
-def _opened_stream(path: Path) -> TextIO:
+def _open_stream(path: Path) -> TextIO:
     """Without O_NONBLOCK the opening of a pipe that nobody reads would hold up the job for ever."""
     descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(descriptor, True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from aembed.cli._show import is_url
-from aembed.pipeline.reading import iterating
+from aembed.pipeline.reading import iterate
 from aembed.protocols import Backlog, Store
 from aembed.sources import READERS, Reading, Source
 from aembed.sources._files import File, ending
@@ -60,7 +60,7 @@ class Inputs:
                 if isinstance(entry, File) and entry.root is not None:
                     yield entry.path
 
-    def reads_new(self, path: Path) -> bool:
+    def may_read(self, path: Path) -> bool:
         """Whether the next run would read a file of this name."""
         place = Path(os.path.realpath(path))
         return ending(path.name) in READERS and any(place.is_relative_to(os.path.realpath(r)) for r in self.roots)
@@ -100,7 +100,7 @@ class Pass:
         return not isinstance(self._reading, Store) and await anyio.to_thread.run_sync(self._reading.check_ids)
 
     @property
-    def skipped(self) -> Mapping[str, int]:
+    def skipped_counts(self) -> Mapping[str, int]:
         """How many files of which kind were left out."""
         return {} if isinstance(self._reading, Store) else self._reading.skipped
 
@@ -115,10 +115,10 @@ class Pass:
         return CHUNK if self._limit is None else min(CHUNK, self._limit - self.count)
 
     async def _records(self, reading: Reading) -> AsyncGenerator[Record | Failure, None]:
-        def chunk(size: int) -> list[Record | Failure]:
+        def next_chunk(size: int) -> list[Record | Failure]:
             return list(islice(reading, size))
 
-        while items := await anyio.to_thread.run_sync(chunk, self._next_size()):
+        while items := await anyio.to_thread.run_sync(next_chunk, self._next_size()):
             for item in items:
                 yield item
 
@@ -126,7 +126,7 @@ class Pass:
         assert isinstance(self._reading, Store)
         if self._next_size() < 1:
             return
-        async with iterating(self._reading.rows()) as rows:
+        async with iterate(self._reading.rows()) as rows:
             async for row in rows:
                 yield row
                 if self._next_size() < 1:
@@ -142,7 +142,7 @@ class Pending:
         self.count = 0
 
     async def __aiter__(self) -> AsyncIterator[Record]:
-        async with iterating(self._backlog.pending(self._limit)) as pending:
+        async with iterate(self._backlog.pending(self._limit)) as pending:
             async for record in pending:
                 self.count += 1
                 yield record

@@ -11,20 +11,20 @@ from typing import Any, TypeAlias
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._failures_file import FailuresFile
-from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, ask, exit_code, is_interactive, reason
+from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, ask, exit_code, is_interactive, reason_in_words
 from aembed.cli._show import (
     counts_json,
-    dollars,
-    duration,
+    dollars_in_words,
+    duration_in_words,
     say_failures,
     tell_facts,
     tell_json,
 )
-from aembed.cli._streams import ReaderGone, printable, say, tell
+from aembed.cli._streams import ReaderGone, printable_line, say, tell
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
-from aembed.results import Plan, Progress, Report, counted
+from aembed.results import Plan, Progress, Report, count_in_words
 from aembed.types import Failure
 
 ASKED_ABOVE_USD = 1.0
@@ -80,7 +80,7 @@ class Watch:
 Start: TypeAlias = Callable[[Watch], Coroutine[Any, Any, Report]]
 
 
-async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output) -> Ending:
+async def follow_job(start: Start, embedder: Embedder, plan: Plan, output: Output) -> Ending:
     """Runs a job. Cancelled, it waits until what was sent is stored, and shows how far the job came.
 
     Raises what was refused before the job began.
@@ -89,13 +89,13 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
         watch = Watch(file)
         job = asyncio.create_task(start(watch))
         try:
-            async with _progress.embedding(lambda: watch.latest, plan.inputs, quiet=output.quiet):
-                await _landed(job, embedder, output)
+            async with _progress.show_embedding(lambda: watch.latest, plan.inputs, quiet=output.quiet):
+                await _wait_until_job_landed(job, embedder, output)
         except asyncio.CancelledError:
             show_ending(Ending(watch.latest, watch.failures, signalled=True), output)
             raise
-    if file and file.left:
-        output.note(f"no failures; {printable(output.failures_to)} is left as an earlier run wrote it")
+    if file and file.has_old_failures:
+        output.note(f"no failures; {printable_line(output.failures_to)} is left as an earlier run wrote it")
     try:
         return Ending(job.result(), watch.failures)
     except AembedError as error:
@@ -105,26 +105,29 @@ async def followed(start: Start, embedder: Embedder, plan: Plan, output: Output)
         return Ending(error.report, watch.failures, None if all_failed else error)
 
 
-async def _landed(job: asyncio.Task[Report], embedder: Embedder, output: Output) -> None:
+async def _wait_until_job_landed(job: asyncio.Task[Report], embedder: Embedder, output: Output) -> None:
     try:
         await asyncio.wait([job])
     except asyncio.CancelledError:
-        waiting = f"waiting for {_counted(embedder.in_flight)} paid for; " if embedder.in_flight else ""
+        waiting = f"waiting for {_requests_in_words(embedder.in_flight)} paid for; " if embedder.in_flight else ""
         output.note(f"stopping: {waiting}press Ctrl-C again to quit at once")
         job.cancel()
         await asyncio.wait([job])
         raise
 
 
-def _counted(requests: int) -> str:
+def _requests_in_words(requests: int) -> str:
     return "1 request that is" if requests == 1 else f"{requests:,} requests that are"
 
 
-def agreed_to(plan: Plan, *, yes: bool) -> bool:
+def ask_to_agree(plan: Plan, *, yes: bool) -> bool:
     """Asks on a terminal before more than a dollar is spent."""
     if yes or not plan.cost_usd or plan.cost_usd <= ASKED_ABOVE_USD or not is_interactive():
         return True
-    price = f"about {dollars(plan.cost_usd)} for {counted(plan.tokens, 'token')} in {counted(plan.requests, 'request')}"
+    price = (
+        f"about {dollars_in_words(plan.cost_usd)} for {count_in_words(plan.tokens, 'token')} in "
+        f"{count_in_words(plan.requests, 'request')}"
+    )
     if ask(f"This will cost {price}. Go on?"):
         return True
     say("nothing was sent; --limit N tries a part of it, --max-cost USD stops at a sum")
@@ -139,16 +142,16 @@ def show_ending(ending: Ending, output: Output) -> int:
     if progress.failed:
         say(f"{progress.failed:,} failed:")
         say_failures(ending.failures, progress.failed, rest="--failures-to FILE writes all of them")
-    if refused := _refused_earlier(progress):
+    if refused := _count_refused_earlier(progress):
         output.note(f"{refused:,} refused earlier; --retry-failed tries them again")
     try:
         _tell_ending(ending, output)
     except ReaderGone:
         pass
     except ConfigError as unwritten:  # the exit code is about the texts
-        say(reason(unwritten))
+        say(reason_in_words(unwritten))
     if error is None and progress.pending:
-        say(f"{counted(progress.pending, 'text')} still pending; run the same command again")
+        say(f"{count_in_words(progress.pending, 'text')} still pending; run the same command again")
         return STOPPED
     if error is None:
         return SOME_FAILED if progress.failed else OK
@@ -160,13 +163,13 @@ def _tell_ending(ending: Ending, output: Output) -> None:
     progress = ending.progress
     if output.as_json:
         stopped = {"stopped": _stopped_json(ending)}
-        more = {"refused_earlier": _refused_earlier(progress), "skipped_files": dict(output.skipped)}
+        more = {"refused_earlier": _count_refused_earlier(progress), "skipped_files": dict(output.skipped)}
         tell_json({**counts_json(progress, ending.failures), **more, **stopped})
     elif not output.quiet:
         tell(str(progress))
 
 
-def _refused_earlier(progress: Progress) -> int:
+def _count_refused_earlier(progress: Progress) -> int:
     return progress.refused_earlier if isinstance(progress, Report) else 0
 
 
@@ -177,7 +180,7 @@ def _stopped_json(ending: Ending) -> dict[str, str] | None:
 
 
 def _say_stopped(error: AembedError) -> None:
-    say(f"stopped early: {reason(error)}")
+    say(f"stopped early: {reason_in_words(error)}")
     if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
         were = "text was" if lost == 1 else "texts were"
         say(f"{lost:,} {were} paid for and could not be written; the next run sends what is missing again")
@@ -194,12 +197,12 @@ def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:
     if plan.failed:
         say(f"{plan.failed:,} would fail:")
         say_failures(plan.failures, plan.failed, rest="--json lists more of them")
-    tell_facts(_facts(plan, seconds))
+    tell_facts(_plan_facts(plan, seconds))
     output.note("nothing was sent or written")
     return OK
 
 
-def _facts(plan: Plan, seconds: float | None) -> Iterator[tuple[str, str, str]]:
+def _plan_facts(plan: Plan, seconds: float | None) -> Iterator[tuple[str, str, str]]:
     yield "texts", f"{plan.inputs:,}", ""
     yield "  new", f"{plan.new:,}", ""
     yield "  changed", f"{plan.changed:,}", ""
@@ -209,6 +212,6 @@ def _facts(plan: Plan, seconds: float | None) -> Iterator[tuple[str, str, str]]:
     yield "to be removed", f"{len(plan.stale):,}", "rows whose text is gone" if plan.stale else ""
     yield "requests", f"{plan.requests:,}", ""
     yield "tokens", f"{plan.tokens:,}", "by the provider's own estimate" if plan.tokens else ""
-    yield "price", "unknown" if plan.cost_usd is None else dollars(plan.cost_usd), ""
+    yield "price", "unknown" if plan.cost_usd is None else dollars_in_words(plan.cost_usd), ""
     if seconds is not None:
-        yield "time", duration(seconds), "at the least, at the given rate limits"
+        yield "time", duration_in_words(seconds), "at the least, at the given rate limits"

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from aembed.cli import _flags as flags
-from aembed.cli._again import Again
+from aembed.cli._typed_command import TypedCommand
 from aembed.core.addresses import is_loopback
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
@@ -110,9 +110,9 @@ class ModelFlags:
         """
         if self.model is None and held is not None:
             return replace(self, model=f"{held.provider}:{held.model}", base_url=self._server(held)).embedder(held)
-        embedder = self._made(self.dimensions)
-        if held and self.dimensions is None and _shortened(embedder.space, held):
-            return self._made(held.dimensions)
+        embedder = self._make_embedder(self.dimensions)
+        if held and self.dimensions is None and _is_shortened(embedder.space, held):
+            return self._make_embedder(held.dimensions)
         return embedder
 
     def _server(self, held: Space) -> str | None:
@@ -120,8 +120,8 @@ class ModelFlags:
             return held.endpoint
         return self.base_url
 
-    def _made(self, dimensions: int | None) -> Embedder:
-        own: dict[str, Any] = dict(map(option, self.option or ()))
+    def _make_embedder(self, dimensions: int | None) -> Embedder:
+        own: dict[str, Any] = dict(map(parse_option, self.option or ()))
         model = self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL
         return self._embedder(partial(open_provider, model, base_url=self.base_url, dimensions=dimensions, **own))
 
@@ -169,7 +169,7 @@ class Settings(ModelFlags):
         )
 
 
-def option(given: str) -> tuple[str, object]:
+def parse_option(given: str) -> tuple[str, object]:
     """`allow_http=true` as a name and a value: true, false, null and numbers as in JSON, all else is text."""
     name, equals, written = given.partition("=")
     if not equals or not name.strip():
@@ -184,7 +184,7 @@ def option(given: str) -> tuple[str, object]:
     return name, value
 
 
-def check_server(embedder: Embedder, held: Space | None, again: Again) -> None:
+def check_server(embedder: Embedder, held: Space | None, again: TypedCommand) -> None:
     """Raises ConfigError where the store names a server that nobody named here.
 
     A store may come from somebody else: it alone does not decide where texts and the key are sent.
@@ -195,10 +195,10 @@ def check_server(embedder: Embedder, held: Space | None, again: Again) -> None:
     if held.endpoint:
         raise ConfigError(
             f"the store's vectors were made by {held.model} at {held.endpoint}; "
-            f"to send texts there:  {again.line('--base-url', held.endpoint, without=('base_url',))}"
+            f"to send texts there:  {again.command_line('--base-url', held.endpoint, without=('base_url',))}"
         )
 
 
-def _shortened(asked: Space, held: Space) -> bool:
+def _is_shortened(asked: Space, held: Space) -> bool:
     same = (asked.provider, asked.model) == (held.provider, held.model)
     return same and asked.dimensions is not None and asked.dimensions != held.dimensions

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from aembed.cli._show import dollars, duration
-from aembed.cli._streams import printable, say
-from aembed.results import Progress, counted
+from aembed.cli._show import dollars_in_words, duration_in_words
+from aembed.cli._streams import printable_line, say
+from aembed.results import Progress, count_in_words
 
 LINE_SECONDS = 5.0
 BAR_SECONDS = 0.2
@@ -24,26 +24,28 @@ BAR_WIDTH, NARROW = 24, 72
 """Columns of the bar, and of a terminal that has no room for one."""
 
 
-def reading(count: Callable[[], int], *, quiet: bool) -> AbstractAsyncContextManager[None]:
+def show_reading(count: Callable[[], int], *, quiet: bool) -> AbstractAsyncContextManager[None]:
     """While the inputs are read for the first time, before anything is sent."""
     if quiet:
         return nullcontext()
     return (
         _spinner(count)
         if on_terminal()
-        else _ticking(LINE_SECONDS, lambda: say(f"reading: {counted(count(), 'text')}"))
+        else _call_every(LINE_SECONDS, lambda: say(f"reading: {count_in_words(count(), 'text')}"))
     )
 
 
-def embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> AbstractAsyncContextManager[None]:
+def show_embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> AbstractAsyncContextManager[None]:
     """While the job is under way."""
     if quiet:
         return nullcontext()
-    return _bar(latest, total) if on_terminal() else _ticking(LINE_SECONDS, lambda: say(line(latest(), total)))
+    return (
+        _bar(latest, total) if on_terminal() else _call_every(LINE_SECONDS, lambda: say(progress_line(latest(), total)))
+    )
 
 
 @contextmanager
-def building(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def show_building(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     """While an index is built: a line for each phase, and one every few seconds."""
     told, phase_told = float("-inf"), ""
 
@@ -60,16 +62,16 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def line(progress: Progress, total: int) -> str:
-    return printable(f"{100 * done(progress) // max(1, total)} %: {progress}")
+def progress_line(progress: Progress, total: int) -> str:
+    return printable_line(f"{100 * count_done(progress) // max(1, total)} %: {progress}")
 
 
-def done(progress: Progress) -> int:
+def count_done(progress: Progress) -> int:
     return progress.stored + progress.unchanged + progress.failed
 
 
 @asynccontextmanager
-async def _ticking(seconds: float, tick: Callable[[], None]) -> AsyncIterator[None]:
+async def _call_every(seconds: float, tick: Callable[[], None]) -> AsyncIterator[None]:
     async def ticks() -> None:
         while True:
             await asyncio.sleep(seconds)
@@ -88,31 +90,31 @@ async def _ticking(seconds: float, tick: Callable[[], None]) -> AsyncIterator[No
 async def _spinner(count: Callable[[], int]) -> AsyncIterator[None]:
     status = Console(stderr=True).status("reading")
     with status:
-        async with _ticking(BAR_SECONDS, lambda: status.update(f"reading: {counted(count(), 'text')}")):
+        async with _call_every(BAR_SECONDS, lambda: status.update(f"reading: {count_in_words(count(), 'text')}")):
             yield
 
 
 @asynccontextmanager
 async def _bar(latest: Callable[[], Progress], total: int) -> AsyncIterator[None]:
     console = Console(stderr=True)
-    with Bar(*_shown(console.width), console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(_caption(Progress(), total, _room(console.width)), total=total)
+    with Bar(*_progress_columns(console.width), console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(_caption(Progress(), total, _caption_room(console.width)), total=total)
 
         def tick() -> None:
             progress = latest()
-            caption = _caption(progress, total, _room(console.width))
-            bar.update(task, completed=done(progress), description=caption)
+            caption = _caption(progress, total, _caption_room(console.width))
+            bar.update(task, completed=count_done(progress), description=caption)
 
-        async with _ticking(BAR_SECONDS, tick):
+        async with _call_every(BAR_SECONDS, tick):
             yield
 
 
-def _shown(width: int) -> tuple[ProgressColumn, ...]:
+def _progress_columns(width: int) -> tuple[ProgressColumn, ...]:
     text = TextColumn("{task.description}", markup=False)
     return (_TimeLeft(), text) if width < NARROW else (BarColumn(bar_width=BAR_WIDTH), text, _TimeLeft())
 
 
-def _room(width: int) -> int:
+def _caption_room(width: int) -> int:
     """What is left beside the bar and the time left, which is cut where more is shown."""
     return max(20, width - (0 if width < NARROW else BAR_WIDTH + 1) - len("59 min 59 s left") - 2)
 
@@ -120,18 +122,18 @@ def _room(width: int) -> int:
 def _caption(progress: Progress, total: int, room: int) -> str:
     """As much as there is room for, what matters most first; the second line says what is waited for."""
     speed = progress.stored / progress.seconds if progress.seconds else 0.0
-    parts = [f"{done(progress):,}/{total:,} texts", f"{speed:,.0f}/s"]
+    parts = [f"{count_done(progress):,}/{total:,} texts", f"{speed:,.0f}/s"]
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     if progress.cost_usd:
-        parts.append(dollars(progress.cost_usd))
+        parts.append(dollars_in_words(progress.cost_usd))
     if progress.billed_tokens:
-        parts.append(counted(progress.billed_tokens, "token"))
+        parts.append(count_in_words(progress.billed_tokens, "token"))
     shown = parts[0]
     for part in parts[1:]:
         if len(shown) + 2 + len(part) <= room:
             shown = f"{shown}  {part}"
-    return "\n".join([shown, _cut(printable(progress.waiting), room)]).rstrip()
+    return "\n".join([shown, _cut(printable_line(progress.waiting), room)]).rstrip()
 
 
 def _cut(waiting: str, room: int) -> str:
@@ -145,4 +147,4 @@ def _cut(waiting: str, room: int) -> str:
 class _TimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = task.time_remaining
-        return Text("" if left is None or task.finished else f"{duration(left)} left")
+        return Text("" if left is None or task.finished else f"{duration_in_words(left)} left")

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from aembed.cli._streams import flushed, printable, say
+from aembed.cli._streams import flush_streams, printable_line, say
 from aembed.errors import (
     AembedError,
     AuthenticationError,
@@ -54,15 +54,15 @@ def run(command: Coroutine[Any, Any, int]) -> NoReturn:
 
 def exit_code(error: AembedError) -> int:
     """2 where another try of the same is vain and nothing was spent, else 3."""
-    if isinstance(error, _VAIN) and not _spent(error.report):
+    if isinstance(error, _VAIN) and not _is_budget_spent(error.report):
         return USAGE
     return USAGE if isinstance(error, StoreError) and error.report is None else STOPPED
 
 
-def reason(error: AembedError) -> str:
+def reason_in_words(error: AembedError) -> str:
     """What went wrong, for a person. A foreign error under it is not quoted: it may hold a text."""
     cause = error.__cause__
-    return printable(f"{error}: {cause}" if isinstance(cause, AembedError) else error)
+    return printable_line(f"{error}: {cause}" if isinstance(cause, AembedError) else error)
 
 
 def is_interactive() -> bool:
@@ -72,7 +72,7 @@ def is_interactive() -> bool:
 
 def ask(question: str) -> bool:
     """Raises Interrupted on a signal; the end of the input is a no."""
-    with interruptible():
+    with interrupt_at_once():
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         _wait_for_input()
         answer = sys.stdin.readline()
@@ -95,9 +95,9 @@ def _wait_for_input() -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interrupt_at_once() -> Iterator[None]:
     """A signal ends at once what blocks the event loop: nothing is under way."""
-    handlers = {number: signal.signal(number, _interrupt) for number in _heard()}
+    handlers = {number: signal.signal(number, _interrupt) for number in _heeded_signals()}
     try:
         yield
     finally:
@@ -107,16 +107,16 @@ def interruptible() -> Iterator[None]:
 
 def _exit_code(command: Coroutine[Any, Any, int]) -> int:
     try:
-        return asyncio.run(_stoppable(command))
+        return asyncio.run(_run_stoppable(command))
     except Interrupted as interrupted:
         say("")
         return SIGNALLED + interrupted.number
     except AembedError as error:
-        say(f"error: {reason(error)}")
+        say(f"error: {reason_in_words(error)}")
         return exit_code(error)
 
 
-def _heard() -> list[signal.Signals]:
+def _heeded_signals() -> list[signal.Signals]:
     """Those that whoever started the command did not have it ignore, as nohup and a shell's & do."""
     return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
@@ -125,11 +125,11 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise Interrupted(number)
 
 
-def _spent(report: Progress | None) -> bool:
+def _is_budget_spent(report: Progress | None) -> bool:
     return report is not None and bool(report.stored or report.billed_tokens)
 
 
-async def _stoppable(command: Coroutine[Any, Any, int]) -> int:
+async def _run_stoppable(command: Coroutine[Any, Any, int]) -> int:
     task = asyncio.ensure_future(command)
     with _Signals(task) as signals:
         await asyncio.wait([task])
@@ -145,7 +145,7 @@ class _Signals:
         self._task = task
         self._loop = asyncio.get_running_loop()
         self.received: int | None = None
-        self._heard = _heard()
+        self._heard = _heeded_signals()
 
     def __enter__(self) -> _Signals:
         for number in self._heard:
@@ -173,5 +173,5 @@ def _end_at_once(code: int) -> NoReturn:
     with suppress(OSError, ValueError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
-    flushed()
+    flush_streams()
     os._exit(code)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from aembed.cli._streams import printable, say, tell
+from aembed.cli._streams import printable_line, say, tell
 from aembed.stores import ALIASES, schemes
 from aembed.types import Failure, Refusal
 
@@ -26,16 +26,16 @@ def is_url(path: str) -> bool:
     return bool(colon) and scheme.lower().partition("+")[0] in {*schemes(), *ALIASES}
 
 
-def place(url: str) -> str:
+def printable_place(url: str) -> str:
     """A store as it was named, without password and parameters."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme.startswith("sqlite") or not is_url(url):
-        return printable(url)
+        return printable_line(url)
     user, at, address = rest.rpartition("@")
-    return printable(f"{scheme}://{user.partition(':')[0]}{at}{address.partition('?')[0]}")
+    return printable_line(f"{scheme}://{user.partition(':')[0]}{at}{address.partition('?')[0]}")
 
 
-def size(amount: float) -> str:
+def size_in_words(amount: float) -> str:
     """Bytes as people read them: 34.5 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1_000:
@@ -44,7 +44,7 @@ def size(amount: float) -> str:
     return f"{amount:,.1f} TB"
 
 
-def duration(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -53,11 +53,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3_600} h {whole % 3_600 // 60:02} min"
 
 
-def dollars(amount: float) -> str:
+def dollars_in_words(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
-def columns() -> int:
+def terminal_columns() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
@@ -66,19 +66,19 @@ def tell_facts(facts: Iterable[tuple[str, str, str]]) -> None:
     rows = list(facts)
     names, amounts = (max(len(row[column]) for row in rows) for column in (0, 1))
     for name, amount, remark in rows:
-        tell(f"{name:<{names}}  {amount:>{amounts}}  {printable(remark)}".rstrip())
+        tell(f"{name:<{names}}  {amount:>{amounts}}  {printable_line(remark)}".rstrip())
 
 
 def say_failures(failures: Sequence[Failure], failed: int, *, rest: str) -> None:
     """The first of them; `rest` says how to see the others."""
     shown = failures[:SHOWN_FAILURES]
     for failure in shown:
-        say(f"  {printable(failure.id)}: {printable(_reason(failure))}")
+        say(f"  {printable_line(failure.id)}: {printable_line(_reason_without_place(failure))}")
     if failed > len(shown):
         say(f"  ... and {failed - len(shown):,} more; {rest}")
 
 
-def _reason(failure: Failure) -> str:
+def _reason_without_place(failure: Failure) -> str:
     """Without the place that the id names already."""
     file, _, line = failure.id.rpartition(":")
     message = str(failure.error).removeprefix(f"{file} element {line}: ")

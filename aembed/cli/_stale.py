@@ -7,12 +7,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aembed.cli._run import ask, is_interactive
-from aembed.cli._streams import printable, say
+from aembed.cli._streams import printable_line, say
 from aembed.protocols import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class GoneRows:
     """Rows of one root; it had `rows` in all before. `renamed` of them have another id now: their file shares ids
     with another one now, or does no longer.
     """
@@ -27,33 +27,33 @@ class Gone:
         return 2 * (len(self.ids) - self.renamed) > self.rows
 
     def __str__(self) -> str:
-        return f"{len(self.ids):,} of the {self.rows:,} rows of {printable(self.root)} are gone from it"
+        return f"{len(self.ids):,} of the {self.rows:,} rows of {printable_line(self.root)} are gone from it"
 
 
-async def find_gone(store: Store, held: Mapping[str, int], keep: AbstractSet[str]) -> tuple[Gone, ...]:
+async def find_gone(store: Store, held: Mapping[str, int], keep: AbstractSet[str]) -> tuple[GoneRows, ...]:
     """`held` is how many rows each root had before; `keep` are the ids that were read."""
     found = [(root, rows, tuple(await store.stale(root, keep))) for root, rows in held.items()]
-    rests = {rest for id in keep if (rest := _without_file(id))} if any(ids for _, _, ids in found) else set()
+    rests = {rest for id in keep if (rest := _id_without_file(id))} if any(ids for _, _, ids in found) else set()
     return tuple(
-        Gone(root, rows, ids, sum(id in rests or _without_file(id) in keep for id in ids))
+        GoneRows(root, rows, ids, sum(id in rests or _id_without_file(id) in keep for id in ids))
         for root, rows, ids in found
         if ids
     )
 
 
-def _without_file(id: str) -> str:
+def _id_without_file(id: str) -> str:
     """`7` of `rows.csv#7`."""
     return id.partition("#")[2]
 
 
-async def remove_gone(store: Store, gone: Iterable[Gone], *, whole: Collection[str], yes: bool) -> int:
+async def remove_gone(store: Store, gone: Iterable[GoneRows], *, whole: Collection[str], yes: bool) -> int:
     """Removes them and returns how many: only of roots that were read whole, and more than half of a root
     only with `yes`, or when somebody says so.
     """
-    return sum([await store.delete(each.ids) for each in gone if _wanted(each, whole, yes)])
+    return sum([await store.delete(each.ids) for each in gone if _is_removal_wanted(each, whole, yes)])
 
 
-def _wanted(gone: Gone, whole: Collection[str], yes: bool) -> bool:
+def _is_removal_wanted(gone: GoneRows, whole: Collection[str], yes: bool) -> bool:
     if gone.root not in whole:
         say(f"{gone}, but not all of it could be read; they are kept")
         return False

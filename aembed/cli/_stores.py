@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from aembed.cli._again import Again, shown_url
 from aembed.cli._options import ColumnFlags, ModelFlags, check_server
-from aembed.cli._show import place
-from aembed.core.spaces import agreed
+from aembed.cli._show import printable_place
+from aembed.cli._typed_command import TypedCommand, printable_url
+from aembed.core.spaces import merge_spaces
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
 from aembed.protocols import Store
@@ -20,7 +20,7 @@ from aembed.types import Space, StoreInfo
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
+async def use_store(url: str) -> AsyncIterator[Store]:
     store = open_store(url)
     try:
         yield store
@@ -30,7 +30,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def opened_column(url: str, names: ColumnFlags) -> AsyncIterator[Column]:
+async def use_column(url: str, names: ColumnFlags) -> AsyncIterator[Column]:
     column = names.open(url)
     try:
         yield column
@@ -40,7 +40,7 @@ async def opened_column(url: str, names: ColumnFlags) -> AsyncIterator[Column]:
 
 
 @asynccontextmanager
-async def embedder_for(settings: ModelFlags, held: Space | None, again: Again) -> AsyncIterator[Embedder]:
+async def use_embedder(settings: ModelFlags, held: Space | None, again: TypedCommand) -> AsyncIterator[Embedder]:
     """One that fits a store which holds this space."""
     async with settings.embedder(held) as embedder:
         if settings.base_url is None:
@@ -50,7 +50,7 @@ async def embedder_for(settings: ModelFlags, held: Space | None, again: Again) -
 
 async def refuse_other_space(store: Store, held: Space | None, asked: Space) -> None:
     """Raises the store's own SpaceMismatchError, before anything is read. Writes nothing."""
-    if held and agreed(held, asked) is None:
+    if held and merge_spaces(held, asked) is None:
         await store.prepare(asked)
 
 
@@ -58,6 +58,6 @@ def check_filled(url: str, info: StoreInfo) -> None:
     """Raises ConfigError for a store that is not there."""
     if info.space is None:
         raise ConfigError(
-            f"{place(url)} holds no rows yet; name another with --store, or fill it:  "
-            f"aembed index PATH --store {shlex.quote(shown_url(url))}"
+            f"{printable_place(url)} holds no rows yet; name another with --store, or fill it:  "
+            f"aembed index PATH --store {shlex.quote(printable_url(url))}"
         )

@@ -27,10 +27,10 @@ class ReaderGone(Exception):
     """Whoever reads stdout wants no more of it."""
 
 
-def prepared_streams() -> None:
+def prepare_streams() -> None:
     """No file that is opened later gets the number of a stream that is closed; no message can fail."""
     closed = sys.stderr is None
-    _occupied()
+    _occupy_descriptors()
     if closed or type(sys.stderr) is TextIOWrapper:
         sys.stderr = _Steady(
             BufferedWriter(FileIO(2, "wb", closefd=False)),
@@ -43,7 +43,7 @@ def prepared_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def printable(text: object) -> str:
+def printable_line(text: object) -> str:
     """One line that a terminal shows as it is."""
     return _CONTROL.sub(" ", _UNSEEN.sub("", str(text)))
 
@@ -53,28 +53,28 @@ def tell(*lines: str) -> None:
     if sys.stdout is None:
         raise ConfigError("stdout is closed: there is nowhere to write the result")
     try:
-        print("\n".join(map(printable, lines)), flush=True)
+        print("\n".join(map(printable_line, lines)), flush=True)
     except BrokenPipeError:
-        _silenced(1)
+        _silence(1)
         raise ReaderGone from None
     except OSError as error:
-        _silenced(1)
+        _silence(1)
         raise ConfigError(f"the result could not be written to stdout: {error.strerror}") from None
 
 
 def say(line: str) -> None:
     """Progress, a warning, an error."""
-    print(printable(line), file=sys.stderr, flush=True)
+    print(printable_line(line), file=sys.stderr, flush=True)
 
 
-def flushed() -> None:
+def flush_streams() -> None:
     """What is still held back is written, or given up: the interpreter would fail at its end."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
-            _silenced(number)
+            _silence(number)
 
 
 class _Steady(TextIOWrapper):
@@ -84,24 +84,24 @@ class _Steady(TextIOWrapper):
         try:
             return super().write(text)
         except OSError:
-            _silenced(2)
+            _silence(2)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError:
-            _silenced(2)
+            _silence(2)
 
 
-def _occupied() -> None:
+def _occupy_descriptors() -> None:
     with suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(number)
 
 
-def _silenced(number: int) -> None:
+def _silence(number: int) -> None:
     """What the buffers still hold goes nowhere."""
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -11,15 +11,15 @@ import typer
 
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
-from aembed.cli._again import Again
 from aembed.cli._failures_file import check_failures_file
 from aembed.cli._inputs import Pending
-from aembed.cli._job import Output, Watch, agreed_to, followed, show_ending, show_plan
+from aembed.cli._job import Output, Watch, ask_to_agree, follow_job, show_ending, show_plan
 from aembed.cli._options import RowFlags, Settings
-from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, reason, run
-from aembed.cli._show import place
-from aembed.cli._stores import embedder_for, opened_column
+from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, reason_in_words, run
+from aembed.cli._show import printable_place
+from aembed.cli._stores import use_column, use_embedder
 from aembed.cli._streams import say
+from aembed.cli._typed_command import TypedCommand
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.results import Plan, Report
@@ -44,7 +44,7 @@ class FilledFlags(RowFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class BackfillOrder:
     """What is to be filled."""
 
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help="Fill N rows only.")] = None
@@ -66,21 +66,21 @@ def backfill(
     store: flags.StoreURL = flags.DEFAULT_STORE,
     column: FilledFlags,
     settings: Settings,
-    order: Order,
+    order: BackfillOrder,
     output: Output,
 ) -> None:
     """Fill the empty embedding column of a table of your own: rows that have a text and no vector."""
-    run(_backfill(replace(order, store=store, output=output), column, settings, Again(context)))
+    run(_run_backfill(replace(order, store=store, output=output), column, settings, TypedCommand(context)))
 
 
-async def _backfill(order: Order, names: FilledFlags, settings: Settings, again: Again) -> int:
+async def _run_backfill(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
     try:
-        return await _filled(order, names, settings, again)
+        return await _fill_column(order, names, settings, again)
     except SpaceMismatchError as error:
         raise again.with_move(again.with_dimensions(error)) from error.__cause__
 
 
-async def _filled(order: Order, names: FilledFlags, settings: Settings, again: Again) -> int:
+async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
     output = order.output
     if order.index_memory and not (order.index and _SIZE.fullmatch(order.index_memory)):
         raise ConfigError(
@@ -89,10 +89,10 @@ async def _filled(order: Order, names: FilledFlags, settings: Settings, again: A
     if output.failures_to:
         check_failures_file(output.failures_to, files_of(order.store))
     async with (
-        opened_column(order.store, names) as column,
-        embedder_for(settings, await column.space(), again) as embedder,
+        use_column(order.store, names) as column,
+        use_embedder(settings, await column.space(), again) as embedder,
     ):
-        into = f"{names.name} of {place(order.store)}"
+        into = f"{names.name} of {printable_place(order.store)}"
         output.note(f"{names.table}.{names.text or '(SQL)'} -> {into}, {embedder.space}")
         for line in await column.preflight(embedder.space, index=order.index):
             output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")
@@ -101,7 +101,7 @@ async def _filled(order: Order, names: FilledFlags, settings: Settings, again: A
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
             return show_plan(plan, seconds, output)
-        if not agreed_to(plan, yes=order.yes):
+        if not ask_to_agree(plan, yes=order.yes):
             return USAGE
 
         async def start(watch: Watch) -> Report:
@@ -113,29 +113,29 @@ async def _filled(order: Order, names: FilledFlags, settings: Settings, again: A
                 retry_failed=order.retry_failed,
             )
 
-        code = show_ending(await followed(start, embedder, plan, output), output)
+        code = show_ending(await follow_job(start, embedder, plan, output), output)
         if order.index and code in (OK, SOME_FAILED):
-            return await _indexed(column, order.index_memory, output) or code
+            return await _index_column(column, order.index_memory, output) or code
         return code
 
 
-async def _plan(order: Order, column: Column, embedder: Embedder) -> Plan:
+async def _plan(order: BackfillOrder, column: Column, embedder: Embedder) -> Plan:
     """Every pending row is new, but for those that were refused: what an empty store would need."""
     empty, pending = MemoryStore(), Pending(column, order.limit)
     await empty.write(Rows([], [], [], [], [], [], np.empty((0, 0), np.float32)), await column.refusals())
-    async with _progress.reading(lambda: pending.count, quiet=order.output.quiet):
+    async with _progress.show_reading(lambda: pending.count, quiet=order.output.quiet):
         return await embedder.plan(empty, pending, retry_failed=order.retry_failed)
 
 
-async def _indexed(column: Column, memory: str | None, output: Output) -> int:
+async def _index_column(column: Column, memory: str | None, output: Output) -> int:
     """Searches are fast from then on. An index that is there is left as it is. What fails here was paid for before."""
     assert isinstance(column, Indexable)
     output.note("building the index")
     try:
-        with _progress.building(quiet=output.quiet) as on_progress:
+        with _progress.show_building(quiet=output.quiet) as on_progress:
             await column.create_index(memory=memory, on_progress=on_progress)
     except AembedError as error:
-        say(f"the rows are filled, and the index is not built: {reason(error)}")
+        say(f"the rows are filled, and the index is not built: {reason_in_words(error)}")
         say("run the same command again to build it; nothing is paid for twice")
         return STOPPED
     output.note("the index is built")

@@ -9,12 +9,12 @@ from pathlib import Path
 import typer
 
 from aembed.cli import _flags as flags
-from aembed.cli._again import Again
 from aembed.cli._options import ColumnFlags, RowFlags
 from aembed.cli._run import OK, run
 from aembed.cli._show import failure_json, tell_json
-from aembed.cli._stores import check_filled, opened, opened_column
-from aembed.cli._streams import printable, say, tell
+from aembed.cli._stores import check_filled, use_column, use_store
+from aembed.cli._streams import printable_line, say, tell
+from aembed.cli._typed_command import TypedCommand
 from aembed.types import Refusal
 
 RETRY = "--retry-failed"
@@ -30,16 +30,16 @@ def failures(
 ) -> None:
     """List the texts that were refused and are skipped until they change: id, error, message."""
     names = column.named()
-    run(_failures(store, names, as_json, Again(context)))
+    run(_print_failures(store, names, as_json, TypedCommand(context)))
 
 
-async def _failures(url: str, names: ColumnFlags | None, as_json: bool, again: Again) -> int:
-    refusals, sources = await (_of_column(url, names) if names else _of_store(url))
+async def _print_failures(url: str, names: ColumnFlags | None, as_json: bool, again: TypedCommand) -> int:
+    refusals, sources = await (_failures_of_column(url, names) if names else _failures_of_store(url))
     if as_json:
         tell_json({"failures": [failure_json(refusal) for refusal in refusals]})
         return OK
     for refusal in refusals:
-        tell(f"{printable(refusal.id)}  {refusal.error}: {printable(refusal.message)}")
+        tell(f"{printable_line(refusal.id)}  {refusal.error}: {printable_line(refusal.message)}")
     given = again.words(without=("as_json",))
     if not refusals:
         say("no failures")
@@ -54,14 +54,14 @@ async def _failures(url: str, names: ColumnFlags | None, as_json: bool, again: A
     return OK
 
 
-async def _of_column(url: str, names: ColumnFlags) -> tuple[Sequence[Refusal], list[str]]:
-    async with opened_column(url, names) as column:
+async def _failures_of_column(url: str, names: ColumnFlags) -> tuple[Sequence[Refusal], list[str]]:
+    async with use_column(url, names) as column:
         return await column.refusals(), []
 
 
-async def _of_store(url: str) -> tuple[Sequence[Refusal], list[str]]:
+async def _failures_of_store(url: str) -> tuple[Sequence[Refusal], list[str]]:
     """With the PATHs that are still there, of which the store was filled."""
-    async with opened(url) as store:
+    async with use_store(url) as store:
         info = await store.info()
         refusals = await store.refusals()
     if not info.last_run and not refusals:

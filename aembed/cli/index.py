@@ -14,17 +14,17 @@ import typer
 
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
-from aembed.cli._again import Again
-from aembed.cli._failures_file import check_failures_file, same_file
+from aembed.cli._failures_file import check_failures_file, is_same_file
 from aembed.cli._inputs import Inputs, Pass, is_store
-from aembed.cli._job import Ending, Output, Watch, agreed_to, followed, show_ending, show_plan
+from aembed.cli._job import Ending, Output, Watch, ask_to_agree, follow_job, show_ending, show_plan
 from aembed.cli._options import Settings
-from aembed.cli._run import USAGE, interruptible, run
-from aembed.cli._show import place
-from aembed.cli._skipped import told
+from aembed.cli._run import USAGE, interrupt_at_once, run
+from aembed.cli._show import printable_place
+from aembed.cli._skipped import skipped_in_words
 from aembed.cli._stale import find_gone, remove_gone
-from aembed.cli._stores import embedder_for, opened, refuse_other_space
-from aembed.cli._streams import printable
+from aembed.cli._stores import refuse_other_space, use_embedder, use_store
+from aembed.cli._streams import printable_line
+from aembed.cli._typed_command import TypedCommand
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
@@ -35,7 +35,7 @@ from aembed.types import StoreInfo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class IndexOrder:
     """What is to be done, but for the model."""
 
     limit: Annotated[
@@ -77,7 +77,7 @@ def index(
     *,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     settings: Settings,
-    order: Order,
+    order: IndexOrder,
     output: Output,
 ) -> None:
     """Embed the texts that the store does not have yet, and remove those that are gone.
@@ -85,32 +85,34 @@ def index(
     Run it again and unchanged texts cost nothing; stop it at any time and nothing that was paid for is lost.
     """
     order = replace(order, paths=tuple(paths), store=store, output=output)
-    run(_index(order, settings, Again(context)))
+    run(_run_index(order, settings, TypedCommand(context)))
 
 
-def _names(lists: list[str] | None) -> tuple[str, ...] | None:
+def _split_names(lists: list[str] | None) -> tuple[str, ...] | None:
     return None if lists is None else tuple(name for each in lists for name in each.split(",") if name)
 
 
-async def _index(order: Order, settings: Settings, again: Again) -> int:
+async def _run_index(order: IndexOrder, settings: Settings, again: TypedCommand) -> int:
     try:
-        return await _indexed(order, settings, again)
+        return await _embed_inputs(order, settings, again)
     except SpaceMismatchError as error:
-        raise again.explained(error) from error.__cause__
+        raise again.with_whole_commands(error) from error.__cause__
 
 
-async def _indexed(order: Order, settings: Settings, again: Again) -> int:
+async def _embed_inputs(order: IndexOrder, settings: Settings, again: TypedCommand) -> int:
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(opened(order.store))
+        store = await stack.enter_async_context(use_store(order.store))
         info = await store.info()
-        other = await _other_store(order, stack)
+        other = await _find_other_store(order, stack)
         # Where nothing else says which model: rows of another store keep theirs, and with it their vectors.
         held = info.space or (other.space if other and settings.model is None else None)
-        embedder = await stack.enter_async_context(embedder_for(settings, held, again))
+        embedder = await stack.enter_async_context(use_embedder(settings, held, again))
         await refuse_other_space(store, info.space, embedder.space)
-        inputs = other or _files(order, info)
+        inputs = other or _find_inputs(order, info)
         _check_files(order, inputs)
-        order.output.note(f"{', '.join(map(place, order.paths))} -> {place(order.store)}, {embedder.space}")
+        order.output.note(
+            f"{', '.join(map(printable_place, order.paths))} -> {printable_place(order.store)}, {embedder.space}"
+        )
         work = _Work(order, store, info, embedder, inputs)
         plan, skipped = await work.plan()
         output = replace(order.output, skipped=skipped)
@@ -118,73 +120,76 @@ async def _indexed(order: Order, settings: Settings, again: Again) -> int:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
             code = show_plan(plan, seconds, output)
-        elif agreed_to(plan, yes=order.yes):
-            ending = await work.carried_out(plan)
+        elif ask_to_agree(plan, yes=order.yes):
+            ending = await work.run_second_pass(plan)
             if isinstance(ending.error, SpaceMismatchError):
-                ending = replace(ending, error=again.explained(ending.error))
+                ending = replace(ending, error=again.with_whole_commands(ending.error))
             code = show_ending(ending, output)
         else:
             return USAGE
         if skipped:
-            output.note(told(skipped))
+            output.note(skipped_in_words(skipped))
         return code
 
 
-def _files(order: Order, info: StoreInfo) -> Inputs:
+def _find_inputs(order: IndexOrder, info: StoreInfo) -> Inputs:
     """Raises ConfigError for a PATH that is missing, or that holds nothing to read and never did."""
     _refuse_gone(order, info)
-    with interruptible():
+    with interrupt_at_once():
         source = open_paths(
             order.paths,
             id_field=order.id_field,
             text_field=order.text_field,
-            metadata_fields=_names(order.metadata_fields),
+            metadata_fields=_split_names(order.metadata_fields),
             delimiter=order.delimiter,
             held=() if order.keep_stale else info.sources.keys(),
         )
     return Inputs(source, order.limit)
 
 
-async def _other_store(order: Order, stack: AsyncExitStack) -> Inputs | None:
+async def _find_other_store(order: IndexOrder, stack: AsyncExitStack) -> Inputs | None:
     """The rows of another store, where one is named. Raises ConfigError for one that holds none."""
     if not any(map(is_store, order.paths)):
         return None
     if len(order.paths) > 1:
         raise ConfigError("another store is read alone; index the other PATHs in a command of their own")
-    old = await stack.enter_async_context(opened(order.paths[0]))
+    old = await stack.enter_async_context(use_store(order.paths[0]))
     read = await old.info()
     if not read.rows:
         raise ConfigError(
-            f"{place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed backfill --help"
+            f"{printable_place(order.paths[0])} holds no rows of aembed; for a table of your own:  aembed "
+            "backfill --help"
         )
     return Inputs(old, order.limit, files_of(order.paths[0]), read.space)
 
 
-def _check_files(order: Order, inputs: Inputs) -> None:
+def _check_files(order: IndexOrder, inputs: Inputs) -> None:
     """Raises ConfigError where a file that is read, or the store itself, would be written over."""
     kept, read = files_of(order.store), tuple(inputs.files)
     for path in read:
-        if kept and same_file(kept[0], path):
-            raise ConfigError(f"{place(order.store)} is read by this command; name another store with --store")
+        if kept and is_same_file(kept[0], path):
+            raise ConfigError(
+                f"{printable_place(order.store)} is read by this command; name another store with --store"
+            )
     if order.output.failures_to:
-        check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.reads_new)
+        check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.may_read)
 
 
-def _refuse_gone(order: Order, info: StoreInfo) -> None:
+def _refuse_gone(order: IndexOrder, info: StoreInfo) -> None:
     """Raises ConfigError for a PATH that is not there though the store has rows of it: they are not removed unasked."""
     for path in order.paths:
         root = Path(os.path.abspath(path)).as_posix()
         if path != "-" and not os.path.exists(path) and root in info.sources:
-            command = shlex.join(["aembed", "remove", "--store", place(order.store), "--source", root])
+            command = shlex.join(["aembed", "remove", "--store", printable_place(order.store), "--source", root])
             raise ConfigError(
                 f"{root} does not exist; what was indexed from it is kept: correct the path, "
-                f"or remove them:  {printable(command)}"
+                f"or remove them:  {printable_line(command)}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    order: Order
+    order: IndexOrder
     store: Store
     info: StoreInfo
     embedder: Embedder
@@ -198,17 +203,17 @@ class _Work:
         """
         again = True
         while again:
-            reading = self.inputs.read(keep_ids=self.order.dry_run and self._removes)
-            async with _progress.reading(lambda: reading.count, quiet=self.order.output.quiet):  # noqa: B023
+            reading = self.inputs.read(keep_ids=self.order.dry_run and self._may_remove)
+            async with _progress.show_reading(lambda: reading.count, quiet=self.order.output.quiet):  # noqa: B023
                 plan = await self.embedder.plan(self.store, reading, retry_failed=self.order.retry_failed)
                 again = await reading.check_ids()
-        held = {root: rows for root, rows in self._held.items() if root in reading.whole_roots}
+        held = {root: rows for root, rows in self._rows_by_path.items() if root in reading.whole_roots}
         gone = await find_gone(self.store, held, reading.ids)
-        return replace(plan, stale=tuple(id for each in gone for id in each.ids)), reading.skipped
+        return replace(plan, stale=tuple(id for each in gone for id in each.ids)), reading.skipped_counts
 
-    async def carried_out(self, plan: Plan) -> Ending:
+    async def run_second_pass(self, plan: Plan) -> Ending:
         """The second pass."""
-        reading = self.inputs.read(keep_ids=self._removes)
+        reading = self.inputs.read(keep_ids=self._may_remove)
 
         async def start(watch: Watch) -> Report:
             return await self.embedder.embed_into(
@@ -219,13 +224,13 @@ class _Work:
                 retry_failed=self.order.retry_failed,
             )
 
-        ending = await followed(start, self.embedder, plan, self.order.output)
-        if ending.error or not self._removes or not isinstance(ending.progress, Report):
+        ending = await follow_job(start, self.embedder, plan, self.order.output)
+        if ending.error or not self._may_remove or not isinstance(ending.progress, Report):
             return ending
-        return replace(ending, progress=await self._removed(reading, ending.progress))
+        return replace(ending, progress=await self._remove_gone(reading, ending.progress))
 
-    async def _removed(self, reading: Pass, report: Report) -> Report:
-        gone = await find_gone(self.store, self._held, reading.ids)
+    async def _remove_gone(self, reading: Pass, report: Report) -> Report:
+        gone = await find_gone(self.store, self._rows_by_path, reading.ids)
         removed = await remove_gone(self.store, gone, whole=reading.whole_roots, yes=self.order.yes)
         if removed:
             report = replace(report, removed=removed)
@@ -233,11 +238,11 @@ class _Work:
         return report
 
     @property
-    def _held(self) -> dict[str, int]:
+    def _rows_by_path(self) -> dict[str, int]:
         """How many rows each of the PATHs had before, where rows that are gone are to be removed."""
         roots = () if self.order.keep_stale or self.order.limit else self.inputs.roots
         return {root: self.info.sources[root] for root in roots if root in self.info.sources}
 
     @property
-    def _removes(self) -> bool:
-        return bool(self._held)
+    def _may_remove(self) -> bool:
+        return bool(self._rows_by_path)

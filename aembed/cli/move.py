@@ -5,14 +5,14 @@ from __future__ import annotations
 import typer
 
 from aembed.cli import _flags as flags
-from aembed.cli._again import Again
 from aembed.cli._options import ModelFlags, RowFlags, check_server
 from aembed.cli._run import OK, run
-from aembed.cli._show import place
-from aembed.cli._stores import check_filled, opened, opened_column
-from aembed.cli._streams import printable, tell
+from aembed.cli._show import printable_place
+from aembed.cli._stores import check_filled, use_column, use_store
+from aembed.cli._streams import printable_line, tell
+from aembed.cli._typed_command import TypedCommand
 from aembed.protocols import Store
-from aembed.results import counted
+from aembed.results import count_in_words
 from aembed.stores import Column
 from aembed.types import Space
 
@@ -30,31 +30,31 @@ def move(
     A few texts of the store are embedded anew, and have to have the vectors that they have there. With --table the same
     of a column of a table of your own.
     """
-    names, again = column.named(), Again(context)
+    names, again = column.named(), TypedCommand(context)
     run(_move_column(store, names, model, again) if names else _move(store, model, again))
 
 
-async def _move(url: str, settings: ModelFlags, again: Again) -> int:
-    async with opened(url) as store:
+async def _move(url: str, settings: ModelFlags, again: TypedCommand) -> int:
+    async with use_store(url) as store:
         info = await store.info()
         check_filled(url, info)
-        similarity = await _moved(store, info.space, settings, again)
+        similarity = await _run_move(store, info.space, settings, again)
         held = (await store.info()).space
-    rows = f"{counted(info.rows, 'row')} of {place(url)}"
+    rows = f"{count_in_words(info.rows, 'row')} of {printable_place(url)}"
     tell(f"{rows} {'is' if info.rows == 1 else 'are'} of {held} now (least cosine similarity {similarity:.5f})")
     return OK
 
 
-async def _move_column(url: str, names: RowFlags, settings: ModelFlags, again: Again) -> int:
-    async with opened_column(url, names) as column:
-        similarity = await _moved(column, await column.space(), settings, again)
+async def _move_column(url: str, names: RowFlags, settings: ModelFlags, again: TypedCommand) -> int:
+    async with use_column(url, names) as column:
+        similarity = await _run_move(column, await column.space(), settings, again)
         held = await column.space()
-    name = printable(names.name)
-    tell(f"{name} of {place(url)} is of {held} now (least cosine similarity {similarity:.5f})")
+    name = printable_line(names.name)
+    tell(f"{name} of {printable_place(url)} is of {held} now (least cosine similarity {similarity:.5f})")
     return OK
 
 
-async def _moved(store: Store | Column, held: Space | None, settings: ModelFlags, again: Again) -> float:
+async def _run_move(store: Store | Column, held: Space | None, settings: ModelFlags, again: TypedCommand) -> float:
     # An address that is named here is the new one.
     embedder = settings.embedder(held)
     if settings.base_url is None:

@@ -10,12 +10,12 @@ import typer
 
 from aembed.cli import _flags as flags
 from aembed.cli._run import OK, USAGE, ask, is_interactive, run
-from aembed.cli._show import place, tell_json
-from aembed.cli._stores import opened
+from aembed.cli._show import printable_place, tell_json
+from aembed.cli._stores import use_store
 from aembed.cli._streams import say, tell
 from aembed.errors import ConfigError
 from aembed.protocols import Store
-from aembed.results import counted
+from aembed.results import count_in_words
 
 MOST_LISTED = 10
 
@@ -40,29 +40,29 @@ def remove(
 async def _remove(
     url: str, sources: tuple[str, ...], ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
 ) -> int:
-    async with opened(url) as store:
+    async with use_store(url) as store:
         if (await store.info()).space is None:
-            raise ConfigError(f"{place(url)} holds no rows yet; name another with --store")
-        found = [*dict.fromkeys([*await _rows_of(store, sources), *ids])]
+            raise ConfigError(f"{printable_place(url)} holds no rows yet; name another with --store")
+        found = [*dict.fromkeys([*await _rows_of_sources(store, sources), *ids])]
         if dry_run:
             _tell(len(found), "would be removed", as_json)
             return OK
-        if sources and not yes and is_interactive() and not ask(f"Remove {counted(len(found), 'row')}?"):
+        if sources and not yes and is_interactive() and not ask(f"Remove {count_in_words(len(found), 'row')}?"):
             say("nothing was removed")
             return USAGE
         removed = await store.delete(found)
     if absent := len(found) - removed:
-        say(f"{counted(absent, 'id')} had no row")
+        say(f"{count_in_words(absent, 'id')} had no row")
     _tell(removed, "removed", as_json)
     return OK
 
 
-async def _rows_of(store: Store, sources: tuple[str, ...]) -> list[str]:
+async def _rows_of_sources(store: Store, sources: tuple[str, ...]) -> list[str]:
     """Raises ConfigError for a source that the store does not have."""
     held = (await store.info()).sources
     ids: list[str] = []
     for source in sources:
-        name = source if source in held else _absolute(source)
+        name = source if source in held else _absolute_root(source)
         if name not in held:
             listed = ", ".join(sorted(held)[:MOST_LISTED]) or "none"
             raise ConfigError(f"the store has no rows of the source {source!r}; it has rows of: {listed}")
@@ -70,7 +70,7 @@ async def _rows_of(store: Store, sources: tuple[str, ...]) -> list[str]:
     return ids
 
 
-def _absolute(path: str) -> str:
+def _absolute_root(path: str) -> str:
     return Path(os.path.abspath(path)).as_posix()
 
 
@@ -78,4 +78,4 @@ def _tell(rows: int, what: str, as_json: bool) -> None:
     if as_json:
         tell_json({what.replace(" ", "_"): rows})
     else:
-        tell(f"{counted(rows, 'row')} {what}")
+        tell(f"{count_in_words(rows, 'row')} {what}")

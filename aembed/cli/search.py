@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.text import Text
 
 from aembed.cli import _flags as flags
-from aembed.cli._again import OF_THE_MODEL, Again
 from aembed.cli._options import ColumnFlags, ModelFlags
 from aembed.cli._run import OK, run
-from aembed.cli._show import columns, place, tell_json
-from aembed.cli._stores import check_filled, embedder_for, opened, opened_column
-from aembed.cli._streams import printable, say, tell
-from aembed.core.spaces import agreed
+from aembed.cli._show import printable_place, tell_json, terminal_columns
+from aembed.cli._stores import check_filled, use_column, use_embedder, use_store
+from aembed.cli._streams import printable_line, say, tell
+from aembed.cli._typed_command import OF_THE_MODEL, TypedCommand
+from aembed.core.spaces import merge_spaces
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
 from aembed.stores import Column
@@ -47,14 +47,14 @@ def search(
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
-    run(_search(store, column.named(), model, Again(context), question, k, _filters(where or []), as_json))
+    run(_search(store, column.named(), model, TypedCommand(context), question, k, _parse_filters(where or []), as_json))
 
 
 async def _search(
     url: str,
     names: ColumnFlags | None,
     settings: ModelFlags,
-    again: Again,
+    again: TypedCommand,
     question: str,
     k: int,
     filters: Sequence[dict[str, Any]],
@@ -63,25 +63,26 @@ async def _search(
     async with AsyncExitStack() as stack:
         searched: Store | Column
         if names:
-            searched = await stack.enter_async_context(opened_column(url, names))
+            searched = await stack.enter_async_context(use_column(url, names))
             space = await searched.space()
         else:
-            searched = await stack.enter_async_context(opened(url))
+            searched = await stack.enter_async_context(use_store(url))
             info = await searched.info()
             check_filled(url, info)
             space = info.space
-        embedder = await stack.enter_async_context(embedder_for(settings, space, again))
-        if agreed(space, embedder.space) is None:
-            own = again.line(*_server_of(space), without=OF_THE_MODEL)
+        embedder = await stack.enter_async_context(use_embedder(settings, space, again))
+        if merge_spaces(space, embedder.space) is None:
+            own = again.command_line(*_server_of(space), without=OF_THE_MODEL)
             raise SpaceMismatchError(
-                f"{place(url)} holds vectors of {space}; asked for was {embedder.space}. With its own model:  {own}"
+                f"{printable_place(url)} holds vectors of {space}; asked for was {embedder.space}. With its "
+                f"own model:  {own}"
             )
         found = [await embedder.search(searched, question, k=k, where=each) for each in filters]
     # Two ways of reading a value may find the same row.
     best = {match.id: match for each in found for match in each}
     matches = sorted(best.values(), key=lambda match: -match.score)[:k]
     if as_json:
-        tell_json({"matches": [_json(match) for match in matches]})
+        tell_json({"matches": [_match_as_json(match) for match in matches]})
     else:
         _tell(matches)
     return OK
@@ -91,9 +92,9 @@ def _server_of(space: Space | None) -> tuple[str, ...]:
     return ("--base-url", space.endpoint) if space and space.endpoint else ()
 
 
-def _filters(where: Sequence[str]) -> list[dict[str, Any]]:
+def _parse_filters(where: Sequence[str]) -> list[dict[str, Any]]:
     """A CSV's 2024 is a text, a JSONL's may be a number: each way of reading the values is one filter."""
-    readings = [[(name, value) for value in _values(text)] for name, text in map(_split, where)]
+    readings = [[(name, value) for value in _values_meant(text)] for name, text in map(_split, where)]
     return [dict(pairs) for pairs in product(*readings)]
 
 
@@ -104,7 +105,7 @@ def _split(condition: str) -> tuple[str, str]:
     return name, value
 
 
-def _values(text: str) -> list[str | int | float | bool | None]:
+def _values_meant(text: str) -> list[str | int | float | bool | None]:
     try:
         value = json.loads(text)
     except ValueError:
@@ -113,7 +114,7 @@ def _values(text: str) -> list[str | int | float | bool | None]:
     return [text] if is_beyond or isinstance(value, str | list | dict) else [value, text]
 
 
-def _json(match: Match) -> dict[str, Any]:
+def _match_as_json(match: Match) -> dict[str, Any]:
     return {"score": match.score, "id": match.id, "text": match.text, "metadata": match.metadata}
 
 
@@ -121,19 +122,19 @@ def _tell(matches: Sequence[Match]) -> None:
     if not matches:
         say("no row matches")
     for match in matches:
-        tell(f"{match.score:.3f}  {printable(match.id)}")
-        for line in _lines(_body(match.text or "", match.metadata or {})):
+        tell(f"{match.score:.3f}  {printable_line(match.id)}")
+        for line in _first_lines(_body_without_headings(match.text or "", match.metadata or {})):
             tell(f"       {line}")
 
 
-def _body(text: str, metadata: Mapping[str, Any]) -> str:
+def _body_without_headings(text: str, metadata: Mapping[str, Any]) -> str:
     """A section begins with its headings, which its id tells already."""
     return (text.partition("\n\n")[2] if metadata.get("heading") else text) or text
 
 
-def _lines(text: str) -> list[str]:
+def _first_lines(text: str) -> list[str]:
     """The first lines of the text, as wide as the terminal."""
-    words = Text(" ".join(printable(text[:4_000]).split()))
-    lines = [line.plain.rstrip() for line in words.wrap(Console(stderr=True), max(20, columns() - 8))]
+    words = Text(" ".join(printable_line(text[:4_000]).split()))
+    lines = [line.plain.rstrip() for line in words.wrap(Console(stderr=True), max(20, terminal_columns() - 8))]
     shown = lines[:TEXT_LINES]
     return [*shown[:-1], f"{shown[-1]} …"] if len(lines) > TEXT_LINES else shown

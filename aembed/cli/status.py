@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from aembed.cli import _flags as flags
-from aembed.cli._again import shown_url
 from aembed.cli._options import ColumnFlags, RowFlags
 from aembed.cli._run import OK, run
-from aembed.cli._show import place, size, tell_json
-from aembed.cli._stores import check_filled, opened, opened_column
-from aembed.cli._streams import printable, tell
-from aembed.results import Progress, counted
+from aembed.cli._show import printable_place, size_in_words, tell_json
+from aembed.cli._stores import check_filled, use_column, use_store
+from aembed.cli._streams import printable_line, tell
+from aembed.cli._typed_command import printable_url
+from aembed.results import Progress, count_in_words
 from aembed.types import StoreInfo
 
 
@@ -29,30 +29,30 @@ def status(
     Of a table of your own: the rows that wait for their vector, the model, and the failures.
     """
     names = column.named()
-    run(_column_status(store, names, as_json) if names else _status(store, as_json))
+    run(_print_column_status(store, names, as_json) if names else _print_status(store, as_json))
 
 
-async def _status(url: str, as_json: bool) -> int:
-    async with opened(url) as store:
+async def _print_status(url: str, as_json: bool) -> int:
+    async with use_store(url) as store:
         info = await store.info()
     if not info.last_run:
         check_filled(url, info)
     if as_json:
-        tell_json({"store": place(url), **asdict(info)})
+        tell_json({"store": printable_place(url), **asdict(info)})
         return OK
-    for name, value in _lines(url, info):
-        tell(f"{name:<10}{printable(value)}")
+    for name, value in _status_lines(url, info):
+        tell(f"{name:<10}{printable_line(value)}")
     return OK
 
 
-async def _column_status(url: str, names: ColumnFlags, as_json: bool) -> int:
-    async with opened_column(url, names) as column:
+async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> int:
+    async with use_column(url, names) as column:
         pending, space, failures = await column.count(), await column.space(), len(await column.refusals())
     if as_json:
         held = asdict(space) if space else None
         tell_json(
             {
-                "store": place(url),
+                "store": printable_place(url),
                 "table": names.table,
                 "column": names.vector,
                 "pending": pending,
@@ -61,25 +61,25 @@ async def _column_status(url: str, names: ColumnFlags, as_json: bool) -> int:
             }
         )
         return OK
-    tell(f"column    {printable(names.table)}.{printable(names.vector)} of {place(url)}")
+    tell(f"column    {printable_line(names.table)}.{printable_line(names.vector)} of {printable_place(url)}")
     tell(f"pending   {pending:,}")
-    tell(f"model     {printable(space or 'not known yet')}")
+    tell(f"model     {printable_line(space or 'not known yet')}")
     tell(f"failures  {failures:,}")
     return OK
 
 
-def _lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
-    yield "store", place(url)
+def _status_lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
+    yield "store", printable_place(url)
     yield "rows", f"{info.rows:,}"
     yield "model", str(info.space or "none yet")
-    yield "size", size(info.size_bytes)
+    yield "size", size_in_words(info.size_bytes)
     yield "failures", f"{info.failures:,}" + (f"  ({_listing(url)} lists them)" if info.failures else "")
     for number, (source, rows) in enumerate(sorted(info.sources.items())):
-        yield "" if number else "sources", f"{source}  {counted(rows, 'row')}"
+        yield "" if number else "sources", f"{source}  {count_in_words(rows, 'row')}"
     if info.last_run:
         known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
         yield "last run", str(Progress(**known))
 
 
 def _listing(url: str) -> str:
-    return shlex.join(["aembed", "failures", *(() if url == flags.DEFAULT_STORE else ("--store", shown_url(url)))])
+    return shlex.join(["aembed", "failures", *(() if url == flags.DEFAULT_STORE else ("--store", printable_url(url)))])

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 import anyio
 
 from aembed.core.changes import Item
-from aembed.dispatch import Errand, Purse
+from aembed.dispatch import SpendLimit, Submission
 from aembed.errors import AembedError, BudgetExceededError, OutageError, UnavailableError
 from aembed.types import Hints, Vector
 
@@ -24,16 +24,16 @@ SOON = 1.0
 """A call may be asked again after so many seconds, where nothing says more."""
 
 
-class QueryPurse(Purse, Protocol):
+class QuerySpendLimit(SpendLimit, Protocol):
     """What queries may spend, and when that changes."""
 
     changed: anyio.Event
     """Set, and another one made, when a request was noted, refused or has landed."""
 
     @property
-    def left(self) -> float: ...
+    def tokens_left(self) -> float: ...
     def notify(self) -> None: ...
-    def exceeded(self, tokens: int) -> BudgetExceededError: ...
+    def exceeded_error(self, tokens: int) -> BudgetExceededError: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -43,18 +43,18 @@ class Flight:
     fingerprint: bytes
     since: float
     item: Item | None = None
-    load: Load | None = None
+    batch: QueryBatch | None = None
     waiters: dict[Waiter, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
-class Load:
+class QueryBatch:
     """What goes in one request, or in its parts where it is refused.
 
     `flights` are those without an answer yet, by fingerprint; `wanted` is how many of them have calls that wait.
     """
 
-    errand: Errand
+    submission: Submission
     items: Sequence[Item]
     flights: dict[bytes, Flight]
     wanted: int
@@ -64,7 +64,7 @@ class Load:
         # Law 1: only what was not sent yet is let go of; what is on its way lands, and goes into the cache.
         self.wanted += more
         if not self.wanted:
-            self.errand.drop()
+            self.submission.drop()
 
 
 def item_of(flight: Flight) -> Item:
@@ -76,11 +76,11 @@ def reason_of(task: asyncio.Task[None]) -> BaseException:
     return asyncio.CancelledError() if task.cancelled() else task.exception() or asyncio.CancelledError()
 
 
-def told(reason: BaseException, *, closed: bool, held_back_for: float) -> AembedError:
+def error_for_calls(reason: BaseException, *, closed: bool, held_back_for: float) -> AembedError:
     """The error that calls are told when their task has ended so. After an outage a query may be asked again."""
     match reason:
         case OutageError():
-            return unavailable(str(reason), max(held_back_for, SOON))
+            return unavailable_error(str(reason), max(held_back_for, SOON))
         case AembedError():
             return reason
         case asyncio.CancelledError():
@@ -93,9 +93,11 @@ def told(reason: BaseException, *, closed: bool, held_back_for: float) -> Aembed
             return error
 
 
-def unavailable(message: str, closed: float) -> UnavailableError:
+def unavailable_error(message: str, closed: float) -> UnavailableError:
     return UnavailableError(message, hints=Hints(retry_after=closed) if closed > 0 else None)
 
 
-def held_back(seconds: float) -> UnavailableError:
-    return unavailable(f"no vector in time: the provider fails, the next request goes in {seconds:.1f} s", seconds)
+def held_back_error(seconds: float) -> UnavailableError:
+    return unavailable_error(
+        f"no vector in time: the provider fails, the next request goes in {seconds:.1f} s", seconds
+    )

@@ -7,7 +7,7 @@ from math import inf
 
 from aembed.coalesce._flights import Flight, item_of
 from aembed.core.changes import Item
-from aembed.core.packing import Cap, fitting
+from aembed.core.packing import Cap, fitting_items
 
 
 class Queue:
@@ -46,7 +46,7 @@ class Queue:
     def take(self, cap: Cap, left: float, cost: Callable[[Item], float]) -> list[Flight]:
         """Takes the oldest flights that fit in one request and cost no more than is left; at least one."""
         taken: list[Flight] = []
-        for flight, item in zip(self, fitting(map(item_of, self), cap), strict=False):
+        for flight, item in zip(self, fitting_items(map(item_of, self), cap), strict=False):
             left -= cost(item) if left < inf else 0.0
             if taken and left < 0:
                 break

@@ -9,7 +9,7 @@
         v (a long text)                    v (a short one)               v (a job has sent this very text)
     counting, in a thread -----------> queued <-- no answer there --- waits for the job's answer --> settled or failed
         |                                  |
-        | too long: InputError             | the courier has leave to send: a slot, the budgets, an open gate
+        | too long: InputError             | the batching task has leave to send: a slot, the budgets, an open gate
         v                                  v
       failed                            in a load: one request, or its parts -+- answered: settled, and in the cache
                                            |                                  +- refused alone: failed
@@ -19,10 +19,10 @@
     The last call of a flight leaves (cancelled, or out of time): a flight that is not in a load is forgotten at once;
     a load that nobody waits for is let go of if it was not sent, and lands if it was (law 1: it is paid for).
 
-There is one courier as long as something waits: it takes what is there once it may send, and carries the last load. A
-text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot, the
-budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one, or in a
-few at once, where there is room for them and each is sooner answered.
+There is one batching task as long as something waits: it takes what is there once it may send, and carries the last
+load. A text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot,
+the budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one, or in
+a few at once, where there is room for them and each is sooner answered.
 
 Law 1: a cancelled `embed_query` gets its CancelledError at once, and what was sent lands in a task of the dispatcher.
 """
@@ -37,16 +37,26 @@ from typing import Any
 
 import anyio
 
-from aembed.coalesce._flights import Flight, Load, QueryPurse, Waiter, held_back, item_of, reason_of, told, unavailable
+from aembed.coalesce._flights import (
+    Flight,
+    QueryBatch,
+    QuerySpendLimit,
+    Waiter,
+    error_for_calls,
+    held_back_error,
+    item_of,
+    reason_of,
+    unavailable_error,
+)
 from aembed.coalesce._queue import Queue
 from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
-from aembed.core.changes import Entry, Fingerprinter, Item, oversize
-from aembed.core.packing import Cap, share
-from aembed.core.pieces import combined
+from aembed.core.changes import Entry, Fingerprinter, Item, oversize_error
+from aembed.core.packing import Cap, count_last_batches
+from aembed.core.pieces import combine_pieces
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Got, Refused, Ticket, Waiting
-from aembed.errors import BudgetExceededError, OverloadedError, copied
+from aembed.dispatch import Answer, Answered, Dispatcher, Permit, Refused, SharedAnswer, Submission, Waiting
+from aembed.errors import BudgetExceededError, OverloadedError, copy_error
 from aembed.types import Limits, Record, Vector
 
 # Chosen: a request takes 78 ms and more (measured at OpenAI), so 5 ms are not felt, and in a burst they gather dozens
@@ -67,7 +77,7 @@ class Coalescer:
         *,
         cache: Cache,
         max_queue_size: int | None,
-        purse: QueryPurse | None,
+        spend_limit: QuerySpendLimit | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._fingerprinter = fingerprinter
@@ -76,20 +86,20 @@ class Coalescer:
         self._cache = cache
         self._max_queue_size = inf if max_queue_size is None else max_queue_size
         self._flights: dict[bytes, Flight] = {}
-        self._purse = purse
+        self._spend_limit = spend_limit
         self._queue = Queue()
         self._counting = 0
-        self._loads = 0
-        self._courier: asyncio.Task[None] | None = None
+        self._batches_in_flight = 0
+        self._batching: asyncio.Task[None] | None = None
         self._ripe = asyncio.Event()
         self._full = self._parts = 0
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, self._expire)
-        dispatcher.when_closed(self._when_held_back)
+        dispatcher.call_on_close(self._on_close)
 
     def __repr__(self) -> str:
-        return f"<Coalescer {self.waiting} waiting, {len(self._flights)} in all, {self._loads} requests>"
+        return f"<Coalescer {self.waiting} waiting, {len(self._flights)} in all, {self._batches_in_flight} requests>"
 
     @property
     def waiting(self) -> int:
@@ -98,14 +108,14 @@ class Coalescer:
 
     async def vector(self, text: str, timeout: float) -> Vector:
         """The caller's own vector. Raises InputError, OverloadedError, UnavailableError, or what the provider said."""
-        entry = self._fingerprinter.entry(0, Record("query", text))
+        entry = self._fingerprinter.make_entry(0, Record("query", text))
         vector = self._cache.get(entry.fingerprint)
         if vector is not None:
             return vector
         # Law 7: while the provider is away everybody waits; a call that cannot wait so long hears it at once.
-        closed = self._dispatcher.closed_for
+        closed = self._dispatcher.seconds_until_open
         if closed > timeout:
-            raise held_back(closed)
+            raise held_back_error(closed)
         flight = self._flights.get(entry.fingerprint) or self._new_flight(entry)
         waiter: Waiter = self._loop.create_future()
         self._join(flight, waiter, self._timeouts.start(waiter, timeout))
@@ -121,10 +131,12 @@ class Coalescer:
         """Closes the door: who is not on the way hears it at once; what is on its way lands, and is not tried again."""
         self._closed = True
         flights = [*self._flights.values()]
-        self._fail([each for each in flights if not each.load or each.load.errand.waits], asyncio.CancelledError())
+        self._fail(
+            [each for each in flights if not each.batch or each.batch.submission.is_waiting], asyncio.CancelledError()
+        )
         for flight in flights:
-            if flight.load:
-                flight.load.errand.drop()
+            if flight.batch:
+                flight.batch.submission.drop()
 
     # a call
 
@@ -132,8 +144,8 @@ class Coalescer:
         """Begins the flight of a text: it is queued at once, or after it was counted. Raises OverloadedError."""
         # Law 8: memory is bounded. A queue without an end would answer nobody in time.
         if self.waiting >= self._max_queue_size:
-            raise self._overloaded()
-        item = self._measure.quick(entry)
+            raise self._overloaded_error()
+        item = self._measure.measure_quickly(entry)
         if item:
             self._check(item)
         flight = self._flights[entry.fingerprint] = Flight(entry.fingerprint, self._loop.time())
@@ -141,20 +153,20 @@ class Coalescer:
             self._enqueue(flight, item)
         else:
             self._counting += 1
-            self._dispatcher.own(self._count(flight, entry)).add_done_callback(self._counted)
+            self._dispatcher.start_task(self._count(flight, entry)).add_done_callback(self._note_count_end)
         return flight
 
     def _join(self, flight: Flight, waiter: Waiter, deadline: float) -> None:
-        if flight.load and not flight.waiters:
-            flight.load.want(+1)
+        if flight.batch and not flight.waiters:
+            flight.batch.want(+1)
         flight.waiters[waiter] = deadline
 
     def _leave(self, flight: Flight, waiter: Waiter) -> None:
         """A call leaves its flight. A text that nobody waits for any more is not sent; one that is on its way lands."""
         if flight.waiters.pop(waiter, None) is None or flight.waiters:
             return
-        if flight.load:
-            flight.load.want(-1)
+        if flight.batch:
+            flight.batch.want(-1)
         else:
             self._forget(flight)
 
@@ -167,28 +179,30 @@ class Coalescer:
                 self._dismiss()
 
     def _expire(self, waiter: Waiter, timeout: float) -> None:
-        waiter.set_exception(unavailable(f"no vector within {timeout:g} s", self._dispatcher.closed_for))
+        waiter.set_exception(unavailable_error(f"no vector within {timeout:g} s", self._dispatcher.seconds_until_open))
 
     def _give_up_early(self) -> None:
         """Tells whoever cannot wait so long, and is not on the way, that the gate is closed or the request rests."""
-        now, closed = self._loop.time(), self._dispatcher.closed_for
+        now, closed = self._loop.time(), self._dispatcher.seconds_until_open
         for flight in self._flights.values():
-            if flight.load and not flight.load.errand.waits:
+            if flight.batch and not flight.batch.submission.is_waiting:
                 continue
-            seconds = max(closed, flight.load.errand.rests_until - now) if flight.load else closed
+            seconds = max(closed, flight.batch.submission.rests_until - now) if flight.batch else closed
             for waiter, deadline in flight.waiters.items():
                 if deadline < now + seconds and not waiter.done():
-                    waiter.set_exception(held_back(seconds))
+                    waiter.set_exception(held_back_error(seconds))
 
-    def _when_held_back(self) -> None:
+    def _on_close(self) -> None:
         self._loop.call_soon(self._give_up_early)
 
-    def _overloaded(self) -> OverloadedError:
+    def _overloaded_error(self) -> OverloadedError:
         # As long as the oldest has waited now, a new query would
         # wait as well; 0.1 s at the least, or callers would loop.
         oldest = self._queue.oldest
         error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
-        error.retry_after = max(self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.closed_for, 0.1)
+        error.retry_after = max(
+            self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.seconds_until_open, 0.1
+        )
         return error
 
     # the queue
@@ -197,7 +211,7 @@ class Coalescer:
         """Counts the tokens of a long text in a thread, and queues it."""
         # Law 11: CPU work of more than 5 ms is done in a thread; tiktoken releases the interpreter.
         try:
-            item = await self._measure.counted(entry)
+            item = await self._measure.measure(entry)
             self._check(item)
         except BaseException as error:
             self._fail([flight], error)
@@ -205,97 +219,99 @@ class Coalescer:
         if flight.waiters:
             self._enqueue(flight, item)
 
-    def _counted(self, task: asyncio.Task[None]) -> None:
+    def _note_count_end(self, task: asyncio.Task[None]) -> None:
         self._counting -= 1
 
     def _check(self, item: Item) -> None:
-        if error := oversize(item, self._limits()):
+        if error := oversize_error(item, self._limits()):
             raise error
 
     def _enqueue(self, flight: Flight, item: Item) -> None:
         """Queues a text; one that a job has sent already waits for the job's answer instead."""
-        if sent := self._dispatcher.sent(item, "query"):
+        if sent := self._dispatcher.find_sent(item, "query"):
             flight.item = item
-            sent.add_done_callback(partial(self._received, flight))
+            sent.add_done_callback(partial(self._take_shared_answer, flight))
         else:
-            self._queued(flight, item)
+            self._put_in_queue(flight, item)
 
-    def _received(self, flight: Flight, sent: Waiting) -> None:
+    def _take_shared_answer(self, flight: Flight, sent: Waiting) -> None:
         """Takes over what the job was answered; where it has no answer, the text is sent after all."""
         outcome = None if sent.cancelled() else sent.result()
         if not flight.waiters or self._closed:
             self._forget(flight)
-        elif isinstance(outcome, Got):
+        elif isinstance(outcome, SharedAnswer):
             self._cache.put(flight.fingerprint, outcome.vector, item_of(flight).tokens)
             self._settle(flight, outcome.vector)
         elif outcome:
             self._fail([flight], outcome)
         else:
-            self._queued(flight, item_of(flight))
+            self._put_in_queue(flight, item_of(flight))
 
-    def _queued(self, flight: Flight, item: Item) -> None:
+    def _put_in_queue(self, flight: Flight, item: Item) -> None:
         self._queue.add(flight, item)
-        if self._courier is None:
-            self._courier = self._dispatcher.own(self._carry_all())
-            self._courier.add_done_callback(self._returned)
+        if self._batching is None:
+            self._batching = self._dispatcher.start_task(self._send_all())
+            self._batching.add_done_callback(self._note_batching_end)
         elif len(self._queue) == self._full:
             self._ripe.set()
 
-    async def _carry_all(self) -> None:
-        """The courier, of which there is one as long as something waits.
+    async def _send_all(self) -> None:
+        """The batching task, of which there is one as long as something waits.
 
         It takes what is there once it may send, gives each load to a task of its own, and carries the last one itself.
         """
         self._parts = 0
-        load = await self._next_load()
+        batch = await self._next_batch()
         others = bool(self._queue)
         while self._queue:
-            self._departs(load, self._dispatcher.own(self._sent(load)))
-            load = await self._next_load()
-        courier, self._courier = self._courier, None
-        assert courier is not None
-        self._departs(load, courier)
+            self._note_departure(batch, self._dispatcher.start_task(self._send_batch(batch)))
+            batch = await self._next_batch()
+        batching, self._batching = self._batching, None
+        assert batching is not None
+        self._note_departure(batch, batching)
         if others:
             await asyncio.sleep(0)  # they leave before it, as they came
-        await self._sent(load)
+        await self._send_batch(batch)
 
-    async def _next_load(self) -> Load:
+    async def _next_batch(self) -> QueryBatch:
         if not self._parts:
             await self._gather()
-        if self._purse:
-            await self._affordable(self._purse)
+        if self._spend_limit:
+            await self._wait_until_affordable(self._spend_limit)
         assert self._queue.oldest is not None
-        ticket = await self._dispatcher.admit(item_of(self._queue.oldest).tokens)
-        return self._load(self._take(), ticket)
+        permit = await self._dispatcher.admit(item_of(self._queue.oldest).tokens)
+        return self._make_batch(self._take(), permit)
 
-    async def _affordable(self, purse: QueryPurse) -> None:
+    async def _wait_until_affordable(self, spend_limit: QuerySpendLimit) -> None:
         """Waits until the oldest query can be afforded.
 
         It fails only once nothing is on its way any more: what that was noted with beyond its cost is free again then.
         """
         # Law 6: what can be refused is refused before money is spent, by the budget of queries here.
-        while (oldest := self._queue.oldest) and (cost := ceil(self._measure.cost(item_of(oldest)))) > purse.left:
-            if self._loads:
-                await purse.changed.wait()
+        while (oldest := self._queue.oldest) and (
+            cost := ceil(self._measure.most_cost(item_of(oldest)))
+        ) > spend_limit.tokens_left:
+            if self._batches_in_flight:
+                await spend_limit.changed.wait()
             else:
-                self._fail([oldest], purse.exceeded(cost))
-                await asyncio.sleep(0)  # with the last one the courier is dismissed
+                self._fail([oldest], spend_limit.exceeded_error(cost))
+                await asyncio.sleep(0)  # with the last one the batching task is dismissed
 
-    def _returned(self, courier: asyncio.Task[None]) -> None:
-        """The courier has ended. Its error is told to all who wait."""
-        if self._courier is courier:
-            self._courier = None
-            self._fail([*self._queue], reason_of(courier))
+    def _note_batching_end(self, batching: asyncio.Task[None]) -> None:
+        """The batching task has ended. Its error is told to all who wait."""
+        if self._batching is batching:
+            self._batching = None
+            self._fail([*self._queue], reason_of(batching))
 
     def _dismiss(self) -> None:
-        """Ends the courier, because nobody waits any more."""
-        courier, self._courier = self._courier, None
-        if courier:
-            courier.cancel()
+        """Ends the batching task, because nobody waits any more."""
+        batching, self._batching = self._batching, None
+        if batching:
+            batching.cancel()
 
     async def _gather(self) -> None:
         """Waits until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
-        if not self._loads:
+        if not self._batches_in_flight:
             return
         oldest, self._full = self._queue.oldest, self._dispatcher.cap.inputs
         assert oldest is not None
@@ -312,67 +328,71 @@ class Coalescer:
         Each is then answered sooner. Half of the free slots are left to those that come meanwhile.
         """
         waiting, tokens, cap = self._queue.inputs, self._queue.tokens, self._dispatcher.cap
-        parts = self._parts or share(cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.ready // 2)
+        parts = self._parts or count_last_batches(
+            cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.startable_queries // 2
+        )
         self._parts = parts - 1
         most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
-        return self._queue.take(most, self._purse.left if self._purse else inf, self._measure.cost)
+        return self._queue.take(
+            most, self._spend_limit.tokens_left if self._spend_limit else inf, self._measure.most_cost
+        )
 
     # a request
 
-    def _load(self, flights: Sequence[Flight], ticket: Ticket) -> Load:
+    def _make_batch(self, flights: Sequence[Flight], permit: Permit) -> QueryBatch:
         """Makes one request of flights; its leave was got for the oldest of them, and is grown to what it carries."""
         items = [item_of(flight) for flight in flights]
         tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
-        self._dispatcher.resize(ticket, tokens, texts)
-        shorten, held_back = self._measure.shorten, self._when_held_back
-        errand = Errand("query", interactive=True, ticket=ticket, when_resting=held_back, shorten=shorten)
-        if self._purse:
-            errand.purse, errand.costs = self._purse, self._measure
-        load = Load(errand, items, {flight.fingerprint: flight for flight in flights}, len(flights))
+        self._dispatcher.resize(permit, tokens, texts)
+        shorten, held_back = self._measure.shorten, self._on_close
+        submission = Submission("query", interactive=True, permit=permit, when_resting=held_back, shorten=shorten)
+        if self._spend_limit:
+            submission.spend_limit, submission.costs = self._spend_limit, self._measure
+        batch = QueryBatch(submission, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
-            flight.load = load
-        return load
+            flight.batch = batch
+        return batch
 
-    def _sent(self, load: Load) -> Coroutine[Any, Any, None]:
-        return self._dispatcher.send(load.items, load.errand, partial(self._deliver, load))
+    def _send_batch(self, batch: QueryBatch) -> Coroutine[Any, Any, None]:
+        return self._dispatcher.send(batch.items, batch.submission, partial(self._deliver, batch))
 
-    def _departs(self, load: Load, task: asyncio.Task[None]) -> None:
-        self._loads += 1
-        task.add_done_callback(partial(self._landed, load))
+    def _note_departure(self, batch: QueryBatch, task: asyncio.Task[None]) -> None:
+        self._batches_in_flight += 1
+        task.add_done_callback(partial(self._note_batch_end, batch))
 
-    async def _deliver(self, load: Load, answer: Answer) -> None:
-        flights = [load.flights.pop(item.entry.fingerprint) for item in answer.items]
+    async def _deliver(self, batch: QueryBatch, answer: Answer) -> None:
+        flights = [batch.flights.pop(item.entry.fingerprint) for item in answer.items]
         wanted = sum([bool(flight.waiters) for flight in flights])
         match answer:
             case Answered(items, reply):
-                for flight, item, vector in zip(flights, items, combined(items, reply.matrix), strict=True):
+                for flight, item, vector in zip(flights, items, combine_pieces(items, reply.matrix), strict=True):
                     self._cache.put(flight.fingerprint, vector, item.tokens)
                     self._settle(flight, vector)
             case Refused(error=error):
                 self._fail(flights, error)
-        load.want(-wanted)
+        batch.want(-wanted)
 
-    def _landed(self, load: Load, task: asyncio.Task[None]) -> None:
+    def _note_batch_end(self, batch: QueryBatch, task: asyncio.Task[None]) -> None:
         """A load has ended. What was not answered shares its error, unless it was let go of and a call has joined."""
-        self._loads -= 1
-        if not self._loads:
+        self._batches_in_flight -= 1
+        if not self._batches_in_flight:
             self._ripe.set()
-        if self._purse:
-            self._purse.notify()
-        if self._closed or not (load.errand.dropped or self._was_refused(load, task)):
-            self._fail([*load.flights.values()], reason_of(task))
+        if self._spend_limit:
+            self._spend_limit.notify()
+        if self._closed or not (batch.submission.dropped or self._is_refused_by_budget(batch, task)):
+            self._fail([*batch.flights.values()], reason_of(task))
             return
-        for flight in load.flights.values():
-            flight.load = None
+        for flight in batch.flights.values():
+            flight.batch = None
             if flight.waiters:
                 self._enqueue(flight, item_of(flight))
             else:
                 self._forget(flight)
 
-    def _was_refused(self, load: Load, task: asyncio.Task[None]) -> bool:
+    def _is_refused_by_budget(self, batch: QueryBatch, task: asyncio.Task[None]) -> bool:
         """Whether the budget refused the load, while a part of it may go now, or all of it once others have landed."""
         refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
-        return refused and (len(load.flights) > 1 or self._loads > 0)
+        return refused and (len(batch.flights) > 1 or self._batches_in_flight > 0)
 
     def _settle(self, flight: Flight, vector: Vector) -> None:
         """Gives each call of the flight a vector of its own."""
@@ -384,10 +404,10 @@ class Coalescer:
         flight.waiters.clear()
 
     def _fail(self, flights: Iterable[Flight], reason: BaseException) -> None:
-        error = told(reason, closed=self._closed, held_back_for=self._dispatcher.closed_for)
+        error = error_for_calls(reason, closed=self._closed, held_back_for=self._dispatcher.seconds_until_open)
         for flight in flights:
             self._forget(flight)
             for waiter in flight.waiters:
                 if not waiter.done():
-                    waiter.set_exception(copied(error))
+                    waiter.set_exception(copy_error(error))
             flight.waiters.clear()

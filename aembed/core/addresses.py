@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def same_place(one: str, other: str) -> bool:
+def is_same_place(one: str, other: str) -> bool:
     """Whether two URLs mean one server: this machine has several names, while a port and a path have one."""
     if one == other:
         return True

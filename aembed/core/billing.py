@@ -45,23 +45,23 @@ class Billing:
     share: float | None = None
 
     @property
-    def of_a_byte(self) -> float:
+    def most_tokens_per_byte(self) -> float:
         """The most tokens that one byte of words is expected to cost."""
         return 1.0 if self.share is None else min(1.0, MARGIN * self.share)
 
-    def most(self, texts: Sequence[str]) -> float:
+    def most_billed(self, texts: Sequence[str]) -> float:
         """The most tokens that may be billed for them: the sum of what each may cost."""
         if self.share is None:
             return float(sum([utf8_bytes(text) for text in texts]))
-        return sum([self._most(text) for text in texts])
+        return sum([self._most_of_text(text) for text in texts])
 
-    def _most(self, text: str) -> float:
-        words, others = sizes(text)
-        return min(words, self.of_a_byte * words + MARKS) + others
+    def _most_of_text(self, text: str) -> float:
+        words, others = utf8_sizes(text)
+        return min(words, self.most_tokens_per_byte * words + MARKS) + others
 
-    def believed(self, texts: Sequence[str], billed: int) -> bool:
+    def is_believed(self, texts: Sequence[str], billed: int) -> bool:
         """Whether a reply's bill for these texts can be meant; if so, what it says of words is learned."""
-        words, others = (sum(column) for column in zip(*map(sizes, texts), strict=True))
+        words, others = (sum(column) for column in zip(*map(utf8_sizes, texts), strict=True))
         if billed * LEAST_SHARE < words + others:
             return False
         if words >= LEAST_BYTES and others <= FOREIGN * words:
@@ -73,7 +73,7 @@ def utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def sizes(text: str) -> tuple[int, int]:
+def utf8_sizes(text: str) -> tuple[int, int]:
     """How many bytes of the text are words in ASCII, and how many of its UTF-8 are anything else."""
     total = utf8_bytes(text)
     if LONGEST_WORD * (text.count(" ") + text.count("\n")) < len(text):

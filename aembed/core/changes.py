@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
-from aembed.core.spaces import agreed
+from aembed.core.spaces import merge_spaces
 from aembed.errors import AembedError, InputError
 from aembed.ranges import is_bool
 from aembed.types import Embedded, InputType, Limits, Metadata, Record, Space, TooLong
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 class Entries(Protocol):
     """Makes the entries of a job's records."""
 
-    def entry(self, index: int, record: Record) -> Entry:
+    def make_entry(self, index: int, record: Record) -> Entry:
         """Raises InputError for a record that no provider and no store can take."""
         ...
 
@@ -57,13 +57,13 @@ class Entries(Protocol):
         ...
 
 
-class Unkept:
+class UnstoredEntries:
     """Makes the entries of a job whose results no store keeps: no hash is taken."""
 
-    def entry(self, index: int, record: Record) -> Entry:
+    def make_entry(self, index: int, record: Record) -> Entry:
         if type(record.text) is not str or type(record.id) is not str or record.source is not None:
-            record = exact(record)
-        return Entry(index, record, len(checked(record)), record.text)
+            record = exact_record(record)
+        return Entry(index, record, len(utf8_of(record)), record.text)
 
     def is_paid_by(self, row: Embedded, entry: Entry) -> bool:
         return False
@@ -84,9 +84,11 @@ class Fingerprinter:
 
     def __post_init__(self) -> None:
         space = self.space
-        names = space.origin.partition(":")[::2] if space.origin else (plain(space.provider), plain(space.model))
+        names = (
+            space.origin.partition(":")[::2] if space.origin else (plain_json(space.provider), plain_json(space.model))
+        )
         base = blake2b(
-            _json([*names, space.dimensions, self.input_type]),
+            _json_bytes([*names, space.dimensions, self.input_type]),
             digest_size=DIGEST_BYTES,
         )
         long = base.copy()
@@ -94,13 +96,13 @@ class Fingerprinter:
         object.__setattr__(self, "_short", base)
         object.__setattr__(self, "_long", long)
 
-    def entry(self, index: int, record: Record) -> Entry:
+    def make_entry(self, index: int, record: Record) -> Entry:
         if type(record.text) is not str or type(record.id) is not str or record.source is not None:
-            record = exact(record)
-        data = checked(record)
+            record = exact_record(record)
+        data = utf8_of(record)
         fingerprint = self._fingerprint(data)
         try:
-            record, holds = _digested(fingerprint, record)
+            record, holds = _record_with_digest(fingerprint, record)
         except InputError as error:
             raise InputError(f"{record.id!r}: {error}") from None
         return Entry(index, record, len(data), fingerprint, fingerprint, holds)
@@ -112,11 +114,11 @@ class Fingerprinter:
         """
         # Law 3: a vector is stored only beside the text that it was made from.
         space = row.space
-        if space is None or not (space == self.space or agreed(space, self.space)):
+        if space is None or not (space == self.space or merge_spaces(space, self.space)):
             return False
         fingerprint = entry.fingerprint
         if space.origin != self.space.origin:
-            fingerprint = self._named_as_in(space)._fingerprint(checked(entry.record))
+            fingerprint = self._with_names_of(space)._fingerprint(utf8_of(entry.record))
         return row.fingerprint == fingerprint and _is_sound(row.vector, self.space.dimensions)
 
     def _fingerprint(self, data: bytes) -> bytes:
@@ -126,7 +128,7 @@ class Fingerprinter:
         fingerprint: bytes = hasher.digest()
         return fingerprint
 
-    def _named_as_in(self, space: Space) -> Fingerprinter:
+    def _with_names_of(self, space: Space) -> Fingerprinter:
         if space.origin not in self._elsewhere:
             self._elsewhere[space.origin] = replace(self, space=replace(self.space, origin=space.origin))
         return self._elsewhere[space.origin]
@@ -139,7 +141,7 @@ def _is_sound(vector: object, dimensions: int | None) -> bool:
     return 0.0 < float(vector @ vector) < inf
 
 
-def exact(record: Record) -> Record:
+def exact_record(record: Record) -> Record:
     """The same record with a plain str for each subclass of str, and with the text of an id that is a number or a UUID.
 
     numpy's, BeautifulSoup's and an enum's str are such subclasses: encoders refuse them, and some keep a whole document
@@ -163,13 +165,13 @@ def _exact_str(value: object) -> Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
-def plain(value: object) -> Any:
+def plain_json(value: object) -> Any:
     """The value with plain JSON types in the place of subclasses of str and of numpy's scalars, however deep."""
     match value:
         case Mapping():
-            return {_plain_scalar(name): plain(item) for name, item in value.items()}
+            return {_plain_scalar(name): plain_json(item) for name, item in value.items()}
         case list() | tuple():
-            return [plain(item) for item in value]
+            return [plain_json(item) for item in value]
         case _:
             return _plain_scalar(value)
 
@@ -178,12 +180,12 @@ def _plain_scalar(value: object) -> Any:
     return value.item() if isinstance(value, np.generic) and not isinstance(value, str) else _exact_str(value)
 
 
-def checked(record: Record) -> bytes:
+def utf8_of(record: Record) -> bytes:
     """The UTF-8 of the record's text. Raises InputError where it is not a text that can be embedded."""
     # Law 6: what can be refused is refused before money is spent, here because of the text itself.
     id, text = record.id, record.text
     if not isinstance(id, str) or not id:
-        raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {shown(id)}")
+        raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {kind_in_words(id)}")
     if not isinstance(text, str):
         raise InputError(f"the text of {id!r} must be a str, not {type(text).__name__}")
     if not text or text.isspace():
@@ -198,19 +200,19 @@ def checked(record: Record) -> bytes:
         ) from None
 
 
-def _digested(fingerprint: bytes, record: Record) -> tuple[Record, bytes]:
+def _record_with_digest(fingerprint: bytes, record: Record) -> tuple[Record, bytes]:
     """The record and its digest. Metadata that is JSON except for its types is made plain, as stores can take it."""
     try:
-        return record, digest(fingerprint, record.metadata, record.source)
+        return record, row_digest(fingerprint, record.metadata, record.source)
     except InputError:
         try:
-            metadata = plain(record.metadata)
+            metadata = plain_json(record.metadata)
         except RecursionError:
             metadata = record.metadata
-        return Record(record.id, record.text, metadata, record.source), digest(fingerprint, metadata, record.source)
+        return Record(record.id, record.text, metadata, record.source), row_digest(fingerprint, metadata, record.source)
 
 
-def digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) -> bytes:
+def row_digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) -> bytes:
     """The digest of what a row holds; it is the fingerprint itself where the row has neither metadata nor a source.
 
     Raises InputError for what is not JSON.
@@ -218,15 +220,15 @@ def digest(fingerprint: bytes, metadata: Metadata | None, source: str | None) ->
     if metadata is None and source is None:
         return fingerprint
     hasher = blake2b(fingerprint, digest_size=DIGEST_BYTES)
-    hasher.update(_json([metadata, source]))
+    hasher.update(_json_bytes([metadata, source]))
     return hasher.digest()
 
 
-def shown(value: object) -> str:
+def kind_in_words(value: object) -> str:
     return "an empty str" if value == "" else type(value).__name__
 
 
-def _json(value: Any) -> bytes:
+def _json_bytes(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value, order="deterministic")
     except (TypeError, ValueError, RecursionError) as error:
@@ -252,7 +254,7 @@ class Item(msgspec.Struct, eq=False, gc=False):
         return len(self.texts)
 
 
-def oversize(item: Item, limits: Limits) -> AembedError | None:
+def oversize_error(item: Item, limits: Limits) -> AembedError | None:
     """The error of an item that fits in no request at all; None if it fits."""
     # Law 12: the pieces of one split text travel together, so all of them have to fit in one request.
     if item.inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:

@@ -67,7 +67,7 @@ class Counting:
         self.most = max(ratio, self.most + FADING * (ratio - self.most))
         self.least = min(ratio, self.least + FADING * (ratio - self.least))
 
-    def within(self, tokens: float) -> float:
+    def estimate_of(self, tokens: float) -> float:
         """How many tokens of our estimate are surely no more than so many of the provider's."""
         if self.replies < ENOUGH_REPLIES or self.tokens < tokens:
             return tokens * (1.0 - RESERVE) / max(1.0, self.most)

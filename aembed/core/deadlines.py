@@ -26,7 +26,7 @@ SEEN = 5
 """So many replies come before a deadline is tightened."""
 # Chosen: what is cut may be billed twice, and 2 % more is a price that nobody notices; at 0 a slow gateway costs
 # nothing and a hung server holds each request for the whole timeout.
-RATION = 0.02
+SHARE_THAT_MAY_BE_CUT = 0.02
 """Deadlines that were learned may cut so much of the tokens that were answered, and of those believed to come."""
 # Chosen: half. What a job says is still to come may be refused, or stop early, and is then no part of its bill.
 BELIEVED = 0.5
@@ -52,36 +52,36 @@ class Deadlines:
 
     def observe(self, tokens: float, seconds: float) -> None:
         """Learns from a reply that came after so many seconds."""
-        size = _size(tokens)
+        size = _size_class(tokens)
         slow = self._slow.get(size, seconds)
         self._slow[size] = slow + (UP if seconds > slow else DOWN) * (seconds - slow)
         self._replies += 1
         self._answered += tokens
         self._slack = max(1.0, self._slack / 2)
 
-    def missed(self, tokens: float, deadline: float) -> None:
+    def note_missed(self, tokens: float, deadline: float) -> None:
         """No reply came within this deadline. Requests that had the same deadline raise the next one only once."""
         self._cut += tokens
         # One that hung for the whole timeout shows that this server does hang: then cutting is not rationed any more.
         self._hangs |= deadline >= self._timeout
         # 0.99 for rounding: this deadline is still the one in force, so no neighbour has raised it yet.
-        if deadline >= 0.99 * self.for_request(tokens):
+        if deadline >= 0.99 * self.deadline_of(tokens):
             self._slack = min(2.0 * self._slack, self._timeout)
 
-    def ration(self, to_come: float = 0.0) -> float:
+    def tokens_that_may_be_cut(self, to_come: float = 0.0) -> float:
         """How many tokens may still be cut by a deadline that was learned, where so many are still to be sent."""
-        return inf if self._hangs else RATION * (self._answered + BELIEVED * to_come) - self._cut
+        return inf if self._hangs else SHARE_THAT_MAY_BE_CUT * (self._answered + BELIEVED * to_come) - self._cut
 
-    def for_request(self, tokens: float) -> float:
+    def deadline_of(self, tokens: float) -> float:
         """The total deadline, from sending to the last byte."""
         if self._replies < SEEN:
             return self._timeout
-        return min(max(FACTOR * self._expected(_size(tokens)), LEAST) * self._slack, self._timeout)
+        return min(max(FACTOR * self._expected_seconds(_size_class(tokens)), LEAST) * self._slack, self._timeout)
 
-    def _expected(self, size: int) -> float:
+    def _expected_seconds(self, size: int) -> float:
         return min((slow * 2.0 ** max(0, size - seen) for seen, slow in self._slow.items()), default=inf)
 
 
-def _size(tokens: float) -> int:
+def _size_class(tokens: float) -> int:
     """Sizes within a factor of two count as one."""
     return max(int(tokens), 1).bit_length()

@@ -21,17 +21,17 @@ whose headers say that a limit is exhausted; while it is closed one probe at a t
 hint says longer. A 429 that says no more is a question, which `pacing/` answers, and closes nothing. In use:
 
     while not gate.may_pass(now): wait until gate.opens_at, or until another request has reported
-    passage = gate.enter(now)                                     just before sending
-    gate.succeeded(passage, now)                                  any reply that is not one of Retry's errors
-    blame = gate.failed(passage, now, wait=..., ...)              an UnavailableError
-    gate.refused(passage, now, wait=..., closes=..., ...)         a rate limit
-    sleep gate.rest(wait, hinted=...), then from the top          where the request is to be tried again
-    gate.abandoned(passage, now)                                  no reply, by our own doing
-    if gate.lost(now): raise OutageError
+    gate_pass = gate.enter(now)                                     just before sending
+    gate.note_success(gate_pass, now)                                  any reply that is not one of Retry's errors
+    blame = gate.note_failure(gate_pass, now, wait=..., ...)              an UnavailableError
+    gate.note_refusal(gate_pass, now, wait=..., closes=..., ...)         a rate limit
+    sleep gate.rest_seconds(wait, hinted=...), then from the top          where the request is to be tried again
+    gate.note_abandoned(gate_pass, now)                                  no reply, by our own doing
+    if gate.is_lost(now): raise OutageError
 
-`wait` is what tenacity computed for that request: `pause()` of its exponential and of the server's hint. A failure
-that closes the gate makes all wait that long; one that does not holds up nobody else. A request has failed for good
-when its blame is above max_retries.
+`wait` is what tenacity computed for that request: `pause_seconds()` of its exponential and of the server's hint. A
+failure that closes the gate makes all wait that long; one that does not holds up nobody else. A request has failed for
+good when its blame is above max_retries.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Random(Protocol):
     def uniform(self, a: float, b: float, /) -> float: ...
 
 
-def pause(backoff: float, retry_after: float | None, random: Random, *, alone: bool = False) -> float:
+def pause_seconds(backoff: float, retry_after: float | None, random: Random, *, alone: bool = False) -> float:
     """Seconds to wait: the backoff with jitter, and never less than the server's hint.
 
     What waits `alone` comes no later than it was told: there is no crowd that would come at once.
@@ -86,7 +86,7 @@ def pause(backoff: float, retry_after: float | None, random: Random, *, alone: b
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Passage:
+class GatePass:
     """One request that was let through. It is a `probe` if the gate was closed then."""
 
     started: float
@@ -102,7 +102,7 @@ class Gate:
         self._due = -inf
         self._limited = False
         self._pause = 0.0
-        self._probe: Passage | None = None
+        self._probe: GatePass | None = None
         self._failures = 0
         self._failing_since: float | None = None
         self._failure_rate = 0.0
@@ -130,22 +130,22 @@ class Gate:
     def may_pass(self, now: float) -> bool:
         return now >= self.opens_at
 
-    def enter(self, now: float) -> Passage:
-        passage = Passage(now, probe=not self.is_open)
-        if passage.probe:
-            self._probe = passage
+    def enter(self, now: float) -> GatePass:
+        gate_pass = GatePass(now, probe=not self.is_open)
+        if gate_pass.probe:
+            self._probe = gate_pass
             self.probes += 1
-        return passage
+        return gate_pass
 
-    def succeeded(self, passage: Passage, now: float) -> None:
+    def note_success(self, gate_pass: GatePass, now: float) -> None:
         """The provider works. After a rate limit only a request that was sent since then says so."""
         self._failure_rate += MEMORY * (0.0 - self._failure_rate)
         self._failures = 0
         self._failing_since = None
-        if self._closed_at is not None and (passage.probe or not self._limited):
+        if self._closed_at is not None and (gate_pass.probe or not self._limited):
             self._open()
 
-    def failed(self, passage: Passage, now: float, *, wait: float, hinted: bool = False) -> float:
+    def note_failure(self, gate_pass: GatePass, now: float, *, wait: float, hinted: bool = False) -> float:
         """Returns how much of a failure of the request this is, from 0 to 1.
 
         It is none while the provider is away, and less than one where the provider fails other requests too: the
@@ -155,24 +155,28 @@ class Gate:
         blame = self.blame if self.is_open else 0.0
         self._failures += 1
         self._failure_rate += MEMORY * (1.0 - self._failure_rate)
-        self._fails(passage, now, wait, hinted, limited=False, closes=self._failures >= self._row())
+        self._count_failure(gate_pass, now, wait, hinted, limited=False, closes=self._failures >= self._telling_row())
         return blame
 
-    def refused(self, passage: Passage, now: float, *, wait: float, hinted: bool = False, closes: bool = True) -> None:
+    def note_refusal(
+        self, gate_pass: GatePass, now: float, *, wait: float, hinted: bool = False, closes: bool = True
+    ) -> None:
         """A rate limit refused the request. `closes` says that everybody waits, and not that request alone."""
-        self._fails(passage, now, wait, hinted, limited=True, closes=closes)
+        self._count_failure(gate_pass, now, wait, hinted, limited=True, closes=closes)
 
-    def _fails(self, passage: Passage, now: float, wait: float, hinted: bool, *, limited: bool, closes: bool) -> None:
+    def _count_failure(
+        self, gate_pass: GatePass, now: float, wait: float, hinted: bool, *, limited: bool, closes: bool
+    ) -> None:
         self._failing_since = now if self._failing_since is None else self._failing_since
         if self.is_open:
             if closes:
                 self._close(now, wait, limited, hinted)
-        elif passage is self._probe:
+        elif gate_pass is self._probe:
             self._close_again(now, wait, limited, hinted)
         elif hinted:
             self._due = max(self._due, now + wait)
 
-    def rest(self, wait: float, *, hinted: bool = False) -> float:
+    def rest_seconds(self, wait: float, *, hinted: bool = False) -> float:
         """How long a failed request waits by itself: not at all while the gate is closed, for everybody waits then.
 
         While others succeed most of `wait` would be lost time, so the rest grows to all of it with the failures in a
@@ -184,11 +188,11 @@ class Gate:
             return wait
         return min(wait, LONGEST_REST) * min(1.0, self._failures / FAILURES_IN_A_ROW)
 
-    def abandoned(self, passage: Passage, now: float) -> None:
-        if passage is self._probe:
+    def note_abandoned(self, gate_pass: GatePass, now: float) -> None:
+        if gate_pass is self._probe:
             self._probe = None
 
-    def lost(self, now: float) -> bool:
+    def is_lost(self, now: float) -> bool:
         """Whether the provider has been away for longer than `max_outage`."""
         return self._failing_since is not None and now - self._failing_since >= self._max_outage
 
@@ -203,7 +207,7 @@ class Gate:
         # Two logarithms of chances: where 10 % of all requests fail, a failure says half of what it says where 1 % do.
         return 1.0 if self._failure_rate < FLAKY else log(self._failure_rate) / log(HEALTHY)
 
-    def _row(self) -> int:
+    def _telling_row(self) -> int:
         """How many failures in a row are no accident, given how often this server fails."""
         # Bounded, so that the logarithm exists, and so that a server
         # that fails each second request still closes the gate.

@@ -123,7 +123,7 @@ def _hints_by_name(
 ) -> Hints:
     """The hints where not both limits have the usual names: a window may be in a name, or in the one reset of all."""
     windows = _windows_by_name(headers, names)
-    spent = spent_window(headers)
+    spent = find_spent_window(headers)
     requests, tokens = windows.get("requests", requests), windows.get("tokens", tokens)
     texts = windows.get("texts", _NOTHING)
     if "x-ratelimit-reset" in headers:
@@ -148,7 +148,7 @@ def _hints_by_name(
     )
 
 
-def never_clears(headers: Mapping[str, str], *, hinted: bool = True) -> str:
+def never_clearing_limit(headers: Mapping[str, str], *, hinted: bool = True) -> str:
     """The header of a limit of 0, as it stands there, or "": the plan does not have this model (Mistral).
 
     No waiting clears such a limit. Azure names a limit of 0 where it keeps no count: only a window in its name tells
@@ -163,35 +163,35 @@ def never_clears(headers: Mapping[str, str], *, hinted: bool = True) -> str:
     return f"{meant[0]}: 0" if meant else ""
 
 
-class Spent(NamedTuple):
+class SpentWindow(NamedTuple):
     """A window of a day or a month that has too little left, and the seconds until it is whole again."""
 
     name: str
     reset: float | None
 
 
-def spent_window(headers: Mapping[str, str], *, tokens: float = 1.0, texts: int = 1) -> Spent | None:
+def find_spent_window(headers: Mapping[str, str], *, tokens: float = 1.0, texts: int = 1) -> SpentWindow | None:
     """The longest window that a request of that size does not fit in any more."""
     needed = {"requests": 1.0, "tokens": tokens, "texts": texts}
-    found: dict[float, Spent] = {}
+    found: dict[float, SpentWindow] = {}
     for name in headers:
         match = _WINDOWED.fullmatch(name)
         if match is None or _SECONDS[match[3]] <= _LONG:
             continue
-        window = _named(headers, name.removeprefix("x-ratelimit-limit-"))
+        window = _window_by_name(headers, name.removeprefix("x-ratelimit-limit-"))
         if window.limit and window.remaining is not None and window.remaining < needed[_UNIT_NAMES[match[1]]]:
-            found[_SECONDS[match[3]]] = Spent(match[3], window.reset)
+            found[_SECONDS[match[3]]] = SpentWindow(match[3], window.reset)
     return found[max(found)] if found else None
 
 
 def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, _Window]:
-    """The slowest limit of each unit whose window is in its name; `spent_window` tells of a day or a month."""
+    """The slowest limit of each unit whose window is in its name; `find_spent_window` tells of a day or a month."""
     found: dict[str, _Window] = {}
     for name in names:
         if not (match := _WINDOWED.fullmatch(name)):
             continue
         seconds = _SECONDS[match[3]] * max(int(match[2] or 1), 1)
-        window = _named(headers, name.removeprefix("x-ratelimit-limit-"), seconds)
+        window = _window_by_name(headers, name.removeprefix("x-ratelimit-limit-"), seconds)
         unit = _UNIT_NAMES[match[1]]
         if seconds <= _LONG and window.rate < found.get(unit, _NOTHING).rate:
             found[unit] = window
@@ -207,10 +207,10 @@ def _with_one_reset(headers: Mapping[str, str], requests: _Window, tokens: _Wind
         limit = _count(headers.get("x-ratelimit-limit", "")) or None
         requests = _Window(limit, _count(headers.get("x-ratelimit-remaining", "")), None)
     seconds = next((window for window in _USUAL_WINDOWS if reset <= window), _LONG)
-    return _ending(requests, reset, seconds), _ending(tokens, reset, seconds)
+    return _window_with_reset(requests, reset, seconds), _window_with_reset(tokens, reset, seconds)
 
 
-def _ending(window: _Window, reset: float, seconds: float) -> _Window:
+def _window_with_reset(window: _Window, reset: float, seconds: float) -> _Window:
     if window.limit is None or window.reset is not None:
         return window
     return replace(window, reset=reset, seconds=seconds)
@@ -222,7 +222,7 @@ def _retry_after(headers: Mapping[str, str], body: str, delay: float | None) -> 
     named = [wait for wait in waits if wait is not None]
     if not named:
         said = retry_after_in(body) if body else None
-        named = [wait for wait in (said, None if delay is None else _sane(delay)) if wait is not None]
+        named = [wait for wait in (said, None if delay is None else _sane_seconds(delay)) if wait is not None]
     if not named:
         return None
     # Azure sends `retry-after: 1` beside `retry-after-ms: 0`: a zero is no finer precision, so the larger one holds.
@@ -234,9 +234,9 @@ def _wait(headers: Mapping[str, str], name: str) -> float | None:
     text, unit = headers[name], _WAITS[name]
     if unit != 1.0:
         number = _number(text)
-        return None if number is None else _sane(number * unit)
+        return None if number is None else _sane_seconds(number * unit)
     seconds = parse_duration(text)
-    return _until(text, headers.get("date", "")) if seconds is None else seconds
+    return _seconds_until(text, headers.get("date", "")) if seconds is None else seconds
 
 
 def retry_after_in(message: str) -> float | None:
@@ -248,7 +248,7 @@ def retry_after_in(message: str) -> float | None:
     if found["go"]:
         return parse_duration(found["go"].lower())
     number = _number(found["words"].rstrip("."))
-    return None if number is None else _sane(number * _WORDS[found["unit"].lower().rstrip("s")])
+    return None if number is None else _sane_seconds(number * _WORDS[found["unit"].lower().rstrip("s")])
 
 
 def parse_duration(text: str) -> float | None:
@@ -257,15 +257,15 @@ def parse_duration(text: str) -> float | None:
     number = _number(text)
     if number is None and len(text) <= 64 and _DURATION.fullmatch(text):
         number = sum(float(value) * _UNITS[unit] for value, unit in _DURATION_PART.findall(text))
-    return None if number is None else _sane(number)
+    return None if number is None else _sane_seconds(number)
 
 
-def _until(text: str, now: str) -> float | None:
+def _seconds_until(text: str, now: str) -> float | None:
     """Seconds from the reply's own clock to that date, because the clock of this machine may be an hour off."""
     then, start = _date(text), _date(now)
     if then is None or start is None or then < start:
         return None
-    return _sane((then - start).total_seconds())
+    return _sane_seconds((then - start).total_seconds())
 
 
 def _date(text: str) -> datetime | None:
@@ -282,11 +282,14 @@ def _date(text: str) -> datetime | None:
 def _window(headers: Mapping[str, str], unit: str) -> _Window:
     """The tighter one of the organization's and the project's limit (OpenAI sends both)."""
     if f"x-ratelimit-limit-project-{unit}" not in headers and f"x-ratelimit-remaining-project-{unit}" not in headers:
-        return _named(headers, unit)
-    return min((_named(headers, unit), _named(headers, f"project-{unit}")), key=lambda window: window.tightness)
+        return _window_by_name(headers, unit)
+    return min(
+        (_window_by_name(headers, unit), _window_by_name(headers, f"project-{unit}")),
+        key=lambda window: window.tightness,
+    )
 
 
-def _named(headers: Mapping[str, str], unit: str, seconds: float = MINUTE) -> _Window:
+def _window_by_name(headers: Mapping[str, str], unit: str, seconds: float = MINUTE) -> _Window:
     limit = _count(headers.get(f"x-ratelimit-limit-{unit}", "")) or None
     remaining = _count(headers.get(f"x-ratelimit-remaining-{unit}", ""))
     reset = parse_duration(headers.get(f"x-ratelimit-reset-{unit}", ""))
@@ -310,5 +313,5 @@ def _number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
-def _sane(seconds: float) -> float | None:
+def _sane_seconds(seconds: float) -> float | None:
     return seconds if 0 <= seconds <= _MOST_SECONDS else None

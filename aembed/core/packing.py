@@ -28,14 +28,14 @@ LAST_SHARE = 1 / 16
 """The last batch is no larger than this part of a full one."""
 
 
-class Costed(Protocol):
+class HasCost(Protocol):
     @property
     def inputs(self) -> int: ...
     @property
     def tokens(self) -> float: ...
 
 
-ItemT = TypeVar("ItemT", bound=Costed)
+ItemT = TypeVar("ItemT", bound=HasCost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Cap:
     paced: bool = False
 
     @classmethod
-    def of(cls, limits: Limits) -> Cap:
+    def from_limits(cls, limits: Limits) -> Cap:
         return cls(limits.max_batch_size, limits.max_tokens_per_batch)
 
     def least_batches(self, inputs: int, tokens: float) -> int:
@@ -120,7 +120,7 @@ class Window(Generic[ItemT]):
         self.tokens = self.tokens - tokens if self._items else 0.0
 
 
-def totals(items: Collection[Costed]) -> tuple[int, float]:
+def totals(items: Collection[HasCost]) -> tuple[int, float]:
     """How many inputs and tokens the items have together."""
     return sum([item.inputs for item in items]), sum([item.tokens for item in items])
 
@@ -140,7 +140,7 @@ def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[Item
     return batch, left
 
 
-def fitting(items: Iterable[ItemT], cap: Cap) -> Iterator[ItemT]:
+def fitting_items(items: Iterable[ItemT], cap: Cap) -> Iterator[ItemT]:
     """The first of the items, as many as one batch holds; at least one."""
     inputs, tokens = 0, 0.0
     for number, item in enumerate(items):
@@ -161,7 +161,7 @@ def pack(items: Sequence[ItemT], cap: Cap) -> list[list[ItemT]]:
     return batches
 
 
-def share(least: int, tokens: float, slots: int, taken: int = 0) -> int:
+def count_last_batches(least: int, tokens: float, slots: int, taken: int = 0) -> int:
     """How many batches to make of the last ones, so that with those that were `taken` every wave of `slots` is full.
 
     Never more than `slots` above the least, and no batch so small that it would be answered no sooner.

@@ -10,7 +10,7 @@ from aembed.core.changes import Item
 from aembed.types import Matrix
 
 
-def combined(items: Sequence[Item], matrix: Matrix) -> Matrix:
+def combine_pieces(items: Sequence[Item], matrix: Matrix) -> Matrix:
     """One row for each item out of one row for each input. It is the very same matrix where no text was split."""
     if len(matrix) == len(items):
         return matrix

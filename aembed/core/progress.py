@@ -61,12 +61,12 @@ class Tally:
         self.failed += len(failures)
         self.failures += failures[: max(0, KEPT_FAILURES - len(self.failures))]
         for failure in failures if self._alike else ():
-            reason = _reason(failure)
+            reason = _kind_of_failure(failure)
             self._reason = self._reason or reason
             self._alike = reason == self._reason
 
     @property
-    def failed_alike(self) -> Failure | None:
+    def common_failure(self) -> Failure | None:
         """The first failure, where every record of this run failed for one reason; else None."""
         all_failed = self.failed == self.inputs >= LEAST_ALIKE and not self.refused_earlier
         return self.failures[0] if all_failed and self._alike else None
@@ -76,7 +76,7 @@ class Tally:
         # Law 4: what is in none of the other classes is pending.
         return self.inputs - self.stored - self.unchanged - self.failed
 
-    def bill(self, tokens: int, cost_usd: float | None) -> None:
+    def add_bill(self, tokens: int, cost_usd: float | None) -> None:
         self.billed_tokens += tokens
         if cost_usd is not None:
             self.named_tokens += tokens
@@ -114,12 +114,12 @@ class Tally:
             refused_earlier=self.refused_earlier,
         )
 
-    def progress(self, now: float) -> Progress:
+    def make_progress(self, now: float) -> Progress:
         report = self.report(now)
         return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})
 
 
-def _reason(failure: Failure) -> tuple[type, str]:
+def _kind_of_failure(failure: Failure) -> tuple[type, str]:
     """What failures have in common, whatever ids and numbers their words hold."""
     message = str(failure.error).replace(repr(failure.id), "")
     return type(failure.error), _NUMBER.sub("", message)

@@ -38,7 +38,7 @@ def without_quotes(message: str, texts: Sequence[str]) -> str:
             if start in letters.run:
                 letters = _Letters(message := letters.without(text, start))
         elif len(text) >= LEAST_CHARACTERS and text[:LEAST_CHARACTERS] in message:
-            letters = _Letters(message := _without(message, text))
+            letters = _Letters(message := _cut_quotes(message, text))
     return message
 
 
@@ -57,8 +57,8 @@ def without_any_part(message: str, texts: Sequence[str]) -> str:
         for here in range(0, len(run) - _GRAM + 1, _STRIDE):
             for there in grams.get(run[here : here + _GRAM], ()):
                 if not quoted[there]:
-                    back = _shared(letters.run[:there][::-1], run[:here][::-1])
-                    on = _shared(letters.run[there:], run[here:])
+                    back = _common_length(letters.run[:there][::-1], run[:here][::-1])
+                    on = _common_length(letters.run[there:], run[here:])
                     quoted[there - back : there + on] = b"\1" * (back + on)
     short = {text.strip() for text in texts if len(text) < 4 * LEAST_CHARACTERS}
     shown = letters.without_those(quoted)
@@ -70,7 +70,7 @@ class _Letters:
 
     def __init__(self, message: str) -> None:
         self._message = message
-        spelt = [(letter, found.span()) for found in _ESCAPED.finditer(message) for letter in _spelt(found)]
+        spelt = [(letter, found.span()) for found in _ESCAPED.finditer(message) for letter in _unescape(found)]
         self.run = "".join(letter for letter, _ in spelt)
         self._places = [place for _, place in spelt]
 
@@ -80,10 +80,10 @@ class _Letters:
         before = text[: places[0][0]]
         parts, done, at = [], 0, self.run.find(start)
         while at >= 0:
-            length = _shared(self.run[at:], sought)
+            length = _common_length(self.run[at:], sought)
             first, last = self._places[at][0], self._places[at + length - 1][1]
             first -= len(before) if self._message[done:first].endswith(before) else 0
-            last += _shared(self._message[last:], text[places[length - 1][1] :])
+            last += _common_length(self._message[last:], text[places[length - 1][1] :])
             parts.append(self._message[done:first])
             done, at = last, self.run.find(start, at + length)
         return SHOWN.join([*parts, self._message[done:]])
@@ -97,7 +97,7 @@ class _Letters:
         return SHOWN.join([*parts, self._message[done:]])
 
 
-def _spelt(found: re.Match[str]) -> str:
+def _unescape(found: re.Match[str]) -> str:
     """The letter or digit that was found; nothing for an escaped character of another kind."""
     if code := found[1] or found[2]:
         letter = chr(int(code, 16))
@@ -106,15 +106,15 @@ def _spelt(found: re.Match[str]) -> str:
     return letter if letter.isalnum() and len(letter) == 1 else ""
 
 
-def _without(message: str, text: str) -> str:
+def _cut_quotes(message: str, text: str) -> str:
     start = text[:LEAST_CHARACTERS]
     at = message.find(start)
     while at >= 0:
-        message = message[:at] + SHOWN + message[at + _shared(message[at:], text) :]
+        message = message[:at] + SHOWN + message[at + _common_length(message[at:], text) :]
         at = message.find(start, at + len(SHOWN))
     return message
 
 
-def _shared(one: str, other: str) -> int:
+def _common_length(one: str, other: str) -> int:
     """How many characters both begin with."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -26,11 +26,11 @@ from aembed.core.vectors import (
     Squares,
     check_squares,
     check_width,
-    decoded,
+    decode_base64,
     from_base64,
     from_floats,
-    in_order,
     squares,
+    vectors_in_order,
 )
 from aembed.errors import InvalidReplyError
 from aembed.types import Matrix, Usage
@@ -76,13 +76,13 @@ _Piece: TypeAlias = tuple[bytes, memoryview, int]
 """What stands before a vector, the vector in base64, and where that ends."""
 
 
-class _Item(msgspec.Struct):
+class _ReplyItem(msgspec.Struct):
     embedding: str | list[float]
     index: int | str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Reply(msgspec.Struct):
-    data: list[_Item]
+    data: list[_ReplyItem]
     model: str | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -109,11 +109,11 @@ def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised
     """Parses a reply that has come whole; see ReplyReader."""
     reader = ReplyReader(inputs)
     reader.feed(body)
-    return reader.parsed(dimensions=dimensions, normalised=normalised)
+    return reader.parse(dimensions=dimensions, normalised=normalised)
 
 
 class ReplyReader:
-    """Reads the reply to a request of `inputs` texts: `feed` takes bytes as they come, `parsed` is what they say."""
+    """Reads the reply to a request of `inputs` texts: `feed` takes bytes as they come, `parse` is what they say."""
 
     def __init__(self, inputs: int) -> None:
         self.size_bytes = 0
@@ -130,7 +130,7 @@ class ReplyReader:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the reply is of another kind, so that `parsed` will make Python objects of all that it says."""
+        """Whether the reply is of another kind, so that `parse` will make Python objects of all that it says."""
         return self._whole is not None
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -141,10 +141,10 @@ class ReplyReader:
                 self._cut(memoryview(data))
                 return
             except ValueError:
-                self._whole = self._together()
+                self._whole = self._join_pieces()
         self._whole += data
 
-    def parsed(self, *, dimensions: int | None, normalised: bool = False, proven: bool = False) -> Parsed:
+    def parse(self, *, dimensions: int | None, normalised: bool = False, proven: bool = False) -> Parsed:
         """The vectors of the whole reply, and what it says of itself.
 
         `dimensions` is None where any will do; `normalised` also asks for vectors of length 1. `proven` says that
@@ -152,7 +152,7 @@ class ReplyReader:
 
         Raises InvalidReplyError for anything that is not exactly one sound vector for each input.
         """
-        parsed = self._parsed_cut() or _parse_whole(self.whole(), self._inputs)
+        parsed = self._parse_cut() or _parse_whole(self.whole_reply(), self._inputs)
         # Law 3: a vector is stored only beside the text that it was made from, so count, order, width and values are
         # checked before anybody else sees the matrix.
         check_width(parsed.matrix, dimensions)
@@ -161,15 +161,15 @@ class ReplyReader:
         check_squares(parsed.squares, normalised=normalised)
         return parsed
 
-    def whole(self) -> bytes | bytearray:
+    def whole_reply(self) -> bytes | bytearray:
         """The reply as it came."""
-        return self._together() if self._whole is None else self._whole
+        return self._join_pieces() if self._whole is None else self._whole
 
     def _cut(self, data: memoryview) -> None:
         """Raises ValueError for a reply of another kind, before anything of it is forgotten."""
         pieces: list[_Piece] = []
         if self._ahead:
-            data = self._mended(data, pieces)
+            data = self._mend_vector(data, pieces)
         at = 0
         for piece in self._pieces(data):
             pieces.append(piece)
@@ -180,7 +180,7 @@ class ReplyReader:
             self._before += before
         self._ahead = bytes(data[at:])
 
-    def _mended(self, data: memoryview, pieces: list[_Piece]) -> memoryview:
+    def _mend_vector(self, data: memoryview, pieces: list[_Piece]) -> memoryview:
         """Ends the vector that had begun; only as much is copied as that takes. Returns what comes after."""
         ahead = self._ahead
         if len(ahead) > _MOST_AHEAD_BYTES:
@@ -217,13 +217,13 @@ class ReplyReader:
         end = start + len(vectors)
         if end > self._inputs:
             raise ValueError("more vectors than inputs")
-        rows = decoded(vectors, row_bytes)
+        rows = decode_base64(vectors, row_bytes)
         if self._matrix is None:
             self._matrix = np.empty((self._inputs, row_bytes // 4), np.float32)
         self._matrix[start:end] = rows
         self._squares[start:end] = squares(rows)
 
-    def _together(self) -> bytearray:
+    def _join_pieces(self) -> bytearray:
         """The reply as it came, with each vector that was cut out written as base64 again."""
         whole = bytearray()
         for number, part in enumerate(self._before):
@@ -232,7 +232,7 @@ class ReplyReader:
         whole += self._ahead
         return whole
 
-    def _parsed_cut(self) -> Parsed | None:
+    def _parse_cut(self) -> Parsed | None:
         """The reply if all of it was cut; None if it is of another kind or not sound: the whole of it says why then."""
         if self._matrix is None or self._whole is not None or len(self._before) != self._inputs:
             return None
@@ -241,7 +241,7 @@ class ReplyReader:
             return None
         try:
             reply = _decode(rest)
-            order = in_order([(item.index, number) for number, item in enumerate(reply.data)], self._inputs)
+            order = vectors_in_order([(item.index, number) for number, item in enumerate(reply.data)], self._inputs)
         except InvalidReplyError:
             return None
         # Each mark is the embedding of one item, in the order in which they were cut out; and there is nothing else.
@@ -250,16 +250,16 @@ class ReplyReader:
         matrix, lengths = self._matrix, self._squares
         if order != list(range(self._inputs)):
             matrix, lengths = matrix[order], lengths[order]
-        return Parsed(matrix, lengths, reply.model or "", _usage(reply.usage), floats=False)
+        return Parsed(matrix, lengths, reply.model or "", _read_usage(reply.usage), floats=False)
 
 
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
     """Parses any reply. For a large one this makes a Python str or float of everything and holds the interpreter."""
     reply = _decode(body)
-    vectors = in_order([(item.index, item.embedding) for item in reply.data], inputs)
+    vectors = vectors_in_order([(item.index, item.embedding) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
-    return Parsed(matrix, squares(matrix), reply.model or "", _usage(reply.usage), floats)
+    return Parsed(matrix, squares(matrix), reply.model or "", _read_usage(reply.usage), floats)
 
 
 def _decode(body: bytes | bytearray) -> _Reply:
@@ -269,13 +269,13 @@ def _decode(body: bytes | bytearray) -> _Reply:
     except msgspec.ValidationError as error:
         invalid: InvalidReplyError = ShapeError(f"{opening}: {error}", empty="got `null`" in str(error))
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
-        invalid = _undecodable(opening, str(error))
+        invalid = _undecodable_error(opening, str(error))
     except (ValueError, RecursionError):
-        invalid = _undecodable(opening)
+        invalid = _undecodable_error(opening)
     raise invalid
 
 
-def _undecodable(opening: str, problem: str = "") -> InvalidReplyError:
+def _undecodable_error(opening: str, problem: str = "") -> InvalidReplyError:
     """The error for bytes that are no JSON, by msgspec's words.
 
     For bytes that are not UTF-8 msgspec raises UnicodeDecodeError up to 0.22, and a DecodeError later.
@@ -287,17 +287,17 @@ def _undecodable(opening: str, problem: str = "") -> InvalidReplyError:
     return InvalidReplyError(f"{opening}: it is not JSON")
 
 
-def _usage(usage: msgspec.Raw) -> Usage:
+def _read_usage(usage: msgspec.Raw) -> Usage:
     """What was billed, where `usage` says it in numbers that can be meant."""
     try:
         said = _USAGE.decode(usage)
     except (ValueError, RecursionError):
         return Usage()
     tokens = said.prompt_tokens if said.total_tokens is None else said.total_tokens
-    return Usage(tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None, _cost(said.cost))
+    return Usage(tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None, _read_cost(said.cost))
 
 
-def _cost(cost: msgspec.Raw) -> float | None:
+def _read_cost(cost: msgspec.Raw) -> float | None:
     """The cost in dollars, which is a number (OpenRouter) or an object (Perplexity)."""
     try:
         said = _COST.decode(cost)

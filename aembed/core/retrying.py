@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from aembed.core.departing import NotSent
+from aembed.core.sending import NotSent
 from aembed.errors import (
     AembedError,
     BadRequestError,
@@ -29,7 +29,7 @@ LOST_ON_THE_WAY = frozenset({502, 504, 520, 524, 598})
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Resend:
     """Send the same batch once more: its reply was broken, the batch may be good."""
 
 
@@ -50,7 +50,7 @@ class FailJob:
     """No further request can succeed."""
 
 
-Verdict: TypeAlias = Again | Split | FailItems | FailJob
+Verdict: TypeAlias = Resend | Split | FailItems | FailJob
 
 
 def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
@@ -61,7 +61,7 @@ def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
     # Law 5: a rejected batch is never sent again unchanged. A broken reply is no rejection, and is asked for once more.
     match error:
         case InvalidReplyError() if broken_replies == 1:
-            return Again()
+            return Resend()
         case InvalidReplyError(oversized=True):
             return FailJob()
         case RateLimitError() if items > 1:

@@ -34,7 +34,7 @@ from aembed.core.changes import Item
 from aembed.core.counting import ALIKE, MOST_SCALE, Counting, fitting_tokens
 from aembed.core.packing import Cap, halves, pack, quarters, totals
 from aembed.core.replies import CutShortError
-from aembed.core.retrying import Again, FailItems, Split, Verdict, may_be_billed, verdict
+from aembed.core.retrying import FailItems, Resend, Split, Verdict, may_be_billed, verdict
 from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
@@ -53,7 +53,7 @@ WHOLE, PART, LAST = 1, 0, 2
 
 
 @dataclass(slots=True)
-class Lessons:
+class LearnedLimits:
     """The smaller limits that this provider's refusals taught; kept for the life of the Embedder.
 
     Tokens are those of our own estimate. `counting` is what is known about how the provider counts them.
@@ -63,12 +63,12 @@ class Lessons:
     tokens: float = inf
     counting: Counting = field(default_factory=Counting)
 
-    def within(self, cap: Cap, *, estimated: bool = False) -> Cap:
+    def narrow_cap(self, cap: Cap, *, estimated: bool = False) -> Cap:
         """The cap with these limits. `estimated` says that the provider may not count as `cap` does."""
-        tokens = self.counting.within(cap.tokens) if estimated else cap.tokens
+        tokens = self.counting.estimate_of(cap.tokens) if estimated else cap.tokens
         return Cap(int(min(cap.inputs, self.inputs)), min(tokens, self.tokens))
 
-    def allow(self, inputs: int, tokens: float) -> bool:
+    def is_allowed(self, inputs: int, tokens: float) -> bool:
         return inputs <= self.inputs and tokens <= self.tokens
 
     def learn(self, inputs: float | None, tokens: float | None) -> None:
@@ -106,17 +106,19 @@ class Tries:
     """The part was refused as a rate limit refuses, for longer than any window of one lasts."""
 
 
-class Remains:
+class Bisection:
     """What is still to be sent of one batch: the whole first, then the parts of what was refused or failed, in order.
 
     `doubted` says that the provider refused some of it, or answered it with broken replies.
     """
 
-    def __init__(self, batch: Sequence[Item], lessons: Lessons, weight: Weight | None = None, retries: int = 3) -> None:
+    def __init__(
+        self, batch: Sequence[Item], learned_limits: LearnedLimits, weight: Weight | None = None, retries: int = 3
+    ) -> None:
         self.doubted = False
         self._whole = batch
         self._work = [(batch, False)]
-        self._lessons = lessons
+        self._learned_limits = learned_limits
         self._weight = weight or Weight()
         self._retries = retries
         self._failed_before = self._again = self._excused = False
@@ -134,13 +136,13 @@ class Remains:
         self._blamed: Item | None = None
         self._believes_blame = True
 
-    def next(self) -> Sequence[Item] | None:
+    def next_part(self) -> Sequence[Item] | None:
         """The part to send now, cut to the size that may be tried; None once nothing is left."""
         self._weight.leave(self)
         if not self._work:
             return None
         items, self._failed_before = self._work.pop()
-        part = self._weight.fitting(items, self, careful=self._failed_before)
+        part = self._weight.fitting_items(items, self, careful=self._failed_before)
         if part is not items:
             self._work.append((items[len(part) :], self._failed_before))
         if not self._again:
@@ -148,12 +150,12 @@ class Remains:
         self._again = False
         return part
 
-    def pardons(self, error: ProviderError) -> bool:
+    def may_pardon(self, error: ProviderError) -> bool:
         """Whether the error is forgiven: a router's 200 that says that a model is missing which was there before."""
         self._pardoned += 1
         return isinstance(error, NotFoundError) and error.status_code == 200 and self._pardoned <= MOST_PARDONS
 
-    def blamed(self, part: Sequence[Item]) -> Verdict:
+    def blame_part(self, part: Sequence[Item]) -> Verdict:
         """Judges a part that is refused while a good text is accepted: what it holds is refused, in whatever words."""
         if len(part) == 1:
             self._failed = True
@@ -170,14 +172,15 @@ class Remains:
         """Keeps for later what was refused while everything was refused."""
         self._work.insert(0, (items, False))
 
-    def witness(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> int | None:
-        """The number of a request, after which another one must have been accepted before `failed` is told of the part.
+    def witness_number(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> int | None:
+        """The number of a request, after which another one must have been accepted before `note_failure` is told of the
+        part.
 
         So it is known that the server answers. It is None where the part is tried again in any case. Before a text is
         blamed it is the request itself; a part is divided more easily.
         """
         last, self._failed_last = self._failed_last, tries.number
-        unproven = may_be_billed(error) and not self._weight.proven(part) and self._weight.is_limited
+        unproven = may_be_billed(error) and not self._weight.is_proven(part) and self._weight.is_limited
         spent = self._most_lost(part) + tries.billed >= MOST_LOST
         if not unproven and not spent and self._blame + tries.blame <= self._most_blame(part):
             return None
@@ -187,9 +190,9 @@ class Remains:
         """Ends the batch: whatever is left of it is not sent."""
         self._weight.leave(self)
 
-    def tries(self, part: Sequence[Item]) -> Tries:
-        """How often the part that `next` returned is tried before its failures are judged."""
-        most, unproven = self._most_blame(part), not self._weight.proven(part)
+    def tries_of(self, part: Sequence[Item]) -> Tries:
+        """How often the part that `next_part` returned is tried before its failures are judged."""
+        most, unproven = self._most_blame(part), not self._weight.is_proven(part)
         if len(part) == 1:
             left = max(1, MOST_LOST - self._lost[id(part[0])])
             return Tries(most + 1, min(most + 1, left), alone=self._failed_before)
@@ -205,9 +208,9 @@ class Remains:
             return min(LAST, self._retries) if self._failed_before else self._retries
         return PART if self._failed_before else min(WHOLE, self._retries)
 
-    def accepted(self, batch: Sequence[Item]) -> None:
+    def note_accepted(self, batch: Sequence[Item]) -> None:
         """A part was answered; if all parts of what was refused are, it was its size, and that is learned."""
-        self._weight.accept(batch)
+        self._weight.note_accepted(batch)
         if batch is self._whole:
             return
         self._largest = max(self._largest, totals(batch))
@@ -215,17 +218,17 @@ class Remains:
             self._believes_blame = False
         if self._unexplained and not self._failed and not self._work:
             # Every text was good, so it was the size that was refused.
-            self._lessons.learn(*self._largest)
+            self._learned_limits.learn(*self._largest)
         if self._too_heavy and not self._failed and not self._work:
             self._weight.fail(self._too_heavy, self._largest)
 
-    def failed(self, part: Sequence[Item], error: UnavailableError, tries: Tries, *, outage: bool) -> Verdict:
+    def note_failure(self, part: Sequence[Item], error: UnavailableError, tries: Tries, *, outage: bool) -> Verdict:
         """Judges a part that met `tries.most` server or network errors in a row, while the server accepts short texts.
 
         `outage` says that the server accepted nothing for a while, and does again. That excuses a part once, because
         the part itself may have been what kept the server busy.
         """
-        heavy = may_be_billed(error) and not self._weight.proven(part)
+        heavy = may_be_billed(error) and not self._weight.is_proven(part)
         if heavy and not self._failed_before and self._weight.doubt(part):
             heavy = False
         self._blame += tries.blame
@@ -235,7 +238,7 @@ class Remains:
         spent = self._most_lost(part) >= MOST_LOST
         if not heavy and not spent and self._blame <= self._most_blame(part):
             self._retry(part)
-            return Again()
+            return Resend()
         if len(part) == 1 or spent:
             self._failed = True
             self._weight.forgive()
@@ -259,32 +262,32 @@ class Remains:
     def _divide(self, part: Sequence[Item], *, for_its_size: bool = True) -> None:
         """In quarters, or in parts that grow where nothing of that size is known to be accepted."""
         parts: Sequence[Sequence[Item]] = quarters(part)
-        if for_its_size and self._weight.proven(part):
+        if for_its_size and self._weight.is_proven(part):
             self._too_heavy = self._too_heavy or part
         elif for_its_size:
             self._weight.fail(part)
-            parts = parts if self._weight.proven(parts[0]) else [part]
+            parts = parts if self._weight.is_proven(parts[0]) else [part]
         self._push(parts, failed=True)
 
     def _push(self, parts: Sequence[Sequence[Item]], *, failed: bool) -> None:
         """Puts the parts last: the sooner anything is accepted, the sooner the server is seen to be well."""
         self._work[:0] = [(items, failed) for items in reversed(parts)]
 
-    def too_heavy(self, part: Sequence[Item]) -> Verdict:
+    def blame_weight(self, part: Sequence[Item]) -> Verdict:
         """Divides a part that no wait helps: the server refuses what is too large for it as if it came too soon."""
         self._divide(part)
         return Split()
 
-    def refused(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
-        """The verdict on a part that was refused; the parts that it asks for come out of `next`.
+    def note_refusal(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
+        """The verdict on a part that was refused; the parts that it asks for come out of `next_part`.
 
         While nothing is `proven`, one text alone goes first: it tells soonest whether all will be refused.
         """
-        # Law 5: only `Again`, after a reply that was broken and no rejection, sends the same batch again.
+        # Law 5: only `Resend`, after a reply that was broken and no rejection, sends the same batch again.
         if isinstance(error, InvalidReplyError):
             self._broken_replies += 1
             self._lose(batch, 1)
-            unproven = not self._weight.proven(batch)
+            unproven = not self._weight.is_proven(batch)
             for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)
             known = isinstance(error, ShapeError) or self._weight.is_limited
             suspect = self._failed_before or (for_its_size and known and unproven)
@@ -294,13 +297,13 @@ class Remains:
                 return Split()
         judged = verdict(error, items=len(batch), broken_replies=self._broken_replies)
         match judged:
-            case Again():
+            case Resend():
                 self._retry(batch)
                 return judged
             case Split(offender):
                 self._learn(batch, error)
                 sampled = self.doubted and not proven
-                self._push(self._parts(batch, offender, self._lessons.within(cap), sampled), failed=False)
+                self._push(self._parts(batch, offender, self._learned_limits.narrow_cap(cap), sampled), failed=False)
             case FailItems():
                 self._failed = True
             case _:
@@ -314,8 +317,8 @@ class Remains:
             return
         inputs, tokens = totals(batch)
         most = error.max_tokens_per_batch or _limit_of_all(batch, error)
-        self._lessons.learn(error.max_batch_size, most and fitting_tokens(tokens, most, error.requested_tokens))
-        self._unexplained |= error.offender is None and self._lessons.allow(inputs, tokens)
+        self._learned_limits.learn(error.max_batch_size, most and fitting_tokens(tokens, most, error.requested_tokens))
+        self._unexplained |= error.offender is None and self._learned_limits.is_allowed(inputs, tokens)
 
     def _parts(self, batch: Sequence[Item], offender: int | None, cap: Cap, sampled: bool) -> Sequence[Sequence[Item]]:
         """The parts of a refused batch: the blamed text and the others, or what the new cap allows, or halves."""

@@ -56,7 +56,7 @@ class ShapeError(InvalidReplyError):
 Index: TypeAlias = int | str | msgspec.UnsetType | None
 
 
-def in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
+def vectors_in_order(items: Sequence[tuple[Index, Any]], inputs: int) -> list[Any]:
     """The vectors in the order of the inputs: by `index`, or as they stand where no item has an index.
 
     Writers that leave out what has its default (protobuf's JSON) leave out 0, and null stands for what is missing.
@@ -95,7 +95,7 @@ def from_base64(vectors: Sequence[Any]) -> Matrix:
     width = _width(vectors)
     try:
         row_bytes = len(pybase64.b64decode(vectors[0], validate=True))
-        raw = _raw([vector.encode("ascii") for vector in vectors], row_bytes)
+        raw = _raw_bytes([vector.encode("ascii") for vector in vectors], row_bytes)
     except ValueError:
         raise InvalidReplyError("a vector is not base64") from None
     if row_bytes % 4 or not row_bytes:
@@ -103,12 +103,12 @@ def from_base64(vectors: Sequence[Any]) -> Matrix:
     return np.frombuffer(raw, "<f4").reshape(len(vectors), -1).astype(np.float32, copy=False)
 
 
-def decoded(vectors: Sequence[bytes | memoryview], row_bytes: int) -> Matrix:
+def decode_base64(vectors: Sequence[bytes | memoryview], row_bytes: int) -> Matrix:
     """The matrix of vectors in base64 that are known to be of one length. Raises ValueError where they are not."""
-    return np.frombuffer(_raw(vectors, row_bytes), "<f4").reshape(len(vectors), -1)
+    return np.frombuffer(_raw_bytes(vectors, row_bytes), "<f4").reshape(len(vectors), -1)
 
 
-def _raw(rows: Sequence[bytes | memoryview], row_bytes: int) -> bytes | bytearray:
+def _raw_bytes(rows: Sequence[bytes | memoryview], row_bytes: int) -> bytes | bytearray:
     """Decodes the rows, in one pass where none of them ends in padding (`validate=True` is pybase64's fast path)."""
     if len(rows[0]) // 4 * 3 == row_bytes:
         raw = pybase64.b64decode_as_bytearray(b"".join(rows), validate=True)

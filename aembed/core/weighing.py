@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from aembed.core.packing import Cap, Costed, ItemT, fitting, totals
+from aembed.core.packing import Cap, HasCost, ItemT, fitting_items, totals
 
 # Chosen: as large as a quarter of what failed, so the sizes up and the parts down are the same. Larger, what fails is
 # larger and may be billed; smaller, it takes more requests until the right size is found.
@@ -27,24 +27,24 @@ PATIENCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class BatchSize:
     """How large a request is, in both of its dimensions."""
 
     inputs: float = 0
     tokens: float = 0.0
 
-    def holds(self, other: Size) -> bool:
+    def has_room_for(self, other: BatchSize) -> bool:
         return other.inputs <= self.inputs and other.tokens <= self.tokens
 
 
-UNLIMITED = Size(inf, inf)
+UNLIMITED = BatchSize(inf, inf)
 
 
 class Weight:
     """What is known for the life of the Embedder: `passed` was accepted; `failed` was not, though its parts were."""
 
     def __init__(self) -> None:
-        self.passed = Size()
+        self.passed = BatchSize()
         self.failed = UNLIMITED
         self._trial: object = None
         self._second_chance = False
@@ -58,35 +58,35 @@ class Weight:
     def is_limited(self) -> bool:
         return self.failed != UNLIMITED
 
-    def proven(self, items: Collection[Costed]) -> bool:
+    def is_proven(self, items: Collection[HasCost]) -> bool:
         """Whether something as large was accepted, or the items cannot be fewer."""
-        return len(items) == 1 or self.passed.holds(_size(items))
+        return len(items) == 1 or self.passed.has_room_for(_batch_size(items))
 
-    def accept(self, items: Collection[Costed]) -> None:
-        size = _size(items)
-        self.passed = Size(max(self.passed.inputs, size.inputs), max(self.passed.tokens, size.tokens))
+    def note_accepted(self, items: Collection[HasCost]) -> None:
+        size = _batch_size(items)
+        self.passed = BatchSize(max(self.passed.inputs, size.inputs), max(self.passed.tokens, size.tokens))
         if not self.is_limited:
             return
         self._accepted += 1
-        if self.passed.holds(self.failed):
+        if self.passed.has_room_for(self.failed):
             self.forgive()
         elif self._accepted >= self._patience:
             self._accepted, self._patience = 0, 2 * self._patience
-            self.failed = Size(CLOSE * max(self.failed.inputs, 2), CLOSE * self.failed.tokens)
+            self.failed = BatchSize(CLOSE * max(self.failed.inputs, 2), CLOSE * self.failed.tokens)
 
-    def fail(self, items: Collection[Costed], passed: tuple[float, float] = (inf, inf)) -> None:
+    def fail(self, items: Collection[HasCost], passed: tuple[float, float] = (inf, inf)) -> None:
         """Something of that size failed while the server was not away.
 
         `passed` is how large the largest part of it was that was accepted.
         """
-        size = _size(items)
-        self.failed = Size(min(self.failed.inputs, size.inputs), min(self.failed.tokens, size.tokens))
+        size = _batch_size(items)
+        self.failed = BatchSize(min(self.failed.inputs, size.inputs), min(self.failed.tokens, size.tokens))
         inputs, tokens = passed
-        self.passed = Size(
+        self.passed = BatchSize(
             min(self.passed.inputs, self.failed.inputs, inputs), min(self.passed.tokens, self.failed.tokens, tokens)
         )
 
-    def doubt(self, items: Collection[Costed]) -> bool:
+    def doubt(self, items: Collection[HasCost]) -> bool:
         """Something of that size failed in a way that costs, for the first time: one sender tries that size once more.
 
         Returns False where that was done already.
@@ -97,7 +97,7 @@ class Weight:
         self._second_chance = True
         return True
 
-    def waits(self, sender: object) -> bool:
+    def has_to_wait(self, sender: object) -> bool:
         """Whether this sender has to wait for the trial of another one."""
         return self._is_far_apart and self._trial not in (None, sender)
 
@@ -110,26 +110,26 @@ class Weight:
         self.failed, self._second_chance = UNLIMITED, False
         self._patience, self._accepted = PATIENCE, 0
 
-    def within(self, cap: Cap) -> Cap:
+    def narrow_cap(self, cap: Cap) -> Cap:
         """What the next batch may hold, be it a trial or not; while little is known, it is cut only when it is sent."""
         if not self.is_limited or self._is_far_apart:
             return cap
-        most = self._next()
+        most = self._next_size()
         return Cap(max(1, int(min(cap.inputs, most.inputs))), max(1.0, min(cap.tokens, most.tokens)), cap.paced)
 
-    def fitting(self, items: Sequence[ItemT], sender: object, *, careful: bool = False) -> Sequence[ItemT]:
+    def fitting_items(self, items: Sequence[ItemT], sender: object, *, careful: bool = False) -> Sequence[ItemT]:
         """The first of the items, as many as may be sent now. One sender at a time tries more than was accepted.
 
         `careful` says that these failed before, whatever is believed about their size.
         """
-        if self.proven(items) or not (self.is_limited or careful):
+        if self.is_proven(items) or not (self.is_limited or careful):
             return items
         if self._second_chance and self._trial is None and not careful:
             self._trial, self._second_chance = sender, False
             return items
-        most = self._next() if self._trial in (None, sender) else self.passed
-        part = list(fitting(items, Cap(int(most.inputs), most.tokens)))
-        if not self.proven(part):
+        most = self._next_size() if self._trial in (None, sender) else self.passed
+        part = list(fitting_items(items, Cap(int(most.inputs), most.tokens)))
+        if not self.is_proven(part):
             self._trial = sender
         return items if len(part) == len(items) else part
 
@@ -143,15 +143,17 @@ class Weight:
         """Whether what is known to be accepted is far less than what failed: two steps of growth or more."""
         return self.is_limited and self.passed.inputs * GROWTH**2 < self.failed.inputs
 
-    def _next(self) -> Size:
-        return Size(_between(self.passed.inputs, self.failed.inputs), _between(self.passed.tokens, self.failed.tokens))
+    def _next_size(self) -> BatchSize:
+        return BatchSize(
+            _size_between(self.passed.inputs, self.failed.inputs), _size_between(self.passed.tokens, self.failed.tokens)
+        )
 
 
-def _size(items: Collection[Costed]) -> Size:
-    return Size(*totals(items))
+def _batch_size(items: Collection[HasCost]) -> BatchSize:
+    return BatchSize(*totals(items))
 
 
-def _between(passed: float, failed: float) -> float:
+def _size_between(passed: float, failed: float) -> float:
     """The next size to try in one dimension, above what was accepted and below what failed."""
     if passed * GROWTH < failed:
         return passed * GROWTH

@@ -12,28 +12,28 @@ A batch passes these, from the outside to the inside, which is a good order to r
 of it belongs to.
 """
 
-from aembed.dispatch._admission import Admission, Ticket
+from aembed.dispatch._admission import Admission, Permit
+from aembed.dispatch._batch_slots import BatchSlots
 from aembed.dispatch._delivery import Answer, Answered, Deliver, Refused
-from aembed.dispatch._errand import Errand, Purse
-from aembed.dispatch._home import Home
-from aembed.dispatch._places import Places
-from aembed.dispatch._shared import Got, Waiting
-from aembed.dispatch._waits import Waits
+from aembed.dispatch._loop_affinity import LoopAffinity
+from aembed.dispatch._shared import SharedAnswer, Waiting
+from aembed.dispatch._submission import SpendLimit, Submission
+from aembed.dispatch._wait_report import WaitReport
 from aembed.dispatch.dispatcher import Dispatcher
 
 __all__ = [
     "Admission",
     "Answer",
     "Answered",
+    "BatchSlots",
     "Deliver",
     "Dispatcher",
-    "Errand",
-    "Got",
-    "Home",
-    "Places",
-    "Purse",
+    "LoopAffinity",
+    "Permit",
     "Refused",
-    "Ticket",
+    "SharedAnswer",
+    "SpendLimit",
+    "Submission",
+    "WaitReport",
     "Waiting",
-    "Waits",
 ]

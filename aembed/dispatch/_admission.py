@@ -10,9 +10,9 @@ from math import inf
 import anyio
 
 from aembed.clock import now
-from aembed.core.gate import Gate, Passage
-from aembed.core.pacing import Pacer, Refusal, Reservation
-from aembed.dispatch._waits import Waits
+from aembed.core.gate import Gate, GatePass
+from aembed.core.pacing import Pacer, Reservation, Throttling
+from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.types import Hints
 
@@ -27,11 +27,11 @@ FEW_SLOTS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
-    """Leave to send one request now. It holds a slot until it is handed back, by `succeeded` or `failed`."""
+class Permit:
+    """Leave to send one request now. It holds a slot until it is handed back, by `note_success` or `failed`."""
 
     reservation: Reservation
-    passage: Passage
+    gate_pass: GatePass
     number: int
 
 
@@ -43,10 +43,10 @@ class Admission:
     slot, before its time has come; so bulk that waits holds up no query.
     """
 
-    def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate, waits: Waits | None = None) -> None:
+    def __init__(self, *, concurrency: int, pacer: Pacer, gate: Gate, wait_report: WaitReport | None = None) -> None:
         self.pacer = pacer
         self.gate = gate
-        self.waits = waits or Waits()
+        self.wait_report = wait_report or WaitReport()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
         self._changed = anyio.Event()
@@ -68,11 +68,11 @@ class Admission:
         return int(self._slots.borrowed_tokens)
 
     @property
-    def ready(self) -> int:
+    def startable_queries(self) -> int:
         """How many free slots the budget of requests has something for now, if queries go before bulk."""
-        if not self._gate_open:
+        if not self._is_gate_open:
             return 0
-        return int(min(self._slots.available_tokens, self.pacer.room(now())))
+        return int(min(self._slots.available_tokens, self.pacer.startable_queries(now())))
 
     async def enter(
         self,
@@ -83,7 +83,7 @@ class Admission:
         control: bool = False,
         divisible: bool = False,
         remaining: float = inf,
-    ) -> Ticket | None:
+    ) -> Permit | None:
         """Waits for leave to send a request, and takes a slot for it. So many `remaining` requests of the job follow.
 
         Returns None where a request of that size is never accepted, and is `divisible`. While the gate is closed, a
@@ -93,49 +93,49 @@ class Admission:
         self._controls += control
         try:
             async with self._lanes[lane]:
-                if divisible and self.pacer.too_large(tokens):
+                if divisible and self.pacer.is_too_large(tokens):
                     return None
-                reservation = await self._paced(tokens, texts, interactive, control, remaining)
+                reservation = await self._wait_for_pace(tokens, texts, interactive, control, remaining)
                 self._slots.acquire_on_behalf_of_nowait(reservation)
-                self.pacer.sent(reservation, self.in_flight, now())
+                self.pacer.note_sent(reservation, self.in_flight, now())
                 self.sent += 1
-                return Ticket(reservation, self.gate.enter(now()), self.sent)
+                return Permit(reservation, self.gate.enter(now()), self.sent)
         finally:
             self._controls -= control
             if control:
                 self._notify()
 
-    def succeeded(self, ticket: Ticket, hints: Hints) -> None:
-        self.accepted = max(self.accepted, ticket.number)
-        self.pacer.accepted(ticket.reservation, hints, now(), self.in_flight)
-        self.gate.succeeded(ticket.passage, now())
+    def note_success(self, permit: Permit, hints: Hints) -> None:
+        self.accepted = max(self.accepted, permit.number)
+        self.pacer.note_accepted(permit.reservation, hints, now(), self.in_flight)
+        self.gate.note_success(permit.gate_pass, now())
         self._answer()
-        self._leave(ticket)
+        self._leave(permit)
 
-    def failed(self, ticket: Ticket, error: BaseException) -> Refusal:
+    def note_throttled(self, permit: Permit, error: BaseException) -> Throttling:
         """The request has failed; returns what follows from a 429.
 
-        The gate is told of what waiting may clear only later, with the wait (`failed_for_now`).
+        The gate is told of what waiting may clear only later, with the wait (`note_failure`).
         """
-        refusal = Refusal()
+        refusal = Throttling()
         match error:
             case RateLimitError(hints=hints):
-                refusal = self.pacer.throttled(ticket.reservation, hints, now(), self.in_flight)
+                refusal = self.pacer.note_throttled(permit.reservation, hints, now(), self.in_flight)
             case UnavailableError(hints=hints):
                 self.pacer.observe(hints, now())
                 self._tell_landed()
             case ProviderError(hints=hints):
                 self.pacer.observe(hints, now())
-                self.gate.succeeded(ticket.passage, now())
+                self.gate.note_success(permit.gate_pass, now())
                 self._answer()
             case _:
-                self.gate.abandoned(ticket.passage, now())
-        self._leave(ticket)
+                self.gate.note_abandoned(permit.gate_pass, now())
+        self._leave(permit)
         self._tell_belief()
         return refusal
 
-    def failed_for_now(
-        self, ticket: Ticket, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
+    def note_failure(
+        self, permit: Permit, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
     ) -> float:
         """Tells the gate of a rate limit or an UnavailableError; returns how much of a failure of the request it is.
 
@@ -144,24 +144,24 @@ class Admission:
         self._last_failure = str(error)
         limited = isinstance(error, RateLimitError)
         if limited:
-            self.gate.refused(ticket.passage, now(), wait=wait, hinted=hinted, closes=closes)
+            self.gate.note_refusal(permit.gate_pass, now(), wait=wait, hinted=hinted, closes=closes)
             blame = 0.0
         elif alone:
-            self.gate.abandoned(ticket.passage, now())
+            self.gate.note_abandoned(permit.gate_pass, now())
             blame = self.gate.blame
         else:
-            blame = self.gate.failed(ticket.passage, now(), wait=wait, hinted=hinted)
+            blame = self.gate.note_failure(permit.gate_pass, now(), wait=wait, hinted=hinted)
         self._notify()
-        self.waits.failed(error, now())
+        self.wait_report.note_failure(error, now())
         if not self.gate.is_open:
-            self.waits.closed(self.gate.opens_at, now(), limited=limited)
+            self.wait_report.note_closed(self.gate.opens_at, now(), limited=limited)
             self.when_closed()
         self.check_outage()
         return blame
 
     def check_outage(self) -> None:
         """Raises OutageError once the provider was away for too long."""
-        if self.gate.lost(now()):
+        if self.gate.is_lost(now()):
             raise OutageError(
                 f"the provider did not recover within max_outage ({self._last_failure}); "
                 "run the same again later: what is stored is kept"
@@ -171,15 +171,15 @@ class Admission:
         """Waits until a slot is free, the gate has opened or closed, or a probe is over."""
         await self._changed.wait()
 
-    async def landing(self, seconds: float) -> None:
+    async def wait_for_answer(self, seconds: float) -> None:
         """Waits until any request was answered other than by a rate limit, so many seconds at the most."""
         with anyio.move_on_after(seconds):
             await self._landed.wait()
 
-    def rests(self, seconds: float) -> None:
+    def note_rest(self, seconds: float) -> None:
         """A refused request waits as long as it was told; that is shown as a wait where nothing else is on its way."""
         if not self.in_flight:
-            self.waits.closed(now() + seconds, now(), limited=True)
+            self.wait_report.note_closed(now() + seconds, now(), limited=True)
 
     def _tell_belief(self) -> None:
         """Writes one line into the log when another kind of limit is believed to refuse than before."""
@@ -190,15 +190,15 @@ class Admission:
     def _answer(self) -> None:
         self._tell_landed()
         if self.gate.is_open:
-            self.waits.answered(now())
+            self.wait_report.note_answer(now())
 
     def _tell_landed(self) -> None:
         self._landed.set()
         self._landed = anyio.Event()
 
-    def _leave(self, ticket: Ticket) -> None:
-        self.pacer.left(ticket.reservation)
-        self._slots.release_on_behalf_of(ticket.reservation)
+    def _leave(self, permit: Permit) -> None:
+        self.pacer.note_ended(permit.reservation)
+        self._slots.release_on_behalf_of(permit.reservation)
         self._slots.total_tokens = self.pacer.concurrency
         self._notify()
 
@@ -207,7 +207,7 @@ class Admission:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _paced(
+    async def _wait_for_pace(
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
     ) -> Reservation:
         """A reservation whose time has come, while a slot is free and the gate is open."""
@@ -218,7 +218,7 @@ class Admission:
             try:
                 while (seconds := reservation.start - now()) > EARLY:
                     if not interactive:
-                        self.waits.paced(reservation.start, now(), self.pacer)
+                        self.wait_report.note_pace(reservation.start, now(), self.pacer)
                     with anyio.move_on_after(seconds):
                         await self._changed.wait()  # which may move its start
             except BaseException:
@@ -226,30 +226,30 @@ class Admission:
                 raise
             finally:
                 if not interactive:
-                    self.waits.let_go(now())
-            if self._slot_free(interactive, remaining) and self._gate_open_for(control):
+                    self.wait_report.let_go(now())
+            if self._has_free_slot(interactive, remaining) and self._may_pass_gate(control):
                 return reservation
             self.pacer.give_back(reservation, now())
 
     async def _may_start(self, interactive: bool, control: bool, remaining: float) -> None:
-        while not (is_free := self._slot_free(interactive, remaining)) or not self._gate_open_for(control):
+        while not (is_free := self._has_free_slot(interactive, remaining)) or not self._may_pass_gate(control):
             self.check_outage()
             may_probe = is_free and (control or not self._controls)
             with anyio.CancelScope(deadline=self.gate.opens_at if may_probe else inf):
                 await self._changed.wait()
 
-    def _gate_open_for(self, control: bool) -> bool:
-        return self._gate_open and (control or not self._controls or self.gate.is_open)
+    def _may_pass_gate(self, control: bool) -> bool:
+        return self._is_gate_open and (control or not self._controls or self.gate.is_open)
 
     @property
-    def _gate_open(self) -> bool:
+    def _is_gate_open(self) -> bool:
         return self.gate.may_pass(now() + EARLY)
 
-    def _slot_free(self, interactive: bool, remaining: float) -> bool:
+    def _has_free_slot(self, interactive: bool, remaining: float) -> bool:
         """Whether there is a slot. Bulk leaves one of them to queries, while there are any."""
-        if remaining < inf and self.in_flight >= self.pacer.at_a_time(remaining):
+        if remaining < inf and self.in_flight >= self.pacer.concurrency_for(remaining):
             return False
-        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.queried(now())
+        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.has_queries(now())
         return self._slots.available_tokens >= 1 + kept
 
 

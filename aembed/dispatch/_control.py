@@ -9,8 +9,8 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.core.splitting import Tries
-from aembed.dispatch._errand import Errand
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._submission import Submission
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 WORD = "a"
@@ -46,30 +46,30 @@ class Control:
         if len(text) <= MOST_CHARACTERS:
             self._text = text
 
-    async def answered(self, errand: Errand, number: int) -> bool:
+    async def wait_for_witness(self, submission: Submission, number: int) -> bool:
         """Returns once a request that was sent after that one was accepted; False if an outage had to end first.
 
         Raises OutageError, or what the provider refuses the control with.
         """
-        await errand.wait(self._lock.acquire())
+        await submission.wait(self._lock.acquire())
         try:
             if self._requests.admission.accepted <= number:
-                await self._sent_until_accepted(errand, patient=True)
+                await self._send_until_accepted(submission, patient=True)
         finally:
             self._lock.release()
         return self._failed_at <= number
 
-    async def accepts(self, errand: Errand, *, patient: bool) -> bool:
+    async def is_accepting_others(self, submission: Submission, *, patient: bool) -> bool:
         """Whether what was refused until now is to blame itself.
 
         It is False if everything was refused, and is not any more. Raises the last refusal of the control where the
         control is refused to the end.
         """
         asked = self._requests.admission.sent
-        await errand.wait(self._lock.acquire())
+        await submission.wait(self._lock.acquire())
         try:
             if self._requests.admission.accepted <= asked:
-                await self._sent_until_accepted(errand, patient)
+                await self._send_until_accepted(submission, patient)
         finally:
             self._lock.release()
         return self._refused_at <= asked
@@ -81,12 +81,12 @@ class Control:
         """
         return number <= (self._refused_at if isinstance(error, InvalidReplyError) else self._rejected_at)
 
-    async def _sent_until_accepted(self, errand: Errand, patient: bool) -> None:
+    async def _send_until_accepted(self, submission: Submission, patient: bool) -> None:
         """Sends the control until it is accepted; raises its last refusal once the pauses are used up."""
         pauses, refusals = list(PAUSES), list[ProviderError]()
         while True:
             try:
-                await self._send(errand)
+                await self._send(submission)
                 break
             except (BadRequestError, InvalidReplyError) as error:
                 refusals.append(error)
@@ -96,19 +96,19 @@ class Control:
                     patient = True
                 if not pauses:
                     raise
-                await errand.wait(anyio.sleep(pauses.pop(0)))
+                await submission.wait(anyio.sleep(pauses.pop(0)))
         if refusals:
             self._refused_at = self._requests.admission.sent
         if len(refusals) > 1 or any(isinstance(error, BadRequestError) for error in refusals):
             self._rejected_at = self._refused_at
 
-    async def _send(self, errand: Errand) -> None:
+    async def _send(self, submission: Submission) -> None:
         tries = Tries(most=inf, most_billed=inf, control=True)
         # Tokens are estimated as OpenAI does it for its limits, by a fourth of the bytes (of the characters here).
         text = self._text or WORD
         try:
-            reply = await self._requests.send([text], len(text) / 4, errand, tries, divisible=False, awaited=True)
+            reply = await self._requests.send([text], len(text) / 4, submission, tries, divisible=False, awaited=True)
         finally:
             if tries.failures:
                 self._failed_at = self._requests.admission.sent
-        errand.lost_tokens += reply.usage.tokens or 1
+        submission.lost_tokens += reply.usage.tokens or 1

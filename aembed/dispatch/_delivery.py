@@ -19,15 +19,15 @@ from typing import TypeAlias
 import anyio
 
 from aembed.core.changes import Item
-from aembed.core.cutting import Cutting
 from aembed.core.packing import Cap
-from aembed.core.retrying import Again, FailItems, FailJob
-from aembed.core.splitting import Lessons, Remains, Tries
+from aembed.core.retrying import FailItems, FailJob, Resend
+from aembed.core.splitting import Bisection, LearnedLimits, Tries
+from aembed.core.truncation import Truncation
 from aembed.core.weighing import Weight
 from aembed.dispatch._control import Control
-from aembed.dispatch._errand import Errand
-from aembed.dispatch._guard import Guard
+from aembed.dispatch._fail_fast import FailFast
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._submission import Submission
 from aembed.errors import (
     AembedError,
     BadRequestError,
@@ -35,7 +35,7 @@ from aembed.errors import (
     PermissionDeniedError,
     ProviderError,
     UnavailableError,
-    copied,
+    copy_error,
 )
 from aembed.types import Reply
 
@@ -66,7 +66,7 @@ Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Held:
+class _HeldRefusal:
     """Items whose refusal is not certain yet: the request that had them, and how many had been sent when it came."""
 
     items: Sequence[Item]
@@ -82,34 +82,34 @@ class Evidence:
         self.requests = requests
         self.admission = requests.admission
         self.cap = cap
-        self.lessons = Lessons()
-        self.cutting = Cutting()
+        self.learned_limits = LearnedLimits()
+        self.truncation = Truncation()
         self.weight = Weight()
-        self.guard = Guard()
+        self.fail_fast = FailFast()
         self.control = Control(requests)
         self._trial_over: anyio.Event | None = None
         self._told_of_cutting = False
 
-    def within(self, cap: Cap, *, estimated: bool) -> Cap:
+    def narrow_cap(self, cap: Cap, *, estimated: bool) -> Cap:
         """What a batch may hold. `estimated` says that the provider may not count as `cap` does."""
-        return self.weight.within(self.lessons.within(cap, estimated=estimated))
+        return self.weight.narrow_cap(self.learned_limits.narrow_cap(cap, estimated=estimated))
 
     def count(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
         """Learns what a reply says of the tokens of its texts; returns how many of them the provider surely cut."""
-        self.lessons.counting.observe(tokens, billed)
-        cut = self.cutting.observe(texts, tokens, billed)
+        self.learned_limits.counting.observe(tokens, billed)
+        cut = self.truncation.observe(texts, tokens, billed)
         if cut and not self._told_of_cutting:
             self._told_of_cutting = True
             logger.warning(
                 "%s cuts texts to about %d tokens without a word, so what follows in them is not found; pass "
                 "max_tokens_per_text=%d (--option max_tokens_per_text=%d) and too_long='split' or 'truncate', or "
                 "smaller records",
-                self.admission.waits.where,
-                *[self.cutting.limit] * 3,
+                self.admission.wait_report.where,
+                *[self.truncation.limit] * 3,
             )
         return cut
 
-    async def trial(self) -> None:
+    async def wait_for_trial(self) -> None:
         """Waits until somebody's trial of a larger size is over, or may be over."""
         self._trial_over = self._trial_over or anyio.Event()
         await self._trial_over.wait()
@@ -123,55 +123,55 @@ class Evidence:
 class Delivery:
     """Sends one batch and delivers one answer for each request."""
 
-    def __init__(self, evidence: Evidence, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
+    def __init__(self, evidence: Evidence, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
         self._evidence = evidence
         self._requests = evidence.requests
         self._admission = evidence.admission
-        self._guard = evidence.guard
-        self._errand = errand
+        self._fail_fast = evidence.fail_fast
+        self._submission = submission
         self._deliver = deliver
-        self._remains = Remains(batch, evidence.lessons, evidence.weight, self._requests.max_retries)
-        self._held: list[_Held] = []
+        self._bisection = Bisection(batch, evidence.learned_limits, evidence.weight, self._requests.max_retries)
+        self._held: list[_HeldRefusal] = []
 
     async def run(self) -> None:
         """Sends the batch until nothing is left of it. Raises the error that stops the job."""
         try:
-            while (part := await self._next()) or self._held:
+            while (part := await self._next_part()) or self._held:
                 if part is None:
-                    await self._certain()
+                    await self._wait_until_certain()
                 else:
                     await self._send(part)
                 await self._let_go()
         finally:
-            self._remains.leave()
+            self._bisection.leave()
             self._evidence.end_trial()
-            self._guard.leave(self._remains)
+            self._fail_fast.leave(self._bisection)
 
-    async def _next(self) -> Sequence[Item] | None:
+    async def _next_part(self) -> Sequence[Item] | None:
         """The next part, once what is tried elsewhere tells how large it may be."""
-        self._remains.leave()
+        self._bisection.leave()
         self._evidence.end_trial()
-        if not self._errand.interactive:
-            await self._errand.wait(self._guard.turn(self._remains, doubted=self._remains.doubted))
-            if self._guard.doubts:
+        if not self._submission.interactive:
+            await self._submission.wait(self._fail_fast.wait_for_turn(self._bisection, doubted=self._bisection.doubted))
+            if self._fail_fast.is_doubting:
                 await self._vouch()
-        while self._evidence.weight.waits(self._remains):
-            await self._errand.wait(self._evidence.trial())
-        return self._remains.next()
+        while self._evidence.weight.has_to_wait(self._bisection):
+            await self._submission.wait(self._evidence.wait_for_trial())
+        return self._bisection.next_part()
 
     async def _send(self, part: Sequence[Item]) -> None:
         """Sends a part until it is answered, refused or failed, and does what follows."""
-        tries = self._remains.tries(part)
+        tries = self._bisection.tries_of(part)
         try:
             reply = await self._request(part, tries)
         except UnavailableError as error:
-            await self._failed(part, error, tries)
+            await self._handle_failure(part, error, tries)
         except ProviderError as error:
-            await self._refused(part, error, tries)
+            await self._handle_refusal(part, error, tries)
         else:
-            self._guard.accepted()
+            self._fail_fast.note_accepted()
             self._evidence.control.learn(part)
-            self._remains.accepted(part)
+            self._bisection.note_accepted(part)
             await self._deliver(Answered(part, reply))
 
     async def _request(self, part: Sequence[Item], tries: Tries) -> Reply:
@@ -179,78 +179,79 @@ class Delivery:
         texts = [text for item in part for text in item.texts]
         tokens = sum(item.tokens for item in part)
         divisible, awaited = len(part) > 1, self._is_awaited
-        reply = await self._requests.send(texts, tokens, self._errand, tries, divisible=divisible, awaited=awaited)
-        self._errand.truncated += self._evidence.count(texts, tokens, reply.usage.tokens)
+        reply = await self._requests.send(texts, tokens, self._submission, tries, divisible=divisible, awaited=awaited)
+        self._submission.truncated += self._evidence.count(texts, tokens, reply.usage.tokens)
         return reply
 
     @property
     def _is_awaited(self) -> bool:
         """Whether others hold their places while they wait for what becomes of this batch."""
-        return not self._guard.proven or self._evidence.weight.is_tried_by(self._remains)
+        return not self._fail_fast.proven or self._evidence.weight.is_tried_by(self._bisection)
 
-    async def _refused(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
+    async def _handle_refusal(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
         """Judges a part that was refused. Raises what stops the job; a query stops nothing but its own calls."""
-        # Law 5: a rejected batch is never sent again unchanged: it comes out of `next` in parts, or a text of it fails.
-        interactive, sent = self._errand.interactive, self._admission.sent
+        # Law 5: a rejected batch is never sent again unchanged: it comes out of `next_part` in parts, or a text of it
+        # fails.
+        interactive, sent = self._submission.interactive, self._admission.sent
         if tries.too_heavy:
-            self._remains.too_heavy(part)
+            self._bisection.blame_weight(part)
             return
-        verdict = self._remains.refused(part, error, self._evidence.cap(), proven=self._guard.proven)
+        verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
         if isinstance(verdict, FailJob) and _is_of_firewall(error):
             await self._vouch()
-            verdict = self._remains.blamed(part)
+            verdict = self._bisection.blame_part(part)
         match verdict:
-            case FailItems() if self._errand.cuts(part, error):
-                self._remains.put_back(part)
+            case FailItems() if self._submission.has_shortened(part, error):
+                self._bisection.put_back(part)
             case FailItems() if interactive:
                 await self._deliver(Refused(part, error))
             case FailItems():
-                self._held.append(_Held(part, error, tries.number, sent))
-            case FailJob() if interactive or not (self._guard.proven and self._remains.pardons(error)):
+                self._held.append(_HeldRefusal(part, error, tries.number, sent))
+            case FailJob() if interactive or not (self._fail_fast.proven and self._bisection.may_pardon(error)):
                 raise error
             case FailJob():
                 await self._vouch()
-                self._remains.put_back(part)
+                self._bisection.put_back(part)
         if not interactive:
-            self._guard.refused(error, texts=len(part))
+            self._fail_fast.note_refusal(error, texts=len(part))
 
-    async def _failed(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
+    async def _handle_failure(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
         """Judges a part that failed: nobody is to blame before something else was seen to be accepted."""
-        since = self._remains.witness(part, error, tries)
+        since = self._bisection.witness_number(part, error, tries)
         if since is None and not self._admission.gate.is_open:
             since = tries.number
         outage = False
         if since is not None and self._requests.max_retries:
-            outage = not await self._evidence.control.answered(self._errand, since)
-        match self._remains.failed(part, error, tries, outage=outage):
-            case Again():
-                self._errand.retries += 1
+            outage = not await self._evidence.control.wait_for_witness(self._submission, since)
+        match self._bisection.note_failure(part, error, tries, outage=outage):
+            case Resend():
+                self._submission.retries += 1
                 if tries.rest:
-                    await self._errand.rest(tries.rest, stays=self._is_awaited)
+                    await self._submission.rest(tries.rest, stays=self._is_awaited)
             case FailItems():
-                self._requests.blamed()
+                self._requests.note_blamed()
                 await self._deliver(Refused(part, error))
 
-    async def _certain(self) -> None:
+    async def _wait_until_certain(self) -> None:
         """Waits until something was accepted after all that is held; where nothing is on its way, sends a control."""
         sent = max(refused.sent for refused in self._held)
         while self._admission.in_flight and self._admission.accepted <= sent:
-            await self._errand.wait(self._admission.change())
+            await self._submission.wait(self._admission.change())
         if self._admission.accepted <= sent:
             await self._vouch()
 
     async def _vouch(self) -> None:
         """Raises the last refusal where a good text is refused, too: the account or the server is to blame, no text."""
-        # Raised only outside of `vouching`, so that whoever waits for its end can go on first.
+        # Raised only outside of `vouch`, so that whoever waits for its end can go on first.
         stopping: ProviderError | None = None
-        async with self._guard.vouching():
+        async with self._fail_fast.vouch():
             try:
-                await self._evidence.control.accepts(self._errand, patient=self._guard.proven)
+                await self._evidence.control.is_accepting_others(self._submission, patient=self._fail_fast.proven)
             except (BadRequestError, InvalidReplyError) as error:
-                stopping = copied(self._guard.refusal or error)
+                stopping = copy_error(self._fail_fast.refusal or error)
         if stopping:
             raise stopping  # Not of the other one: that may quote a text, which is not known here.
-        self._guard.accepted()
+        self._fail_fast.note_accepted()
 
     async def _let_go(self) -> None:
         """Decides on what is held: what was refused before something else was accepted is refused in earnest."""
@@ -259,8 +260,8 @@ class Delivery:
                 self._held.remove(refused)
                 if not self._evidence.control.is_void(refused.number, refused.error):
                     await self._deliver(Refused(refused.items, refused.error))
-                elif self._remains.voids(refused.items):
-                    self._remains.put_back(refused.items)
+                elif self._bisection.voids(refused.items):
+                    self._bisection.put_back(refused.items)
                 else:
                     await self._deliver(Refused(refused.items, UnavailableError(f"{REFUSED_BESIDE}: {refused.error}")))
 

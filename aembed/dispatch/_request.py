@@ -30,11 +30,11 @@ from tenacity import RetryCallState
 
 from aembed.clock import now
 from aembed.core.gate import PROBE_SECONDS
-from aembed.core.pacing import Refusal
+from aembed.core.pacing import Throttling
 from aembed.core.retrying import may_be_billed
 from aembed.core.splitting import Tries
-from aembed.dispatch._admission import Ticket
-from aembed.dispatch._errand import Errand
+from aembed.dispatch._admission import Permit
+from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError, RateLimitError
 from aembed.types import Hints, Reply
 
@@ -56,7 +56,7 @@ class Request:
     def __init__(
         self,
         requests: Requests,
-        errand: Errand,
+        submission: Submission,
         texts: Sequence[str],
         tokens: float,
         tries: Tries,
@@ -65,19 +65,19 @@ class Request:
     ) -> None:
         self._requests = requests
         self._admission = requests.admission
-        self._errand = errand
+        self._submission = submission
         self._texts = texts
         self._tokens = tokens
         self._divisible = divisible
         self._awaited = awaited
         self.first_error: Exception | None = None
-        self._ticket: Ticket | None = None
-        self._refusal = Refusal()
+        self._permit: Permit | None = None
+        self._refusal = Throttling()
         self._limited = self._hinted = False
         self._refusals, self._refused_since = 0, 0.0
         self._tries = tries
 
-    async def next(self) -> Reply:
+    async def send_again(self) -> Reply:
         """The next try as tenacity counts them. The first one was made without it, so its error is raised again."""
         error, self.first_error = self.first_error, None
         if error:
@@ -86,83 +86,83 @@ class Request:
 
     async def attempt(self) -> Reply:
         """One try: leave to send, the request, and what becomes of it told to gate and pacer."""
-        self._ticket = ticket = await self._enter()
-        if ticket is None:
+        self._permit = permit = await self._enter()
+        if permit is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
-        self._tries.number = ticket.number
+        self._tries.number = permit.number
         try:
-            reply = await self._answered()
+            reply = await self._send_promptly()
         except BaseException as error:
-            self._refusal = self._admission.failed(ticket, error)
+            self._refusal = self._admission.note_throttled(permit, error)
             raise
-        self._admission.succeeded(ticket, reply.hints)
+        self._admission.note_success(permit, reply.hints)
         if self._tries.failures:
-            self._requests.cleared()
+            self._requests.note_cleared()
         return reply
 
-    async def _enter(self) -> Ticket | None:
-        errand = self._errand
-        ticket, errand.ticket = errand.ticket, None
-        return ticket or await errand.wait(
+    async def _enter(self) -> Permit | None:
+        submission = self._submission
+        permit, submission.permit = submission.permit, None
+        return permit or await submission.wait(
             self._admission.enter(
                 self._tokens,
                 texts=len(self._texts),
-                interactive=errand.interactive or self._tries.control,
+                interactive=submission.interactive or self._tries.control,
                 control=self._tries.control,
                 divisible=self._divisible,
-                remaining=errand.remaining() if errand.remaining else inf,
+                remaining=submission.remaining() if submission.remaining else inf,
             )
         )
 
-    async def _answered(self) -> Reply:
+    async def _send_promptly(self) -> Reply:
         for _ in range(MOST_AT_ONCE):
             try:
-                return await self._bought()
+                return await self._send_reserved()
             except ProviderError as error:
-                if not error.at_once or self._errand.dropped:
+                if not error.at_once or self._submission.dropped:
                     raise
-        return await self._bought()
+        return await self._send_reserved()
 
-    async def _bought(self) -> Reply:
+    async def _send_reserved(self) -> Reply:
         """Sends one request, and reserves what may be on its bill before it goes out."""
         # Law 6: what can be refused is refused before money is spent (key, model, dimension, ..., budget).
-        errand, held = self._errand, None
-        if errand.purse and errand.costs:
-            held = await errand.purse.reserve(errand.costs.most_billed(self._texts, self._tokens))
-            if errand.dropped:
+        submission, held = self._submission, None
+        if submission.spend_limit and submission.costs:
+            held = await submission.spend_limit.reserve(submission.costs.most_billed(self._texts, self._tokens))
+            if submission.dropped:
                 held.release()
                 raise asyncio.CancelledError
-        errand.requests += 1
+        submission.requests += 1
         try:
-            urgent = errand.interactive or self._tries.control
-            reply = await self._requests.once(self._texts, self._tokens, errand, urgent=urgent)
+            urgent = submission.interactive or self._tries.control
+            reply = await self._requests.send_once(self._texts, self._tokens, submission, urgent=urgent)
         except BaseException as error:
             # What may be on the bill stays noted in the budget; what surely is not is given back.
             if may_be_billed(error):
-                errand.lost_tokens += ceil(self._tokens)
+                submission.lost_tokens += ceil(self._tokens)
             elif held:
                 held.release()
             raise
-        if held and errand.costs:
-            billed = errand.costs.believed(self._texts, self._tokens, reply.usage.tokens)
+        if held and submission.costs:
+            billed = submission.costs.believed_bill(self._texts, self._tokens, reply.usage.tokens)
             await held.settle(billed, reply.usage.cost_usd)
         return reply
 
-    def wait(self, state: RetryCallState) -> float:
+    def seconds_to_wait(self, state: RetryCallState) -> float:
         alone = isinstance(error_of(state), RateLimitError) and not self._refusal.closes
         return self._requests.backoff(state, alone=alone)
 
-    def stop(self, state: RetryCallState) -> bool:
+    def is_last(self, state: RetryCallState) -> bool:
         """Tells the gate of a failure; returns whether there were so many that the request itself may be to blame."""
         # A wait for a rate limit is no failed attempt: it is bounded by max_outage, and not by max_retries.
-        if self._ticket is None:
+        if self._permit is None:
             return True
         error = error_of(state)
         assert error is not None
         self._limited = isinstance(error, RateLimitError)
         self._hinted = hints_of(error).retry_after is not None
-        blame = self._admission.failed_for_now(
-            self._ticket,
+        blame = self._admission.note_failure(
+            self._permit,
             error,
             wait=state.upcoming_sleep,
             hinted=self._hinted,
@@ -174,8 +174,8 @@ class Request:
         if not blame and not self._requests.max_retries:
             return False
         self._tries.failures += 1
-        self._tries.rest = self._admission.gate.rest(state.upcoming_sleep, hinted=self._hinted)
-        by_chance = self._requests.fails_by_chance and not (self._divisible and may_be_billed(error))
+        self._tries.rest = self._admission.gate.rest_seconds(state.upcoming_sleep, hinted=self._hinted)
+        by_chance = self._requests.may_fail_by_chance and not (self._divisible and may_be_billed(error))
         self._tries.blame += blame if by_chance else 1.0
         most = self._tries.most
         if may_be_billed(error):
@@ -200,15 +200,15 @@ class Request:
 
         What was refused without a hint goes again once one of the others has landed, or soon where there are none.
         """
-        self._errand.retries += 1
+        self._submission.retries += 1
         if self._limited and self._admission.gate.is_open and not self._hinted:
             alone = SOONER_ALONE if self._admission.in_flight == 0 else 1.0
-            await self._errand.wait(self._admission.landing(alone * min(seconds, PROBE_SECONDS)))
+            await self._submission.wait(self._admission.wait_for_answer(alone * min(seconds, PROBE_SECONDS)))
             return
-        rest = self._admission.gate.rest(seconds, hinted=self._hinted)
+        rest = self._admission.gate.rest_seconds(seconds, hinted=self._hinted)
         if rest > 0:
-            self._admission.rests(rest)
-            await self._errand.rest(rest, stays=self._awaited)
+            self._admission.note_rest(rest)
+            await self._submission.rest(rest, stays=self._awaited)
 
 
 def error_of(state: RetryCallState) -> BaseException | None:

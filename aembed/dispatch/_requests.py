@@ -21,15 +21,15 @@ from tenacity.wait import wait_exponential
 
 from aembed.clock import now
 from aembed.core.deadlines import Deadlines
-from aembed.core.gate import PROBE_SECONDS, pause
+from aembed.core.gate import PROBE_SECONDS, pause_seconds
 from aembed.core.quoting import without_quotes
 from aembed.core.retrying import WAIT_AND_RETRY
-from aembed.core.spaces import same_model
+from aembed.core.spaces import is_same_model
 from aembed.core.splitting import Tries
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission
-from aembed.dispatch._errand import Errand
 from aembed.dispatch._request import Request, error_of, hints_of
+from aembed.dispatch._submission import Submission
 from aembed.errors import (
     InvalidReplyError,
     ProviderError,
@@ -75,13 +75,20 @@ class Requests:
         self._random = random
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
-        self._under_way: dict[_UnderWay, None] = {}
+        self._under_way: dict[_OpenRequest, None] = {}
         self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
         self._chance = 0.0
         self._model = ""
 
     async def send(
-        self, texts: Sequence[str], tokens: float, errand: Errand, tries: Tries, *, divisible: bool, awaited: bool
+        self,
+        texts: Sequence[str],
+        tokens: float,
+        submission: Submission,
+        tries: Tries,
+        *,
+        divisible: bool,
+        awaited: bool,
     ) -> Reply:
         """The reply. Raises the ProviderError that waiting did not clear, or OutageError.
 
@@ -89,7 +96,7 @@ class Requests:
         after as many failures as `tries` says. `awaited` says that others wait for the answer and keep their places
         meanwhile, so that this request keeps its own.
         """
-        request = Request(self, errand, texts, tokens, tries, divisible, awaited)
+        request = Request(self, submission, texts, tokens, tries, divisible, awaited)
         try:
             return await request.attempt()
         except WAIT_AND_RETRY as error:
@@ -98,12 +105,12 @@ class Requests:
         # random. Only the two classes that waiting can clear are tried again; a cancellation never is.
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(WAIT_AND_RETRY),
-            wait=request.wait,
-            stop=request.stop,
+            wait=request.seconds_to_wait,
+            stop=request.is_last,
             sleep=request.sleep,
             reraise=True,
         )
-        return await retrying(request.next)
+        return await retrying(request.send_again)
 
     def backoff(self, state: RetryCallState, *, alone: bool) -> float:
         """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
@@ -113,54 +120,54 @@ class Requests:
         backoff, hint = self._backoff(state), hints_of(error_of(state)).retry_after
         if hint is not None:
             backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
-        return pause(backoff, hint, self._random, alone=alone)
+        return pause_seconds(backoff, hint, self._random, alone=alone)
 
     @property
-    def fails_by_chance(self) -> bool:
+    def may_fail_by_chance(self) -> bool:
         """Whether requests that had failed were accepted as they were, lately."""
         return self._chance > SELDOM
 
-    def cleared(self) -> None:
+    def note_cleared(self) -> None:
         self._chance += CHANCE_MEMORY * (1.0 - self._chance)
 
-    def blamed(self) -> None:
+    def note_blamed(self) -> None:
         """A part that had failed went on to fail, so that was no chance."""
         self._chance -= CHANCE_MEMORY * self._chance
 
-    async def once(self, texts: Sequence[str], tokens: float, errand: Errand, *, urgent: bool) -> Reply:
+    async def send_once(self, texts: Sequence[str], tokens: float, submission: Submission, *, urgent: bool) -> Reply:
         """Sends one request within its deadline, and returns a reply that can be trusted.
 
         What is `urgent` (a query or a control) is cut by the deadline that was learned, however much was cut before.
         """
         # Law 1: a request that is under way is ended by its own deadline, and else only at the end of `drain`.
         started = now()
-        most = self._deadlines.for_request(tokens) if urgent else self._timeout
+        most = self._deadlines.deadline_of(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
         seconds = min(most, max(self.admission.gate.lost_at - started, LEAST_SECONDS))
         scope = anyio.CancelScope(deadline=started + seconds)
-        under_way = _UnderWay(scope, started, tokens, urgent, errand)
+        under_way = _OpenRequest(scope, started, tokens, urgent, submission)
         self._under_way[under_way] = None
         if not urgent:
             self._tighten()
         try:
             with scope:
-                reply = await self._provider.embed(texts, input_type=errand.input_type)
+                reply = await self._provider.embed(texts, input_type=submission.input_type)
         except ProviderError as error:
             _quote_nothing(error, texts)
             if isinstance(error, RateLimitError) and hints_of(error).spent_window:
-                raise _used_up(error) from error
+                raise _used_up_error(error) from error
             raise
         finally:
             del self._under_way[under_way]
         if scope.cancelled_caught:
-            raise self._missed(under_way)
+            raise self._missed_deadline_error(under_way)
         self._observe(tokens, now() - started)
         self._check(reply, len(texts))
         return reply
 
-    def _missed(self, under_way: _UnderWay) -> UnavailableError:
+    def _missed_deadline_error(self, under_way: _OpenRequest) -> UnavailableError:
         deadline = under_way.scope.deadline - under_way.started
-        self._deadlines.missed(under_way.tokens, deadline)
+        self._deadlines.note_missed(under_way.tokens, deadline)
         return UnavailableError(f"no answer within {deadline:.1f} s")
 
     def _observe(self, tokens: float, seconds: float) -> None:
@@ -172,17 +179,17 @@ class Requests:
         """Shortens the deadlines of requests under way, the oldest first, as far as the ration of cut tokens goes."""
         rationed = 0.0
         for request in self._under_way:
-            seconds = self._deadlines.for_request(request.tokens)
+            seconds = self._deadlines.deadline_of(request.tokens)
             if seconds < self._timeout and not request.urgent:
-                if rationed + request.tokens > self._deadlines.ration(request.to_come):
+                if rationed + request.tokens > self._deadlines.tokens_that_may_be_cut(request.to_come):
                     continue
                 rationed += request.tokens
             request.scope.deadline = min(request.scope.deadline, request.started + seconds)
 
     def _check(self, reply: Reply, inputs: int) -> None:
-        self.dimensions = trusted_width(reply, inputs, self.dimensions)
+        self.dimensions = check_matrix(reply, inputs, self.dimensions)
         # A name that differs from the request's is normal; one that changes is another model.
-        if self._model and reply.model and not same_model(reply.model, self._model):
+        if self._model and reply.model and not is_same_model(reply.model, self._model):
             raise SpaceMismatchError(
                 f"the provider answered with the model {reply.model!r}, before with {self._model!r}; "
                 "their vectors cannot be compared: build a new store with one of them"
@@ -191,21 +198,21 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _UnderWay:
+class _OpenRequest:
     """A request that was sent and not answered yet, with the scope whose deadline ends it."""
 
     scope: anyio.CancelScope
     started: float
     tokens: float
     urgent: bool
-    errand: Errand
+    submission: Submission
 
     @property
     def to_come(self) -> float:
-        return self.errand.to_come() if self.errand.to_come else 0.0
+        return self.submission.to_come() if self.submission.to_come else 0.0
 
 
-def trusted_width(reply: Reply, inputs: int, dimensions: int | None) -> int:
+def check_matrix(reply: Reply, inputs: int, dimensions: int | None) -> int:
     """The width of a matrix that can be trusted, whatever provider object it came from."""
     # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first.
     matrix = reply.matrix
@@ -223,7 +230,7 @@ def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:
     error.body = without_quotes(error.body, texts)
 
 
-def _used_up(error: RateLimitError) -> QuotaExceededError:
+def _used_up_error(error: RateLimitError) -> QuotaExceededError:
     """Nothing is left of a day or a month: no short wait clears that, whatever provider object says it."""
     return QuotaExceededError(
         str(error), status_code=error.status_code, request_id=error.request_id, hints=error.hints, body=error.body

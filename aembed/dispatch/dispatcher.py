@@ -18,16 +18,16 @@ import anyio
 
 from aembed.clock import now
 from aembed.core.changes import Item
-from aembed.core.departing import NotSent, not_sent_yet
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
-from aembed.dispatch._admission import Admission, Ticket
+from aembed.core.sending import NotSent, not_sent_yet
+from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._delivery import Deliver, Delivery, Evidence
-from aembed.dispatch._errand import Errand
 from aembed.dispatch._requests import Requests
-from aembed.dispatch._shared import Shared, Waiting, received
-from aembed.dispatch._waits import Waits, where
+from aembed.dispatch._shared import Shared, Waiting, receive_shared
+from aembed.dispatch._submission import Submission
+from aembed.dispatch._wait_report import WaitReport, server_in_words
 from aembed.protocols import EmbedsAlike, Provider
 from aembed.results import Stats
 from aembed.types import InputType, Limits, RetryPolicy
@@ -37,7 +37,7 @@ LEAVE_SECONDS = 5.0
 """Those who wait for what was ended may take so many seconds to end, too."""
 
 
-class _LetGo(NotSent, asyncio.CancelledError):
+class _Released(NotSent, asyncio.CancelledError):
     """Nobody wants the request any more, and nothing of it was sent."""
 
 
@@ -65,7 +65,7 @@ class Dispatcher:
                 concurrency=concurrency,
                 pacer=pacer,
                 gate=Gate(max_outage=retry.max_outage),
-                waits=Waits(where(provider.space)),
+                wait_report=WaitReport(server_in_words(provider.space)),
             ),
             retry=retry,
             timeout=timeout,
@@ -101,32 +101,32 @@ class Dispatcher:
         return self._pacer.concurrency
 
     @property
-    def waits(self) -> Waits:
+    def wait_report(self) -> WaitReport:
         """What is waited for now, and what went wrong last."""
-        return self._requests.admission.waits
+        return self._requests.admission.wait_report
 
     @property
     def cap(self) -> Cap:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         limits = self._limits()
         # The smallest of what the provider documents, what its refusals taught, and what the rate limits leave.
-        cap = self._evidence.within(Cap.of(limits), estimated=limits.estimated)
+        cap = self._evidence.narrow_cap(Cap.from_limits(limits), estimated=limits.estimated)
         tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
         if tokens is None and texts is None:
             return cap
         paced = self._pacer.limit("tokens") is not None or texts is not None
         return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced=paced)
 
-    def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""
         # Law 1: it is owned here, so a caller that is cancelled gets its CancelledError at once, and this goes on.
         # A task factory (asyncio.eager_task_factory) could run it to its end before `create_task` returns.
         task = asyncio.Task(coroutine, loop=asyncio.get_running_loop())
         self._owned.add(task)
-        task.add_done_callback(self._landed)
+        task.add_done_callback(self._note_task_end)
         return task
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _note_task_end(self, task: asyncio.Task[None]) -> None:
         """Forgets the task. Its error was told to whoever waited; where nobody does any more, it is no news."""
         self._owned.discard(task)
         if not task.cancelled():
@@ -159,85 +159,85 @@ class Dispatcher:
         """All owned tasks but the one that asks: a store or a provider may close the Embedder that it works for."""
         return {task for task in self._owned if task is not asyncio.current_task()}
 
-    def stats(self, now: float) -> Stats:
+    def make_stats(self, now: float) -> Stats:
         """The counts of this dispatcher, without what waits and what is cached, which are not known here."""
         gate, pacer = self._requests.admission.gate, self._pacer
         return Stats(
             in_flight=self.in_flight,
             accepted=pacer.accepted_requests,
             throttled=pacer.throttled_requests,
-            requests_last_minute=round(pacer.spent("requests", now)),
-            tokens_last_minute=round(pacer.spent("tokens", now)),
+            requests_last_minute=round(pacer.spent_units("requests", now)),
+            tokens_last_minute=round(pacer.spent_units("tokens", now)),
             requests_per_minute=pacer.limit("requests"),
             tokens_per_minute=pacer.limit("tokens"),
             concurrency=pacer.concurrency,
             limit=pacer.belief(),
             gate_open=gate.is_open,
             retry_after=max(0.0, gate.opens_at - now),
-            last_error=self.waits.last_error,
-            failing_seconds=0.0 if self.waits.failing_since is None else now - self.waits.failing_since,
+            last_error=self.wait_report.last_error,
+            failing_seconds=0.0 if self.wait_report.failing_since is None else now - self.wait_report.failing_since,
         )
 
     # queries: what is sent is chosen once it may be sent
 
     @property
-    def closed_for(self) -> float:
+    def seconds_until_open(self) -> float:
         """Seconds until the next request may pass the gate."""
         gate = self._requests.admission.gate
         return 0.0 if gate.is_open else max(0.0, gate.opens_at - now())
 
-    def when_closed(self, callback: Callable[[], object]) -> None:
+    def call_on_close(self, callback: Callable[[], object]) -> None:
         """Called whenever the gate has closed, or stays closed."""
         self._requests.admission.when_closed = callback
 
     @property
-    def ready(self) -> int:
+    def startable_queries(self) -> int:
         """How many requests of queries could start now."""
-        return self._requests.admission.ready
+        return self._requests.admission.startable_queries
 
-    async def admit(self, tokens: float) -> Ticket:
+    async def admit(self, tokens: float) -> Permit:
         """Leave for one request of queries, to be sent at once. Raises OutageError."""
-        ticket = await self._requests.admission.enter(tokens, interactive=True)
-        assert ticket is not None
-        return ticket
+        permit = await self._requests.admission.enter(tokens, interactive=True)
+        assert permit is not None
+        return permit
 
-    def resize(self, ticket: Ticket, tokens: float, texts: int) -> None:
+    def resize(self, permit: Permit, tokens: float, texts: int) -> None:
         """Says how much the request of a ticket carries in the end."""
-        self._pacer.resize(ticket.reservation, tokens, texts, now())
+        self._pacer.resize(permit.reservation, tokens, texts, now())
 
-    async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
+    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
         """Sends a batch and delivers one answer for each request; what was refused, or failed, is sent in parts.
 
         Raises the error that stops the job; what was delivered before is good. Queries are no job: a text that is
         refused fails its own calls.
         """
-        not_sent_yet.set(partial(self._connecting, errand))
+        not_sent_yet.set(partial(self._allow_drain, submission))
         while batch:
-            way, mine, joined = self._shared.claim(batch, errand)
+            shared_batch, mine, joined = self._shared.claim(batch, submission)
             try:
                 if mine:
-                    delivered = partial(self._shared.delivered, way, deliver)
-                    await Delivery(self._evidence, mine, errand, delivered).run()
+                    delivered = partial(self._shared.deliver_shared, shared_batch, deliver)
+                    await Delivery(self._evidence, mine, submission, delivered).run()
             finally:
-                self._shared.release(way)
-            batch = await received(joined, errand, deliver) if joined else ()
+                self._shared.release(shared_batch)
+            batch = await receive_shared(joined, submission, deliver) if joined else ()
 
-    def sent(self, item: Item, input_type: InputType) -> Waiting | None:
+    def find_sent(self, item: Item, input_type: InputType) -> Waiting | None:
         """The answer to come to somebody else who has sent this text; None if nobody has."""
-        return self._shared.sent(item.texts[0], input_type) if len(item.texts) == 1 else None
+        return self._shared.find_sent(item.texts[0], input_type) if len(item.texts) == 1 else None
 
     @contextmanager
-    def _connecting(self, errand: Errand) -> Iterator[None]:
-        """While this lasts `drain` ends the task, and so does dropping its errand."""
+    def _allow_drain(self, submission: Submission) -> Iterator[None]:
+        """While this lasts `drain` ends the task, and so does dropping its submission."""
         task = asyncio.current_task()
         assert task is not None
         if self._closing:
-            raise _LetGo
+            raise _Released
         self._unsent.add(task)
         try:
-            with errand.unsent():
+            with submission.allow_release():
                 yield
         except asyncio.CancelledError as error:
-            raise _LetGo(*error.args) from error
+            raise _Released(*error.args) from error
         finally:
             self._unsent.discard(task)

@@ -13,7 +13,7 @@ from aembed.clock import now
 from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
 from aembed.pipeline.purchases import Purchases
-from aembed.pipeline.reading import iterating
+from aembed.pipeline.reading import iterate
 from aembed.protocols import Backlog
 from aembed.results import Report
 from aembed.types import Failure, Record
@@ -50,43 +50,43 @@ class Passes:
 
     async def records(self) -> AsyncIterator[Record | Failure]:
         """The records of one pass: no more than the limit leaves, as what is asked for is held from other workers."""
-        self._skipped_before, self._filled_before = self._skipped, self._filled
-        left = None if self._limit is None else self._limit - self._given
+        self._skipped_before, self._filled_before = self._skipped_count, self._filled_count
+        left = None if self._limit is None else self._limit - self._given_count
         wanted = None if left is None else left + len(self._failed)
-        async with iterating(self._backlog.pending(wanted)) as pending:
+        async with iterate(self._backlog.pending(wanted)) as pending:
             async for record in pending:
                 if left == 0:
                     return
                 if record.id not in self._failed:
                     left = None if left is None else left - 1
-                    yield self._judged(record)
+                    yield self._check_record(record)
 
-    def _judged(self, record: Record) -> Record | Failure:
+    def _check_record(self, record: Record) -> Record | Failure:
         """The record, if its row may be bought (again); else the failure that ends it."""
-        bought = self._bought.of(record.id, record.text)
+        bought = self._bought.purchases_of(record.id, record.text)
         if len(bought) >= self._most_bought:
-            return self._given_up(
+            return self._given_up_failure(
                 record.id,
                 f"it was paid for {len(bought)} times in this run and is still empty: a trigger or a rule of the "
                 "table drops it, or its text changes all the time",
             )
         if any(bought) and record.id not in self._unfilled:
-            return self._given_up(
+            return self._given_up_failure(
                 record.id,
                 "its vector was written in this run and is gone again: a trigger, a rule or another program empties it",
             )
         self._bought.note(record.id, record.text)
         return record
 
-    def _given_up(self, id: str, reason: str) -> Failure:
+    def _given_up_failure(self, id: str, reason: str) -> Failure:
         self._failed.add(id)
         return Failure(id, 0, StoreError(f"{reason}; once that is mended, run the same again"))
 
-    def unfilled(self, records: Iterable[Record]) -> None:
+    def note_unfilled(self, records: Iterable[Record]) -> None:
         """Notes that of these records, which were written together, some rows stayed empty."""
         self._unfilled.update(record.id for record in records)
 
-    def not_bought(self, records: Iterable[Record]) -> None:
+    def note_not_bought(self, records: Iterable[Record]) -> None:
         """Notes that these were read and not bought: another job has filled them, or somebody has edited them."""
         for record in records:
             self._bought.forget(record.id, record.text)
@@ -94,12 +94,12 @@ class Passes:
     def report(self) -> Report:
         return self.tally.report(now())
 
-    def failed(self, failure: Failure) -> object:
+    def note_failure(self, failure: Failure) -> object:
         """A text that failed is not read again by the next pass."""
         self._failed.add(failure.id)
         return self._on_failure(failure) if self._on_failure else None
 
-    def another(self) -> bool:
+    def has_another(self) -> bool:
         """Whether another pass is worth it.
 
         It is if rows are left, or may be, that were edited or emptied while their vector was made, or if texts that
@@ -107,30 +107,30 @@ class Passes:
         """
         if pending := self.tally.pending:
             self.tally.inputs -= pending
-            self._empty_passes = self._empty_passes + 1 if self._filled == self._filled_before else 0
+            self._empty_passes = self._empty_passes + 1 if self._filled_count == self._filled_before else 0
             if self._empty_passes >= MOST_EMPTY_PASSES:
                 self._most_bought = 1
             return True
-        skipped = self._skipped > self._skipped_before
-        return self._limit is not None and skipped and self._given < self._limit
+        skipped = self._skipped_count > self._skipped_before
+        return self._limit is not None and skipped and self._given_count < self._limit
 
     @property
-    def _filled(self) -> int:
+    def _filled_count(self) -> int:
         """Here, or by other jobs."""
         return self.tally.stored + self.tally.unchanged
 
     @property
-    def _skipped(self) -> int:
+    def _skipped_count(self) -> int:
         """Rows within the limit that nothing was bought for."""
         return self.tally.refused_earlier + self.tally.unchanged
 
     @property
-    def _given(self) -> int:
+    def _given_count(self) -> int:
         return self.tally.stored + self.tally.failed - self.tally.refused_earlier
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def raise_plainly() -> Iterator[None]:
     """Raises what the database of a backlog said, instead of saying that the records raised something."""
     try:
         yield

@@ -12,7 +12,7 @@ from math import ceil, inf
 import anyio
 
 from aembed.core.changes import Item
-from aembed.core.packing import Cap, Window, share, taper
+from aembed.core.packing import Cap, Window, count_last_batches, taper
 
 # Chosen: a request takes 78 ms and more (measured at OpenAI), so 20 ms more for a fuller batch are well spent. At 0 a
 # slow source would make a request of each text; larger, its results would come so much later.
@@ -25,7 +25,7 @@ WINDOW_BATCHES = 16
 
 
 class Batches:
-    """The batches of a job: `offer` waits while the window is full, `next` while there is not enough for a batch.
+    """The batches of a job: `offer` waits while the window is full, `next_batch` while there is not enough for a batch.
 
     `cap` and `slots` change with the replies, so they are asked at each notice. `starved` tells whether the source is
     what everybody waits for.
@@ -51,18 +51,18 @@ class Batches:
         self._offered_inputs += inputs
         self._offered_tokens += tokens
         self.notify()
-        while self._crowded:
+        while self._is_crowded:
             await self._changed.wait()
 
     @property
-    def _crowded(self) -> bool:
+    def _is_crowded(self) -> bool:
         return self._window.is_full(self._latest_cap, min(self._slots(), WINDOW_BATCHES) + 1)
 
     @property
     def waiting(self) -> int:
         return len(self._window)
 
-    def remaining(self) -> float:
+    def remaining_batches(self) -> float:
         """How many batches remain, once nothing more will be offered; until then it is infinite."""
         return self._window.least_batches(self._latest_cap) if self._ended else inf
 
@@ -76,7 +76,7 @@ class Batches:
         self._taken -= 1
         self.notify()
 
-    def cheapest(self, share: float, left: float, cost: Callable[[Item], float]) -> list[Item]:
+    def cheapest_batch(self, share: float, left: float, cost: Callable[[Item], float]) -> list[Item]:
         """Takes a batch that costs no more than `share`.
 
         Where nothing is that cheap, it is the one item that costs the least, if so much is `left`.
@@ -97,7 +97,7 @@ class Batches:
         self.notify()
         return batch.clear()
 
-    def least(self, cost: Callable[[Item], float]) -> int:
+    def least_cost(self, cost: Callable[[Item], float]) -> int:
         """What the cheapest of the items that wait costs."""
         items = self._window.clear()
         self._window.add(items)
@@ -114,15 +114,15 @@ class Batches:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def next(self) -> list[Item]:
+    async def next_batch(self) -> list[Item]:
         """Takes the next batch; it is empty once all was taken."""
-        await self._until_ready()
-        batch = self._last() if self._ended else self._window.take(self._cap())
+        await self._wait_until_ready()
+        batch = self._last_batch() if self._ended else self._window.take(self._cap())
         self._taken += 1
         self.notify()
         return batch
 
-    async def _until_ready(self) -> None:
+    async def _wait_until_ready(self) -> None:
         while not self._ended and not self._window.is_full(self._cap()):
             if not len(self._window):
                 await self._changed.wait()
@@ -132,7 +132,7 @@ class Batches:
             if waited.cancelled_caught and (self.hurried or self._starved()):
                 return
 
-    def _last(self) -> list[Item]:
+    def _last_batch(self) -> list[Item]:
         """Takes one of the last batches: they are even, or shrink where the pace sets the time."""
         if not len(self._window):
             return []
@@ -141,13 +141,13 @@ class Batches:
             least = self._window.least_batches(cap)
             return self._window.take(cap, taper(least, self._window.tokens, cap, self._slots()))
         if not self._shared or self._shared[0] != cap:
-            self._shared = cap, self._share(cap)
+            self._shared = cap, self._count_last_batches(cap)
         batches = self._shared[1]
         self._shared = cap, batches - 1
         return self._window.take(cap, max(1, batches))
 
-    def _share(self, cap: Cap) -> int:
+    def _count_last_batches(self, cap: Cap) -> int:
         """How many batches to make of the rest: full waves, and no more than a request a slot above the least."""
         least = self._window.least_batches(cap)
         most = self._slots() + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
-        return max(least, min(share(least, self._window.tokens, self._slots(), self._taken), most))
+        return max(least, min(count_last_batches(least, self._window.tokens, self._slots(), self._taken), most))

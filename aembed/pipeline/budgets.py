@@ -9,7 +9,7 @@ from math import inf
 from typing import get_args
 
 from aembed.errors import ConfigError
-from aembed.pipeline.purse import Pot, Purse, RunAccount
+from aembed.pipeline.spend_limit import BudgetAccount, RunAccount, SpendLimit
 from aembed.protocols import Accounts
 from aembed.types import Budget, Per, Space
 
@@ -44,48 +44,50 @@ class Budgets:
                 self._most[budget.per] = min(tokens, self._most.get(budget.per, inf))
             if budget.max_cost_usd is not None:
                 self._price_usd = price_usd
-        self._lasting: dict[Per, Pot] = {}
+        self._lasting: dict[Per, BudgetAccount] = {}
 
     @property
-    def limited(self) -> bool:
+    def is_limited(self) -> bool:
         return bool(self._most)
 
-    def of_queries(self) -> Purse | None:
+    def limit_of_queries(self) -> SpendLimit | None:
         """What queries may spend; None without a limit. Raises ConfigError for a budget that only a store can keep."""
         if not self._most:
             return None
         if lasting := [per for per in self._most if per in FORMATS]:
             raise ConfigError(f'query_budget: per="{lasting[0]}" is kept by a store, which queries have none of')
-        pots = [Pot(most, RunAccount(), str, "queries of this Embedder", RAISE) for most in self._most.values()]
-        return Purse(pots, price_usd=self._price_usd)
+        budgets = [
+            BudgetAccount(most, RunAccount(), str, "queries of this Embedder", RAISE) for most in self._most.values()
+        ]
+        return SpendLimit(budgets, price_usd=self._price_usd)
 
-    def of_calls(self) -> Purse:
+    def limit_of_calls(self) -> SpendLimit:
         """What verbs without a store may spend. Raises ConfigError for a budget that only a store can keep."""
-        return Purse([self._pot(per, None, "") for per in self._kinds], price_usd=self._price_usd)
+        return SpendLimit([self._open_account(per, None, "") for per in self._kinds], price_usd=self._price_usd)
 
-    def of_job(self, place: object, space: Space) -> Purse:
+    def limit_of_job(self, place: object, space: Space) -> SpendLimit:
         """What a job may spend; `place` is its store or table. Raises ConfigError for a budget that it cannot keep."""
         # Law 6: what can be refused is refused before money is spent; also a budget that nobody could keep.
         account, job = place if isinstance(place, Accounts) else None, str(replace(space, dimensions=None))
         # Without a limit now, what an earlier run was allowed ends all the same with this one.
-        own = Pot(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
-        pots = [own if per == "job" else self._pot(per, account, job) for per in self._kinds]
-        return Purse(pots, own=own, price_usd=self._price_usd)
+        own = BudgetAccount(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
+        budgets = [own if per == "job" else self._open_account(per, account, job) for per in self._kinds]
+        return SpendLimit(budgets, own=own, price_usd=self._price_usd)
 
     @property
     def _kinds(self) -> list[Per]:
         """The kinds of budgets that there are; first those that cost no write to a store."""
         return [per for per in get_args(Per) if per in self._most]
 
-    def _pot(self, per: Per, account: Accounts | None, job: str) -> Pot:
+    def _open_account(self, per: Per, account: Accounts | None, job: str) -> BudgetAccount:
         most = self._most[per]
         if per not in FORMATS:
             of = "calls of this Embedder that have no store" if per == "job" else OF[per]
-            return self._lasting.setdefault(per, Pot(most, RunAccount(), str, of, RAISE))
+            return self._lasting.setdefault(per, BudgetAccount(most, RunAccount(), str, of, RAISE))
         if account is None:
             raise ConfigError(
                 f'a budget per="{per}" is kept by a store (aembed.Accounts), and there is none here that does; '
                 'use per="embedder"'
             )
         advice = f"run the same again in the next {per}, or raise the budget"
-        return Pot(most, account, lambda: f"{job} {self.today().strftime(FORMATS[per])}", OF[per], advice)
+        return BudgetAccount(most, account, lambda: f"{job} {self.today().strftime(FORMATS[per])}", OF[per], advice)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 
 from aembed.core.progress import Tally
-from aembed.errors import AembedError, StoppedError, copied
+from aembed.errors import AembedError, StoppedError, copy_error
 
 logger = logging.getLogger("aembed")
 
 
-def plain(error: BaseException) -> AembedError:
+def as_own_error(error: BaseException) -> AembedError:
     """The error itself if it is one of ours; a foreign one becomes the cause of one of ours."""
     if isinstance(error, AembedError):
         return error
@@ -26,11 +26,11 @@ def plain(error: BaseException) -> AembedError:
     return stopping
 
 
-def failed_alike(tally: Tally) -> AembedError | None:
+def common_error(tally: Tally) -> AembedError | None:
     """The error that stops a job in which each record failed for the same reason; None for any other job."""
-    failure = tally.failed_alike
+    failure = tally.common_failure
     if failure is None:
         return None
-    error = copied(failure.error)
+    error = copy_error(failure.error)
     error.args = (f"each of the {tally.inputs:,} texts failed, for one reason: {failure.error}",)
     return error

@@ -11,11 +11,11 @@ from functools import partial
 import anyio.lowlevel
 import numpy as np
 
-from aembed.core.changes import Entries, Entry, Item, Key, oversize
+from aembed.core.changes import Entries, Entry, Item, Key, oversize_error
 from aembed.counters import Measure
 from aembed.errors import AembedError, InputError
 from aembed.pipeline.batches import Batches
-from aembed.pipeline.elsewhere import Elsewhere
+from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.reading import Chunk, record_in
 from aembed.pipeline.sinks import Sink
@@ -47,34 +47,34 @@ class Intake:
         limits: Limits,
         outcomes: Outcomes,
         batches: Batches,
-        elsewhere: Elsewhere,
+        leased_elsewhere: LeasedElsewhere,
     ) -> None:
         self._sink = sink
         self._entries_of = entries
-        self._entry = partial(_storable, entries, sink) if sink.keeps else entries.entry
+        self._entry = partial(_make_storable_entry, entries, sink) if sink.keeps else entries.make_entry
         self._measure = measure
         self._limits = limits
         self._outcomes = outcomes
         self._batches = batches
-        self._elsewhere = elsewhere
+        self._leased_elsewhere = leased_elsewhere
 
     async def admit(self, chunk: Chunk) -> None:
         """Takes in one chunk; what has to be paid for is offered, and the rest has ended when this returns."""
         outcomes = self._outcomes
         outcomes.tally.inputs += len(chunk[1])
         carried: dict[Key, Embedded] = {}
-        entries = await self._entries(chunk, carried)
-        entries = outcomes.unsettled(entries, await self._sink.known(entries)) if entries else []
+        entries = await self._make_entries(chunk, carried)
+        entries = outcomes.unsettled_entries(entries, await self._sink.known(entries)) if entries else []
         for portion in portions(entries):
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
-            items = await self._items(await self._unpaid(outcomes.join(portion), carried))
+            items = await self._make_items(await self._write_paid(outcomes.join(portion), carried))
             outcomes.send(items.keys())
-            offered = await self._elsewhere.sift(items)
+            offered = await self._leased_elsewhere.sift(items)
             await outcomes.tell()
             await self._batches.offer(offered)
         await outcomes.tell()
 
-    async def _entries(self, chunk: Chunk, carried: dict[Key, Embedded]) -> list[Entry]:
+    async def _make_entries(self, chunk: Chunk, carried: dict[Key, Embedded]) -> list[Entry]:
         """The entries of a chunk, without those that cannot be embedded or stored.
 
         Rows whose own vector can be taken over are put into `carried`.
@@ -92,7 +92,7 @@ class Intake:
                     entry = await self._measure.run_in_thread(self._entry, index, record)
                 else:
                     entry = self._entry(index, record)
-                if refusal := outcomes.contradiction(entry):
+                if refusal := outcomes.contradiction_error(entry):
                     raise refusal
             except InputError as error:
                 outcomes.fail(Failure(str(read.id), index, error.with_traceback(None)))
@@ -106,9 +106,9 @@ class Intake:
                 hashed_bytes = 0
         return entries
 
-    async def _unpaid(self, entries: list[Entry], carried: Mapping[Key, Embedded]) -> list[Entry]:
+    async def _write_paid(self, entries: list[Entry], carried: Mapping[Key, Embedded]) -> list[Entry]:
         """Writes the texts whose vector was paid for already, here or where they come from; returns the others."""
-        paid = await self._sink.paid(entries) if entries else {}
+        paid = await self._sink.paid_vectors(entries) if entries else {}
         if paid:
             found = [entry for entry in entries if entry.key in paid]
             await self._outcomes.write(found, np.stack([paid[entry.key] for entry in found]))
@@ -116,29 +116,29 @@ class Intake:
         for model in {row.model for row in carried.values()}:
             of_model = {key: row.vector for key, row in carried.items() if row.model == model}
             found = [entry for entry in entries if entry.key in of_model]
-            if found and await self._sink.takes_over(model):
+            if found and await self._sink.may_take_over(model):
                 await self._outcomes.write(found, np.stack([of_model[entry.key] for entry in found]), model)
                 entries = [entry for entry in entries if entry.key not in of_model]
         return entries
 
-    async def _items(self, entries: Sequence[Entry]) -> dict[Key, Item]:
+    async def _make_items(self, entries: Sequence[Entry]) -> dict[Key, Item]:
         """One item for each different text, without those that cannot be sent."""
         items: dict[Key, Item] = {}
         refused: list[tuple[Entry, AembedError]] = []
         counted_bytes = 0
         for entry in entries:
             if entry.key in items:
-                self._outcomes.joined(entry)
+                self._outcomes.join_equal(entry)
                 continue
             if error := self._outcomes.refused.get(entry.key):
                 refused.append((entry, error))
                 continue
             try:
-                item = self._measure.quick(entry) or await self._measure.counted(entry)
+                item = self._measure.measure_quickly(entry) or await self._measure.measure(entry)
             except InputError as error:
                 refused.append((entry, error))
                 continue
-            if too_large := oversize(item, self._limits):
+            if too_large := oversize_error(item, self._limits):
                 refused.append((entry, too_large))
                 continue
             items[entry.key] = item
@@ -163,9 +163,9 @@ def portions(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
         yield entries[start:]
 
 
-def _storable(entries: Entries, sink: Sink, index: int, record: Record) -> Entry:
+def _make_storable_entry(entries: Entries, sink: Sink, index: int, record: Record) -> Entry:
     """The entry of a record. Raises InputError for a record that cannot be embedded or stored."""
-    entry = entries.entry(index, record)
-    if refusal := sink.reject(entry.record):
+    entry = entries.make_entry(index, record)
+    if refusal := sink.rejection_of(entry.record):
         raise refusal
     return entry

@@ -28,21 +28,21 @@ import anyio
 from aembed.clock import now
 from aembed.core.changes import Entries, Item
 from aembed.core.packing import Cap
-from aembed.core.pieces import combined
+from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, Deliver, Errand, Places, Refused, Waits
+from aembed.dispatch import Answer, Answered, BatchSlots, Deliver, Refused, Submission, WaitReport
 from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
 from aembed.pipeline.batches import Batches
-from aembed.pipeline.elsewhere import Elsewhere
-from aembed.pipeline.endings import failed_alike, plain
+from aembed.pipeline.budget_shares import BudgetShares
+from aembed.pipeline.endings import as_own_error, common_error
 from aembed.pipeline.intake import Intake
+from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
 from aembed.pipeline.outcomes import Outcomes
-from aembed.pipeline.purse import Purse
-from aembed.pipeline.rations import Rations
 from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
+from aembed.pipeline.spend_limit import SpendLimit
 from aembed.results import Report
 from aembed.types import Limits
 
@@ -62,11 +62,11 @@ class Sender(Protocol):
     @property
     def slots(self) -> int: ...
     @property
-    def waits(self) -> Waits: ...
+    def wait_report(self) -> WaitReport: ...
     @property
     def cap(self) -> Cap: ...
-    def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
-    async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None: ...
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None: ...
 
 
 class Job:
@@ -82,30 +82,32 @@ class Job:
         limits: Limits,
         tally: Tally,
         observers: Observers,
-        purse: Purse,
+        spend_limit: SpendLimit,
     ) -> None:
         self._dispatcher = dispatcher
         self._sink = sink
         self._feed = feed
         self._tally = tally
         self._before = (tally.requests, tally.retries, tally.lost_tokens, tally.truncated)
-        self._purse = purse
+        self._spend_limit = spend_limit
         # A place is held until the batch is stored: a crash buys again at most that many requests.
-        self._places = Places(dispatcher.concurrency)
-        self._errand = Errand("document", places=self._places, shorten=measure.shorten, shares=sink.shares)
-        if purse.limited:
-            self._errand.purse, self._errand.costs = purse, measure
+        self._batch_slots = BatchSlots(dispatcher.concurrency)
+        self._submission = Submission(
+            "document", batch_slots=self._batch_slots, shorten=measure.shorten, shares=sink.shares
+        )
+        if spend_limit.is_limited:
+            self._submission.spend_limit, self._submission.costs = spend_limit, measure
         self._outcomes = Outcomes(sink, tally, observers)
         self._tasks = tasks = dict[asyncio.Task[None], dict[int, Item]]()
         """The task of each batch, with what of the batch is not answered yet, where a budget may refuse it."""
-        self._rations = rations = Rations(purse, measure, dispatcher.concurrency)
+        self._budget_shares = budget_shares = BudgetShares(spend_limit, measure, dispatcher.concurrency)
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
-        cap = partial(_narrowed, dispatcher, rations, tasks)
+        cap = partial(_narrow_cap, dispatcher, budget_shares, tasks)
         self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
-        self._errand.remaining = self._batches.remaining
-        self._errand.to_come = partial(_to_come, self._batches, tally)
-        self._elsewhere = Elsewhere(sink, self._outcomes, self._batches)
-        self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._elsewhere)
+        self._submission.remaining = self._batches.remaining_batches
+        self._submission.to_come = partial(_to_come, self._batches, tally)
+        self._leased_elsewhere = LeasedElsewhere(sink, self._outcomes, self._batches)
+        self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._leased_elsewhere)
         self._error: AembedError | None = None
         self._scope: anyio.CancelScope | None = None
         self._all_sent = self._stopped = self._left = False
@@ -123,13 +125,13 @@ class Job:
                 await self._feed.aclose()
             else:
                 await self._work()
-            await self._landed()
+            await self._wait_until_landed()
         except BaseException as error:
             # Law 1: what was sent is paid for, so it is waited for although the job itself was cancelled.
-            self._errand.drop()
+            self._submission.drop()
             if self._sink.durable:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_TIMEOUT):
-                    await self._landed()
+                    await self._wait_until_landed()
             patience = LEAST_PATIENCE
             if self._error:
                 raise error from self._error
@@ -139,7 +141,7 @@ class Job:
             self._count_requests()
             await self._outcomes.tell_last(patience=patience)
         report = self.report()
-        if stopping := self._error or self._undone(report):
+        if stopping := self._error or self._error_of_undone(report):
             stopping.report = report
             raise stopping
         return report
@@ -157,14 +159,14 @@ class Job:
     def abandon(self) -> None:
         """Lets go of all that is not on its way."""
         self._stopped = True
-        self._errand.drop()
+        self._submission.drop()
 
-    def _undone(self, report: Report) -> AembedError | None:
+    def _error_of_undone(self, report: Report) -> AembedError | None:
         """The error for what the job's tasks left undone, whatever became of them, or for what fails every text."""
         # Law 4: without an error every input of a job is stored, unchanged or failed.
         if not self._all_sent or (report.pending and self._sink.whole):
             return StoppedError("the job ended before all of its texts were done; run the same again")
-        return None if self._sink.dry else failed_alike(self._tally)
+        return None if self._sink.dry else common_error(self._tally)
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as group:
@@ -173,7 +175,7 @@ class Job:
             group.start_soon(self._read)
             group.start_soon(self._send)
             if self._sink.leases:
-                group.start_soon(self._stopping, self._elsewhere.watch)
+                group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
 
     async def _read(self) -> None:
         async def read() -> None:
@@ -183,12 +185,12 @@ class Job:
             except SourceError as error:
                 # What was read before is finished and kept; the error comes out at the end.
                 self._error = error
-            await self._elsewhere.ended()
+            await self._leased_elsewhere.finish()
 
-        await self._stopping(read)
+        await self._stop_on_error(read)
         self._batches.end()
 
-    async def _stopping(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _stop_on_error(self, work: Callable[[], Awaitable[None]]) -> None:
         """Does a part of the work; what goes wrong in it stops the job."""
         try:
             await work()
@@ -203,31 +205,36 @@ class Job:
         """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
         while True:
             try:
-                batch = await self._places.take_for(partial(self._rations.next, self._batches, self._tasks))
+                batch = await self._batch_slots.run_when_free(
+                    partial(self._budget_shares.next_batch, self._batches, self._tasks)
+                )
             except Exception as error:
                 self._stop(error)
                 return
             if not batch:
                 self._all_sent = True
-                self._places.leave()
+                self._batch_slots.leave()
                 return
-            left = {id(item): item for item in batch} if self._rations.limited else {}
-            asked = self._purse.asked
+            left = {id(item): item for item in batch} if self._budget_shares.limited else {}
+            asked = self._spend_limit.asked
             # Law 1: one request = one owned task; a cancellation of the job does not reach it.
-            task = self._dispatcher.own(self._dispatcher.send(batch, self._errand, partial(self._deliver, left)))
+            task = self._dispatcher.start_task(
+                self._dispatcher.send(batch, self._submission, partial(self._deliver, left))
+            )
             self._tasks[task] = left
-            task.add_done_callback(self._carried)
-            await self._rations.noted(task, asked)
+            task.add_done_callback(self._note_batch_end)
+            await self._budget_shares.wait_until_noted(task, asked)
 
-    def _carried(self, task: asyncio.Task[None]) -> None:
-        """A batch has ended. Only its own job may cancel it, by dropping the errand; anybody else's ends the job."""
+    def _note_batch_end(self, task: asyncio.Task[None]) -> None:
+        """A batch has ended. Only its own job may cancel it, by dropping the submission; anybody else's ends the
+        job."""
         left = self._tasks.pop(task)
         if not task.cancelled():
             self._settle(task.exception(), left)
-        elif not self._errand.dropped:
+        elif not self._submission.dropped:
             self._stop(asyncio.CancelledError())
-        self._places.leave()
-        self._purse.notify()
+        self._batch_slots.leave()
+        self._spend_limit.notify()
         # A reply may have changed how much fits in a batch, and so in the window.
         self._batches.notify()
 
@@ -235,8 +242,8 @@ class Job:
         """Judges how a batch has ended; one that a budget did not allow may go in parts, or once others have landed."""
         match error:
             case None:
-                self._rations.accepted()
-            case BudgetExceededError() if not self._errand.dropped and self._rations.may_go_on():
+                self._budget_shares.note_accepted()
+            case BudgetExceededError() if not self._submission.dropped and self._budget_shares.may_go_on():
                 self._batches.put_back(left.values())
             case _:
                 self._stop(error)
@@ -254,30 +261,30 @@ class Job:
                 # A reply that does not say what it cost is counted as the provider estimates it.
                 tokens = reply.usage.tokens
                 counted = round(sum(item.tokens for item in items)) if tokens is None else tokens
-                self._tally.bill(counted, reply.usage.cost_usd)
-                await self._outcomes.write_items(items, combined(items, reply.matrix), reply.model)
+                self._tally.add_bill(counted, reply.usage.cost_usd)
+                await self._outcomes.write_items(items, combine_pieces(items, reply.matrix), reply.model)
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)
         await self._outcomes.tell()
 
     def _count_requests(self) -> None:
         requests, retries, lost_tokens, truncated = self._before
-        self._tally.requests = requests + self._errand.requests
-        self._tally.retries = retries + self._errand.retries
-        self._tally.lost_tokens = lost_tokens + self._errand.lost_tokens
-        self._tally.truncated = truncated + self._errand.truncated
-        waits = self._dispatcher.waits
-        self._tally.waiting = "" if self._left else waits.line(now())
-        self._tally.last_error = waits.last_error if waits.last_error_at >= self._tally.started else ""
+        self._tally.requests = requests + self._submission.requests
+        self._tally.retries = retries + self._submission.retries
+        self._tally.lost_tokens = lost_tokens + self._submission.lost_tokens
+        self._tally.truncated = truncated + self._submission.truncated
+        wait_report = self._dispatcher.wait_report
+        self._tally.waiting = "" if self._left else wait_report.report_line(now())
+        self._tally.last_error = wait_report.last_error if wait_report.last_error_at >= self._tally.started else ""
 
     def _stop(self, error: BaseException) -> None:
         """Stops the job: no further request goes, and what is on its way lands."""
-        self._errand.drop()
+        self._submission.drop()
         self._close(error)
 
     def _close(self, error: BaseException) -> None:
         """Ends reading and sending. The first error is the one that comes out."""
-        stopping = plain(error)
+        stopping = as_own_error(error)
         if self._left and isinstance(stopping, StoreError):
             # Law 1: a second cancellation ended the wait, so nobody gets them any more.
             lost = sum(map(len, stopping.unsaved))
@@ -297,7 +304,7 @@ class Job:
         elif error is not self._error:
             self._error.unsaved += error.unsaved
 
-    async def _landed(self) -> None:
+    async def _wait_until_landed(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -307,6 +314,6 @@ def _to_come(batches: Batches, tally: Tally) -> float:
     return batches.to_come(tally.inputs, max(0, (tally.total or 0) - tally.inputs))
 
 
-def _narrowed(dispatcher: Sender, rations: Rations, tasks: Sized) -> Cap:
+def _narrow_cap(dispatcher: Sender, budget_shares: BudgetShares, tasks: Sized) -> Cap:
     """What the next batch may hold: what the dispatcher says, and what is left of the budgets."""
-    return rations.within(dispatcher.cap, len(tasks))
+    return budget_shares.narrow_cap(dispatcher.cap, len(tasks))

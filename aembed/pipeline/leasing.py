@@ -17,7 +17,7 @@ import anyio
 
 from aembed.clock import now
 from aembed.errors import AembedError, StoreError
-from aembed.pipeline.store_sinks import guarded
+from aembed.pipeline.store_sinks import await_store
 from aembed.protocols import Backlog, Leases, Store
 
 logger = logging.getLogger("aembed")
@@ -39,7 +39,7 @@ NOTHING = b""
 """No text's fingerprint: with it a worker that holds nothing tells that it is not alone any more."""
 
 
-class Worker:
+class LeaseHolder:
     """One job that fills a store. While it is alone it writes no leases: it only looks for others."""
 
     def __init__(self, store: Leases, token: int, *, alone: bool) -> None:
@@ -49,7 +49,7 @@ class Worker:
         self._held: set[bytes] = set()
         """What it has taken while it was alone, and what is not done yet."""
         self._done: list[bytes] = []
-        self._telling = asyncio.Lock()
+        self._observer_calls = asyncio.Lock()
         self._active_at = self._looked_at = now()
 
     @property
@@ -57,53 +57,53 @@ class Worker:
         return self._token
 
     @property
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         return self._alone
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
         self._active_at = now()
-        async with self._telling:
+        async with self._observer_calls:
             if self._alone and now() - self._looked_at >= LOOK_SECONDS:
-                await self._look()
+                await self._announce_holdings()
             if self._alone:
                 self._held.update(fingerprints)
                 return frozenset(fingerprints)
         return await self._lease(fingerprints)
 
-    def done(self, fingerprints: Collection[bytes]) -> None:
+    def note_done(self, fingerprints: Collection[bytes]) -> None:
         """Notes that texts are written or refused. The store is told of that with the next lease, which is soon enough:
         nobody waits for a lease of what is there.
         """
         self._active_at = now()
         if self._alone:
             self._held.difference_update(fingerprints)
-        if not self._alone or self._telling.locked():
+        if not self._alone or self._observer_calls.locked():
             self._done += fingerprints
 
-    async def live(self) -> None:
+    async def keep_alive(self) -> None:
         """Shows a sign of life for as long as the job shows one."""
         told_at = now()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             with suppress(StoreError):
-                async with self._telling:
-                    await self._look()
+                async with self._observer_calls:
+                    await self._announce_holdings()
                 if now() - told_at >= LEASE_SECONDS / 3 and now() - self._active_at < IDLE_SECONDS:
                     told_at = now()
                     await self._lease(())
 
-    async def _look(self) -> None:
+    async def _announce_holdings(self) -> None:
         """Looks for other workers; once one has come, it is told what is held here."""
         self._looked_at = now()
-        if self._alone and await guarded(self._store.others(self._token)):
+        if self._alone and await await_store(self._store.others(self._token)):
             await self._lease(self._held | {NOTHING})
             self._alone = False
 
     async def _lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         done, self._done = self._done, []
         try:
-            leased: AbstractSet[bytes] = await guarded(
+            leased: AbstractSet[bytes] = await await_store(
                 self._store.lease(self._token, fingerprints, done=done, seconds=LEASE_SECONDS)
             )
         except BaseException:
@@ -113,15 +113,15 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(store: Store | Backlog) -> AsyncIterator[Worker | None]:
+async def hold_leases(store: Store | Backlog) -> AsyncIterator[LeaseHolder | None]:
     """The worker of a job in this store; None where the store has no leases, or the role may not make them."""
-    joined = await guarded(store.join(LEASE_SECONDS)) if isinstance(store, Leases) else None
+    joined = await await_store(store.join(LEASE_SECONDS)) if isinstance(store, Leases) else None
     if joined is None or not isinstance(store, Leases):
         yield None
         return
     token, alone = joined
-    worker = Worker(store, token, alone=alone)
-    living = asyncio.get_running_loop().create_task(worker.live())
+    worker = LeaseHolder(store, token, alone=alone)
+    living = asyncio.get_running_loop().create_task(worker.keep_alive())
     try:
         yield worker
     finally:
@@ -129,6 +129,6 @@ async def working(store: Store | Backlog) -> AsyncIterator[Worker | None]:
         with anyio.CancelScope(shield=True):
             await asyncio.wait([living])
             try:
-                await guarded(store.leave(token))
+                await await_store(store.leave(token))
             except AembedError as error:
                 logger.warning("the leases of this job run out in %g s: %s", LEASE_SECONDS, error)

@@ -15,7 +15,7 @@ logger = logging.getLogger("aembed")
 
 
 @contextmanager
-def logged(verb: str, report: Callable[[], Report]) -> Iterator[None]:
+def log_ending(verb: str, report: Callable[[], Report]) -> Iterator[None]:
     """Writes one INFO line when the job has ended, however that was."""
     ending = ""
     try:

@@ -7,9 +7,9 @@ from itertools import islice
 
 import numpy as np
 
-from aembed.core.spaces import moved
+from aembed.core.spaces import space_after_move
 from aembed.errors import ConfigError, SpaceMismatchError
-from aembed.pipeline.store_sinks import guarded
+from aembed.pipeline.store_sinks import await_store
 from aembed.protocols import Backlog, Moves, MovesColumn, Store
 from aembed.results import Embeddings
 from aembed.types import Embedded, Matrix, Space, Vector
@@ -36,7 +36,7 @@ async def move(store: Store | Backlog, space: Space, embed: Callable[[Sequence[s
     """
     if not isinstance(store, MovesColumn) and (isinstance(store, Backlog) or not isinstance(store, Moves)):
         raise ConfigError(f"{type(store).__name__} cannot be moved: it has no method move(space)")
-    held = await _held(store)
+    held = await _read_space(store)
     sample = await _sample(store)
     if not sample:
         raise ConfigError(f"no row has a vector and a text of at most {LONGEST:,} characters, which could be compared")
@@ -50,18 +50,18 @@ async def move(store: Store | Backlog, space: Space, embed: Callable[[Sequence[s
             f"embedded again one has a cosine similarity of {least:.3f} to its stored vector; embed the texts anew"
             + (" (or the text of that row was edited after it was filled)" if edited else "")
         )
-    await guarded(store.move(moved(held, space)))
+    await await_store(store.move(space_after_move(held, space)))
     return least
 
 
-async def _held(store: Store | Backlog) -> Space:
+async def _read_space(store: Store | Backlog) -> Space:
     if isinstance(store, MovesColumn):
-        held: Space | None = await guarded(store.space())
+        held: Space | None = await await_store(store.space())
         if held is None:
             raise ConfigError("it is not known which vectors the column is for, so there is nothing to move: fill it")
         return held
     assert isinstance(store, Store)
-    held = (await guarded(store.info())).space
+    held = (await await_store(store.info())).space
     if held is None:
         raise ConfigError("the store holds no rows, so there is nothing to move: fill it with the model that you want")
     return held
@@ -70,15 +70,15 @@ async def _held(store: Store | Backlog) -> Space:
 async def _sample(store: Store | Backlog) -> dict[str, Vector]:
     """A few texts of the store, each with its vector."""
     if isinstance(store, MovesColumn):
-        found: list[Embedded] = await guarded(store.sample(MOST_READ))
+        found: list[Embedded] = await await_store(store.sample(MOST_READ))
     else:
         assert isinstance(store, Store)
-        found = await _first(store.rows())
+        found = await _first_rows(store.rows())
     short = ((row.text, row.vector) for row in found if row.text and len(row.text) <= LONGEST)
     return dict(islice(short, SAMPLE))
 
 
-async def _first(rows: AsyncIterator[Embedded]) -> list[Embedded]:
+async def _first_rows(rows: AsyncIterator[Embedded]) -> list[Embedded]:
     found: list[Embedded] = []
     try:
         async for row in rows:

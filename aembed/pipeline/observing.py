@@ -47,7 +47,7 @@ class Observers:
                 raise ConfigError(f"{name} must be a function, or None, not {type(observer).__name__}")
 
 
-class Telling:
+class ObserverCalls:
     """Calls the observers of one job. What an `async def` returns is awaited beside the job, one call after another.
 
     Progress is not told again before the last call of it has ended. A job waits for slow functions no longer than
@@ -66,14 +66,14 @@ class Telling:
     def has_followers(self) -> bool:
         return self._observers.on_progress is not None
 
-    def failure(self, failure: Failure) -> None:
+    def tell_failure(self, failure: Failure) -> None:
         self._call(self._observers.on_failure, failure)
 
-    def progress(self, progress: Progress) -> None:
+    def tell_progress(self, progress: Progress) -> None:
         if not self._progress_waits:
             self._progress_waits = self._call(self._observers.on_progress, progress)
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Waits while too many calls have not ended."""
         if len(self._calls) < MOST_WAITING:
             return
@@ -90,9 +90,9 @@ class Telling:
         """Tells the last progress, and waits for the calls. What lands after that is told to nobody any more."""
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(patience):
-                await self._ended()
-                self.progress(last)
-                await self._ended()
+                await self._wait_until_ended()
+                self.tell_progress(last)
+                await self._wait_until_ended()
             if self._task:
                 self._give_up()
         finally:
@@ -120,7 +120,7 @@ class Telling:
         try:
             while self._calls:
                 observer, result = self._calls[0]
-                await _awaited(observer, result)
+                await _await_observer(observer, result)
                 self._calls.popleft()
                 if observer is self._observers.on_progress:
                     self._progress_waits = False
@@ -129,7 +129,7 @@ class Telling:
         finally:
             self._task = None
 
-    async def _ended(self) -> None:
+    async def _wait_until_ended(self) -> None:
         if self._task:
             await asyncio.wait([self._task])
 
@@ -144,7 +144,7 @@ class Telling:
                 result.close()
 
 
-async def _awaited(observer: object, result: Awaitable[object]) -> None:
+async def _await_observer(observer: object, result: Awaitable[object]) -> None:
     task = asyncio.current_task()
     try:
         await result

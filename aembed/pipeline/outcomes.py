@@ -15,7 +15,7 @@ from aembed.clock import now
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, RowsRefusedError
-from aembed.pipeline.observing import PATIENCE, Observers, Telling
+from aembed.pipeline.observing import PATIENCE, ObserverCalls, Observers
 from aembed.pipeline.sinks import Sink
 from aembed.types import Failure, Known, Matrix, Record, Refusal
 
@@ -36,7 +36,7 @@ class Outcomes:
         self.refused: dict[Key, AembedError] = {}
         """Why the provider refused texts in this run, so that an equal one is not sent again; the last MOST_REFUSED."""
         self._sink = sink
-        self._telling = Telling(observers)
+        self._observer_calls = ObserverCalls(observers)
         self._on_their_way: set[Key] = set()
         self._joined: dict[Key, list[Entry]] = {}
         self._held: dict[str, bytes | Record] = {}
@@ -55,16 +55,16 @@ class Outcomes:
         on_their_way, new = self._on_their_way, []
         for entry in entries:
             if entry.key in on_their_way:
-                self.joined(entry)
+                self.join_equal(entry)
             else:
                 new.append(entry)
         return new
 
-    def joined(self, entry: Entry) -> None:
+    def join_equal(self, entry: Entry) -> None:
         self._joined.setdefault(entry.key, []).append(entry)
         self.tally.duplicates += 1
 
-    def contradiction(self, entry: Entry) -> InputError | None:
+    def contradiction_error(self, entry: Entry) -> InputError | None:
         """The error for an id that came before with another text or other metadata; an equal record is one row."""
         if self._sink.numbered:
             return None
@@ -76,20 +76,20 @@ class Outcomes:
 
     # endings of an entry
 
-    def unsettled(self, entries: list[Entry], known: Known) -> list[Entry]:
+    def unsettled_entries(self, entries: list[Entry], known: Known) -> list[Entry]:
         """The entries that the store does not hold as they are, and has not refused before."""
         if not known.unchanged and not known.refused:
             return entries
-        return [entry for entry in entries if not self._settled(entry, known)]
+        return [entry for entry in entries if not self._is_settled(entry, known)]
 
-    def _settled(self, entry: Entry, known: Known) -> bool:
+    def _is_settled(self, entry: Entry, known: Known) -> bool:
         if entry.record.id in known.unchanged:
             self.tally.unchanged += 1
             self._forget([entry])
             return True
         if refusal := known.refused.get(entry.record.id):
             self.tally.refused_earlier += 1
-            self._fail_entries([(entry, _refused_earlier(refusal))])
+            self._fail_entries([(entry, _earlier_refusal_error(refusal))])
             return True
         return False
 
@@ -110,15 +110,15 @@ class Outcomes:
 
     async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
         """Writes vectors of items, row i for items[i], and of equal texts that join while a write is under way."""
-        rows, entries = self._taken(items)
+        rows, entries = self._take_equals(items)
         all_rows = matrix[[*range(len(items)), *rows]] if rows else matrix
         await self.write([item.entry for item in items] + entries, all_rows, model)
-        while (taken := self._taken(items))[0]:
+        while (taken := self._take_equals(items))[0]:
             rows, entries = taken
             await self.write(entries, matrix[rows], model)
-        self._arrived(items)
+        self._note_arrived(items)
 
-    async def found_items(self, items: Sequence[Item], matrix: Matrix, known: Known) -> None:
+    async def write_found(self, items: Sequence[Item], matrix: Matrix, known: Known) -> None:
         """Takes over texts that other jobs have written, some for the very same records. Row i belongs to items[i]."""
         there = [item.entry.record.id in known.unchanged for item in items]
         unchanged = [row for row, is_there in enumerate(there) if is_there]
@@ -128,10 +128,10 @@ class Outcomes:
         settled = [items[row] for row in unchanged]
         self.tally.unchanged += len(settled)
         self._forget([item.entry for item in settled])
-        while (taken := self._taken(settled))[0]:
+        while (taken := self._take_equals(settled))[0]:
             rows, entries = taken
             await self.write(entries, matrix[unchanged][rows])
-        self._arrived(settled)
+        self._note_arrived(settled)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         self._remember(refused)
@@ -140,27 +140,27 @@ class Outcomes:
 
     async def refuse_items(self, items: Sequence[Item], error: AembedError) -> None:
         entries = [item.entry for item in items]
-        while entries := entries + self._taken(items)[1]:
+        while entries := entries + self._take_equals(items)[1]:
             await self.refuse([(entry, error) for entry in entries])
             entries = []
-        self._arrived(items)
+        self._note_arrived(items)
 
-    async def refused_elsewhere(self, item: Item, refusal: Refusal) -> None:
+    async def note_refused_elsewhere(self, item: Item, refusal: Refusal) -> None:
         """The item was refused to another job, which has kept that in the store."""
-        error, entries = _refused_earlier(refusal), [item.entry]
-        while entries := entries + self._taken([item])[1]:
+        error, entries = _earlier_refusal_error(refusal), [item.entry]
+        while entries := entries + self._take_equals([item])[1]:
             self.tally.refused_earlier += len(entries)
             self._fail_entries([(entry, error) for entry in entries])
             entries = []
-        self._arrived([item])
+        self._note_arrived([item])
 
-    def left_behind(self, item: Item) -> Item | None:
+    def leave_pending(self, item: Item) -> Item | None:
         """Its row stays pending: nothing was sent for it. Returns an equal text of another row, if there is one."""
-        self._sink.left([item.entry])
+        self._sink.note_left([item.entry])
         self._forget([item.entry])
         equals = self._joined.pop(item.entry.key, [])
         if not equals:
-            self._arrived([item])
+            self._note_arrived([item])
             return None
         first, *rest = equals
         if rest:
@@ -168,7 +168,7 @@ class Outcomes:
         self.tally.duplicates -= 1
         return Item(first, item.texts, item.tokens, item.weights)
 
-    def _taken(self, items: Sequence[Item]) -> tuple[list[int], list[Entry]]:
+    def _take_equals(self, items: Sequence[Item]) -> tuple[list[int], list[Entry]]:
         """The entries of equal texts that have joined since, each with the row of its item."""
         rows: list[int] = []
         entries: list[Entry] = []
@@ -189,14 +189,14 @@ class Outcomes:
         """Counts and tells a failure; also one of an input that never became an entry."""
         self.tally.fail([failure])
         self._untold.append(failure)
-        self._telling.failure(failure)
+        self._observer_calls.tell_failure(failure)
 
     def _fail_entries(self, failed: Sequence[tuple[Entry, AembedError]]) -> None:
         for entry, error in failed:
             self.fail(Failure(entry.record.id, entry.index, error))
         self._forget([entry for entry, _ in failed])
 
-    def _arrived(self, items: Sequence[Item]) -> None:
+    def _note_arrived(self, items: Sequence[Item]) -> None:
         self._on_their_way.difference_update([item.entry.key for item in items])
 
     def _forget(self, entries: Sequence[Entry]) -> None:
@@ -214,11 +214,11 @@ class Outcomes:
         if failures:
             await self._sink.fail(failures)
         self.tell_progress(CALL_SECONDS)
-        await self._telling.room()
+        await self._observer_calls.wait_for_room()
 
     def follow(self, refresh: Callable[[], None]) -> None:
         """Whoever follows the job sees that it lives, and what it waits for, also while nothing comes."""
-        if self._telling.has_followers:
+        if self._observer_calls.has_followers:
             self._ticker = asyncio.get_running_loop().create_task(self._tick(refresh))
 
     async def _tick(self, refresh: Callable[[], None]) -> None:
@@ -232,7 +232,7 @@ class Outcomes:
         """Tells the progress, unless it was told less than so many seconds ago."""
         if now() - self._reported >= since:
             self._reported = now()
-            self._telling.progress(self.tally.progress(self._reported))
+            self._observer_calls.tell_progress(self.tally.make_progress(self._reported))
 
     async def tell_last(self, *, patience: float = PATIENCE) -> None:
         ticker, self._ticker = self._ticker, None
@@ -240,8 +240,8 @@ class Outcomes:
             ticker.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([ticker])
-        await self._telling.finish(self.tally.progress(now()), patience=patience)
+        await self._observer_calls.finish(self.tally.make_progress(now()), patience=patience)
 
 
-def _refused_earlier(refusal: Refusal) -> AembedError:
+def _earlier_refusal_error(refusal: Refusal) -> AembedError:
     return InputError(f"refused earlier ({refusal.error}): {refusal.message}")

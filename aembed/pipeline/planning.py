@@ -10,7 +10,7 @@ import numpy as np
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
-from aembed.dispatch import Answered, Deliver, Errand, Waits
+from aembed.dispatch import Answered, Deliver, Submission, WaitReport
 from aembed.results import Plan, Report
 from aembed.types import Reply
 
@@ -20,7 +20,7 @@ class DryDispatcher:
 
     def __init__(self, concurrency: int, cap: Cap) -> None:
         self.concurrency = concurrency
-        self.waits = Waits()
+        self.wait_report = WaitReport()
         self._cap = cap
 
     @property
@@ -31,16 +31,16 @@ class DryDispatcher:
     def cap(self) -> Cap:
         return self._cap
 
-    def own(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.Task(coroutine, loop=asyncio.get_running_loop())
 
-    async def send(self, batch: Sequence[Item], errand: Errand, deliver: Deliver) -> None:
-        errand.requests += 1
+    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
+        submission.requests += 1
         inputs = sum(item.inputs for item in batch)
         await deliver(Answered(batch, Reply(np.ones((inputs, 1), dtype=np.float32))))
 
 
-def planned(report: Report, changed: int) -> Plan:
+def make_plan(report: Report, changed: int) -> Plan:
     return Plan(
         inputs=report.inputs,
         new=report.stored - changed,

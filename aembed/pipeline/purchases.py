@@ -37,7 +37,7 @@ class Purchases:
         if (place := bisect_left(shard, row | mark)) < len(shard) and shard[place] == row | mark:
             del self._shards[row >> (64 - SHARD_BITS)][place]
 
-    def of(self, id: str, text: str) -> list[bool]:
+    def purchases_of(self, id: str, text: str) -> list[bool]:
         """Says for each time that this row was bought whether it had this text then."""
         row, mark = _marks(id, text)
         shard = self._shards.get(row >> (64 - SHARD_BITS))

@@ -107,10 +107,10 @@ class Feed:
         try:
             if isinstance(self._source, AsyncIterable):
                 self._iterator = iterator = aiter(self._source)
-                async for value in _Held(iterator):
+                async for value in _HeldIterator(iterator):
                     self._values.append(value)
                     if len(self._values) in (1, CHUNK):
-                        await self._offered()
+                        await self._wait_until_taken()
             else:
                 self._iterator = given = iter(self._source)
                 await self._fill_from(given)
@@ -146,7 +146,7 @@ class Feed:
             self._values.extend(islice(values, CHUNK))
             if len(self._values) < CHUNK:
                 return
-            await self._offered()
+            await self._wait_until_taken()
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """The chunks. Raises SourceError for what the source raised, after all that it gave."""
@@ -167,7 +167,7 @@ class Feed:
         self._notify()
         return values
 
-    async def _offered(self) -> None:
+    async def _wait_until_taken(self) -> None:
         self._notify()
         while len(self._values) >= CHUNK:
             if self._left:
@@ -180,7 +180,7 @@ class Feed:
 
 
 @asynccontextmanager
-async def iterating(values: AsyncIterable[T]) -> AsyncIterator[AsyncIterator[T]]:
+async def iterate(values: AsyncIterable[T]) -> AsyncIterator[AsyncIterator[T]]:
     """An iterator over the values that is closed at the end, if it can be: for a generator inside another one."""
     iterator = aiter(values)
     try:
@@ -190,7 +190,7 @@ async def iterating(values: AsyncIterable[T]) -> AsyncIterator[AsyncIterator[T]]
             await aclose()
 
 
-class _Held:
+class _HeldIterator:
     """An iterator that `async for` may go through: not each has an `__aiter__` of its own."""
 
     def __init__(self, iterator: AsyncIterator[Any]) -> None:

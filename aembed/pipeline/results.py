@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from aembed.errors import ConfigError
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.job import Job
-from aembed.pipeline.logs import logged
+from aembed.pipeline.logs import log_ending
 from aembed.results import Report
 from aembed.types import Embedded, Failure
 
@@ -40,7 +40,7 @@ class Results:
 
 async def run_and_close(job: Job, channel: Channel, verb: AbstractContextManager[None]) -> Report:
     try:
-        with verb, logged("stream", job.report):
+        with verb, log_ending("stream", job.report):
             return await job.run()
     finally:
         channel.end()

@@ -51,9 +51,9 @@ class Sink(Protocol):
     shares: bool
     """Whether others may wait for what this job sends: no reader of its results holds it up."""
 
-    def reject(self, record: Record) -> InputError | None: ...
+    def rejection_of(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
-    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         """The vectors of the entries that were paid for already."""
         ...
 
@@ -65,7 +65,7 @@ class Sink(Protocol):
         """What has become of those that other jobs had leased."""
         ...
 
-    async def takes_over(self, model: str) -> bool:
+    async def may_take_over(self, model: str) -> bool:
         """Whether vectors that rows of another store carry, and that this model made, may be written here."""
         ...
 
@@ -81,7 +81,7 @@ class Sink(Protocol):
         """Shows failures of any kind."""
         ...
 
-    def left(self, entries: Sequence[Entry]) -> None:
+    def note_left(self, entries: Sequence[Entry]) -> None:
         """These stay pending, where not all that is read is done with (`whole`): nothing was bought for them."""
         ...
 
@@ -96,19 +96,19 @@ class PlainSink:
     durable = keeps = numbered = dry = leases = False
     whole = shares = True
 
-    def reject(self, record: Record) -> InputError | None:
+    def rejection_of(self, record: Record) -> InputError | None:
         return None
 
     async def known(self, entries: Sequence[Entry]) -> Known:
         return Known()
 
-    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {}
 
     async def settled(self, entries: Sequence[Entry]) -> Settled:
-        return Settled(await self.paid(entries), await self.known(entries))
+        return Settled(await self.paid_vectors(entries), await self.known(entries))
 
-    async def takes_over(self, model: str) -> bool:
+    async def may_take_over(self, model: str) -> bool:
         return False
 
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
@@ -120,7 +120,7 @@ class PlainSink:
     async def fail(self, failures: Sequence[Failure]) -> None:
         return None
 
-    def left(self, entries: Sequence[Entry]) -> None:
+    def note_left(self, entries: Sequence[Entry]) -> None:
         return None
 
     def let_go(self) -> None:
@@ -147,7 +147,7 @@ class ListSink(PlainSink):
         self._written: list[int] = []
         self._failures: list[Failure] = []
 
-    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         return {entry.key: self._matrix[self._index[entry.key]] for entry in entries if entry.key in self._index}
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
@@ -166,7 +166,7 @@ class ListSink(PlainSink):
     async def fail(self, failures: Sequence[Failure]) -> None:
         self._failures += failures
 
-    def embeddings(self, report: Report, dimensions: int | None, stopped: AembedError | None = None) -> Embeddings:
+    def make_embeddings(self, report: Report, dimensions: int | None, stopped: AembedError | None = None) -> Embeddings:
         """The vectors that there are; a text that the job did not come to has failed with what stopped the job."""
         inputs = max(report.inputs, self._inputs or 0) if stopped else report.inputs
         self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)

@@ -15,7 +15,7 @@ import anyio
 import numpy as np
 
 from aembed.core.changes import Entry, Key
-from aembed.core.spaces import same_model
+from aembed.core.spaces import is_same_model
 from aembed.errors import (
     AembedError,
     BadRequestError,
@@ -45,9 +45,9 @@ class Leasing(Protocol):
     @property
     def token(self) -> int: ...
     @property
-    def alone(self) -> bool: ...
+    def is_alone(self) -> bool: ...
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
-    def done(self, fingerprints: Collection[bytes]) -> None: ...
+    def note_done(self, fingerprints: Collection[bytes]) -> None: ...
 
 
 class StoreSink(PlainSink):
@@ -62,31 +62,31 @@ class StoreSink(PlainSink):
         self.leases = worker is not None
         self._model = ""
 
-    def reject(self, record: Record) -> InputError | None:
+    def rejection_of(self, record: Record) -> InputError | None:
         return self._store.reject(record)
 
     async def known(self, entries: Sequence[Entry]) -> Known:
         digests = {entry.record.id: entry.digest for entry in entries}
         fingerprints = {} if self._retry_failed else {entry.record.id: entry.fingerprint for entry in entries}
-        known: Known = await guarded(self._store.known(digests, fingerprints))
+        known: Known = await await_store(self._store.known(digests, fingerprints))
         return known
 
-    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         fingerprints = {entry.fingerprint for entry in entries}
-        vectors: Mapping[Key, Vector] = await guarded(self._store.vectors(fingerprints))
+        vectors: Mapping[Key, Vector] = await await_store(self._store.vectors(fingerprints))
         return vectors
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         rows = _rows(entries, matrix, self._worker.token if self._worker else None)
         # Law 1: one reply = one short store transaction, which is durable when `write` returns.
         try:
-            with _paid_for(lambda: rows):
+            with _add_paid_rows(lambda: rows):
                 await self._check_model(model)
-                await guarded(self._store.write(rows))
+                await await_store(self._store.write(rows))
         except RowsRefusedError:
-            self._done(rows.fingerprints)
+            self._note_done(rows.fingerprints)
             raise
-        self._done(rows.fingerprints)
+        self._note_done(rows.fingerprints)
         return len(entries)
 
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
@@ -95,11 +95,11 @@ class StoreSink(PlainSink):
         leased: AbstractSet[Key] = await self._worker.lease([entry.fingerprint for entry in entries])
         return leased
 
-    def _done(self, fingerprints: Sequence[bytes]) -> None:
+    def _note_done(self, fingerprints: Sequence[bytes]) -> None:
         if self._worker:
-            self._worker.done(fingerprints)
+            self._worker.note_done(fingerprints)
 
-    async def takes_over(self, model: str) -> bool:
+    async def may_take_over(self, model: str) -> bool:
         """Whether vectors of that model may be written here: the space is the same already, and the name has to be."""
         try:
             await self._check_model(model)
@@ -115,8 +115,8 @@ class StoreSink(PlainSink):
         # Law 6: the vectors at hand are paid for, but the rest of the job is refused before it is.
         if model in ("", self._model) or not isinstance(self._store, KeepsModel):
             return
-        held = await guarded(self._store.answered_by(model))
-        if held is None or not same_model(held, model):
+        held = await await_store(self._store.answered_by(model))
+        if held is None or not is_same_model(held, model):
             raise SpaceMismatchError(
                 f"the provider answered with the model {model!r}, the rows of this store came from {held!r}; their "
                 "vectors cannot be compared, unless `aembed move` (Embedder.move) finds them to be the same: build a "
@@ -126,8 +126,8 @@ class StoreSink(PlainSink):
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         if kept := _refusals(refused):
-            await guarded(self._store.write(_rows([], np.empty((0, 0), np.float32)), kept))
-        self._done([entry.fingerprint for entry, _ in refused])
+            await await_store(self._store.write(_rows([], np.empty((0, 0), np.float32)), kept))
+        self._note_done([entry.fingerprint for entry, _ in refused])
 
 
 class PlanSink(StoreSink):
@@ -147,11 +147,11 @@ class PlanSink(StoreSink):
         self._changing |= known.changed
         return known
 
-    async def paid(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         planned = {entry.key for entry in entries if entry.key in self._paid}
-        return dict.fromkeys(planned | (await super().paid(entries)).keys(), np.ones(1, np.float32))
+        return dict.fromkeys(planned | (await super().paid_vectors(entries)).keys(), np.ones(1, np.float32))
 
-    async def takes_over(self, model: str) -> bool:
+    async def may_take_over(self, model: str) -> bool:
         return True
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
@@ -166,11 +166,11 @@ class PlanSink(StoreSink):
 class Notes(Protocol):
     """What a run, which reads rows again, is told about them."""
 
-    def unfilled(self, records: Sequence[Record]) -> None:
+    def note_unfilled(self, records: Sequence[Record]) -> None:
         """Of these, which were written together, some rows stayed empty."""
         ...
 
-    def not_bought(self, records: Sequence[Record]) -> None:
+    def note_not_bought(self, records: Sequence[Record]) -> None:
         """Another job has filled them, or somebody edited them, before they were sent."""
         ...
 
@@ -200,7 +200,7 @@ class BacklogSink(PlainSink):
     async def known(self, entries: Sequence[Entry]) -> Known:
         if self._refusals is None:
             return Known()
-        refused = await guarded(self._refusals.refused({entry.record.id: entry.fingerprint for entry in entries}))
+        refused = await await_store(self._refusals.refused({entry.record.id: entry.fingerprint for entry in entries}))
         return Known() if self._retry_failed else Known(refused=refused)
 
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
@@ -209,40 +209,40 @@ class BacklogSink(PlainSink):
         if self._worker is None:
             return await super().lease(entries)
         leased: AbstractSet[Key] = await self._worker.lease([entry.fingerprint for entry in entries])
-        if self._worker.alone:
+        if self._worker.is_alone:
             return leased
         mine = [entry for entry in entries if entry.key in leased]
-        settled = await self._rows_settled(mine)
+        settled = await self._settled_rows(mine)
         late = {entry.key for entry in mine if entry.record.id in settled}
-        self._worker.done([entry.fingerprint for entry in mine if entry.key in late])
+        self._worker.note_done([entry.fingerprint for entry in mine if entry.key in late])
         return leased - late
 
     async def settled(self, entries: Sequence[Entry]) -> Settled:
-        rows = await self._rows_settled(entries)
+        rows = await self._settled_rows(entries)
         known = await self.known(entries)
         filled = {id: vector for id, vector in rows.items() if vector is not None}
-        self.left([entry for entry in entries if entry.record.id in filled])
+        self.note_left([entry for entry in entries if entry.record.id in filled])
         paid: dict[Key, Vector] = {entry.key: filled[id] for entry in entries if (id := entry.record.id) in filled}
         return Settled(paid, replace(known, unchanged=frozenset(filled)), rows.keys() - filled.keys())
 
-    async def _rows_settled(self, entries: Sequence[Entry]) -> Mapping[str, Vector | None]:
+    async def _settled_rows(self, entries: Sequence[Entry]) -> Mapping[str, Vector | None]:
         if self._shares is None or not entries:
             return {}
-        rows: Mapping[str, Vector | None] = await guarded(
+        rows: Mapping[str, Vector | None] = await await_store(
             self._shares.settled({entry.record.id: entry.record.text for entry in entries})
         )
         return rows
 
-    def left(self, entries: Sequence[Entry]) -> None:
-        self._run.not_bought([entry.record for entry in entries])
+    def note_left(self, entries: Sequence[Entry]) -> None:
+        self._run.note_not_bought([entry.record for entry in entries])
 
     def _done(self, entries: Iterable[Entry]) -> None:
         if self._worker:
-            self._worker.done([entry.fingerprint for entry in entries])
+            self._worker.note_done([entry.fingerprint for entry in entries])
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         if self._refusals and (kept := _refusals(refused)):
-            await guarded(self._refusals.refuse(kept))
+            await await_store(self._refusals.refuse(kept))
         self._done(entry for entry, _ in refused)
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
@@ -251,8 +251,8 @@ class BacklogSink(PlainSink):
         ids = [entry.record.id for entry in entries]
         texts = [entry.record.text for entry in entries]
         try:
-            with _paid_for(lambda: _rows(entries, matrix)):
-                filled: int = await guarded(self._backlog.write(ids, texts, matrix))
+            with _add_paid_rows(lambda: _rows(entries, matrix)):
+                filled: int = await await_store(self._backlog.write(ids, texts, matrix))
         except RowsRefusedError as error:
             taken = [entry for entry in entries if entry.record.id not in error.rows]
             self._note_unfilled(taken, error.written)
@@ -264,16 +264,16 @@ class BacklogSink(PlainSink):
 
     def _note_unfilled(self, entries: Sequence[Entry], filled: int) -> None:
         if filled < len(entries):
-            self._run.unfilled([entry.record for entry in entries])
+            self._run.note_unfilled([entry.record for entry in entries])
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Tells a backlog that is shared with other workers, so that they do not wait for these rows."""
         if tell := getattr(self._backlog, "fail", None):
-            await guarded(tell([failure.id for failure in failures]))
+            await await_store(tell([failure.id for failure in failures]))
 
 
 @contextmanager
-def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
+def _add_paid_rows(rows: Callable[[], Rows]) -> Iterator[None]:
     """Puts rows that cannot be written into the error, also where somebody else than the job cancels the write."""
     try:
         yield
@@ -290,7 +290,7 @@ def _paid_for(rows: Callable[[], Rows]) -> Iterator[None]:
         raise cut_short from None
 
 
-async def guarded(awaitable: Any) -> Any:
+async def await_store(awaitable: Any) -> Any:
     """The answer of a store, whosever store it is: anything but an aembed error becomes a StoreError."""
     try:
         async with asyncio.timeout(STORE_TIMEOUT):
@@ -324,7 +324,7 @@ def _printable(message: str) -> str:
 async def note(store: Store, report: Report) -> None:
     """Keeps in the store how the job ended; that it cannot be kept is no reason to lose the report."""
     try:
-        await guarded(store.finish(report))
+        await await_store(store.finish(report))
     except AembedError as error:
         logger.warning("the store did not keep the report: %s", error)
 

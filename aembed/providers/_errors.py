@@ -23,7 +23,7 @@ from aembed.errors import (
 from aembed.providers._complaints import REASON_CHARACTERS, Complaint, read_complaint
 from aembed.providers._echoes import without_echoes
 from aembed.providers._http import MOST_ERROR_BYTES, HTTPReply
-from aembed.providers._limits import Size, is_too_large, lasting, size_in
+from aembed.providers._limits import SizeLimit, find_lasting_limit, is_too_large, size_in
 from aembed.providers._secrets import Secret
 from aembed.providers._words import (
     A_RATE,
@@ -76,13 +76,13 @@ _IN_A_200 = {
 def error_for(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None) -> ProviderError:
     """The error that a status other than 2xx means, for a request of so many inputs, and tokens as we count them."""
     complaint = read_complaint(reply.body)
-    error = _class(reply.status, complaint)
+    error = _class_of_error(reply.status, complaint)
     reason = complaint.reason or _NAMES.get(reply.status, error.__name__)
     if 300 <= reply.status < 400:
         reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"
     by_way = f" (by way of {reply.via})" if reply.via and reply.status in _A_PROXYS_TOO else ""
     refused = _Refused(reply, complaint, inputs, tokens, key)
-    return refused.built(error, f"{reply.status}: ", f"{reason}{by_way}")
+    return refused.build_error(error, f"{reply.status}: ", f"{reason}{by_way}")
 
 
 def error_in(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None) -> ProviderError | None:
@@ -91,21 +91,21 @@ def error_in(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret 
     if not complaint.reason or not complaint.structured:
         return None
     refused = _Refused(reply, complaint, inputs, tokens, key)
-    return refused.built(_class_in_a_200(complaint), "the reply is an error: ", complaint.reason)
+    return refused.build_error(_class_in_a_200(complaint), "the reply is an error: ", complaint.reason)
 
 
-def _class(status: int, complaint: Complaint) -> type[ProviderError]:
+def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
     match status:
         case 401:
             return AuthenticationError
         case 402:
             return QuotaExceededError
-        case 403 if _no_money(complaint):
+        case 403 if _is_out_of_money(complaint):
             return QuotaExceededError
         case 403:
             return BadRequestError if _is_of_content(complaint) else PermissionDeniedError
         case 429:
-            return _limited(complaint)
+            return _class_of_limit(complaint)
         case 408 | 409 | 425:
             return UnavailableError
         case 404 if _is_passing(complaint):
@@ -115,14 +115,14 @@ def _class(status: int, complaint: Complaint) -> type[ProviderError]:
         case 407:
             return AuthenticationError
         case _ if 400 <= status < 500:
-            return _refusal(complaint)
+            return _class_of_refusal(complaint)
         case _ if 300 <= status < 400:
             return NotFoundError
         case _:
-            return _failure(complaint)
+            return _class_of_failure(complaint)
 
 
-def _no_money(complaint: Complaint, *, said_first: bool = False) -> bool:
+def _is_out_of_money(complaint: Complaint, *, said_first: bool = False) -> bool:
     """`said_first`: what stands further on in the reason may be a text that is quoted."""
     if complaint.codes & NO_MONEY_CODES or any(map(NO_MONEY_KINDS.match, complaint.kinds)):
         return True
@@ -140,18 +140,18 @@ def _is_of_content(complaint: Complaint) -> bool:
     return len(complaint.reason) <= REASON_CHARACTERS and OF_CONTENT.search(complaint.reason) is not None
 
 
-def _limited(complaint: Complaint) -> type[ProviderError]:
+def _class_of_limit(complaint: Complaint) -> type[ProviderError]:
     """A request that is larger than the limit itself is refused for what it holds: no wait helps, less of it does."""
-    if _no_money(complaint):
+    if _is_out_of_money(complaint):
         return QuotaExceededError
     return BadRequestError if is_too_large(complaint.reason) else RateLimitError
 
 
-def _failure(complaint: Complaint) -> type[ProviderError]:
+def _class_of_failure(complaint: Complaint) -> type[ProviderError]:
     """A status of the server's own faults, with words of another one: a long reason may quote a text."""
     if len(complaint.reason) > REASON_CHARACTERS:
         return UnavailableError
-    if _no_money(complaint):
+    if _is_out_of_money(complaint):
         return QuotaExceededError
     if CANNOT_EMBED.search(complaint.reason):
         return NotFoundError
@@ -159,12 +159,12 @@ def _failure(complaint: Complaint) -> type[ProviderError]:
 
 
 def _is_of_its_size(reason: str) -> bool:
-    return TOO_LONG.search(reason) is not None or size_in(reason) != Size()
+    return TOO_LONG.search(reason) is not None or size_in(reason) != SizeLimit()
 
 
-def _refusal(complaint: Complaint) -> type[ProviderError]:
+def _class_of_refusal(complaint: Complaint) -> type[ProviderError]:
     """Told apart: what no other batch would cure, and what may lie in this batch."""
-    if _no_money(complaint, said_first=True):
+    if _is_out_of_money(complaint, said_first=True):
         return QuotaExceededError
     if complaint.is_of("invalid_api_key", "authentication"):
         return AuthenticationError
@@ -190,14 +190,14 @@ def _refusal(complaint: Complaint) -> type[ProviderError]:
 def _class_in_a_200(complaint: Complaint) -> type[ProviderError]:
     status = next((code for code in complaint.codes if 400 <= code < 600), None)
     if status is not None:
-        return _class(status, complaint)
-    if _no_money(complaint, said_first=True):
+        return _class_of_error(status, complaint)
+    if _is_out_of_money(complaint, said_first=True):
         return QuotaExceededError
     if _is_passing(complaint):
         return UnavailableError
     for error, words in _IN_A_200.items():
         if complaint.is_of(*words):
-            return _refusal(complaint) if error is BadRequestError else error
+            return _class_of_refusal(complaint) if error is BadRequestError else error
     return InvalidReplyError
 
 
@@ -211,20 +211,20 @@ class _Refused:
     tokens: float
     key: Secret | None
 
-    def built(self, error: type[ProviderError], opening: str, reason: str) -> ProviderError:
+    def build_error(self, error: type[ProviderError], opening: str, reason: str) -> ProviderError:
         hints = parse_hints(self.reply.headers, self.complaint.reason, self.complaint.delay)
         if error is RateLimitError:
-            limit = lasting(self.reply.headers, self.complaint, hints, tokens=self.tokens, texts=self.inputs)
+            limit = find_lasting_limit(self.reply.headers, self.complaint, hints, tokens=self.tokens, texts=self.inputs)
             if limit is not None:
                 error, reason = QuotaExceededError, f"{limit.reason}: {reason}"
                 if limit.spent:
                     hints = replace(hints, spent_window=limit.spent.name, reset_spent=limit.spent.reset)
         built = error(
-            shown(f"{opening}{reason}", self.key)[:REASON_CHARACTERS],
+            redacted_line(f"{opening}{reason}", self.key)[:REASON_CHARACTERS],
             status_code=self.reply.status,
             request_id=request_id(self.reply, self.key),
             hints=hints,
-            body=shown(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
+            body=redacted_line(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
         )
         if isinstance(built, BadRequestError):
             self._name_limits(built)
@@ -245,17 +245,17 @@ def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = Non
     error.status_code = reply.status
     error.request_id = request_id(reply, key)
     error.hints = parse_hints(reply.headers)
-    error.body = shown(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
+    error.body = redacted_line(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
     return error
 
 
 def request_id(reply: HTTPReply, key: Secret | None = None) -> str | None:
     """What to quote to the provider's support."""
     named = next(filter(None, map(reply.headers.get, _REQUEST_IDS)), None)
-    return shown(named, key)[:100] if named else None
+    return redacted_line(named, key)[:100] if named else None
 
 
-def shown(text: str, key: Secret | None) -> str:
+def redacted_line(text: str, key: Secret | None) -> str:
     """One line, printable, without the key."""
     line = "".join(c if c.isprintable() else " " for c in (key.redact(text) if key else text))
     return " ".join(line.split())

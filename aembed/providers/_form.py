@@ -37,7 +37,7 @@ class Form:
         self._replies_of_numbers, self._patience = 0, PATIENCE
 
     @property
-    def asks_numbers(self) -> bool:
+    def is_asking_numbers(self) -> bool:
         return self.numbers or self._try_numbers or self._replies_of_numbers > 0
 
     @property
@@ -45,14 +45,14 @@ class Form:
         """That bytes in base64 are float32 values."""
         return self._base64_works
 
-    def failed(self, error: ProviderError, *, numbers: bool) -> bool:
+    def note_failure(self, error: ProviderError, *, numbers: bool) -> bool:
         """Whether the same request is worth sending again at once, with numbers."""
         if self._base64_works and not (self._chosen or numbers or self._replies_of_numbers) and _is_encoding(error):
             self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
         self._try_numbers = not (self._chosen or numbers or self._base64_works) and _blames_base64(error)
         return self._try_numbers
 
-    def answered(self, *, numbers: bool) -> None:
+    def note_answered(self, *, numbers: bool) -> None:
         """A reply was good, and held that."""
         self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
         if not numbers:
@@ -61,7 +61,7 @@ class Form:
             self.numbers = not self._base64_works
 
 
-class Lengths:
+class VectorLengths:
     """Vectors that are not 1 long: scaled where that is asked for, else told once."""
 
     def __init__(self, normalize: bool | None, *, known: bool) -> None:
@@ -69,7 +69,7 @@ class Lengths:
         self._normalize = normalize and not known
         self._is_told = known or normalize is False
 
-    def scaled(self, matrix: Matrix, squares: Squares, model: str) -> Matrix:
+    def scale(self, matrix: Matrix, squares: Squares, model: str) -> Matrix:
         """Each row 1 long with normalize=True, else as it came."""
         if self._normalize:
             return np.divide(matrix, np.sqrt(squares)[:, None], dtype=np.float32)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aembed.core.headers import Spent, never_clears, spent_window
+from aembed.core.headers import SpentWindow, find_spent_window, never_clearing_limit
 from aembed.providers._complaints import Complaint
 from aembed.types import Hints
 
@@ -59,7 +59,7 @@ _PACIFIC = re.compile("PerDay", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class SizeLimit:
     """What one request may carry, as words say it, and how many tokens this one had.
 
     `tokens` are those of all its texts, `context` those of one text or of all: the words do not say which.
@@ -71,15 +71,15 @@ class Size:
     requested: int | None = None
 
 
-def size_in(reason: str) -> Size:
+def size_in(reason: str) -> SizeLimit:
     reason = reason[:_READ_CHARACTERS]
-    inputs = _first(_INPUTS, reason)[0]
+    inputs = _first_limit(_INPUTS, reason)[0]
     if _OF_REQUESTS.search(reason):
-        return Size(inputs)
-    if tokens := _first(_TOKENS, reason)[0]:
-        return Size(inputs, tokens, requested=_first(_TOKENS, reason)[1])
-    context, requested = _first(_CONTEXT, reason)
-    return Size(inputs, context=context, requested=requested)
+        return SizeLimit(inputs)
+    if tokens := _first_limit(_TOKENS, reason)[0]:
+        return SizeLimit(inputs, tokens, requested=_first_limit(_TOKENS, reason)[1])
+    context, requested = _first_limit(_CONTEXT, reason)
+    return SizeLimit(inputs, context=context, requested=requested)
 
 
 def is_too_large(reason: str) -> bool:
@@ -92,35 +92,35 @@ def is_too_large(reason: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Lasting:
+class LastingLimit:
     """Why a rate limit does not clear within minutes. `spent`: a day or a month is used up."""
 
     reason: str
-    spent: Spent | None = None
+    spent: SpentWindow | None = None
 
 
-def lasting(
+def find_lasting_limit(
     headers: Mapping[str, str], complaint: Complaint, hints: Hints, *, tokens: float, texts: int
-) -> Lasting | None:
+) -> LastingLimit | None:
     """None for a limit that a short wait clears, as far as is said."""
-    zero = never_clears(headers, hinted=hints.retry_after is not None)
+    zero = never_clearing_limit(headers, hinted=hints.retry_after is not None)
     if not zero and _NOTHING_ALLOWED.search(complaint.reason):
         zero = "limit 0"
     if zero:
-        return Lasting(f"the plan of this key does not include this model ({zero})")
-    spent = spent_window(headers, tokens=tokens, texts=texts) or _spent_in_words(complaint, hints)
+        return LastingLimit(f"the plan of this key does not include this model ({zero})")
+    spent = find_spent_window(headers, tokens=tokens, texts=texts) or _find_spent_in_words(complaint, hints)
     if spent is None:
         return None
     if spent.reset is not None:
-        resets = f"resets in {_shown(spent.reset)}"
+        resets = f"resets in {_duration_in_words(spent.reset)}"
     elif any(map(_PACIFIC.search, complaint.quotas)):
         resets = "resets at midnight Pacific time"
     else:
         resets = f"when the {spent.name} resets is not said"
-    return Lasting(f"the limit of the {spent.name} is used up, {resets}; run the same again then", spent)
+    return LastingLimit(f"the limit of the {spent.name} is used up, {resets}; run the same again then", spent)
 
 
-def _spent_in_words(complaint: Complaint, hints: Hints) -> Spent | None:
+def _find_spent_in_words(complaint: Complaint, hints: Hints) -> SpentWindow | None:
     """A limit by its name in Google's replies, or in the words of a refusal that speaks of no shorter window."""
     said = " ".join(complaint.quotas) or complaint.reason[:_READ_CHARACTERS]
     if not complaint.quotas and _SHORT_WINDOW.search(said):
@@ -129,10 +129,10 @@ def _spent_in_words(complaint: Complaint, hints: Hints) -> Spent | None:
     if not named:
         return None
     # Google's `retryDelay` is that of its minute, also where the day is used up.
-    return Spent(named[-1], None if complaint.quotas else hints.retry_after)
+    return SpentWindow(named[-1], None if complaint.quotas else hints.retry_after)
 
 
-def _shown(seconds: float) -> str:
+def _duration_in_words(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     if hours >= 48:
         return f"{round(hours / 24)} days"
@@ -141,7 +141,7 @@ def _shown(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def _first(patterns: tuple[re.Pattern[str], ...], text: str) -> tuple[int | None, int | None]:
+def _first_limit(patterns: tuple[re.Pattern[str], ...], text: str) -> tuple[int | None, int | None]:
     """The first limit above 0 that is named, and what the request had of it."""
     for pattern in patterns:
         found = pattern.search(text)

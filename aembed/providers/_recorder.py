@@ -68,16 +68,16 @@ class Recorder:
             return
         self._seen[alike] += 1
 
-        def shown(text: str, most: int) -> str:
-            return self._shown(text, texts, most)
+        def redact(text: str, most: int) -> str:
+            return self._redact_all(text, texts, most)
 
         reply = {
             "status": status,
             "headers": {
-                shown(name, 100): "[cut out]" if _PRIVATE.search(name) else shown(value, MOST_VALUE_CHARACTERS)
+                redact(name, 100): "[cut out]" if _PRIVATE.search(name) else redact(value, MOST_VALUE_CHARACTERS)
                 for name, value in list(headers.items())[:MOST_HEADERS]
             },
-            "body": shown(
+            "body": redact(
                 without_echoes(body[: 8 * MOST_BODY_CHARACTERS]).decode("utf-8", "replace"), MOST_BODY_CHARACTERS
             ),
             "body_bytes": len(body),
@@ -85,7 +85,7 @@ class Recorder:
         record = {
             "request": {"inputs": len(texts), "bytes": sum(len(text.encode("utf-8", "replace")) for text in texts)},
             "reply": reply,
-            "error": shown(f"{type(error).__name__}: {error}", 1_000),
+            "error": redact(f"{type(error).__name__}: {error}", 1_000),
         }
         try:
             self._keep(f"{status or 'broken'}-{type(error).__name__}", record)
@@ -93,7 +93,7 @@ class Recorder:
             self._full = True
             logger.warning("%s: replies are not recorded any more: %s", self._folder, failed.strerror)
 
-    def _shown(self, text: str, texts: Sequence[str], most: int) -> str:
+    def _redact_all(self, text: str, texts: Sequence[str], most: int) -> str:
         """Cut after what is private has been found: a part of that would not be."""
         text = _NUMBERS.sub(r"\1[...] ", _BASE64.sub(r"\1[...]", text))[: 2 * most]
         for secret in self._secrets:

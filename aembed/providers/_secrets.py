@@ -39,16 +39,16 @@ class Secret:
         """
         if len(self._value) < _LEAST_REVEALING:
             return re.sub(rf"(?<![\w-]){re.escape(self._value)}(?![\w-])", "[redacted]", text)
-        return _WORD.sub(lambda word: "[redacted]" if self._shows(word[0]) else word[0], text)
+        return _WORD.sub(lambda word: "[redacted]" if self._is_shown_by(word[0]) else word[0], text)
 
-    def _shows(self, word: str) -> bool:
+    def _is_shown_by(self, word: str) -> bool:
         key = self._value
         if _MASKED.search(word) and word[:3] == key[:3]:
             return True
         return any(key[i : i + _LEAST_REVEALING] in word for i in range(len(key) - _LEAST_REVEALING + 1))
 
 
-def checked_key(value: str, name: str) -> Secret:
+def check_key(value: str, name: str) -> Secret:
     """The key without surrounding white space. Raises ConfigError, which does not show it, for one that no
     header can carry."""
     key = value.strip()

@@ -13,7 +13,7 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 _MOST_NAME = 253
 
 
-def checked_base_url(url: str, name: str = "base_url", *, allow_http: bool = False) -> str:
+def check_base_url(url: str, name: str = "base_url", *, allow_http: bool = False) -> str:
     """That URL, its host in ASCII, without a slash at its end. Raises ConfigError, which shows nothing secret.
 
     https, or http to this machine: a key and private texts travel to it. With `allow_http` any http.
@@ -23,9 +23,9 @@ def checked_base_url(url: str, name: str = "base_url", *, allow_http: bool = Fal
         raise ConfigError(f"{name} must hold no user name, password, query or fragment; a key is passed as api_key=")
     if not parts.hostname:
         raise ConfigError(f"{name} names no host; it looks like https://api.example.com/v1")
-    host = _checked_host(parts.hostname, name)
+    host = _check_host(parts.hostname, name)
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
-        raise _in_clear(host, name)
+        raise _in_clear_error(host, name)
     if parts.scheme not in ("https", "http"):
         raise ConfigError(f"{name} must be https://..., or http:// to this machine; got the host {host!r}")
     written = url.strip() if url.isascii() else url.strip().replace(_written_host(parts), host, 1)
@@ -60,11 +60,11 @@ def _written_host(parts: SplitResult) -> str:
     return parts.netloc[start : start + len(parts.hostname or "")]
 
 
-def _checked_host(host: str, name: str) -> str:
+def _check_host(host: str, name: str) -> str:
     """In ASCII. RFC 1035, section 2.3.4: labels of 1 to 63 characters, 253 in all."""
     if address_of(host.partition("%")[0]) is not None:
         return host
-    encoded = host if host.isascii() else _encoded(host)
+    encoded = host if host.isascii() else _host_in_ascii(host)
     if not is_name(encoded):
         raise ConfigError(
             f"{name} names a host that cannot be: {host[:80]!r}; it looks like https://api.example.com/v1"
@@ -77,14 +77,14 @@ def is_name(host: str) -> bool:
     return len(host) <= _MOST_NAME and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
 
 
-def _encoded(host: str) -> str:
+def _host_in_ascii(host: str) -> str:
     """As IDNA has it; empty where it has no such name."""
     from aembed.providers._http._names import in_ascii
 
     return in_ascii(host)
 
 
-def _in_clear(host: str, name: str) -> ConfigError:
+def _in_clear_error(host: str, name: str) -> ConfigError:
     if is_nearby(host):
         return ConfigError(
             f"{name}: {host} is in a network of your own, and http:// to it is not encrypted; "

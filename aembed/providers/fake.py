@@ -102,7 +102,7 @@ class FakeProvider:
     async def _answer(self, number: int, texts: Sequence[str], input_type: InputType) -> Reply:
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         tokens = ceil(sum(map(len, encoded)) / self.limits.bytes_per_token)
-        fault = _refusal(encoded, self.limits) or self._fault(number, texts)
+        fault = _refusal_of(encoded, self.limits) or self._fault(number, texts)
         failed = isinstance(fault, Exception)
         outcome = type(fault).__name__ if failed else "answered"
         kept = tuple(texts) if self._keep_texts else ()
@@ -130,7 +130,7 @@ class FakeProvider:
         return self._script[number] if number < len(self._script) else None
 
 
-def _refusal(encoded: Sequence[bytes], limits: Limits) -> BadRequestError | None:
+def _refusal_of(encoded: Sequence[bytes], limits: Limits) -> BadRequestError | None:
     if not 1 <= len(encoded) <= limits.max_batch_size:
         error = BadRequestError(f"400: {len(encoded)} inputs, max {limits.max_batch_size}", status_code=400)
         error.max_batch_size = limits.max_batch_size

@@ -22,26 +22,26 @@ from aembed.core.headers import parse_hints
 from aembed.core.replies import CutShortError, Parsed, ReplyReader
 from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
-from aembed.providers._errors import error_for, error_in, request_id, shown, with_origin
-from aembed.providers._form import Encoding, Form, Lengths
+from aembed.providers._errors import error_for, error_in, redacted_line, request_id, with_origin
+from aembed.providers._form import Encoding, Form, VectorLengths
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
 from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret
+from aembed.providers._server_answers import read_answers
 from aembed.providers._settings import (
     ENDPOINT,
     base_url_of,
-    checked_choice,
-    checked_dimensions,
-    checked_encoding,
-    checked_flag,
-    checked_tokens,
+    check_choice,
+    check_dimensions,
+    check_encoding,
+    check_flag,
+    check_tokens,
     headers_of,
     is_own,
     key_of,
 )
 from aembed.providers._threads import run_in_thread
-from aembed.providers._told import told_by
 from aembed.types import InputType, Reply, Space, Usage
 
 logger = logging.getLogger("aembed")
@@ -97,22 +97,22 @@ class OpenAIProvider:
     ) -> None:
         row = PRESETS[preset]
         known = row.model(model)
-        self._asked = checked_dimensions(model, known, dimensions)
-        self._base_url = base_url_of(row, base_url, checked_flag("allow_http", allow_http))
+        self._asked = check_dimensions(model, known, dimensions)
+        self._base_url = base_url_of(row, base_url, check_flag("allow_http", allow_http))
         own = self._base_url == row.base_url
         self._key = key_of(row, api_key, required=own)
         self._headers = headers_of(row, self._key)
         self._recorder = recorder_of(record, self._secrets)
         self._normalised = known.normalised
-        self._form = Form(checked_encoding(encoding), base64=row.base64)
-        self._lengths = Lengths(checked_choice("normalize", normalize), known=known.normalised)
+        self._form = Form(check_encoding(encoding), base64=row.base64)
+        self._lengths = VectorLengths(check_choice("normalize", normalize), known=known.normalised)
         self._counts_tokens = row.counts_tokens
         self._asks = row.tells and dimensions is None and model not in row.models and is_own(self._base_url)
         self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
         self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
-        limits = row.limits_of(known, checked_tokens(max_tokens_per_text))
+        limits = row.limits_of(known, check_tokens(max_tokens_per_text))
         self.limits = replace(limits, estimated=not (own and row.counts_are_known))
         if self._form.numbers:
             self._use_numbers()
@@ -128,11 +128,11 @@ class OpenAIProvider:
 
         `input_type` is not sent: these models embed documents and queries alike.
         """
-        numbers = self._form.asks_numbers
+        numbers = self._form.is_asking_numbers
         try:
             return await self._embed(texts, numbers=numbers)
         except ProviderError as error:
-            error.at_once |= self._form.failed(error, numbers=numbers)
+            error.at_once |= self._form.note_failure(error, numbers=numbers)
             raise
 
     async def learn(self) -> None:
@@ -148,7 +148,7 @@ class OpenAIProvider:
         except ProviderError:
             pass
         self._asks = False
-        told = told_by(body, self.space.model)
+        told = read_answers(body, self.space.model)
         self._counts_tokens &= told.counts_tokens
         self.space = replace(self.space, dimensions=self.space.dimensions or told.dimensions)
         most = min(told.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
@@ -174,22 +174,24 @@ class OpenAIProvider:
             reply = await self._http.post(
                 f"{self._base_url}{ENDPOINT}",
                 self._headers,
-                self._payload(texts, numbers=numbers),
+                self._encode_payload(texts, numbers=numbers),
                 most_bytes=most_reply_bytes(len(texts), self.space.dimensions),
                 take=reader.feed,
             )
             if not 200 <= reply.status < 300:
-                raise self._placed(error_for(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key))
+                raise self._with_address(
+                    error_for(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), key=self._key)
+                )
             parsed = await self._parse(reply, reader, texts)
         except ProviderError as error:
             await self._record(texts, reply, reader, error)
             raise
-        self._form.answered(numbers=parsed.floats)
+        self._form.note_answered(numbers=parsed.floats)
         if parsed.floats:
             self._use_numbers()
         self._pass_on(reply)
         return Reply(
-            self._lengths.scaled(parsed.matrix, parsed.squares, self.space.model),
+            self._lengths.scale(parsed.matrix, parsed.squares, self.space.model),
             parsed.model,
             parsed.usage if self._counts_tokens else Usage(None, parsed.usage.cost_usd),
             parse_hints(reply.headers),
@@ -202,9 +204,9 @@ class OpenAIProvider:
         """What the provider wants its user to know (Voyage: that an account has a small limit), once."""
         if (said := reply.headers.get("x-api-warning")) and not self._warned:
             self._warned = True
-            logger.warning("%s says: %s", self.space.provider, shown(said, self._key)[:MOST_WARNING])
+            logger.warning("%s says: %s", self.space.provider, redacted_line(said, self._key)[:MOST_WARNING])
 
-    def _placed(self, error: ProviderError) -> ProviderError:
+    def _with_address(self, error: ProviderError) -> ProviderError:
         """Where nothing is at that address it is named; it holds no key (checked_base_url)."""
         if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
             usual = "" if self._base_url.endswith("/v1") else f"; should base_url be {self._base_url}/v1?"
@@ -218,7 +220,7 @@ class OpenAIProvider:
         if self._recorder is None or (reply is None and not reader.size_bytes):
             return
         status, headers = (reply.status, reply.headers) if reply else (None, {})
-        body = reply.body if reply and reply.body else bytes(reader.whole())
+        body = reply.body if reply and reply.body else bytes(reader.whole_reply())
         await self._run_in_thread(self._recorder.write, texts, status, headers, body, error)
 
     def _secrets(self) -> list[Secret]:
@@ -226,7 +228,7 @@ class OpenAIProvider:
         others = [value for value in self._headers.values() if isinstance(value, Secret)]
         return [*([self._key] if self._key else []), *others]
 
-    def _payload(self, texts: Sequence[str], *, numbers: bool) -> bytes:
+    def _encode_payload(self, texts: Sequence[str], *, numbers: bool) -> bytes:
         """A lone surrogate has no UTF-8. Python's error would carry the text."""
         try:
             return self.payload(texts, numbers=numbers)
@@ -235,14 +237,14 @@ class OpenAIProvider:
         error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
         raise error
 
-    def _estimate(self, texts: Sequence[str]) -> float:
+    def _estimate_tokens(self, texts: Sequence[str]) -> float:
         """Tokens, as limits are counted."""
         return sum(map(utf8_bytes, texts)) / self.limits.bytes_per_token
 
     async def _parse(self, reply: HTTPReply, reader: ReplyReader, texts: Sequence[str]) -> Parsed:
         """The body of a 2xx reply. Raises InvalidReplyError, or the error that stands in it."""
         parse = partial(
-            reader.parsed,
+            reader.parse,
             dimensions=self.space.dimensions,
             normalised=self._normalised,
             proven=self._form.is_proven,
@@ -258,8 +260,8 @@ class OpenAIProvider:
             invalid = error
         except InvalidReplyError as error:
             invalid = error
-        reply = replace(reply, body=bytes(reader.whole()))
-        held = error_in(reply, inputs=len(texts), tokens=self._estimate(texts), key=self._key)
+        reply = replace(reply, body=bytes(reader.whole_reply()))
+        held = error_in(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), key=self._key)
         raise held or with_origin(invalid, reply, self._key)
 
     def _use_numbers(self) -> None:

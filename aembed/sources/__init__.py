@@ -15,13 +15,13 @@ import numpy as np
 
 from aembed.errors import ConfigError, InputError
 from aembed.sources import csv, documents, html, json, jsonl, markdown, plain, rst
-from aembed.sources._files import File, Unreadable, find, unreadable
-from aembed.sources._ids import Clashes
-from aembed.sources._rows import Fields, Item, NothingToRead
-from aembed.sources._stdin import spooled
+from aembed.sources._files import File, Unreadable, find, unreadable_error
+from aembed.sources._ids import IdClashes
+from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
+from aembed.sources._stdin import spool_stdin
 from aembed.types import Failure, Record
 
-Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[Item]]
+Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[NumberedRecord]]
 Placed: TypeAlias = Record | Failure | NothingToRead
 
 READERS: Mapping[str, Reader] = {
@@ -73,7 +73,7 @@ class Reading(Iterator[Record | Failure]):
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._items = _placed(source)
+        self._items = _place_items(source)
         self._broken: set[str | None] = set()
         self._hashes = array("q")
         self._finished = False
@@ -106,8 +106,8 @@ class Reading(Iterator[Record | Failure]):
         """
         hashes = np.sort(np.array(self._hashes, dtype=np.int64))
         suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-        clashes = Clashes(self._source.apart)
-        for entry, place, item in _placed(self._source) if suspects else ():
+        clashes = IdClashes(self._source.apart)
+        for entry, place, item in _place_items(self._source) if suspects else ():
             if isinstance(item, Record) and hash(item.id) in suspects:
                 clashes.add(entry, place, item.id)
         self._source.apart.update(clashes.apart)
@@ -141,11 +141,11 @@ def open_paths(
     fields = Fields(id_field, text_field, None if metadata_fields is None else tuple(metadata_fields), delimiter)
     names = dict.fromkeys(str(path) for path in paths)
     piped = names.pop(STDIN, STDIN) is None
-    missing = documents.missing()
+    missing = documents.missing_endings()
     endings = READERS.keys() - set(missing)
     found = [find(Path(name), endings, held=held, missing=missing) for name in names]
     entries: list[File | Unreadable] = [entry for each in found for entry in each.entries]
-    spool = spooled(stdin) if piped else None
+    spool = spool_stdin(stdin) if piped else None
     entries += [spool] if spool else []
     skipped = sum((each.skipped for each in found), Counter[str]())
     roots = dict.fromkeys(each.root for each in found)
@@ -155,7 +155,7 @@ def open_paths(
     return source
 
 
-def _placed(source: Source) -> Iterator[tuple[File | Unreadable, str, Placed]]:
+def _place_items(source: Source) -> Iterator[tuple[File | Unreadable, str, Placed]]:
     try:
         for entry in source.entries:
             match entry:
@@ -174,18 +174,21 @@ def _read(file: File, fields: Fields) -> Iterator[tuple[str, Placed]]:
         with file.open() as stream:
             for line, item in READERS[file.ending](file, stream, fields):
                 place = file.path.as_posix() if line is None else f"{file.path.as_posix()}:{line}"
-                yield place, item if isinstance(item, Record) else _failure(file, line, item)
+                yield place, item if isinstance(item, Record) else _make_failure(file, line, item)
     except NothingToRead as error:
-        yield file.name, _failure(file, None, error) if file.is_given else error
+        yield file.name, _make_failure(file, None, error) if file.is_given else error
     except InputError as error:
-        yield file.name, _failure(file, None, error)
+        yield file.name, _make_failure(file, None, error)
     except UnicodeDecodeError:
-        yield file.name, _failure(file, None, InputError("it is not UTF-8; convert the file"))
+        yield file.name, _make_failure(file, None, InputError("it is not UTF-8; convert the file"))
     except (OSError, EOFError, zlib.error, RecursionError, MemoryError) as error:
-        yield file.name, Failure(_id(file, line and line + 1), -1, unreadable(_place(file, line and line + 1), error))
+        yield (
+            file.name,
+            Failure(_id(file, line and line + 1), -1, unreadable_error(_place(file, line and line + 1), error)),
+        )
 
 
-def _failure(file: File, line: int | None, error: InputError) -> Failure:
+def _make_failure(file: File, line: int | None, error: InputError) -> Failure:
     return Failure(_id(file, line), -1, InputError(f"{_place(file, line)}: {error}"))
 
 

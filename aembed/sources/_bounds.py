@@ -23,7 +23,7 @@ _CHUNK = 1_000_000
 T = TypeVar("T")
 
 
-class Clock:
+class WorkClock:
     """The seconds that the work on one document takes in this thread. Another thread's work is not counted."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Clock:
             check_seconds(thread_time() - self._begun)
 
 
-def within_seconds(items: Iterator[T]) -> Iterator[T]:
+def limit_seconds(items: Iterator[T]) -> Iterator[T]:
     """The items of one document. Raises InputError once making them has taken too long; what is done with them, and
     the waiting in between, is not counted.
     """
@@ -63,30 +63,30 @@ def check_pieces(count: int, what: str) -> None:
         raise InputError(f"skipped: it has more than {MAX_PIECES:,} {what}; split it")
 
 
-def whole(stream: BinaryIO, head: bytes = b"") -> bytes:
+def read_whole(stream: BinaryIO, head: bytes = b"") -> bytes:
     """All of a document, of which `head` was read already. Raises InputError where it is larger than may be held."""
     content = head + stream.read(MAX_BYTES + 1 - len(head))
     if len(content) > MAX_BYTES:
-        raise too_large()
+        raise too_large_error()
     return content
 
 
-def lines(stream: BinaryIO) -> Iterator[bytes | InputError]:
+def read_lines(stream: BinaryIO) -> Iterator[bytes | InputError]:
     """Each line, and in the place of one that is too large to be held in memory what is to be said of it."""
     while line := stream.readline(MAX_BYTES + 1):
         if len(line) <= MAX_BYTES:
             yield line
         else:
             _read_past(line, stream)
-            yield too_large()
+            yield too_large_error()
 
 
-def too_large() -> InputError:
+def too_large_error() -> InputError:
     return InputError(f"skipped: it holds more than {MAX_BYTES // 1_000_000} MB; split it")
 
 
 def _read_past(line: bytes, stream: BinaryIO) -> None:
-    clock = Clock()
+    clock = WorkClock()
     while line and not line.endswith(b"\n"):
         line = stream.readline(_CHUNK)
         clock.tick()

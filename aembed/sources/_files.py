@@ -59,7 +59,7 @@ def ending(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFiles:
     """What one PATH stands for: what is to be read, sorted, and how many files of which kind are left out."""
 
     root: str
@@ -67,31 +67,35 @@ class Found:
     skipped: Counter[str]
 
 
-def find(path: Path, endings: Collection[str], *, held: Collection[str] = (), missing: Collection[str] = ()) -> Found:
+def find(
+    path: Path, endings: Collection[str], *, held: Collection[str] = (), missing: Collection[str] = ()
+) -> FoundFiles:
     """Raises ConfigError where there is nothing to read, but for a folder whose earlier rows are `held`. `missing` are
     the endings that could be read if their extra was installed.
     """
-    path = _absolute(path)
+    path = _absolute_path(path)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:
-        raise ConfigError(f"{_shown(str(path)[:200])} cannot be read: {error.strerror}; correct the path") from None
+        raise ConfigError(
+            f"{_printable_name(str(path)[:200])} cannot be read: {error.strerror}; correct the path"
+        ) from None
     if is_folder:
-        return _folder(path, endings, held, missing)
+        return _find_in_folder(path, endings, held, missing)
     if not is_there:
         raise ConfigError(f"{path} does not exist; correct the path (rows indexed from it earlier are kept)")
     if not path.is_file():
         raise ConfigError(f"{path} is neither a file nor a folder; write it to a file first, or pipe it in as '-'")
     if ending(path.name) in missing:
-        raise ConfigError(f"{path}: {to_install([ending(path.name)])}")
+        raise ConfigError(f"{path}: {extras_to_install([ending(path.name)])}")
     if ending(path.name) not in endings:
         raise ConfigError(
-            f"{path} has an ending that aembed does not read; it reads {_listed(endings)}, each also as .gz"
+            f"{path} has an ending that aembed does not read; it reads {_list_endings(endings)}, each also as .gz"
         )
-    return Found(path.as_posix(), (File(path, path.name, path.as_posix(), ending(path.name)),), Counter())
+    return FoundFiles(path.as_posix(), (File(path, path.name, path.as_posix(), ending(path.name)),), Counter())
 
 
-def _absolute(path: Path) -> Path:
+def _absolute_path(path: Path) -> Path:
     """Symbolic links stay: a link that is switched to a new release keeps its rows."""
     absolute = Path(os.path.abspath(path))
     if not _is_text(str(absolute)):
@@ -99,22 +103,24 @@ def _absolute(path: Path) -> Path:
     return absolute
 
 
-def to_install(endings: Collection[str]) -> str:
+def extras_to_install(endings: Collection[str]) -> str:
     return f"to read {' '.join(sorted(endings))}:  pip install 'aembed[documents]'"
 
 
-def _folder(root: Path, endings: Collection[str], held: Collection[str], missing: Collection[str]) -> Found:
+def _find_in_folder(
+    root: Path, endings: Collection[str], held: Collection[str], missing: Collection[str]
+) -> FoundFiles:
     found, skipped = [], Counter[str]()
     for path in _walk(root):
-        if isinstance(path, OSError) or _wanted(path, root, endings):
+        if isinstance(path, OSError) or _is_wanted(path, root, endings):
             found.append(_entry(path, root, endings))
         else:
             skipped[_kind(path, endings)] += 1
     if not any(isinstance(entry, File) for entry in found) and root.as_posix() not in held:
         found_missing = skipped.keys() & set(missing)
-        hint = f"; {to_install(found_missing)}" if found_missing else ""
-        raise ConfigError(f"{root} holds nothing that aembed reads: {_listed(endings)}, each also as .gz{hint}")
-    return Found(root.as_posix(), tuple(sorted(found, key=lambda entry: entry.name.split("/"))), skipped)
+        hint = f"; {extras_to_install(found_missing)}" if found_missing else ""
+        raise ConfigError(f"{root} holds nothing that aembed reads: {_list_endings(endings)}, each also as .gz{hint}")
+    return FoundFiles(root.as_posix(), tuple(sorted(found, key=lambda entry: entry.name.split("/"))), skipped)
 
 
 def _kind(path: Path, endings: Collection[str]) -> str:
@@ -128,11 +134,11 @@ def _kind(path: Path, endings: Collection[str]) -> str:
 def _entry(path: Path | OSError, root: Path, endings: Collection[str]) -> File | Unreadable:
     if isinstance(path, OSError):
         name = _relative(Path(os.fsdecode(path.filename or root)), root)
-        return Unreadable(_shown(name), root.as_posix(), unreadable(_shown(name), path))
+        return Unreadable(_printable_name(name), root.as_posix(), unreadable_error(_printable_name(name), path))
     name = _relative(path, root)
     if not _is_text(name):
-        error = InputError(f"{_shown(name)}: the file name is not UTF-8; rename it")
-        return Unreadable(_shown(name), root.as_posix(), error)
+        error = InputError(f"{_printable_name(name)}: the file name is not UTF-8; rename it")
+        return Unreadable(_printable_name(name), root.as_posix(), error)
     return File(path, name, root.as_posix(), ending(path.name))
 
 
@@ -147,13 +153,13 @@ def _walk(root: Path) -> Iterator[Path | OSError]:
     yield from errors
 
 
-def _wanted(path: Path, root: Path, endings: Collection[str]) -> bool:
+def _is_wanted(path: Path, root: Path, endings: Collection[str]) -> bool:
     if ending(path.name) not in endings or not path.is_file():
         return False
     return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
 
 
-def unreadable(name: str, error: Exception) -> InputError:
+def unreadable_error(name: str, error: Exception) -> InputError:
     """What to say of a file or folder that the system does not let us read."""
     if isinstance(error, MemoryError):
         return InputError(f"{name}: skipped: there is not enough memory to read it; split it")
@@ -170,9 +176,9 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _shown(name: str) -> str:
+def _printable_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _listed(endings: Collection[str] | Sequence[str]) -> str:
+def _list_endings(endings: Collection[str] | Sequence[str]) -> str:
     return " ".join(sorted(endings))

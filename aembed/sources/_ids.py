@@ -8,7 +8,7 @@ from aembed.errors import ConfigError
 from aembed.sources._files import File, Unreadable
 
 
-class Clashes:
+class IdClashes:
     """The records that share their id with another one, as they are read again.
 
     `apart` are the files whose ids were made different before.
@@ -32,7 +32,7 @@ class Clashes:
 
     def _tell_apart(self, one: File, other: File) -> bool:
         changed = False
-        for file, new in zip((one, other), _named(one, other), strict=True):
+        for file, new in zip((one, other), _name_apart(one, other), strict=True):
             # A name only ever gets longer, so that this comes to an end. Standard input has none.
             known = self.apart.get(file) or self._before.get(file)
             if file.root is None or (known and len(known.name) >= len(new.name)):
@@ -43,7 +43,7 @@ class Clashes:
         return one != other and changed
 
 
-def _named(one: File, other: File) -> tuple[File, File]:
+def _name_apart(one: File, other: File) -> tuple[File, File]:
     """Both under the shortest ends of their paths that are different."""
     depth = 1
     while (names := (_name(one, depth), _name(other, depth)))[0] == names[1] and depth < len(one.path.parts):

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 
-from aembed.sources._bounds import Clock, check_pieces
+from aembed.sources._bounds import WorkClock, check_pieces
 from aembed.sources._outline import Block
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
@@ -48,7 +48,7 @@ class _Harvest:
 
     def __init__(self) -> None:
         self.headings: list[Heading] = []
-        self.clock = Clock()
+        self.clock = WorkClock()
 
     def take(self, tokens: list[Token]) -> None:
         for opening, inline in pairwise(tokens):
@@ -57,7 +57,7 @@ class _Harvest:
         tokens.clear()
 
 
-def _look_on(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+def _check_time(state: StateBlock, first: int, last: int, silent: bool) -> bool:
     """A rule that matches nothing: the parser asks it at each block, and at each line of a paragraph."""
     harvest: _Harvest = state.env["harvest"]
     harvest.clock.tick()
@@ -68,7 +68,7 @@ def _look_on(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 def _block_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark").disable("inline")
-    parser.block.ruler.before("code", "look_on", _look_on, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    parser.block.ruler.before("code", "look_on", _check_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     return parser
 
 

@@ -39,8 +39,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.dont_write_bytecode = True
-    can_read_pdf = _loaded_library()
-    _limit()
+    can_read_pdf = _load_library()
+    _limit_resources()
     _answer(answers, "", b"")  # ready
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
@@ -52,7 +52,7 @@ def main() -> None:
             _answer(answers, *_read(content, request["type"], request["most"]))
 
 
-def _loaded_library() -> bool:
+def _load_library() -> bool:
     """Kreuzberg writes its PDF library to the temporary folder at the first PDF. Once loaded it needs no file."""
     folder = tempfile.mkdtemp(prefix="aembed-")
     try:
@@ -68,7 +68,7 @@ def _loaded_library() -> bool:
 def _read(content: bytes, type: str, most: int) -> tuple[str, bytes]:
     """What is wrong, and the Markdown."""
     try:
-        if content.startswith(_ZIP) and _unpacked(content) > _UNPACKED_BYTES:
+        if content.startswith(_ZIP) and _unpacked_size(content) > _UNPACKED_BYTES:
             return f"it holds more than {_UNPACKED_BYTES // 1_000_000} MB, unpacked", b""
         markdown = extract_bytes_sync(content, type, CONFIG).content.encode()
     except MemoryError:
@@ -81,7 +81,7 @@ def _read(content: bytes, type: str, most: int) -> tuple[str, bytes]:
     return ("its text is too large", b"") if len(markdown) > most else ("", markdown)
 
 
-def _unpacked(content: bytes) -> int:
+def _unpacked_size(content: bytes) -> int:
     """As its directory says; what is longer than said there is not read on."""
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
         return sum(entry.file_size for entry in packed.infolist())
@@ -92,7 +92,7 @@ def _answer(answers: BinaryIO, error: str, markdown: bytes) -> None:
     answers.flush()
 
 
-def _limit() -> None:
+def _limit_resources() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from aembed.sources._bounds import whole, within_seconds
+from aembed.sources._bounds import limit_seconds, read_whole
 from aembed.sources._files import File
 from aembed.types import Record
 
@@ -54,11 +54,11 @@ class Splitter(Protocol):
     def chunks(self, text: str) -> list[str]: ...
 
 
-def decoded(stream: BinaryIO) -> str:
+def decode_text(stream: BinaryIO) -> str:
     """The whole file as text with `\\n` line ends. Raises UnicodeDecodeError where it is not UTF-8, InputError where it
     is too large.
     """
-    text = whole(stream).decode("utf-8-sig")
+    text = read_whole(stream).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -67,11 +67,11 @@ def records(file: File, blocks: Iterable[Block], splitter: Splitter) -> Iterator
 
     Raises InputError where making them takes too long.
     """
-    for section, number, part in within_seconds(_numbered(blocks, splitter)):
+    for section, number, part in limit_seconds(_number_sections(blocks, splitter)):
         yield None, _record(file, section, number, part)
 
 
-def _numbered(blocks: Iterable[Block], splitter: Splitter) -> Iterator[tuple[Section, int, str]]:
+def _number_sections(blocks: Iterable[Block], splitter: Splitter) -> Iterator[tuple[Section, int, str]]:
     for section in sections(blocks):
         for number, part in enumerate(_parts(section.body, splitter), start=1):
             yield section, number, part
@@ -86,7 +86,7 @@ def sections(blocks: Iterable[Block]) -> Iterator[Section]:
         if level:
             above = [heading for heading in above if heading[0] < level]
             parent = f"{above[-1][2]}/" if above else ""
-            above.append((level, title, _free(parent + slugged(title), taken)))
+            above.append((level, title, _free(parent + slug_of(title), taken)))
         if body.strip():
             yield Section(above[-1][2] if above else "", _nearest(heading[1] for heading in above), body)
 
@@ -99,7 +99,7 @@ def _nearest(titles: Iterable[str]) -> tuple[str, ...]:
     return kept
 
 
-def slugged(title: str) -> str:
+def slug_of(title: str) -> str:
     """Lower case, runs of anything but letters, digits and underscores as one hyphen."""
     slug = _NOT_WORD.sub("-", unicodedata.normalize("NFC", title).lower()).strip("-")
     return slug[:_SLUG_CHARACTERS].strip("-") or "section"

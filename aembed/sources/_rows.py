@@ -10,7 +10,7 @@ from aembed.errors import InputError
 from aembed.sources._files import File
 from aembed.types import Record
 
-Item: TypeAlias = tuple[int | None, Record | InputError]
+NumberedRecord: TypeAlias = tuple[int | None, Record | InputError]
 """What a reader yields: the line that it stands on (None: a section of a document), and the record or what is wrong."""
 
 
@@ -56,7 +56,7 @@ def to_record(
     return Record(given, text, _metadata(row, fields, id_field), file.root)
 
 
-def no_text(fields: Fields) -> str:
+def no_text_error(fields: Fields) -> str:
     return f"it has no field {fields.text!r}; add it, or name the field that holds it (--text-field NAME)"
 
 

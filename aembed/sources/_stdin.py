@@ -17,7 +17,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Spooled(File):
+class SpooledInput(File):
     """Its file is gone with the process, however that ends: nothing stays in the temporary folder."""
 
     held: BinaryIO = field(compare=False, repr=False)
@@ -44,7 +44,7 @@ class _Part(RawIOBase):
         return len(data)
 
 
-def spooled(stdin: BinaryIO | None = None) -> Spooled:
+def spool_stdin(stdin: BinaryIO | None = None) -> SpooledInput:
     """Reads it up to its end. Raises ConfigError where it is closed, cannot be read, or there is no room for it."""
     stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
     if stream is None:
@@ -52,7 +52,7 @@ def spooled(stdin: BinaryIO | None = None) -> Spooled:
     try:
         held = cast(BinaryIO, tempfile.TemporaryFile(prefix="aembed-"))  # noqa: SIM115 - the Source closes it
     except OSError as error:
-        raise _no_room(error) from None
+        raise _no_room_error(error) from None
     try:
         while data := _read(stream):
             _write(data, held)
@@ -60,7 +60,7 @@ def spooled(stdin: BinaryIO | None = None) -> Spooled:
     except BaseException:
         held.close()
         raise
-    return Spooled(Path("stdin"), "stdin", None, ".jsonl", held)
+    return SpooledInput(Path("stdin"), "stdin", None, ".jsonl", held)
 
 
 def _read(stream: BinaryIO) -> bytes:
@@ -76,10 +76,10 @@ def _write(data: bytes, held: BinaryIO) -> None:
         held.write(data)
         held.flush()
     except OSError as error:
-        raise _no_room(error) from None
+        raise _no_room_error(error) from None
 
 
-def _no_room(error: OSError) -> ConfigError:
+def _no_room_error(error: OSError) -> ConfigError:
     return ConfigError(
         f"standard input cannot be kept in the temporary folder: {error.strerror}; make room there, or name another "
         "with TMPDIR"

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
 from aembed.errors import InputError
-from aembed.sources._bounds import MAX_BYTES, too_large
+from aembed.sources._bounds import MAX_BYTES, too_large_error
 from aembed.sources._files import File
-from aembed.sources._rows import Fields, Item, to_record
+from aembed.sources._rows import Fields, NumberedRecord, to_record
 from aembed.types import Record
 
 _MAX_FIELD_CHARACTERS = 2**31 - 1
@@ -27,7 +27,7 @@ Row: TypeAlias = tuple[int, list[str] | InputError]
 """The line on which it begins, and its fields or what is wrong with it."""
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
     # The csv module's limit is one for the process: it is only ever raised, so that readers cannot disturb each other.
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
     # Bytes that are not UTF-8 become lone surrogates (PEP 383), so that they spoil their own row only.
@@ -35,13 +35,13 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
         yield from _items(_Lines(text), fields, file)
 
 
-def _items(lines: _Lines, fields: Fields, file: File) -> Iterator[Item]:
-    delimiter = _delimiter(lines, fields, file)
+def _items(lines: _Lines, fields: Fields, file: File) -> Iterator[NumberedRecord]:
+    delimiter = _find_delimiter(lines, fields, file)
     rows = _rows(lines, delimiter)
     number, header = next(rows, (1, []))
     wanted = [name for name in (fields.id, fields.text) if name is not None]
     if isinstance(header, InputError) or not set(wanted) <= set(header):
-        yield number, _no_header(wanted, header, delimiter)
+        yield number, _no_header_error(wanted, header, delimiter)
         return
     if any(len(name) > _NAME_CHARACTERS for name in header):
         yield number, InputError(f"a column's name has more than {_NAME_CHARACTERS:,} characters; shorten it")
@@ -51,7 +51,7 @@ def _items(lines: _Lines, fields: Fields, file: File) -> Iterator[Item]:
         yield line, row if isinstance(row, InputError) else _record(header, row, fields, id_field, file, line)
 
 
-def _delimiter(lines: _Lines, fields: Fields, file: File) -> str:
+def _find_delimiter(lines: _Lines, fields: Fields, file: File) -> str:
     """The one that the user names, or Excel's line `sep=;`, or the one by which the header has the names looked for."""
     first = lines.peek()[:_HEADER_CHARACTERS]
     if found := _EXCEL.fullmatch(first):
@@ -95,7 +95,7 @@ class _Lines(Iterator[str]):
         line, self._peeked = self._peeked or self._text.readline(self._room + 1), ""
         self._room -= len(line)
         if self._room < 0:
-            raise too_large()
+            raise too_large_error()
         if not line:
             raise StopIteration
         return line
@@ -130,7 +130,7 @@ def _record(
     return to_record(dict(zip(header, row, strict=True)), fields, id_field, file, line)
 
 
-def _no_header(wanted: Sequence[str], header: Sequence[str] | InputError, delimiter: str) -> InputError:
+def _no_header_error(wanted: Sequence[str], header: Sequence[str] | InputError, delimiter: str) -> InputError:
     names = [] if isinstance(header, InputError) else [name for name in header if name.isprintable()]
     shown = names if len(names) <= _SHOWN_NAMES else [*names[:_SHOWN_NAMES], "..."]
     needed = " and ".join(repr(name) for name in wanted)

@@ -22,7 +22,7 @@ from aembed.errors import InputError
 from aembed.sources import _bounds, _markdown
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, records
-from aembed.sources._rows import Fields, Item, NothingToRead
+from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
 
 Version: TypeAlias = tuple[Path, int, int]
 """A file, when it was changed last, and its size."""
@@ -40,12 +40,12 @@ _KEPT_CHARACTERS = 16_000_000
 _PROGRAM = Path(__file__).with_name("_office_process.py")
 
 
-def missing() -> tuple[str, ...]:
+def missing_endings() -> tuple[str, ...]:
     """The endings that cannot be read because the extra is not installed."""
     return () if importlib.util.find_spec("kreuzberg") else tuple(TYPES)
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
     status = file.path.stat()
     version = (file.path, status.st_mtime_ns, status.st_size)
     text = KEPT.get(version)
@@ -64,12 +64,12 @@ def _content(stream: BinaryIO) -> bytes:
     return content
 
 
-class Answer(TypedDict):
+class OfficeAnswer(TypedDict):
     error: str
     bytes: int
 
 
-class Kept:
+class DocumentCache:
     """The Markdown of documents that were read, while there is room: a job reads again what its plan has read."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Office:
         """Raises InputError where the document cannot be read within the limits of time and memory."""
         with self._lock:
             begun = monotonic()
-            answer, text = self._asked(content, type)
+            answer, text = self._ask_process(content, type)
             if answer is None:
                 self._end()
                 _bounds.check_seconds(monotonic() - begun)
@@ -113,9 +113,9 @@ class Office:
             finally:
                 self._lock.release()
 
-    def _asked(self, content: bytes, type: str) -> tuple[Answer | None, bytes]:
+    def _ask_process(self, content: bytes, type: str) -> tuple[OfficeAnswer | None, bytes]:
         """None: the process ended instead."""
-        process, is_new = self._running()
+        process, is_new = self._running_process()
         assert process.stdin
         assert process.stdout
         limits = {"seconds": _bounds.MAX_SECONDS, "most": _bounds.MAX_BYTES}
@@ -126,7 +126,7 @@ class Office:
                 raise InputError(f"cannot be read: {_PROGRAM.name} does not start; install 'aembed[documents]' again")
             process.stdin.write(json.dumps({"bytes": len(content), "type": type, **limits}).encode() + b"\n" + content)
             process.stdin.flush()
-            answer: Answer | None = json.loads(process.stdout.readline() or b"null")
+            answer: OfficeAnswer | None = json.loads(process.stdout.readline() or b"null")
             text = process.stdout.read(answer["bytes"]) if answer else b""
         except OSError:
             return None, b""
@@ -135,7 +135,7 @@ class Office:
             timer.join()
         return (answer, text) if answer and len(text) == answer["bytes"] else (None, b"")
 
-    def _running(self) -> tuple[subprocess.Popen[bytes], bool]:
+    def _running_process(self) -> tuple[subprocess.Popen[bytes], bool]:
         """The process, and whether it was started just now."""
         if self._process is not None and self._process.poll() is None:
             return self._process, False
@@ -165,4 +165,4 @@ class Office:
 
 
 OFFICE = Office()
-KEPT = Kept()
+KEPT = DocumentCache()

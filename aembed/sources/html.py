@@ -14,10 +14,10 @@ from typing import BinaryIO
 from semantic_text_splitter import TextSplitter
 from turbohtml import Tokenizer, TokenType
 
-from aembed.sources._bounds import Clock, check_pieces
+from aembed.sources._bounds import WorkClock, check_pieces
 from aembed.sources._files import File
-from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
-from aembed.sources._rows import Fields, Item
+from aembed.sources._outline import MAX_CHARACTERS, Block, decode_text, records
+from aembed.sources._rows import Fields, NumberedRecord
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _DROPPED = frozenset({"script", "style"})
@@ -40,13 +40,13 @@ _EMPTY_SCRIPT = re.compile(r"<(?:script|style)(?:\s[^<>]*[\s\"'])?/>", re.I)
 """XHTML's `<script src="..."/>`, which HTML takes for the beginning of one."""
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    yield from records(file, blocks(decoded(stream)), TextSplitter(MAX_CHARACTERS))
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
+    yield from records(file, blocks(decode_text(stream)), TextSplitter(MAX_CHARACTERS))
 
 
 def blocks(text: str) -> list[Block]:
     """The page in order. Its title is the heading above all where there is no h1, else its first line."""
-    clock, page = Clock(), _Page()
+    clock, page = WorkClock(), _Page()
     text = _MARKUP_WITHIN.sub(rf"<\1{_WITHIN}", _EMPTY_SCRIPT.sub("", text))
     tokenizer = Tokenizer(capture_attributes=False)
     for tokens in (tokenizer.feed(text), tokenizer.close()):
@@ -61,7 +61,7 @@ def blocks(text: str) -> list[Block]:
                         page.end(_name(token.tag))
                 case TokenType.END_TAG:
                     page.end(_name(token.tag))
-    return page.finished()
+    return page.finish()
 
 
 def _name(tag: str | None) -> str:
@@ -96,9 +96,9 @@ class _Page:
         if self._open["title"]:
             self._title.append(data)
         else:
-            self._text.append(data if self._open["pre"] else self._collapsed(data))
+            self._text.append(data if self._open["pre"] else self._collapse(data))
 
-    def finished(self) -> list[Block]:
+    def finish(self) -> list[Block]:
         self._begin_block() if self._level else self._end_block()
         first, *rest = self._blocks
         title = " ".join("".join(self._title).split())
@@ -108,7 +108,7 @@ class _Page:
             return [Block(0, "", f"{title}\n\n{first.body}"), *rest]
         return [Block(1, title, first.body), *rest]
 
-    def _collapsed(self, data: str) -> str:
+    def _collapse(self, data: str) -> str:
         data = _SPACES.sub(" ", data)
         after_break = not self._text or self._text[-1].endswith((" ", "\n"))
         return data.lstrip(" ") if after_break else data
@@ -118,7 +118,7 @@ class _Page:
             return
         self._text.append("\n\n" if _PARAGRAPH.fullmatch(tag) else "\t" if tag in {"td", "th"} else "\n")
 
-    def _taken(self) -> str:
+    def _take_text(self) -> str:
         text, self._text = "".join(self._text), []
         return text
 
@@ -126,10 +126,10 @@ class _Page:
         if self._level:
             self._begin_block()
         last = self._blocks[-1]
-        body = "\n".join(line.rstrip() for line in self._taken().split("\n"))
+        body = "\n".join(line.rstrip() for line in self._take_text().split("\n"))
         self._blocks[-1] = Block(last.level, last.title, last.body + _BLANK_LINES.sub("\n\n", body))
 
     def _begin_block(self) -> None:
-        self._blocks.append(Block(self._level, " ".join(self._taken().split()), ""))
+        self._blocks.append(Block(self._level, " ".join(self._take_text().split()), ""))
         self._level = 0
         check_pieces(len(self._blocks), "headings")

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from aembed.errors import InputError
-from aembed.sources._bounds import whole
+from aembed.sources._bounds import read_whole
 from aembed.sources._files import File
-from aembed.sources._rows import Fields, Item, NothingToRead, no_text, to_record
+from aembed.sources._rows import Fields, NothingToRead, NumberedRecord, no_text_error, to_record
 from aembed.types import Record
 
 _BOM = b"\xef\xbb\xbf"
@@ -23,23 +23,23 @@ _LIST_OF_TEXT = re.compile(r"\s*\[\s*")
 _NO_LIST = "it is JSON, but not a list of objects or texts"
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
     head = stream.read(_HEAD_BYTES)
     if not head.strip():
         raise InputError("it is empty; write a list of objects or texts")
     if not _LIST.match(head.removeprefix(_BOM)):
         raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
-    _id_field(_first(head), fields, file)
-    content = whole(stream, head).removeprefix(_BOM)
+    _id_field(_first_element(head), fields, file)
+    content = read_whole(stream, head).removeprefix(_BOM)
     id_field: str | None = None
     for number, element in enumerate(_elements(content), start=1):
-        row = _decoded(element)
+        row = _decode_element(element)
         if number == 1:
             id_field = _id_field(row, fields, file)
         yield number, _record(row, fields, id_field, file, number)
 
 
-def _first(head: bytes) -> Any:
+def _first_element(head: bytes) -> Any:
     """The first element, where all of it was read already, else an empty text. What is broken is told later on."""
     text = head.decode("utf-8-sig", "replace")
     begin = _LIST_OF_TEXT.match(text)
@@ -54,17 +54,17 @@ def _elements(content: bytes) -> list[msgspec.Raw]:
     try:
         return _ELEMENTS.decode(content)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise _broken(error) from None
+        raise _broken_error(error) from None
 
 
-def _decoded(element: msgspec.Raw) -> Any:
+def _decode_element(element: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(element)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        return _broken(error)
+        return _broken_error(error)
 
 
-def _broken(error: Exception) -> InputError:
+def _broken_error(error: Exception) -> InputError:
     if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
         return InputError("it is not UTF-8; convert the file")
     return InputError(f"it is not JSON ({error}); correct it")
@@ -77,7 +77,7 @@ def _id_field(first: Any, fields: Fields, file: File) -> str | None:
     if not isinstance(first, dict):
         raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
     if fields.text not in first:
-        raise NothingToRead(f"its first object is no row: {no_text(fields)}")
+        raise NothingToRead(f"its first object is no row: {no_text_error(fields)}")
     return fields.id_among(first, file)
 
 

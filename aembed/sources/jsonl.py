@@ -8,19 +8,19 @@ from typing import Any, BinaryIO, TypeAlias
 import msgspec
 
 from aembed.errors import InputError
-from aembed.sources._bounds import lines
+from aembed.sources._bounds import read_lines
 from aembed.sources._files import File
-from aembed.sources._rows import Fields, Item, to_record
+from aembed.sources._rows import Fields, NumberedRecord, to_record
 
 _BOM = b"\xef\xbb\xbf"
 
 Object: TypeAlias = dict[str, Any]
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
     id_field, undecided = fields.id, True
-    for number, line in enumerate(lines(stream), start=1):
-        row = line if isinstance(line, InputError) else _parsed(line.removeprefix(_BOM) if number == 1 else line)
+    for number, line in enumerate(read_lines(stream), start=1):
+        row = line if isinstance(line, InputError) else _parse_line(line.removeprefix(_BOM) if number == 1 else line)
         if isinstance(row, dict):
             if undecided:  # the first object shows whether the file has ids of its own
                 id_field, undecided = fields.id_among(row, file), False
@@ -29,7 +29,7 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
             yield number, row
 
 
-def _parsed(line: bytes) -> Object | InputError | None:
+def _parse_line(line: bytes) -> Object | InputError | None:
     if not line.strip():
         return None
     try:

@@ -8,9 +8,9 @@ from typing import BinaryIO
 from semantic_text_splitter import TextSplitter
 
 from aembed.sources._files import File
-from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
-from aembed.sources._rows import Fields, Item
+from aembed.sources._outline import MAX_CHARACTERS, Block, decode_text, records
+from aembed.sources._rows import Fields, NumberedRecord
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    yield from records(file, [Block(0, "", decoded(stream))], TextSplitter(MAX_CHARACTERS))
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
+    yield from records(file, [Block(0, "", decode_text(stream))], TextSplitter(MAX_CHARACTERS))

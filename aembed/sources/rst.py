@@ -10,14 +10,14 @@ from semantic_text_splitter import TextSplitter
 
 from aembed.sources._bounds import check_pieces
 from aembed.sources._files import File
-from aembed.sources._outline import MAX_CHARACTERS, Block, decoded, records
-from aembed.sources._rows import Fields, Item
+from aembed.sources._outline import MAX_CHARACTERS, Block, decode_text, records
+from aembed.sources._rows import Fields, NumberedRecord
 
 _RUN = re.compile(r"([!-/:-@\[-`{-~])\1*[ \t]*")
 
 
-def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[Item]:
-    yield from records(file, blocks(decoded(stream)), TextSplitter(MAX_CHARACTERS))
+def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
+    yield from records(file, blocks(decode_text(stream)), TextSplitter(MAX_CHARACTERS))
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -38,8 +38,8 @@ def _headings(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """First line, line after the last, style: the underline's character, twice where there is an overline."""
     number = 0
     while number + 1 < len(lines):
-        overlined = _overlined(lines, number)
-        if overlined or _underlined(lines, number):
+        overlined = _is_overlined(lines, number)
+        if overlined or _is_underlined(lines, number):
             last = number + (3 if overlined else 2)
             yield number, last, lines[last - 1][0] * (2 if overlined else 1)
             number = last
@@ -47,7 +47,7 @@ def _headings(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
             number += 1
 
 
-def _overlined(lines: Sequence[str], number: int) -> bool:
+def _is_overlined(lines: Sequence[str], number: int) -> bool:
     return (
         number + 2 < len(lines)
         and lines[number].rstrip() == lines[number + 2].rstrip()
@@ -55,12 +55,12 @@ def _overlined(lines: Sequence[str], number: int) -> bool:
     )
 
 
-def _underlined(lines: Sequence[str], number: int) -> bool:
+def _is_underlined(lines: Sequence[str], number: int) -> bool:
     title = lines[number]
-    return not title[:1].isspace() and _begins_a_block(lines, number) and _is_title(title.rstrip(), lines[number + 1])
+    return not title[:1].isspace() and _is_block_start(lines, number) and _is_title(title.rstrip(), lines[number + 1])
 
 
-def _begins_a_block(lines: Sequence[str], number: int) -> bool:
+def _is_block_start(lines: Sequence[str], number: int) -> bool:
     before = lines[number - 1] if number else ""
     return not before.strip() or before.startswith("..") or bool(_RUN.fullmatch(before))
 

@@ -31,21 +31,21 @@ class Lives:
     def __init__(self) -> None:
         self._lives: dict[int, Life] = {}
 
-    def seen(self, token: int, now: float, seconds: float) -> None:
+    def note_seen(self, token: int, now: float, seconds: float) -> None:
         """A sign of life: the worker lives so many seconds from now on."""
         life = self._lives.setdefault(token, Life(now, now + seconds))
         self.lapsed_at(token, now)
         life.seen_at, life.ends_at = now, now + seconds
 
-    def left(self, token: int) -> None:
+    def forget(self, token: int) -> None:
         self._lives.pop(token, None)
 
-    def of(self, token: int | None) -> Life | None:
+    def life_of(self, token: int | None) -> Life | None:
         return None if token is None else self._lives.get(token)
 
     def lapsed_at(self, token: int | None, now: float) -> float | None:
         """None for a worker that was never silent for too long, and for one that is not known here."""
-        life = self.of(token)
+        life = self.life_of(token)
         if life is None:
             return None
         if life.lapsed_at is None and now > life.ends_at:
@@ -53,7 +53,7 @@ class Lives:
         return life.lapsed_at
 
 
-def superseded(id: str) -> StoreError:
+def superseded_error(id: str) -> StoreError:
     """Why a row is not written that others have written since."""
     return StoreError(
         f"{id!r} was written by another job while this one stood still for longer than its leases hold; what that one "

@@ -25,7 +25,7 @@ EMPTY = (
 Scalar: TypeAlias = str | int | float | bool | None
 
 
-def mismatch(
+def mismatch_error(
     place: str, held: Space, asked: Space, way_out: str, *, places: tuple[str, str] | None = None
 ) -> SpaceMismatchError:
     """`places` are the URLs of this store and of the one that may be built beside it, by a command."""
@@ -33,8 +33,8 @@ def mismatch(
     if places is None:
         return SpaceMismatchError(f"{says} {way_out[0].upper()}{way_out[1:]}")
     old, new = places
-    moving = ("aembed", "move", "--store", old, *_meant(asked))
-    building = ("aembed", "index", old, "--store", new, *_meant(asked))
+    moving = ("aembed", "move", "--store", old, *_arguments_of(asked))
+    building = ("aembed", "index", old, "--store", new, *_arguments_of(asked))
     error = SpaceMismatchError(
         f"{says} If that is the same model elsewhere, its rows are taken over (Embedder.move) by  "
         f"{shlex.join(moving)}  If not, {way_out}: {shlex.join(building)}"
@@ -43,7 +43,7 @@ def mismatch(
     return error
 
 
-def _meant(asked: Space) -> tuple[str, ...]:
+def _arguments_of(asked: Space) -> tuple[str, ...]:
     """Model, server and width: without the server that was meant the texts would go to another one."""
     flags = ["-m", f"{asked.provider}:{asked.model}"]
     if asked.endpoint:
@@ -65,7 +65,7 @@ def check_rows(place: str, space: Space | None, rows: Rows) -> None:
         raise SpaceMismatchError(f"{place} holds vectors of {space.dimensions} dimensions; these have {width}")
 
 
-def rejection(record: Record) -> InputError | None:
+def rejection_error(record: Record) -> InputError | None:
     """Why no store that keeps UTF-8 and JSON can hold this record, or None."""
     for name in ("id", "text", "source"):
         if not _is_unicode(getattr(record, name)):
@@ -108,13 +108,13 @@ def check_search(k: int, where: Metadata | None) -> Mapping[str, Scalar]:
     return where or {}
 
 
-def keeps(metadata: Metadata | None, where: Mapping[str, Scalar]) -> bool:
+def has_metadata(metadata: Metadata | None, where: Mapping[str, Scalar]) -> bool:
     """Whether the metadata has all of these values. True is not 1, as in JSON."""
     held = metadata or {}
-    return all(name in held and _same(held[name], value) for name, value in where.items())
+    return all(name in held and _is_same_space(held[name], value) for name, value in where.items())
 
 
-def _same(held: Any, asked: Scalar) -> bool:
+def _is_same_space(held: Any, asked: Scalar) -> bool:
     return isinstance(held, bool) == isinstance(asked, bool) and bool(held == asked)
 
 

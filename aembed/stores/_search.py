@@ -20,7 +20,7 @@ _RESCORED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
+class SearchChunk:
     """Some rows: ids, their vectors of shape (n, dimensions), and the vectors' lengths."""
 
     ids: Sequence[str]
@@ -28,12 +28,12 @@ class Chunk:
     lengths: Vector
 
     @classmethod
-    def of(cls, ids: Sequence[str], matrix: Matrix) -> Chunk:
+    def from_rows(cls, ids: Sequence[str], matrix: Matrix) -> SearchChunk:
         with np.errstate(over="ignore"):
             return cls(ids, matrix, np.sqrt(np.einsum("ij,ij->i", matrix, matrix)))
 
 
-def checked_query(vector: Vector, dimensions: int, place: str) -> Vector:
+def check_query(vector: Vector, dimensions: int, place: str) -> Vector:
     """The query as float32. Raises SpaceMismatchError for another width, InputError for NaN or infinity."""
     query = np.asarray(vector, dtype=np.float32)
     if query.shape != (dimensions,):
@@ -45,19 +45,21 @@ def checked_query(vector: Vector, dimensions: int, place: str) -> Vector:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Query:
+class NearestQuery:
     """The k rows nearest to a vector are wanted."""
 
     vector: Vector
     k: int
 
 
-def nearest(query: Vector, chunks: Iterable[Chunk], k: int) -> list[tuple[str, float]]:
+def find_nearest(query: Vector, chunks: Iterable[SearchChunk], k: int) -> list[tuple[str, float]]:
     """The ids and cosine similarities of the k best rows, best first, equals by id. A zero vector scores 0."""
-    return nearest_of_each([Query(query, k)], chunks)[0]
+    return find_nearest_of_each([NearestQuery(query, k)], chunks)[0]
 
 
-def nearest_of_each(queries: Sequence[Query], chunks: Iterable[Chunk]) -> list[list[tuple[str, float]]]:
+def find_nearest_of_each(
+    queries: Sequence[NearestQuery], chunks: Iterable[SearchChunk]
+) -> list[list[tuple[str, float]]]:
     """The same of several queries in one pass: the rows are read from memory once for all of them."""
     units = np.stack([_unit(query.vector) for query in queries])
     best: list[list[tuple[float, str]]] = [[] for _ in queries]
@@ -66,7 +68,7 @@ def nearest_of_each(queries: Sequence[Query], chunks: Iterable[Chunk]) -> list[l
             with np.errstate(all="ignore"):
                 scores = (units @ chunk.matrix.T) / chunk.lengths
             for position, query in enumerate(queries):
-                best[position] = _better(best[position], query, chunk, scores[position])
+                best[position] = _merge_best(best[position], query, chunk, scores[position])
     return [[(id, -score) for score, id in each] for each in best]
 
 
@@ -74,7 +76,9 @@ def _unit(query: Vector) -> Vector:
     return (query / (np.linalg.norm(query.astype(np.float64)) or 1.0)).astype(np.float32)
 
 
-def _better(best: list[tuple[float, str]], query: Query, chunk: Chunk, scores: Vector) -> list[tuple[float, str]]:
+def _merge_best(
+    best: list[tuple[float, str]], query: NearestQuery, chunk: SearchChunk, scores: Vector
+) -> list[tuple[float, str]]:
     floor = -best[-1][0] if len(best) == query.k else -np.inf
     picked = _shortlist(scores, query.k, floor)
     if not len(picked):

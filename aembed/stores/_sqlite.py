@@ -18,7 +18,7 @@ import numpy as np
 from aembed.errors import StoreError
 from aembed.stores._sqlite_file import path_of
 from aembed.stores._sqlite_searches import Searches
-from aembed.stores._sqlite_worker import Work, Worker
+from aembed.stores._sqlite_worker import SQLiteThread, Work
 from aembed.types import Matrix
 
 T = TypeVar("T")
@@ -29,40 +29,40 @@ MOST_VARIABLES = 500
 MOST_LOG_BYTES = 256 * 1024 * 1024
 
 
-class Database:
+class SQLiteDatabase:
     """A SQLite file. Raises StoreError, never sqlite3's own errors."""
 
     def __init__(self, path: str | os.PathLike[str], lock_timeout: float, absent: str) -> None:
         self.name = path_of(path)
         self._absent = absent
-        self._writer = Worker(self.name, lock_timeout)
-        self._reader = Worker(self.name, lock_timeout, "-reads", reads_only=True)
-        self._searcher = Worker(self.name, lock_timeout, "-searches", reads_only=True)
+        self._writer = SQLiteThread(self.name, lock_timeout)
+        self._reader = SQLiteThread(self.name, lock_timeout, "-reads", reads_only=True)
+        self._searcher = SQLiteThread(self.name, lock_timeout, "-searches", reads_only=True)
         self.searches = Searches(self._searcher)
         self._most_log_bytes = MOST_LOG_BYTES
 
     async def read(self, work: Work[T], missing: T) -> T:
         """`work` on one snapshot, in turn with the writes; `missing` where there is no file. Creates nothing."""
-        return await self._on(self._writer, work, missing)
+        return await self._run_on(self._writer, work, missing)
 
     async def read_beside(self, work: Work[T], missing: T) -> T:
         """The same beside the writes: it sees what was written before."""
-        return await self._on(self._reader, work, missing)
+        return await self._run_on(self._reader, work, missing)
 
     async def write(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
 
         `then` is called on the thread once it is there, also where nobody waits for it any more.
         """
-        return await self._writer.run(lambda: self._written(work, then))
+        return await self._writer.run(lambda: self._run_write(work, then))
 
     async def write_lightly(self, work: Work[T]) -> T:
         """`work` in one transaction that may be lost with the power, and is not waited for on the disk."""
-        return await self._writer.run(lambda: self._written_lightly(work))
+        return await self._writer.run(lambda: self._run_light_write(work))
 
     async def create(self, work: Work[T]) -> T:
         """As `write`, on a file that is made first if it is missing: readable by its owner only, in WAL mode."""
-        return await self._writer.run(lambda: self._created(work))
+        return await self._writer.run(lambda: self._create_file(work))
 
     def size_bytes(self) -> int:
         """Of the file and its write-ahead log, on disk."""
@@ -74,25 +74,25 @@ class Database:
         for worker in (self._searcher, self._reader, self._writer):
             await worker.aclose()
 
-    async def _on(self, worker: Worker, work: Work[T], missing: T) -> T:
-        return await worker.run(lambda: worker.transacted("BEGIN", work) if worker.open() else missing)
+    async def _run_on(self, worker: SQLiteThread, work: Work[T], missing: T) -> T:
+        return await worker.run(lambda: worker.run_transaction("BEGIN", work) if worker.open() else missing)
 
-    def _written(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
+    def _run_write(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
         if not self._writer.open():
             raise StoreError(f"{self.name} does not exist; {self._absent}")
-        result = self._writer.transacted("BEGIN IMMEDIATE", work)
+        result = self._writer.run_transaction("BEGIN IMMEDIATE", work)
         if then:
             then()
         self._bound_log()
         return result
 
-    def _written_lightly(self, work: Work[T]) -> T:
+    def _run_light_write(self, work: Work[T]) -> T:
         connection = self._writer.open()
         synchronous: int = connection.execute("PRAGMA synchronous").fetchone()[0] if connection else 0
         if connection:
             connection.execute(f"PRAGMA synchronous = {min(1, synchronous)}")
         try:
-            return self._written(work)
+            return self._run_write(work)
         finally:
             with suppress(sqlite3.Error):  # Closed after an error: the next connection begins as it should.
                 if connection:
@@ -113,12 +113,12 @@ class Database:
             # Where another process reads it is tried again later, not after each write.
             self._most_log_bytes = MOST_LOG_BYTES + (size_bytes if busy else 0)
 
-    def _created(self, work: Work[T]) -> T:
+    def _create_file(self, work: Work[T]) -> T:
         self._make()
         if connection := self._writer.open():
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
-        return self._written(work)
+        return self._run_write(work)
 
     def _make(self) -> None:
         path = self._writer.path

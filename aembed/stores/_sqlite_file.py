@@ -21,7 +21,7 @@ def path_of(path: str | os.PathLike[str]) -> Path:
     name = os.fspath(path)
     scheme, colon, rest = name.partition(":")
     if colon and scheme.partition("+")[0] == "sqlite":
-        name = _named_by(rest)
+        name = _path_named_by(rest)
     if not name or "\0" in name:
         raise ConfigError("a SQLite store needs the name of a file: notes.db, or sqlite:///notes.db")
     if name == ":memory:":
@@ -29,7 +29,7 @@ def path_of(path: str | os.PathLike[str]) -> Path:
     return Path(name)
 
 
-def _named_by(rest: str) -> str:
+def _path_named_by(rest: str) -> str:
     if "?" in rest:
         raise ConfigError("a sqlite: URL takes no parameters; give a file name that holds a ? as a plain path")
     if rest.startswith("//") and not rest.startswith("///") and rest != "//":
@@ -66,7 +66,7 @@ class OpenFile:
                 self.close()
                 raise StoreError(f"{path.name}{suffix} was removed or replaced while it was in use; run this again")
 
-    def checked(self, path: Path) -> None:
+    def check_beside(self, path: Path) -> None:
         """After a transaction: the files beside the main one are there now, if they are used at all."""
         self.check(path)
         for suffix in BESIDE if self._connection else ():

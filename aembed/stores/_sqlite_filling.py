@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from aembed.errors import RowRefusedError
 
 Row: TypeAlias = Sequence[Any]
-"""The vector, the key, and what else the statement takes: the parameters of both statements of a `Target`."""
+"""The vector, the key, and what else the statement takes: the parameters of both statements of a `IndexTarget`."""
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
 HOOKS = """SELECT 'the trigger ''' || name || '''' FROM sqlite_master
@@ -28,7 +28,7 @@ DROPPED = "after it was written its vector is another"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class IndexTarget:
     """`write` puts a row there. `kept` selects whether the row of that key has that vector; nothing where there is no
     such key, or its text is another. `inserts`: it makes rows that are not there."""
 
@@ -43,7 +43,7 @@ def hooks_of(table: str, connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(HOOKS, (table,))]
 
 
-def fill(rows: Sequence[Row], target: Target, connection: Connection) -> tuple[int, dict[int, str]]:
+def fill(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> tuple[int, dict[int, str]]:
     """How many rows hold their vector now, and by position why others do not. A row that was edited is neither."""
     hooks, refused = hooks_of(target.table, connection), dict[int, str]()
     meant = _meant(rows, target, connection) if hooks else set()
@@ -54,7 +54,7 @@ def fill(rows: Sequence[Row], target: Target, connection: Connection) -> tuple[i
         there = {number for number, row in enumerate(rows) if number not in refused and _has(row, target, connection)}
         if lost := sorted(meant - there - refused.keys()):
             # What they did to others is taken back with them.
-            _back(connection)
+            _take_back(connection)
             refused |= dict.fromkeys(lost, f"{DROPPED}; the table has {', '.join(hooks)}")
             continue
         filled = len(there)
@@ -63,7 +63,7 @@ def fill(rows: Sequence[Row], target: Target, connection: Connection) -> tuple[i
     return filled, refused
 
 
-def taken_back(rows: Sequence[Row], target: Target, connection: Connection) -> tuple[int, dict[int, str]]:
+def taken_back(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> tuple[int, dict[int, str]]:
     """As `fill`, and undone: nothing but the answer is left of it."""
     connection.execute("SAVEPOINT aembed_probe")
     tried = fill(rows, target, connection)
@@ -87,19 +87,19 @@ def is_of_row(error: sqlite3.Error) -> bool:
     return isinstance(error, REFUSALS) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
 
 
-def _meant(rows: Sequence[Row], target: Target, connection: Connection) -> set[int]:
+def _meant(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> set[int]:
     """Those that the statement is going to write: their text is still the one that was embedded."""
     if target.inserts:
         return set(range(len(rows)))
     return {number for number, row in enumerate(rows) if connection.execute(target.kept, row).fetchone()}
 
 
-def _has(row: Row, target: Target, connection: Connection) -> bool:
+def _has(row: Row, target: IndexTarget, connection: Connection) -> bool:
     found = connection.execute(target.kept, row).fetchone()
     return bool(found and found[0])
 
 
-def _written(rows: Sequence[Row], target: Target, refused: dict[int, str], connection: Connection) -> int:
+def _written(rows: Sequence[Row], target: IndexTarget, refused: dict[int, str], connection: Connection) -> int:
     """Writes those that are not refused, and finds out which of them are. The savepoint stays open."""
     connection.execute("SAVEPOINT aembed_rows")
     left = [row for number, row in enumerate(rows) if number not in refused] if refused else rows
@@ -108,13 +108,15 @@ def _written(rows: Sequence[Row], target: Target, refused: dict[int, str], conne
     except sqlite3.Error as error:
         if not is_of_row(error):
             raise
-    _back(connection)
+    _take_back(connection)
     connection.execute("SAVEPOINT aembed_rows")
-    _apart(rows, target, refused, connection)
+    _write_one_by_one(rows, target, refused, connection)
     return len(rows) - len(refused)
 
 
-def _apart(rows: Sequence[Row], target: Target, refused: dict[int, str], connection: Connection) -> None:
+def _write_one_by_one(
+    rows: Sequence[Row], target: IndexTarget, refused: dict[int, str], connection: Connection
+) -> None:
     """Writes them one by one. RAISE(ROLLBACK) ends the transaction: then they are begun again without that one."""
     number = 0
     while number < len(rows):
@@ -126,7 +128,7 @@ def _apart(rows: Sequence[Row], target: Target, refused: dict[int, str], connect
                 if not is_of_row(error):
                     raise
                 refused[number] = _reason(error)
-                if not _undone(connection):
+                if not _is_undone(connection):
                     number = 0
                     continue
             else:
@@ -134,7 +136,7 @@ def _apart(rows: Sequence[Row], target: Target, refused: dict[int, str], connect
         number += 1
 
 
-def _back(connection: Connection) -> None:
+def _take_back(connection: Connection) -> None:
     """To where the savepoint was set; it is no more."""
     if connection.in_transaction:
         connection.execute("ROLLBACK TO aembed_rows")
@@ -143,7 +145,7 @@ def _back(connection: Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
 
 
-def _undone(connection: Connection) -> bool:
+def _is_undone(connection: Connection) -> bool:
     """Whether what was written before that row is still there."""
     if connection.in_transaction:
         connection.execute("ROLLBACK TO aembed_row")

@@ -10,7 +10,7 @@ from sqlite3 import Connection
 
 import numpy as np
 
-from aembed.stores._search import Chunk
+from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite import matrix_of, select_in
 from aembed.types import Matrix, Vector
 
@@ -26,7 +26,7 @@ LARGEST = 2**63 - 1
 BLOCK_BYTES = 16 * 1024 * 1024
 
 
-class Kept:
+class SearchedRows:
     """The first rows of a store, as many as are small enough; those beyond them are read each time.
 
     A row of the same id and fingerprint has the same vector, unless it was written here: `renewed` has those ids.
@@ -45,9 +45,9 @@ class Kept:
         self._places: dict[int, int] = {}
         self._seen: tuple[dict[int, bytes], dict[int, str]] = ({}, {})
 
-    def chunks(self, connection: Connection) -> Iterator[Chunk]:
+    def chunks(self, connection: Connection) -> Iterator[SearchChunk]:
         for ids, matrix, lengths in zip(self._ids, self._matrices, self._lengths, strict=True):
-            yield Chunk(ids, matrix[: len(ids)], lengths[: len(ids)])
+            yield SearchChunk(ids, matrix[: len(ids)], lengths[: len(ids)])
         if self._last < LARGEST:
             for _, chunk in self._read(connection.execute(BEYOND, (self._last,))):
                 yield chunk
@@ -59,7 +59,7 @@ class Kept:
         fingerprints: dict[int, bytes] = dict(connection.execute(FINGERPRINTS, (self._last,)))
         ids: dict[int, str] = dict(connection.execute(IDS, (self._last,)))
         changed = {row for (row,) in select_in(connection, NUMBERS, renewed)}
-        changed |= _differing(self._seen[0], fingerprints) | _differing(self._seen[1], ids)
+        changed |= _differing_rows(self._seen[0], fingerprints) | _differing_rows(self._seen[1], ids)
         for row in changed & self._places.keys():
             self._remove(row)
         wanted = sorted(changed & ids.keys())
@@ -76,12 +76,12 @@ class Kept:
             self._add(rows, chunk)
         self._seen = fingerprints, ids
 
-    def _read(self, found: Iterator[tuple[int, str, bytes]]) -> Iterator[tuple[Sequence[int], Chunk]]:
+    def _read(self, found: Iterator[tuple[int, str, bytes]]) -> Iterator[tuple[Sequence[int], SearchChunk]]:
         while page := list(islice(found, self._block_rows)):
             rows, ids, blobs = zip(*page, strict=True)
-            yield rows, Chunk.of(ids, matrix_of(blobs, self.dimensions, self._name))
+            yield rows, SearchChunk.from_rows(ids, matrix_of(blobs, self.dimensions, self._name))
 
-    def _add(self, rows: Sequence[int], chunk: Chunk) -> None:
+    def _add(self, rows: Sequence[int], chunk: SearchChunk) -> None:
         start = 0
         while start < len(rows):
             block, used = divmod(len(self._rows), self._block_rows)
@@ -112,5 +112,5 @@ class Kept:
             del self._ids[end_block], self._matrices[end_block], self._lengths[end_block]
 
 
-def _differing(before: Mapping[int, object], after: Mapping[int, object]) -> set[int]:
+def _differing_rows(before: Mapping[int, object], after: Mapping[int, object]) -> set[int]:
     return set() if before == after else {row for row, _ in before.items() ^ after.items()}

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from aembed.stores._rules import Scalar, decode, encode
-from aembed.stores._search import Chunk
+from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite import blobs, matrix_of, select_in
-from aembed.stores._sqlite_filling import DROPPED, Row, Target, fill, hooks_of, is_of_row, taken_back
+from aembed.stores._sqlite_filling import DROPPED, IndexTarget, Row, fill, hooks_of, is_of_row, taken_back
 from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
 
 TABLES = (
@@ -58,7 +58,7 @@ KEPT = """SELECT embedding IS ?1 FROM aembed_rows
 PROBE, PROBES = "a row that is taken back", 4
 """So many ids: a trigger may drop some of them for what they are."""
 ONE = "SELECT id, text, metadata, source, fingerprint, digest FROM aembed_rows LIMIT 1"
-TARGET = Target("aembed_rows", UPSERT, KEPT, inserts=True)
+TARGET = IndexTarget("aembed_rows", UPSERT, KEPT, inserts=True)
 REFUSE = """INSERT OR REPLACE INTO aembed_refusals (id, fingerprint, error, message, refused_at)
     VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP)"""
 HAS_REFUSALS = "SELECT 1 FROM aembed_refusals LIMIT 1"
@@ -218,7 +218,7 @@ def _tried(row: Row, connection: Connection) -> str:
     return refused.get(0, "")
 
 
-def newer(rows: Rows, since: float, connection: Connection) -> set[str]:
+def newer_ids(rows: Rows, since: float, connection: Connection) -> set[str]:
     """The ids of those of which something else was written since then; in the same second counts, too."""
     moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S")
     given = dict(zip(rows.ids, rows.digests, strict=True))
@@ -245,7 +245,7 @@ def delete(ids: Sequence[str], connection: Connection) -> int:
     return max(0, connection.executemany(DELETE, zip(ids)).rowcount)
 
 
-def page(start: str, index: int, connection: Connection) -> list[Embedded]:
+def read_page(start: str, index: int, connection: Connection) -> list[Embedded]:
     """The rows whose ids come at or after `start`, the first of them numbered `index`."""
     found = connection.execute(PAGE, (start, ROWS_PER_PAGE)).fetchall()
     of, model = space(connection), meta(connection, "answered_by") or ""
@@ -255,16 +255,16 @@ def page(start: str, index: int, connection: Connection) -> list[Embedded]:
     ]
 
 
-def found(ids: Sequence[str], connection: Connection) -> dict[str, tuple[str, dict[str, Any] | None]]:
+def find_rows(ids: Sequence[str], connection: Connection) -> dict[str, tuple[str, dict[str, Any] | None]]:
     return {id: (text, decode(metadata)) for id, text, metadata in select_in(connection, FOUND, ids)}
 
 
-def chunks(where: Mapping[str, Scalar], dimensions: int, name: Path, connection: Connection) -> Iterator[Chunk]:
+def chunks(where: Mapping[str, Scalar], dimensions: int, name: Path, connection: Connection) -> Iterator[SearchChunk]:
     """The vectors of the rows that have these values, 16 MB at a time."""
     condition, parameters = _condition(where)
     cursor = connection.execute(SEARCHED + condition, parameters)
     while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
-        yield Chunk.of([id for id, _ in rows], matrix_of([blob for _, blob in rows], dimensions, name))
+        yield SearchChunk.from_rows([id for id, _ in rows], matrix_of([blob for _, blob in rows], dimensions, name))
 
 
 def _condition(where: Mapping[str, Scalar]) -> tuple[str, list[Scalar]]:

@@ -10,10 +10,10 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import TypeAlias
 
-from aembed.errors import AembedError, ConfigError, OverloadedError, StoreError, copied
+from aembed.errors import AembedError, ConfigError, OverloadedError, StoreError, copy_error
 from aembed.stores._rules import Scalar, encode
-from aembed.stores._search import Chunk, Query, checked_query, nearest_of_each
-from aembed.stores._sqlite_worker import Worker, outcome
+from aembed.stores._search import NearestQuery, SearchChunk, check_query, find_nearest_of_each
+from aembed.stores._sqlite_worker import SQLiteThread, await_outcome
 from aembed.types import Match, Vector
 
 MOST_WAITING = 1_000
@@ -34,14 +34,14 @@ class Search:
         return encode(self.where) if self.where else None
 
 
-Found: TypeAlias = "list[tuple[str, float]] | AembedError"
+SearchAnswer: TypeAlias = "list[tuple[str, float]] | AembedError"
 """Ids and scores, or what is wrong with the query."""
 Answer: TypeAlias = "list[Match] | Exception"
 Answerer: TypeAlias = Callable[[Sequence[Search], Connection], Sequence[Answer]]
 
 
 class Searches:
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: SQLiteThread) -> None:
         self._worker = worker
         self._waiting = deque[Search]()
         self._lock = Lock()
@@ -54,14 +54,14 @@ class Searches:
         with self._lock:
             if len(self._waiting) >= MOST_WAITING:
                 raise OverloadedError(f"{len(self._waiting):,} searches of {self._worker.name} wait; try again shortly")
-            self._worker.submit(lambda: self._round(answerer, absent))
+            self._worker.submit(lambda: self._run_round(answerer, absent))
             self._waiting.append(search)
         try:
-            return await outcome(search.answer)
+            return await await_outcome(search.answer)
         finally:
             search.answer.cancel()
 
-    def _round(self, answerer: Answerer, absent: StoreError | None) -> None:
+    def _run_round(self, answerer: Answerer, absent: StoreError | None) -> None:
         """Each search hands in a round; the first of those rounds answers all that wait."""
         with self._lock:
             taken = [self._waiting.popleft() for _ in range(min(MOST_AT_ONCE, len(self._waiting)))]
@@ -69,34 +69,34 @@ class Searches:
         if not asked:
             return
         try:
-            answers = self._worker.explained(lambda: self._answered(asked, answerer, absent))
+            answers = self._worker.explain_errors(lambda: self._answer_round(asked, answerer, absent))
         except Exception as error:
             answers = [error] * len(asked)
         for search, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Exception):
-                search.answer.set_exception(copied(answer) if isinstance(answer, AembedError) else answer)
+                search.answer.set_exception(copy_error(answer) if isinstance(answer, AembedError) else answer)
             else:
                 search.answer.set_result(answer)
 
-    def _answered(self, asked: Sequence[Search], answerer: Answerer, absent: StoreError | None) -> Sequence[Answer]:
+    def _answer_round(self, asked: Sequence[Search], answerer: Answerer, absent: StoreError | None) -> Sequence[Answer]:
         if self._worker.open() is None:
             return [absent or [] for _ in asked]
-        return self._worker.transacted("BEGIN", lambda connection: answerer(asked, connection))
+        return self._worker.run_transaction("BEGIN", lambda connection: answerer(asked, connection))
 
 
-def found_by(
+def search_rows(
     asked: Sequence[Search],
     dimensions: int,
     place: str,
-    chunks: Callable[[Mapping[str, Scalar]], Iterable[Chunk]],
-) -> list[Found]:
+    chunks: Callable[[Mapping[str, Scalar]], Iterable[SearchChunk]],
+) -> list[SearchAnswer]:
     """In one pass over the rows for all searches that have the same filter; `chunks` gives the rows of a filter."""
-    found: dict[int, Found] = {}
-    best: Sequence[Found]
-    groups: dict[str | None, list[tuple[int, Query]]] = {}
+    found: dict[int, SearchAnswer] = {}
+    best: Sequence[SearchAnswer]
+    groups: dict[str | None, list[tuple[int, NearestQuery]]] = {}
     for position, search in enumerate(asked):
         try:
-            query = Query(checked_query(search.vector, dimensions, place), search.k)
+            query = NearestQuery(check_query(search.vector, dimensions, place), search.k)
         except AembedError as error:
             found[position] = error
         else:
@@ -104,7 +104,7 @@ def found_by(
     for group in groups.values():
         positions, queries = [position for position, _ in group], [query for _, query in group]
         try:
-            best = nearest_of_each(queries, chunks(asked[positions[0]].where))
+            best = find_nearest_of_each(queries, chunks(asked[positions[0]].where))
         except ConfigError as error:
             best = [error] * len(positions)
         found.update(zip(positions, best, strict=True))

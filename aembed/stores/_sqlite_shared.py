@@ -14,20 +14,20 @@ from sqlite3 import Connection
 
 from aembed.stores import _sqlite_books as books
 from aembed.stores import _sqlite_leases as leases
-from aembed.stores._sqlite import Database
+from aembed.stores._sqlite import SQLiteDatabase
 from aembed.stores._sqlite_rows import vector
-from aembed.stores._sqlite_table import Names, layout, native
+from aembed.stores._sqlite_table import TableNames, native, read_layout
 from aembed.types import Vector
 
 PREFIX_BYTES = 8
 
 
-class Shared:
+class SharedColumn:
     """The methods of `Shares`. Workers of all columns of a file, and of a store in it, know of each other."""
 
-    _database: Database
-    _names: Names
-    _target: books.Target
+    _database: SQLiteDatabase
+    _names: TableNames
+    _target: books.IndexTarget
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         return await self._database.write_lightly(partial(leases.join, seconds))
@@ -55,7 +55,7 @@ class Shared:
     def _settled(self, texts: Mapping[str, str], connection: Connection) -> Iterator[tuple[str, Vector | None]]:
         held = books.space(self._target, connection)
         size_bytes = (held.dimensions or 0) * 4 if held else 0
-        look = layout(self._names, connection).settled()
+        look = read_layout(self._names, connection).select_settled()
         for id, text in texts.items():
             row = connection.execute(look, (text, *native(id))).fetchone()
             if row is None:

@@ -1,6 +1,6 @@
 """What a user's own SQLite table looks like, and the SQL that reads and fills one column of it.
 
-Every name is checked against the table before it is used, and goes through `quoted`. Columns are written with
+Every name is checked against the table before it is used, and goes through `quote_name`. Columns are written with
 the table's alias, because SQLite takes a bare quoted name that does not exist for a string.
 """
 
@@ -27,7 +27,7 @@ CLEAR = """UPDATE {table} AS t SET {filled} = NULL, {marked} = NULL
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """A name as SQL. Raises ConfigError for one that SQLite would cut or cannot read."""
     if not name or "\0" in name or (not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name)):
         raise ConfigError(f"{name!r} cannot be the name of a table or column; it is empty, or holds NUL or a surrogate")
@@ -35,7 +35,7 @@ def quoted(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class TableNames:
     """The table and columns that the user named. `key` is None for the primary key, else the rowid.
 
     `create`: the columns of the vectors and of the fingerprints may be added.
@@ -51,7 +51,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TableLayout:
     """Parts of SQL, quoted, all of them found in the table."""
 
     table: str
@@ -95,13 +95,13 @@ class Layout:
     def select(self, columns: str, condition: str) -> str:
         return SELECT.format(columns=columns, table=self.table, condition=condition)
 
-    def page(self, first: bool) -> str:
+    def select_page(self, first: bool) -> str:
         """Keyset pagination: rows after a key, which are the parameters, and LIMIT."""
         condition = self.is_pending + ("" if first else self._after)
         columns = f"{self.key_list}, {self.text}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
 
-    def vectors(self, condition: str, after: Sequence[Any]) -> str:
+    def select_vectors(self, condition: str, after: Sequence[Any]) -> str:
         """Keys and vectors, a page at a time. Parameters: those of the condition, the key before, LIMIT."""
         columns = f"{self.key_list}, {self.vector}"
         condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
@@ -134,11 +134,11 @@ class Layout:
         filled = f"{self.text} IS NOT NULL AND {self.vector} IS NOT NULL{self._is_keyed}{self.condition}"
         yield self.select(columns, f"{filled} ORDER BY {self.key_list} LIMIT {rows}")
 
-    def kept(self) -> str:
+    def select_vector(self) -> str:
         """Whether a row has a vector. Parameters as those of `fill`: the vector, the key, the text."""
         return self.select(f"{self.vector} IS ?", f"{self.is_key} AND {self.text} COLLATE BINARY IS ?")
 
-    def settled(self) -> str:
+    def select_settled(self) -> str:
         """Whether a row has a text, whether it has that text's vector, and the vector. Parameters: text, key."""
         same = f"{self.text} COLLATE BINARY IS ?{self.condition}"
         return self.select(f"{same}, NOT ({self.is_stale}), {self.vector}", self.is_key)
@@ -152,10 +152,10 @@ class Layout:
         """Raises ConfigError for a column that the table has not."""
         if name not in self.columns:
             raise ConfigError(f"{self.table} has no column {name!r}; it has {', '.join(sorted(self.columns))}")
-        return f"t.{quoted(name)}"
+        return f"t.{quote_name(name)}"
 
 
-def layout(names: Names, connection: Connection) -> Layout:
+def read_layout(names: TableNames, connection: Connection) -> TableLayout:
     """Raises ConfigError where the table is not as the user said."""
     columns = {name: (pk, hidden) for name, pk, hidden in connection.execute(COLUMNS, (_table(names, connection),))}
     types = {names.vector: "BLOB"} | ({names.fingerprint: "TEXT"} if names.fingerprint else {})
@@ -171,27 +171,27 @@ def layout(names: Names, connection: Connection) -> Layout:
             raise ConfigError(f"column {name!r} of {names.table!r} cannot be filled: it is the text, or generated")
     if names.fingerprint == names.vector:
         raise ConfigError(f"column {names.vector!r} cannot be the vector and the fingerprint; name another column")
-    return Layout(
-        quoted(names.table),
-        f"t.{quoted(names.text)}",
-        f"t.{quoted(names.vector)}",
+    return TableLayout(
+        quote_name(names.table),
+        f"t.{quote_name(names.text)}",
+        f"t.{quote_name(names.vector)}",
         tuple(_keys(names, columns, connection)),
         frozenset(columns),
-        quoted(names.vector),
+        quote_name(names.vector),
         f" AND ({names.where}\n)" if names.where else "",
-        quoted(names.fingerprint) if names.fingerprint else None,
-        tuple(f"{quoted(name)} {types[name]}" for name in absent),
+        quote_name(names.fingerprint) if names.fingerprint else None,
+        tuple(f"{quote_name(name)} {types[name]}" for name in absent),
     )
 
 
-def _table(names: Names, connection: Connection) -> str:
+def _table(names: TableNames, connection: Connection) -> str:
     tables = [name for (name,) in connection.execute(TABLES)]
     if names.table not in tables:
         raise ConfigError(f"there is no table {names.table!r}; the file has {', '.join(tables) or 'no table'}")
     return names.table
 
 
-def _keys(names: Names, columns: dict[str, tuple[int, int]], connection: Connection) -> Iterator[str]:
+def _keys(names: TableNames, columns: dict[str, tuple[int, int]], connection: Connection) -> Iterator[str]:
     primary = sorted((pk, name) for name, (pk, _) in columns.items() if pk)
     key = names.key or tuple(name for _, name in primary)
     if not set(key) & set(columns):
@@ -199,7 +199,7 @@ def _keys(names: Names, columns: dict[str, tuple[int, int]], connection: Connect
         return
     if not any(unique <= set(key) for unique in _unique({name for _, name in primary}, names.table, connection)):
         raise ConfigError(f"key {', '.join(key)} of table {names.table!r} is not unique; name columns that are")
-    yield from (f"t.{quoted(name)}" for name in key)
+    yield from (f"t.{quote_name(name)}" for name in key)
 
 
 def _unique(primary: set[str], table: str, connection: Connection) -> Iterator[set[str]]:
@@ -209,7 +209,7 @@ def _unique(primary: set[str], table: str, connection: Connection) -> Iterator[s
         yield {name for (name,) in connection.execute(INDEXED, (index,))}
 
 
-def shown(key: Sequence[Any]) -> str:
+def key_as_json(key: Sequence[Any]) -> str:
     """A key as JSON: `17`, `["a", 3]`; bytes as {"hex": "00ff"}."""
     return dumps(key[0] if len(key) == 1 else list(key), ensure_ascii=False, default=_hex)
 
@@ -219,6 +219,6 @@ def _hex(value: bytes) -> dict[str, str]:
 
 
 def native(id: str) -> list[Any]:
-    """The values that `shown` was given."""
+    """The values that `key_as_json` was given."""
     key = loads(id, object_hook=lambda held: bytes.fromhex(held["hex"]))
     return key if isinstance(key, list) else [key]

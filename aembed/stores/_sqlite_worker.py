@@ -36,7 +36,7 @@ SENTENCES = {
 }
 
 
-class Worker:
+class SQLiteThread:
     """Opens the file when it is first needed. Raises StoreError, never sqlite3's own errors.
 
     What was handed to the thread is always finished or rolled back there, also when the caller is cancelled, so no
@@ -56,7 +56,7 @@ class Worker:
         weakref.finalize(self, self.file.close)
 
     async def run(self, call: Callable[[], T]) -> T:
-        return await outcome(self.submit(lambda: self.explained(call)))
+        return await await_outcome(self.submit(lambda: self.explain_errors(call)))
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         if self._closed:
@@ -72,7 +72,7 @@ class Worker:
         self._closed = True
         self._thread.shutdown(wait=False)
         if closing:
-            await outcome(closing)
+            await await_outcome(closing)
 
     # on the thread
 
@@ -80,7 +80,7 @@ class Worker:
         """None where there is no file."""
         return self.file.connection(self.path, min(BUSY_SECONDS, self.lock_timeout))
 
-    def transacted(self, begin: str, work: Work[T]) -> T:
+    def run_transaction(self, begin: str, work: Work[T]) -> T:
         connection = self.open()
         assert connection is not None
         try:
@@ -89,12 +89,12 @@ class Worker:
         finally:
             if connection.in_transaction:
                 self.file.close()
-        self.file.checked(self.path)
+        self.file.check_beside(self.path)
         return result
 
-    def explained(self, call: Callable[[], T]) -> T:
+    def explain_errors(self, call: Callable[[], T]) -> T:
         try:
-            return self._retried(call)
+            return self._retry_while_locked(call)
         except sqlite3.Error as error:
             raise StoreError(self._sentence(error)) from None
         except UnicodeError:
@@ -102,7 +102,7 @@ class Worker:
         except OSError as error:
             raise StoreError(f"{self.name} cannot be opened: {error.strerror}; check the file and its folder") from None
 
-    def _retried(self, call: Callable[[], T]) -> T:
+    def _retry_while_locked(self, call: Callable[[], T]) -> T:
         """Tries again while another process holds the lock."""
         until = time.monotonic() + self.lock_timeout
         while True:
@@ -128,7 +128,7 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-async def outcome(done: Future[T]) -> T:
+async def await_outcome(done: Future[T]) -> T:
     """Awaits the thread. Cancelling this leaves the work alone, whether it has begun or not."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[T] = loop.create_future()

@@ -11,11 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from aembed.core.spaces import agreed
+from aembed.core.spaces import merge_spaces
 from aembed.errors import ConfigError, InputError
 from aembed.results import Report
-from aembed.stores._rules import check_rows, check_search, decode, encode, keeps, mismatch, rejection, summary
-from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.stores._rules import (
+    check_rows,
+    check_search,
+    decode,
+    encode,
+    has_metadata,
+    mismatch_error,
+    rejection_error,
+    summary,
+)
+from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 _PLACE = "this memory store"
@@ -52,23 +61,23 @@ class MemoryStore:
         self._last_run: Mapping[str, Any] | None = None
         self._spent = Counter[str]()
         self._model = ""
-        self._chunk: Chunk | None = None
+        self._chunk: SearchChunk | None = None
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._rows):,} rows>"
 
     async def prepare(self, space: Space) -> Space:
         """Keeps the space once its dimensions are known. Raises SpaceMismatchError if rows of another are here."""
-        agreement = agreed(self._space, space)
+        agreement = merge_spaces(self._space, space)
         if agreement is None and self._space and self._rows:
-            raise mismatch(_PLACE, self._space, space, "Use a new MemoryStore().")
+            raise mismatch_error(_PLACE, self._space, space, "Use a new MemoryStore().")
         wanted = agreement or space
         self._space = wanted if wanted.dimensions else None
         return wanted
 
     def reject(self, record: Record) -> InputError | None:
         """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
-        return rejection(record)
+        return rejection_error(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
         """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
@@ -165,19 +174,21 @@ class MemoryStore:
         filters = check_search(k, where)
         if not self._rows or not self._space or not self._space.dimensions:
             return []
-        query = checked_query(vector, self._space.dimensions, _PLACE)
-        found = nearest(query, [self._searched(filters)], k)
+        query = check_query(vector, self._space.dimensions, _PLACE)
+        found = find_nearest(query, [self._rows_to_search(filters)], k)
         return [Match(id, self._rows[id].text, decode(self._rows[id].metadata), score) for id, score in found]
 
-    def _searched(self, filters: Metadata) -> Chunk:
+    def _rows_to_search(self, filters: Metadata) -> SearchChunk:
         if filters:
-            return self._stacked([id for id, row in self._rows.items() if keeps(decode(row.metadata), filters)])
-        self._chunk = self._chunk or self._stacked(list(self._rows))
+            return self._stack_rows(
+                [id for id, row in self._rows.items() if has_metadata(decode(row.metadata), filters)]
+            )
+        self._chunk = self._chunk or self._stack_rows(list(self._rows))
         return self._chunk
 
-    def _stacked(self, ids: list[str]) -> Chunk:
+    def _stack_rows(self, ids: list[str]) -> SearchChunk:
         vectors = [self._rows[id].vector for id in ids]
-        return Chunk.of(ids, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
+        return SearchChunk.from_rows(ids, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from aembed.core.spaces import agreed
+from aembed.core.spaces import merge_spaces
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
-from aembed.stores._lives import Lives, superseded
+from aembed.stores._lives import Lives, superseded_error
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
@@ -21,12 +21,12 @@ from aembed.stores._postgresql import _shares as shares
 from aembed.stores._postgresql import _tables as tables
 from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._copying import learn_copy
-from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
-from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._indexed import Indexed
-from aembed.stores._postgresql._names import parsed
-from aembed.stores._postgresql._tables import Layout, Names
+from aembed.stores._postgresql._names import parse_name
+from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._postgresql._wire import Storage
 from aembed.stores._rules import (
     BESIDE,
@@ -34,15 +34,15 @@ from aembed.stores._rules import (
     check_rows,
     check_search,
     encode,
-    mismatch,
-    rejection,
+    mismatch_error,
+    rejection_error,
     summary,
 )
-from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[Layout, Connection], Awaitable[T]]
+Work: TypeAlias = Callable[[StoreLayout, Connection], Awaitable[T]]
 
 TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
@@ -75,16 +75,16 @@ class PostgresStore(Indexed):
         command_timeout: float = 30.0,
         max_store_outage: float = 90.0,
     ) -> None:
-        self._database = Database(place, command_timeout=command_timeout, max_outage=max_store_outage)
+        self._database = PostgresDatabase(place, command_timeout=command_timeout, max_outage=max_store_outage)
         given = self._database.address.parameters if self._database.address else {}
-        self._table = parsed(table or given.get("table") or TABLE)
+        self._table = parse_name(table or given.get("table") or TABLE)
         str(self._table.beside(LONGEST_SUFFIX))
         self._storage: Storage | None = _storage(storage or given.get("storage"))
         self._store_text = store_text
         self._hooks: tuple[Hook, ...] = ()
         self._lives = Lives()
-        self._names: Names | None = None
-        self._layout: Layout | None = None
+        self._names: StoreNames | None = None
+        self._layout: StoreLayout | None = None
 
     def __repr__(self) -> str:
         return f"<PostgresStore {self._place}>"
@@ -94,15 +94,15 @@ class PostgresStore(Indexed):
 
         Raises SpaceMismatchError if rows of another space are here.
         """
-        tables.chosen(self._storage, space.dimensions)
+        tables.choose_storage(self._storage, space.dimensions)
         await learn_copy(self._database)
         self._names = None
-        names = await self._placed()
-        return await self._database.run(partial(self._prepared, space, names))
+        names = await self._find_names()
+        return await self._database.run(partial(self._prepare_tables, space, names))
 
     def reject(self, record: Record) -> InputError | None:
         """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
-        return rejection(record) or _refusal(record)
+        return rejection_error(record) or _refusal(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
         """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
@@ -119,16 +119,16 @@ class PostgresStore(Indexed):
         Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are written.
         So are rows that others wrote while the worker that writes these stood still.
         """
-        life = self._lives.of(rows.token)
+        life = self._lives.life_of(rows.token)
         if life is None or life.lapsed_at is None:
             try:
                 await self._write_rows(rows, refusals)
                 return
             except sql.LateError:
                 assert life is not None
-        late = await self._write(partial(sql.newer, rows, life.lapse()))
+        late = await self._write(partial(sql.newer_ids, rows, life.lapse()))
         part = rows.picked([i for i, id in enumerate(rows.ids) if id not in late])
-        refused: dict[str, StoreError] = {id: superseded(id) for id in sorted(late)}
+        refused: dict[str, StoreError] = {id: superseded_error(id) for id in sorted(late)}
         try:
             await self._write_rows(part, refusals)
         except RowsRefusedError as error:
@@ -137,10 +137,10 @@ class PostgresStore(Indexed):
             raise RowsRefusedError(refused, len(part))
 
     async def _write_rows(self, rows: Rows, refusals: Sequence[Refusal]) -> None:
-        order, left = sql.ordered(rows), list(refusals)
+        order, left = sql.order_by_id(rows), list(refusals)
 
         async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
-            write = partial(self._written, rows, part, refused, tuple(left))
+            write = partial(self._write_part, rows, part, refused, tuple(left))
             try:
                 taken = await self._write(write, slow_ends=slow_ends, of_rows=True)
             except HookedError as error:
@@ -149,12 +149,12 @@ class PostgresStore(Indexed):
             left.clear()
             return taken
 
-        taken, refused = await parts.written(order, written)
+        taken, refused = await parts.write_by_halves(order, written)
         if left:
             await written([], None, slow_ends=False)
         if refused:
             if not taken:
-                await self._write(self._probed)
+                await self._write(self._probe_table)
             raise RowsRefusedError({rows.ids[i]: error for i, error in refused.items()}, taken) from None
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
@@ -169,7 +169,7 @@ class PostgresStore(Indexed):
         """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
         last, index = None, 0
         nothing: list[Embedded] = []
-        while page := await self._read(partial(sql.page, last, index), nothing):
+        while page := await self._read(partial(sql.read_page, last, index), nothing):
             for row in page:
                 yield row
             last, index = page[-1].id, page[-1].index + 1
@@ -180,7 +180,7 @@ class PostgresStore(Indexed):
 
     async def info(self) -> StoreInfo:
         """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
-        return await self._read(self._info, StoreInfo(0, None, 0, 0))
+        return await self._read(self._read_info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
         """Keeps the report of the last run for `info`, without its failures."""
@@ -188,7 +188,7 @@ class PostgresStore(Indexed):
 
     async def spend(self, job: str, tokens: int) -> int:
         """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
-        return await self._write(accounts.once(tokens, partial(tables.spend, job)))
+        return await self._write(accounts.spend_once(tokens, partial(tables.spend, job)))
 
     async def close_account(self, job: str) -> None:
         """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
@@ -209,7 +209,7 @@ class PostgresStore(Indexed):
         if joined is None:
             return None
         token, alone, ends_at = joined
-        self._lives.seen(token, ends_at - seconds, seconds)
+        self._lives.note_seen(token, ends_at - seconds, seconds)
         return token, alone
 
     async def others(self, token: int) -> bool:
@@ -221,12 +221,12 @@ class PostgresStore(Indexed):
     ) -> AbstractSet[bytes]:
         """Kept in the tables `_leases` and `_workers` beside the rows."""
         leased, ends_at = await self._write(partial(shares.lease, token, wanted, done, seconds))
-        self._lives.seen(token, ends_at - seconds, seconds)
+        self._lives.note_seen(token, ends_at - seconds, seconds)
         return leased
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds."""
-        self._lives.left(token)
+        self._lives.forget(token)
         await self._write(partial(shares.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
@@ -234,14 +234,14 @@ class PostgresStore(Indexed):
 
         Raises SpaceMismatchError for another width.
         """
-        return await self._read(partial(self._matches, vector, k, check_search(k, where)), [])
+        return await self._read(partial(self._find_matches, vector, k, check_search(k, where)), [])
 
     async def aclose(self) -> None:
         """Closes the connections, if they are ours; later calls raise StoreError."""
         await self._database.aclose()
 
-    async def _target(self) -> Target:
-        async def target(layout: Layout, connection: Connection) -> Target:
+    async def _target(self) -> IndexTarget:
+        async def target(layout: StoreLayout, connection: Connection) -> IndexTarget:
             return layout.target
 
         return await self._write(target)
@@ -250,27 +250,29 @@ class PostgresStore(Indexed):
     def _place(self) -> str:
         return f"table {self._table} in {self._database.name}"
 
-    async def _placed(self) -> Names:
+    async def _find_names(self) -> StoreNames:
         if self._names is None:
             find = partial(tables.schema_of, self._table)
-            self._names = Names.of(self._table, await self._database.run(find, safe_path=False), self._database.copies)
+            self._names = StoreNames.from_name(
+                self._table, await self._database.run(find, safe_path=False), self._database.copies
+            )
         return self._names
 
     async def _read(self, work: Work[T], empty: T) -> T:
-        names = await self._placed()
+        names = await self._find_names()
 
         async def answered(connection: Connection) -> T:
-            layout = self._layout or await tables.found(names, connection)
+            layout = self._layout or await tables.find_tables(names, connection)
             self._layout = layout
             return empty if layout is None else await work(layout, connection)
 
         return await self._database.run(answered)
 
     async def _write(self, work: Work[T], *, slow_ends: bool = False, of_rows: bool = False) -> T:
-        names = await self._placed()
+        names = await self._find_names()
 
         async def done(connection: Connection) -> T:
-            layout = self._layout or await tables.found(names, connection)
+            layout = self._layout or await tables.find_tables(names, connection)
             if layout is None:
                 raise StoreError(f"{self._place} is not there; call prepare(space) first")
             self._layout = layout
@@ -278,84 +280,86 @@ class PostgresStore(Indexed):
 
         return await self._database.run(done, slow_ends=slow_ends, of_rows=of_rows)
 
-    async def _prepared(self, asked: Space, names: Names, connection: Connection) -> Space:
+    async def _prepare_tables(self, asked: Space, names: StoreNames, connection: Connection) -> Space:
         await connection.execute(tables.LOCK, names.rows)
-        layout = await tables.found(names, connection)
+        layout = await tables.find_tables(names, connection)
         if layout is None:
-            layout = await tables.made(names, self._storage, asked, connection)
+            layout = await tables.make_tables(names, self._storage, asked, connection)
         if not await connection.fetchval(tables.WRITABLE, names.rows):
             raise StoreError(f"{self._place} cannot be written: the server is read-only, or GRANT INSERT, UPDATE on it")
-        space = agreed(layout.space, asked)
+        space = merge_spaces(layout.space, asked)
         if space is None or space.dimensions != layout.dimensions:
-            space = await self._respaced(space, asked, layout, connection)
+            space = await self._change_space(space, asked, layout, connection)
         if space != layout.space:
             await tables.keep_space(space, layout, connection)
-        self._layout = layout = await tables.found(names, connection)
+        self._layout = layout = await tables.find_tables(names, connection)
         if layout is not None:
-            await self._probed(layout, connection)
+            await self._probe_table(layout, connection)
         return space
 
-    async def _probed(self, layout: Layout, connection: Connection) -> None:
+    async def _probe_table(self, layout: StoreLayout, connection: Connection) -> None:
         """Raises StoreError where the table keeps nothing that is written."""
         self._hooks = await hooks_of(layout.names.rows, connection)
         await probe.check(self._place, self._hooks, layout, connection)
 
-    async def _respaced(self, space: Space | None, asked: Space, layout: Layout, connection: Connection) -> Space:
+    async def _change_space(
+        self, space: Space | None, asked: Space, layout: StoreLayout, connection: Connection
+    ) -> Space:
         """Another space, or another width than the column's: only where no row is here."""
         if await sql.has_rows(layout, connection):
             held = layout.space or replace(asked, dimensions=layout.dimensions)
             if space is not None and (space.dimensions is None or layout.dimensions is None):
                 return space
-            raise self._mismatch(held, asked)
+            raise self._mismatch_error(held, asked)
         if (wanted := space or asked).dimensions:
             await tables.retype(self._storage, wanted, layout, connection)
         return wanted
 
-    def _mismatch(self, held: Space, asked: Space) -> SpaceMismatchError:
+    def _mismatch_error(self, held: Space, asked: Space) -> SpaceMismatchError:
         old = f"{self._table.schema}.{self._table.table}" if self._table.schema else self._table.table
         address = self._database.address
         if address is None:
             stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
-            return mismatch(self._place, held, asked, f"{BESIDE}: await embedder.embed_into({stores})")
+            return mismatch_error(self._place, held, asked, f"{BESIDE}: await embedder.embed_into({stores})")
         places = address.url(table=old), address.url(table=f"{old}_new")
         advice = f"{BESIDE}, with your user and password in both URLs"
-        return mismatch(self._place, held, asked, advice, places=places)
+        return mismatch_error(self._place, held, asked, advice, places=places)
 
-    async def _written(
+    async def _write_part(
         self,
         rows: Rows,
         part: Sequence[int],
         refused: Refused | None,
         refusals: Sequence[Refusal],
-        layout: Layout,
+        layout: StoreLayout,
         connection: Connection,
     ) -> int:
         taken = 0
         if len(part):
             check_rows(self._place, layout.space, rows)
-            life, keep_text = self._lives.of(rows.token), self._store_text
+            life, keep_text = self._lives.life_of(rows.token), self._store_text
             taken = await sql.upsert(rows, part, keep_text, self._hooks, refused, life, layout, connection)
         if refusals:
             await sql.refuse(refusals, layout, connection)
         return taken
 
-    async def _info(self, layout: Layout, connection: Connection) -> StoreInfo:
-        fresh = await tables.found(layout.names, connection)
+    async def _read_info(self, layout: StoreLayout, connection: Connection) -> StoreInfo:
+        fresh = await tables.find_tables(layout.names, connection)
         return await sql.info(fresh or layout, connection)
 
-    async def _matches(
-        self, vector: Vector, k: int, where: Mapping[str, Scalar], layout: Layout, connection: Connection
+    async def _find_matches(
+        self, vector: Vector, k: int, where: Mapping[str, Scalar], layout: StoreLayout, connection: Connection
     ) -> list[Match]:
         space = layout.space
         if not space or not space.dimensions:
             return []
-        query = checked_query(vector, space.dimensions, self._place)
+        query = check_query(vector, space.dimensions, self._place)
         filters = _filter(where)
         if filters and _JSON_NUL.search(filters):
             return []
-        found, matrix = await sql.candidates(query, k, filters, layout, connection)
+        found, matrix = await sql.find_candidates(query, k, filters, layout, connection)
         matches = {match.id: match for match in found}
-        best = nearest(query, [Chunk.of(list(matches), matrix)], k)
+        best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
         return [replace(matches[id], score=score) for id, score in best]
 
 

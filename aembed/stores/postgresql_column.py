@@ -24,16 +24,16 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._apart import Refused
-from aembed.stores._postgresql._columns import Asked, Layout, layout, native
+from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest, native, read_layout
 from aembed.stores._postgresql._copying import learn_copy
-from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
-from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._indexed import Indexed
-from aembed.stores._postgresql._names import parsed, quoted
+from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores._rules import Scalar, check_search
-from aembed.stores._search import Chunk, checked_query, nearest
+from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
@@ -82,15 +82,15 @@ class PostgresColumn(Indexed):
         if (text is None) == (text_sql is None):
             raise ConfigError("name the column of the texts with text=, or an SQL expression with text_sql=")
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
-        self._asked = Asked(parsed(table), text, text_sql, vector, keys, where, fingerprint, create_columns)
+        self._asked = ColumnRequest(parse_name(table), text, text_sql, vector, keys, where, fingerprint, create_columns)
         for name in self._asked.columns:
-            quoted(name)
+            quote_name(name)
         if vector in (text, fingerprint):
             raise ConfigError(f"column {vector!r} cannot be filled: it is the text, or the fingerprint")
-        self._database = Database(place, command_timeout=command_timeout, max_outage=max_store_outage)
-        self._layout: Layout | None = None
+        self._database = PostgresDatabase(place, command_timeout=command_timeout, max_outage=max_store_outage)
+        self._layout: ColumnLayout | None = None
         self._lease_seconds = lease_seconds
-        self._worker: leases.Worker | None = None
+        self._worker: leases.ColumnWorker | None = None
         self._hooks: tuple[Hook, ...] = ()
         self._keeps = self._warned = False
         self._spent = Counter[str]()
@@ -101,7 +101,7 @@ class PostgresColumn(Indexed):
 
     async def space(self) -> Space | None:
         """Which vectors the column is for; None where that is not known yet."""
-        return await self._run(self._held)
+        return await self._run(self._read_space)
 
     async def prepare(self, space: Space) -> Space:
         """Checks the table, its columns, their types and width, the permissions, and that a vector can be written.
@@ -111,7 +111,7 @@ class PostgresColumn(Indexed):
         self._layout = None
         await learn_copy(self._database)
         await self._check_texts()
-        return await self._run(partial(self._prepared, space))
+        return await self._run(partial(self._prepare_column, space))
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` (and `create_index`) would make, a line each, after the same checks. Writes nothing."""
@@ -121,9 +121,9 @@ class PostgresColumn(Indexed):
         await learn_copy(self._database)
         await self._check_texts()
 
-        async def announced(table: Layout, connection: Connection) -> list[str]:
-            held = await self._held(table, connection)
-            return await preflight.announced(self._place, space, held, index, table, connection)
+        async def announced(table: ColumnLayout, connection: Connection) -> list[str]:
+            held = await self._read_space(table, connection)
+            return await preflight.announce_changes(self._place, space, held, index, table, connection)
 
         return await self._run(announced)
 
@@ -134,19 +134,19 @@ class PostgresColumn(Indexed):
         """
         await self._leave()
         if await self._run(self._is_leased):
-            self._worker = await self._run(self._joined)
+            self._worker = await self._run(self._join_workers)
         left = limit
         while True:
             # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
-            others, found = await self._others_work(), 0
+            others, found = await self._has_other_workers(), 0
             async with aclosing(self._pass(left)) as records:
                 async for record in records:
                     left, found = None if left is None else left - 1, found + 1
                     yield record
             if left == 0 or self._worker is None:
                 return
-            if not found and not await self._forgot_lost(self._worker):
-                if not (others or await self._others_work()):
+            if not found and not await self._forget_lost(self._worker):
+                if not (others or await self._has_other_workers()):
                     return
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
 
@@ -154,7 +154,7 @@ class PostgresColumn(Indexed):
         last: list[str] | None = None
         while limit is None or limit > 0:
             size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)
-            page = await self._page(last, size)
+            page = await self._read_page(last, size)
             mine = [Record(id, text, source=self._asked.table.table) for id, text, is_mine in page if is_mine]
             for record in mine:
                 yield record
@@ -163,12 +163,12 @@ class PostgresColumn(Indexed):
             last = native(page[-1][0])
             limit = None if limit is None else limit - len(mine)
 
-    async def _page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
+    async def _read_page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
         if (worker := self._worker) is None:
-            return [(id, text, True) for id, text in await self._run(partial(sql.page, last, size))]
-        await worker.room()
+            return [(id, text, True) for id, text in await self._run(partial(sql.read_page, last, size))]
+        await worker.wait_for_room()
         page = await self._run(partial(leases.claim, last, size, worker))
-        worker.took(id for id, _, is_mine in page if is_mine)
+        worker.note_taken(id for id, _, is_mine in page if is_mine)
         return page
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
@@ -176,14 +176,14 @@ class PostgresColumn(Indexed):
 
         Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are filled.
         """
-        batch = sql.Batch(ids, [sha256(text.encode()).digest() for text in texts], matrix)
+        batch = sql.FillBatch(ids, [sha256(text.encode()).digest() for text in texts], matrix)
         order = sorted(range(len(ids)), key=ids.__getitem__)
 
         async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
-            tries, rows = count(), batch.picked(part)
+            tries, rows = count(), batch.pick(part)
 
-            async def fill(table: Layout, connection: Connection) -> int:
-                return await self._filled(rows, next(tries) > 0, refused, table, connection)
+            async def fill(table: ColumnLayout, connection: Connection) -> int:
+                return await self._fill_rows(rows, next(tries) > 0, refused, table, connection)
 
             try:
                 filled = await self._run(fill, slow_ends=slow_ends, of_rows=True)
@@ -191,13 +191,13 @@ class PostgresColumn(Indexed):
                 self._hooks = error.hooks
                 raise
             if self._worker:
-                self._worker.gave_up(rows.ids)
+                self._worker.note_given_up(rows.ids)
             return filled
 
-        filled, refused = await parts.written(order, written)
+        filled, refused = await parts.write_by_halves(order, written)
         if refused:
             if not filled:
-                await self._run(partial(self._probed, matrix.shape[1]))
+                await self._run(partial(self._probe_rows, matrix.shape[1]))
             raise RowsRefusedError({ids[i]: error for i, error in refused.items()}, filled) from None
         return filled
 
@@ -210,7 +210,7 @@ class PostgresColumn(Indexed):
             await self._clear(ids)
         if worker := self._worker:
             await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
-            worker.gave_up(ids)
+            worker.note_given_up(ids)
 
     async def _clear(self, ids: Sequence[str]) -> None:
         async def cleared(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
@@ -218,7 +218,7 @@ class PostgresColumn(Indexed):
             return await self._run(clear, slow_ends=slow_ends, of_rows=True)
 
         order = sorted(range(len(ids)), key=ids.__getitem__)
-        _, refused = await parts.written(order, cleared, tells_apart=False)
+        _, refused = await parts.write_by_halves(order, cleared, tells_apart=False)
         if refused:
             logger.warning(
                 "%d rows of %s keep a vector of an earlier text, which the table does not let go: %s",
@@ -232,11 +232,11 @@ class PostgresColumn(Indexed):
 
         Rows that the table refused are written and taken back, so that those which it takes by now are no more refused.
         """
-        found = await self._run(partial(books.refused, list(fingerprints), self._asked.vector))
+        found = await self._run(partial(books.read_refused, list(fingerprints), self._asked.vector))
         self._refused.update(refusal.id for refusal in found)
         same = {refusal.id: refusal for refusal in found if refusal.fingerprint == fingerprints[refusal.id]}
         by_table = [id for id, refusal in same.items() if refusal.error == RowRefusedError.__name__]
-        taken = await self._run(partial(preflight.taken_now, self._place, by_table)) if by_table else ()
+        taken = await self._run(partial(preflight.try_refused_again, self._place, by_table)) if by_table else ()
         return {id: refusal for id, refusal in same.items() if id not in taken}
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
@@ -255,7 +255,7 @@ class PostgresColumn(Indexed):
 
     async def spend(self, job: str, tokens: int) -> int:
         """Kept in the schema `aembed`, for all workers together; in this object where the role may not."""
-        kept = await self._run(accounts.once(tokens, partial(accounts.spend, self._asked.vector, job)))
+        kept = await self._run(accounts.spend_once(tokens, partial(accounts.spend, self._asked.vector, job)))
         if kept is None:
             self._spent[job] += tokens
         return self._spent[job] if kept is None else kept
@@ -269,7 +269,7 @@ class PostgresColumn(Indexed):
     async def move(self, space: Space) -> None:
         """Keeps that space in the place of the one that is kept. Raises StoreError where the role may not."""
 
-        async def moved(table: Layout, connection: Connection) -> None:
+        async def moved(table: ColumnLayout, connection: Connection) -> None:
             if not await may_write(connection, books.COLUMNS):
                 raise StoreError(f"{self._place}: the role may not write aembed.columns; the README has the GRANTs")
             await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
@@ -283,7 +283,7 @@ class PostgresColumn(Indexed):
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
-        return await self._run(partial(self._matches, vector, k, check_search(k, where)))
+        return await self._run(partial(self._find_matches, vector, k, check_search(k, where)))
 
     async def aclose(self) -> None:
         """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""
@@ -292,8 +292,8 @@ class PostgresColumn(Indexed):
                 await self._leave()
         await self._database.aclose()
 
-    async def _target(self) -> Target:
-        async def target(table: Layout, connection: Connection) -> Target:
+    async def _target(self) -> IndexTarget:
+        async def target(table: ColumnLayout, connection: Connection) -> IndexTarget:
             return table.target
 
         return await self._run(target)
@@ -303,11 +303,15 @@ class PostgresColumn(Indexed):
         return f"column {self._asked.vector!r} of table {self._asked.table} in {self._database.name}"
 
     async def _run(
-        self, work: Callable[[Layout, Connection], Awaitable[T]], *, slow_ends: bool = False, of_rows: bool = False
+        self,
+        work: Callable[[ColumnLayout, Connection], Awaitable[T]],
+        *,
+        slow_ends: bool = False,
+        of_rows: bool = False,
     ) -> T:
         async def done(connection: Connection) -> T:
             if self._layout is None:
-                self._layout = replace(await layout(self._asked, connection), copies=self._database.copies)
+                self._layout = replace(await read_layout(self._asked, connection), copies=self._database.copies)
             return await work(self._layout, connection)
 
         return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
@@ -318,22 +322,22 @@ class PostgresColumn(Indexed):
 
         await self._database.run(done, safe_path=False)
 
-    async def _is_leased(self, table: Layout, connection: Connection) -> bool:
+    async def _is_leased(self, table: ColumnLayout, connection: Connection) -> bool:
         return self._keeps and await may_write(connection, *leases.NAMES)
 
-    async def _joined(self, table: Layout, connection: Connection) -> leases.Worker:
+    async def _join_workers(self, table: ColumnLayout, connection: Connection) -> leases.ColumnWorker:
         token = await leases.join(self._lease_seconds, connection)
-        worker = leases.Worker(token, leases.target(self._asked.vector, table), self._lease_seconds)
+        worker = leases.ColumnWorker(token, leases.lease_target(self._asked.vector, table), self._lease_seconds)
         worker.keep_alive(partial(self._execute, leases.BEAT, token, self._lease_seconds))
         return worker
 
     async def _leave(self) -> None:
         worker, self._worker = self._worker, None
         if worker:
-            await worker.rest()
+            await worker.stop_beating()
             await self._execute(leases.LEAVE, worker.token)
 
-    async def _others_work(self) -> bool:
+    async def _has_other_workers(self) -> bool:
         worker = self._worker
         if worker is None:
             return False
@@ -343,22 +347,22 @@ class PostgresColumn(Indexed):
 
         return await self._database.run(asked, safe_path=False)
 
-    async def _forgot_lost(self, worker: leases.Worker) -> bool:
+    async def _forget_lost(self, worker: leases.ColumnWorker) -> bool:
         return await self._database.run(partial(leases.forget_lost, worker), safe_path=False)
 
-    async def _held(self, table: Layout, connection: Connection) -> Space | None:
-        found = await books.held(self._asked.vector, table, connection)
+    async def _read_space(self, table: ColumnLayout, connection: Connection) -> Space | None:
+        found = await books.read_space(self._asked.vector, table, connection)
         return Space(**loads(found)) if found else None
 
-    async def _prepared(self, asked: Space, table: Layout, connection: Connection) -> Space:
+    async def _prepare_column(self, asked: Space, table: ColumnLayout, connection: Connection) -> Space:
         if table.absent and asked.dimensions:
             await preflight.add_columns(self._place, asked.dimensions, table, connection)
-            self._layout = table = replace(await layout(self._asked, connection), copies=self._database.copies)
-        held = await self._held(table, connection)
-        space = await preflight.checked(self._place, asked, held, table, connection)
-        await self._probed(space.dimensions, table, connection)
+            self._layout = table = replace(await read_layout(self._asked, connection), copies=self._database.copies)
+        held = await self._read_space(table, connection)
+        space = await preflight.check_column(self._place, asked, held, table, connection)
+        await self._probe_rows(space.dimensions, table, connection)
         self._keeps = True
-        if space.dimensions and not await books.made(connection):
+        if space.dimensions and not await books.make_schema(connection):
             self._warn_of_working_alone()
         if space.dimensions and space != held:
             await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
@@ -377,9 +381,9 @@ class PostgresColumn(Indexed):
         """Raises ConfigError for a text that is another one each time that it is read. Somebody may edit it once."""
         if self._asked.text_sql is None:
             return
-        before = await self._run(sql.some_texts)
+        before = await self._run(sql.read_some_texts)
         for _ in range(2):
-            now = await self._run(partial(sql.texts_again, list(before)))
+            now = await self._run(partial(sql.read_texts_again, list(before)))
             if all(before[id] == text for id, text in now.items()):
                 return
             before = now
@@ -388,28 +392,28 @@ class PostgresColumn(Indexed):
             "of its row: leave out what changes by itself, as now() and random() do"
         )
 
-    async def _probed(self, dimensions: int | None, table: Layout, connection: Connection) -> None:
+    async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:
         self._hooks = await preflight.probe(self._place, dimensions, table, connection)
 
-    async def _filled(
-        self, batch: sql.Batch, again: bool, refused: Refused | None, table: Layout, connection: Connection
+    async def _fill_rows(
+        self, batch: sql.FillBatch, again: bool, refused: Refused | None, table: ColumnLayout, connection: Connection
     ) -> int:
         if table.dimensions and len(batch.ids) and batch.matrix.shape[1] != table.dimensions:
-            preflight.fitting(self._place, Space("", "", batch.matrix.shape[1]), table.dimensions, table)
+            preflight.check_width(self._place, Space("", "", batch.matrix.shape[1]), table.dimensions, table)
         if forgiven := self._refused.intersection(batch.ids):
             await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
         return await sql.fill(batch, self._worker, again, self._hooks, refused, self._place, table, connection)
 
-    async def _matches(
-        self, vector: Vector, k: int, where: Mapping[str, Scalar], table: Layout, connection: Connection
+    async def _find_matches(
+        self, vector: Vector, k: int, where: Mapping[str, Scalar], table: ColumnLayout, connection: Connection
     ) -> list[Match]:
-        filters = sql.filters(where, table)
+        filters = sql.build_filters(where, table)
         width = table.dimensions or await sql.filled_width(table, connection)
         if width is None:
             return []
-        query = checked_query(vector, width, self._place)
-        found = await sql.candidates(query, k, filters, table, connection)
+        query = check_query(vector, width, self._place)
+        found = await sql.find_candidates(query, k, filters, table, connection)
         matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
         matrix = np.stack([each for *_, each in found]) if found else np.empty((0, width), np.float32)
-        best = nearest(query, [Chunk.of(list(matches), matrix)], k)
+        best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
         return [replace(matches[id], score=score) for id, score in best]

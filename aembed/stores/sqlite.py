@@ -11,18 +11,18 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import TypeVar
 
-from aembed.core.spaces import agreed, is_still
+from aembed.core.spaces import is_still, merge_spaces
 from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores import _sqlite_leases as leases
 from aembed.stores import _sqlite_rows as sql
-from aembed.stores._lives import Lives, superseded
-from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch, rejection, summary
-from aembed.stores._search import Chunk
-from aembed.stores._sqlite import Database
+from aembed.stores._lives import Lives, superseded_error
+from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch_error, rejection_error, summary
+from aembed.stores._search import SearchChunk
+from aembed.stores._sqlite import SQLiteDatabase
 from aembed.stores._sqlite_filling import error_of, hooks_of
-from aembed.stores._sqlite_kept import Kept
-from aembed.stores._sqlite_searches import Answer, Search, found_by
+from aembed.stores._sqlite_kept import SearchedRows
+from aembed.stores._sqlite_searches import Answer, Search, search_rows
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
@@ -45,10 +45,10 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
-        self._database = Database(path, lock_timeout, absent="call prepare(space) first")
+        self._database = SQLiteDatabase(path, lock_timeout, absent="call prepare(space) first")
         self._space: Space | None = None
         self._lives = Lives()
-        self._kept: tuple[Connection, int, Kept] | None = None
+        self._kept: tuple[Connection, int, SearchedRows] | None = None
         self._keeps = False
         self._renewed: set[str] = set()
         self._renewing = Lock()
@@ -61,12 +61,12 @@ class SQLiteStore:
 
         Raises SpaceMismatchError if rows of another space are here.
         """
-        self._space = await self._database.create(partial(self._prepared, space))
+        self._space = await self._database.create(partial(self._prepare_tables, space))
         return self._space
 
     def reject(self, record: Record) -> InputError | None:
         """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
-        return rejection(record)
+        return rejection_error(record)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
         """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
@@ -82,7 +82,7 @@ class SQLiteStore:
         Raises RowsRefusedError once all others are written: for rows that the table refuses, or drops, and for those
         that others wrote while the worker that writes these stood still.
         """
-        errors = await self._write(partial(self._written, rows, refusals), partial(self._renew, rows.ids))
+        errors = await self._write(partial(self._write_rows, rows, refusals), partial(self._renew, rows.ids))
         if errors:
             raise RowsRefusedError(errors, len(rows) - len(errors))
 
@@ -98,7 +98,7 @@ class SQLiteStore:
         """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
         start, index = "", 0
         nothing: list[Embedded] = []
-        while page := await self._read_beside(partial(sql.page, start, index), nothing):
+        while page := await self._read_beside(partial(sql.read_page, start, index), nothing):
             for row in page:
                 yield row
             start, index = page[-1].id + "\0", page[-1].index + 1
@@ -109,7 +109,7 @@ class SQLiteStore:
 
     async def info(self) -> StoreInfo:
         """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
-        return await self._read_beside(self._info, StoreInfo(0, None, 0, 0))
+        return await self._read_beside(self._read_info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
         """Keeps the report of the last run for `info`, without its failures."""
@@ -134,8 +134,8 @@ class SQLiteStore:
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
         now = time.time()
-        token, alone = await self._lightly(partial(leases.join, seconds))
-        self._lives.seen(token, now, seconds)
+        token, alone = await self._write_lightly(partial(leases.join, seconds))
+        self._lives.note_seen(token, now, seconds)
         return token, alone
 
     async def others(self, token: int) -> bool:
@@ -147,21 +147,21 @@ class SQLiteStore:
     ) -> AbstractSet[bytes]:
         """Kept in `aembed_leases`."""
         now = time.time()
-        leased = await self._lightly(partial(leases.lease, token, wanted, done, seconds))
-        self._lives.seen(token, now, seconds)
+        leased = await self._write_lightly(partial(leases.lease, token, wanted, done, seconds))
+        self._lives.note_seen(token, now, seconds)
         return leased
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds."""
-        self._lives.left(token)
-        await self._lightly(partial(leases.leave, token))
+        self._lives.forget(token)
+        await self._write_lightly(partial(leases.leave, token))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first, by reading them all, in a thread that never holds a write back.
 
         Raises SpaceMismatchError for another width, OverloadedError where a thousand searches wait.
         """
-        return await self._database.searches.ask(Search(vector, k, check_search(k, where)), self._answers)
+        return await self._database.searches.ask(Search(vector, k, check_search(k, where)), self._answer_searches)
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
@@ -181,13 +181,13 @@ class SQLiteStore:
     async def _read_beside(self, work: Callable[[Connection], T], empty: T) -> T:
         return await self._database.read_beside(lambda c: work(c) if self._has_tables(c) else empty, empty)
 
-    async def _lightly(self, work: Callable[[Connection], T]) -> T:
-        return await self._database.write_lightly(partial(self._after_check, work))
+    async def _write_lightly(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.write_lightly(partial(self._run_after_check, work))
 
     async def _write(self, work: Callable[[Connection], T], then: Callable[[], object] | None = None) -> T:
-        return await self._database.write(partial(self._after_check, work), then)
+        return await self._database.write(partial(self._run_after_check, work), then)
 
-    def _after_check(self, work: Callable[[Connection], T], connection: Connection) -> T:
+    def _run_after_check(self, work: Callable[[Connection], T], connection: Connection) -> T:
         if not self._has_tables(connection):
             raise StoreError(f"{self._name} has no tables of aembed; call prepare(space) first")
         return work(connection)
@@ -204,13 +204,13 @@ class SQLiteStore:
             )
         return True
 
-    def _prepared(self, asked: Space, connection: Connection) -> Space:
+    def _prepare_tables(self, asked: Space, connection: Connection) -> Space:
         if not self._has_tables(connection):
             sql.create_tables(connection, SCHEMA_VERSION)
         held = sql.space(connection)
-        space = agreed(held, asked)
+        space = merge_spaces(held, asked)
         if space is None and held and sql.count(connection):
-            raise mismatch(self._name, held, asked, BESIDE, places=self._places)
+            raise mismatch_error(self._name, held, asked, BESIDE, places=self._places)
         space = space or asked
         if hooks_of("aembed_rows", connection):
             self._probe(space.dimensions or 1, connection)
@@ -231,7 +231,7 @@ class SQLiteStore:
         scheme = "" if "?" in str(old) else "sqlite:///"
         return f"{scheme}{old}", f"{scheme}{old.with_name(f'{old.stem}-new{old.suffix}')}"
 
-    def _written(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> dict[str, StoreError]:
+    def _write_rows(self, rows: Rows, refusals: Sequence[Refusal], connection: Connection) -> dict[str, StoreError]:
         """By id, why rows are not written."""
         errors: dict[str, StoreError] = {}
         if len(rows):
@@ -240,7 +240,7 @@ class SQLiteStore:
             if held and self._space and not is_still(held, self._space):
                 raise SpaceMismatchError(f"{self._name} is for {held} by now; these vectors are of {self._space}")
             if (since := self._lives.lapsed_at(rows.token, time.time())) is not None:
-                errors = {id: superseded(id) for id in sorted(sql.newer(rows, since, connection))}
+                errors = {id: superseded_error(id) for id in sorted(sql.newer_ids(rows, since, connection))}
                 rows = rows.picked([i for i, id in enumerate(rows.ids) if id not in errors])
             refused = sql.upsert(rows, connection)
             if refused and len(refused) == len(rows):
@@ -249,7 +249,7 @@ class SQLiteStore:
         sql.refuse(refusals, connection)
         return errors
 
-    def _info(self, connection: Connection) -> StoreInfo:
+    def _read_info(self, connection: Connection) -> StoreInfo:
         rows = sql.count(connection)
         return StoreInfo(
             rows,
@@ -260,21 +260,23 @@ class SQLiteStore:
             sql.meta(connection, "last_run"),
         )
 
-    def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
+    def _answer_searches(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
         space = sql.space(connection) if self._has_tables(connection) else None
         if not space or not space.dimensions:
             return [[] for _ in asked]
-        rows = partial(self._searched, space.dimensions, connection)
+        rows = partial(self._chunks_to_search, space.dimensions, connection)
         answers: list[Answer] = []
-        for best in found_by(asked, space.dimensions, self._name, rows):
+        for best in search_rows(asked, space.dimensions, self._name, rows):
             if isinstance(best, list):
-                found = sql.found([id for id, _ in best], connection)
+                found = sql.find_rows([id for id, _ in best], connection)
                 answers.append([Match(id, *found[id], score) for id, score in best])
             else:
                 answers.append(best)
         return answers
 
-    def _searched(self, dimensions: int, connection: Connection, where: Mapping[str, Scalar]) -> Iterable[Chunk]:
+    def _chunks_to_search(
+        self, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
+    ) -> Iterable[SearchChunk]:
         """Kept in memory between searches, 256 MB of them; of those, what was written meanwhile is read again."""
         if where:
             return sql.chunks(where, dimensions, self._database.name, connection)
@@ -284,7 +286,7 @@ class SQLiteStore:
             was_kept, self._keeps = self._keeps, True
         held, self._kept = self._kept, None
         if held is None or not was_kept or held[0] is not connection or held[2].dimensions != dimensions:
-            held = (connection, -1, Kept(dimensions, self._database.name, CACHE_BYTES))
+            held = (connection, -1, SearchedRows(dimensions, self._database.name, CACHE_BYTES))
         if renewed or held[1] != version:
             held[2].update(renewed, connection)
         self._kept = (connection, version, held[2])

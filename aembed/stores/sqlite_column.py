@@ -10,18 +10,18 @@ from functools import partial
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from aembed.core.spaces import agreed, is_still
+from aembed.core.spaces import is_still, merge_spaces
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.stores import _sqlite_books as books
 from aembed.stores import _sqlite_leases as leases
-from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch
-from aembed.stores._search import Chunk
-from aembed.stores._sqlite import Database, blobs, matrix_of
+from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch_error
+from aembed.stores._search import SearchChunk
+from aembed.stores._sqlite import SQLiteDatabase, blobs, matrix_of
 from aembed.stores._sqlite_file import between_pages
-from aembed.stores._sqlite_filling import Target, error_of, fill, taken_back
-from aembed.stores._sqlite_searches import Answer, Search, found_by
-from aembed.stores._sqlite_shared import Shared
-from aembed.stores._sqlite_table import Layout, Names, layout, native, quoted, shown
+from aembed.stores._sqlite_filling import IndexTarget, error_of, fill, taken_back
+from aembed.stores._sqlite_searches import Answer, Search, search_rows
+from aembed.stores._sqlite_shared import SharedColumn
+from aembed.stores._sqlite_table import TableLayout, TableNames, key_as_json, native, quote_name, read_layout
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
@@ -42,11 +42,11 @@ def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> 
     return SQLiteColumn(url, table, text=text, **names)
 
 
-class _Undone(Exception):
+class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(Shared):
+class SQLiteColumn(SharedColumn):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -75,10 +75,10 @@ class SQLiteColumn(Shared):
     ) -> None:
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
         for name in (table, text, vector, *(keys or ()), *((fingerprint,) if fingerprint is not None else ())):
-            quoted(name)
+            quote_name(name)
         self._target = (table, vector)
-        self._names = Names(table, text, vector, keys, where, create_columns, fingerprint)
-        self._database = Database(path, lock_timeout, absent="check the path")
+        self._names = TableNames(table, text, vector, keys, where, create_columns, fingerprint)
+        self._database = SQLiteDatabase(path, lock_timeout, absent="check the path")
         self._space: Space | None = None
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ class SQLiteColumn(Shared):
 
         Raises ConfigError for a name that the table has not, SpaceMismatchError if the column holds other vectors.
         """
-        self._space = await self._database.write(partial(self._prepared, space))
+        self._space = await self._database.write(partial(self._prepare_column, space))
         return self._space
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
@@ -103,11 +103,11 @@ class SQLiteColumn(Shared):
         made: list[str] = []
 
         def tried(connection: Connection) -> None:
-            made[:] = self._announced(connection)
-            self._prepared(space, connection)
-            raise _Undone
+            made[:] = self._announce_changes(connection)
+            self._prepare_column(space, connection)
+            raise _TakenBack
 
-        with suppress(_Undone):
+        with suppress(_TakenBack):
             await self._database.write(tried)
         return made
 
@@ -116,9 +116,9 @@ class SQLiteColumn(Shared):
         last: list[Any] = []
         while limit is None or limit > 0:
             size = min(ROWS_PER_PAGE, limit or ROWS_PER_PAGE)
-            page = await self._read(partial(self._page, last, size))
+            page = await self._read(partial(self._read_page, last, size))
             for *key, text in page:
-                yield Record(shown(key), text, source=self._names.table)
+                yield Record(key_as_json(key), text, source=self._names.table)
             if len(page) < size:
                 return
             last = page[-1][:-1]
@@ -129,7 +129,7 @@ class SQLiteColumn(Shared):
 
         Raises RowsRefusedError for rows that the table refuses, or drops, once all others are filled.
         """
-        filled, refused = await self._database.write(partial(self._filled, ids, texts, matrix))
+        filled, refused = await self._database.write(partial(self._fill_rows, ids, texts, matrix))
         if refused:
             raise RowsRefusedError({ids[i]: error_of(why, self._place) for i, why in refused.items()}, filled)
         return filled
@@ -141,7 +141,7 @@ class SQLiteColumn(Shared):
         """
         same = {each.id: each for each in await self.refusals() if each.fingerprint == fingerprints.get(each.id)}
         by_table = [id for id, refusal in same.items() if refusal.error == RowRefusedError.__name__]
-        taken = await self._database.write(partial(self._taken, by_table)) if by_table else ()
+        taken = await self._database.write(partial(self._try_refused_again, by_table)) if by_table else ()
         return {id: refusal for id, refusal in same.items() if id not in taken}
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
@@ -155,11 +155,11 @@ class SQLiteColumn(Shared):
     async def fail(self, ids: Sequence[str]) -> None:
         """With `fingerprint`, vectors that these rows have of earlier texts are cleared: no others come in this run."""
         if self._names.fingerprint is not None:
-            await self._database.write(partial(self._cleared, ids))
+            await self._database.write(partial(self._clear_rows, ids))
 
     async def count(self) -> int:
         """How many rows are pending."""
-        return await self._read_beside(self._counted)
+        return await self._read_beside(self._count_pending)
 
     async def spend(self, job: str, tokens: int) -> int:
         """Kept in `aembed_accounts`."""
@@ -175,7 +175,7 @@ class SQLiteColumn(Shared):
 
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
-        return await self._read_beside(partial(self._sampled, most))
+        return await self._read_beside(partial(self._read_sample, most))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values.
@@ -183,7 +183,7 @@ class SQLiteColumn(Shared):
         Raises OverloadedError where a thousand searches wait.
         """
         search = Search(vector, k, check_search(k, where))
-        return await self._database.searches.ask(search, self._answers, self._absent)
+        return await self._database.searches.ask(search, self._answer_searches, self._absent_error)
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
@@ -194,30 +194,30 @@ class SQLiteColumn(Shared):
         return f"column {self._names.vector!r} of table {self._names.table!r} in {self._database.name}"
 
     def _account(self, job: str) -> str:
-        return f"{quoted(self._names.table)}.{quoted(self._names.vector)} {job}"
+        return f"{quote_name(self._names.table)}.{quote_name(self._names.vector)} {job}"
 
     @property
-    def _absent(self) -> StoreError:
+    def _absent_error(self) -> StoreError:
         return StoreError(f"{self._database.name} does not exist; check the path")
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
-        return await self._answered(work, self._database.read)
+        return await self._read_result(work, self._database.read)
 
     async def _read_beside(self, work: Callable[[Connection], T]) -> T:
-        return await self._answered(work, self._database.read_beside)
+        return await self._read_result(work, self._database.read_beside)
 
-    async def _answered(self, work: Callable[[Connection], T], read: Callable[..., Awaitable[None]]) -> T:
+    async def _read_result(self, work: Callable[[Connection], T], read: Callable[..., Awaitable[None]]) -> T:
         found: list[T] = []
         await read(lambda connection: found.append(work(connection)), None)
         if not found:
-            raise self._absent
+            raise self._absent_error
         return found[-1]
 
-    def _prepared(self, asked: Space, connection: Connection) -> Space:
+    def _prepare_column(self, asked: Space, connection: Connection) -> Space:
         table = self._made(connection)
         self._check_keys(table, connection)
         held = books.space(self._target, connection)
-        space = self._agreed(held, asked, _width(table, connection))
+        space = self._agree_on_space(held, asked, _width(table, connection))
         self._probe(table, space.dimensions or 1, connection)
         self._made(connection)  # Once more: a trigger that rolls back has taken it away.
         if space.dimensions and space != held:
@@ -226,14 +226,14 @@ class SQLiteColumn(Shared):
             leases.make_tables(connection)
         return space
 
-    def _made(self, connection: Connection) -> Layout:
-        table = layout(self._names, connection)
+    def _made(self, connection: Connection) -> TableLayout:
+        table = read_layout(self._names, connection)
         for column in table.absent:
             connection.execute(ADD.format(table.table, column))
-        return layout(self._names, connection) if table.absent else table
+        return read_layout(self._names, connection) if table.absent else table
 
-    def _announced(self, connection: Connection) -> Iterator[str]:
-        table = layout(self._names, connection)
+    def _announce_changes(self, connection: Connection) -> Iterator[str]:
+        table = read_layout(self._names, connection)
         for column in table.absent:
             yield f"column {column} of {table.table}"
         if not books.has(books.COLUMNS, connection):
@@ -241,17 +241,17 @@ class SQLiteColumn(Shared):
         elif not books.has(leases.WORKERS, connection):
             yield books.SHARED
 
-    def _agreed(self, held: Space | None, asked: Space, width: int | None) -> Space:
+    def _agree_on_space(self, held: Space | None, asked: Space, width: int | None) -> Space:
         """`width` is the bytes of a vector that is there already; a column with none may change its space."""
-        space = agreed(held, asked)
+        space = merge_spaces(held, asked)
         if space is None and held and width is not None:
-            raise mismatch(self._place, held, asked, self._way_out)
+            raise mismatch_error(self._place, held, asked, self._way_out)
         space = space or asked
         if space.dimensions and width not in (None, space.dimensions * 4):
-            raise mismatch(self._place, replace(space, dimensions=width // 4), asked, self._way_out)
+            raise mismatch_error(self._place, replace(space, dimensions=width // 4), asked, self._way_out)
         return space
 
-    def _check_keys(self, table: Layout, connection: Connection) -> None:
+    def _check_keys(self, table: TableLayout, connection: Connection) -> None:
         """A row that has no key could be paid for, and not be written."""
         missing = " OR ".join(f"{key} IS NULL" for key in table.keys)
         where = f"({missing}) AND {table.text} IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
@@ -260,26 +260,26 @@ class SQLiteColumn(Shared):
 
     @property
     def _way_out(self) -> str:
-        table, vector = quoted(self._names.table), quoted(self._names.vector)
+        table, vector = quote_name(self._names.table), quote_name(self._names.vector)
         return EMPTY.format(table, vector)
 
-    def _page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
-        table = layout(self._names, connection)
-        return [list(row) for row in connection.execute(table.page(first=not last), (*last, size))]
+    def _read_page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
+        table = read_layout(self._names, connection)
+        return [list(row) for row in connection.execute(table.select_page(first=not last), (*last, size))]
 
-    def _sampled(self, most: int, connection: Connection) -> list[Embedded]:
-        found = connection.execute(layout(self._names, connection).sample(), (most,)).fetchall()
+    def _read_sample(self, most: int, connection: Connection) -> list[Embedded]:
+        found = connection.execute(read_layout(self._names, connection).sample(), (most,)).fetchall()
         width = max((len(blob) for *_, blob in found), default=0) // 4
         matrix = matrix_of([blob for *_, blob in found], width, self._database.name)
         rows = zip(found, matrix, strict=True)
-        return [Embedded(shown(key), i, row, text) for i, ((*key, text, _), row) in enumerate(rows)]
+        return [Embedded(key_as_json(key), i, row, text) for i, ((*key, text, _), row) in enumerate(rows)]
 
-    def _counted(self, connection: Connection) -> int:
-        table = layout(self._names, connection)
+    def _count_pending(self, connection: Connection) -> int:
+        table = read_layout(self._names, connection)
         count: int = connection.execute(table.select("count(*)", table.is_pending)).fetchone()[0]
         return count
 
-    def _filled(
+    def _fill_rows(
         self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix, connection: Connection
     ) -> tuple[int, dict[int, str]]:
         held = books.space(self._target, connection)
@@ -287,7 +287,7 @@ class SQLiteColumn(Shared):
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         if held and self._space and not is_still(held, self._space):
             raise SpaceMismatchError(f"{self._place} is for {held} by now; these vectors are of {self._space}")
-        table = layout(self._names, connection)
+        table = read_layout(self._names, connection)
         rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]
         filled, refused = fill(rows, self._filling(table), connection)
         if refused and not filled:
@@ -296,26 +296,26 @@ class SQLiteColumn(Shared):
         books.forgive(taken, self._target, connection)
         return filled, refused
 
-    def _filling(self, table: Layout) -> Target:
-        return Target(self._names.table, table.fill(), table.kept())
+    def _filling(self, table: TableLayout) -> IndexTarget:
+        return IndexTarget(self._names.table, table.fill(), table.select_vector())
 
-    def _taken(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
-        table, space = layout(self._names, connection), books.space(self._target, connection)
+    def _try_refused_again(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
+        table, space = read_layout(self._names, connection), books.space(self._target, connection)
         text, blob = table.select(table.text, table.is_key), bytes((space.dimensions if space else None) or 1) * 4
         held = [connection.execute(text, native(id)).fetchone() for id in ids]
         rows = [(blob, *native(id), *row) for id, row in zip(ids, held, strict=True) if row]
         _, refused = taken_back(rows, self._filling(table), connection)
-        return {shown(row[1:-1]) for number, row in enumerate(rows) if number not in refused}
+        return {key_as_json(row[1:-1]) for number, row in enumerate(rows) if number not in refused}
 
-    def _cleared(self, ids: Sequence[str], connection: Connection) -> None:
-        connection.executemany(layout(self._names, connection).clear(), list(map(native, ids)))
+    def _clear_rows(self, ids: Sequence[str], connection: Connection) -> None:
+        connection.executemany(read_layout(self._names, connection).clear(), list(map(native, ids)))
 
-    def _probe(self, table: Layout, dimensions: int, connection: Connection) -> None:
+    def _probe(self, table: TableLayout, dimensions: int, connection: Connection) -> None:
         """Finds a constraint, a trigger or a STRICT type that refuses or drops all vectors, before money is spent."""
         known = {each.id for each in books.refusals(self._target, connection) if each.error == RowRefusedError.__name__}
         reason = ""
         for some in table.samples(PROBED + len(known)):
-            unknown = [row for row in connection.execute(some).fetchall() if shown(row[:-1]) not in known]
+            unknown = [row for row in connection.execute(some).fetchall() if key_as_json(row[:-1]) not in known]
             rows = [(bytes(dimensions * 4), *row) for row in unknown[:PROBED]]
             filled, refused = taken_back(rows, self._filling(table), connection)
             if filled or not (refused or reason):
@@ -326,15 +326,17 @@ class SQLiteColumn(Shared):
             f"change the table so that {self._names.vector!r} can be filled"
         )
 
-    def _answers(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
-        table = layout(self._names, connection)
+    def _answer_searches(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
+        table = read_layout(self._names, connection)
         held, width = books.space(self._target, connection), _width(table, connection)
         if width is None:
             return [[] for _ in asked]
         dimensions = held.dimensions if held and held.dimensions else width // 4
         text = table.select(table.text, table.is_key)
         answers: list[Answer] = []
-        for best in found_by(asked, dimensions, self._place, partial(self._chunks, table, dimensions, connection)):
+        for best in search_rows(
+            asked, dimensions, self._place, partial(self._read_chunks, table, dimensions, connection)
+        ):
             if isinstance(best, list):
                 found = ((id, connection.execute(text, native(id)).fetchone(), score) for id, score in best)
                 answers.append([Match(id, row[0], None, score) for id, row, score in found if row])
@@ -342,23 +344,25 @@ class SQLiteColumn(Shared):
                 answers.append(best)
         return answers
 
-    def _chunks(
-        self, table: Layout, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
-    ) -> Iterator[Chunk]:
+    def _read_chunks(
+        self, table: TableLayout, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
+    ) -> Iterator[SearchChunk]:
         filters = "".join(f" AND {table.column(name)} IS ?" for name in where)
         condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}{filters}"
         size, last = max(1, CHUNK_BYTES // (dimensions * 4)), list[Any]()
-        while page := connection.execute(table.vectors(condition, last), [*where.values(), *last, size]).fetchall():
+        while page := connection.execute(
+            table.select_vectors(condition, last), [*where.values(), *last, size]
+        ).fetchall():
             matrix = matrix_of([blob for *_, blob in page], dimensions, self._database.name)
             keys: list[list[Any]] = [key for *key, _ in page]
             between_pages(connection)
-            yield Chunk.of([shown(key) for key in keys], matrix)
+            yield SearchChunk.from_rows([key_as_json(key) for key in keys], matrix)
             if len(page) < size:
                 return
             last = keys[-1]
 
 
-def _width(table: Layout, connection: Connection) -> int | None:
+def _width(table: TableLayout, connection: Connection) -> int | None:
     """Bytes of one vector that is there already."""
     if any(column.startswith(f"{table.filled} ") for column in table.absent):
         return None

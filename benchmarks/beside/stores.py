@@ -30,7 +30,7 @@ from pathlib import Path
 import asyncpg
 import numpy as np
 
-from aembed.stores._postgresql._wire import copied, vector_fields
+from aembed.stores._postgresql._wire import copy_pieces, vector_fields
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Rows, Space
@@ -55,7 +55,7 @@ UPDATE_ROWS = """UPDATE {} AS t SET text = s.text, metadata = s.metadata, source
 UPDATE_COLUMN = "UPDATE {}_filled AS t SET embedding = s.embedding FROM staged AS s WHERE s.id = t.id"
 FILL = """UPDATE {}_filled AS t SET embedding = $3
     WHERE t.id = $1 AND sha256(convert_to(t.text, 'UTF8')) = $2"""
-Way = Callable[[str, str, Sequence[Rows]], Awaitable[None]]
+SharedBatch = Callable[[str, str, Sequence[Rows]], Awaitable[None]]
 
 
 def batches(n: int) -> list[Rows]:
@@ -82,12 +82,12 @@ async def copy_file(path: Path, parts: Sequence[Rows]) -> None:
                 list(rows.fingerprints),
                 list(rows.digests),
             ]
-            pieces = [piece async for piece in copied(columns, rows.matrix, "vector")]
+            pieces = [piece async for piece in copy_pieces(columns, rows.matrix, "vector")]
             file.write(b"".join(pieces[(1 if number else 0) : -1]))
         file.write(b"\xff\xff")
 
 
-def psql(server: Server, path: Path, update: str | None = None) -> Way:
+def psql(server: Server, path: Path, update: str | None = None) -> SharedBatch:
     """\\copy of the file into the table, or into a staging table from which it is updated."""
 
     async def run(url: str, table: str, parts: Sequence[Rows]) -> None:
@@ -169,9 +169,9 @@ class Contest:
     url: str
     parts: Sequence[Rows]
     right: Mapping[str, str]
-    new: Mapping[str, Way]
-    again: Mapping[str, Way]
-    filled: Mapping[str, Way]
+    new: Mapping[str, SharedBatch]
+    again: Mapping[str, SharedBatch]
+    filled: Mapping[str, SharedBatch]
     peers: Sequence[Writer]
     speeds: Speeds
 
@@ -190,7 +190,7 @@ class Contest:
             await run_sql(self.url, "CHECKPOINT")
             self._note(f"new rows: {peer.name}", await peer.rows_per_second(f"p{number}"))
 
-    async def _timed(self, name: str, way: Way, table: str, written: str) -> None:
+    async def _timed(self, name: str, way: SharedBatch, table: str, written: str) -> None:
         """Raises ValueError for a row that is wrong."""
         await run_sql(self.url, "CHECKPOINT")
         began = time.perf_counter()

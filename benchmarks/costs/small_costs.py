@@ -55,11 +55,11 @@ def loaded_too_early() -> list[str]:
 
 def counted(texts: Sequence[str]) -> float:
     entries = [
-        Fingerprinter(SPACE, "document", "error", 8_191).entry(i, Record(str(i), t)) for i, t in enumerate(texts)
+        Fingerprinter(SPACE, "document", "error", 8_191).make_entry(i, Record(str(i), t)) for i, t in enumerate(texts)
     ]
     measure = Measure(LIMITS, "error", anyio.to_thread.run_sync, exact=False)
     began = process_time()
-    assert all(measure.quick(entry) is not None for entry in entries)
+    assert all(measure.measure_quickly(entry) is not None for entry in entries)
     return process_time() - began
 
 

@@ -30,7 +30,7 @@ LONGEST_SILENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class SharedBatch:
     """How the rows come into the database, and how they are read there."""
 
     name: str
@@ -55,12 +55,12 @@ async def embed_into(embedder: Embedder, database: str, texts: Sequence[str]) ->
 
 
 WAYS = (
-    Way("column", "content, vector_send(embedding) FROM sections WHERE embedding IS NOT NULL", backfill),
-    Way("store", "text, vector_send(embedding) FROM aembed", embed_into),
+    SharedBatch("column", "content, vector_send(embedding) FROM sections WHERE embedding IS NOT NULL", backfill),
+    SharedBatch("store", "text, vector_send(embedding) FROM aembed", embed_into),
 )
 
 
-async def rows_of(way: Way, database: str) -> int:
+async def rows_of(way: SharedBatch, database: str) -> int:
     connection = await asyncpg.connect(database)
     try:
         count: int = await connection.fetchval(f"SELECT count(*) FROM {way.rows.partition(' FROM ')[2]}")  # noqa: S608
@@ -71,14 +71,14 @@ async def rows_of(way: Way, database: str) -> int:
         await connection.close()
 
 
-async def right_rows(way: Way, database: str) -> int:
+async def right_rows(way: SharedBatch, database: str) -> int:
     connection = await asyncpg.connect(database)
     found = await connection.fetch(f"SELECT {way.rows}")
     await connection.close()
     return sum(is_right(text, sent) for text, sent in found)
 
 
-async def more_rows(way: Way, database: str, than: int, job: asyncio.Task[Report]) -> float:
+async def more_rows(way: SharedBatch, database: str, than: int, job: asyncio.Task[Report]) -> float:
     """When there are."""
     while await rows_of(way, database) <= than and not job.done():  # noqa: ASYNC110 - it is the database that tells
         await asyncio.sleep(0.02)
@@ -95,7 +95,7 @@ async def leave(server: Server, away: float, service: Service) -> tuple[float, f
     return sent, time.monotonic()
 
 
-async def measure(way: Way, away: float, server: Server, database: str, texts: Sequence[str]) -> list[str]:
+async def measure(way: SharedBatch, away: float, server: Server, database: str, texts: Sequence[str]) -> list[str]:
     await create(database, texts)
     problems = []
     async with (

@@ -48,17 +48,17 @@ async def fill(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
     try:
         async with Embedder(MODEL, api_key=KEY, base_url=url, **options) as embedder:
             report = await embedder.backfill(column)
-        begun.send(Told(report.stored, report.failed, report.pending))
+        begun.send(ServerAnswers(report.stored, report.failed, report.pending))
     except StoreError as error:
         if not schedule.table.keeps_nothing:
             raise
-        begun.send(Told(error=str(error)))
+        begun.send(ServerAnswers(error=str(error)))
     finally:
         await column.aclose()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ServerAnswers:
     """How a worker says that it has ended."""
 
     stored: int = 0
@@ -72,7 +72,7 @@ class Worker:
 
     def __init__(self, place: str, url: str, schedule: Schedule) -> None:
         self.started = time.monotonic()
-        self.told: Told | None = None
+        self.told: ServerAnswers | None = None
         self._begun, begun = PROCESSES.Pipe(duplex=False)
         self.process = PROCESSES.Process(target=work, args=(place, url, schedule, begun), daemon=True)
         self.process.start()
@@ -105,7 +105,7 @@ class Worker:
         with suppress(EOFError):
             while not self._begun.closed and self._begun.poll():
                 told = self._begun.recv()
-                self.told = told if isinstance(told, Told) else self.told
+                self.told = told if isinstance(told, ServerAnswers) else self.told
         self._begun.close()
         return f"a worker ended with exit code {self.process.exitcode}" if self.process.exitcode else None
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.core.pacing import Pacer
-from aembed.core.pacing._budget import Budget
+from aembed.core.pacing._budget import RateBudget
 from aembed.errors import ProviderError, RateLimitError
 from aembed.types import Hints
 from benchmarks.promises.pacing import KINDS
@@ -42,7 +42,7 @@ def test_a20_a_limit_is_of_its_window_and_the_pace_leaves_room_for_one_batch_and
     window: float, limit: float, pace: float, largest: float
 ) -> None:
     """1,000 in that time. A batch is a fifth of a short window, or 2.7 % of what a minute has."""
-    budget = Budget(None)
+    budget = RateBudget(None)
     budget.observe(1_000, None, None, 0.0, 0.0, window=window)
     assert budget.limit == pytest.approx(limit)
     assert budget.window == window
@@ -73,7 +73,7 @@ def test_a20_what_was_spent_before_the_window_counts_no_more() -> None:
     for sent_at, wait in ((9.5, 2.05), (7.0, 0.0)):
         pacer = Pacer()
         first = send(pacer, 2_400, sent_at)
-        pacer.accepted(first, Hints(limit_tokens=3_000, window_tokens=2.0), 10.0, 1)
+        pacer.note_accepted(first, Hints(limit_tokens=3_000, window_tokens=2.0), 10.0, 1)
         assert pacer.reserve(600, 10.0).start == pytest.approx(10.0 + wait, abs=0.01)
 
 
@@ -88,7 +88,7 @@ def test_a20_a_window_of_seconds_is_told_as_what_it_is_in_a_minute() -> None:
 # Limits that nothing enforces
 
 
-def observed(budget: Budget, remaining: int, cost: float, times: int, seconds: float = 0.1) -> Budget:
+def observed(budget: RateBudget, remaining: int, cost: float, times: int, seconds: float = 0.1) -> RateBudget:
     for number in range(times):
         budget.observe(3_000, remaining, 2.0, cost, 10.0 + number, window=2.0, seconds=seconds)
     return budget
@@ -96,24 +96,24 @@ def observed(budget: Budget, remaining: int, cost: float, times: int, seconds: f
 
 def test_a20_a_limit_that_the_traffic_contradicts_three_times_is_dropped() -> None:
     """500 tokens were taken, and 90 are missing."""
-    assert observed(Budget(None), 2_910, 500.0, 2).limit == 90_000
-    budget = observed(Budget(None), 2_910, 500.0, 3)
+    assert observed(RateBudget(None), 2_910, 500.0, 2).limit == 90_000
+    budget = observed(RateBudget(None), 2_910, 500.0, 3)
     assert (budget.limit, budget.learned, budget.window) == (None, None, 60.0)
-    assert budget.earliest(10.0) == 10.0
+    assert budget.earliest_start(10.0) == 10.0
     assert observed(budget, 2_910, 500.0, 5).limit is None
 
 
 def test_a20_another_limit_is_believed_after_that() -> None:
-    budget = observed(Budget(None), 2_910, 500.0, 3)
+    budget = observed(RateBudget(None), 2_910, 500.0, 3)
     budget.observe(3_000, 2_000, 2.0, 500.0, 20.0, window=60.0)
     assert budget.limit == 3_000
-    budget = observed(Budget(None), 2_910, 500.0, 3)
+    budget = observed(RateBudget(None), 2_910, 500.0, 3)
     budget.observe(4_000, 2_000, 2.0, 500.0, 20.0, window=2.0)
     assert budget.limit == 120_000
 
 
 def test_a20_a_limit_that_the_user_gave_is_kept() -> None:
-    budget = observed(Budget(60_000.0), 2_910, 500.0, 9)
+    budget = observed(RateBudget(60_000.0), 2_910, 500.0, 9)
     assert (budget.limit, budget.learned) == (60_000.0, None)
 
 
@@ -132,18 +132,18 @@ def test_a20_a_limit_that_the_user_gave_is_kept() -> None:
     ],
 )
 def test_a20_what_contradicts_a_limit(remaining: int, cost: float, seconds: float, dropped: bool) -> None:
-    assert (observed(Budget(None), remaining, cost, 4, seconds).limit is None) is dropped
+    assert (observed(RateBudget(None), remaining, cost, 4, seconds).limit is None) is dropped
 
 
 def test_a20_a_reply_that_shows_what_was_spent_begins_the_row_again() -> None:
-    budget = observed(Budget(None), 2_910, 500.0, 2)
+    budget = observed(RateBudget(None), 2_910, 500.0, 2)
     observed(budget, 2_000, 500.0, 1)
     assert observed(budget, 2_910, 500.0, 2).limit == 90_000
     assert observed(budget, 2_910, 500.0, 1).limit is None
 
 
 def test_a20_a_limit_that_changed_is_judged_anew() -> None:
-    budget = observed(Budget(None), 2_910, 500.0, 2)
+    budget = observed(RateBudget(None), 2_910, 500.0, 2)
     budget.observe(6_000, 5_900, 2.0, 700.0, 12.0, window=2.0, seconds=0.1)
     budget.observe(6_000, 5_900, 2.0, 700.0, 13.0, window=2.0, seconds=0.1)
     assert budget.limit == 180_000
@@ -159,7 +159,7 @@ def test_a20_what_waits_for_a_limit_that_is_dropped_starts_at_once() -> None:
     pacer.reserve(60_000, 10.0)
     waiting = pacer.reserve(500, 10.0)
     assert waiting.start > 50.0
-    pacer.accepted(under_way, TOGETHER, 10.1, 1)
+    pacer.note_accepted(under_way, TOGETHER, 10.1, 1)
     assert waiting.start == 10.1
     assert (pacer.limit("tokens"), pacer.belief()) == (None, "")
 
@@ -174,7 +174,7 @@ def test_a_limit_of_texts_sets_the_pace_and_the_largest_batch() -> None:
     assert Pacer(texts_per_minute=10).max_batch_texts == 1
     starts = [pacer.reserve(10, 5.0, texts=97).start for _ in range(3)]
     assert starts == pytest.approx([5.0, 5.9, 6.9])
-    assert pacer.spent("texts", 7.0) == 3 * 97
+    assert pacer.spent_units("texts", 7.0) == 3 * 97
     assert pacer.belief() == "6,000 texts a minute, as it was given"
 
 
@@ -182,14 +182,14 @@ def test_texts_that_join_a_request_as_it_is_sent_are_charged() -> None:
     pacer = Pacer(texts_per_minute=6_000)
     query = pacer.reserve(10, 0.0, texts=1, interactive=True)
     pacer.resize(query, 10, 98, 0.0)
-    assert pacer.spent("texts", 0.0) == 98
+    assert pacer.spent_units("texts", 0.0) == 98
     assert pacer.reserve(10, 0.0, texts=1).start == pytest.approx(0.9, abs=0.03)
 
 
 def test_texts_of_a_request_that_is_given_back_cost_nothing() -> None:
     pacer = Pacer(texts_per_minute=6_000)
     pacer.give_back(pacer.reserve(10, 0.0, texts=970), 0.0)
-    assert pacer.spent("texts", 0.0) == 0
+    assert pacer.spent_units("texts", 0.0) == 0
     assert pacer.reserve(10, 0.0, texts=1).start == 0.0
 
 

@@ -298,7 +298,7 @@ def _ending(text: str, call: asyncio.Task[Vector]) -> str:
 
 
 def lanes(bars: Bars, options: argparse.Namespace) -> None:
-    from benchmarks import web_lanes
+    from benchmarks.web import web_lanes
 
     sys.argv = sys.argv[:1]
     bars.missed += web_lanes.main()

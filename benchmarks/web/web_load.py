@@ -23,7 +23,7 @@ RAMP = 500
 
 
 @dataclass(slots=True)
-class Load:
+class QueryBatch:
     """What came back within the time; `latencies` in milliseconds, at 50, 95 and 99 %."""
 
     answered: int = 0
@@ -71,7 +71,7 @@ class Run:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.host, self.port, self.path = parts.hostname or "", parts.port or 80, parts.path
-        self.load, self.over, self.measuring = Load(), False, False
+        self.load, self.over, self.measuring = QueryBatch(), False, False
         self.salt = time.time_ns() % 10**9
         self.times: list[float] = []
 
@@ -88,7 +88,7 @@ class Run:
         else:
             self.load.failed[status.decode()] += 1
 
-    async def drive(self, clients: int, warm_up: float, seconds: float) -> Load:
+    async def drive(self, clients: int, warm_up: float, seconds: float) -> QueryBatch:
         loop, made = asyncio.get_running_loop(), list[Client]()
         for start in range(0, clients, RAMP):
             numbers = range(start, min(start + RAMP, clients))

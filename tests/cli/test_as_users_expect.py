@@ -53,9 +53,9 @@ def test_d13_the_time_left_is_seen_on_a_narrow_terminal(width: int, total: int) 
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     half = Progress(stored=total // 2, failed=3, billed_tokens=10**8, cost_usd=12.5, seconds=90.0, waiting="w" * 200)
     with Bar(
-        *_progress._shown(width), console=console, auto_refresh=False, get_time=iter(range(1_000)).__next__
+        *_progress._progress_columns(width), console=console, auto_refresh=False, get_time=iter(range(1_000)).__next__
     ) as bar:
-        task = bar.add_task(_progress._caption(half, total, _progress._room(width)), total=total)
+        task = bar.add_task(_progress._caption(half, total, _progress._caption_room(width)), total=total)
         for done in range(1, 9):
             bar.update(task, completed=total * done // 20)
         lines = "".join(segment.text for segment in console.render(bar.get_renderable()))

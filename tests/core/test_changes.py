@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aembed.core.changes import DIGEST_BYTES, Entries, Entry, Fingerprinter, Unkept, digest, oversize
+from aembed.core.changes import DIGEST_BYTES, Entries, Entry, Fingerprinter, UnstoredEntries, oversize_error, row_digest
 from aembed.errors import InputError
 from aembed.types import Limits, Record, Space
 from tests.jobs import item_of
@@ -39,13 +39,13 @@ def fingerprinter(**changes: Any) -> Fingerprinter:
 
 
 def entry_of(text: Any, **changes: Any) -> Entry:
-    return fingerprinter(**changes).entry(0, Record("an id", text))
+    return fingerprinter(**changes).make_entry(0, Record("an id", text))
 
 
 @given(good_text)
 def test_an_equal_text_has_an_equal_fingerprint_wherever_it_stands(text: str) -> None:
-    first = fingerprinter().entry(0, Record("a", text))
-    second = fingerprinter().entry(7, Record("b", text, {"page": 3}, "notes.md"))
+    first = fingerprinter().make_entry(0, Record("a", text))
+    second = fingerprinter().make_entry(7, Record("b", text, {"page": 3}, "notes.md"))
     assert first.fingerprint == second.fingerprint
     assert len(first.fingerprint) == DIGEST_BYTES
     assert first.size_bytes == len(text.encode())
@@ -88,8 +88,8 @@ def test_a_short_text_is_never_taken_for_a_long_one(texts: list[str], too_long: 
 def test_a_row_is_unchanged_only_if_text_metadata_and_source_are(
     text: str, one: Any, other: Any, source: str | None, moved: str | None
 ) -> None:
-    first = fingerprinter().entry(0, Record("a", text, one, source))
-    second = fingerprinter().entry(1, Record("a", text, other, moved))
+    first = fingerprinter().make_entry(0, Record("a", text, one, source))
+    second = fingerprinter().make_entry(1, Record("a", text, other, moved))
     assert (first.digest == second.digest) == (canonical(one, source) == canonical(other, moved))
     assert first.fingerprint == second.fingerprint
 
@@ -99,8 +99,8 @@ def canonical(metadata: Any, source: str | None) -> str:
 
 
 def test_the_order_of_metadata_is_no_change() -> None:
-    first = fingerprinter().entry(0, Record("a", "text", {"x": 1, "y": {"p": 1, "q": 2}}))
-    second = fingerprinter().entry(0, Record("a", "text", {"y": {"q": 2, "p": 1}, "x": 1}))
+    first = fingerprinter().make_entry(0, Record("a", "text", {"x": 1, "y": {"p": 1, "q": 2}}))
+    second = fingerprinter().make_entry(0, Record("a", "text", {"y": {"q": 2, "p": 1}, "x": 1}))
     assert first.digest == second.digest
 
 
@@ -130,7 +130,7 @@ def test_i2_what_is_not_a_str_is_refused_by_its_id_and_type(value: Any) -> None:
 )
 def test_i2_b11_an_id_of_another_type_is_refused_by_its_name(id: Any, shown: str) -> None:
     with pytest.raises(InputError, match=f"the id must be a str that is not empty, an int or a UUID, not {shown}$"):
-        fingerprinter().entry(0, Record(id, "text"))
+        fingerprinter().make_entry(0, Record(id, "text"))
 
 
 class Colour(StrEnum):
@@ -176,38 +176,38 @@ A_UUID = "123e4567-e89b-42d3-a456-426614174000"
     ],
 )
 def test_b6_b11_an_id_is_taken_as_its_text(id: Any, text: str) -> None:
-    for entries in (fingerprinter(), Unkept()):
-        entry = entries.entry(0, Record(id, "text"))
+    for entries in (fingerprinter(), UnstoredEntries()):
+        entry = entries.make_entry(0, Record(id, "text"))
         assert (entry.record.id, type(entry.record.id)) == (text, str)
-        assert entry.digest == entries.entry(0, Record(text, "text")).digest
+        assert entry.digest == entries.make_entry(0, Record(text, "text")).digest
 
 
 @pytest.mark.parametrize("value", [np.str_("red"), Colour.RED, Shade("dark"), Marked("x")], ids=repr)
 def test_b6_texts_sources_and_metadata_become_plain_str(value: Any) -> None:
     same = str.__str__(value)
     metadata = {value: [value, {"deep": (value, np.int64(3), np.float64(0.5), np.bool_(True))}], "n": np.int32(1)}
-    entry = fingerprinter().entry(0, Record("a", value, metadata, value))
+    entry = fingerprinter().make_entry(0, Record("a", value, metadata, value))
     record = entry.record
     wanted = {same: [same, {"deep": [same, 3, 0.5, True]}], "n": 1}
     assert (record.text, record.source, record.metadata) == (same, same, wanted)
     assert {type(record.text), type(record.source), *map(type, record.metadata or ())} == {str}
     assert json.dumps(record.metadata) == json.dumps(wanted)
-    assert entry.digest == fingerprinter().entry(0, Record("a", same, wanted, same)).digest
-    assert type(Unkept().entry(0, Record("a", value)).key) is str
+    assert entry.digest == fingerprinter().make_entry(0, Record("a", same, wanted, same)).digest
+    assert type(UnstoredEntries().make_entry(0, Record("a", value)).key) is str
 
 
 def test_b6_a_name_of_the_model_may_be_of_an_enum() -> None:
     space = Space(Shade("dark"), Marked("small"), 3)
     plain = Fingerprinter(Space("dark", "small", 3), "document", "error", 8_191)
-    entry = Fingerprinter(space, "document", "error", 8_191).entry(0, Record("a", "text"))
-    assert entry.fingerprint == plain.entry(0, Record("a", "text")).fingerprint
+    entry = Fingerprinter(space, "document", "error", 8_191).make_entry(0, Record("a", "text"))
+    assert entry.fingerprint == plain.make_entry(0, Record("a", "text")).fingerprint
 
 
 @pytest.mark.parametrize("source", [5, Path("notes.md"), b"notes.md", ["notes.md"]])
 def test_b11_a_source_of_another_type_is_refused_by_its_name(source: Any) -> None:
-    for entries in (fingerprinter(), Unkept()):
+    for entries in (fingerprinter(), UnstoredEntries()):
         with pytest.raises(InputError, match=f"the source of 'a' must be a str, not {type(source).__name__}"):
-            entries.entry(0, Record("a", "text", None, source))
+            entries.make_entry(0, Record("a", "text", None, source))
 
 
 @given(st.text(st.characters()))
@@ -224,39 +224,39 @@ def test_i7_a_text_is_accepted_exactly_if_utf8_can_carry_it(text: str) -> None:
 
 def test_i7_an_id_with_a_lone_surrogate_is_refused_in_words_that_can_be_printed() -> None:
     with pytest.raises(InputError, match="lone surrogate") as raised:
-        fingerprinter().entry(0, Record("a\ud800", "text"))
+        fingerprinter().make_entry(0, Record("a\ud800", "text"))
     raised.value.args[0].encode()
 
 
 @pytest.mark.parametrize("value", [{"a": object()}, {"a": "\ud800"}, {"a": DEEP}, {("a", "b"): 1}])
 def test_metadata_that_is_not_json_is_refused_by_its_id(value: Any) -> None:
     with pytest.raises(InputError, match="'an id': its metadata or source is not JSON"):
-        fingerprinter().entry(0, Record("an id", "text", value))
+        fingerprinter().make_entry(0, Record("an id", "text", value))
 
 
 def test_i17_an_item_that_fits_in_no_request_is_refused_with_the_numbers() -> None:
-    assert oversize(item_of(*["x"] * 2_048, tokens=300_000.0), LIMITS) is None
+    assert oversize_error(item_of(*["x"] * 2_048, tokens=300_000.0), LIMITS) is None
     for item in (item_of(*["x"] * 2_049, tokens=300_000.0), item_of("x", tokens=300_000.1)):
-        error = oversize(item, LIMITS)
+        error = oversize_error(item, LIMITS)
         assert isinstance(error, InputError)
         assert "'an id' needs" in str(error)
         assert "300,000" in str(error)
 
 
 def test_an_edited_text_changes_the_digest_of_a_row_with_metadata() -> None:
-    one, other = (digest(fingerprint * 16, {"page": 1}, "a.md") for fingerprint in (b"a", b"b"))
+    one, other = (row_digest(fingerprint * 16, {"page": 1}, "a.md") for fingerprint in (b"a", b"b"))
     assert one != other
     assert len(one) == DIGEST_BYTES
 
 
-@pytest.mark.parametrize("entries", [fingerprinter(), Unkept()])
+@pytest.mark.parametrize("entries", [fingerprinter(), UnstoredEntries()])
 def test_an_entry_knows_its_place(entries: Entries) -> None:
-    assert entries.entry(7, Record("a", "text")).index == 7
+    assert entries.make_entry(7, Record("a", "text")).index == 7
 
 
 @given(st.lists(good_text, unique=True))
 def test_where_nothing_is_kept_a_text_is_its_own_key(texts: list[str]) -> None:
-    entries = [Unkept().entry(0, Record("a", text, {"any": object()})) for text in texts]
+    entries = [UnstoredEntries().make_entry(0, Record("a", text, {"any": object()})) for text in texts]
     assert [entry.key for entry in entries] == texts
     assert [entry.size_bytes for entry in entries] == [len(text.encode()) for text in texts]
 
@@ -264,16 +264,16 @@ def test_where_nothing_is_kept_a_text_is_its_own_key(texts: list[str]) -> None:
 @pytest.mark.parametrize("record", [Record("a", " "), Record("a", 3), Record("", "text"), Record("a", "\ud800")])
 def test_where_nothing_is_kept_the_same_texts_are_refused(record: Record) -> None:
     with pytest.raises(InputError) as raised:
-        Unkept().entry(0, record)
+        UnstoredEntries().make_entry(0, record)
     with pytest.raises(InputError, match=re.escape(str(raised.value))):
-        fingerprinter().entry(0, record)
+        fingerprinter().make_entry(0, record)
 
 
 def test_a_row_with_nothing_but_a_text_has_its_fingerprint_as_digest() -> None:
-    assert digest(b"f" * 16, None, None) == b"f" * 16
-    assert len({digest(b"f" * 16, *kept) for kept in ((None, None), (None, "a.md"), ({"page": 1}, None))}) == 3
+    assert row_digest(b"f" * 16, None, None) == b"f" * 16
+    assert len({row_digest(b"f" * 16, *kept) for kept in ((None, None), (None, "a.md"), ({"page": 1}, None))}) == 3
 
 
 def test_the_message_says_how_metadata_is_no_json() -> None:
     with pytest.raises(InputError, match=r"'a': its metadata or source is not JSON \(TypeError\); use str"):
-        fingerprinter().entry(0, Record("a", "text", {"x": object()}))
+        fingerprinter().make_entry(0, Record("a", "text", {"x": object()}))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.core.headers import never_clears, parse_duration, parse_hints, retry_after_in
+from aembed.core.headers import never_clearing_limit, parse_duration, parse_hints, retry_after_in
 from aembed.types import Hints
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
@@ -427,9 +427,9 @@ def test_a20_of_several_waits_the_larger_and_of_the_same_wait_the_finer_one(
 )
 def test_a20_a_limit_of_nothing_in_a_named_window_never_clears(headers: dict[str, str], never: str) -> None:
     """Azure's 0 requests in its usual names are no limit at all, where a wait is named beside them."""
-    assert never_clears(headers) == never
+    assert never_clearing_limit(headers) == never
 
 
 def test_a20_a_limit_of_nothing_never_clears_where_no_wait_is_named() -> None:
     headers = {"x-ratelimit-limit-requests": "0"}
-    assert never_clears(headers, hinted=False) == "x-ratelimit-limit-requests: 0"
+    assert never_clearing_limit(headers, hinted=False) == "x-ratelimit-limit-requests: 0"

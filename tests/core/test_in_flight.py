@@ -19,9 +19,9 @@ def accept(
     """Sent as one of `level`, answered when `in_flight` were left, as many if nothing else is said."""
     suspicion = NOTHING
     for _ in range(times):
-        sent = flight.sent(level, tokens, at)
-        suspicion = flight.accepted(sent, in_flight or level, at)
-        flight.left(sent)
+        sent = flight.note_sent(level, tokens, at)
+        suspicion = flight.note_accepted(sent, in_flight or level, at)
+        flight.note_ended(sent)
     return suspicion
 
 
@@ -38,9 +38,9 @@ def refuse(
 ) -> Suspicion:
     suspicion = NOTHING
     for _ in range(times):
-        sent = flight.sent(level, tokens, at)
-        suspicion = flight.refused(sent, in_flight or level, at + seconds, hint)
-        flight.left(sent)
+        sent = flight.note_sent(level, tokens, at)
+        suspicion = flight.note_refused(sent, in_flight or level, at + seconds, hint)
+        flight.note_ended(sent)
     return suspicion
 
 
@@ -136,14 +136,14 @@ def test_the_levels_below_one_that_was_accepted_often_are_not_given_up_by_one_re
 def test_in_a_burst_that_is_refused_in_part_the_number_that_was_left_counts() -> None:
     """Eight are sent at once to a service that takes three: which of them those are is an accident."""
     flight = InFlight(8)
-    burst = [flight.sent(level, 100.0, 0.0) for level in range(1, 9)]
+    burst = [flight.note_sent(level, 100.0, 0.0) for level in range(1, 9)]
     for in_flight, sent in zip((8, 7, 6, 5, 4), burst[:5], strict=True):
-        assert flight.refused(sent, in_flight, 0.02, None) is NOTHING
-        flight.left(sent)
+        assert flight.note_refused(sent, in_flight, 0.02, None) is NOTHING
+        flight.note_ended(sent)
     assert (flight.limit, flight.allowed) == (3, 3)
     for in_flight, sent in zip((3, 2, 1), reversed(burst[5:]), strict=True):
-        flight.accepted(sent, in_flight, 0.0)
-        flight.left(sent)
+        flight.note_accepted(sent, in_flight, 0.0)
+        flight.note_ended(sent)
     assert (flight.limit, flight.allowed) == (3, 3)
     refuse(flight, 4)
     assert flight.limit == 3
@@ -162,7 +162,7 @@ def test_a_refusal_of_more_than_the_most_is_one_of_the_most() -> None:
     flight = InFlight(4)
     refuse(flight, 6, in_flight=9)
     assert flight.limit == 3
-    assert flight.sent(9, 100.0, 0.0).level == 4
+    assert flight.note_sent(9, 100.0, 0.0).level == 4
 
 
 # Tries
@@ -192,14 +192,14 @@ def test_one_request_at_a_time_tries_a_level() -> None:
     flight = InFlight(8)
     refuse(flight, 8)
     until_tried(flight, 8)
-    trying = flight.sent(8, 100.0, 0.0)
+    trying = flight.note_sent(8, 100.0, 0.0)
     assert flight.is_try(trying)
     assert flight.allowed == 7
-    other = flight.sent(7, 100.0, 0.0)
+    other = flight.note_sent(7, 100.0, 0.0)
     assert not flight.is_try(other)
-    flight.left(other)
+    flight.note_ended(other)
     assert flight.allowed == 7
-    flight.left(trying)
+    flight.note_ended(trying)
     assert flight.allowed == 8
 
 
@@ -208,9 +208,9 @@ def test_what_is_sent_below_the_level_that_is_allowed_is_no_try_of_it() -> None:
     accept(flight, 9)
     accept(flight, 10)
     assert flight.allowed == 12
-    flight.sent(11, 100.0, 0.0)
+    flight.note_sent(11, 100.0, 0.0)
     assert flight.allowed == 12
-    flight.sent(12, 100.0, 0.0)
+    flight.note_sent(12, 100.0, 0.0)
     assert flight.allowed == 10
 
 
@@ -316,10 +316,10 @@ def test_a_refusal_above_the_level_that_is_tested_sends_no_fewer() -> None:
 
 def test_what_was_sent_before_the_refusal_answers_nothing() -> None:
     flight = InFlight(8)
-    before = [flight.sent(level, 100.0, 0.0) for level in range(1, 9)]
-    flight.refused(before[7], 8, 0.1, None)
-    flight.refused(before[6], 7, 0.1, None)
-    flight.accepted(before[0], 6, 1.0)
+    before = [flight.note_sent(level, 100.0, 0.0) for level in range(1, 9)]
+    flight.note_refused(before[7], 8, 0.1, None)
+    flight.note_refused(before[6], 7, 0.1, None)
+    flight.note_accepted(before[0], 6, 1.0)
     assert flight.doubted_since == 0.1
     assert flight.allowed == 6
     accept(flight, 2, 1.0)
@@ -395,7 +395,7 @@ def test_what_is_under_way_for_twice_as_long_as_a_refusal_takes_was_accepted(sen
     """The refusal takes half a second, of which a reply may take any number."""
     flight = InFlight(8)
     refuse(flight, 8, 0.0)
-    flight.sent(1, 100.0, sent_at)
+    flight.note_sent(1, 100.0, sent_at)
     refuse(flight, 7, 9.5, seconds=0.5)
     assert flight.doubted_since == (10.0 if survives else 0.0)
     assert flight.allowed == (6 if survives else 3)
@@ -403,11 +403,11 @@ def test_what_is_under_way_for_twice_as_long_as_a_refusal_takes_was_accepted(sen
 
 def test_what_survives_a_refusal_speaks_for_its_level_once() -> None:
     flight = InFlight(8)
-    slow = flight.sent(2, 100.0, 0.0)
+    slow = flight.note_sent(2, 100.0, 0.0)
     for number in range(2):
         refuse(flight, 8, 10.0 + number)
-    flight.accepted(slow, 2, 1.0)
-    flight.left(slow)
+    flight.note_accepted(slow, 2, 1.0)
+    flight.note_ended(slow)
     refuse(flight, 2, 20.0, times=2)
     assert flight.limit == 1
 
@@ -415,17 +415,17 @@ def test_what_survives_a_refusal_speaks_for_its_level_once() -> None:
 def test_a15_a_reply_that_takes_long_holds_its_level() -> None:
     """One of two is answered after a minute. The other slot is refused meanwhile, and is not blamed on the first."""
     flight = InFlight(8)
-    flight.sent(1, 100.0, 0.0)
+    flight.note_sent(1, 100.0, 0.0)
     refuse(flight, 2, 10.0)
     assert flight.limit == 1
-    flight.sent(1, 100.0, 11.0)
+    flight.note_sent(1, 100.0, 11.0)
     assert refuse(flight, 1, 20.0, in_flight=2) is NOTHING
 
 
 def test_what_has_left_survives_nothing() -> None:
     flight = InFlight(8)
     refuse(flight, 8, 0.0)
-    flight.left(flight.sent(1, 100.0, 1.0))
+    flight.note_ended(flight.note_sent(1, 100.0, 1.0))
     refuse(flight, 7, 20.0)
     assert flight.doubted_since == 0.0
 
@@ -586,7 +586,7 @@ def test_in_any_order_of_answers_the_beliefs_keep_within_their_bounds(
         now += seconds
         in_flight = len(under_way)
         if step == "send" and in_flight < flight.allowed:
-            under_way.append(flight.sent(in_flight + 1, tokens, now))
+            under_way.append(flight.note_sent(in_flight + 1, tokens, now))
         elif step == "forget":
             flight.forget()
         elif step == "blame":
@@ -594,11 +594,11 @@ def test_in_any_order_of_answers_the_beliefs_keep_within_their_bounds(
         elif step != "send" and under_way:
             sent = under_way.pop(which % in_flight)
             if step == "accept":
-                assert flight.accepted(sent, in_flight, now) is not FREQUENT
+                assert flight.note_accepted(sent, in_flight, now) is not FREQUENT
             elif step == "refuse":
-                suspicion = flight.refused(sent, in_flight, now, hint)
+                suspicion = flight.note_refused(sent, in_flight, now, hint)
                 assert suspicion is not WINDOW or in_flight == sent.level == 1
-            flight.left(sent)
+            flight.note_ended(sent)
         assert 1 <= flight.limit <= most
         assert 1 <= flight.allowed <= most
         assert 0.0 <= flight.frequency.share <= 1.0
@@ -612,12 +612,12 @@ def test_the_last_requests_try_no_level_again_where_one_that_is_refused_would_wa
     flight = InFlight(8)
     assert flight.may_try(1.0)
     for second in range(100):
-        sent = flight.sent(4, 100.0, float(second))
-        flight.accepted(sent, 4, second + 1.0)
-        flight.left(sent)
-    flight.refused(flight.sent(5, 100.0, 100.0), 5, 100.0, 6.0)
+        sent = flight.note_sent(4, 100.0, float(second))
+        flight.note_accepted(sent, 4, second + 1.0)
+        flight.note_ended(sent)
+    flight.note_refused(flight.note_sent(5, 100.0, 100.0), 5, 100.0, 6.0)
     assert flight.limit == 4
     assert not flight.may_try(23.0)
     assert flight.may_try(24.5)
-    flight.refused(flight.sent(5, 100.0, 101.0), 5, 101.0, None)
+    flight.note_refused(flight.note_sent(5, 100.0, 101.0), 5, 101.0, None)
     assert flight.may_try(1.0)

@@ -13,33 +13,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.core.pacing._inquiry import Inquiry
-from aembed.core.pacing._reservation import Refusal, Reservation
+from aembed.core.pacing._reservation import Reservation, Throttling
 
-OPEN = Refusal()
-CLOSED = Refusal(closes=True)
+OPEN = Throttling()
+CLOSED = Throttling(closes=True)
 
 
 def send(inquiry: Inquiry, at: float, level: int = 1, tokens: float = 100.0) -> Reservation:
     reservation = Reservation(tokens, 1, interactive=False, start=at)
-    inquiry.congestion.spent(at, tokens)
-    reservation.sent = inquiry.in_flight.sent(level, tokens, at)
+    inquiry.congestion.note_spent(at, tokens)
+    reservation.sent = inquiry.in_flight.note_sent(level, tokens, at)
     return reservation
 
 
 def accept(inquiry: Inquiry, at: float, level: int = 1, tokens: float = 100.0) -> None:
     reservation = send(inquiry, at, level, tokens)
-    inquiry.accepted(reservation, at, level)
+    inquiry.note_accepted(reservation, at, level)
     assert reservation.sent
-    inquiry.in_flight.left(reservation.sent)
+    inquiry.in_flight.note_ended(reservation.sent)
 
 
 def refuse(
     inquiry: Inquiry, at: float, level: int = 1, hint: float | None = None, tokens: float = 100.0
-) -> tuple[Refusal, bool]:
+) -> tuple[Throttling, bool]:
     reservation = send(inquiry, at, level, tokens)
-    answer = inquiry.refused(reservation, hint, at, level, inquiry.congestion.rate)
+    answer = inquiry.note_refused(reservation, hint, at, level, inquiry.congestion.rate)
     assert reservation.sent
-    inquiry.in_flight.left(reservation.sent)
+    inquiry.in_flight.note_ended(reservation.sent)
     return answer
 
 
@@ -182,7 +182,7 @@ def test_what_was_sent_before_there_was_a_pace_is_no_refusal_of_it() -> None:
     earlier = [send(inquiry, 69.0, level) for level in range(2, 8)]
     accept(inquiry, 70.0)
     for reservation in earlier:
-        refusal, undone = inquiry.refused(reservation, None, 70.5, 8, inquiry.congestion.rate)
+        refusal, undone = inquiry.note_refused(reservation, None, 70.5, 8, inquiry.congestion.rate)
         assert (refusal, undone) == (OPEN, False)
     assert inquiry.congestion.rate < inf
 
@@ -214,7 +214,7 @@ def test_a_pace_that_leaves_as_many_refusals_is_taken_back_whoever_tells_of_them
     """By headers, or because a window explains them; the share is that of the time before the pace."""
     inquiry, undone = seldom_refused(), []
     for second in (40.0, 42.0, 44.0):
-        refusal, taken = inquiry.exhausted(send(inquiry, second), second, inquiry.congestion.rate)
+        refusal, taken = inquiry.note_exhausted(send(inquiry, second), second, inquiry.congestion.rate)
         assert refusal == CLOSED
         undone.append(taken)
         accept(inquiry, second + 1.0)
@@ -232,7 +232,7 @@ def test_refusals_until_the_next_acceptance_are_one_of_a_window_that_is_known() 
 
 def test_a_limit_that_the_headers_name_is_asked_nothing() -> None:
     inquiry = Inquiry(8, 8)
-    assert inquiry.exhausted(send(inquiry, 0.0, level=8), 0.0, inf) == (CLOSED, False)
+    assert inquiry.note_exhausted(send(inquiry, 0.0, level=8), 0.0, inf) == (CLOSED, False)
     assert inquiry.in_flight.limit == 8
     assert (inquiry.kind, inquiry.in_flight.frequency.share) == ("", 0.0)
     assert inquiry.congestion.is_asked
@@ -253,7 +253,7 @@ def test_a_size_that_no_window_takes_is_told_with_the_refusal() -> None:
     accept(inquiry, 2.0, tokens=49_000.0)
     for _ in range(2):
         refuse(inquiry, 3.0, tokens=500_000.0)
-    assert refuse(inquiry, 3.0, tokens=500_000.0) == (Refusal(too_large=True, closes=True), False)
+    assert refuse(inquiry, 3.0, tokens=500_000.0) == (Throttling(too_large=True, closes=True), False)
     assert refuse(inquiry, 4.0, tokens=49_000.0) == (CLOSED, False)
 
 
@@ -272,8 +272,8 @@ def test_a_window_that_is_seen_again_is_tried_anew() -> None:
 def test_without_a_sent_request_there_is_nothing_to_ask() -> None:
     inquiry = Inquiry(8, 8)
     reservation = Reservation(100.0, 1, interactive=False)
-    inquiry.accepted(reservation, 0.0, 1)
-    assert inquiry.refused(reservation, None, 0.0, 1, inf) == (CLOSED, False)
+    inquiry.note_accepted(reservation, 0.0, 1)
+    assert inquiry.note_refused(reservation, None, 0.0, 1, inf) == (CLOSED, False)
 
 
 # Services
@@ -326,16 +326,16 @@ class Service:
         if accepted:
             self.accepted += 1
             had_pace = self.inquiry.congestion.rate < inf
-            self.inquiry.accepted(reservation, self.now, in_flight)
+            self.inquiry.note_accepted(reservation, self.now, in_flight)
             self.paces += self.inquiry.congestion.rate < inf and not had_pace
         else:
             self.refusals += 1
             rate = self.inquiry.congestion.rate
-            refusal, _ = self.inquiry.refused(reservation, self.hint, self.now, in_flight, rate)
+            refusal, _ = self.inquiry.note_refused(reservation, self.hint, self.now, in_flight, rate)
             if refusal.closes:
                 self.closings += 1
                 self._gate = self.now + (1.0 if self.hint is None else self.hint)
-        self.inquiry.in_flight.left(reservation.sent)
+        self.inquiry.in_flight.note_ended(reservation.sent)
 
 
 def always(seconds: float) -> Callable[[], float]:
@@ -440,16 +440,16 @@ def test_in_any_order_of_answers_nothing_raises_and_there_is_a_pace_or_none(
             reservation = under_way.pop(which % in_flight)
             rate = inquiry.congestion.rate
             if step == "accept":
-                inquiry.accepted(reservation, now, in_flight)
+                inquiry.note_accepted(reservation, now, in_flight)
             elif step == "refuse":
                 is_explained = inquiry.explains_by_pace
-                refusal, _ = inquiry.refused(reservation, hint, now, in_flight, rate)
+                refusal, _ = inquiry.note_refused(reservation, hint, now, in_flight, rate)
                 assert reservation.sent
                 assert not refusal.closes or is_explained or reservation.sent.level == in_flight == 1
             elif step == "exhausted":
-                assert inquiry.exhausted(reservation, now, rate)[0].closes
+                assert inquiry.note_exhausted(reservation, now, rate)[0].closes
             assert reservation.sent
-            inquiry.in_flight.left(reservation.sent)
+            inquiry.in_flight.note_ended(reservation.sent)
         assert 1 <= inquiry.in_flight.limit <= concurrency
         assert 1 <= inquiry.in_flight.allowed <= concurrency
         assert inquiry.congestion.rate > 0.0 or inquiry.congestion.is_asked

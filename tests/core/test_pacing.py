@@ -102,7 +102,7 @@ def test_a_limit_in_the_first_reply_counts_what_was_sent_before() -> None:
     pacer = Pacer()
     first = [send(pacer, 4_000, 10.0, in_flight=number) for number in range(1, 9)]
     assert {reservation.start for reservation in first} == {10.0}
-    pacer.accepted(first[0], Hints(limit_tokens=1_000_000), 10.2, 8)
+    pacer.note_accepted(first[0], Hints(limit_tokens=1_000_000), 10.2, 8)
     assert pacer.reserve(1_000, 10.2).start == pytest.approx(10.1 + 60 * 32_000 / 970_000)
     assert pacer.max_batch_tokens == 27_000
 
@@ -121,7 +121,7 @@ def test_a_header_that_repeats_the_users_limit_holds_nothing_up() -> None:
     pacer = Pacer(tokens_per_minute=60_000)
     first = send(pacer, 9_700, 0.0)
     pacer.reserve(9_700, 0.0)
-    pacer.accepted(first, Hints(limit_tokens=60_000), 10.0, 1)
+    pacer.note_accepted(first, Hints(limit_tokens=60_000), 10.0, 1)
     assert pacer.reserve(970, 10.0).start == pytest.approx(20.0, abs=0.2)
 
 
@@ -200,12 +200,12 @@ def test_a_size_that_was_never_accepted_is_to_be_split_once_it_was_refused_alone
     pacer = Pacer()
     accept(pacer, 50_000, 0.0)
     assert not refuse(pacer, 290_000, 2.0, in_flight=3).too_large
-    assert not pacer.too_large(290_000)
+    assert not pacer.is_too_large(290_000)
     pacer = Pacer()
     accept(pacer, 50_000, 0.0)
     assert refuse_alone(pacer, 290_000, 2.0).too_large
-    assert pacer.too_large(290_000)
-    assert not pacer.too_large(145_000)
+    assert pacer.is_too_large(290_000)
+    assert not pacer.is_too_large(145_000)
 
 
 def test_a_size_that_was_never_accepted_is_to_be_split_where_the_headers_have_no_room_for_it() -> None:
@@ -213,7 +213,7 @@ def test_a_size_that_was_never_accepted_is_to_be_split_where_the_headers_have_no
     accept(pacer, 50_000, 0.0)
     hints = Hints(limit_tokens=10_000_000, remaining_tokens=100_000)
     assert refuse(pacer, 290_000, 2.0, hints=hints, in_flight=3).too_large
-    assert not pacer.too_large(145_000)
+    assert not pacer.is_too_large(145_000)
 
 
 def test_a_size_that_was_accepted_before_is_not_split() -> None:
@@ -277,11 +277,11 @@ def test_a_request_that_carries_more_than_was_reserved_is_charged_for_it_and_pus
 
 def test_there_is_room_for_as_many_queries_as_may_start_at_once() -> None:
     pacer = Pacer(requests_per_minute=600)
-    room = int(pacer.room(0.0))
+    room = int(pacer.startable_queries(0.0))
     starts = [pacer.reserve(1, 0.0, interactive=True).start for _ in range(room + 5)]
     assert sum(start <= 1e-6 for start in starts) in (room, room + 1)
-    assert pacer.room(0.0) < 1
-    assert Pacer().room(0.0) == float("inf")
+    assert pacer.startable_queries(0.0) < 1
+    assert Pacer().startable_queries(0.0) == float("inf")
 
 
 def test_queries_that_go_before_bulk_cost_it_their_own_tokens_and_requests_and_no_more() -> None:
@@ -315,11 +315,11 @@ def test_a_bulk_request_that_is_given_back_moves_no_more() -> None:
     pacer.reserve(970, 0.0)
     bulk = pacer.reserve(9_700, 0.0)
     pacer.give_back(bulk, 0.0)
-    assert pacer.spent("tokens", 1.0) == 970
+    assert pacer.spent_units("tokens", 1.0) == 970
     query = pacer.reserve(10, 0.0, interactive=True)
     pacer.resize(query, 20, 1, 0.0)
-    assert pacer.spent("tokens", 1.0) == 990
-    assert pacer.spent("requests", 1.0) == 2
+    assert pacer.spent_units("tokens", 1.0) == 990
+    assert pacer.spent_units("requests", 1.0) == 2
     assert pacer.reserve(970, 0.0).start < 1.0
 
 
@@ -351,15 +351,15 @@ def test_a_request_that_carries_more_pushes_bulk_back_by_five_seconds_at_most() 
     query = pacer.reserve(10, 0.0, interactive=True)
     pacer.resize(query, 7_000, 1, 0.0)
     assert start < bulk.start <= start + 0.1
-    assert pacer.spent("tokens", 20.0) == 9_700 + 970 + 7_000
+    assert pacer.spent_units("tokens", 20.0) == 9_700 + 970 + 7_000
 
 
 def test_queries_take_three_seconds_of_a_limit_ahead_and_bulk_leaves_them_to_it_for_a_minute() -> None:
     pacer = Pacer(requests_per_minute=600)
-    assert pacer.room(0.0) == pytest.approx(3.1 * 9.7)
+    assert pacer.startable_queries(0.0) == pytest.approx(3.1 * 9.7)
     starts = [pacer.reserve(1, 0.0, interactive=True).start for _ in range(32)]
     assert starts[:31] == [0.0] * 31
     assert starts[31] == pytest.approx(32 / 9.7 - 3.1 - 1 / 9.7, abs=0.01)
-    assert pacer.queried(60.0)
-    assert not pacer.queried(60.1)
-    assert not Pacer().queried(0.0)
+    assert pacer.has_queries(60.0)
+    assert not pacer.has_queries(60.1)
+    assert not Pacer().has_queries(0.0)

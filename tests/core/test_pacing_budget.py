@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.core.pacing._budget import Budget
+from aembed.core.pacing._budget import RateBudget
 from aembed.core.pacing._minute import Minute
 
 LIMIT, SIZE = 60_000, 6_000
 
 
-def answered(budget: Budget, remaining: int, now: float, *, cost: float = 100.0, size: float = SIZE) -> None:
+def answered(budget: RateBudget, remaining: int, now: float, *, cost: float = 100.0, size: float = SIZE) -> None:
     """By a bucket of `size` that fills at a thousand units a second."""
     budget.observe(LIMIT, remaining, (size - remaining) * 60.0 / LIMIT, cost, now)
 
 
-def bucket(remaining: int = SIZE - 100) -> Budget:
-    budget = Budget(None)
+def bucket(remaining: int = SIZE - 100) -> RateBudget:
+    budget = RateBudget(None)
     for number in range(5):
         answered(budget, remaining, 2.0 * number)
     return budget
@@ -49,8 +49,8 @@ def test_a_minute_is_no_longer_than_sixty_seconds() -> None:
 
 
 def test_the_lower_of_two_limits_counts_and_one_of_one_is_a_limit() -> None:
-    budget = Budget(100.0)
-    assert (budget.limit, Budget(None).limit) == (100.0, None)
+    budget = RateBudget(100.0)
+    assert (budget.limit, RateBudget(None).limit) == (100.0, None)
     budget.observe(1, None, None, 0.0, 0.0)
     assert budget.limit == 1
     budget.observe(500, None, None, 0.0, 0.0)
@@ -58,41 +58,41 @@ def test_the_lower_of_two_limits_counts_and_one_of_one_is_a_limit() -> None:
 
 
 def test_where_no_limit_is_known_nothing_is_held_up() -> None:
-    budget = Budget(None)
-    assert (budget.rate, budget.max_cost, budget.room(0.0), budget.share) == (inf, inf, inf, 1.0)
-    budget.charge(5.0, 1e9, budget.rate)
-    assert budget.earliest(1.0) == 1.0
-    assert budget.spent(5.0) == 1e9
+    budget = RateBudget(None)
+    assert (budget.rate, budget.max_cost, budget.startable_units(0.0), budget.share) == (inf, inf, inf, 1.0)
+    budget.book_cost(5.0, 1e9, budget.rate)
+    assert budget.earliest_start(1.0) == 1.0
+    assert budget.spent_units(5.0) == 1e9
 
 
 def test_a_cost_takes_its_time_at_the_pace_and_a_late_one_catches_up_a_tenth_of_a_second() -> None:
-    budget = Budget(LIMIT)
+    budget = RateBudget(LIMIT)
     assert budget.rate == pytest.approx(970.0)
-    charge = budget.charge(10.0, 970.0, budget.rate)
+    charge = budget.book_cost(10.0, 970.0, budget.rate)
     assert charge.seconds == pytest.approx(1.0)
-    assert budget.earliest(10.0) == pytest.approx(10.9)
-    assert budget.earliest(10.0, 0.5) == pytest.approx(10.4)
-    assert budget.earliest(20.0) == 20.0
-    assert budget.room(10.0) == 0.0
-    assert budget.room(20.0) == pytest.approx(97.0)
-    assert budget.room(20.0, 3.0) == pytest.approx(3.1 * 970.0)
+    assert budget.earliest_start(10.0) == pytest.approx(10.9)
+    assert budget.earliest_start(10.0, 0.5) == pytest.approx(10.4)
+    assert budget.earliest_start(20.0) == 20.0
+    assert budget.startable_units(10.0) == 0.0
+    assert budget.startable_units(20.0) == pytest.approx(97.0)
+    assert budget.startable_units(20.0, 3.0) == pytest.approx(3.1 * 970.0)
 
 
 def test_what_is_refunded_leaves_no_trace() -> None:
-    budget = Budget(LIMIT)
-    charge = budget.charge(0.0, 970.0, budget.rate)
-    last = budget.charge(30.0, 970.0, budget.rate)
-    assert budget.spent(30.0) == 1_940.0
+    budget = RateBudget(LIMIT)
+    charge = budget.book_cost(0.0, 970.0, budget.rate)
+    last = budget.book_cost(30.0, 970.0, budget.rate)
+    assert budget.spent_units(30.0) == 1_940.0
     budget.refund(30.0, 970.0, last)
-    assert (budget.earliest(0.0), budget.spent(30.0)) == (pytest.approx(0.9), 970.0)
-    later = budget.charge(1.0, 970.0, budget.rate)
+    assert (budget.earliest_start(0.0), budget.spent_units(30.0)) == (pytest.approx(0.9), 970.0)
+    later = budget.book_cost(1.0, 970.0, budget.rate)
     budget.refund(0.0, 970.0, charge)
-    assert budget.earliest(0.0) == pytest.approx(later.after - 1.0)
-    assert budget.spent(30.0) == 970.0
+    assert budget.earliest_start(0.0) == pytest.approx(later.after - 1.0)
+    assert budget.spent_units(30.0) == 970.0
 
 
 def test_a_bucket_is_known_by_five_replies() -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number, remaining in enumerate((5_900, 5_000, 4_000, 5_500)):
         answered(budget, remaining, 2.0 * number)
         assert not budget.is_bucket
@@ -104,14 +104,14 @@ def test_a_bucket_is_known_by_five_replies() -> None:
 
 @pytest.mark.parametrize("cost", [0.0, -1.0])
 def test_replies_that_took_nothing_tell_of_no_bucket(cost: float) -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(20):
         answered(budget, 5_900, 2.0 * number, cost=cost)
     assert not budget.is_bucket
 
 
 def test_a_request_that_cost_one_tells_of_a_bucket() -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(5):
         answered(budget, 5_900, 2.0 * number, cost=1.0)
     assert budget.is_bucket
@@ -119,7 +119,7 @@ def test_a_request_that_cost_one_tells_of_a_bucket() -> None:
 
 @pytest.mark.parametrize(("apart", "known"), [(2.0, True), (1.9, False)])
 def test_replies_that_come_close_together_tell_little(apart: float, known: bool) -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(5):
         answered(budget, 5_900, apart * number)
     assert budget.is_bucket is known
@@ -127,14 +127,14 @@ def test_replies_that_come_close_together_tell_little(apart: float, known: bool)
 
 @pytest.mark.parametrize(("remaining", "known"), [(LIMIT // 200, True), (LIMIT // 200 - 1, False)])
 def test_what_is_left_of_an_empty_bucket_tells_nothing_of_its_size(remaining: int, known: bool) -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(5):
         answered(budget, remaining, 2.0 * number)
     assert budget.is_bucket is known
 
 
 def test_a_reply_that_names_no_reset_tells_of_no_bucket() -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(20):
         budget.observe(LIMIT, 5_900, None, 100.0, 2.0 * number)
     assert not budget.is_bucket
@@ -142,7 +142,7 @@ def test_a_reply_that_names_no_reset_tells_of_no_bucket() -> None:
 
 @pytest.mark.parametrize(("drift", "known"), [(1.01, True), (1.03, False)])
 def test_the_size_of_a_bucket_is_the_same_within_two_percent(drift: float, known: bool) -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(8):
         answered(budget, 5_000, 2.0 * number, size=SIZE * drift ** (number % 2))
     assert budget.is_bucket is known
@@ -150,7 +150,7 @@ def test_the_size_of_a_bucket_is_the_same_within_two_percent(drift: float, known
 
 def test_no_bucket_holds_more_than_its_minute() -> None:
     """A window counts down to the end of its minute: the sum is more than the limit."""
-    budget = Budget(None)
+    budget = RateBudget(None)
     for number in range(8):
         answered(budget, 50_000, 2.0 * number, size=LIMIT * 1.1)
     assert not budget.is_bucket
@@ -197,7 +197,7 @@ def test_a_bucket_grows_and_shrinks_with_its_limit() -> None:
 
 
 def test_a_refusal_is_explained_for_a_minute_after_the_limit_changed() -> None:
-    budget = Budget(None)
+    budget = RateBudget(None)
     budget.observe(LIMIT, None, None, 0.0, 0.0)
     assert not budget.explains(None, 100.0, 1.0)
     budget.observe(LIMIT // 2, None, None, 0.0, 10.0)
@@ -210,4 +210,4 @@ def test_a_refusal_is_explained_by_a_bucket_that_held_too_little() -> None:
     assert budget.explains(None, 100.0, 100.0)
     assert budget.explains(99, 100.0, 100.0)
     assert not budget.explains(100, 100.0, 100.0)
-    assert not Budget(LIMIT).explains(99, 100.0, 100.0)
+    assert not RateBudget(LIMIT).explains(99, 100.0, 100.0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, fitting, halves, pack, share, taper
+from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, count_last_batches, fitting_items, halves, pack, taper
 from aembed.types import Limits
 
 OPENAI = Cap(2_048, 300_000)
@@ -34,8 +34,8 @@ def fits(items: list[Text], cap: Cap) -> bool:
 
 def test_the_cap_of_a_provider_is_what_it_accepts_and_is_not_paced() -> None:
     limits = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
-    assert Cap.of(limits) == OPENAI
-    assert not Cap.of(limits).paced
+    assert Cap.from_limits(limits) == OPENAI
+    assert not Cap.from_limits(limits).paced
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_there_are_as_many_batches_as_the_fuller_limit_asks_for(inputs: int, tok
 @given(st.lists(texts, max_size=60), st.integers(1, 30), st.integers(100, 30_000))
 def test_what_is_fitting_is_the_longest_start_that_one_batch_holds(items: list[Text], inputs: int, tokens: int) -> None:
     cap = Cap(inputs, tokens)
-    chosen = list(fitting(items, cap))
+    chosen = list(fitting_items(items, cap))
     assert chosen == items[: len(chosen)]
     assert len(chosen) <= 1 or fits(chosen, cap)
     assert len(chosen) == len(items) or not fits(items[: len(chosen) + 1], cap)
@@ -57,12 +57,12 @@ def test_what_is_fitting_is_the_longest_start_that_one_batch_holds(items: list[T
 
 @pytest.mark.parametrize(("sizes", "chosen"), [([60, 40, 1], 2), ([60, 41], 1), ([101, 1], 1), ([1] * 9, 5), ([], 0)])
 def test_a_limit_is_reached_and_not_passed(sizes: list[float], chosen: int) -> None:
-    assert len(list(fitting([Text(size) for size in sizes], Cap(5, 100)))) == chosen
+    assert len(list(fitting_items([Text(size) for size in sizes], Cap(5, 100)))) == chosen
 
 
 def test_fitting_takes_items_of_several_inputs_whole() -> None:
     items = [Text(1, inputs=2), Text(1, inputs=2), Text(1, inputs=2)]
-    assert list(fitting(items, Cap(5, 100))) == items[:2]
+    assert list(fitting_items(items, Cap(5, 100))) == items[:2]
 
 
 @given(st.lists(texts | short_texts, max_size=400), st.integers(1, 2_000))
@@ -174,21 +174,21 @@ def test_an_item_above_the_cap_goes_alone() -> None:
 def test_share_fills_waves_with_at_most_concurrency_more_requests(
     count: int, slots: int, tokens: float, taken: int
 ) -> None:
-    shared = share(count, tokens, slots, taken)
+    shared = count_last_batches(count, tokens, slots, taken)
     assert count <= shared <= count + slots - 1
     assert shared == count or (taken + shared) % slots == 0 or shared == ceil(tokens / LEAST_SHARE_TOKENS)
 
 
 def test_a_small_job_uses_all_slots_and_a_tiny_one_does_not() -> None:
-    assert share(1, 30_000, 8) == 8
-    assert share(1, 500, 8) == 1
-    assert share(1, 4_001, 8) == 3
-    assert share(8, 2_000_000, 8) == 8
-    assert share(3, 900_000, 1) == 3
-    assert share(9, 2_600_000, 8) == 16
-    assert share(6, 1_700_000, 5, taken=9) == 6
-    assert share(6, 1_700_000, 5, taken=10) == 10
-    assert share(1, 500, 8, taken=3) == 1
+    assert count_last_batches(1, 30_000, 8) == 8
+    assert count_last_batches(1, 500, 8) == 1
+    assert count_last_batches(1, 4_001, 8) == 3
+    assert count_last_batches(8, 2_000_000, 8) == 8
+    assert count_last_batches(3, 900_000, 1) == 3
+    assert count_last_batches(9, 2_600_000, 8) == 16
+    assert count_last_batches(6, 1_700_000, 5, taken=9) == 6
+    assert count_last_batches(6, 1_700_000, 5, taken=10) == 10
+    assert count_last_batches(1, 500, 8, taken=3) == 1
 
 
 @given(st.floats(1, 3_000_000), st.integers(4, 64))

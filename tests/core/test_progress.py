@@ -22,7 +22,7 @@ def test_every_input_is_stored_unchanged_failed_or_pending(
 ) -> None:
     tally = Tally(0.0, inputs=stored + unchanged + failed + pending, stored=stored, unchanged=unchanged)
     tally.fail(failures(failed))
-    for progress in (tally.progress(1.0), tally.report(1.0)):
+    for progress in (tally.make_progress(1.0), tally.report(1.0)):
         assert (progress.stored, progress.unchanged, progress.failed) == (stored, unchanged, failed)
         assert progress.pending == pending
 
@@ -55,7 +55,7 @@ def test_progress_and_report_are_the_same_readable_line() -> None:
         "12,345 texts, 12,000 stored, 300 unchanged, 5 failed, 40 pending, 5 duplicates, 2 removed, "
         "7 requests, 1 retry, 1,000,000 tokens, $0.0200 in 2.5 s"
     )
-    progress, report = tally.progress(12.5), tally.report(12.5)
+    progress, report = tally.make_progress(12.5), tally.report(12.5)
     assert (type(progress), str(progress)) == (Progress, line)
     assert (type(report), str(report)) == (Report, line)
 

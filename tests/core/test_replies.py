@@ -10,7 +10,7 @@ import pybase64
 import pytest
 
 from aembed.core.replies import ReplyReader, parse_openai
-from aembed.core.vectors import check, decoded, from_base64, from_floats, in_order
+from aembed.core.vectors import check, decode_base64, from_base64, from_floats, vectors_in_order
 from aembed.errors import InvalidReplyError
 from tests.core.broken_replies import reply_of, unit_vectors, wire
 
@@ -90,10 +90,10 @@ def test_p18_some_items_with_an_index_and_some_without_are_no_order() -> None:
 def test_rows_that_are_decoded_together_are_those_that_were_sent(dimensions: int) -> None:
     vectors = unit_vectors(23, 5, dimensions)
     rows = [pybase64.b64encode(vector.astype("<f4").tobytes()) for vector in vectors]
-    assert np.array_equal(decoded(rows, 4 * dimensions), vectors)
+    assert np.array_equal(decode_base64(rows, 4 * dimensions), vectors)
     assert np.array_equal(from_base64([row.decode() for row in rows]), vectors)
     with pytest.raises(ValueError, match="the rows differ in length"):
-        decoded([rows[0], rows[0] + rows[0] if dimensions == 3 else b"AAAAAAAAAAAAAAAAAAAAAA=="], 4 * dimensions)
+        decode_base64([rows[0], rows[0] + rows[0] if dimensions == 3 else b"AAAAAAAAAAAAAAAAAAAAAA=="], 4 * dimensions)
 
 
 def test_numbers_too_large_for_float32_are_infinite_and_no_warning() -> None:
@@ -114,14 +114,14 @@ def test_the_longest_and_the_shortest_vector_that_pass_as_normalised() -> None:
 def test_a_vector_may_have_any_length_unless_it_is_asked_for_one() -> None:
     body = wire(reply_of(3 * unit_vectors(30, 2, 4), floats=True))
     assert parse_openai(body, inputs=2, dimensions=4).matrix.shape == (2, 4)
-    assert fed(body, 2).parsed(dimensions=4).matrix.shape == (2, 4)
+    assert fed(body, 2).parse(dimensions=4).matrix.shape == (2, 4)
     with pytest.raises(InvalidReplyError, match="vector 0 has length 3"):
         parse_openai(body, inputs=2, dimensions=4, normalised=True)
 
 
 def test_in_order_is_by_index_or_as_they_stand() -> None:
-    assert in_order([(2, "c"), (0, "a"), (1, "b")], 3) == ["a", "b", "c"]
-    assert in_order([(msgspec.UNSET, "c"), (msgspec.UNSET, "a")], 2) == ["c", "a"]
+    assert vectors_in_order([(2, "c"), (0, "a"), (1, "b")], 3) == ["a", "b", "c"]
+    assert vectors_in_order([(msgspec.UNSET, "c"), (msgspec.UNSET, "a")], 2) == ["c", "a"]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_of_a_large_reply_little_more_than_its_matrix_is_held(piece_bytes: int) 
     reader = fed(body, 100, piece_bytes)
     assert reader.size_bytes == len(body)
     assert len(reader._ahead) + sum(map(len, reader._before)) < len(body) / 10
-    assert reader.whole() == body
-    assert reader.parsed(dimensions=512).model == "text-embedding-3-small"
+    assert reader.whole_reply() == body
+    assert reader.parse(dimensions=512).model == "text-embedding-3-small"
 
 
 @pytest.mark.parametrize(("floats", "extra"), [(True, 0), (False, 200_000)])
@@ -164,8 +164,8 @@ def test_a_reply_of_another_kind_is_held_whole_and_read_all_the_same(floats: boo
     body = wire(reply)
     assert len(body) > 200_000
     reader = fed(body, 200)
-    assert reader._whole == reader.whole() == body
-    assert np.array_equal(reader.parsed(dimensions=64).matrix, vectors)
+    assert reader._whole == reader.whole_reply() == body
+    assert np.array_equal(reader.parse(dimensions=64).matrix, vectors)
 
 
 @pytest.mark.parametrize(("first", "between", "cut"), [(900, 200, True), (1_100, 0, False), (0, 400, False)])
@@ -175,14 +175,14 @@ def test_a_vector_is_looked_for_close_by(first: int, between: int, cut: bool) ->
         item["note"] = "x" * between
     body = wire({"note": "x" * first} | reply)
     reader = fed(body, 3)
-    assert (reader._parsed_cut() is not None) is cut
-    assert np.array_equal(reader.parsed(dimensions=8).matrix, unit_vectors(27, 3, 8))
+    assert (reader._parse_cut() is not None) is cut
+    assert np.array_equal(reader.parse(dimensions=8).matrix, unit_vectors(27, 3, 8))
 
 
 def test_a_reply_that_holds_a_mark_of_ours_is_read_whole() -> None:
     vectors = unit_vectors(28, 3, 8)
     reply = reply_of(vectors, floats=False) | {"model": "model #1"}
-    assert fed(wire(reply), 3)._parsed_cut() is None
+    assert fed(wire(reply), 3)._parse_cut() is None
     parsed = parse_openai(wire(reply), inputs=3, dimensions=8)
     assert parsed.model == "model #1"
     assert np.array_equal(parsed.matrix, vectors)
@@ -191,6 +191,6 @@ def test_a_reply_that_holds_a_mark_of_ours_is_read_whole() -> None:
 def test_a_reply_of_more_or_fewer_vectors_than_inputs_is_read_whole_and_refused() -> None:
     body = wire(reply_of(unit_vectors(29, 3, 8), floats=False))
     for inputs in (2, 4):
-        assert fed(body, inputs)._parsed_cut() is None
+        assert fed(body, inputs)._parse_cut() is None
         assert said_of(body, inputs=inputs) == f"the reply has 3 vectors for {inputs} inputs"
     assert parse_openai(body, inputs=3, dimensions=8).matrix.shape == (3, 8)

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from aembed.core.departing import NotSent
 from aembed.core.retrying import (
     LOST_ON_THE_WAY,
     WAIT_AND_RETRY,
-    Again,
     FailItems,
     FailJob,
+    Resend,
     Split,
     Verdict,
     may_be_billed,
     verdict,
 )
+from aembed.core.sending import NotSent
 from aembed.errors import (
     AembedError,
     AuthenticationError,
@@ -36,8 +36,8 @@ from aembed.errors import (
 @pytest.mark.parametrize(
     ("error", "items", "broken_replies", "expected"),
     [
-        (InvalidReplyError("x"), 10, 1, Again()),
-        (InvalidReplyError("x"), 1, 1, Again()),
+        (InvalidReplyError("x"), 10, 1, Resend()),
+        (InvalidReplyError("x"), 1, 1, Resend()),
         (InvalidReplyError("x"), 10, 2, Split()),
         (InvalidReplyError("x"), 2, 2, Split()),
         (InvalidReplyError("x"), 2, 3, Split()),
@@ -57,7 +57,7 @@ def test_verdict(error: AembedError, items: int, broken_replies: int, expected: 
 def test_a_reply_that_is_too_large_twice_stops_the_job() -> None:
     error = InvalidReplyError("x")
     error.oversized = True
-    assert verdict(error, items=10, broken_replies=1) == Again()
+    assert verdict(error, items=10, broken_replies=1) == Resend()
     assert verdict(error, items=10, broken_replies=2) == FailJob()
     assert verdict(error, items=1, broken_replies=2) == FailJob()
 

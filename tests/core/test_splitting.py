@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
-from aembed.core.retrying import Again, FailItems, FailJob, Split
-from aembed.core.splitting import Lessons, Remains
+from aembed.core.retrying import FailItems, FailJob, Resend, Split
+from aembed.core.splitting import Bisection, LearnedLimits
 from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, RateLimitError
@@ -26,19 +26,19 @@ def search(
     batch: Sequence[Item], bad: set[int], *, named: bool = False, proven: bool = True
 ) -> tuple[list[str], list[str], int]:
     """The texts that were accepted and those that failed, and the requests that it took."""
-    remains, accepted, failed, requests = Remains(batch, Lessons()), list[str](), list[str](), 0
-    while part := remains.next():
+    bisection, accepted, failed, requests = Bisection(batch, LearnedLimits()), list[str](), list[str](), 0
+    while part := bisection.next_part():
         requests += 1
         texts = [item.texts[0] for item in part]
         refused = [i for i, text in enumerate(texts) if int(text) in bad]
         if not refused:
-            remains.accepted(part)
+            bisection.note_accepted(part)
             accepted += texts
             proven = True
             continue
         error = BadRequestError("400")
         error.offender = refused[0] if named else None
-        if isinstance(remains.refused(part, error, CAP, proven=proven), FailItems):
+        if isinstance(bisection.note_refusal(part, error, CAP, proven=proven), FailItems):
             failed += texts
     return accepted, failed, requests
 
@@ -63,47 +63,47 @@ def test_p8_one_bad_text_takes_23_further_requests_wherever_it_stands(position: 
 
 
 def test_n9_an_oversized_reply_is_forgiven_once() -> None:
-    remains = Remains(items(10), Lessons())
+    bisection = Bisection(items(10), LearnedLimits())
     huge = InvalidReplyError("larger than it can be")
     huge.oversized = True
-    part = remains.next()
+    part = bisection.next_part()
     assert part is not None
-    assert not isinstance(remains.refused(part, huge, CAP), FailJob)
-    again = remains.next()
+    assert not isinstance(bisection.note_refusal(part, huge, CAP), FailJob)
+    again = bisection.next_part()
     assert again is not None
-    assert isinstance(remains.refused(again, huge, CAP), FailJob)
+    assert isinstance(bisection.note_refusal(again, huge, CAP), FailJob)
 
 
 def test_p7_broken_replies_and_named_offenders_teach_no_limit() -> None:
-    lessons = Lessons()
+    learned_limits = LearnedLimits()
     for error in (InvalidReplyError("broken"), BadRequestError("400")):
-        remains = Remains(items(8), lessons)
+        bisection = Bisection(items(8), learned_limits)
         if isinstance(error, BadRequestError):
             error.offender = 3
-        part = remains.next()
+        part = bisection.next_part()
         while part:
             if len(part) == 8:
-                remains.refused(part, error, CAP)
+                bisection.note_refusal(part, error, CAP)
             else:
-                remains.accepted(part)
-            part = remains.next()
-    assert lessons.within(CAP) == CAP
+                bisection.note_accepted(part)
+            part = bisection.next_part()
+    assert learned_limits.narrow_cap(CAP) == CAP
 
 
 def test_p7_a_limit_that_is_named_and_explains_the_refusal_is_taken_at_its_word() -> None:
-    lessons = Lessons()
-    remains = Remains(items(100), lessons)
+    learned_limits = LearnedLimits()
+    bisection = Bisection(items(100), learned_limits)
     error = BadRequestError("400: at most 32")
     error.max_batch_size = 32
-    part = remains.next()
+    part = bisection.next_part()
     assert part is not None
-    remains.refused(part, error, CAP)
+    bisection.note_refusal(part, error, CAP)
     sizes = []
-    while part := remains.next():
+    while part := bisection.next_part():
         sizes.append(len(part))
-        remains.accepted(part)
+        bisection.note_accepted(part)
     assert sorted(sizes) == [25, 25, 25, 25]
-    assert lessons.within(CAP).inputs == 32
+    assert learned_limits.narrow_cap(CAP).inputs == 32
 
 
 # what is sent next
@@ -119,13 +119,13 @@ def parts_after(
     batch: Sequence[Item], *errors: BadRequestError | InvalidReplyError, proven: bool = True, cap: Cap = CAP
 ) -> list[list[str]]:
     """The texts of each part that is sent once these errors have come, when all the rest is accepted."""
-    remains, left, parts = Remains(batch, Lessons()), list(errors), []
-    while part := remains.next():
+    bisection, left, parts = Bisection(batch, LearnedLimits()), list(errors), []
+    while part := bisection.next_part():
         if left:
-            remains.refused(part, left.pop(0), cap, proven=proven)
+            bisection.note_refusal(part, left.pop(0), cap, proven=proven)
             continue
         parts.append([item.texts[0] for item in part])
-        remains.accepted(part)
+        bisection.note_accepted(part)
     return parts
 
 
@@ -152,27 +152,27 @@ def test_p8_the_input_that_is_blamed_is_sent_alone_with_all_its_pieces(
 
 def test_p8_a_blame_that_was_wrong_is_not_believed_again() -> None:
     batch = items(6)
-    remains = Remains(batch, Lessons())
-    remains.next()
-    remains.refused(batch, named(6, 0), CAP)
-    alone = remains.next()
+    bisection = Bisection(batch, LearnedLimits())
+    bisection.next_part()
+    bisection.note_refusal(batch, named(6, 0), CAP)
+    alone = bisection.next_part()
     assert alone == [batch[0]]
-    remains.accepted(alone)
-    rest = remains.next()
+    bisection.note_accepted(alone)
+    rest = bisection.next_part()
     assert rest == batch[1:]
-    remains.refused(rest, named(5, 0), CAP)
-    assert [len(part) for part in iter(remains.next, None)] == [2, 3]
+    bisection.note_refusal(rest, named(5, 0), CAP)
+    assert [len(part) for part in iter(bisection.next_part, None)] == [2, 3]
 
 
 def test_p8_a_blame_that_was_right_is_believed_again() -> None:
     batch = items(6)
-    remains = Remains(batch, Lessons())
-    remains.next()
+    bisection = Bisection(batch, LearnedLimits())
+    bisection.next_part()
     for blamed in (4, 2):
-        remains.refused(batch, named(6, blamed), CAP)
-        assert remains.next() == [batch[blamed]]
-        assert isinstance(remains.refused([batch[blamed]], named(1, 0), CAP), FailItems)
-        assert remains.next() == [item for item in batch if item is not batch[blamed]]
+        bisection.note_refusal(batch, named(6, blamed), CAP)
+        assert bisection.next_part() == [batch[blamed]]
+        assert isinstance(bisection.note_refusal([batch[blamed]], named(1, 0), CAP), FailItems)
+        assert bisection.next_part() == [item for item in batch if item is not batch[blamed]]
 
 
 def test_p9_while_nothing_is_proven_one_text_from_the_middle_goes_first() -> None:
@@ -190,116 +190,116 @@ def test_p7_a_batch_that_the_cap_cuts_in_two_is_not_halved_again() -> None:
 
 def test_p1_a_rate_limit_is_no_doubt_of_the_texts() -> None:
     batch = items(4)
-    remains = Remains(batch, Lessons())
-    assert not remains.doubted
-    remains.next()
-    remains.refused(batch, RateLimitError("429"), CAP, proven=False)
-    assert not remains.doubted
-    part = remains.next()
+    bisection = Bisection(batch, LearnedLimits())
+    assert not bisection.doubted
+    bisection.next_part()
+    bisection.note_refusal(batch, RateLimitError("429"), CAP, proven=False)
+    assert not bisection.doubted
+    part = bisection.next_part()
     assert part == batch[:2]
-    remains.refused(part, BadRequestError("400"), CAP)
-    assert remains.doubted
-    part = remains.next()
+    bisection.note_refusal(part, BadRequestError("400"), CAP)
+    assert bisection.doubted
+    part = bisection.next_part()
     assert part == batch[2:]
-    remains.refused(batch[2:], RateLimitError("429"), CAP)
-    assert remains.doubted
-    assert [len(part) for part in iter(remains.next, None)] == [1, 1, 1, 1]
+    bisection.note_refusal(batch[2:], RateLimitError("429"), CAP)
+    assert bisection.doubted
+    assert [len(part) for part in iter(bisection.next_part, None)] == [1, 1, 1, 1]
 
 
 def test_p7_a_size_that_was_refused_without_a_word_teaches_the_largest_that_was_accepted() -> None:
-    lessons = Lessons()
+    learned_limits = LearnedLimits()
     batch = items(8)
-    remains = Remains(batch, lessons)
-    remains.next()
-    remains.refused(batch, BadRequestError("400"), CAP)
-    while part := remains.next():
+    bisection = Bisection(batch, learned_limits)
+    bisection.next_part()
+    bisection.note_refusal(batch, BadRequestError("400"), CAP)
+    while part := bisection.next_part():
         if len(part) > 3:
-            remains.refused(part, BadRequestError("400"), CAP)
+            bisection.note_refusal(part, BadRequestError("400"), CAP)
         else:
-            remains.accepted(part)
-    assert (lessons.inputs, lessons.tokens) == (2, 2.0)
+            bisection.note_accepted(part)
+    assert (learned_limits.inputs, learned_limits.tokens) == (2, 2.0)
 
 
 def test_p7_a_bad_text_teaches_no_size() -> None:
-    lessons = Lessons()
+    learned_limits = LearnedLimits()
     batch = items(4)
-    remains = Remains(batch, lessons)
-    while part := remains.next():
+    bisection = Bisection(batch, learned_limits)
+    while part := bisection.next_part():
         if batch[0] in part:
-            remains.refused(part, BadRequestError("400"), CAP)
+            bisection.note_refusal(part, BadRequestError("400"), CAP)
         else:
-            remains.accepted(part)
-    assert lessons.within(CAP) == CAP
+            bisection.note_accepted(part)
+    assert learned_limits.narrow_cap(CAP) == CAP
 
 
 def test_p7_a_limit_of_tokens_is_learned_too() -> None:
-    lessons = Lessons()
+    learned_limits = LearnedLimits()
     batch = items(10)
-    remains = Remains(batch, lessons)
-    remains.next()
+    bisection = Bisection(batch, learned_limits)
+    bisection.next_part()
     error = BadRequestError("400: at most 5 tokens")
     error.max_tokens_per_batch = 5
-    remains.refused(batch, error, CAP)
-    assert [len(part) for part in iter(remains.next, None)] == [5, 5]
-    assert lessons.within(CAP) == Cap(2_048, 5)
+    bisection.note_refusal(batch, error, CAP)
+    assert [len(part) for part in iter(bisection.next_part, None)] == [5, 5]
+    assert learned_limits.narrow_cap(CAP) == Cap(2_048, 5)
 
 
 def test_p16_a_broken_reply_is_asked_for_again_once_for_the_whole_and_for_a_single_text() -> None:
     batch, broken, weight = items(8), InvalidReplyError("broken"), Weight()
-    weight.accept(batch)
-    remains = Remains(batch, Lessons(), weight)
-    assert remains.next() == batch
-    assert remains.refused(batch, broken, CAP) == Again()
-    assert remains.next() == batch
-    assert remains.refused(batch, broken, CAP) == Split()
-    assert remains.next() == batch[:2]
-    assert remains.refused(batch[:2], broken, CAP) == Split()
+    weight.note_accepted(batch)
+    bisection = Bisection(batch, LearnedLimits(), weight)
+    assert bisection.next_part() == batch
+    assert bisection.note_refusal(batch, broken, CAP) == Resend()
+    assert bisection.next_part() == batch
+    assert bisection.note_refusal(batch, broken, CAP) == Split()
+    assert bisection.next_part() == batch[:2]
+    assert bisection.note_refusal(batch[:2], broken, CAP) == Split()
     for start in (2, 4, 6):
-        assert remains.next() == batch[start : start + 2]
-        remains.accepted(batch[start : start + 2])
-    assert remains.next() == batch[:1]
-    assert remains.refused(batch[:1], broken, CAP) == Again()
-    assert remains.next() == batch[:1]
-    assert remains.refused(batch[:1], broken, CAP) == FailItems()
-    assert remains.next() == batch[1:2]
-    assert remains.next() is None
+        assert bisection.next_part() == batch[start : start + 2]
+        bisection.note_accepted(batch[start : start + 2])
+    assert bisection.next_part() == batch[:1]
+    assert bisection.note_refusal(batch[:1], broken, CAP) == Resend()
+    assert bisection.next_part() == batch[:1]
+    assert bisection.note_refusal(batch[:1], broken, CAP) == FailItems()
+    assert bisection.next_part() == batch[1:2]
+    assert bisection.next_part() is None
 
 
 def test_a3_a_broken_reply_for_more_texts_than_ever_were_accepted_is_not_bought_again_at_that_size() -> None:
     weight = Weight()
-    remains = Remains(items(200), Lessons(), weight)
+    bisection = Bisection(items(200), LearnedLimits(), weight)
     sizes = []
-    while part := remains.next():
+    while part := bisection.next_part():
         sizes.append(len(part))
         if len(part) > 1:
-            assert remains.refused(part, ShapeError("one vector"), CAP) == Split()
+            assert bisection.note_refusal(part, ShapeError("one vector"), CAP) == Split()
         else:
-            remains.accepted(part)
+            bisection.note_accepted(part)
     assert sizes[:4] == [200, 1, 4, 2]
     assert sum(sizes) - 200 <= 200 + 4 + 2 * 3
-    assert weight.within(CAP).inputs == 1
+    assert weight.narrow_cap(CAP).inputs == 1
 
 
 def test_p7_a_limit_may_be_one_and_what_is_as_large_as_the_limit_is_allowed() -> None:
-    lessons = Lessons()
-    lessons.learn(1, 1)
-    assert lessons.within(CAP) == Cap(1, 1)
-    assert lessons.allow(1, 1.0)
-    assert not lessons.allow(2, 1.0)
-    assert not lessons.allow(1, 1.5)
+    learned_limits = LearnedLimits()
+    learned_limits.learn(1, 1)
+    assert learned_limits.narrow_cap(CAP) == Cap(1, 1)
+    assert learned_limits.is_allowed(1, 1.0)
+    assert not learned_limits.is_allowed(2, 1.0)
+    assert not learned_limits.is_allowed(1, 1.5)
 
 
 def test_p7_a_refusal_without_a_word_is_not_forgotten_when_another_one_names_its_text() -> None:
-    lessons, batch = Lessons(), items(4)
-    remains = Remains(batch, lessons)
-    remains.next()
-    remains.refused(batch, BadRequestError("400"), CAP)
-    half = remains.next()
+    learned_limits, batch = LearnedLimits(), items(4)
+    bisection = Bisection(batch, learned_limits)
+    bisection.next_part()
+    bisection.note_refusal(batch, BadRequestError("400"), CAP)
+    half = bisection.next_part()
     assert half == batch[:2]
-    remains.refused(half, named(2, 0), CAP)
-    while part := remains.next():
-        remains.accepted(part)
-    assert (lessons.inputs, lessons.tokens) == (2, 2.0)
+    bisection.note_refusal(half, named(2, 0), CAP)
+    while part := bisection.next_part():
+        bisection.note_accepted(part)
+    assert (learned_limits.inputs, learned_limits.tokens) == (2, 2.0)
 
 
 def test_p7_two_parts_hold_what_the_cap_allows_and_not_half_of_the_texts() -> None:
@@ -309,6 +309,6 @@ def test_p7_two_parts_hold_what_the_cap_allows_and_not_half_of_the_texts() -> No
 
 def test_a2_what_is_refused_while_everything_is_is_sent_again_a_bounded_number_of_times() -> None:
     batch = items(2)
-    remains = Remains(batch, Lessons())
-    assert [remains.voids(batch[:1]) for _ in range(5)] == [True, True, True, False, False]
-    assert remains.voids(batch[1:])
+    bisection = Bisection(batch, LearnedLimits())
+    assert [bisection.voids(batch[:1]) for _ in range(5)] == [True, True, True, False, False]
+    assert bisection.voids(batch[1:])

@@ -27,8 +27,8 @@ def test_the_more_were_refused_before_the_fewer_acceptances_prove_a_pace(share: 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
 def test_three_refusals_at_the_beginning_undo_it_and_two_do_not(share: float) -> None:
-    assert not counted(Trial(share, 0.0), refused=2).undone
-    assert counted(Trial(share, 0.0), refused=3).undone
+    assert not counted(Trial(share, 0.0), refused=2).is_undone
+    assert counted(Trial(share, 0.0), refused=3).is_undone
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
@@ -36,19 +36,19 @@ def test_every_second_refused_undoes_it(share: float) -> None:
     trial = Trial(share, 0.0)
     for _ in range(20):
         counted(trial, accepted=1, refused=1)
-    assert trial.undone
+    assert trial.is_undone
 
 
 def test_one_refusal_of_a_proven_pace_leaves_it_as_believable_and_two_do_not() -> None:
     trial = counted(Trial(0.2, 0.0), accepted=100)
-    assert trial.holds
-    assert counted(trial, refused=1).holds
-    assert not counted(trial, refused=1).holds
+    assert trial.is_believable
+    assert counted(trial, refused=1).is_believable
+    assert not counted(trial, refused=1).is_believable
 
 
 def test_refusals_that_are_as_many_as_before_undo_it_in_a_while() -> None:
     trial, requests = Trial(0.1, 0.0), 0
-    while not trial.undone:
+    while not trial.is_undone:
         counted(trial, accepted=9, refused=1)
         requests += 10
         assert requests <= 60
@@ -60,23 +60,23 @@ def test_a_fourth_of_the_refusals_that_there_were_prove_it() -> None:
     for _ in range(20):
         counted(trial, accepted=19, refused=1)
     assert trial.confirmed
-    assert not trial.undone
+    assert not trial.is_undone
 
 
 def test_what_was_sent_before_the_pace_says_nothing_of_it() -> None:
     trial = Trial(0.5, 10.0)
     for _ in range(20):
         trial.count(True, 9.9)
-    assert not trial.undone
+    assert not trial.is_undone
     for _ in range(3):
         trial.count(True, 10.0)
-    assert trial.undone
+    assert trial.is_undone
 
 
 def test_the_trial_goes_on_a_pace_that_was_proven_is_undone_by_six_refusals_in_a_row() -> None:
     trial = counted(Trial(0.5, 0.0), accepted=1_000)
-    assert not counted(trial, refused=5).undone
-    assert counted(trial, refused=1).undone
+    assert not counted(trial, refused=5).is_undone
+    assert counted(trial, refused=1).is_undone
     assert trial.confirmed
 
 
@@ -86,8 +86,8 @@ def test_it_is_never_undone_by_an_acceptance_nor_proven_by_a_refusal(
 ) -> None:
     trial = Trial(share, 50.0)
     for refused, start in answers:
-        undone, confirmed = trial.undone, trial.confirmed
+        undone, confirmed = trial.is_undone, trial.confirmed
         trial.count(refused, start)
-        assert trial.undone <= (undone or (refused and start >= 50.0))
+        assert trial.is_undone <= (undone or (refused and start >= 50.0))
         assert trial.confirmed >= confirmed
         assert trial.confirmed <= (confirmed or (not refused and start >= 50.0))

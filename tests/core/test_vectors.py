@@ -201,9 +201,9 @@ def agree(body: bytes, inputs: int, piece_bytes: int = 1_000) -> bool:
     reader = ReplyReader(inputs)
     for start in range(0, len(body), piece_bytes):
         reader.feed(body[start : start + piece_bytes])
-    cut, whole = reader._parsed_cut(), as_whole(body, inputs)
+    cut, whole = reader._parse_cut(), as_whole(body, inputs)
     # Put together again it is the same reply; padding may have had other bits that mean nothing.
-    assert reader.whole() == body or as_whole(reader.whole(), inputs) == whole
+    assert reader.whole_reply() == body or as_whole(reader.whole_reply(), inputs) == whole
     assert cut is None or said(cut) == whole, body
     return cut is not None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from aembed.core.pacing import Pacer, Refusal, Reservation
+from aembed.core.pacing import Pacer, Reservation, Throttling
 from aembed.types import Hints
 
 
 def send(pacer: Pacer, tokens: float, at: float, *, in_flight: int = 1, texts: int = 1) -> Reservation:
     reservation = pacer.reserve(tokens, at, texts=texts)
-    pacer.sent(reservation, in_flight, at)
+    pacer.note_sent(reservation, in_flight, at)
     return reservation
 
 
@@ -23,8 +23,8 @@ def accept(
     texts: int = 1,
 ) -> None:
     reservation = send(pacer, tokens, at, in_flight=in_flight, texts=texts)
-    pacer.accepted(reservation, hints, at + seconds, in_flight)
-    pacer.left(reservation)
+    pacer.note_accepted(reservation, hints, at + seconds, in_flight)
+    pacer.note_ended(reservation)
 
 
 def refuse(
@@ -36,14 +36,14 @@ def refuse(
     seconds: float = 0.02,
     in_flight: int = 1,
     texts: int = 1,
-) -> Refusal:
+) -> Throttling:
     reservation = send(pacer, tokens, at, in_flight=in_flight, texts=texts)
-    refusal = pacer.throttled(reservation, hints, at + seconds, in_flight)
-    pacer.left(reservation)
+    refusal = pacer.note_throttled(reservation, hints, at + seconds, in_flight)
+    pacer.note_ended(reservation)
     return refusal
 
 
-def refuse_alone(pacer: Pacer, tokens: float, at: float, *, hints: Hints | None = None) -> Refusal:
+def refuse_alone(pacer: Pacer, tokens: float, at: float, *, hints: Hints | None = None) -> Throttling:
     """As often as makes a window likely: the last one says so."""
     for _ in range(2):
         assert not refuse(pacer, tokens, at, hints=hints).closes

@@ -12,7 +12,7 @@ import pytest
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
 from aembed.dispatch import Admission
-from aembed.dispatch._admission import Ticket
+from aembed.dispatch._admission import Permit
 from aembed.errors import OutageError, RateLimitError, UnavailableError
 from aembed.types import Hints
 from tests.stage.clock import run_virtual
@@ -28,15 +28,15 @@ def admission(concurrency: int = 8, tokens_per_minute: float | None = None, max_
 
 async def sent(entrance: Admission, tokens: float, *, seconds: float = 0.0, interactive: bool = False) -> float:
     """One request that takes so long; returns when it started."""
-    ticket = await entrance.enter(tokens, interactive=interactive)
-    assert ticket is not None
+    permit = await entrance.enter(tokens, interactive=interactive)
+    assert permit is not None
     started = asyncio.get_running_loop().time()
     try:
         await asyncio.sleep(seconds)
     except BaseException as error:
-        entrance.failed(ticket, error)
+        entrance.note_throttled(permit, error)
         raise
-    entrance.succeeded(ticket, Hints())
+    entrance.note_success(permit, Hints())
     return started
 
 
@@ -130,11 +130,11 @@ def test_bulk_leaves_a_slot_to_queries_while_there_are_some() -> None:
 
         async def bulk() -> None:
             nonlocal most
-            ticket = await entrance.enter(1, interactive=False)
-            assert ticket is not None
+            permit = await entrance.enter(1, interactive=False)
+            assert permit is not None
             most = max(most, entrance.in_flight)
             await asyncio.sleep(3)
-            entrance.succeeded(ticket, Hints())
+            entrance.note_success(permit, Hints())
 
         assert await sent(entrance, 1, interactive=True) == 0
         tasks = [asyncio.create_task(bulk()) for _ in range(8)]
@@ -155,11 +155,11 @@ def test_no_more_than_concurrency_are_in_flight_in_both_lanes_together() -> None
 
         async def one(interactive: bool) -> None:
             nonlocal most
-            ticket = await entrance.enter(1, interactive=interactive)
-            assert ticket is not None
+            permit = await entrance.enter(1, interactive=interactive)
+            assert permit is not None
             most = max(most, entrance.in_flight)
             await asyncio.sleep(0.1)
-            entrance.succeeded(ticket, Hints())
+            entrance.note_success(permit, Hints())
 
         await asyncio.gather(*[one(number % 2 == 0) for number in range(60)])
         assert most == 3
@@ -168,10 +168,10 @@ def test_no_more_than_concurrency_are_in_flight_in_both_lanes_together() -> None
     virtual(test)
 
 
-def refuse(entrance: Admission, ticket: Ticket | None, error: UnavailableError | RateLimitError, wait: float) -> None:
-    assert ticket is not None
-    refusal = entrance.failed(ticket, error)
-    entrance.failed_for_now(ticket, error, wait=wait, hinted=True, closes=refusal.closes)
+def refuse(entrance: Admission, permit: Permit | None, error: UnavailableError | RateLimitError, wait: float) -> None:
+    assert permit is not None
+    refusal = entrance.note_throttled(permit, error)
+    entrance.note_failure(permit, error, wait=wait, hinted=True, closes=refusal.closes)
 
 
 def exhausted(message: str) -> RateLimitError:
@@ -182,8 +182,8 @@ def exhausted(message: str) -> RateLimitError:
 def test_while_the_gate_is_closed_one_probe_goes_at_a_time() -> None:
     async def test() -> None:
         entrance = admission(8)
-        for ticket in [await entrance.enter(1, interactive=False) for _ in range(5)]:
-            refuse(entrance, ticket, UnavailableError("503"), 10.0)
+        for permit in [await entrance.enter(1, interactive=False) for _ in range(5)]:
+            refuse(entrance, permit, UnavailableError("503"), 10.0)
         starts = [asyncio.create_task(sent(entrance, 1, seconds=1.0)) for _ in range(4)]
         times = await asyncio.gather(*starts)
         assert times[0] == pytest.approx(10.0, abs=0.001)

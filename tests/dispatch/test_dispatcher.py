@@ -11,7 +11,7 @@ import pytest
 
 from aembed.core.changes import Item
 from aembed.core.pacing import Pacer
-from aembed.dispatch import Answer, Answered, Dispatcher, Errand, Refused
+from aembed.dispatch import Answer, Answered, Dispatcher, Refused, Submission
 from aembed.errors import AuthenticationError, BadRequestError, RateLimitError, UnavailableError
 from aembed.providers.fake import FakeProvider, Script
 from aembed.types import RetryPolicy
@@ -32,11 +32,11 @@ class Bench:
         settings["limits"] = lambda: self.provider.limits
         settings |= {"pacer": Pacer(concurrency=8), "random": Random(1)} | options
         self.dispatcher = Dispatcher(self.provider, **settings)
-        self.errand = Errand(shares=False)  # the texts of these batches are equal
+        self.submission = Submission(shares=False)  # the texts of these batches are equal
         self.answers: list[Answer] = []
 
     async def send(self, batch: Sequence[Item]) -> None:
-        await self.dispatcher.send(batch, self.errand, self.deliver)
+        await self.dispatcher.send(batch, self.submission, self.deliver)
 
     async def deliver(self, answer: Answer) -> None:
         self.answers.append(answer)
@@ -89,13 +89,13 @@ def test_p11_the_deadline_is_that_of_the_size() -> None:
         await bench.send(items(2_000))
 
     virtual(test)
-    assert (bench.stored, bench.errand.retries) == (2_006, 0)
+    assert (bench.stored, bench.submission.retries) == (2_006, 0)
 
 
 def test_c5_a_cancelled_attempt_is_not_tried_again() -> None:
     async def test() -> None:
         bench = Bench(latency=100.0)
-        task = bench.dispatcher.own(bench.send(items(1)))
+        task = bench.dispatcher.start_task(bench.send(items(1)))
         await asyncio.sleep(1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -110,9 +110,9 @@ def test_c5_a_cancelled_attempt_is_not_tried_again() -> None:
 def test_c5_a_wait_between_tries_ends_when_the_errand_is_dropped() -> None:
     async def test() -> None:
         bench = Bench(lambda number, texts: UnavailableError("503"), latency=0.0, retry=RetryPolicy(backoff_base=50.0))
-        task = bench.dispatcher.own(bench.send(items(1)))
+        task = bench.dispatcher.start_task(bench.send(items(1)))
         await asyncio.sleep(0.01)
-        bench.errand.drop()
+        bench.submission.drop()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -156,9 +156,9 @@ def test_what_fails_while_its_errand_is_dropped_is_left_as_it_was() -> None:
 
     async def test() -> None:
         bench = Bench(lambda number, texts: UnavailableError("503"))
-        task = bench.dispatcher.own(bench.send(items(3)))
+        task = bench.dispatcher.start_task(bench.send(items(3)))
         await asyncio.sleep(0.5)
-        bench.errand.drop()
+        bench.submission.drop()
         await asyncio.gather(task, return_exceptions=True)
         assert (bench.answers, task.cancelled()) == ([], True)
 
@@ -168,9 +168,9 @@ def test_what_fails_while_its_errand_is_dropped_is_left_as_it_was() -> None:
 def test_a_dropped_errand_starts_no_request_and_what_was_sent_lands() -> None:
     async def test() -> None:
         bench = Bench(concurrency=2)
-        tasks = [bench.dispatcher.own(bench.send(items(1))) for _ in range(6)]
+        tasks = [bench.dispatcher.start_task(bench.send(items(1))) for _ in range(6)]
         await asyncio.sleep(0.5)
-        bench.errand.drop()
+        bench.submission.drop()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert (bench.provider.ledger.requests, bench.stored) == (2, 2)
 
@@ -244,7 +244,7 @@ def test_law_12_the_pieces_of_one_text_are_never_parted() -> None:
 def test_drain_ends_what_does_not_land_in_time() -> None:
     async def test() -> None:
         bench = Bench(latency=1_000.0)
-        task = bench.dispatcher.own(bench.send(items(1)))
+        task = bench.dispatcher.start_task(bench.send(items(1)))
         await asyncio.sleep(0)
         await bench.dispatcher.drain(30.0)
         assert task.cancelled()
@@ -255,7 +255,7 @@ def test_drain_ends_what_does_not_land_in_time() -> None:
 def test_a_drain_that_is_cancelled_leaves_nothing_behind() -> None:
     async def test() -> None:
         bench = Bench(latency=1_000.0)
-        task = bench.dispatcher.own(bench.send(items(1)))
+        task = bench.dispatcher.start_task(bench.send(items(1)))
         drain = asyncio.create_task(bench.dispatcher.drain(30.0))
         await asyncio.sleep(5.0)
         drain.cancel()

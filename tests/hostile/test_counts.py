@@ -123,12 +123,12 @@ def test_a7_the_providers_own_address_is_filled_as_it_was() -> None:
 def test_a7_the_reserve_ends_once_replies_have_told_and_as_much_as_one_request_has() -> None:
     counting = Counting()
     for _ in range(3):
-        assert counting.within(24_000) == 24_000 * (1 - RESERVE)
+        assert counting.estimate_of(24_000) == 24_000 * (1 - RESERVE)
         counting.observe(8_000, 8_000)
-    assert counting.within(24_000) > 23_980
-    assert counting.within(300_000) == 300_000 * (1 - RESERVE)
+    assert counting.estimate_of(24_000) > 23_980
+    assert counting.estimate_of(300_000) == 300_000 * (1 - RESERVE)
     counting.observe(280_000, 280_000)
-    assert 299_000 < counting.within(300_000) <= 300_000
+    assert 299_000 < counting.estimate_of(300_000) <= 300_000
 
 
 @pytest.mark.parametrize("billed", [None, 0, 40_000])
@@ -137,16 +137,16 @@ def test_a7_what_cannot_be_meant_tells_nothing(billed: int | None) -> None:
     for _ in range(10):
         counting.observe(8_000, billed)
         counting.observe(20, 30)
-    assert counting.within(300_000) == 300_000 * (1 - RESERVE)
+    assert counting.estimate_of(300_000) == 300_000 * (1 - RESERVE)
 
 
 def test_a7_texts_that_cost_more_are_followed_at_once_and_forgotten_slowly() -> None:
     counting = Counting()
     counting.observe(10_000, 14_000)
-    assert counting.within(300_000) < 300_000 / 1.4
+    assert counting.estimate_of(300_000) < 300_000 / 1.4
     for _ in range(300):
         counting.observe(10_000, 10_000)
-    assert counting.within(300_000) > 299_000
+    assert counting.estimate_of(300_000) > 299_000
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from aembed.core.changes import Entry, Fingerprinter
 from aembed.errors import BadRequestError, InputError, StoreError, UnavailableError
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.sinks import ListSink, StreamSink
-from aembed.pipeline.store_sinks import STORE_TIMEOUT, PlanSink, StoreSink, guarded
+from aembed.pipeline.store_sinks import STORE_TIMEOUT, PlanSink, StoreSink, await_store
 from aembed.results import Report
 from aembed.stores.memory import MemoryStore
 from aembed.types import Embedded, Failure, Record, Refusal, Rows, Space
@@ -26,7 +26,7 @@ FINGERPRINTER = Fingerprinter(SPACE, "document", "error", 8_191)
 
 
 def entries_of(texts: Sequence[str]) -> list[Entry]:
-    return [FINGERPRINTER.entry(index, Record(f"id{index}", text)) for index, text in enumerate(texts)]
+    return [FINGERPRINTER.make_entry(index, Record(f"id{index}", text)) for index, text in enumerate(texts)]
 
 
 def matrix_of(entries: Sequence[Entry]) -> np.ndarray[Any, Any]:
@@ -42,7 +42,7 @@ async def test_a_list_is_in_the_order_of_the_input_whatever_came_first(
     for start in range(0, 12, size):
         batch = [entries[index] for index in order[start : start + size]]
         assert await sink.write(batch, matrix_of(batch)) == len(batch)
-    embeddings = sink.embeddings(Report(inputs=12), None)
+    embeddings = sink.make_embeddings(Report(inputs=12), None)
     assert embeddings.vectors[:, 0].tolist() == list(range(12))
 
 
@@ -51,7 +51,7 @@ async def test_what_failed_is_none_and_what_a_stop_left_out_fails_with_it() -> N
     await sink.write([entries[2]], matrix_of([entries[2]]))
     await sink.fail([Failure("0", 0, InputError("empty"))])
     stopped = UnavailableError("gone")
-    embeddings = sink.embeddings(Report(inputs=3), 4, stopped)
+    embeddings = sink.make_embeddings(Report(inputs=3), 4, stopped)
     assert [vector is None for vector in embeddings] == [True, True, False, True]
     assert [str(failure) for failure in embeddings.failures] == ["0: empty", "1: gone", "3: gone"]
 
@@ -60,20 +60,20 @@ async def test_what_failed_is_none_and_what_a_stop_left_out_fails_with_it() -> N
 async def test_a_list_that_misjudged_its_length_has_no_rows_out_of_nothing(told: int) -> None:
     sink, entries = ListSink(told), entries_of(words(3))
     await sink.write(entries, matrix_of(entries))
-    embeddings = sink.embeddings(Report(inputs=3), None)
+    embeddings = sink.make_embeddings(Report(inputs=3), None)
     assert embeddings.vectors[:, 0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("dimensions", "shape"), [(4, (0, 4)), (None, (0, 0))])
 async def test_no_texts_are_no_rows(dimensions: int | None, shape: tuple[int, int]) -> None:
-    assert ListSink(0).embeddings(Report(), dimensions).vectors.shape == shape
+    assert ListSink(0).make_embeddings(Report(), dimensions).vectors.shape == shape
 
 
 async def test_a_list_knows_what_it_paid_for_however_far_apart() -> None:
     sink, entries = ListSink(), entries_of(words(3))
     await sink.write(entries, matrix_of(entries))
-    another = FINGERPRINTER.entry(3, Record("id3", "another"))
-    [(key, vector)] = (await sink.paid([entries[1], another])).items()
+    another = FINGERPRINTER.make_entry(3, Record("id3", "another"))
+    [(key, vector)] = (await sink.paid_vectors([entries[1], another])).items()
     assert (key, vector.tolist()) == (entries[1].key, [1, 1, 1, 1])
 
 
@@ -171,23 +171,23 @@ async def test_an_error_of_aembed_passes_as_it_is() -> None:
         raise InputError("no")
 
     with pytest.raises(InputError, match="no"):
-        await guarded(refuses())
+        await await_store(refuses())
 
 
 async def test_a_plan_remembers_what_a_store_would_hold_by_then() -> None:
     store, entries = await prepared(MemoryStore()), entries_of(words(2))
     await StoreSink(store).write(entries[:1], matrix_of(entries[:1]))
     plan = PlanSink(store)
-    assert (await plan.paid(entries)).keys() == {entries[0].fingerprint}
+    assert (await plan.paid_vectors(entries)).keys() == {entries[0].fingerprint}
     await plan.write(entries[1:], matrix_of(entries[1:]))
-    assert (await plan.paid(entries)).keys() == {entry.fingerprint for entry in entries}
+    assert (await plan.paid_vectors(entries)).keys() == {entry.fingerprint for entry in entries}
     assert (await store.info()).rows == 1
 
 
 async def test_a_plan_counts_as_changed_what_would_be_written_over() -> None:
     store, entries = await prepared(MemoryStore()), entries_of(words(3))
     await StoreSink(store).write(entries, matrix_of(entries))
-    edited = [FINGERPRINTER.entry(index, Record(f"id{index}", f"edited {index}")) for index in range(5)]
+    edited = [FINGERPRINTER.make_entry(index, Record(f"id{index}", f"edited {index}")) for index in range(5)]
     plan = PlanSink(store)
     assert (await plan.known(edited)).changed == {"id0", "id1", "id2"}
     await plan.write(edited[1:], matrix_of(edited[1:]))

@@ -19,7 +19,7 @@ import pytest
 from aembed.errors import UnavailableError
 from aembed.providers._http import HTTP
 from aembed.providers._http._connection import HandshakeError
-from aembed.providers._http._dialing import HAPPY_EYEBALLS_SECONDS, connected
+from aembed.providers._http._dialing import HAPPY_EYEBALLS_SECONDS, connect_first
 from aembed.providers._http._resolving import Address, Resolver
 from tests.hostile.jobs import until
 from tests.providers.raw_server import RawServer, reply, serving
@@ -61,7 +61,7 @@ def test_b1_an_address_that_says_nothing_does_not_hold_up_the_others(run: Run) -
         async with deaf("::1") as silent, serving(reply()) as server:
             started = monotonic()
             addresses = [Address(True, "::1", silent)] * 2 + [Address(False, "127.0.0.1", server.port)]
-            connection = await connected(addresses, None, "")
+            connection = await connect_first(addresses, None, "")
             assert HAPPY_EYEBALLS_SECONDS * 0.9 < monotonic() - started < 4 * HAPPY_EYEBALLS_SECONDS
             assert connection.usable
             connection.abort()
@@ -77,11 +77,11 @@ def test_b1_an_address_that_refuses_gives_way_at_once_and_its_reason_is_told_whe
             refuses = Address(False, "127.0.0.1", free.getsockname()[1])
             async with deaf("127.0.0.1") as silent, serving(reply()) as server:
                 there = Address(False, "127.0.0.1", server.port)
-                (await connected([refuses, Address(True, "::1", 1), there], None, "")).abort()
+                (await connect_first([refuses, Address(True, "::1", 1), there], None, "")).abort()
                 with pytest.raises(ConnectionRefusedError):
-                    await connected([refuses] * 3, None, "")
+                    await connect_first([refuses] * 3, None, "")
                 # Of two that stand one is closed; one that hangs is left.
-                (await connected([there, Address(False, "127.0.0.1", silent)], None, "")).abort()
+                (await connect_first([there, Address(False, "127.0.0.1", silent)], None, "")).abort()
 
     run(job())
 
@@ -91,7 +91,7 @@ def test_b1_whoever_is_cancelled_as_it_connects_leaves_nothing(run: Run) -> None
     async def job() -> None:
         async with deaf("127.0.0.1") as silent:
             for addresses in ([Address(False, "127.0.0.1", silent)], [Address(False, "127.0.0.1", silent)] * 3):
-                task = asyncio.create_task(connected(addresses, None, ""))
+                task = asyncio.create_task(connect_first(addresses, None, ""))
                 await asyncio.sleep(0.01)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -211,9 +211,9 @@ def test_a_certificate_is_checked_against_the_name_that_was_asked_for(run: Run) 
     async def job() -> None:
         async with serving(reply(), tls=tls) as server:
             addresses = [Address(False, "127.0.0.1", server.port)] * 2
-            (await connected(addresses, trusting, "127.0.0.1")).abort()
+            (await connect_first(addresses, trusting, "127.0.0.1")).abort()
             with pytest.raises(HandshakeError) as raised:
-                await connected(addresses, trusting, "elsewhere.test")
+                await connect_first(addresses, trusting, "elsewhere.test")
             assert isinstance(raised.value.__cause__, ssl.SSLCertVerificationError)
 
     run(job())

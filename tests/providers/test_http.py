@@ -18,7 +18,7 @@ import pytest
 
 from aembed.errors import ConfigError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
 from aembed.providers._http import HTTP, HTTPReply, most_reply_bytes
-from aembed.providers._secrets import Secret, checked_key
+from aembed.providers._secrets import Secret, check_key
 from tests.providers.clients import every_client, http_client
 from tests.providers.raw_server import RawServer, Writer, never, reply, serving, then_close, then_reset
 
@@ -439,12 +439,12 @@ async def test_many_requests_share_the_connections() -> None:
 @pytest.mark.parametrize("key", ["sk-a\nb", "sk-a b", "sk-“smart”", "sk-\x00", "", "  ", "sk-é"])
 def test_z1_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        checked_key(key, "api_key")
+        check_key(key, "api_key")
     assert "sk-" not in str(raised.value)
 
 
 def test_z1_white_space_around_a_key_is_dropped() -> None:
-    assert checked_key(f" {CANARY}\r\n", "api_key").reveal() == CANARY
+    assert check_key(f" {CANARY}\r\n", "api_key").reveal() == CANARY
 
 
 def test_z1_a_secret_shows_itself_nowhere() -> None:

@@ -25,7 +25,7 @@ from aembed.protocols import Provider
 from aembed.providers import open_provider
 from aembed.providers._presets import PRESETS, ollama_url
 from aembed.providers._secrets import Secret
-from aembed.providers._urls import checked_base_url
+from aembed.providers._urls import check_base_url
 from aembed.providers.openai import INLINE_BYTES, OpenAIProvider
 from aembed.types import Limits, Reply, Space
 from tests.core.broken_replies import reply_of, unit_vectors
@@ -223,7 +223,7 @@ def test_z3_a_base_url_that_a_key_must_not_go_to(url: str) -> None:
     ],
 )
 def test_z3_https_or_this_machine(url: str) -> None:
-    assert checked_base_url(f" {url}\n") == url.rstrip("/")
+    assert check_base_url(f" {url}\n") == url.rstrip("/")
 
 
 NEARBY = [

@@ -19,7 +19,7 @@ import numpy as np
 
 from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
-from aembed.stores._sqlite import Database
+from aembed.stores._sqlite import SQLiteDatabase
 from aembed.stores._sqlite_file import OpenFile
 from aembed.stores._sqlite_rows import create_tables
 from aembed.stores.sqlite import SCHEMA_VERSION
@@ -265,7 +265,7 @@ class OnFile:
     `settings` are those of a session: what PRAGMA says in each connection.
     """
 
-    def open_with(self, database: Database, settings: Mapping[str, object]) -> None:
+    def open_with(self, database: SQLiteDatabase, settings: Mapping[str, object]) -> None:
         self._workers = (database._writer, database._reader, database._searcher)
         for worker in self._workers:
             worker._thread = Inline()  # type: ignore[assignment]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aembed.sources import READERS, html, markdown, rst
 from aembed.sources._files import File
-from aembed.sources._outline import MAX_CHARACTERS, Block, sections, slugged
+from aembed.sources._outline import MAX_CHARACTERS, Block, sections, slug_of
 from aembed.sources._rows import Fields
 from aembed.types import Record
 
@@ -87,14 +87,14 @@ def test_equal_headings_get_an_ordinal_and_a_heading_that_looks_like_one_does_no
 
 
 def test_slugs_keep_letters_of_every_script_and_are_never_empty() -> None:
-    assert [slugged(title) for title in ("__slots__", 'The "if" statement', "Größe  (cm)", "設定", "!?")] == [
+    assert [slug_of(title) for title in ("__slots__", 'The "if" statement', "Größe  (cm)", "設定", "!?")] == [
         "__slots__",
         "the-if-statement",
         "größe-cm",
         "設定",
         "section",
     ]
-    assert len(slugged("long " * 100)) <= 80
+    assert len(slug_of("long " * 100)) <= 80
 
 
 def test_what_looks_like_a_markdown_heading_in_code_or_front_matter_is_none() -> None:

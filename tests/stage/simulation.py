@@ -25,7 +25,7 @@ import numpy as np
 
 from aembed.core.changes import Entry, Item
 from aembed.core.pacing import Pacer
-from aembed.dispatch import Answer, Answered, Dispatcher, Errand
+from aembed.dispatch import Answer, Answered, Dispatcher, Submission
 from aembed.errors import ProviderError, RateLimitError, UnavailableError
 from aembed.types import Hints, InputType, Limits, Record, Reply, RetryPolicy, Space
 from tests.service.limits import RateLimits
@@ -166,7 +166,7 @@ class Client:
             pacer=self.pacer,
             random=service.random,
         )
-        self.errand = Errand(shares=False, remaining=lambda: inf if self._batches is None else self._batches)
+        self.submission = Submission(shares=False, remaining=lambda: inf if self._batches is None else self._batches)
         self.done = Counter[int]()
         self.failed = 0
         self._inputs, self._batches = inputs, batches
@@ -179,7 +179,7 @@ class Client:
         await asyncio.sleep(after)
         while self._batches is None or self._batches > 0:
             self._batches = None if self._batches is None else self._batches - 1
-            await self.dispatcher.send(self._next_batch(), self.errand, self._deliver)
+            await self.dispatcher.send(self._next_batch(), self.submission, self._deliver)
 
     def _next_batch(self) -> list[Item]:
         """As many tokens as the cap allows, or a little less, in even parts."""

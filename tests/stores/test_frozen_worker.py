@@ -200,8 +200,8 @@ async def test_c7_a_late_write_of_another_model_is_refused(kind: str, tmp_path: 
 def test_c7_a_sign_of_life_after_the_silence_does_not_change_when_it_began() -> None:
     """Such a sign may come while the write that was refused is on its way back."""
     lives = Lives()
-    lives.seen(1, 100.0, seconds=10.0)
-    lives.seen(1, 120.0, seconds=10.0)
-    life = lives.of(1)
+    lives.note_seen(1, 100.0, seconds=10.0)
+    lives.note_seen(1, 120.0, seconds=10.0)
+    life = lives.life_of(1)
     assert life is not None
     assert (life.lapse(), life.ends_at) == (100.0, 130.0)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
-from aembed.stores._postgresql._names import parsed, quoted
+from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores.postgresql import MOST_KEY_BYTES, PostgresStore
 from aembed.types import Record, Rows, Space
 from tests.stage.postgres import free_port, run_sql
@@ -106,21 +106,23 @@ HOSTILE = st.sampled_from(['"', 'x"; DROP TABLE keep; --', "a.b", "select", "%s"
 @given(schema=NAME | HOSTILE, table=NAME | HOSTILE)
 async def test_z4_any_name_is_quoted(database: str, schema: str, table: str) -> None:
     schema = f"s {schema}"
-    await run_sql(database, f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE", f"CREATE SCHEMA {quoted(schema)}")
-    async with opened(database, table=f"{quoted(schema)}.{quoted(table)}") as store:
+    await run_sql(
+        database, f"DROP SCHEMA IF EXISTS {quote_name(schema)} CASCADE", f"CREATE SCHEMA {quote_name(schema)}"
+    )
+    async with opened(database, table=f"{quote_name(schema)}.{quote_name(table)}") as store:
         await store.prepare(SPACE)
         await store.write(rows(["a"]))
         await store.write(rows(["a", "b"]))
         assert await ids(store) == ["a", "b"]
         assert (await store.info()).rows == 2
-    found = await run_sql(database, f"SELECT count(*) FROM {quoted(schema)}.{quoted(table)}")  # noqa: S608
+    found = await run_sql(database, f"SELECT count(*) FROM {quote_name(schema)}.{quote_name(table)}")  # noqa: S608
     assert found[0][0] == 2
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "x" * 64, "é" * 32])
 def test_z4_a_name_that_would_be_cut_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="name"):
-        quoted(name)
+        quote_name(name)
 
 
 @pytest.mark.parametrize("text", ["a.b.c", "a.", ".a", 'a"b', "", '"a"b', "x" * 55])
@@ -130,9 +132,9 @@ def test_z4_a_table_that_cannot_be_one_is_refused_at_once(text: str) -> None:
 
 
 def test_a_name_is_read_with_its_schema() -> None:
-    assert str(parsed("Notes")) == '"Notes"'
-    assert str(parsed("app.notes")) == '"app"."notes"'
-    assert str(parsed('"a.b"."c""d"')) == '"a.b"."c""d"'
+    assert str(parse_name("Notes")) == '"Notes"'
+    assert str(parse_name("app.notes")) == '"app"."notes"'
+    assert str(parse_name('"a.b"."c""d"')) == '"a.b"."c""d"'
 
 
 async def test_z5_names_in_front_of_ours_change_nothing(database: str, table: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
-from aembed.stores._postgresql._names import quoted
+from aembed.stores._postgresql._names import quote_name
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Refusal, Space
 from tests.stage.postgres import run_sql
@@ -250,12 +250,12 @@ HOSTILE = st.sampled_from(['"', 'x"; DROP TABLE keep; --', "a.b", "select", "t",
 async def test_z4_any_name_is_quoted(database: str, names: list[str]) -> None:
     schema, key, text, vector, mark = names
     schema = f"s {schema}"
-    k, t, v, m = map(quoted, (key, text, vector, mark))
-    table = f"{quoted(schema)}.{quoted(key)}"
+    k, t, v, m = map(quote_name, (key, text, vector, mark))
+    table = f"{quote_name(schema)}.{quote_name(key)}"
     await run_sql(
         database,
-        f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE",
-        f"CREATE SCHEMA {quoted(schema)}",
+        f"DROP SCHEMA IF EXISTS {quote_name(schema)} CASCADE",
+        f"CREATE SCHEMA {quote_name(schema)}",
         f"CREATE TABLE {table} ({k} text PRIMARY KEY, {t} text, {v} vector(4), {m} text)",
         f"INSERT INTO {table} VALUES ('key', 'text')",  # noqa: S608
     )
@@ -486,7 +486,7 @@ async def test_c7_rows_of_a_worker_that_is_gone_are_taken_over_and_its_late_writ
     await heir.prepare(SPACE)
     held = await take(zombie, 3)
     assert zombie._worker is not None
-    await zombie._worker.rest()
+    await zombie._worker.stop_beating()
     began = asyncio.get_running_loop().time()
     taken = await every(heir)
     assert 0.2 < asyncio.get_running_loop().time() - began < 5
@@ -505,13 +505,13 @@ async def test_c7_rows_that_are_given_up_behind_a_pass_are_found_by_the_next(
     await heir.prepare(SPACE)
     held = await take(zombie, 3)
     assert zombie._worker is not None
-    await zombie._worker.rest()
+    await zombie._worker.stop_beating()
     await sql("INSERT INTO sections VALUES (11, 'later 1', 'en'), (12, 'later 2', 'en')")
     taken = []
     async for record in heir.pending():
         taken.append(record)
         if len(taken) == 1:
-            while await heir._others_work():  # noqa: ASYNC110 - it is the database that tells
+            while await heir._has_other_workers():  # noqa: ASYNC110 - it is the database that tells
                 await asyncio.sleep(0.05)
     assert sorted(record.text for record in taken) == sorted([*(each.text for each in held), "later 1", "later 2"])
 
@@ -521,8 +521,8 @@ class Overtaken(PostgresColumn):
 
     overtake: Callable[[], Awaitable[object]] | None = None
 
-    async def _others_work(self) -> bool:
-        answer = await super()._others_work()
+    async def _has_other_workers(self) -> bool:
+        answer = await super()._has_other_workers()
         overtake, self.overtake = self.overtake, None
         if overtake:
             await overtake()
@@ -540,7 +540,7 @@ async def test_c7_a_worker_that_was_overtaken_waits_for_what_the_other_may_leave
     async def take_and_die() -> None:
         await take(first, 3)
         assert first._worker is not None
-        await first._worker.rest()
+        await first._worker.stop_beating()
 
     second.overtake = take_and_die
     assert [record.id for record in await every(second)] == ["1", "2", "4"]

@@ -334,7 +334,7 @@ async def test_s7_a_pool_with_prepared_statements_behind_a_pooler_is_told_what_t
 async def test_s7_a_direct_connection_keeps_its_prepared_statements(database: str, pooled: str) -> None:
     for url, behind in ((database, False), (pooled, True)):
         async with opened(url) as store:
-            assert await store._database._finds_pooler() is behind
+            assert await store._database._is_behind_pooler() is behind
 
 
 async def test_s7_s8_a_backfill_through_a_pooler(pooled: str, database: str) -> None:

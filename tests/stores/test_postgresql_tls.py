@@ -15,7 +15,7 @@ import certifi
 import pytest
 
 from aembed.errors import StoreError
-from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from tests.stage.postgres import Pooler, Server, run_sql, sql
@@ -62,8 +62,8 @@ def scram() -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url, command_timeout=20.0, max_outage=20.0)
+async def opened(url: str) -> AsyncIterator[PostgresDatabase]:
+    database = PostgresDatabase(url, command_timeout=20.0, max_outage=20.0)
     try:
         yield database
     finally:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from aembed import BadRequestError, Embedder, FakeProvider, SQLiteColumn
-from aembed.pipeline import elsewhere, leasing
+from aembed.pipeline import leased_elsewhere, leasing
 from aembed.protocols import Shares
 from aembed.types import Space
 from tests.service.own_process import KEY, MODEL, ROOT, Service, serving
@@ -161,7 +161,7 @@ async def test_t8_equal_texts_of_several_rows_are_one_input_of_all_jobs(
 async def test_t8_beyond_what_others_hold_a_job_finds_rows_that_nobody_has(
     table: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elsewhere, "MOST_WAITING", 3)
+    monkeypatch.setattr(leased_elsewhere, "MOST_WAITING", 3)
     insert(table, range(ROWS, 4 * ROWS))
     providers = slow(latency=0.15), slow(latency=0.15)
     stored = await backfills(*[(provider, column(tmp_path)) for provider in providers], batch=40)

@@ -167,7 +167,7 @@ async def test_t2_a_backlog_that_is_never_filled_is_bought_once_and_twice_if_edi
 def test_t2_purchases_are_remembered_by_row_and_text(pairs: list[tuple[str, str]]) -> None:
     purchases, exact = Purchases(), list[tuple[str, str]]()
     for id, text in pairs:
-        assert sorted(purchases.of(id, text)) == sorted(text == other for row, other in exact if row == id)
+        assert sorted(purchases.purchases_of(id, text)) == sorted(text == other for row, other in exact if row == id)
         purchases.note(id, text)
         exact.append((id, text))
 
@@ -178,5 +178,5 @@ def test_t2_purchases_take_eight_bytes_a_row() -> None:
         purchases.note(str(i), "text")
     shards = purchases._shards.values()
     assert sum(len(shard) * shard.itemsize for shard in shards) == 800_000
-    assert all(purchases.of(str(i), "text") == [True] for i in random.Random(1).sample(range(100_000), 1_000))
-    assert np.mean([len(purchases.of(f"x{i}", "text")) for i in range(10_000)]) < 0.01
+    assert all(purchases.purchases_of(str(i), "text") == [True] for i in random.Random(1).sample(range(100_000), 1_000))
+    assert np.mean([len(purchases.purchases_of(f"x{i}", "text")) for i in range(10_000)]) < 0.01

@@ -49,6 +49,6 @@ Processes on one key need no coordinator: see Budget.share and Congestion.
 """
 
 from aembed.core.pacing._pacer import Pacer
-from aembed.core.pacing._reservation import Refusal, Reservation
+from aembed.core.pacing._reservation import Reservation, Throttling
 
-__all__ = ["Pacer", "Refusal", "Reservation"]
+__all__ = ["Pacer", "Reservation", "Throttling"]

@@ -67,7 +67,7 @@ class Charge(NamedTuple):
     after: float
 
 
-class Budget:
+class RateBudget:
     """The reservations against one limit, and what is known about the limit.
 
     `ceiling` is the user's limit; `learned` is the server's, which may only lower it. Both are in units a minute,
@@ -156,15 +156,15 @@ class Budget:
         share = self.share
         return self.limit * share * (self._batch_share if share == 1.0 else SHARED_BATCH_SHARE)
 
-    def earliest(self, now: float, ahead: float = 0.0) -> float:
+    def earliest_start(self, now: float, ahead: float = 0.0) -> float:
         return max(now, self._due - ahead)
 
-    def room(self, now: float, ahead: float = 0.0) -> float:
+    def startable_units(self, now: float, ahead: float = 0.0) -> float:
         """How many units could start now, one after another."""
         due = max(self._due, now - LATENESS)
         return inf if self.limit is None else max(0.0, (now + ahead - due) * self.rate)
 
-    def charge(self, start: float, cost: float, rate: float) -> Charge:
+    def book_cost(self, start: float, cost: float, rate: float) -> Charge:
         """Books a cost that starts then, at a rate in units a second."""
         before, seconds = self._due, cost / rate
         if rate < inf:
@@ -172,7 +172,7 @@ class Budget:
         self._sent.add(start, cost)
         return Charge(seconds, before, self._due)
 
-    def spent(self, now: float) -> float:
+    def spent_units(self, now: float) -> float:
         """How many units were booked in the last minute."""
         return self._sent.total(now)
 

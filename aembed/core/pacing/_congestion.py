@@ -113,7 +113,7 @@ class Congestion:
     def max_batch_tokens(self) -> float:
         return min(max(60.0 * self.rate * BATCH_SHARE, LEAST_BATCH_TOKENS), self._most_tokens)
 
-    def too_large(self, tokens: float) -> bool:
+    def is_too_large(self, tokens: float) -> bool:
         return tokens > max(min(self._most_tokens, 60.0 * self.rate * LARGEST_SHARE), LEAST_BATCH_TOKENS)
 
     @property
@@ -130,19 +130,19 @@ class Congestion:
         """The pace is right, and was refused all the same: it may fall below what was the least."""
         self._least *= LEAST_CUT
 
-    def spent(self, start: float, tokens: float) -> None:
+    def note_spent(self, start: float, tokens: float) -> None:
         """Counts a request that starts then: only time at this pace counts as time without a refusal."""
         self._since = min(self._since, start)
         if self._rate < inf:
             self._busy += tokens / self.rate
             self._sent += 1
 
-    def grown(self, tokens: float) -> None:
+    def note_grown(self, tokens: float) -> None:
         """Counts that a request which was counted as spent carries so many tokens more."""
         if self._rate < inf:
             self._busy += tokens / self.rate
 
-    def accepted(self, tokens: float, start: float, now: float) -> None:
+    def note_accepted(self, tokens: float, start: float, now: float) -> None:
         self._accepted.add(start, tokens)
         self._accepted_requests.add(start, 1.0)
         self._fits = max(self._fits, tokens)
@@ -160,7 +160,7 @@ class Congestion:
         self._patience = SURE
         self._fair = FAIR_SHARE * (limit or 0.0) / MINUTE
 
-    def refused(self, tokens: float, start: float, now: float, pace: float) -> bool:
+    def note_refused(self, tokens: float, start: float, now: float, pace: float) -> bool:
         """Returns True for the first refusal of an episode. `pace` is the tokens a second at that time."""
         if self._refused_at is None and start < self._ended_at:
             return False
@@ -193,7 +193,7 @@ class Congestion:
 
     def _settle(self, refused_at: float, now: float) -> None:
         """Ends an episode, at the first acceptance after it: what was sustained until then is the pace from now on."""
-        before, self._measured = self._measured, self._sustained(refused_at, now)
+        before, self._measured = self._measured, self._sustained_pace(refused_at, now)
         if abs(self._measured - before) < AGREEMENT * before < inf:
             self._patience = SURE
         # At first what was sent before there was a pace may be what is refused, and not the pace.
@@ -205,7 +205,7 @@ class Congestion:
         self._ended_at = now
         self._refused_at = None
 
-    def _sustained(self, refused_at: float, now: float) -> float:
+    def _sustained_pace(self, refused_at: float, now: float) -> float:
         """The tokens a second that were accepted up to now, over a time that fits the kind of window that refused."""
         blocked, cycle = now - refused_at, now - self._reset_at
         minute = self._accepted.total(refused_at) / MINUTE

@@ -21,7 +21,7 @@ TRIALS_APART, UNLIKE_CHANCE, SOONER = 300, 0.25, 6
 a larger share than UNLIKE_CHANCE is refused."""
 
 
-class Frequency:
+class RefusalFrequency:
     """Counts requests, which have numbers in the order in which they are sent."""
 
     def __init__(self) -> None:
@@ -58,10 +58,10 @@ class Frequency:
     def _is_dense(self) -> bool:
         return len(self._dense) == OFTEN and self._sent - self._dense[0] < DENSE
 
-    def accepted(self) -> None:
+    def note_accepted(self) -> None:
         self._requests += 1
 
-    def refused(self, number: int, sent: int, *, afresh: bool) -> None:
+    def note_refused(self, number: int, sent: int, *, afresh: bool) -> None:
         """The request of that number was refused, when so many had been sent.
 
         `afresh` says that it was sent after another refusal was known.

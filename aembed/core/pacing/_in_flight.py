@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from math import ceil, inf, log
 
-from aembed.core.pacing._frequency import Frequency
+from aembed.core.pacing._frequency import RefusalFrequency
 
 # Chosen: a request that ends while another arrives makes room for it. Larger, a refusal would weigh less.
 MISTAKEN = 0.03
@@ -72,7 +72,7 @@ class Suspicion(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Sent:
+class SentRequest:
     """A request on its way: how many were in flight with it, how large it is, and its number since the beginning."""
 
     level: int
@@ -98,7 +98,7 @@ class Doubt:
     refused: int = 1
     strikes: int = 0
 
-    def is_answered_by(self, sent: Sent) -> bool:
+    def is_answered_by(self, sent: SentRequest) -> bool:
         """Whether the acceptance of that request would answer the doubt."""
         return sent.number > self.after and sent.tokens >= COMPARABLE * self.tokens
 
@@ -111,15 +111,15 @@ class InFlight:
         self.chance = self._usual = LEAST_CHANCE
         self.proven_chance = 0.0
         self.first_refused_at = inf
-        self.frequency = Frequency()
+        self.frequency = RefusalFrequency()
         self._against = [0.0] * (most + 1)
         self._failed_tries = [0] * (most + 1)
         self._limit = self._highest = min(first or most, most)
         self._accepted = self._wait = 0
         self._climbed = 0
         self._number = self._refused_after = 0
-        self._under_way: dict[Sent, None] = {}
-        self._trying: Sent | None = None
+        self._under_way: dict[SentRequest, None] = {}
+        self._trying: SentRequest | None = None
         self._doubt: Doubt | None = None
         self._seconds = self._hint = 0.0
         """The seconds that a reply takes, and those that a refused one was told to wait."""
@@ -133,13 +133,13 @@ class InFlight:
     def allowed(self) -> int:
         """How many requests may be in flight now: fewer while a doubt has strikes, more to try a level again."""
         if self._doubt:
-            return self._tested if self._doubt.strikes else self._limit
+            return self._next_tested_level if self._doubt.strikes else self._limit
         if self._limit == self.most or self._accepted < self._wait or self._trying:
             return self._limit
         return min(self._limit + min(max(1, self._climbed), 1 + self._limit // 2), self.most)
 
     @property
-    def _tested(self) -> int:
+    def _next_tested_level(self) -> int:
         """The level of the next test."""
         return max(1, self._limit >> self._doubt.strikes) if self._doubt else self._limit
 
@@ -157,31 +157,31 @@ class InFlight:
         """Whether so many requests more take longer than one that is refused would wait."""
         return remaining * self._seconds >= self._hint * self._limit
 
-    def is_try(self, sent: Sent) -> bool:
+    def is_try(self, sent: SentRequest) -> bool:
         """Whether the request was sent to try a level again that had been refused."""
         return sent.level > self._limit
 
-    def sent(self, level: int, tokens: float, now: float) -> Sent:
+    def note_sent(self, level: int, tokens: float, now: float) -> SentRequest:
         """Notes that a request went as the one of that level."""
         self._number += 1
-        sent = Sent(min(level, self.most), tokens, now, self._number)
+        sent = SentRequest(min(level, self.most), tokens, now, self._number)
         if level > self._limit and level >= self.allowed:
             self._trying = sent
         self._under_way[sent] = None
         return sent
 
-    def left(self, sent: Sent) -> None:
+    def note_ended(self, sent: SentRequest) -> None:
         """Notes that a request has ended, however that was."""
         self._under_way.pop(sent, None)
         if sent is self._trying:
             self._trying = None
 
-    def accepted(self, sent: Sent, in_flight: int, now: float) -> Suspicion:
+    def note_accepted(self, sent: SentRequest, in_flight: int, now: float) -> Suspicion:
         """A request was accepted, with so many in flight now."""
         self._seconds += SECONDS_MEMORY * (now - sent.at - self._seconds)
         suspicion = self._answer(sent, in_flight)
         self.chance = max(self._usual, self.chance - MEMORY * self.chance)
-        self.frequency.accepted()
+        self.frequency.note_accepted()
         self._accepted += 1
         before = self._limit
         self._count_for(sent, in_flight)
@@ -195,11 +195,11 @@ class InFlight:
                 self._hold_no_longer_against(self._limit + 1)
         return suspicion
 
-    def _level(self, sent: Sent, in_flight: int) -> int:
+    def _level(self, sent: SentRequest, in_flight: int) -> int:
         """The level that a request stands for: in a burst that is refused in part, the last sent may arrive first."""
         return min(sent.level, in_flight) if sent.number <= self._refused_after else sent.level
 
-    def _count_for(self, sent: Sent, in_flight: int) -> None:
+    def _count_for(self, sent: SentRequest, in_flight: int) -> None:
         if sent.counted:
             return
         sent.counted = True
@@ -208,7 +208,7 @@ class InFlight:
                 break
             self._against[at] = max(self._against[at] - ACCEPTED, HELD)
 
-    def _answer(self, sent: Sent, in_flight: int) -> Suspicion:
+    def _answer(self, sent: SentRequest, in_flight: int) -> Suspicion:
         doubt = self._doubt
         if doubt is None or not doubt.is_answered_by(sent):
             return Suspicion.NOTHING
@@ -216,10 +216,10 @@ class InFlight:
         if doubt.strikes and -inf < doubt.hinted_until <= sent.at:
             return Suspicion.WINDOW
         if self._level(sent, in_flight) >= doubt.lowest:
-            self._was_chance(doubt)
+            self._forget_doubt(doubt)
         return Suspicion.NOTHING
 
-    def _was_chance(self, doubt: Doubt) -> None:
+    def _forget_doubt(self, doubt: Doubt) -> None:
         """The same level was accepted: those refusals say nothing of the number in flight."""
         for _ in range(doubt.refused):
             self.chance = min(MOST_CHANCE, self.chance + MEMORY * (1.0 - self.chance))
@@ -230,23 +230,23 @@ class InFlight:
         for at in range(first, self.most + 1):
             self._against[at] = min(self._against[at], BEYOND)
 
-    def refused(self, sent: Sent, in_flight: int, now: float, hint: float | None) -> Suspicion:
+    def note_refused(self, sent: SentRequest, in_flight: int, now: float, hint: float | None) -> Suspicion:
         """A request was refused, with so many in flight at this moment, this one included."""
         level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
         self.first_refused_at = min(self.first_refused_at, now)
         self._hint = hint or 0.0
-        self.frequency.refused(sent.number, self._number, afresh=sent.number > self._refused_after)
+        self.frequency.note_refused(sent.number, self._number, afresh=sent.number > self._refused_after)
         self._count_survivors(sent, in_flight, now)
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
         self._count_against(level)
         assert self._doubt
-        if sent.level == level == 1 and self._doubt.refused >= self._row:
+        if sent.level == level == 1 and self._doubt.refused >= self._telling_row:
             return Suspicion.WINDOW
         return Suspicion.FREQUENT if self.frequency.is_high else Suspicion.NOTHING
 
-    def _count_survivors(self, refused: Sent, in_flight: int, now: float) -> None:
+    def _count_survivors(self, refused: SentRequest, in_flight: int, now: float) -> None:
         """A refusal comes sooner than a reply: what is under way for twice as long as this one was, is accepted."""
         for sent in self._under_way:
             if now - sent.at <= SURVIVED * (now - refused.at):
@@ -254,7 +254,7 @@ class InFlight:
             self._answer(sent, in_flight)
             self._count_for(sent, in_flight)
 
-    def _doubt_more(self, sent: Sent, level: int, now: float, hinted_until: float) -> None:
+    def _doubt_more(self, sent: SentRequest, level: int, now: float, hinted_until: float) -> None:
         """Opens a doubt, or adds a refusal to the one there is: a strike, if its test was refused and not by chance."""
         doubt = self._doubt
         if doubt is None or now - doubt.at > FORGOTTEN:
@@ -265,11 +265,11 @@ class InFlight:
         if sent.number > doubt.after:
             # A smaller one that is refused says as much of the larger one.
             doubt.refused += 1
-            doubt.strikes += level <= self._tested and self.chance**doubt.refused < UNLIKELY
+            doubt.strikes += level <= self._next_tested_level and self.chance**doubt.refused < UNLIKELY
             doubt.tokens = min(doubt.tokens, sent.tokens)
 
     @property
-    def _row(self) -> int:
+    def _telling_row(self) -> int:
         """Refusals in a row that are no accident."""
         return max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
 

@@ -18,8 +18,8 @@ from math import inf
 
 from aembed.core.pacing._congestion import Congestion
 from aembed.core.pacing._frequency import FREQUENT, UNLIKE_CHANCE
-from aembed.core.pacing._in_flight import InFlight, Sent, Suspicion
-from aembed.core.pacing._reservation import Refusal, Reservation
+from aembed.core.pacing._in_flight import InFlight, SentRequest, Suspicion
+from aembed.core.pacing._reservation import Reservation, Throttling
 from aembed.core.pacing._trial import Trial
 
 # Chosen: with FREQUENT that is two refusals. Fewer requests
@@ -73,15 +73,15 @@ class Inquiry:
                 return f"no limit: {share:.0%} of the requests were refused, at any pace and number in flight"
         return ""
 
-    def accepted(self, reservation: Reservation, now: float, in_flight: int) -> None:
+    def note_accepted(self, reservation: Reservation, now: float, in_flight: int) -> None:
         self._count(reservation, refused=False)
         self._watch(reservation, now, refused=False)
         if reservation.sent:
-            suspicion = self.in_flight.accepted(reservation.sent, in_flight, now)
+            suspicion = self.in_flight.note_accepted(reservation.sent, in_flight, now)
             if suspicion is Suspicion.WINDOW and not self.explains_by_pace:
                 self._suspect(reservation, now)
         had_pace = self.congestion.rate < inf
-        self.congestion.accepted(reservation.tokens, reservation.start, now)
+        self.congestion.note_accepted(reservation.tokens, reservation.start, now)
         if self.congestion.rate < inf and not had_pace:
             self._trial, self._blocked = Trial(self._share, now), False
 
@@ -90,9 +90,9 @@ class Inquiry:
         self.congestion.forget()
         self._trial, self._blocked, self._was_blocked, self._watches = None, False, False, False
 
-    def refused(
+    def note_refused(
         self, reservation: Reservation, hint: float | None, now: float, in_flight: int, pace: float
-    ) -> tuple[Refusal, bool]:
+    ) -> tuple[Throttling, bool]:
         """What follows from a 429 whose headers name no exhausted limit.
 
         The second value says whether a pace was taken back, so that what waits may go sooner.
@@ -101,33 +101,33 @@ class Inquiry:
         self._watch(reservation, now, refused=True)
         if sent and (not self.explains_by_pace or self.in_flight.is_try(sent)):
             return self._ask(reservation, sent, hint, now, in_flight, pace)
-        return self.exhausted(reservation, now, pace)
+        return self.note_exhausted(reservation, now, pace)
 
-    def exhausted(self, reservation: Reservation, now: float, pace: float) -> tuple[Refusal, bool]:
+    def note_exhausted(self, reservation: Reservation, now: float, pace: float) -> tuple[Throttling, bool]:
         """A window has nothing left: its headers say so, or it is known by its pace."""
-        is_new = self.congestion.refused(reservation.tokens, reservation.start, now, pace)
+        is_new = self.congestion.note_refused(reservation.tokens, reservation.start, now, pace)
         undone = is_new and self._count(reservation, refused=True)
-        return self._closing(reservation), undone
+        return self._throttling_of(reservation), undone
 
     def _ask(
-        self, reservation: Reservation, sent: Sent, hint: float | None, now: float, in_flight: int, pace: float
-    ) -> tuple[Refusal, bool]:
+        self, reservation: Reservation, sent: SentRequest, hint: float | None, now: float, in_flight: int, pace: float
+    ) -> tuple[Throttling, bool]:
         # A request that only tried a higher level again says nothing of the pace.
         undone = False
         if self._trial and not self.in_flight.is_try(sent):
-            self.congestion.refused(reservation.tokens, reservation.start, now, pace)
+            self.congestion.note_refused(reservation.tokens, reservation.start, now, pace)
             undone = self._count(reservation, refused=True)
-        match self.in_flight.refused(sent, in_flight, now, hint):
+        match self.in_flight.note_refused(sent, in_flight, now, hint):
             case Suspicion.WINDOW:
                 self._suspect(reservation, now)
-                return self._closing(reservation), undone
+                return self._throttling_of(reservation), undone
             case Suspicion.FREQUENT if not self.congestion.is_asked:
-                self._come_often(reservation, now)
+                self._watch_frequency(reservation, now)
             case _:
                 pass
-        return Refusal(self.congestion.too_large(reservation.tokens)), undone
+        return Throttling(self.congestion.is_too_large(reservation.tokens)), undone
 
-    def _come_often(self, reservation: Reservation, now: float) -> None:
+    def _watch_frequency(self, reservation: Reservation, now: float) -> None:
         """Refusals come often: where that is hardly chance, a pace is tried at once; else they are watched first."""
         share = self.in_flight.frequency.recent_share
         if share >= UNLIKE_CHANCE:
@@ -150,8 +150,8 @@ class Inquiry:
         self._measure(reservation, now, share)
         self.in_flight.expect(share)
 
-    def _closing(self, reservation: Reservation) -> Refusal:
-        return Refusal(self.congestion.too_large(reservation.tokens), closes=True)
+    def _throttling_of(self, reservation: Reservation) -> Throttling:
+        return Throttling(self.congestion.is_too_large(reservation.tokens), closes=True)
 
     def _suspect(self, reservation: Reservation, now: float) -> None:
         """A window is suspected, and the number in flight is not any more."""
@@ -172,9 +172,9 @@ class Inquiry:
         if self._trial is None:
             return False
         self._trial.count(refused, reservation.start)
-        if refused and self._trial.holds:
+        if refused and self._trial.is_believable:
             self.congestion.lower_least()
-        if not self._trial.undone:
+        if not self._trial.is_undone:
             return False
         was_confirmed = self._trial.confirmed
         self._trial, self._blocked = None, False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
-from aembed.core.pacing._budget import Budget
+from aembed.core.pacing._budget import RateBudget
 from aembed.core.pacing._inquiry import Inquiry
-from aembed.core.pacing._reservation import Refusal, Reservation, Unit
+from aembed.core.pacing._reservation import Reservation, Throttling, Unit
 from aembed.types import Hints
 
 # Chosen: 6 % of a minute of the smallest paid account (OpenAI's Tier 1: 1M tokens a minute). Larger, five full requests
@@ -38,10 +38,10 @@ class Pacer:
         first_concurrency: int | None = None,
     ) -> None:
         first = first_concurrency or concurrency
-        self._budgets: dict[Unit, Budget] = {
-            "requests": Budget(requests_per_minute),
-            "tokens": Budget(tokens_per_minute),
-            "texts": Budget(texts_per_minute),
+        self._budgets: dict[Unit, RateBudget] = {
+            "requests": RateBudget(requests_per_minute),
+            "tokens": RateBudget(tokens_per_minute),
+            "texts": RateBudget(texts_per_minute),
         }
         self._inquiry = Inquiry(concurrency, first)
         self._congestion = self._inquiry.congestion
@@ -56,7 +56,7 @@ class Pacer:
         tokens, requests = (self._budgets[unit].limit for unit in ("tokens", "requests"))
         return (
             f"<Pacer {self.accepted_requests} accepted, {self.throttled_requests} throttled, "
-            f"tokens_per_minute={_shown(tokens)}, requests_per_minute={_shown(requests)}, "
+            f"tokens_per_minute={_limit_in_words(tokens)}, requests_per_minute={_limit_in_words(requests)}, "
             f"concurrency={self.concurrency}>"
         )
 
@@ -65,7 +65,7 @@ class Pacer:
         """How many requests may be in flight now, as far as refusals tell."""
         return self._in_flight.allowed
 
-    def at_a_time(self, remaining: float) -> int:
+    def concurrency_for(self, remaining: float) -> int:
         """The same for the last requests of a job, when so many remain.
 
         No number that was refused is tried again where one more refusal would wait longer than they all take.
@@ -84,12 +84,12 @@ class Pacer:
         return None if most == inf else max(int(most), 1)
 
     @property
-    def _blind(self) -> bool:
+    def _is_blind(self) -> bool:
         return all(budget.limit is None for budget in self._budgets.values())
 
-    def too_large(self, tokens: float) -> bool:
+    def is_too_large(self, tokens: float) -> bool:
         """Whether no request of this size was ever accepted and one was refused, or it is out of all proportion."""
-        return self._congestion.too_large(tokens)
+        return self._congestion.is_too_large(tokens)
 
     @property
     def max_batch_texts(self) -> int | None:
@@ -123,8 +123,8 @@ class Pacer:
             self._unbook(head)
         reservation.tokens, reservation.texts = tokens, texts
         for unit, cost in more.items():
-            self._budgets[unit].charge(reservation.start, cost, rates[unit])
-        self._congestion.grown(more["tokens"])
+            self._budgets[unit].book_cost(reservation.start, cost, rates[unit])
+        self._congestion.note_grown(more["tokens"])
         if head and pushes:
             self._book(head, now)
 
@@ -158,35 +158,35 @@ class Pacer:
             self._unbook(self._head)
             self._book(self._head, now)
 
-    def sent(self, reservation: Reservation, in_flight: int, now: float) -> None:
+    def note_sent(self, reservation: Reservation, in_flight: int, now: float) -> None:
         """The request is on its way, as one of so many."""
-        reservation.sent = self._in_flight.sent(in_flight, reservation.tokens, now)
+        reservation.sent = self._in_flight.note_sent(in_flight, reservation.tokens, now)
 
-    def left(self, reservation: Reservation) -> None:
+    def note_ended(self, reservation: Reservation) -> None:
         """The request has ended, however that was."""
         if reservation.sent:
-            self._in_flight.left(reservation.sent)
+            self._in_flight.note_ended(reservation.sent)
 
-    def accepted(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> None:
+    def note_accepted(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> None:
         self.accepted_requests += 1
         self._observe(hints or Hints(), reservation, now)
         self._first_batch = inf
-        self._inquiry.accepted(reservation, now, in_flight)
+        self._inquiry.note_accepted(reservation, now, in_flight)
 
-    def throttled(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> Refusal:
+    def note_throttled(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> Throttling:
         """What follows from a 429. `in_flight` counts the requests of this moment, this one included."""
         hints = hints or Hints()
         self.throttled_requests += 1
         self.observe(hints, now)
-        if self._explained(reservation, hints, now):
-            return Refusal(self.too_large(reservation.tokens), closes=True)
-        if not self._blind:
+        if self._is_explained(reservation, hints, now):
+            return Throttling(self.is_too_large(reservation.tokens), closes=True)
+        if not self._is_blind:
             self._congestion.trust(self._budgets["tokens"].limit)
         pace = self._rate("tokens")
-        if self._exhausted(reservation, hints):
-            refusal, undone = self._inquiry.exhausted(reservation, now, pace)
+        if self._is_exhausted(reservation, hints):
+            refusal, undone = self._inquiry.note_exhausted(reservation, now, pace)
         else:
-            refusal, undone = self._inquiry.refused(reservation, hints.retry_after, now, in_flight, pace)
+            refusal, undone = self._inquiry.note_refused(reservation, hints.retry_after, now, in_flight, pace)
         if undone:
             self._book_head_anew(now)
         return refusal
@@ -212,14 +212,14 @@ class Pacer:
         found = self._inquiry.belief()
         return "; ".join([found, *told] if found else told)
 
-    def _exhausted(self, reservation: Reservation, hints: Hints) -> bool:
+    def _is_exhausted(self, reservation: Reservation, hints: Hints) -> bool:
         """Whether the headers say that a limit has nothing left for this request."""
         return any(
             remaining is not None and remaining < reservation.cost(unit) and self._budgets[unit].limit is not None
             for unit, _, remaining, _, _ in _limits(hints)
         )
 
-    def _explained(self, reservation: Reservation, hints: Hints, now: float) -> bool:
+    def _is_explained(self, reservation: Reservation, hints: Hints, now: float) -> bool:
         return any(
             self._budgets[unit].explains(remaining, reservation.cost(unit), now)
             for unit, _, remaining, _, _ in _limits(hints)
@@ -243,21 +243,21 @@ class Pacer:
         self._book(reservation, now)
         self._book(head, now)
 
-    def queried(self, now: float) -> bool:
+    def has_queries(self, now: float) -> bool:
         """Whether there are queries, or were some a moment ago."""
         return now - self._queried_at <= HELD_FOR
 
-    def room(self, now: float) -> float:
+    def startable_queries(self, now: float) -> float:
         """How many requests of queries could start now, as far as the limit of requests goes."""
-        return self._budgets["requests"].room(now, 60.0 * HELD_BACK)
+        return self._budgets["requests"].startable_units(now, 60.0 * HELD_BACK)
 
     def limit(self, unit: Unit) -> float | None:
         """The limit of a minute; None while it is not known."""
         return self._budgets[unit].limit
 
-    def spent(self, unit: Unit, now: float) -> float:
+    def spent_units(self, unit: Unit, now: float) -> float:
         """What was booked in the last minute."""
-        return self._budgets[unit].spent(now)
+        return self._budgets[unit].spent_units(now)
 
     def _may_push(self, head: Reservation, reservation: Reservation) -> bool:
         seconds = max(reservation.cost(unit) / self._rate(unit) for unit in self._budgets)
@@ -265,12 +265,12 @@ class Pacer:
 
     def _book(self, reservation: Reservation, now: float) -> None:
         ahead = 60.0 * HELD_BACK if reservation.interactive else 0.0
-        kept = 1.0 if reservation.interactive or not self.queried(now) else 1.0 - HELD_BACK
-        reservation.start = max(budget.earliest(now, ahead) for budget in self._budgets.values())
+        kept = 1.0 if reservation.interactive or not self.has_queries(now) else 1.0 - HELD_BACK
+        reservation.start = max(budget.earliest_start(now, ahead) for budget in self._budgets.values())
         for unit, budget in self._budgets.items():
             cost = reservation.cost(unit)
-            reservation.charges[unit] = budget.charge(reservation.start, cost, kept * self._rate(unit, cost))
-        self._congestion.spent(reservation.start, reservation.tokens)
+            reservation.charges[unit] = budget.book_cost(reservation.start, cost, kept * self._rate(unit, cost))
+        self._congestion.note_spent(reservation.start, reservation.tokens)
 
     def _unbook(self, reservation: Reservation) -> None:
         for unit, budget in self._budgets.items():
@@ -284,5 +284,5 @@ def _limits(hints: Hints) -> Iterator[tuple[Unit, int | None, int | None, float 
     yield "texts", hints.limit_texts, hints.remaining_texts, hints.reset_texts, hints.window_texts
 
 
-def _shown(limit: float | None) -> str:
+def _limit_in_words(limit: float | None) -> str:
     return "unknown" if limit is None else f"{limit:,.0f}"

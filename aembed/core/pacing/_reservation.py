@@ -7,7 +7,7 @@ from math import inf
 from typing import Literal
 
 from aembed.core.pacing._budget import Charge
-from aembed.core.pacing._in_flight import Sent
+from aembed.core.pacing._in_flight import SentRequest
 
 Unit = Literal["requests", "tokens", "texts"]
 
@@ -24,7 +24,7 @@ class Reservation:
     interactive: bool
     start: float = 0.0
     latest: float = inf
-    sent: Sent | None = None
+    sent: SentRequest | None = None
     charges: dict[Unit, Charge] = field(default_factory=dict)
 
     def cost(self, unit: Unit) -> float:
@@ -38,7 +38,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Throttling:
     """What follows from a 429.
 
     `too_large` says that the batch is to be sent in parts; `closes` that nobody sends before the wait is over, instead

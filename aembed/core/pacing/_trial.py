@@ -39,10 +39,10 @@ class Trial:
             self.confirmed |= self._evidence >= CONFIRMED
 
     @property
-    def holds(self) -> bool:
+    def is_believable(self) -> bool:
         """Whether the pace is still believed: a refusal now and then has not made it less believable."""
         return self._evidence >= CONFIRMED + self._refused
 
     @property
-    def undone(self) -> bool:
+    def is_undone(self) -> bool:
         return self._evidence <= UNDONE

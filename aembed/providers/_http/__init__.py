@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from aembed.errors import AembedError, ConfigError, ProviderError, UnavailableError
 from aembed.providers._http._body import MOST_ERROR_BYTES, Take, cut_short
 from aembed.providers._http._client import Clients, HTTPClient, Route
-from aembed.providers._http._faults import fault, is_of_http, unsent, was_taken
+from aembed.providers._http._faults import error_of_fault, is_connection_taken, is_of_http, unsent_error
 from aembed.providers._http._message import Exchange, HTTPReply
 from aembed.providers._http._pool import Pool
-from aembed.providers._http._proxies import refused_by
-from aembed.providers._http._sending import place_of, sent_by, sent_straight
-from aembed.providers._http._tls import speaks_tls, wants_certificate
+from aembed.providers._http._proxies import refusal_of_proxy
+from aembed.providers._http._sending import request_address, send_by_client, send_by_pool
+from aembed.providers._http._tls import speaks_tls_error, wants_certificate
 from aembed.providers._http._watching import is_watched
 from aembed.providers._secrets import Secret
 
@@ -63,17 +63,17 @@ class HTTP:
         With `take`, the body of a reply that is no error goes there piece by piece, as it comes.
         A kept connection that the server closed as we sent is no answer: the error says that it may be sent `at_once`.
         """
-        return await self._sent(Exchange(url, headers, content, most_bytes, take))
+        return await self._send_exchange(Exchange(url, headers, content, most_bytes, take))
 
     async def get(self, url: str, headers: Mapping[str, str | Secret], *, most_bytes: int) -> HTTPReply:
         """The same for a question, which costs nothing."""
-        return await self._sent(Exchange(url, headers, b"", most_bytes, method="GET"))
+        return await self._send_exchange(Exchange(url, headers, b"", most_bytes, method="GET"))
 
-    async def _sent(self, exchange: Exchange) -> HTTPReply:
-        outcome = await self._outcome(exchange)
+    async def _send_exchange(self, exchange: Exchange) -> HTTPReply:
+        outcome = await self._reply_or_error(exchange)
         if isinstance(outcome, AembedError):
             if isinstance(outcome, UnavailableError):
-                outcome.at_once = exchange.stale
+                outcome.at_once = exchange.is_stale
             raise outcome
         return outcome
 
@@ -83,32 +83,35 @@ class HTTP:
         if lifetime is not None and self._loop is asyncio.get_running_loop():
             await lifetime.aclose()
 
-    async def _outcome(self, exchange: Exchange) -> HTTPReply | AembedError:
+    async def _reply_or_error(self, exchange: Exchange) -> HTTPReply | AembedError:
         """The error is returned, without the frames it came through: they hold the key, as does what caused it."""
         route = None
         try:
             route = await self._route(exchange.url)
-            return self._judged(await self._reply(route, exchange), route, exchange.url)
+            return self._check_proxy_reply(await self._take_reply(route, exchange), route, exchange.url)
         except (ProviderError, ConfigError) as error:
             return error.with_traceback(None)
         except Exception as error:
             if not is_of_http(error):
                 raise
-            found, taken = fault(error, exchange.url, route.proxy if route else None), was_taken(error)
+            found, taken = (
+                error_of_fault(error, exchange.url, route.proxy if route else None),
+                is_connection_taken(error),
+            )
         if route and route.pool and isinstance(found, UnavailableError):
-            return await _explained(found, route.pool, exchange, taken=taken)
+            return await _explain_no_answer(found, route.pool, exchange, taken=taken)
         return found
 
-    async def _reply(self, route: Route, exchange: Exchange) -> HTTPReply:
+    async def _take_reply(self, route: Route, exchange: Exchange) -> HTTPReply:
         if route.pool and not is_watched():
-            return await sent_straight(route.pool, exchange)
+            return await send_by_pool(route.pool, exchange)
         ours = self._given is None
-        return await sent_by(route.client, exchange, ours=ours, connect_timeout=self._connect_timeout)
+        return await send_by_client(route.client, exchange, ours=ours, connect_timeout=self._connect_timeout)
 
-    def _judged(self, reply: HTTPReply, route: Route, url: str) -> HTTPReply:
+    def _check_proxy_reply(self, reply: HTTPReply, route: Route, url: str) -> HTTPReply:
         """What a proxy may have said in the place of the server, where the request was not encrypted."""
         if reply.status == 407 and (route.proxy or self._given):
-            raise unsent(refused_by(route.proxy, "407", urlsplit(url).netloc))
+            raise unsent_error(refusal_of_proxy(route.proxy, "407", urlsplit(url).netloc))
         return replace(reply, via=str(route.proxy)) if route.proxy and url.startswith("http:") else reply
 
     async def _route(self, url: str) -> Route:
@@ -124,16 +127,16 @@ class HTTP:
         return await self._own.route(url)
 
 
-async def _explained(found: UnavailableError, pool: Pool, exchange: Exchange, *, taken: bool) -> ProviderError:
+async def _explain_no_answer(found: UnavailableError, pool: Pool, exchange: Exchange, *, taken: bool) -> ProviderError:
     """Of a server that takes connections, never answered anything, and closes them: some do so for want of TLS, or of a
     client certificate, and no waiting helps."""
     silent = exchange.connected and exchange.sent and not exchange.answered
-    speaks = await pool.asked_what_it_speaks(place_of(exchange.url).origin) if silent or taken else None
+    speaks = await pool.ask_protocol(request_address(exchange.url).origin) if silent or taken else None
     host = urlsplit(exchange.url).netloc
     if speaks and speaks.tls and exchange.url.startswith("http:"):
-        return unsent(speaks_tls(host))
+        return unsent_error(speaks_tls_error(host))
     if speaks and speaks.wants_certificate:
-        return unsent(wants_certificate(host))
+        return unsent_error(wants_certificate(host))
     return found
 
 

@@ -27,8 +27,8 @@ class Body:
         """
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:19]) > most_bytes:
-            raise _too_large(most_bytes)
-        self._inflate = _inflater(headers.get("content-encoding", ""))
+            raise _too_large_error(most_bytes)
+        self._inflate = _make_inflater(headers.get("content-encoding", ""))
         self._most = self._room = most_bytes
         self._parts: list[bytes] = []
         self._take = take or self._keep
@@ -38,7 +38,7 @@ class Body:
         for part in self._inflate.pieces(data, self._room + 1) if self._inflate else (data,):
             self._room -= len(part)
             if self._room < 0:
-                raise _too_large(self._most)
+                raise _too_large_error(self._most)
             self._take(part)
 
     def finish(self) -> bytes:
@@ -57,7 +57,7 @@ class ErrorBody:
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         encoding = headers.get("content-encoding", "")
-        self._inflate = _inflater(encoding) if encoding.strip().lower() in _Inflater.NAMES else None
+        self._inflate = _make_inflater(encoding) if encoding.strip().lower() in _Inflater.NAMES else None
         self._start = bytearray()
         self.full = False
 
@@ -89,23 +89,23 @@ def cut_short() -> UnavailableError:
     return UnavailableError("the connection broke within a reply that does not say how long it is")
 
 
-def _too_large(most_bytes: int) -> InvalidReplyError:
-    return _oversized(f"the reply is larger than {most_bytes:,} bytes, the most that this request can need")
+def _too_large_error(most_bytes: int) -> InvalidReplyError:
+    return _oversized_error(f"the reply is larger than {most_bytes:,} bytes, the most that this request can need")
 
 
-def _oversized(message: str) -> InvalidReplyError:
+def _oversized_error(message: str) -> InvalidReplyError:
     error = InvalidReplyError(message)
     error.oversized = True
     return error
 
 
-def _inflater(encoding: str) -> _Inflater | None:
+def _make_inflater(encoding: str) -> _Inflater | None:
     """Identity was asked for; one layer of gzip or deflate is read all the same, a nest of them is an attack."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return None
     if name not in _Inflater.NAMES:
-        raise _oversized(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
+        raise _oversized_error(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
     return _Inflater()
 
 

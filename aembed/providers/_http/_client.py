@@ -45,7 +45,7 @@ class Clients:
         if proxy is None:
             client = self._clients.get(None) or _client(Transport(self._pool))
         else:
-            client = self._clients.get(proxy) or await self._through(proxy)
+            client = self._clients.get(proxy) or await self._client_through(proxy)
         self._clients[proxy] = client
         return self._routes.setdefault(url, Route(client, proxy, None if proxy else self._pool))
 
@@ -56,7 +56,7 @@ class Clients:
         for client in clients:
             await client.aclose()
 
-    async def _through(self, proxy: Proxy) -> httpx.AsyncClient:
+    async def _client_through(self, proxy: Proxy) -> httpx.AsyncClient:
         """httpx's own connections."""
         tls = await self._trust.context()
         if made := self._clients.get(proxy):

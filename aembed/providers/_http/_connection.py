@@ -11,9 +11,9 @@ from typing import cast
 
 import h11
 
-from aembed.providers._http._arriving import MOST_HEAD_BYTES, Arriving
+from aembed.providers._http._connection_limit import Caller
+from aembed.providers._http._incoming_reply import MOST_HEAD_BYTES, IncomingReply
 from aembed.providers._http._message import Exchange
-from aembed.providers._http._served import Caller
 
 KEEPALIVE_SECONDS = 30.0
 READ_BYTES = 256 * 1024
@@ -38,7 +38,7 @@ class Connection(asyncio.BufferedProtocol):
         """How many requests more the server will take."""
         self._memory = memoryview(bytearray(READ_BYTES))
         self._transport: asyncio.Transport | None = None
-        self._arriving: Arriving | None = None
+        self._arriving: IncomingReply | None = None
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """`host` is whom the certificate must name. Raises HandshakeError; then the connection is closed."""
@@ -57,7 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
 
     @property
-    def arriving(self) -> Arriving:
+    def arriving(self) -> IncomingReply:
         """The reply to what was asked."""
         assert self._arriving is not None
         return self._arriving
@@ -70,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD_BYTES)
         events = (head, h11.Data(data=content), h11.EndOfMessage())
-        self._arriving = arriving = Arriving(http, self._transport)
+        self._arriving = arriving = IncomingReply(http, self._transport)
         try:
             self._transport.writelines([http.send(event) or b"" for event in events])
             exchange.sent = True
@@ -96,7 +96,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         return arriving.ended
 
-    def rests(self, now: float) -> None:
+    def keep_for_reuse(self, now: float) -> None:
         self._rests_until = now + self._rest_seconds
 
     def may_rest(self, now: float) -> bool:
@@ -130,11 +130,11 @@ class Connection(asyncio.BufferedProtocol):
         return self._memory
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._received(self._memory[:nbytes])
+        self._take_data(self._memory[:nbytes])
 
     def eof_received(self) -> None:
         self.usable = False
-        self._received(b"")
+        self._take_data(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
@@ -145,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.when_lost:
             self.when_lost()
 
-    def _received(self, data: bytes | memoryview) -> None:
+    def _take_data(self, data: bytes | memoryview) -> None:
         """Bytes, or none at their end. A connection that rests has nothing to say but that it is over."""
         if self._arriving is None:
             self.abort()

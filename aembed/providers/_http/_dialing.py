@@ -23,23 +23,23 @@ _CERTIFICATE_REQUEST = 13
 """RFC 8446, section 4."""
 
 
-async def connected(addresses: Sequence[Address], tls: ssl.SSLContext | None, host: str) -> Connection:
+async def connect_first(addresses: Sequence[Address], tls: ssl.SSLContext | None, host: str) -> Connection:
     """`host` is whom the certificate must name. Raises OSError: that of the preferred address."""
-    connection = await _first(_by_turns(addresses))
+    connection = await _dial_in_turn(_interleave(addresses))
     if tls is not None:
         await connection.start_tls(tls, host)
     return connection
 
 
 @dataclass(frozen=True, slots=True)
-class Speaks:
+class ServerProtocol:
     """What a handshake of TLS shows of a server."""
 
     tls: bool
     wants_certificate: bool
 
 
-async def what_it_speaks(addresses: Sequence[Address], host: str) -> Speaks:
+async def find_protocol(addresses: Sequence[Address], host: str) -> ServerProtocol:
     """Trusts anybody, sends no request, and closes. Raises OSError where nobody is there."""
     wanted = []
 
@@ -52,25 +52,25 @@ async def what_it_speaks(addresses: Sequence[Address], host: str) -> Speaks:
     anybody.verify_mode = ssl.CERT_NONE
     with suppress(AttributeError):  # what CPython has for debugging; elsewhere nothing is noted
         object.__setattr__(anybody, "_msg_callback", note)
-    connection = await _first(_by_turns(addresses))
+    connection = await _dial_in_turn(_interleave(addresses))
     try:
         await connection.start_tls(anybody, host)
     except HandshakeError as error:
         alert = isinstance(error.__cause__, ssl.SSLError) and "ALERT" in (error.__cause__.reason or "")
-        return Speaks(alert or bool(wanted), bool(wanted))
+        return ServerProtocol(alert or bool(wanted), bool(wanted))
     finally:
         connection.abort()
-    return Speaks(True, bool(wanted))
+    return ServerProtocol(True, bool(wanted))
 
 
-def _by_turns(addresses: Sequence[Address]) -> list[Address]:
+def _interleave(addresses: Sequence[Address]) -> list[Address]:
     """RFC 8305, section 4: the families take turns, the preferred one begins."""
     first = [address for address in addresses if address.ipv6 == addresses[0].ipv6]
     other = [address for address in addresses if address.ipv6 != addresses[0].ipv6]
     return [address for address in chain.from_iterable(zip_longest(first, other)) if address]
 
 
-async def _first(addresses: Sequence[Address]) -> Connection:
+async def _dial_in_turn(addresses: Sequence[Address]) -> Connection:
     """The first connection that stands. The attempts that it beats are ended."""
     if len(addresses) == 1:
         return await _attempt(addresses[0])

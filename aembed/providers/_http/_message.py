@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from aembed.core.departing import not_sent_yet
+from aembed.core.sending import not_sent_yet
 from aembed.providers._http._body import Body, ErrorBody, Take, body_of
 from aembed.providers._secrets import Secret
 
@@ -46,7 +46,7 @@ class Exchange:
     _dialing: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     @property
-    def stale(self) -> bool:
+    def is_stale(self) -> bool:
         """The request went out on a kept connection and no reply began."""
         return self.sent and not self.connected and not self.answered
 
@@ -74,7 +74,7 @@ class Exchange:
             error = info.get("exception")
             self._dialing.__exit__(type(error) if error else None, error, error and error.__traceback__)
 
-    def revealed(self) -> list[tuple[str, str]]:
+    def revealed_headers(self) -> list[tuple[str, str]]:
         return [(name, value.reveal() if isinstance(value, Secret) else value) for name, value in self.headers.items()]
 
     def body_of(self, status: int, headers: Mapping[str, str], *, framed: bool) -> Body | ErrorBody:

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from aembed.providers._http._connection import Connection
+from aembed.providers._http._connection_limit import ConnectionLimit
 from aembed.providers._http._message import Exchange
-from aembed.providers._http._served import Served
 
 
 class Connections:
@@ -18,7 +18,7 @@ class Connections:
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
-        self._served = Served()
+        self._served = ConnectionLimit()
         self._resting: list[Connection] = []
         self._turns: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -29,26 +29,26 @@ class Connections:
 
     async def take(self, exchange: Exchange) -> Connection:
         """The one that rests for the shortest time, or a new one. Raises what `connect` raises."""
-        while (connection := self._rested()) is None:
+        while (connection := self._take_rested()) is None:
             if self._served.may_open(self._loop.time()):
-                connection = await self._opened()
+                connection = await self._open_connection()
                 exchange.connected = True
                 break
             await self._turn()
-        self._served.asked(connection.caller, len(exchange.content), self._loop.time())
+        self._served.note_asked(connection.caller, len(exchange.content), self._loop.time())
         return connection
 
     def give_back(self, connection: Connection) -> None:
         now = self._loop.time()
         if connection.finish():
             self.answered = True
-            self._served.answered(connection.caller, now)
-        if connection.usable and not self._served.gives_way(now):
-            connection.rests(now)
+            self._served.note_answered(connection.caller, now)
+        if connection.usable and not self._served.has_to_give_way(now):
+            connection.keep_for_reuse(now)
             self._resting.append(connection)
         else:
             self._close(connection)
-        self._next()
+        self._serve_next()
         self._watch(now)
 
     def close(self) -> None:
@@ -57,19 +57,19 @@ class Connections:
         while self._resting:
             self._close(self._resting.pop())
 
-    async def _opened(self) -> Connection:
-        caller = self._served.opened()
+    async def _open_connection(self) -> Connection:
+        caller = self._served.note_opened()
         try:
             connection = await self._connect()
         except BaseException:
-            self._served.closed(caller)
-            self._next()
+            self._served.note_closed(caller)
+            self._serve_next()
             raise
         connection.caller = caller
-        connection.when_lost = partial(self._lost, connection)
+        connection.when_lost = partial(self._note_lost, connection)
         return connection
 
-    def _rested(self) -> Connection | None:
+    def _take_rested(self) -> Connection | None:
         """Those that rested for too long are closed."""
         now = self._loop.time()
         while self._resting and not self._resting[0].may_rest(now):
@@ -83,11 +83,11 @@ class Connections:
 
     def _close(self, connection: Connection) -> None:
         connection.abort()
-        self._served.closed(connection.caller)
+        self._served.note_closed(connection.caller)
 
-    def _lost(self, connection: Connection) -> None:
-        self._served.closed(connection.caller)
-        self._next()
+    def _note_lost(self, connection: Connection) -> None:
+        self._served.note_closed(connection.caller)
+        self._serve_next()
 
     # turns, where no more connections are served
 
@@ -100,10 +100,10 @@ class Connections:
             if turn in self._turns:
                 self._turns.remove(turn)
             else:
-                self._next()
+                self._serve_next()
             raise
 
-    def _next(self) -> None:
+    def _serve_next(self) -> None:
         if self._turns and (self._resting or self._served.may_open(self._loop.time())):
             turn = self._turns.popleft()
             if not turn.done():
@@ -115,11 +115,11 @@ class Connections:
         if self._resting and self._timer is None:
             seconds = self._served.seconds_until_one_waits(now)
             if seconds is not None:
-                self._timer = self._loop.call_later(seconds, self._help)
+                self._timer = self._loop.call_later(seconds, self._open_for_next)
 
-    def _help(self) -> None:
+    def _open_for_next(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._resting and self._served.gives_way(now):
+        while self._resting and self._served.has_to_give_way(now):
             self._close(self._resting.pop(0))
         self._watch(now)

@@ -15,10 +15,10 @@ from functools import lru_cache, partial
 import h11
 import httpcore
 
-from aembed.core.departing import not_sent_yet
-from aembed.providers._http._arriving import Arriving
+from aembed.core.sending import not_sent_yet
 from aembed.providers._http._connection import Connection
-from aembed.providers._http._dialing import Speaks, connected, what_it_speaks
+from aembed.providers._http._dialing import ServerProtocol, connect_first, find_protocol
+from aembed.providers._http._incoming_reply import IncomingReply
 from aembed.providers._http._message import EXTENSION, Exchange
 from aembed.providers._http._origin import Connections
 from aembed.providers._http._resolving import Resolver
@@ -73,7 +73,7 @@ class Pool(httpcore.AsyncConnectionPool):
         with not_sent_yet.get()():
             await self._slots.acquire()
             try:
-                connection = await self._to(origin).take(exchange)
+                connection = await self._connections_to(origin).take(exchange)
             except BaseException:
                 self._slots.release()
                 raise
@@ -85,7 +85,7 @@ class Pool(httpcore.AsyncConnectionPool):
         return connection
 
     def finish(self, origin: Origin, connection: Connection) -> None:
-        self._to(origin).give_back(connection)
+        self._connections_to(origin).give_back(connection)
         self._slots.release()
 
     async def aclose(self) -> None:
@@ -94,26 +94,26 @@ class Pool(httpcore.AsyncConnectionPool):
         self._origins.clear()
         await asyncio.sleep(0)
 
-    def _to(self, origin: Origin) -> Connections:
+    def _connections_to(self, origin: Origin) -> Connections:
         if origin not in self._origins:
-            self._origins[origin] = Connections(partial(self._connected, origin))
+            self._origins[origin] = Connections(partial(self._connect, origin))
         return self._origins[origin]
 
-    async def asked_what_it_speaks(self, origin: Origin) -> Speaks | None:
+    async def ask_protocol(self, origin: Origin) -> ServerProtocol | None:
         """Of a server that never answered: one handshake of TLS, which sends nothing. None where it did answer."""
-        if self._to(origin).answered:
+        if self._connections_to(origin).answered:
             return None
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(QUESTION_SECONDS):
-                return await what_it_speaks(await self._resolver.addresses(origin.host, origin.port), origin.host)
+                return await find_protocol(await self._resolver.addresses(origin.host, origin.port), origin.host)
         return None
 
-    async def _connected(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin) -> Connection:
         tls = await self._trusted() if origin.tls else None
         try:
             async with asyncio.timeout(self._connect_timeout):
                 addresses = await self._resolver.addresses(origin.host, origin.port)
-                return await connected(addresses, tls, origin.host)
+                return await connect_first(addresses, tls, origin.host)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"{self._connect_timeout:g} s") from error
         except OSError as error:
@@ -123,7 +123,7 @@ class Pool(httpcore.AsyncConnectionPool):
 class _Stream:
     """The body of a reply, as httpcore has it. Whoever closes it gives back the connection."""
 
-    def __init__(self, arriving: Arriving, finish: Callable[[], None]) -> None:
+    def __init__(self, arriving: IncomingReply, finish: Callable[[], None]) -> None:
         self._arriving = arriving
         self._finish: Callable[[], None] | None = finish
 
@@ -152,10 +152,10 @@ async def _content(request: httpcore.Request) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _at(scheme: bytes, host: bytes, port: int | None) -> Origin:
+def _cached_origin(scheme: bytes, host: bytes, port: int | None) -> Origin:
     tls = scheme == b"https"
     return Origin(tls, host.decode("ascii"), port or (443 if tls else 80))
 
 
 def _origin(url: httpcore.URL) -> Origin:
-    return _at(url.scheme, url.host, url.port)
+    return _cached_origin(url.scheme, url.host, url.port)

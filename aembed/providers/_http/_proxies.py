@@ -49,14 +49,14 @@ def proxy_for(url: str) -> Proxy | None:
         return None
     proxies = getproxies()
     kind = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)
-    if kind is None or _excepted(parts.scheme, host, port, proxies.get("no", "")):
+    if kind is None or _is_excepted(parts.scheme, host, port, proxies.get("no", "")):
         return None
     if not getproxies_environment() and proxy_bypass(host):
         return None
-    return _checked(proxies[kind], _variable(kind))
+    return _check_proxy(proxies[kind], _variable(kind))
 
 
-def refused_by(proxy: Proxy | None, said: str, host: str) -> ProviderError:
+def refusal_of_proxy(proxy: Proxy | None, said: str, host: str) -> ProviderError:
     """What a proxy means that does not let a request through: `said` begins with its status, or is told by httpcore."""
     name = str(proxy) if proxy else "the proxy of the http_client"
     found = re.match(r"([1-5]\d\d)\b", said)
@@ -81,7 +81,7 @@ def _variable(kind: str) -> str:
     return next((name for name in names if os.environ.get(name)), "the system's settings")
 
 
-def _checked(url: str, variable: str) -> Proxy:
+def _check_proxy(url: str, variable: str) -> Proxy:
     """Shows no part of the URL that may be secret."""
     url = url.strip() if "://" in url else f"http://{url.strip()}"
     try:
@@ -90,7 +90,7 @@ def _checked(url: str, variable: str) -> Proxy:
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), None
     name = parts.hostname or ""
-    if not _can_be(name) or port == 0 or parts.scheme not in _SCHEMES or any(c.isspace() for c in url):
+    if not _may_be_proxy(name) or port == 0 or parts.scheme not in _SCHEMES or any(c.isspace() for c in url):
         raise ConfigError(f"{variable} names no proxy that can be used; it looks like http://proxy.example.com:3128")
     if parts.scheme.startswith("socks") and find_spec("socksio") is None:
         raise ConfigError(f"{variable} names a SOCKS proxy, for which a package is missing: pip install 'httpx[socks]'")
@@ -98,18 +98,18 @@ def _checked(url: str, variable: str) -> Proxy:
     return Proxy(variable, f"{host}:{port}" if port else host, url)
 
 
-def _can_be(host: str) -> bool:
+def _may_be_proxy(host: str) -> bool:
     if not host or address_of(host.partition("%")[0]) is not None:
         return bool(host)
     return is_name(host if host.isascii() else in_ascii(host))
 
 
-def _excepted(scheme: str, host: str, port: int, no_proxy: str) -> bool:
+def _is_excepted(scheme: str, host: str, port: int, no_proxy: str) -> bool:
     names = [name.strip().lower() for name in no_proxy.split(",")]
-    return "*" in names or any(_names(name, scheme, host, port) for name in names if name)
+    return "*" in names or any(_is_named_by(name, scheme, host, port) for name in names if name)
 
 
-def _names(name: str, scheme: str, host: str, port: int) -> bool:
+def _is_named_by(name: str, scheme: str, host: str, port: int) -> bool:
     """Whether this part of NO_PROXY means that host: a URL's start, a host and all below it, an address, a network."""
     if "://" in name:
         named_scheme, _, name = name.partition("://")

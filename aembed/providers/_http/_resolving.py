@@ -25,14 +25,14 @@ class Address:
     port: int
 
 
-_Found: TypeAlias = "list[Address] | OSError"
+_LookupAnswer: TypeAlias = "list[Address] | OSError"
 
 
 class Resolver:
     """One lookup for each host at a time, shared by all who ask meanwhile. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, int], asyncio.Future[_Found]] = {}
+        self._under_way: dict[tuple[str, int], asyncio.Future[_LookupAnswer]] = {}
 
     async def addresses(self, host: str, port: int) -> list[Address]:
         """Those of the host, the preferred one first; never none. Raises OSError."""
@@ -45,17 +45,17 @@ class Resolver:
             raise found
         return found
 
-    def _begin(self, host: str, port: int) -> asyncio.Future[_Found]:
+    def _begin(self, host: str, port: int) -> asyncio.Future[_LookupAnswer]:
         loop = asyncio.get_running_loop()
-        lookup: asyncio.Future[_Found] = loop.create_future()
+        lookup: asyncio.Future[_LookupAnswer] = loop.create_future()
         self._under_way[host, port] = lookup
         lookup.add_done_callback(lambda _: self._under_way.pop((host, port), None))
         Thread(target=_look_up, args=(host, port, loop, lookup), name=f"aembed-dns {host}", daemon=True).start()
         return lookup
 
 
-def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, lookup: asyncio.Future[_Found]) -> None:
-    found: _Found
+def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, lookup: asyncio.Future[_LookupAnswer]) -> None:
+    found: _LookupAnswer
     try:
         found = _addresses(host, port)
     except OSError as error:
@@ -65,7 +65,7 @@ def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, lookup: asyn
         loop.call_soon_threadsafe(_tell, lookup, found)
 
 
-def _tell(lookup: asyncio.Future[_Found], found: _Found) -> None:
+def _tell(lookup: asyncio.Future[_LookupAnswer], found: _LookupAnswer) -> None:
     if not lookup.done():
         lookup.set_result(found)
 

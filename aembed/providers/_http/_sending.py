@@ -17,14 +17,14 @@ from aembed.providers._http._message import EXTENSION, Exchange, HTTPReply
 from aembed.providers._http._pool import Origin, Pool
 
 
-async def sent_by(client: HTTPClient, exchange: Exchange, *, ours: bool, connect_timeout: float) -> HTTPReply:
+async def send_by_client(client: HTTPClient, exchange: Exchange, *, ours: bool, connect_timeout: float) -> HTTPReply:
     """Raises the errors of httpx or httpx2, OSError, h11's ProtocolError, and what the body raises."""
     # The user's client adds its own headers and parameters; ours has none, and so need not be asked.
     build = httpx.Request if ours else client.build_request
     request = build(
         exchange.method,
         exchange.url,
-        headers=exchange.revealed(),
+        headers=exchange.revealed_headers(),
         content=exchange.content or None,
         # The read timeout is per chunk and proves nothing; the pool is never waited for. The caller has a deadline.
         extensions={
@@ -42,7 +42,7 @@ async def sent_by(client: HTTPClient, exchange: Exchange, *, ours: bool, connect
 
 
 async def _read(response: Any, exchange: Exchange) -> HTTPReply:
-    status, headers = response.status_code, _decoded(response.headers.raw)
+    status, headers = response.status_code, _decode_headers(response.headers.raw)
     framed = is_framed(headers) or not response.extensions.get("http_version", b"").startswith(b"HTTP/1")
     if response.is_stream_consumed:
         # An event hook of the client, or its auth, has read it, and decompressed.
@@ -58,17 +58,17 @@ async def _read(response: Any, exchange: Exchange) -> HTTPReply:
     return HTTPReply(status, headers, body.finish(), framed)
 
 
-async def sent_straight(pool: Pool, exchange: Exchange) -> HTTPReply:
-    """Raises httpcore's ConnectError and ConnectTimeout, ConfigError, and what else `sent_by` raises."""
-    place = place_of(exchange.url)
-    headers_out = [place.host, *exchange.revealed()]
+async def send_by_pool(pool: Pool, exchange: Exchange) -> HTTPReply:
+    """Raises httpcore's ConnectError and ConnectTimeout, ConfigError, and what else `send_by_client` raises."""
+    place = request_address(exchange.url)
+    headers_out = [place.host, *exchange.revealed_headers()]
     if exchange.content:
         headers_out.append(("content-length", str(len(exchange.content))))
     head = h11.Request(method=exchange.method, target=place.target, headers=headers_out)
     connection = await pool.ask(place.origin, head, exchange.content, exchange)
     try:
         arriving = connection.arriving
-        headers = _decoded(arriving.headers)
+        headers = _decode_headers(arriving.headers)
         framed = is_framed(headers)
         body = exchange.body_of(arriving.status, headers, framed=framed)
         await arriving.read(body)
@@ -77,21 +77,21 @@ async def sent_straight(pool: Pool, exchange: Exchange) -> HTTPReply:
         pool.finish(place.origin, connection)
 
 
-def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+def _decode_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RequestAddress:
     origin: Origin
     host: tuple[str, str]
     target: bytes
 
 
 @lru_cache(maxsize=64)
-def place_of(url: str) -> Place:
+def request_address(url: str) -> RequestAddress:
     """Where to connect, the host as a header says it, and what to ask for there."""
     parsed = httpx.URL(url)
     tls = parsed.scheme == "https"
     origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
-    return Place(origin, ("host", parsed.netloc.decode("ascii")), parsed.raw_path)
+    return RequestAddress(origin, ("host", parsed.netloc.decode("ascii")), parsed.raw_path)

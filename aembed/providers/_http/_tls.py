@@ -37,7 +37,7 @@ _ADVICE = {
 _PRIVATE = "for a private authority: export SSL_CERT_FILE=/path/to/ca.pem"
 
 
-def judged(error: ssl.SSLError, host: str, proxy: Proxy | None) -> ProviderError | None:
+def error_of_tls(error: ssl.SSLError, host: str, proxy: Proxy | None) -> ProviderError | None:
     """None where it may clear. `host` may say by way of which proxy."""
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = _ADVICE.get(error.verify_code, _PRIVATE)
@@ -53,12 +53,12 @@ def judged(error: ssl.SSLError, host: str, proxy: Proxy | None) -> ProviderError
             return NotFoundError(f"{host} did not answer in TLS: {proxy} may speak plain http; write http:// in it")
         return NotFoundError(f"{host} does not answer in TLS: this port speaks plain http, or something else")
     if is_one_of(_NO_VERSION):
-        return NotFoundError(f"{host} and this Python have no version of TLS in common ({_shown(reason)})")
+        return NotFoundError(f"{host} and this Python have no version of TLS in common ({_reason_in_words(reason)})")
     if is_one_of(_CERTIFICATE_WANTED):
         return wants_certificate(host)
     if is_one_of(_CERTIFICATE_REFUSED):
         return AuthenticationError(
-            f"{host} refused the client certificate ({_shown(reason)}), or wants one: {_OWN_CLIENT}"
+            f"{host} refused the client certificate ({_reason_in_words(reason)}), or wants one: {_OWN_CLIENT}"
         )
     if "HANDSHAKE_FAILURE" in reason:
         return NotFoundError(
@@ -73,9 +73,9 @@ def wants_certificate(host: str) -> AuthenticationError:
     return AuthenticationError(f"{host} wants a client certificate: {_OWN_CLIENT}")
 
 
-def speaks_tls(host: str) -> NotFoundError:
+def speaks_tls_error(host: str) -> NotFoundError:
     return NotFoundError(f"{host} speaks TLS, and was asked in plain http; write  base_url=https://{host}/...")
 
 
-def _shown(reason: str) -> str:
+def _reason_in_words(reason: str) -> str:
     return reason.lower().replace("_", " ")

@@ -26,11 +26,11 @@ class Trust:
             async with self._making:
                 if self._context is None:
                     # Reading the certificates takes 20 to 100 ms: in a thread (law 11).
-                    self._context = await run_in_thread(trusted)
+                    self._context = await run_in_thread(make_context)
         return self._context
 
 
-def trusted() -> ssl.SSLContext:
+def make_context() -> ssl.SSLContext:
     """Raises ConfigError, which names the variable of the environment that is wrong."""
     file, folder = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
     if file:

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aembed.stores._postgresql import _leases as leases
-from aembed.stores._postgresql._columns import Layout
+from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._grants import LOCK, may_create, may_write
-from aembed.stores._postgresql._names import quoted
+from aembed.stores._postgresql._names import quote_name
 
 L = TypeVar("L")
 T = TypeVar("T")
@@ -26,7 +26,9 @@ NOBODY_ELSE = """ AND NOT EXISTS (SELECT FROM aembed.workers w WHERE w.expires_a
 """No worker holds rows of that column, or is about to."""
 
 
-def once(tokens: int, spend: Callable[[int, L, Connection], Awaitable[T]]) -> Callable[[L, Connection], Awaitable[T]]:
+def spend_once(
+    tokens: int, spend: Callable[[int, L, Connection], Awaitable[T]]
+) -> Callable[[L, Connection], Awaitable[T]]:
     """A transaction is tried again after a COMMIT whose answer was lost: what is given back is given once only."""
     tries = 0
 
@@ -38,27 +40,27 @@ def once(tokens: int, spend: Callable[[int, L, Connection], Awaitable[T]]) -> Ca
     return work
 
 
-async def spend(column: str, job: str, tokens: int, table: Layout, connection: Connection) -> int | None:
+async def spend(column: str, job: str, tokens: int, table: ColumnLayout, connection: Connection) -> int | None:
     """None where the role may not keep it."""
     if not await may_write(connection, NAME):
         if not await may_create(connection, NAME):
             return None
         await connection.execute(LOCK)
         await connection.execute(TABLE)
-    spent: int = await connection.fetchval(SPEND, _account(column, job, table), tokens)
+    spent: int = await connection.fetchval(SPEND, _account_name(column, job, table), tokens)
     return spent
 
 
-async def close(column: str, job: str, table: Layout, connection: Connection) -> None:
+async def close(column: str, job: str, table: ColumnLayout, connection: Connection) -> None:
     """Left open where others work on: the last of them closes it."""
     if not await may_write(connection, NAME):
         return
-    account = _account(column, job, table)
+    account = _account_name(column, job, table)
     if await may_write(connection, *leases.NAMES):
-        await connection.execute(CLOSE + NOBODY_ELSE, account, leases.target(column, table))
+        await connection.execute(CLOSE + NOBODY_ELSE, account, leases.lease_target(column, table))
     else:
         await connection.execute(CLOSE, account)
 
 
-def _account(column: str, job: str, table: Layout) -> str:
-    return f"{table.table}.{quoted(column)} {job}"
+def _account_name(column: str, job: str, table: ColumnLayout) -> str:
+    return f"{table.table}.{quote_name(column)} {job}"

@@ -8,7 +8,7 @@ import asyncpg
 
 from aembed.errors import ConfigError
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._names import Name, quoted
+from aembed.stores._postgresql._names import TableName, quote_name
 
 KIND = """SELECT c.oid::bigint AS oid, c.relkind::text AS kind FROM pg_catalog.pg_class c
     WHERE c.oid = pg_catalog.to_regclass($1)"""
@@ -26,32 +26,32 @@ TABLES = """SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_names
 KINDS = {"v": "a view", "m": "a materialised view", "f": "a foreign table", "S": "a sequence"}
 
 
-async def no_table(table: Name, connection: Connection) -> ConfigError:
+async def no_table_error(table: TableName, connection: Connection) -> ConfigError:
     """For a name that is not that of a table."""
     found = await connection.fetchrow(KIND, str(table))
     if found is not None:
         what = KINDS.get(found["kind"], "no table")
-        under = [_typed(*row) for row in await connection.fetch(UNDER, found["oid"])]
+        under = [_typed_name(*row) for row in await connection.fetch(UNDER, found["oid"])]
         names = f" (under it: {', '.join(under)})" if under else ""
         return ConfigError(
             f"{table} is {what}, and vectors are written to tables: name the table with  --table  (table=){names}; "
             "what else belongs to a text can be read with  --text-sql  (text_sql=)"
         )
-    others = [_typed(*row) for row in await connection.fetch(NAMESAKES, table.table)]
+    others = [_typed_name(*row) for row in await connection.fetch(NAMESAKES, table.table)]
     if others:
         return ConfigError(f"there is no table {table}; write  --table {others[0]}  (there are {', '.join(others)})")
     there = [name for (name,) in await connection.fetch(TABLES, table.schema)]
     return ConfigError(f"there is no table {table}; the schema has {', '.join(there) or 'no table'}")
 
 
-def no_column(name: str, table: Name, columns: Sequence[str], *, addable: bool) -> ConfigError:
+def no_column_error(name: str, table: TableName, columns: Sequence[str], *, addable: bool) -> ConfigError:
     has = f"table {table} has no column {name!r}; it has {', '.join(columns)}"
     if near := [column for column in columns if column.lower() == name.lower()]:
         return ConfigError(f"{has}. Names are taken as they are written: {near[0]!r} is another one")
     return ConfigError(f"{has}. --create-columns (create_columns=True) adds it" if addable else has)
 
 
-def no_vector(name: str, shown: str, generated: bool, table: Name, columns: Collection[str]) -> ConfigError:
+def no_vector_error(name: str, shown: str, generated: bool, table: TableName, columns: Collection[str]) -> ConfigError:
     free = next(other for other in _names(name) if other not in columns)
     what = "a generated column" if generated else shown
     return ConfigError(
@@ -64,13 +64,13 @@ def _names(name: str) -> Sequence[str]:
     return ["embedding", f"{name}_vector", *(f"embedding_{number}" for number in range(2, 2_000))]
 
 
-def no_key(table: Name, key: tuple[str, ...], unique: Sequence[Sequence[str]]) -> ConfigError:
+def no_key_error(table: TableName, key: tuple[str, ...], unique: Sequence[Sequence[str]]) -> ConfigError:
     """`unique` are the columns of the table's unique indexes; `key` is empty where none was named."""
     wrong = f"key {', '.join(key)} of table {table} is not unique" if key else f"table {table} has no primary key"
     if unique:
         flags = "  or  ".join(" ".join(f"--key {name}" for name in names) for names in unique)
         return ConfigError(f"{wrong}; name columns that are unique (key=):  {flags}")
-    added = ", ".join(map(quoted, key))
+    added = ", ".join(map(quote_name, key))
     make = f"CREATE UNIQUE INDEX ON {table} ({added})" if key else f"ALTER TABLE {table} ADD COLUMN id bigserial"
     return ConfigError(
         f"{wrong}; name columns that are unique with key=, or make one:  {make}{'' if key else ' PRIMARY KEY'}"
@@ -88,6 +88,6 @@ async def check_sql(option: str, sql: str, condition: str, table: str, connectio
         raise ConfigError(f"{flag} ({option}=) cannot be read by the server: {error.args[0]}: {sql}") from None
 
 
-def _typed(schema: str, table: str) -> str:
+def _typed_name(schema: str, table: str) -> str:
     """A name as it is typed to us."""
-    return ".".join(part if part.isidentifier() else quoted(part) for part in (schema, table))
+    return ".".join(part if part.isidentifier() else quote_name(part) for part in (schema, table))

@@ -11,7 +11,7 @@ import asyncpg
 
 from aembed.errors import RowRefusedError
 from aembed.stores._postgresql._database import AT_ONCE, Connection
-from aembed.stores._postgresql._errors import explained, is_of_row
+from aembed.stores._postgresql._errors import explain_error, is_of_row
 
 BEGIN, KEEP = "SAVEPOINT aembed_part", "RELEASE SAVEPOINT aembed_part"
 UNDO = "ROLLBACK TO SAVEPOINT aembed_part; RELEASE SAVEPOINT aembed_part"
@@ -22,7 +22,7 @@ Refused = dict[int, RowRefusedError]
 """Why rows were not taken, by their positions."""
 
 
-def apart(
+def write_row_by_row(
     positions: Sequence[int], statement: str, refused: Refused, place: str, connection: Connection
 ) -> Callable[[], Awaitable[int]]:
     """The work of the statement, over those staged rows at `positions`, in order, that the table takes.
@@ -47,7 +47,7 @@ def apart(
                 if half:
                     parts += [part[half:], part[:half]]
                 else:
-                    refused[part[0]] = _of_row(error, place)
+                    refused[part[0]] = _error_of_row(error, place)
             else:
                 await connection.execute(KEEP)
                 touched += int(tag.rpartition(" ")[2])
@@ -56,6 +56,6 @@ def apart(
     return done
 
 
-def _of_row(error: asyncpg.PostgresError, place: str) -> RowRefusedError:
-    told = explained(error, place, of_rows=True)
+def _error_of_row(error: asyncpg.PostgresError, place: str) -> RowRefusedError:
+    told = explain_error(error, place, of_rows=True)
     return told if isinstance(told, RowRefusedError) else RowRefusedError(str(told))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _leases as leases
-from aembed.stores._postgresql._columns import Layout
+from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._grants import LOCK, may_create, may_read, may_write
 from aembed.types import Refusal
@@ -38,7 +38,7 @@ REFUSE = """INSERT INTO aembed.refusals (target, key, fingerprint, error, messag
 FORGIVE = "DELETE FROM aembed.refusals WHERE target = $1 AND key = ANY ($2::text[])"
 
 
-async def held(column: str, table: Layout, connection: Connection) -> str | None:
+async def read_space(column: str, table: ColumnLayout, connection: Connection) -> str | None:
     """The space of the column, as JSON."""
     if not await may_read(connection, COLUMNS):
         return None
@@ -46,7 +46,7 @@ async def held(column: str, table: Layout, connection: Connection) -> str | None
     return found
 
 
-async def made(connection: Connection) -> bool:
+async def make_schema(connection: Connection) -> bool:
     """Makes the schema where it is missing and may be made; returns whether all of it may be written."""
     if await may_create(connection, COLUMNS):
         await connection.execute(LOCK)
@@ -54,35 +54,35 @@ async def made(connection: Connection) -> bool:
     return await may_write(connection, COLUMNS, REFUSALS, *leases.NAMES)
 
 
-async def keep_space(column: str, space: str, table: Layout, connection: Connection) -> None:
+async def keep_space(column: str, space: str, table: ColumnLayout, connection: Connection) -> None:
     if await may_write(connection, COLUMNS):
         await connection.execute(SET_SPACE, table.schema, table.name, column, space)
 
 
-async def will_be_made(connection: Connection) -> bool:
+async def is_schema_missing(connection: Connection) -> bool:
     """Whether the schema, or its tables, are missing and may be created."""
     return await may_create(connection, COLUMNS)
 
 
-async def refused(ids: Sequence[str], column: str, table: Layout, connection: Connection) -> list[Refusal]:
+async def read_refused(ids: Sequence[str], column: str, table: ColumnLayout, connection: Connection) -> list[Refusal]:
     if not await may_write(connection, REFUSALS):
         return []
-    return [Refusal(*row) for row in await connection.fetch(REFUSED_OF, leases.target(column, table), list(ids))]
+    return [Refusal(*row) for row in await connection.fetch(REFUSED_OF, leases.lease_target(column, table), list(ids))]
 
 
-async def refusals(column: str, table: Layout, connection: Connection) -> list[Refusal]:
+async def refusals(column: str, table: ColumnLayout, connection: Connection) -> list[Refusal]:
     if not await may_read(connection, REFUSALS):
         return []
-    return [Refusal(*row) for row in await connection.fetch(REFUSED + IN_ORDER, leases.target(column, table))]
+    return [Refusal(*row) for row in await connection.fetch(REFUSED + IN_ORDER, leases.lease_target(column, table))]
 
 
-async def refuse(refusals: Mapping[str, Refusal], column: str, table: Layout, connection: Connection) -> None:
+async def refuse(refusals: Mapping[str, Refusal], column: str, table: ColumnLayout, connection: Connection) -> None:
     if not await may_write(connection, REFUSALS):
         return
     rows = [refusals[id] for id in sorted(refusals)]
     fields = ([getattr(each, name) for each in rows] for name in ("id", "fingerprint", "error", "message"))
-    await connection.execute(REFUSE, leases.target(column, table), *fields)
+    await connection.execute(REFUSE, leases.lease_target(column, table), *fields)
 
 
-async def forgive(ids: Sequence[str], column: str, table: Layout, connection: Connection) -> None:
-    await connection.execute(FORGIVE, leases.target(column, table), list(ids))
+async def forgive(ids: Sequence[str], column: str, table: ColumnLayout, connection: Connection) -> None:
+    await connection.execute(FORGIVE, leases.lease_target(column, table), list(ids))

@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias
 
-from aembed.stores._postgresql._database import Connection, Database
-from aembed.stores._postgresql._errors import Refused, explained
-from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, Target, settings
-from aembed.stores._postgresql._names import Name
+from aembed.stores._postgresql._database import Connection, PostgresDatabase
+from aembed.stores._postgresql._errors import Refused, explain_error
+from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, IndexTarget, settings
+from aembed.stores._postgresql._names import TableName
 
 OnBuild: TypeAlias = Callable[[str, int, int], object]
 """Phase of an index's build, how much of it is done, and how much there is: blocks of the table, or rows."""
@@ -34,7 +34,12 @@ ATTACH = "ALTER INDEX {parent} ATTACH PARTITION {index}"
 
 
 async def build(
-    target: Target, database: Database, *, memory: str | None, workers: int | None, on_progress: OnBuild | None
+    target: IndexTarget,
+    database: PostgresDatabase,
+    *,
+    memory: str | None,
+    workers: int | None,
+    on_progress: OnBuild | None,
 ) -> None:
     prepare = settings(memory, workers)
     target.create(concurrently=True)
@@ -49,23 +54,23 @@ async def build(
                 with suppress(*Refused):
                     await connection.execute(RESET)
     except Refused as error:
-        raise explained(error, database.name) from None
+        raise explain_error(error, database.name) from None
 
 
-async def _parts(target: Target, connection: Connection) -> Sequence[tuple[Target, Target | None, bool]]:
+async def _parts(target: IndexTarget, connection: Connection) -> Sequence[tuple[IndexTarget, IndexTarget | None, bool]]:
     """The table and its partitions, each with what it is a partition of, and whether it has partitions itself."""
-    parts = list[tuple[Target, Target | None, bool]]()
+    parts = list[tuple[IndexTarget, IndexTarget | None, bool]]()
     for row in await connection.fetch(PARTITIONS, target.table):
-        part = replace(target, table=str(Name(row["name"], row["schema"])), schema=row["schema"])
-        parent = Name(row["parent"], row["parent_schema"]) if row["parent"] else None
+        part = replace(target, table=str(TableName(row["name"], row["schema"])), schema=row["schema"])
+        parent = TableName(row["parent"], row["parent_schema"]) if row["parent"] else None
         above = next((other for other, *_ in parts if parent and other.table == str(parent)), None)
         parts.append((part, above, row["kind"] == "p"))
     return parts or [(target, None, False)]
 
 
 async def _build_parts(
-    parts: Sequence[tuple[Target, Target | None, bool]],
-    database: Database,
+    parts: Sequence[tuple[IndexTarget, IndexTarget | None, bool]],
+    database: PostgresDatabase,
     connection: Connection,
     on_progress: OnBuild | None,
 ) -> None:
@@ -76,22 +81,24 @@ async def _build_parts(
     leaves = [(part, above) for part, above, is_parent in parts if not is_parent]
     for number, (part, above) in enumerate(leaves, 1):
         which = f"partition {number} of {len(leaves)}: " if above else ""
-        await _build_one(part, database, connection, _naming(which, on_progress))
+        await _build_one(part, database, connection, _name_phases(which, on_progress))
         await _attach(part, above, connection)
 
 
-def _naming(which: str, on_progress: OnBuild | None) -> OnBuild | None:
+def _name_phases(which: str, on_progress: OnBuild | None) -> OnBuild | None:
     if on_progress is None:
         return None
     return lambda phase, done, total: on_progress(which + phase, done, total)
 
 
-async def _attach(part: Target, above: Target | None, connection: Connection) -> None:
+async def _attach(part: IndexTarget, above: IndexTarget | None, connection: Connection) -> None:
     if above and not await connection.fetchval(ATTACHED, part.full_name):
         await connection.execute(ATTACH.format(parent=above.full_name, index=part.full_name))
 
 
-async def _build_one(target: Target, database: Database, connection: Connection, on_progress: OnBuild | None) -> None:
+async def _build_one(
+    target: IndexTarget, database: PostgresDatabase, connection: Connection, on_progress: OnBuild | None
+) -> None:
     if await connection.fetchval(INVALID, target.full_name):
         await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
     watching = asyncio.create_task(_watch(target, database, on_progress)) if on_progress else None
@@ -103,7 +110,7 @@ async def _build_one(target: Target, database: Database, connection: Connection,
             await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch(target: Target, database: Database, on_progress: OnBuild) -> None:
+async def _watch(target: IndexTarget, database: PostgresDatabase, on_progress: OnBuild) -> None:
     async def asked(connection: Connection) -> tuple[str, int, int] | None:
         row = await connection.fetchrow(PROGRESS, target.table)
         return (row["phase"], row["done"], row["total"]) if row else None

@@ -1,7 +1,7 @@
 """What a user's own table looks like, and the SQL that reads and fills one column of it.
 
-Names go through `quoted`. The user's own SQL (`where`, `text_sql`) keeps the user's search path; pgvector is written
-with its schema. Keys travel as text and are cast to the column's own type, so that any type may be one.
+Names go through `quote_name`. The user's own SQL (`where`, `text_sql`) keeps the user's search path; pgvector is
+written with its schema. Keys travel as text and are cast to the column's own type, so that any type may be one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from aembed.errors import ConfigError
 from aembed.stores._postgresql import _advice as advice
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._index import Target
-from aembed.stores._postgresql._names import Name, quoted
-from aembed.stores._postgresql._tables import EXTENSION, chosen, typed
+from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._names import TableName, quote_name
+from aembed.stores._postgresql._tables import EXTENSION, choose_storage, column_type
 from aembed.stores._postgresql._wire import Storage
 
 TABLE = """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
@@ -49,10 +49,10 @@ NUMBERS = ("N", "B")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ColumnRequest:
     """What the user named. `key` is None for the primary key; `create`: columns that are missing may be added."""
 
-    table: Name
+    table: TableName
     text: str | None
     text_sql: str | None
     vector: str
@@ -68,7 +68,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ColumnLayout:
     """Parts of SQL, quoted, all of them found in the table, whose alias is `t`."""
 
     oid: int
@@ -96,11 +96,13 @@ class Layout:
 
     @property
     def table(self) -> str:
-        return str(Name(self.name, self.schema))
+        return str(TableName(self.name, self.schema))
 
     @property
-    def target(self) -> Target:
-        return Target(self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions, self.is_domain)
+    def target(self) -> IndexTarget:
+        return IndexTarget(
+            self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions, self.is_domain
+        )
 
     @property
     def key_list(self) -> str:
@@ -150,7 +152,10 @@ class Layout:
 
     def additions(self, dimensions: int) -> dict[str, str]:
         """The columns that are still to be added, quoted, and their types. Raises ConfigError for too wide a one."""
-        wanted = {self.vector: typed(chosen(None, dimensions), dimensions, self.vectors), self.fingerprint: "bytea"}
+        wanted = {
+            self.vector: column_type(choose_storage(None, dimensions), dimensions, self.vectors),
+            self.fingerprint: "bytea",
+        }
         return {name: type for name, type in wanted.items() if name in self.absent}
 
     def type_of(self, column: str) -> str:
@@ -170,57 +175,57 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-async def layout(asked: Asked, connection: Connection) -> Layout:
+async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLayout:
     """Raises ConfigError where the table is not as the user said."""
     found = await connection.fetchrow(TABLE, str(asked.table))
     if found is None:
-        raise await advice.no_table(asked.table, connection)
+        raise await advice.no_table_error(asked.table, connection)
     columns = {row["name"]: row for row in await connection.fetch(COLUMNS, found["oid"])}
     absent = [name for name in asked.columns if name not in columns]
     for name in absent:
         addable = name in (asked.vector, asked.fingerprint)
         if not (asked.create and addable):
-            raise advice.no_column(name, asked.table, list(columns), addable=addable)
+            raise advice.no_column_error(name, asked.table, list(columns), addable=addable)
     schema = await connection.fetchval(EXTENSION)
     if schema is None:
         raise ConfigError("the database has no pgvector; CREATE EXTENSION vector, as a role that may")
     vector = columns.get(asked.vector, ABSENT | {"base_schema": schema, "type_schema": schema})
     if vector["base"] not in ("vector", "halfvec") or vector["base_schema"] != schema or vector["generated"]:
-        raise advice.no_vector(asked.vector, vector["shown"], vector["generated"], asked.table, columns)
+        raise advice.no_vector_error(asked.vector, vector["shown"], vector["generated"], asked.table, columns)
     keys = await _keys(asked, found["oid"], connection)
-    types = {name: f"{quoted(row['type_schema'])}.{quoted(row['type'])}" for name, row in columns.items()}
+    types = {name: f"{quote_name(row['type_schema'])}.{quote_name(row['type'])}" for name, row in columns.items()}
     mark = columns.get(asked.fingerprint) if asked.fingerprint else None
-    name = str(Name(found["name"], found["schema"]))
+    name = str(TableName(found["name"], found["schema"]))
     if asked.text_sql is not None:
         condition = f"pg_catalog.length(({asked.text_sql}\n)::text) > 0"
         await advice.check_sql("text_sql", asked.text_sql, condition, name, connection)
     if asked.where:
         await advice.check_sql("where", asked.where, f"({asked.where}\n)", name, connection)
-    return Layout(
+    return ColumnLayout(
         oid=found["oid"],
         schema=found["schema"],
         name=found["name"],
-        keys=tuple(map(quoted, keys)),
+        keys=tuple(map(quote_name, keys)),
         key_types=tuple(types[key] for key in keys),
         key_is_number=tuple(columns[key]["category"] in NUMBERS for key in keys),
         types=types,
-        vectors=quoted(schema),
+        vectors=quote_name(schema),
         storage=vector["base"],
         dimensions=vector["width"] if vector["width"] > 0 else None,
-        vector=quoted(asked.vector),
-        text=f"t.{quoted(asked.text)}" if asked.text is not None else f"{asked.text_sql}\n",
+        vector=quote_name(asked.vector),
+        text=f"t.{quote_name(asked.text)}" if asked.text is not None else f"{asked.text_sql}\n",
         condition=f" AND ({asked.where}\n)" if asked.where else "",
-        fingerprint=quoted(asked.fingerprint) if asked.fingerprint else None,
+        fingerprint=quote_name(asked.fingerprint) if asked.fingerprint else None,
         fingerprint_is_bytes=mark is not None and mark["base"] == "bytea",
-        absent=frozenset(map(quoted, absent)),
+        absent=frozenset(map(quote_name, absent)),
         is_domain=vector["base"] != vector["type"] or vector["base_schema"] != vector["type_schema"],
     )
 
 
-async def _keys(asked: Asked, oid: int, connection: Connection) -> tuple[str, ...]:
+async def _keys(asked: ColumnRequest, oid: int, connection: Connection) -> tuple[str, ...]:
     found = await connection.fetch(KEYS, oid)
     primary = [tuple(row["names"]) for row in found if row["is_primary"]]
     key = asked.key or (primary[0] if primary else ())
     if not any(set(row["names"]) <= set(key) for row in found):
-        raise advice.no_key(asked.table, key, [row["names"] for row in found])
+        raise advice.no_key_error(asked.table, key, [row["names"] for row in found])
     return key

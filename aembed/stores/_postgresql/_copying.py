@@ -7,9 +7,9 @@ import logging
 import asyncpg
 import numpy as np
 
-from aembed.stores._postgresql._database import Connection, Database
+from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._errors import Lost
-from aembed.stores._postgresql._wire import copied
+from aembed.stores._postgresql._wire import copy_pieces
 
 logger = logging.getLogger("aembed")
 
@@ -21,7 +21,7 @@ TRIES = 2
 """A connection may be lost for other reasons."""
 
 
-async def learn_copy(database: Database) -> None:
+async def learn_copy(database: PostgresDatabase) -> None:
     """Tries it once in the life of a Database, before anything is paid for."""
     if database.copies_known:
         return
@@ -31,7 +31,7 @@ async def learn_copy(database: Database) -> None:
             database.copies = False
             break
         try:
-            await database.once(_copied)
+            await database.run_once(_try_copy)
         except (asyncpg.FeatureNotSupportedError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, *Lost):
             continue
         except asyncpg.PostgresError:
@@ -48,7 +48,7 @@ async def _version(connection: Connection) -> str:
     return str(await connection.fetchval(VERSION))
 
 
-async def _copied(connection: Connection) -> None:
+async def _try_copy(connection: Connection) -> None:
     await connection.execute(CREATE)
-    source = copied([[b"text"]], np.ones((1, 1), np.float32), "vector")
+    source = copy_pieces([[b"text"]], np.ones((1, 1), np.float32), "vector")
     await connection.copy_to_table("aembed_copied", schema_name="pg_temp", source=source, format="binary")

@@ -12,8 +12,8 @@ import asyncpg
 from tenacity import AsyncRetrying, RetryCallState
 
 from aembed.errors import ConfigError, StoreError
-from aembed.stores._postgresql._errors import TAKEN, Refused, explained, is_busy, is_outage, is_slow
-from aembed.stores._postgresql._url import Address, parse
+from aembed.stores._postgresql._errors import TAKEN, Refused, explain_error, is_busy, is_outage, is_slow
+from aembed.stores._postgresql._url import ServerAddress, parse
 
 T = TypeVar("T")
 Connection: TypeAlias = Any
@@ -43,18 +43,18 @@ MOST_TAKEN = 4
 """Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
 
-async def unchanged(connection: Connection) -> None:
+async def keep_session(connection: Connection) -> None:
     """Nothing outlives a transaction of ours, so that a connection needs no reset."""
 
 
-class Database:
+class PostgresDatabase:
     """A PostgreSQL database. Raises StoreError, never asyncpg's own errors.
 
     `place` is a URL or an asyncpg pool; a pool is left as it was: no codec, no setting, and it stays open.
     """
 
     def __init__(self, place: str | Any, *, command_timeout: float, max_outage: float) -> None:
-        self.address: Address | None = parse(place) if isinstance(place, str) else None
+        self.address: ServerAddress | None = parse(place) if isinstance(place, str) else None
         self.name = str(self.address) if self.address else "the database of the pool"
         self._given = None if isinstance(place, str) else place
         self._pool: Any = self._given
@@ -91,20 +91,20 @@ class Database:
 
         retrying = AsyncRetrying(retry=may_pass, wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True)
         try:
-            return await retrying(self._once, work, BEGIN + (SAFE_PATH if safe_path else SAME_TEXT))
+            return await retrying(self._run_once, work, BEGIN + (SAFE_PATH if safe_path else SAME_TEXT))
         except Refused as error:
-            raise explained(error, self.name, of_rows=of_rows) from None
+            raise explain_error(error, self.name, of_rows=of_rows) from None
 
-    async def once(self, work: Work[T]) -> T:
+    async def run_once(self, work: Work[T]) -> T:
         """`work` in one transaction that is not tried again. Raises what asyncpg raises."""
-        return await self._once(work, BEGIN + SAFE_PATH)
+        return await self._run_once(work, BEGIN + SAFE_PATH)
 
     async def check_direct(self) -> None:
         """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
         address = self.address
         if address is None or address.keeps_sessions:
             return
-        if address.behind_pooler or await self._finds_pooler():
+        if address.behind_pooler or await self._is_behind_pooler():
             raise ConfigError(
                 "an index is built over a direct connection, not through a pooler in transaction mode; "
                 "give the URL of the server itself (on Supabase: the direct connection, or port 5432)"
@@ -113,7 +113,7 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection that is in no transaction."""
-        async with (await self._opened()).acquire() as connection:
+        async with (await self._open_pool()).acquire() as connection:
             yield connection
 
     async def aclose(self) -> None:
@@ -139,20 +139,20 @@ class Database:
         longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(state.attempt_number, 10))
         return self._random.uniform(longest / 2, longest)
 
-    async def _once(self, work: Work[T], begin: str) -> T:
-        pool = await self._opened()
+    async def _run_once(self, work: Work[T], begin: str) -> T:
+        pool = await self._open_pool()
         try:
             connection = await pool.acquire()
         except TimeoutError:
             raise ConnectionError("no connection in time") from None
         self._reached = True
         try:
-            return await self._transacted(work, begin, connection)
+            return await self._run_transaction(work, begin, connection)
         finally:
             with suppress(*Refused):
                 await pool.release(connection)
 
-    async def _transacted(self, work: Work[T], begin: str, connection: Connection) -> T:
+    async def _run_transaction(self, work: Work[T], begin: str, connection: Connection) -> T:
         """Ends the connection on doubt: what a cancelled or timed out statement still does is rolled back."""
         try:
             async with asyncio.timeout(self._command_timeout):
@@ -178,7 +178,7 @@ class Database:
         except Refused:
             _end(connection)
 
-    async def _opened(self) -> Any:
+    async def _open_pool(self) -> Any:
         if self._closed:
             raise StoreError(f"{self.name} was closed; open the store again")
         loop = asyncio.get_running_loop()
@@ -193,7 +193,7 @@ class Database:
     async def _create(self) -> Any:
         assert self.address is not None
         try:
-            shared = self.address.behind_pooler or await self._finds_pooler() or self._one_session
+            shared = self.address.behind_pooler or await self._is_behind_pooler() or self._one_session
         except TimeoutError:
             raise ConnectionError("no answer in time") from None
         return await asyncpg.create_pool(
@@ -202,10 +202,10 @@ class Database:
             max_size=MOST_CONNECTIONS,
             statement_cache_size=0 if shared else 100,
             command_timeout=self._command_timeout,
-            reset=unchanged,
+            reset=keep_session,
         )
 
-    async def _finds_pooler(self) -> bool:
+    async def _is_behind_pooler(self) -> bool:
         """A pooler answers the connection itself: the process that it names is not the one that runs statements."""
         assert self.address is not None
         connection = await asyncpg.connect(

@@ -85,11 +85,11 @@ def is_of_row(error: BaseException) -> bool:
     if code.startswith(OF_ROWS) or not code.startswith(OF_SERVERS):
         return True
     # What a trigger's function cannot do for one row it may do for others.
-    raised = code.startswith("42") and _raised_in(error) is not None
+    raised = code.startswith("42") and _raising_function(error) is not None
     return raised or getattr(error, "server_source_function", None) == CHECKS_POLICIES
 
 
-def explained(error: BaseException, place: str, *, of_rows: bool = False) -> StoreError:
+def explain_error(error: BaseException, place: str, *, of_rows: bool = False) -> StoreError:
     """`of_rows`: rows were being written, and may be to blame."""
     match error:
         case StoreError():
@@ -116,7 +116,7 @@ def explained(error: BaseException, place: str, *, of_rows: bool = False) -> Sto
             return StoreError(f"{place}: {type(error).__name__}; the connection cannot be used")
 
 
-def _raised_in(error: asyncpg.PostgresError) -> str | None:
+def _raising_function(error: asyncpg.PostgresError) -> str | None:
     """The function of the user's own that raised it. Of the context only a name: the rest may quote a text."""
     found = IN_FUNCTION.search(getattr(error, "context", None) or "")
     return found[1] if found else None
@@ -128,7 +128,7 @@ def _refusal(error: asyncpg.PostgresError, place: str, of_row: bool) -> StoreErr
         return SpaceMismatchError(f"{place}: {error}")
     said = f": {_message(error)}" if code.startswith(QUOTES_NOTHING) else ""
     constraint = f" of constraint {error.constraint_name!r}" if getattr(error, "constraint_name", None) else ""
-    function = f" in function {name}()" if (name := _raised_in(error)) else ""
+    function = f" in function {name}()" if (name := _raising_function(error)) else ""
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
     kind = SlowError if code == SLOW else (RowRefusedError if of_row else StoreError)
     return kind(f"{place}: {type(error).__name__}{constraint}{function}{said} ({code}){advice}")

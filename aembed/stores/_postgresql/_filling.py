@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from aembed.stores._postgresql import _leases as leases
-from aembed.stores._postgresql._apart import SOME, Refused, apart
-from aembed.stores._postgresql._columns import Layout, native
+from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
+from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
-from aembed.stores._postgresql._names import quoted
-from aembed.stores._postgresql._proof import is_same, proving
-from aembed.stores._postgresql._staging import POSITION, ROWS, numbered, rows_of, running, staged
-from aembed.stores._postgresql._wire import Column, literal, normalized, vector_of
+from aembed.stores._postgresql._names import quote_name
+from aembed.stores._postgresql._proof import is_same, write_with_proof
+from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
+from aembed.stores._postgresql._wire import Column, literal, normalize, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
 
@@ -43,11 +43,11 @@ ROWS_PER_PAGE = 500
 MOST_COMPARED = 3
 
 
-def select(columns: str, condition: str, table: Layout) -> str:
+def select(columns: str, condition: str, table: ColumnLayout) -> str:
     return SELECT.format(columns=columns, table=table.table, condition=condition)
 
 
-async def filled_width(table: Layout, connection: Connection) -> int | None:
+async def filled_width(table: ColumnLayout, connection: Connection) -> int | None:
     """Dimensions of one vector that is there already."""
     if table.vector in table.absent:
         return None
@@ -56,14 +56,16 @@ async def filled_width(table: Layout, connection: Connection) -> int | None:
     return width
 
 
-async def page(last: Sequence[str] | None, size: int, table: Layout, connection: Connection) -> list[tuple[str, str]]:
+async def read_page(
+    last: Sequence[str] | None, size: int, table: ColumnLayout, connection: Connection
+) -> list[tuple[str, str]]:
     """Id and text of the pending rows after a key, in key order."""
     condition = f"{table.is_pending}{table.after(last, 2)} ORDER BY {table.key_list} LIMIT $1"
     found = await connection.fetch(select(f"{table.id}, ({table.text})::text", condition, table), size, *(last or ()))
     return [(id, text) for id, text in found]
 
 
-async def sample(most: int, table: Layout, connection: Connection) -> list[tuple[str, str, Vector]]:
+async def sample(most: int, table: ColumnLayout, connection: Connection) -> list[tuple[str, str, Vector]]:
     """Id, text and vector of some filled rows; where the hash of each text is kept, none whose text is another now."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
     current = ""
@@ -75,14 +77,14 @@ async def sample(most: int, table: Layout, connection: Connection) -> list[tuple
     return [(id, text, vector_of(vector)) for id, text, vector in found]
 
 
-async def some_texts(table: Layout, connection: Connection) -> dict[str, str]:
+async def read_some_texts(table: ColumnLayout, connection: Connection) -> dict[str, str]:
     """Some texts that are pending, by their ids."""
     columns, condition = f"{table.id}, ({table.text})::text", f"{table.is_pending} LIMIT {MOST_COMPARED}"
     found = await connection.fetch(select(columns, condition, table))
     return {row[0]: row[1] for row in found}
 
 
-async def texts_again(ids: Sequence[str], table: Layout, connection: Connection) -> dict[str, str]:
+async def read_texts_again(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> dict[str, str]:
     """Those texts as they are now."""
     values = (f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(_typed_keys(table), 1))
     statement = select(f"({table.text})::text", " AND ".join(values), table)
@@ -90,32 +92,32 @@ async def texts_again(ids: Sequence[str], table: Layout, connection: Connection)
     return {id: text for id, text in found.items() if text is not None}
 
 
-async def count(table: Layout, connection: Connection) -> int:
+async def count(table: ColumnLayout, connection: Connection) -> int:
     pending: int = await connection.fetchval(select("count(*)", table.is_pending, table))
     return pending
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FillBatch:
     """Rows to be filled: the key of each, the hash of the text that was embedded, and the vector."""
 
     ids: Sequence[str]
     hashes: Sequence[bytes]
     matrix: Matrix
 
-    def picked(self, positions: Sequence[int]) -> Batch:
+    def pick(self, positions: Sequence[int]) -> FillBatch:
         rows = list(positions)
-        return Batch([self.ids[i] for i in rows], [self.hashes[i] for i in rows], self.matrix[rows])
+        return FillBatch([self.ids[i] for i in rows], [self.hashes[i] for i in rows], self.matrix[rows])
 
 
 async def fill(
-    batch: Batch,
-    worker: leases.Worker | None,
+    batch: FillBatch,
+    worker: leases.ColumnWorker | None,
     again: bool,
     hooks: tuple[Hook, ...],
     refused: Refused | None,
     place: str,
-    table: Layout,
+    table: ColumnLayout,
     connection: Connection,
 ) -> int:
     """COPY into a staging table and UPDATE from it; a row whose text is another by now is left alone.
@@ -127,10 +129,10 @@ async def fill(
     """
     filled, mine = 0, list(range(len(batch.ids)))
     if worker is not None:
-        held = await leases.released(batch.ids, worker, connection)
+        held = await leases.release_leases(batch.ids, worker, connection)
         others = [i for i, id in enumerate(batch.ids) if id not in held]
         if again and others:
-            filled = await _already(batch.picked(others), table, connection)
+            filled = await _count_filled_already(batch.pick(others), table, connection)
         mine = [i for i, id in enumerate(batch.ids) if id in held]
     if mine:
         filled += await update(batch, mine, hooks, refused, place, table, connection)
@@ -142,43 +144,45 @@ async def fill(
 
 
 async def update(
-    batch: Batch,
+    batch: FillBatch,
     picked: Sequence[int],
     hooks: tuple[Hook, ...],
     refused: Refused | None,
     place: str,
-    table: Layout,
+    table: ColumnLayout,
     connection: Connection,
 ) -> int:
     """As `fill`, of rows that nobody else holds."""
-    rows = batch.picked(picked)
+    rows = batch.pick(picked)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", [value.encode() for value in values])
         for name, values in zip(_names(table), zip(*map(native, rows.ids), strict=True), strict=True)
     }
     columns["aembed_hash"] = ("bytea", rows.hashes)
     parts = {"table": table.table, "is_key": _is_key(table), "hash": table.hash}
-    work, in_one = running(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), False
+    work, in_one = statement_work(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), False
     if refused is not None:
         some = FILL_SOME.format(vector=table.vector, mark=mark(table), **parts)
-        work, in_one = apart(picked, some, refused, place, connection), True
+        work, in_one = write_row_by_row(picked, some, refused, place, connection), True
     if hooks:
         is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
         same = is_same(f"t.{table.vector}", "aembed_new.aembed_vector", table.vectors)
         meant, kept = MEANT.format(**parts), KEPT.format(is_same=same, is_marked=is_marked, **parts)
         # In one piece: what a trigger does to a later row may undo an earlier one.
         work, in_one = (
-            proving(meant, kept, work, place, table.table, connection, () if refused is None else refused),
+            write_with_proof(meant, kept, work, place, table.table, connection, () if refused is None else refused),
             True,
         )
     if in_one:
-        columns[POSITION] = ("integer", numbered(picked))
+        columns[POSITION] = ("integer", position_column(picked))
     size = len(picked) if in_one else ROWS
     copies = table.copies
-    return await staged(columns, rows.matrix, table.storage, table.vectors, work, connection, copies=copies, rows=size)
+    return await stage_rows(
+        columns, rows.matrix, table.storage, table.vectors, work, connection, copies=copies, rows=size
+    )
 
 
-async def clear(ids: Sequence[str], table: Layout, connection: Connection) -> int:
+async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> int:
     """Empties those of the rows that have a vector of another text than theirs."""
     statement = CLEAR.format(
         table=table.table,
@@ -189,10 +193,12 @@ async def clear(ids: Sequence[str], table: Layout, connection: Connection) -> in
         is_key=_is_key(table),
         hash=table.stored_hash,
     )
-    return rows_of(await connection.execute(statement, *map(list, zip(*map(native, ids), strict=True)))) if ids else 0
+    return (
+        touched_rows(await connection.execute(statement, *map(list, zip(*map(native, ids), strict=True)))) if ids else 0
+    )
 
 
-async def _already(batch: Batch, table: Layout, connection: Connection) -> int:
+async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connection: Connection) -> int:
     """How many of these rows have a vector, and the text that it is for."""
     types = [*("text[]" for _ in table.keys), "bytea[]"]
     statement = ALREADY.format(
@@ -208,56 +214,56 @@ async def _already(batch: Batch, table: Layout, connection: Connection) -> int:
     return count
 
 
-def _names(table: Layout) -> list[str]:
+def _names(table: ColumnLayout) -> list[str]:
     return [f"aembed_key{i}" for i in range(len(table.keys))]
 
 
-def _typed_keys(table: Layout) -> Iterator[tuple[str, str]]:
+def _typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
     return zip(table.keys, table.key_types, strict=True)
 
 
-def _is_key(table: Layout) -> str:
+def _is_key(table: ColumnLayout) -> str:
     pairs = zip(table.keys, _names(table), table.key_types, strict=True)
     return " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
 
 
-def mark(table: Layout) -> str:
+def mark(table: ColumnLayout) -> str:
     return f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
 
 
-def filters(where: Mapping[str, Scalar], table: Layout) -> Filters:
+def build_filters(where: Mapping[str, Scalar], table: ColumnLayout) -> Filters:
     """SQL whose parameters begin at $3, and their values."""
     parts, values = [], []
     for name, value in where.items():
         type = table.type_of(name)
         if value is None:
-            parts.append(f" AND t.{quoted(name)} IS NULL")
+            parts.append(f" AND t.{quote_name(name)} IS NULL")
         else:
             values.append(str(value).lower() if isinstance(value, bool) else str(value))
-            parts.append(f" AND t.{quoted(name)} = ${len(values) + 2}::text::{type}")
+            parts.append(f" AND t.{quote_name(name)} = ${len(values) + 2}::text::{type}")
     return "".join(parts), values
 
 
-async def candidates(
-    query: Vector, k: int, filters: Filters, table: Layout, connection: Connection
+async def find_candidates(
+    query: Vector, k: int, filters: Filters, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str | None, Vector]]:
     """Id, text and vector of the k best rows and some more: the server compares in float32.
 
     Where the hash of each text is kept, no row whose vector is of another text than its own.
     """
     if table.fingerprint is None:
-        return [row[:3] for row in await _nearest(query, 2 * k + SHORTLIST, filters, table, connection)]
+        return [row[:3] for row in await _find_nearest(query, 2 * k + SHORTLIST, filters, table, connection)]
     most = 2 * k + SHORTLIST
     while True:
-        found = await _nearest(query, most, filters, table, connection)
+        found = await _find_nearest(query, most, filters, table, connection)
         current = [row[:3] for row in found if row[3]]
         if len(found) < most or len(current) >= k + SHORTLIST // 2:
             return current
         most *= 4
 
 
-async def _nearest(
-    query: Vector, most: int, filters: Filters, table: Layout, connection: Connection
+async def _find_nearest(
+    query: Vector, most: int, filters: Filters, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str | None, Vector, bool]]:
     """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
@@ -271,5 +277,5 @@ async def _nearest(
     if table.fingerprint is not None:
         parts = {"fingerprint": table.fingerprint, "hash": table.stored_hash, "table": table.table}
         statement = NEAREST.format(columns=columns, condition=condition, **parts)
-    found = await connection.fetch(statement, literal(normalized(query)), most, *filters[1])
+    found = await connection.fetch(statement, literal(normalize(query)), most, *filters[1])
     return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

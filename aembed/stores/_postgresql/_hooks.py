@@ -53,7 +53,7 @@ class HookedError(StoreError):
     """The table has hooks, and the write was not one that looks at what became of it: once more, with care."""
 
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
-        super().__init__(f"what is written goes through {named(hooks)}")
+        super().__init__(f"what is written goes through {name_hooks(hooks)}")
         self.hooks = hooks
 
 
@@ -68,7 +68,7 @@ async def check_unhooked(table: str, connection: Connection) -> None:
         raise HookedError(hooks)
 
 
-def named(hooks: tuple[Hook, ...]) -> str:
+def name_hooks(hooks: tuple[Hook, ...]) -> str:
     """Those that may be to blame, for a message."""
     rest = len(hooks) - MOST_NAMED
     names = ", or ".join(map(str, hooks[:MOST_NAMED]))

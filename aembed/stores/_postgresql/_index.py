@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from aembed.errors import ConfigError
-from aembed.stores._postgresql._names import quoted
+from aembed.stores._postgresql._names import quote_name
 from aembed.stores._postgresql._wire import Storage
 
 Connection: TypeAlias = Any
@@ -39,7 +39,7 @@ _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class IndexTarget:
     """A column of vectors: `table` and `column` quoted, `v` the schema of pgvector, quoted."""
 
     table: str
@@ -65,11 +65,11 @@ class Target:
     @property
     def name(self) -> str:
         digest = blake2b(f"{self.table}.{self.column}".encode(), digest_size=8).hexdigest()
-        return quoted(f"aembed_hnsw_{digest}")
+        return quote_name(f"aembed_hnsw_{digest}")
 
     @property
     def full_name(self) -> str:
-        return f"{quoted(self.schema)}.{self.name}"
+        return f"{quote_name(self.schema)}.{self.name}"
 
     def create(self, *, concurrently: bool, only: bool = False) -> str:
         """`only`: of the table without its partitions. Raises ConfigError for a width that cannot be indexed."""
@@ -93,7 +93,7 @@ class Target:
         return f"{column} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
 
 
-async def is_indexed(target: Target, connection: Connection) -> bool:
+async def is_indexed(target: IndexTarget, connection: Connection) -> bool:
     opclass = f"{target.indexed_storage}_cosine_ops"
     column = target.column[1:-1].replace('""', '"')
     return bool(await connection.fetchval(INDEXED, target.table, opclass, column))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from aembed.stores._postgresql._building import OnBuild, build
-from aembed.stores._postgresql._database import Database
-from aembed.stores._postgresql._index import Target
+from aembed.stores._postgresql._database import PostgresDatabase
+from aembed.stores._postgresql._index import IndexTarget
 
 
 class Indexed:
-    _database: Database
+    _database: PostgresDatabase
 
     async def create_index(
         self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
@@ -23,5 +23,5 @@ class Indexed:
         target = await self._target()
         await build(target, self._database, memory=memory, workers=workers, on_progress=on_progress)
 
-    async def _target(self) -> Target:
+    async def _target(self) -> IndexTarget:
         raise NotImplementedError

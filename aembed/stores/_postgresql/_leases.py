@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aembed.errors import StoreError
-from aembed.stores._postgresql._columns import Layout
+from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 
 TABLES = """CREATE TABLE IF NOT EXISTS aembed.workers (token bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -61,7 +61,7 @@ IDLE_SECONDS = 1_000.0
 that answers nobody (`RetryPolicy.max_outage`)."""
 
 
-class Worker:
+class ColumnWorker:
     """One pass over a backlog: a token, what it holds, and the task that keeps it alive."""
 
     def __init__(self, token: int, target: str, lease_seconds: float) -> None:
@@ -77,11 +77,11 @@ class Worker:
         self._note_activity()
         self._beating = asyncio.create_task(self._beat(beat))
 
-    def took(self, ids: Iterable[str]) -> None:
+    def note_taken(self, ids: Iterable[str]) -> None:
         self.held.update(ids)
         self._note_activity()
 
-    def gave_up(self, ids: Iterable[str]) -> None:
+    def note_given_up(self, ids: Iterable[str]) -> None:
         self.held.difference_update(ids)
         self._note_activity()
         self._freed.set()
@@ -89,7 +89,7 @@ class Worker:
     def _note_activity(self) -> None:
         self._active_at = asyncio.get_running_loop().time()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Waits while enough is held; not for ever, because a row that failed may never be told."""
         if len(self.held) >= MOST_CLAIMED:
             self._freed.clear()
@@ -97,7 +97,7 @@ class Worker:
                 async with asyncio.timeout(STALLED_SECONDS):
                     await self._freed.wait()
 
-    async def rest(self) -> None:
+    async def stop_beating(self) -> None:
         """Ends the task that keeps it alive."""
         if self._beating:
             self._beating.cancel()
@@ -111,7 +111,7 @@ class Worker:
                     await beat()
 
 
-def target(column: str, table: Layout) -> str:
+def lease_target(column: str, table: ColumnLayout) -> str:
     return f"{table.table}.{column}"
 
 
@@ -123,7 +123,7 @@ async def join(lease_seconds: float, connection: Connection) -> int:
 
 
 async def claim(
-    last: Sequence[str] | None, size: int, worker: Worker, table: Layout, connection: Connection
+    last: Sequence[str] | None, size: int, worker: ColumnWorker, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str, bool]]:
     """Id, text and whether it is ours now, of the free pending rows after a key; in key order."""
     statement = CLAIM.format(
@@ -138,17 +138,17 @@ async def claim(
     return [(id, text, is_mine) for id, text, is_mine in found]
 
 
-async def released(ids: Sequence[str], worker: Worker, connection: Connection) -> set[str]:
+async def release_leases(ids: Sequence[str], worker: ColumnWorker, connection: Connection) -> set[str]:
     """Gives these leases up with the transaction; returns those that were still held."""
     return {key for (key,) in await connection.fetch(RELEASE, worker.target, worker.token, list(ids))}
 
 
-async def hold_failed(ids: Sequence[str], worker: Worker, connection: Connection) -> None:
+async def hold_failed(ids: Sequence[str], worker: ColumnWorker, connection: Connection) -> None:
     """Rows that were released with others, and get no vector in this run."""
     await connection.execute(HOLD_FAILED, worker.target, worker.token, list(ids))
 
 
-async def forget_lost(worker: Worker, connection: Connection) -> bool:
+async def forget_lost(worker: ColumnWorker, connection: Connection) -> bool:
     """Whether the server held rows for us that we know nothing of; they are free again."""
     tag: str = await connection.execute(FORGET_LOST, worker.target, worker.token, list(worker.held))
     return tag != "DELETE 0"

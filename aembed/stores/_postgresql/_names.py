@@ -13,7 +13,7 @@ _PART = r'("(?:[^"]|"")+"|[^".]+)'
 _TABLE = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """A name as SQL. Raises ConfigError for one that PostgreSQL would cut or cannot read."""
     try:
         size = len(name.encode())
@@ -27,30 +27,30 @@ def quoted(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class TableName:
     """A table's name, and its schema where the user gave one."""
 
     table: str
     schema: str | None = None
 
     def __str__(self) -> str:
-        parts = [quoted(self.table)] if self.schema is None else [quoted(self.schema), quoted(self.table)]
+        parts = [quote_name(self.table)] if self.schema is None else [quote_name(self.schema), quote_name(self.table)]
         return ".".join(parts)
 
-    def beside(self, suffix: str) -> Name:
-        return Name(self.table + suffix, self.schema)
+    def beside(self, suffix: str) -> TableName:
+        return TableName(self.table + suffix, self.schema)
 
 
-def parsed(text: str) -> Name:
+def parse_name(text: str) -> TableName:
     """`sections`, `app.sections`, or with quotes where a name holds a dot: `app."my.sections"`. Case is kept."""
     match = _TABLE.fullmatch(text)
     if match is None:
         raise ConfigError(f'{text!r} is not the name of a table; write table, schema.table or "odd.name"')
-    parts = [_unquoted(part) for part in match.groups() if part is not None]
-    name = Name(parts[-1], parts[0] if len(parts) == 2 else None)
+    parts = [_unquote(part) for part in match.groups() if part is not None]
+    name = TableName(parts[-1], parts[0] if len(parts) == 2 else None)
     str(name)
     return name
 
 
-def _unquoted(part: str) -> str:
+def _unquote(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part

@@ -8,7 +8,7 @@ from typing import Protocol
 from aembed.errors import RowRefusedError, StoreError
 from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._errors import SlowError
-from aembed.stores._postgresql._hooks import Hook, HookedError, named
+from aembed.stores._postgresql._hooks import Hook, HookedError, name_hooks
 
 MOST_APART = 256
 """Rows that are told apart in one transaction: it stays short, and so does what others wait for."""
@@ -27,16 +27,16 @@ class DroppedError(StoreError):
     """The server took rows and kept them not: `positions` among those that were written."""
 
     def __init__(self, positions: frozenset[int], place: str, hooks: tuple[Hook, ...]) -> None:
-        super().__init__(dropped(place, hooks))
+        super().__init__(dropped_message(place, hooks))
         self.positions = positions
 
 
-def dropped(place: str, hooks: tuple[Hook, ...]) -> str:
-    blamed = f"{named(hooks)} drops it or changes it" if hooks else "the server does not keep what it took"
+def dropped_message(place: str, hooks: tuple[Hook, ...]) -> str:
+    blamed = f"{name_hooks(hooks)} drops it or changes it" if hooks else "the server does not keep what it took"
     return f"{place}: a row was written and is not there as it was written: {blamed}; let it keep vector and text"
 
 
-async def written(
+async def write_by_halves(
     positions: Sequence[int], write: Write, *, tells_apart: bool = True
 ) -> tuple[int, Mapping[int, RowRefusedError]]:
     """How many rows were taken, and why others were not: such a row is found by halves, and fails alone.

@@ -10,17 +10,17 @@ from hashlib import sha256
 
 import numpy as np
 
-from aembed.core.spaces import agreed
+from aembed.core.spaces import merge_spaces
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
-from aembed.stores._postgresql._columns import Layout
+from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
-from aembed.stores._postgresql._names import Name
-from aembed.stores._postgresql._proof import tried
-from aembed.stores._rules import EMPTY, mismatch
+from aembed.stores._postgresql._names import TableName
+from aembed.stores._postgresql._proof import try_write
+from aembed.stores._rules import EMPTY, mismatch_error
 from aembed.types import Space
 
 READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
@@ -36,15 +36,15 @@ MOST_PROBED = 8
 """Rows from either end of the table, where the first is not taken: one row that is refused fails alone."""
 
 
-async def announced(
-    place: str, asked: Space, held: Space | None, index: bool, table: Layout, connection: Connection
+async def announce_changes(
+    place: str, asked: Space, held: Space | None, index: bool, table: ColumnLayout, connection: Connection
 ) -> list[str]:
-    """What will be made, a line each. Raises as `checked`."""
-    space = await checked(place, asked, held, table, connection)
+    """What will be made, a line each. Raises as `check_column`."""
+    space = await check_column(place, asked, held, table, connection)
     await probe(place, space.dimensions, table, connection)
     added = table.additions(space.dimensions) if space.dimensions else {}
     lines = [f"column {name} {type} of {table.table}" for name, type in added.items()]
-    if await books.will_be_made(connection):
+    if await books.is_schema_missing(connection):
         lines.append(books.MADE)
     target = replace(table.target, dimensions=space.dimensions) if table.vector in added else table.target
     knowable = target.dimensions or table.vector not in table.absent
@@ -55,19 +55,21 @@ async def announced(
     return lines
 
 
-async def checked(place: str, asked: Space, held: Space | None, table: Layout, connection: Connection) -> Space:
+async def check_column(
+    place: str, asked: Space, held: Space | None, table: ColumnLayout, connection: Connection
+) -> Space:
     """The space that the column is for from now on. Raises what speaks against it."""
     await check(place, table, connection)
     width = table.dimensions or await sql.filled_width(table, connection)
-    space = agreed(held, asked)
+    space = merge_spaces(held, asked)
     if space is None and held and await sql.filled_width(table, connection):
-        raise mismatch(place, held, asked, EMPTY.format(table.table, table.vector))
+        raise mismatch_error(place, held, asked, EMPTY.format(table.table, table.vector))
     space = space or asked
-    fitting(place, space, width, table)
+    check_width(place, space, width, table)
     return space
 
 
-def fitting(place: str, space: Space, width: int | None, table: Layout) -> None:
+def check_width(place: str, space: Space, width: int | None, table: ColumnLayout) -> None:
     if width is not None and space.dimensions not in (None, width):
         raise SpaceMismatchError(
             f"{place} is {table.storage}({width}), the model gives {space.dimensions}; "
@@ -75,7 +77,7 @@ def fitting(place: str, space: Space, width: int | None, table: Layout) -> None:
         )
 
 
-async def check(place: str, table: Layout, connection: Connection) -> None:
+async def check(place: str, table: ColumnLayout, connection: Connection) -> None:
     if await connection.fetchval(READ_ONLY):
         raise StoreError(f"{place} cannot be written: the server, or the role, is read-only; connect to the primary")
     if table.absent and not await connection.fetchval(OWNS, table.oid):
@@ -88,14 +90,14 @@ async def check(place: str, table: Layout, connection: Connection) -> None:
     if heirs := await connection.fetch(INHERITED, table.oid):
         twice = f"true GROUP BY {table.key_list} HAVING count(*) > 1 LIMIT 1"
         if await connection.fetchval(sql.select("true", twice, table)):
-            names = ", ".join(str(Name(row["relname"], row["nspname"])) for row in heirs)
+            names = ", ".join(str(TableName(row["relname"], row["nspname"])) for row in heirs)
             raise ConfigError(
                 f"{place}: a key stands in several rows, because tables inherit from it (INHERITS) and a unique key "
                 f"holds for one of them alone; fill those by themselves ({names}), or make the keys of all rows unique"
             )
 
 
-async def add_columns(place: str, dimensions: int, table: Layout, connection: Connection) -> None:
+async def add_columns(place: str, dimensions: int, table: ColumnLayout, connection: Connection) -> None:
     """Adds what is absent; a vector is stored as it is, because it cannot be compressed."""
     await check(place, table, connection)
     for name, type in table.additions(dimensions).items():
@@ -104,7 +106,7 @@ async def add_columns(place: str, dimensions: int, table: Layout, connection: Co
             await connection.execute(EXTERNAL.format(table=table.table, column=name))
 
 
-async def probe(place: str, dimensions: int | None, table: Layout, connection: Connection) -> tuple[Hook, ...]:
+async def probe(place: str, dimensions: int | None, table: ColumnLayout, connection: Connection) -> tuple[Hook, ...]:
     """Writes a row the way the job will, reads it again and takes it back; returns what any write has to pass.
 
     Permissions, triggers, rules, constraints and row-level security speak now. Raises StoreError where no row is taken.
@@ -114,9 +116,9 @@ async def probe(place: str, dimensions: int | None, table: Layout, connection: C
     hooks = await hooks_of(table.table, connection)
     width = table.dimensions or dimensions or 1
     reason: StoreError | None = None
-    async with aclosing(_candidates(table, connection)) as candidates:
+    async with aclosing(_find_candidates(table, connection)) as candidates:
         async for id, text in candidates:
-            refusal = await _tried(id, text, width, hooks, place, table, connection)
+            refusal = await _try_row(id, text, width, hooks, place, table, connection)
             if refusal is None:
                 return hooks
             reason = reason or refusal
@@ -129,7 +131,7 @@ async def probe(place: str, dimensions: int | None, table: Layout, connection: C
     return hooks
 
 
-async def _candidates(table: Layout, connection: Connection) -> AsyncGenerator[tuple[str, str], None]:
+async def _find_candidates(table: ColumnLayout, connection: Connection) -> AsyncGenerator[tuple[str, str], None]:
     """Id and text of some pending rows, locked; then of some that are filled, where pending ones were not taken."""
     descending = ", ".join(f"t.{key} DESC" for key in table.keys)
     keyed = "".join(f" AND t.{key} IS NOT NULL" for key in table.keys)
@@ -149,18 +151,18 @@ async def _candidates(table: Layout, connection: Connection) -> AsyncGenerator[t
             return
 
 
-async def taken_now(place: str, ids: Sequence[str], table: Layout, connection: Connection) -> set[str]:
+async def try_refused_again(place: str, ids: Sequence[str], table: ColumnLayout, connection: Connection) -> set[str]:
     """Those of the rows, which the table refused earlier, that it takes: each is written and taken back."""
     hooks = await hooks_of(table.table, connection)
     width = table.dimensions or await sql.filled_width(table, connection) or 1
-    texts = await sql.texts_again(ids, table, connection)
-    refusals = {id: await _tried(id, text, width, hooks, place, table, connection) for id, text in texts.items()}
+    texts = await sql.read_texts_again(ids, table, connection)
+    refusals = {id: await _try_row(id, text, width, hooks, place, table, connection) for id, text in texts.items()}
     return {id for id, refusal in refusals.items() if refusal is None}
 
 
-async def _tried(
-    id: str, text: str, width: int, hooks: tuple[Hook, ...], place: str, table: Layout, connection: Connection
+async def _try_row(
+    id: str, text: str, width: int, hooks: tuple[Hook, ...], place: str, table: ColumnLayout, connection: Connection
 ) -> StoreError | None:
     """Why this row is not taken."""
-    batch = sql.Batch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
-    return await tried(partial(sql.update, batch, [0], hooks, None, place, table, connection), place, connection)
+    batch = sql.FillBatch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
+    return await try_write(partial(sql.update, batch, [0], hooks, None, place, table, connection), place, connection)

@@ -10,10 +10,10 @@ import numpy as np
 from aembed.errors import StoreError
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._hooks import Hook, named
+from aembed.stores._postgresql._hooks import Hook, name_hooks
 from aembed.stores._postgresql._parts import DroppedError
-from aembed.stores._postgresql._proof import tried
-from aembed.stores._postgresql._tables import Layout
+from aembed.stores._postgresql._proof import try_write
+from aembed.stores._postgresql._tables import StoreLayout
 from aembed.types import Rows
 
 ADVICE = "write the names in a trigger's function with their schema, or ALTER FUNCTION ... SET search_path = ..."
@@ -21,15 +21,17 @@ ADVICE = "write the names in a trigger's function with their schema, or ALTER FU
 ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1"
 
 
-async def check(place: str, hooks: tuple[Hook, ...], layout: Layout, connection: Connection) -> None:
+async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connection: Connection) -> None:
     """Raises StoreError where neither a row of ours is kept nor one that is there already.
 
     A new row that is refused for what it is proves nothing while the table is empty: the job's may be others.
     """
     if rules := tuple(hook for hook in hooks if hook.kind == "rule"):
-        raise StoreError(f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {named(rules)}")
+        raise StoreError(
+            f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {name_hooks(rules)}"
+        )
     width = layout.dimensions or 1
-    new = await _tried(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
+    new = await _try_row(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
     if new is None:
         return
     found = await connection.fetchrow(layout.sql(ONE))
@@ -37,7 +39,7 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: Layout, connection:
         raise new from None
     if found is not None:
         same = _row(found["id"], found["fingerprint"], found["digest"], width)
-        there = await _tried(same, hooks, place, layout, connection)
+        there = await _try_row(same, hooks, place, layout, connection)
         if there is not None:
             raise there from None
 
@@ -47,9 +49,9 @@ def _row(id: str, fingerprint: bytes, digest: bytes, width: int) -> Rows:
     return Rows([id], ["a row that is taken back"], [None], [None], [fingerprint], [digest], matrix)
 
 
-async def _tried(
-    row: Rows, hooks: tuple[Hook, ...], place: str, layout: Layout, connection: Connection
+async def _try_row(
+    row: Rows, hooks: tuple[Hook, ...], place: str, layout: StoreLayout, connection: Connection
 ) -> StoreError | None:
     """Why this row is not kept."""
     write = partial(sql.upsert, row, [0], True, hooks, None, None, layout, connection)
-    return await tried(write, place, connection, advice=ADVICE)
+    return await try_write(write, place, connection, advice=ADVICE)

@@ -11,7 +11,7 @@ import asyncpg
 
 from aembed.errors import StoreError
 from aembed.stores._postgresql._database import AT_ONCE, Connection
-from aembed.stores._postgresql._errors import explained, is_of_row
+from aembed.stores._postgresql._errors import explain_error, is_of_row
 from aembed.stores._postgresql._hooks import hooks_of
 from aembed.stores._postgresql._parts import DroppedError
 
@@ -25,7 +25,7 @@ def is_same(there: str, sent: str, vectors: str) -> str:
     return SAME.format(there=there, sent=sent, v=vectors)
 
 
-def proving(
+def write_with_proof(
     meant: str,
     kept: str,
     write: Callable[[], Awaitable[int]],
@@ -52,7 +52,7 @@ def proving(
     return proven
 
 
-async def tried(
+async def try_write(
     write: Callable[[], Awaitable[object]], place: str, connection: Connection, *, advice: str = ""
 ) -> StoreError | None:
     """Why the row that `write` writes is not kept; it is taken back. `advice`: for SQL that a trigger cannot run."""
@@ -66,7 +66,7 @@ async def tried(
     except asyncpg.PostgresError as error:
         if not is_of_row(error):
             raise
-        refusal = explained(error, place, of_rows=True)
+        refusal = explain_error(error, place, of_rows=True)
         if advice and isinstance(error, asyncpg.SyntaxOrAccessError):
             raise StoreError(f"{refusal}; {advice}") from None
         return refusal

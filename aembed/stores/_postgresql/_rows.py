@@ -14,14 +14,14 @@ import numpy as np
 
 from aembed.errors import StoreError
 from aembed.stores._lives import Life
-from aembed.stores._postgresql._apart import SOME, Refused, apart
+from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
-from aembed.stores._postgresql._proof import is_same, proving
-from aembed.stores._postgresql._staging import POSITION, numbered, rows_of, running, staged
-from aembed.stores._postgresql._tables import Layout, set_meta
-from aembed.stores._postgresql._wire import Column, copied, jsonb, literal, normalized, vector_of
+from aembed.stores._postgresql._proof import is_same, write_with_proof
+from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
+from aembed.stores._postgresql._tables import StoreLayout, set_meta
+from aembed.stores._postgresql._wire import Column, copy_pieces, jsonb, literal, normalize, vector_of
 from aembed.stores._rules import decode, encode
 from aembed.types import Embedded, Known, Match, Matrix, Refusal, Rows, StoreInfo, Vector
 
@@ -77,12 +77,12 @@ class LateError(StoreError):
     """Rows stay as others have written them, while the worker that writes these stood still."""
 
 
-def _fenced(life: Life, layout: Layout) -> str:
+def _fence_sql(life: Life, layout: StoreLayout) -> str:
     ends_at, since = (life.ends_at, life.seen_at) if life.lapsed_at is None else (0.0, life.lapsed_at)
     return FENCED.format(rows=layout.names.rows, ends_at=ends_at, since=since)
 
 
-async def newer(rows: Rows, since: float, layout: Layout, connection: Connection) -> set[str]:
+async def newer_ids(rows: Rows, since: float, layout: StoreLayout, connection: Connection) -> set[str]:
     """The ids of those of which something else was written since then."""
     given = dict(zip(rows.ids, rows.digests, strict=True))
     found = await connection.fetch(layout.sql(NEWER), list(given), since)
@@ -90,7 +90,7 @@ async def newer(rows: Rows, since: float, layout: Layout, connection: Connection
 
 
 async def known(
-    digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], layout: Layout, connection: Connection
+    digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], layout: StoreLayout, connection: Connection
 ) -> Known:
     found = await connection.fetch(layout.sql(KNOWN), list(digests), list(fingerprints))
     held = {id: digest for id, digest, error, _ in found if error is None}
@@ -103,12 +103,12 @@ async def known(
     )
 
 
-async def vectors(fingerprints: AbstractSet[bytes], layout: Layout, connection: Connection) -> dict[bytes, Vector]:
+async def vectors(fingerprints: AbstractSet[bytes], layout: StoreLayout, connection: Connection) -> dict[bytes, Vector]:
     found = await connection.fetch(layout.sql(VECTORS), list(fingerprints))
     return {fingerprint: vector_of(sent) for fingerprint, sent in found}
 
 
-def ordered(rows: Rows) -> list[int]:
+def order_by_id(rows: Rows) -> list[int]:
     """Positions by id: writers that take their locks in one order never wait for each other in a circle."""
     return sorted(range(len(rows)), key=rows.ids.__getitem__)
 
@@ -120,7 +120,7 @@ async def upsert(
     hooks: tuple[Hook, ...],
     refused: Refused | None,
     life: Life | None,
-    layout: Layout,
+    layout: StoreLayout,
     connection: Connection,
 ) -> int:
     """COPY straight into the table where no id is there yet; else by way of a staging table.
@@ -142,16 +142,16 @@ async def upsert(
         "digest": ("bytea", [rows.digests[i] for i in picked]),
     }
     is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
-    upsert = layout.sql(UPSERT) if life is None else _fenced(life, layout)
+    upsert = layout.sql(UPSERT) if life is None else _fence_sql(life, layout)
     if hooks or refused is not None:
         if life and life.lapsed_at is None and await connection.fetchval(IS_OVER, life.ends_at):
             raise LateError(f"{layout.names.rows}: the time of the worker that writes is over")
-        taken = await _told_apart(columns, matrix, upsert, hooks, refused, layout, connection)
+        taken = await _write_one_by_one(columns, matrix, upsert, hooks, refused, layout, connection)
     elif is_there or not layout.names.copies:
-        work, copies = running(upsert, connection), layout.names.copies
-        taken = await staged(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies)
+        work, copies = statement_work(upsert, connection), layout.names.copies
+        taken = await stage_rows(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies)
     else:
-        taken = await _copied(columns, matrix, layout, connection)
+        taken = await _copy_rows(columns, matrix, layout, connection)
     if not hooks:
         await check_unhooked(layout.names.rows, connection)
     if taken + len(refused or ()) != len(ids):
@@ -160,68 +160,68 @@ async def upsert(
     return taken
 
 
-async def _copied(
-    columns: Mapping[str, tuple[str, Column]], matrix: Matrix, layout: Layout, connection: Connection
+async def _copy_rows(
+    columns: Mapping[str, tuple[str, Column]], matrix: Matrix, layout: StoreLayout, connection: Connection
 ) -> int:
     tag = await connection.copy_to_table(
         layout.names.table,
         schema_name=layout.names.schema,
         columns=[*columns, "embedding"],
-        source=copied([values for _, values in columns.values()], matrix, layout.storage),
+        source=copy_pieces([values for _, values in columns.values()], matrix, layout.storage),
         format="binary",
     )
-    return rows_of(tag)
+    return touched_rows(tag)
 
 
-async def _told_apart(
+async def _write_one_by_one(
     columns: Mapping[str, tuple[str, Column]],
     matrix: Matrix,
     upsert: str,
     hooks: tuple[Hook, ...],
     refused: Refused | None,
-    layout: Layout,
+    layout: StoreLayout,
     connection: Connection,
 ) -> int:
     """In one piece: what a trigger does to a later row may undo an earlier one."""
     size, place = len(matrix), layout.names.rows
-    work = running(upsert, connection)
+    work = statement_work(upsert, connection)
     if refused is not None:
         some = upsert.replace("FROM pg_temp.aembed_staged", f"FROM pg_temp.aembed_staged WHERE {SOME}")
-        work = apart(range(size), some, refused, place, connection)
+        work = write_row_by_row(range(size), some, refused, place, connection)
     if hooks:
         kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
-        work = proving(MEANT, kept, work, place, place, connection, () if refused is None else refused)
-    columns = {**columns, POSITION: ("integer", numbered(range(size)))}
+        work = write_with_proof(MEANT, kept, work, place, place, connection, () if refused is None else refused)
+    columns = {**columns, POSITION: ("integer", position_column(range(size)))}
     copies = layout.names.copies
-    return await staged(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies, rows=size)
+    return await stage_rows(columns, matrix, layout.storage, layout.vectors, work, connection, copies=copies, rows=size)
 
 
 def _utf8(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
 
 
-async def refuse(refusals: Sequence[Refusal], layout: Layout, connection: Connection) -> None:
+async def refuse(refusals: Sequence[Refusal], layout: StoreLayout, connection: Connection) -> None:
     latest = {refusal.id: refusal for refusal in refusals}
     rows = [latest[id] for id in sorted(latest)]
     columns = ([getattr(each, name) for each in rows] for name in ("id", "fingerprint", "error", "message"))
     await connection.execute(layout.sql(REFUSE), *columns)
 
 
-async def refusals(layout: Layout, connection: Connection) -> list[Refusal]:
+async def refusals(layout: StoreLayout, connection: Connection) -> list[Refusal]:
     return [Refusal(*row) for row in await connection.fetch(layout.sql(REFUSALS))]
 
 
-async def stale(source: str, keep: AbstractSet[str], layout: Layout, connection: Connection) -> list[str]:
+async def stale(source: str, keep: AbstractSet[str], layout: StoreLayout, connection: Connection) -> list[str]:
     return [id for (id,) in await connection.fetch(layout.sql(IDS_OF), source) if id not in keep]
 
 
-async def delete(ids: Sequence[str], layout: Layout, connection: Connection) -> int:
+async def delete(ids: Sequence[str], layout: StoreLayout, connection: Connection) -> int:
     await connection.execute(layout.sql(DELETE_REFUSALS), list(ids))
     tag: str = await connection.execute(layout.sql(DELETE), list(ids))
     return int(tag.rpartition(" ")[2])
 
 
-async def page(last: str | None, index: int, layout: Layout, connection: Connection) -> list[Embedded]:
+async def read_page(last: str | None, index: int, layout: StoreLayout, connection: Connection) -> list[Embedded]:
     """The rows whose ids come after `last`, the first of them numbered `index`."""
     after = [] if last is None else [last]
     found = await connection.fetch(layout.sql(PAGE if after else FIRST_PAGE), ROWS_PER_PAGE, *after)
@@ -243,7 +243,7 @@ async def page(last: str | None, index: int, layout: Layout, connection: Connect
     ]
 
 
-async def answered_by(model: str, layout: Layout, connection: Connection) -> str:
+async def answered_by(model: str, layout: StoreLayout, connection: Connection) -> str:
     held = await connection.fetchval(layout.sql(ANSWERED_BY))
     if held and await has_rows(layout, connection):
         return str(loads(held))
@@ -251,11 +251,11 @@ async def answered_by(model: str, layout: Layout, connection: Connection) -> str
     return model
 
 
-async def has_rows(layout: Layout, connection: Connection) -> bool:
+async def has_rows(layout: StoreLayout, connection: Connection) -> bool:
     return bool(await connection.fetchval(layout.sql(HAS_ROWS)))
 
 
-async def info(layout: Layout, connection: Connection) -> StoreInfo:
+async def info(layout: StoreLayout, connection: Connection) -> StoreInfo:
     names = layout.names
     rows = await connection.fetchval(layout.sql(COUNT))
     return StoreInfo(
@@ -268,15 +268,15 @@ async def info(layout: Layout, connection: Connection) -> StoreInfo:
     )
 
 
-async def candidates(
-    query: Vector, k: int, where: str | None, layout: Layout, connection: Connection
+async def find_candidates(
+    query: Vector, k: int, where: str | None, layout: StoreLayout, connection: Connection
 ) -> tuple[list[Match], Matrix]:
     """The k best rows and some more, without their scores, and their vectors."""
     most, statement = 2 * k + SHORTLIST, EXACT
     if await is_indexed(layout.target, connection):
         await widen(most, connection)
         statement = f"{SEARCH}{layout.target.distance()} LIMIT $2"
-    found = await connection.fetch(layout.sql(statement), literal(normalized(query)), most, where)
+    found = await connection.fetch(layout.sql(statement), literal(normalize(query)), most, where)
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty

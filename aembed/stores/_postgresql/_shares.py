@@ -10,8 +10,8 @@ from collections.abc import Collection
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._leases import ALIVE
-from aembed.stores._postgresql._names import Name
-from aembed.stores._postgresql._tables import LOCK, Layout
+from aembed.stores._postgresql._names import TableName
+from aembed.stores._postgresql._tables import LOCK, StoreLayout
 
 THERE = """SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL AS are_there,
     has_schema_privilege(current_user, $3, 'CREATE') AS may_be_made"""
@@ -46,13 +46,13 @@ WRITTEN = "SELECT DISTINCT fingerprint FROM {rows} WHERE fingerprint = ANY ($1::
 LEAVE = ("DELETE FROM {leases} WHERE token = $1", "DELETE FROM {workers} WHERE token = $1")
 
 
-def _sql(statement: str, layout: Layout) -> str:
-    name = Name(layout.names.table, layout.names.schema)
+def _sql(statement: str, layout: StoreLayout) -> str:
+    name = TableName(layout.names.table, layout.names.schema)
     leases, workers = str(name.beside("_leases")), str(name.beside("_workers"))
     return statement.format(rows=layout.names.rows, leases=leases, workers=workers, alive=ALIVE)
 
 
-async def join(seconds: float, layout: Layout, connection: Connection) -> tuple[int, bool, float] | None:
+async def join(seconds: float, layout: StoreLayout, connection: Connection) -> tuple[int, bool, float] | None:
     """And when the worker's time ends. None where the role may not make the tables, or not use them."""
     await connection.execute(LIGHTLY)
     await connection.execute(LOCK, layout.names.rows)
@@ -71,7 +71,7 @@ async def join(seconds: float, layout: Layout, connection: Connection) -> tuple[
     return token, alone, ends_at
 
 
-async def others(token: int, layout: Layout, connection: Connection) -> bool:
+async def others(token: int, layout: StoreLayout, connection: Connection) -> bool:
     return bool(await connection.fetchval(_sql(OTHERS, layout), token))
 
 
@@ -80,7 +80,7 @@ async def lease(
     wanted: Collection[bytes],
     done: Collection[bytes],
     seconds: float,
-    layout: Layout,
+    layout: StoreLayout,
     connection: Connection,
 ) -> tuple[set[bytes], float]:
     """A sign of life of this worker; those of the wanted that it holds now, and when its time ends."""
@@ -98,7 +98,7 @@ async def lease(
     return leased.difference(written), ends_at
 
 
-async def leave(token: int, layout: Layout, connection: Connection) -> None:
+async def leave(token: int, layout: StoreLayout, connection: Connection) -> None:
     await connection.execute(LIGHTLY)
     for statement in LEAVE:
         await connection.execute(_sql(statement, layout), token)

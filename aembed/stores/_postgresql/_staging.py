@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._wire import Column, Storage, copied, literal
+from aembed.stores._postgresql._wire import Column, Storage, copy_pieces, literal
 from aembed.types import Matrix
 
 VECTOR = "aembed_vector"
@@ -33,7 +33,7 @@ MOST_PLAIN_BYTES = 7_000
 """A vector of this many bytes fits beside the other columns into a page of 8 kB."""
 
 
-async def staged(
+async def stage_rows(
     columns: Mapping[str, tuple[str, Column]],
     matrix: Matrix,
     storage: Storage,
@@ -64,7 +64,7 @@ async def staged(
         piece = slice(start, start + rows)
         values = [values[piece] for _, values in columns.values()]
         if copies:
-            source = copied(values, matrix[piece], storage)
+            source = copy_pieces(values, matrix[piece], storage)
             await connection.copy_to_table(
                 "aembed_staged", schema_name="pg_temp", columns=[*columns, VECTOR], source=source, format="binary"
             )
@@ -89,19 +89,19 @@ async def _insert(
     await connection.executemany(INSERT.format(parameters), rows)
 
 
-def running(statement: str, connection: Connection) -> Callable[[], Awaitable[int]]:
+def statement_work(statement: str, connection: Connection) -> Callable[[], Awaitable[int]]:
     """The work of one statement, which returns how many rows it touched."""
 
     async def done() -> int:
-        return rows_of(await connection.execute(statement))
+        return touched_rows(await connection.execute(statement))
 
     return done
 
 
-def numbered(positions: Sequence[int]) -> Column:
+def position_column(positions: Sequence[int]) -> Column:
     """Positions, as COPY's int4."""
     return [position.to_bytes(4, "big") for position in positions]
 
 
-def rows_of(tag: str) -> int:
+def touched_rows(tag: str) -> int:
     return int(tag.rpartition(" ")[2])

@@ -1,6 +1,6 @@
 """The tables of a PostgreSQL store: what is there, and how they are made.
 
-Every name is quoted by `quoted`, and every name is written with its schema: pgvector's type and operators too.
+Every name is quoted by `quote_name`, and every name is written with its schema: pgvector's type and operators too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._index import Target
-from aembed.stores._postgresql._names import Name, quoted
+from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._names import TableName, quote_name
 from aembed.stores._postgresql._wire import Storage
 from aembed.types import Space
 
@@ -61,7 +61,7 @@ SPEND = """INSERT INTO {meta} AS m (key, value) VALUES ($1, to_jsonb($2::bigint)
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class StoreNames:
     """The store's three tables, quoted, with their schema; and the lock under which they are made."""
 
     rows: str
@@ -73,17 +73,17 @@ class Names:
     """Whether the server knows COPY."""
 
     @classmethod
-    def of(cls, name: Name, schema: str, copies: bool) -> Names:
-        placed = Name(name.table, schema)
+    def from_name(cls, name: TableName, schema: str, copies: bool) -> StoreNames:
+        placed = TableName(name.table, schema)
         rows, refusals, meta = (str(placed.beside(suffix)) for suffix in ("", "_refusals", "_meta"))
         return cls(rows, refusals, meta, schema, name.table, copies)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StoreLayout:
     """What was found. `vectors` is the schema of pgvector, quoted; `dimensions` None where the column takes any."""
 
-    names: Names
+    names: StoreNames
     vectors: str
     storage: Storage
     dimensions: int | None
@@ -94,16 +94,16 @@ class Layout:
         return Space(**self.meta["space"]) if "space" in self.meta else None
 
     @property
-    def target(self) -> Target:
+    def target(self) -> IndexTarget:
         names = self.names
-        return Target(names.rows, names.schema, '"embedding"', self.vectors, self.storage, self.dimensions)
+        return IndexTarget(names.rows, names.schema, '"embedding"', self.vectors, self.storage, self.dimensions)
 
     def sql(self, statement: str) -> str:
         names = self.names
         return statement.format(rows=names.rows, refusals=names.refusals, meta=names.meta, v=self.vectors)
 
 
-async def schema_of(name: Name, connection: Connection) -> str:
+async def schema_of(name: TableName, connection: Connection) -> str:
     """Where the table is, or would be made. Asked with the search path of the user."""
     schema = name.schema or await connection.fetchval(SCHEMA_OF, str(name))
     if schema is None:
@@ -111,7 +111,7 @@ async def schema_of(name: Name, connection: Connection) -> str:
     return str(schema)
 
 
-async def found(names: Names, connection: Connection) -> Layout | None:
+async def find_tables(names: StoreNames, connection: Connection) -> StoreLayout | None:
     """Raises StoreError for tables that are not ours, or of a later aembed."""
     row = await connection.fetchrow(LAYOUT, names.rows, names.meta)
     if not row["has_meta"]:
@@ -121,9 +121,9 @@ async def found(names: Names, connection: Connection) -> Layout | None:
                 "or fill a column of it with PostgresColumn"
             )
         return None
-    vectors = quoted(await connection.fetchval(EXTENSION))
+    vectors = quote_name(await connection.fetchval(EXTENSION))
     held = await connection.fetch(META.format(meta=names.meta))
-    layout = Layout(
+    layout = StoreLayout(
         names,
         vectors,
         row["storage"],
@@ -134,7 +134,7 @@ async def found(names: Names, connection: Connection) -> Layout | None:
     return layout
 
 
-def _check(layout: Layout) -> None:
+def _check(layout: StoreLayout) -> None:
     version = layout.meta.get("schema_version", 0)
     if version > SCHEMA_VERSION:
         raise StoreError(
@@ -145,69 +145,69 @@ def _check(layout: Layout) -> None:
         raise StoreError(f"{layout.names.rows} has no column embedding of type vector or halfvec; it was changed")
 
 
-async def made(names: Names, storage: Storage | None, space: Space, connection: Connection) -> Layout:
+async def make_tables(names: StoreNames, storage: Storage | None, space: Space, connection: Connection) -> StoreLayout:
     """Creates the tables, and the extension where it is missing and the role may."""
     vectors = await connection.fetchval(EXTENSION) or await _install(names, connection)
-    kind = chosen(storage, space.dimensions)
+    kind = choose_storage(storage, space.dimensions)
     for statement in TABLES:
         await connection.execute(
             statement.format(
                 rows=names.rows,
                 refusals=names.refusals,
                 meta=names.meta,
-                type=typed(kind, space.dimensions, quoted(vectors)),
+                type=column_type(kind, space.dimensions, quote_name(vectors)),
             )
         )
-    layout = Layout(names, quoted(vectors), kind, space.dimensions, {})
+    layout = StoreLayout(names, quote_name(vectors), kind, space.dimensions, {})
     await set_meta("schema_version", SCHEMA_VERSION, layout, connection)
     return layout
 
 
-async def _install(names: Names, connection: Connection) -> str:
+async def _install(names: StoreNames, connection: Connection) -> str:
     schema: str = await connection.fetchval(NEW_EXTENSION_SCHEMA, names.schema)
-    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {quoted(schema)}")
+    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {quote_name(schema)}")
     return schema
 
 
-def chosen(storage: Storage | None, dimensions: int | None) -> Storage:
+def choose_storage(storage: Storage | None, dimensions: int | None) -> Storage:
     """halfvec where a vector could not be indexed. Raises ConfigError for more than can be stored."""
     if dimensions and dimensions > MOST_STORED:
         raise ConfigError(f"pgvector stores at most {MOST_STORED:,} dimensions, these are {dimensions:,}")
     return storage or ("halfvec" if (dimensions or 0) > MOST_INDEXED else "vector")
 
 
-def typed(storage: Storage, dimensions: int | None, vectors: str) -> str:
+def column_type(storage: Storage, dimensions: int | None, vectors: str) -> str:
     return f"{vectors}.{storage}({dimensions})" if dimensions else f"{vectors}.{storage}"
 
 
-async def retype(storage: Storage | None, space: Space, layout: Layout, connection: Connection) -> None:
+async def retype(storage: Storage | None, space: Space, layout: StoreLayout, connection: Connection) -> None:
     """The column of a table without rows, for another width."""
-    kind = chosen(storage, space.dimensions)
-    wanted = typed(kind, space.dimensions, layout.vectors)
+    kind = choose_storage(storage, space.dimensions)
+    wanted = column_type(kind, space.dimensions, layout.vectors)
     await connection.execute(RETYPE.format(rows=layout.names.rows, type=wanted))
     await connection.execute(layout.sql(RESTORE))
 
 
-async def set_meta(key: str, value: Any, layout: Layout, connection: Connection) -> None:
+async def set_meta(key: str, value: Any, layout: StoreLayout, connection: Connection) -> None:
     await connection.execute(layout.sql(SET_META), key, dumps(value))
 
 
-async def keep_space(space: Space, layout: Layout, connection: Connection) -> None:
+async def keep_space(space: Space, layout: StoreLayout, connection: Connection) -> None:
     if space.dimensions:
         await set_meta("space", asdict(space), layout, connection)
     else:
         await connection.execute(layout.sql(DELETE_META), "space")
 
 
-async def move(space: Space, layout: Layout, connection: Connection) -> None:
+async def move(space: Space, layout: StoreLayout, connection: Connection) -> None:
     await connection.execute(layout.sql(DELETE_META), "answered_by")
     await keep_space(space, layout, connection)
 
 
-async def spend(job: str, tokens: int, layout: Layout, connection: Connection) -> int:
+async def spend(job: str, tokens: int, layout: StoreLayout, connection: Connection) -> int:
     spent: int = await connection.fetchval(layout.sql(SPEND), ACCOUNT.format(job), tokens)
     return spent
 
 
-async def close_account(job: str, layout: Layout, connection: Connection) -> None:
+async def close_account(job: str, layout: StoreLayout, connection: Connection) -> None:
     await connection.execute(layout.sql(DELETE_META), ACCOUNT.format(job))

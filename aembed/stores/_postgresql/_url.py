@@ -37,7 +37,7 @@ _HOST = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ServerAddress:
     """Where a server is and how to get in. `connect` are asyncpg's keywords; they hold the password."""
 
     hosts: tuple[str, ...]
@@ -61,7 +61,7 @@ class Address:
         return f"postgresql://{pairs}/{self.database or ''}?{urlencode(parameters)}"
 
 
-def parse(url: str) -> Address:
+def parse(url: str) -> ServerAddress:
     """Raises ConfigError, which never quotes the URL, for one that cannot be read."""
     user, password, rest = _split(url.partition("://")[2])
     parts = _AFTER_USER.fullmatch(rest)
@@ -87,7 +87,9 @@ def parse(url: str) -> Address:
     ours = {name: given[name] for name in OURS & set(given)}
     is_transactional = _says_transactional(ports, given)
     named = any("pooler." in host for host in hosts)
-    return Address(hosts, ports, database, connect, is_transactional or named, named and not is_transactional, ours)
+    return ServerAddress(
+        hosts, ports, database, connect, is_transactional or named, named and not is_transactional, ours
+    )
 
 
 def _split(rest: str) -> tuple[str | None, str | None, str]:

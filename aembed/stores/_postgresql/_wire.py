@@ -47,7 +47,7 @@ def vector_of(sent: bytes) -> Vector:
     return np.frombuffer(sent, dtype=">f4", offset=HEADER_BYTES).astype(np.float32)
 
 
-def normalized(query: Vector) -> Vector:
+def normalize(query: Vector) -> Vector:
     """Of length 1, made in float64; a zero vector stays one."""
     length = np.linalg.norm(query.astype(np.float64)) or 1.0
     unit: Vector = (query / length).astype(np.float32)
@@ -64,7 +64,7 @@ def jsonb(text: str | None) -> bytes | None:
     return None if text is None else b"\x01" + text.encode()
 
 
-async def copied(columns: Sequence[Column], matrix: Matrix, storage: Storage) -> AsyncIterator[bytes]:
+async def copy_pieces(columns: Sequence[Column], matrix: Matrix, storage: Storage) -> AsyncIterator[bytes]:
     """The rows of `columns` and, as the last column, the vectors; in pieces, so that the loop is never held up."""
     yield COPY_START
     for start in range(0, len(matrix), PIECE_ROWS):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from aembed import Embedder, FakeProvider, Hints, Limits, MemoryStore, RateLimitError, Record
-from aembed.dispatch import Places
+from aembed.dispatch import BatchSlots
 from tests.jobs import rows_of
 from tests.stage.clock import run_virtual
 
@@ -29,24 +29,24 @@ async def after(seconds: float) -> str:
     return "a batch"
 
 
-async def rested(places: Places, seconds: float) -> float:
+async def rested(batch_slots: BatchSlots, seconds: float) -> float:
     """A batch has a place, gives it up for so long, and has it again then."""
-    assert await places.take_for(lambda: after(0.0)) == "a batch"
-    async with places.left():
+    assert await batch_slots.run_when_free(lambda: after(0.0)) == "a batch"
+    async with batch_slots.lend():
         await asyncio.sleep(seconds)
     return now()
 
 
 def test_a15_a_batch_that_rests_gives_its_place_to_another() -> None:
     async def test() -> None:
-        places = Places(1)
-        first = asyncio.create_task(rested(places, 5.0))
+        batch_slots = BatchSlots(1)
+        first = asyncio.create_task(rested(batch_slots, 5.0))
         await asyncio.sleep(1.0)
-        assert await places.take_for(lambda: after(0.0)) == "a batch"
+        assert await batch_slots.run_when_free(lambda: after(0.0)) == "a batch"
         assert now() == pytest.approx(1.0)
         await asyncio.sleep(6.0)
         assert not first.done()
-        places.leave()
+        batch_slots.leave()
         assert await first == pytest.approx(7.0)
 
     virtual(test)
@@ -54,14 +54,14 @@ def test_a15_a_batch_that_rests_gives_its_place_to_another() -> None:
 
 def test_a15_it_waits_for_no_batch_that_has_not_come() -> None:
     async def test() -> None:
-        places = Places(1)
-        first = asyncio.create_task(rested(places, 5.0))
+        batch_slots = BatchSlots(1)
+        first = asyncio.create_task(rested(batch_slots, 5.0))
         await asyncio.sleep(1.0)
-        second = asyncio.create_task(places.take_for(lambda: after(100.0)))
+        second = asyncio.create_task(batch_slots.run_when_free(lambda: after(100.0)))
         assert await first == pytest.approx(5.0)
         await asyncio.sleep(110.0)
         assert not second.done()
-        places.leave()
+        batch_slots.leave()
         await second
         assert now() == pytest.approx(115.0)
 
@@ -70,15 +70,15 @@ def test_a15_it_waits_for_no_batch_that_has_not_come() -> None:
 
 def test_a15_it_goes_before_one_that_has_not_come_where_it_waits_already() -> None:
     async def test() -> None:
-        places = Places(1)
-        first = asyncio.create_task(rested(places, 2.0))
+        batch_slots = BatchSlots(1)
+        first = asyncio.create_task(rested(batch_slots, 2.0))
         await asyncio.sleep(1.0)
-        await places.take_for(lambda: after(0.0))
-        second = asyncio.create_task(places.take_for(lambda: after(100.0)))
+        await batch_slots.run_when_free(lambda: after(0.0))
+        second = asyncio.create_task(batch_slots.run_when_free(lambda: after(100.0)))
         await asyncio.sleep(3.0)
-        places.leave()
+        batch_slots.leave()
         assert await first == pytest.approx(4.0)
-        places.leave()
+        batch_slots.leave()
         await second
         assert now() == pytest.approx(104.0)
 
@@ -87,11 +87,11 @@ def test_a15_it_goes_before_one_that_has_not_come_where_it_waits_already() -> No
 
 def test_whoever_is_cancelled_leaves_the_place_to_the_next() -> None:
     async def test() -> None:
-        places = Places(1)
-        waiting = asyncio.create_task(places.take_for(lambda: after(100.0)))
+        batch_slots = BatchSlots(1)
+        waiting = asyncio.create_task(batch_slots.run_when_free(lambda: after(100.0)))
         await asyncio.sleep(1.0)
         waiting.cancel()
-        assert await places.take_for(lambda: after(0.0)) == "a batch"
+        assert await batch_slots.run_when_free(lambda: after(0.0)) == "a batch"
         assert now() == pytest.approx(1.0)
 
     virtual(test)

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from aembed.core.billing import utf8_bytes
-from aembed.core.cutting import Cutting
+from aembed.core.truncation import Truncation
 from tests.service.bills import by_tokenizer, cut_to
 from tests.service.service import Bill
 
@@ -35,14 +35,14 @@ KINDS: dict[str, Callable[[Random], str]] = {
 }
 
 
-def cut_of(kind: str, bill: Bill, seed: int, requests: int = 10) -> tuple[int, int, Cutting]:
+def cut_of(kind: str, bill: Bill, seed: int, requests: int = 10) -> tuple[int, int, Truncation]:
     """Of texts of that kind: how many were said to be cut, how many were, and what was learned."""
-    random, cutting, said, cut = Random(seed), Cutting(), 0, 0
+    random, truncation, said, cut = Random(seed), Truncation(), 0, 0
     for _ in range(requests):
         texts = [KINDS[kind](random) for _ in range(random.choice([1, 2, 5, 20]))]
-        said += cutting.observe(texts, sum(map(utf8_bytes, texts)) / 4, bill([text.encode() for text in texts]))
+        said += truncation.observe(texts, sum(map(utf8_bytes, texts)) / 4, bill([text.encode() for text in texts]))
         cut += sum(counted([text.encode()]) > 512 for text in texts)
-    return said, cut, cutting
+    return said, cut, truncation
 
 
 def counted(contents: Sequence[bytes]) -> int:
@@ -62,20 +62,20 @@ def test_a10_texts_that_were_not_cut_are_never_said_to_be(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["documents", "one word", "thai"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a10_what_a_server_leaves_of_long_texts_is_seen(kind: str, seed: int) -> None:
-    said, cut, cutting = cut_of(kind, cut_to(512, counted), seed)
-    assert cutting.limit is not None
-    assert 500 <= cutting.limit <= 540
+    said, cut, truncation = cut_of(kind, cut_to(512, counted), seed)
+    assert truncation.limit is not None
+    assert 500 <= truncation.limit <= 540
     assert 0.3 * cut <= said <= cut
 
 
 def test_a10_a_limit_that_a_later_reply_contradicts_is_forgotten() -> None:
-    cutting = Cutting()
-    assert cutting.observe(["word " * 2_400, "word " * 2_000], 5_500, 1_024) == 2
-    assert cutting.observe(["word " * 2_400, "word " * 2_000], 5_500, 4_402) == 0
-    assert cutting.limit is None
+    truncation = Truncation()
+    assert truncation.observe(["word " * 2_400, "word " * 2_000], 5_500, 1_024) == 2
+    assert truncation.observe(["word " * 2_400, "word " * 2_000], 5_500, 4_402) == 0
+    assert truncation.limit is None
 
 
 @pytest.mark.parametrize("usage", [1, 8, 20, 40])
 def test_a10_a_usage_that_counts_something_else_proves_nothing(usage: int) -> None:
-    cutting = Cutting()
-    assert sum(cutting.observe([JOINED[i : i + 9_000]] * 2, 4_500, usage) for i in range(20)) == 0
+    truncation = Truncation()
+    assert sum(truncation.observe([JOINED[i : i + 9_000]] * 2, 4_500, usage) for i in range(20)) == 0

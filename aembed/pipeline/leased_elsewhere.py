@@ -27,7 +27,7 @@ MOST_WAITING = 4_096
 instead: beyond what the others hold there may be rows that nobody has."""
 
 
-class Elsewhere:
+class LeasedElsewhere:
     """The texts of this job that other jobs on the same store have leased."""
 
     def __init__(self, sink: Sink, outcomes: Outcomes, batches: Batches) -> None:
@@ -61,7 +61,7 @@ class Elsewhere:
         self._batches.hurried = False
         return [item for key, item in items.items() if key in leased]
 
-    async def ended(self) -> None:
+    async def finish(self) -> None:
         """Says that nothing more comes, and returns once nothing is waited for any more."""
         self._ended = self._batches.hurried = True
         self._notify()
@@ -77,10 +77,10 @@ class Elsewhere:
                 continue
             await anyio.sleep(pause)
             before = len(self._items)
-            await self._look()
+            await self._look_up_answers()
             pause = LEAST_PAUSE if len(self._items) < before else min(2 * pause, MOST_PAUSE)
 
-    async def _look(self) -> None:
+    async def _look_up_answers(self) -> None:
         """Looks once: what was written or refused elsewhere is taken over, and what nobody holds any more is sent."""
         items = list(self._items.values())
         told = await self._sink.settled([item.entry for item in items])
@@ -91,9 +91,9 @@ class Elsewhere:
         refused = [item for item in refused if item.entry.key not in told.paid]
         if found:
             matrix = np.stack([told.paid[item.entry.key] for item in found])
-            await self._outcomes.found_items(found, matrix, told.known)
+            await self._outcomes.write_found(found, matrix, told.known)
         for item in refused:
-            await self._outcomes.refused_elsewhere(item, told.known.refused[item.entry.record.id])
+            await self._outcomes.note_refused_elsewhere(item, told.known.refused[item.entry.record.id])
         settled = {item.entry.key for item in (*left, *found, *refused)}
         leased = await self._sink.lease([item.entry for item in items if item.entry.key not in settled])
         free = [item for item in items if item.entry.key in leased]
@@ -107,13 +107,13 @@ class Elsewhere:
         """Rows that were edited are read again by the next pass; equal texts of other rows are still waited for."""
         for item in items:
             self._drop([item])
-            if (other := self._outcomes.left_behind(item)) is not None:
+            if (other := self._outcomes.leave_pending(item)) is not None:
                 self._items[item.entry.key] = other
 
     def _leave_all_behind(self, item: Item) -> None:
         left: Item | None = item
         while left is not None:
-            left = self._outcomes.left_behind(left)
+            left = self._outcomes.leave_pending(left)
 
     def _drop(self, items: Collection[Item]) -> None:
         """Unless an equal text, which was read meanwhile, is waited for by now."""

@@ -17,7 +17,7 @@ from aembed import (
     RetryPolicy,
     open_provider,
 )
-from aembed.providers._told import Told, told_by
+from aembed.providers._server_answers import ServerAnswers, read_answers
 from tests.core.broken_replies import reply_of, unit_vectors
 from tests.providers.clients import every_client, http_client
 from tests.providers.raw_server import RawServer, json_reply, reply, serving, then_close
@@ -168,15 +168,18 @@ CLOSE = {"connection": "close"}
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"data": [{"id": "a", "max_model_len": 8_192}, {"id": "b", "max_model_len": 512}]}, Told(None, 512)),
-        ({"data": [{"id": "a", "meta": {"n_embd": 4}}, {"id": "c", "aliases": ["b"], "meta": {"n_embd": 5}}]}, Told(5)),
-        ({"data": [{"id": "a", "meta": {"n_embd": 4}}, {"id": "c"}]}, Told()),
-        ({"data": [{"id": "a", "meta": {"n_embd": True, "n_ctx": "512"}, "max_model_len": -1}]}, Told()),
-        ({"data": [None, "b", {"id": "b", "meta": []}]}, Told()),
-        ({"data": {"b": 1}}, Told()),
-        ([], Told()),
-        (None, Told()),
+        ({"data": [{"id": "a", "max_model_len": 8_192}, {"id": "b", "max_model_len": 512}]}, ServerAnswers(None, 512)),
+        (
+            {"data": [{"id": "a", "meta": {"n_embd": 4}}, {"id": "c", "aliases": ["b"], "meta": {"n_embd": 5}}]},
+            ServerAnswers(5),
+        ),
+        ({"data": [{"id": "a", "meta": {"n_embd": 4}}, {"id": "c"}]}, ServerAnswers()),
+        ({"data": [{"id": "a", "meta": {"n_embd": True, "n_ctx": "512"}, "max_model_len": -1}]}, ServerAnswers()),
+        ({"data": [None, "b", {"id": "b", "meta": []}]}, ServerAnswers()),
+        ({"data": {"b": 1}}, ServerAnswers()),
+        ([], ServerAnswers()),
+        (None, ServerAnswers()),
     ],
 )
-def test_e10_what_is_read_of_a_list_of_models(said: Any, told: Told) -> None:
-    assert told_by(json.dumps(said).encode(), "b") == told
+def test_e10_what_is_read_of_a_list_of_models(said: Any, told: ServerAnswers) -> None:
+    assert read_answers(json.dumps(said).encode(), "b") == told

@@ -12,15 +12,15 @@ from typing import Any, Protocol, TypeVar
 import anyio
 
 from aembed.core.changes import Item
-from aembed.dispatch._admission import Ticket
-from aembed.dispatch._places import Places
+from aembed.dispatch._admission import Permit
+from aembed.dispatch._batch_slots import BatchSlots
 from aembed.errors import BadRequestError
 from aembed.types import InputType
 
 T = TypeVar("T")
 
 
-class Held(Protocol):
+class BudgetHold(Protocol):
     """The money that was noted for one request before it went out; it stays noted if neither of these is called."""
 
     def release(self) -> None:
@@ -32,10 +32,10 @@ class Held(Protocol):
         ...
 
 
-class Purse(Protocol):
+class SpendLimit(Protocol):
     """What a job may spend. It is asked before each request, and before each try of it."""
 
-    async def reserve(self, tokens: int) -> Held:
+    async def reserve(self, tokens: int) -> BudgetHold:
         """Notes what the request may cost before it goes out. Raises BudgetExceededError where that is not left."""
         ...
 
@@ -44,13 +44,13 @@ class Costs(Protocol):
     """What texts may cost that the provider's own estimate counts as so many tokens."""
 
     def most_billed(self, texts: Sequence[str], tokens: float) -> int: ...
-    def believed(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
+    def believed_bill(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
         """What a reply says that they cost, if it can be meant."""
         ...
 
 
 @dataclass(slots=True, eq=False)
-class Errand:
+class Submission:
     """What a caller wants sent, for as long as it wants it. What a query wants goes before what jobs want.
 
     `lost_tokens` may have been billed: their requests were sent, and no usable reply came.
@@ -60,18 +60,18 @@ class Errand:
 
     input_type: InputType = "document"
     interactive: bool = False
-    purse: Purse | None = None
+    spend_limit: SpendLimit | None = None
     costs: Costs | None = None
-    """What texts may cost; it is given together with a purse."""
+    """What texts may cost; it is given together with a spend limit."""
     requests: int = 0
     retries: int = 0
     lost_tokens: int = 0
     truncated: int = 0
     """Texts that the provider cut, as far as its replies prove it."""
     dropped: bool = False
-    ticket: Ticket | None = None
+    permit: Permit | None = None
     """Leave for the first request, where that was got beforehand."""
-    places: Places | None = None
+    batch_slots: BatchSlots | None = None
     """The places that its batches hold while they are sent, and until they are stored."""
     rests_until: float = -inf
     """Until then a request that was refused is not sent again, as the server asked."""
@@ -87,15 +87,15 @@ class Errand:
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
-    def waits(self) -> bool:
-        """Whether nothing of the errand is on its way."""
+    def is_waiting(self) -> bool:
+        """Whether nothing of the submission is on its way."""
         return bool(self._waiting)
 
-    def holds_back(self, task: asyncio.Task[Any] | None) -> bool:
+    def is_held_back(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether what this task is to send waits for its turn, or to be sent again."""
         return task in self._waiting
 
-    def cuts(self, items: Sequence[Item], error: Exception) -> bool:
+    def has_shortened(self, items: Sequence[Item], error: Exception) -> bool:
         """Whether the item that was refused could be shortened, and is shorter now."""
         if self.shorten is None or len(items) > 1 or not isinstance(error, BadRequestError):
             return False
@@ -112,21 +112,21 @@ class Errand:
         self.rests_until = asyncio.get_running_loop().time() + seconds
         if self.when_resting:
             self.when_resting()
-        if self.places is None or stays:
+        if self.batch_slots is None or stays:
             await self.wait(anyio.sleep(seconds))
             return
-        async with self.places.left():
+        async with self.batch_slots.lend():
             await self.wait(anyio.sleep(seconds))
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Waits for something that need not happen once the errand is dropped."""
+        """Waits for something that need not happen once the submission is dropped."""
         if self.dropped:
             coroutine.close()
-        with self.unsent():
+        with self.allow_release():
             return await coroutine
 
     @contextmanager
-    def unsent(self) -> Iterator[None]:
+    def allow_release(self) -> Iterator[None]:
         """While this lasts the task may be let go of: nothing of it has been sent."""
         task = asyncio.current_task()
         assert task is not None

@@ -8,7 +8,7 @@ import os
 from aembed.errors import ConfigError
 
 
-class Home:
+class LoopAffinity:
     """The event loop and process that something is used in. It may move once that loop has stopped, or by a fork.
 
     `closed` says that it was closed in this place; in another one it is opened again.
@@ -19,7 +19,7 @@ class Home:
         self.closed = False
         self._process = 0
 
-    def moved(self) -> bool:
+    def has_moved(self) -> bool:
         """Whether this is another place than before. Raises ConfigError where the other one is still in use."""
         loop, process = asyncio.get_running_loop(), os.getpid()
         if loop is self.loop and process == self._process:

@@ -20,7 +20,7 @@ class SpeaksTLSError(ConnectionError):
     """A server that was asked in plain http answered in TLS."""
 
 
-class Sink(Protocol):
+class BodySink(Protocol):
     """Takes a body as it comes, until it is `full`. It keeps nothing of the memory that it is given."""
 
     full: bool
@@ -28,7 +28,7 @@ class Sink(Protocol):
     def feed(self, data: bytes | memoryview) -> None: ...
 
 
-class Arriving:
+class IncomingReply:
     """`head` is done when the status and headers are there; then the body is `read`, or iterated over.
 
     h11 reads the head, and a body that has no length. The bytes of a body that has one do not go through it: they are
@@ -44,7 +44,7 @@ class Arriving:
         self._transport = transport
         self._missing: int | None = None
         """Bytes of a body whose length is known."""
-        self._sink: Sink | None = None
+        self._sink: BodySink | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._paused = False
@@ -147,9 +147,9 @@ class Arriving:
     def _is_over(self) -> bool:
         return self.ended or self._error is not None or (self._sink is not None and self._sink.full)
 
-    async def read(self, sink: Sink) -> None:
+    async def read(self, sink: BodySink) -> None:
         """The body, as much as the sink takes. Raises OSError, h11's ProtocolError, or what the sink raises."""
-        for part in self._taken():
+        for part in self._take_pieces():
             if not sink.full:
                 sink.feed(part)
         self._sink = sink
@@ -161,7 +161,7 @@ class Arriving:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """For all who read a reply as httpx does: an event hook, a client's auth, an instrumentation."""
         while True:
-            for part in self._taken():
+            for part in self._take_pieces():
                 yield part
             if self._error is not None:
                 raise self._error
@@ -170,7 +170,7 @@ class Arriving:
             if not self._kept:
                 await self._change()
 
-    def _taken(self) -> list[bytes]:
+    def _take_pieces(self) -> list[bytes]:
         parts, self._kept, self._kept_bytes = self._kept, [], 0
         return parts
 

@@ -18,7 +18,7 @@ _MOST = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ServerAnswers:
     """None where it says nothing. `counts_tokens`: its `usage` does."""
 
     dimensions: int | None = None
@@ -26,20 +26,20 @@ class Told:
     counts_tokens: bool = True
 
 
-def told_by(body: bytes, model: str) -> Told:
+def read_answers(body: bytes, model: str) -> ServerAnswers:
     """Nothing here raises: what is odd is not said."""
     try:
         served = [item for item in msgspec.json.decode(body)["data"] if isinstance(item, dict)]
     except (ValueError, RecursionError, LookupError, TypeError):
-        return Told()
+        return ServerAnswers()
     found = next((item for item in served if _is(item, model)), served[0] if len(served) == 1 else None)
     if found is None:
-        return Told()
+        return ServerAnswers()
     meta = found.get("meta")
     both = [found, meta] if isinstance(meta, dict) else [found]
-    return Told(
-        dimensions=next(_numbers(both, ("n_embd",)), None),
-        max_tokens_per_text=min(_numbers(both, _CONTEXTS), default=None),
+    return ServerAnswers(
+        dimensions=next(_numbers_at(both, ("n_embd",)), None),
+        max_tokens_per_text=min(_numbers_at(both, _CONTEXTS), default=None),
         counts_tokens=found.get("owned_by") not in _COUNTS_CHARACTERS,
     )
 
@@ -49,7 +49,7 @@ def _is(item: Mapping[str, Any], model: str) -> bool:
     return model == item.get("id") or (isinstance(aliases, list) and model in aliases)
 
 
-def _numbers(places: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> Iterator[int]:
+def _numbers_at(places: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> Iterator[int]:
     for place in places:
         for name in names:
             if type(value := place.get(name)) is int and 0 < value <= _MOST:

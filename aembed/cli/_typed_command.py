@@ -9,14 +9,14 @@ from typing import Any
 
 import typer
 
-from aembed.cli._show import place
+from aembed.cli._show import printable_place
 from aembed.errors import SpaceMismatchError
 
 OF_THE_MODEL = ("model", "base_url", "dimensions", "option")
 OF_A_TABLE = ("store", "table", "text", "text_sql", "vector", "key", "where", "fingerprint")
 
 
-class Again:
+class TypedCommand:
     """What was typed, but for the command's name and what is left out."""
 
     def __init__(self, context: typer.Context) -> None:
@@ -24,16 +24,16 @@ class Again:
         self._given = [
             (parameter, context.params[parameter.name])
             for parameter in context.command.params
-            if parameter.name in context.params and _typed(context, parameter.name)
+            if parameter.name in context.params and _is_typed(context, parameter.name)
         ]
 
-    def line(self, *added: str, without: Collection[str] = ()) -> str:
+    def command_line(self, *added: str, without: Collection[str] = ()) -> str:
         return shlex.join(["aembed", self._name, *self.words(without=without), *added])
 
     def with_dimensions(self, error: SpaceMismatchError) -> SpaceMismatchError:
         """Where a column is of another width the store says which `--dimensions` would fit."""
         if fits := re.search(r"add --dimensions (\d+)", str(error)):
-            whole = self.line("--dimensions", fits[1], without=("dimensions",))
+            whole = self.command_line("--dimensions", fits[1], without=("dimensions",))
             error.args = (f"{error}. The whole command:  {whole}",)
         return error
 
@@ -59,16 +59,16 @@ class Again:
         ahead = ["--"] if any(word.startswith("-") and word != "-" for word in positional) else []
         return (*flags, *ahead, *positional)
 
-    def explained(self, error: SpaceMismatchError) -> SpaceMismatchError:
+    def with_whole_commands(self, error: SpaceMismatchError) -> SpaceMismatchError:
         """With whole commands in place of those that know the stores and the model only."""
         says = str(error)
         for command in error.commands:
-            says = says.replace(shlex.join(command), shlex.join(self._whole(command)))
+            says = says.replace(shlex.join(command), shlex.join(self._command_words(command)))
         whole = SpaceMismatchError(says)
         whole.report, whole.unsaved = error.report, error.unsaved
         return whole
 
-    def _whole(self, command: tuple[str, ...]) -> list[str]:
+    def _command_words(self, command: tuple[str, ...]) -> list[str]:
         """Widths and options are those that were typed: a width that the model has by itself need not be asked for."""
         known = list(command)
         typed = {parameter.name for parameter, _ in self._given}
@@ -80,7 +80,7 @@ class Again:
         return [*known, *self.words(without=("paths", "store", "model", "base_url"))]
 
 
-def _typed(context: typer.Context, name: str | None) -> bool:
+def _is_typed(context: typer.Context, name: str | None) -> bool:
     source = context.get_parameter_source(name) if name else None
     return source is not None and source.name == "COMMANDLINE"
 
@@ -91,10 +91,10 @@ def _flags(parameter: Any, values: Sequence[Any]) -> Iterator[str]:
         if value is True:
             yield name
         elif value is not False and value is not None:
-            written = shown_url(str(value)) if parameter.name == "store" else str(value)
+            written = printable_url(str(value)) if parameter.name == "store" else str(value)
             yield from (f"{name}={written}",) if written.startswith("-") else (name, written)
 
 
-def shown_url(url: str) -> str:
+def printable_url(url: str) -> str:
     """As it was given, but for a URL that may hold a password."""
-    return place(url) if "@" in url or "password" in url else url
+    return printable_place(url) if "@" in url or "password" in url else url

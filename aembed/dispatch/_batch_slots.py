@@ -11,7 +11,7 @@ import anyio
 T = TypeVar("T")
 
 
-class Places:
+class BatchSlots:
     """Places for so many batches at a time; as many more may rest besides, which cost nothing while they do."""
 
     # Law 8: memory is bounded by the window of work in flight, so those that rest are bounded, too.
@@ -22,7 +22,7 @@ class Places:
         self._resting = self._returning = 0
         self._unused = False
 
-    async def take_for(self, batch: Callable[[], Awaitable[T]]) -> T:
+    async def run_when_free(self, batch: Callable[[], Awaitable[T]]) -> T:
         """Waits for a place, and then for the batch that is to have it; meanwhile one that rested may use the place."""
         await self._semaphore.acquire()
         while self._returning:
@@ -43,7 +43,7 @@ class Places:
         self._semaphore.release()
 
     @asynccontextmanager
-    async def left(self) -> AsyncIterator[None]:
+    async def lend(self) -> AsyncIterator[None]:
         """Gives the place to others for a while; at the end it is taken again, unless it is still unused."""
         if self._resting >= self._most_resting:
             yield

@@ -9,7 +9,7 @@ from aembed.core.changes import Item
 from aembed.core.packing import Cap
 from aembed.counters import Measure
 from aembed.pipeline.batches import Batches
-from aembed.pipeline.purse import Purse
+from aembed.pipeline.spend_limit import SpendLimit
 
 # Chosen: a request of 10,000 tokens takes 0.3 s (78 ms + 22 us a token at OpenAI), most of it for its tokens. Smaller,
 # a budget would end in many requests of a few texts.
@@ -20,62 +20,62 @@ MOST_REFUSED = 20
 """After so many batches in a row that were cut to what is left, and were not noted, the job stops."""
 
 
-class Rations:
+class BudgetShares:
     """What is left of a budget, shared by all batches that may go now.
 
     It grows as they land, because each is noted with the most that it can cost.
     """
 
-    def __init__(self, purse: Purse, measure: Measure, concurrency: int) -> None:
-        self.limited = purse.limited
-        self._purse = purse
+    def __init__(self, spend_limit: SpendLimit, measure: Measure, concurrency: int) -> None:
+        self.limited = spend_limit.is_limited
+        self._spend_limit = spend_limit
         self._measure = measure
         self._concurrency = concurrency
         self._refused = 0
 
-    def within(self, cap: Cap, under_way: int) -> Cap:
+    def narrow_cap(self, cap: Cap, under_way: int) -> Cap:
         """The cap, or what the next batch may cost where that is less."""
         if not self.limited:
             return cap
-        share = self._share(under_way) / self._measure.most_billed_for_a_token
+        share = self._share_of_budget(under_way) / self._measure.most_billed_for_a_token
         return cap if share >= cap.tokens else Cap(cap.inputs, max(1.0, share), cap.paced)
 
-    async def next(self, batches: Batches, tasks: Collection[asyncio.Task[None]]) -> list[Item]:
+    async def next_batch(self, batches: Batches, tasks: Collection[asyncio.Task[None]]) -> list[Item]:
         """The next batch; it is empty once all was taken. Raises BudgetExceededError if no more can be afforded."""
         while True:
-            batch = await batches.next()
-            if not self.limited or (batch and self._cost(batch) <= self._purse.left):
+            batch = await batches.next_batch()
+            if not self.limited or (batch and self._cost_of_batch(batch) <= self._spend_limit.tokens_left):
                 return batch
             if batch:
                 batches.put_back(batch)
-                share, left = self._share(len(tasks)), self._purse.left
-                if batch := batches.cheapest(share, left, lambda item: self._cost([item])):
+                share, left = self._share_of_budget(len(tasks)), self._spend_limit.tokens_left
+                if batch := batches.cheapest_batch(share, left, lambda item: self._cost_of_batch([item])):
                     return batch
             if not tasks:
                 self._check_left(batches)
                 return []
-            await self._purse.changed.wait()
+            await self._spend_limit.changed.wait()
 
-    async def noted(self, task: asyncio.Task[None], asked: int) -> None:
+    async def wait_until_noted(self, task: asyncio.Task[None], asked: int) -> None:
         """Waits until the batch of this task is noted or refused: the next one is cut to what is left then."""
-        while self.limited and self._purse.asked == asked and not task.done():
-            await self._purse.changed.wait()
+        while self.limited and self._spend_limit.asked == asked and not task.done():
+            await self._spend_limit.changed.wait()
 
     def may_go_on(self) -> bool:
         """Whether to cut another batch, after one was not noted because less is left than was known here."""
         self._refused += 1
         return self._refused <= MOST_REFUSED
 
-    def accepted(self) -> None:
+    def note_accepted(self) -> None:
         self._refused = 0
 
     def _check_left(self, batches: Batches) -> None:
         if batches.waiting:
-            raise self._purse.exceeded(batches.least(lambda item: self._cost([item])))
+            raise self._spend_limit.exceeded_error(batches.least_cost(lambda item: self._cost_of_batch([item])))
 
-    def _share(self, under_way: int) -> float:
-        left, least = self._purse.left, LEAST_TOKENS * self._measure.most_billed_for_a_token
+    def _share_of_budget(self, under_way: int) -> float:
+        left, least = self._spend_limit.tokens_left, LEAST_TOKENS * self._measure.most_billed_for_a_token
         return max(left / max(1, self._concurrency - under_way), min(left, least))
 
-    def _cost(self, batch: Sequence[Item]) -> float:
-        return sum([self._measure.cost(item) for item in batch])
+    def _cost_of_batch(self, batch: Sequence[Item]) -> float:
+        return sum([self._measure.most_cost(item) for item in batch])

@@ -47,7 +47,7 @@ MOST_TESTS = 50
 """So many requests are tested in the life of an Embedder."""
 
 
-class Cutting:
+class Truncation:
     """What is known of one provider. `limit` is how many tokens it leaves of a text, once that is proven."""
 
     def __init__(self) -> None:
@@ -69,11 +69,11 @@ class Cutting:
             if self._tests > MOST_TESTS or billed * MOST_BYTES_A_TOKEN >= 4 * tokens:
                 return 0
             self._tests += 1
-            self.limit = self._proven(texts, billed)
+            self.limit = self._proven_limit(texts, billed)
         most = MOST_BYTES_A_TOKEN * self.limit if self.limit else None
         return 0 if most is None else sum(utf8_bytes(text) > most for text in texts)
 
-    def _proven(self, texts: Sequence[str], billed: int) -> int | None:
+    def _proven_limit(self, texts: Sequence[str], billed: int) -> int | None:
         """The limit to which these texts were cut; None where the bill proves none.
 
         Two things prove one: a bill of exactly as many times a round number as there are texts, or a bill below what

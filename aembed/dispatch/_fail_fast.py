@@ -19,12 +19,12 @@ OF_THEIR_SIZE = frozenset({413, 429})
 """Statuses of requests that are refused for their size, whatever the reply says."""
 
 
-class Guard:
+class FailFast:
     """A refusal may be about the account or the server, and not about one text.
 
     While nothing was accepted yet, one batch is split at a time, nothing is started beside it, and the third text that
     is refused alone raises a doubt. Later, three refusals with nothing accepted between them do. While there is a
-    doubt, nothing is sent until somebody, `vouching`, has seen a good text accepted. `proven` says that something was
+    doubt, nothing is sent until somebody, `vouch`, has seen a good text accepted. `proven` says that something was
     accepted.
     """
 
@@ -38,16 +38,16 @@ class Guard:
         self._changed = anyio.Event()
 
     @property
-    def doubts(self) -> bool:
+    def is_doubting(self) -> bool:
         return self._refusals >= MOST_REFUSALS
 
-    def accepted(self) -> None:
+    def note_accepted(self) -> None:
         if self._refusals or not self.proven:
             self.proven = True
             self._refusals, self.refusal = 0, None
             self._notify()
 
-    def refused(self, error: ProviderError, *, texts: int) -> None:
+    def note_refusal(self, error: ProviderError, *, texts: int) -> None:
         """A request of so many texts was refused.
 
         A refusal that says which text it refuses, or how large one may be, is about the texts.
@@ -63,7 +63,7 @@ class Guard:
         elif _is_of_content(error) and not _names_a_limit(error) and not _names_a_text(error):
             self._refusals += 1
 
-    async def turn(self, batch: object, *, doubted: bool) -> None:
+    async def wait_for_turn(self, batch: object, *, doubted: bool) -> None:
         """Waits for the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""
         while self._vouching or (not self.proven and self._splitting not in (None, batch)):
             await self._changed.wait()
@@ -71,7 +71,7 @@ class Guard:
             self._splitting = batch
 
     @asynccontextmanager
-    async def vouching(self) -> AsyncIterator[None]:
+    async def vouch(self) -> AsyncIterator[None]:
         self._vouching = True
         try:
             yield

@@ -33,7 +33,7 @@ class Caller:
     """It is answered soon after it was given room: there was none before."""
 
 
-class Served:
+class ConnectionLimit:
     """`places` is how many connections are answered at a time; None where there is no sign of a limit."""
 
     def __init__(self) -> None:
@@ -51,19 +51,19 @@ class Served:
 
     # what happens
 
-    def opened(self) -> Caller:
+    def note_opened(self) -> Caller:
         caller = Caller()
         self._callers[caller] = self._fresh[caller] = None
         return caller
 
-    def closed(self, caller: Caller) -> None:
+    def note_closed(self, caller: Caller) -> None:
         self._callers.pop(caller, None)
         self._fresh.pop(caller, None)
 
-    def asked(self, caller: Caller, content_bytes: int, now: float) -> None:
+    def note_asked(self, caller: Caller, content_bytes: int, now: float) -> None:
         caller.asked_at, caller.content_bytes = now, max(1, content_bytes)
 
-    def answered(self, caller: Caller, now: float) -> None:
+    def note_answered(self, caller: Caller, now: float) -> None:
         """The reply has come to its end."""
         asked_at, helped_at = caller.asked_at, caller.helped_at
         caller.answers += 1
@@ -71,7 +71,7 @@ class Served:
         self._fresh.pop(caller, None)
         if helped_at is not None:
             if caller.proves:
-                self._helped(now, at_once=now - helped_at <= self._patience(caller))
+                self._note_helped(now, at_once=now - helped_at <= self._patience(caller))
         elif asked_at is not None:
             if caller.answers == 1 and self.places and self._proven < self.places == len(self._callers):
                 self._more_at = now
@@ -79,7 +79,7 @@ class Served:
             self._slowest = max(seconds, 0.98 * self._slowest)
             self._slowest_byte = max(seconds / caller.content_bytes, 0.98 * self._slowest_byte)
 
-    def _helped(self, now: float, *, at_once: bool) -> None:
+    def _note_helped(self, now: float, *, at_once: bool) -> None:
         self._proofs = self._proofs + 1 if at_once else 0
         if self._proofs < PROOFS:
             return
@@ -98,7 +98,7 @@ class Served:
         self.places, self._more_at = self.places + 1, now + self._interval
         return True
 
-    def gives_way(self, now: float) -> bool:
+    def has_to_give_way(self, now: float) -> bool:
         """Whether a connection that has been answered is to be closed, for one that waits for a place."""
         if self.places is not None and len(self._callers) > self.places:
             if unhelped := next((caller for caller in self._waiting() if caller.helped_at is None), None):
@@ -106,7 +106,7 @@ class Served:
             return True
         if not self._fresh or not self._slowest:
             return False
-        waits = next((caller for caller in self._waiting() if self._from(caller) <= now), None)
+        waits = next((caller for caller in self._waiting() if self._waiting_since(caller) <= now), None)
         if waits is None:
             return False
         # Those that were answered have a place, and those that were given one.
@@ -120,13 +120,13 @@ class Served:
 
     def seconds_until_one_waits(self, now: float) -> float | None:
         """None where no connection may come to wait for a place."""
-        moments = [self._from(caller) for caller in self._waiting()] if self._slowest else []
+        moments = [self._waiting_since(caller) for caller in self._waiting()] if self._slowest else []
         return max(0.0, min(moments) - now) if moments else None
 
     def _waiting(self) -> list[Caller]:
         return [caller for caller in self._fresh if caller.asked_at is not None]
 
-    def _from(self, caller: Caller) -> float:
+    def _waiting_since(self, caller: Caller) -> float:
         """When it is taken to wait for a place, or for another one: where it did not take one, after twice as long."""
         assert caller.asked_at is not None
         if caller.helped_at is None:

@@ -19,7 +19,7 @@ QUIET = 600.0
 """For so many seconds further long waits for a rate limit are not told."""
 
 
-class Waits:
+class WaitReport:
     """Tells of waits: of an outage at once, and only once, however often the provider is tried meanwhile."""
 
     def __init__(self, where: str = "") -> None:
@@ -34,29 +34,29 @@ class Waits:
         self._pace = ""
         self._next_request = -inf
 
-    def line(self, now: float) -> str:
+    def report_line(self, now: float) -> str:
         """The line that says what is waited for now; it is empty where nothing takes long."""
         if self._closed_since is not None:
-            return f"waiting for {self.where}: {self._reason}, {_then('try', self._next_try - now)}"
+            return f"waiting for {self.where}: {self._reason}, {_with_duration('try', self._next_try - now)}"
         if self._paced_since is not None and self._next_request > now:
-            return f"waiting for {self.where}: {self._pace}, {_then('request', self._next_request - now)}"
+            return f"waiting for {self.where}: {self._pace}, {_with_duration('request', self._next_request - now)}"
         return ""
 
     # the gate
 
-    def failed(self, error: BaseException, now: float) -> None:
+    def note_failure(self, error: BaseException, now: float) -> None:
         """A request failed in a way that waiting may clear."""
         self.last_error, self.last_error_at = str(error), now
         self.failing_since = now if self.failing_since is None else self.failing_since
 
-    def closed(self, opens_at: float, now: float, *, limited: bool) -> None:
+    def note_closed(self, opens_at: float, now: float, *, limited: bool) -> None:
         """The gate has closed, or stays closed: for an outage, or as a rate limit (`limited`) asks to wait."""
         self._next_try = opens_at
         if self._closed_since is None and (not limited or opens_at - now >= LONG):
             self._closed_since = now
-            logger.warning("%s", self.line(now))
+            logger.warning("%s", self.report_line(now))
 
-    def answered(self, now: float) -> None:
+    def note_answer(self, now: float) -> None:
         """There was a reply, and the gate is open: a wait for an outage has ended."""
         self.failing_since = None
         if self._closed_since is not None:
@@ -65,7 +65,7 @@ class Waits:
 
     # the pace
 
-    def paced(self, start: float, now: float, pacer: Pacer) -> None:
+    def note_pace(self, start: float, now: float, pacer: Pacer) -> None:
         """The next request goes only when a limit of the minute allows it."""
         if start - now < LONG:
             return
@@ -75,7 +75,7 @@ class Waits:
         self._next_request = start
         if self._paced_since is None and now - self._said_pace >= QUIET:
             self._paced_since = self._said_pace = now
-            logger.warning("%s", self.line(now))
+            logger.warning("%s", self.report_line(now))
         elif self._paced_since is None:
             self._paced_since = now
 
@@ -91,10 +91,10 @@ class Waits:
         return self.last_error.removeprefix(f"no connection to {self.where}: ")
 
 
-def where(space: Space) -> str:
+def server_in_words(space: Space) -> str:
     """The server of a space as it is named in a line: host and port, or whose it is."""
     return urlsplit(space.endpoint).netloc.rpartition("@")[2] or space.provider
 
 
-def _then(what: str, seconds: float) -> str:
+def _with_duration(what: str, seconds: float) -> str:
     return f"next {what} in {seconds:.0f} s" if seconds >= 0.5 else f"the next {what} is due"

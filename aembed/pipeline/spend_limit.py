@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 
 from aembed.errors import AembedError, BudgetExceededError
-from aembed.pipeline.store_sinks import guarded
+from aembed.pipeline.store_sinks import await_store
 from aembed.protocols import Accounts
 
 logger = logging.getLogger("aembed")
@@ -50,7 +50,7 @@ class RunAccount:
         self._spent.pop(job, None)
 
 
-class Pot:
+class BudgetAccount:
     """One budget of `most` tokens. `name` is that of its account: a day's budget has another one after midnight.
 
     What was noted and not billed is given back together with the next note: one write a request.
@@ -66,7 +66,7 @@ class Pot:
         self._unspent = Counter[str]()
 
     @property
-    def left(self) -> float:
+    def tokens_left(self) -> float:
         """What is left, as far as it is known here: others may spend of it, too."""
         name = self._name()
         return self.most - self._spent.get(name, 0) + self._unspent[name]
@@ -102,41 +102,43 @@ class Pot:
                 await self._spend(each, -unspent)
 
     async def close(self) -> None:
-        await guarded(self._account.close_account(self._name()))
+        await await_store(self._account.close_account(self._name()))
 
     async def _spend(self, name: str, tokens: int) -> int:
-        self._spent[name] = await guarded(self._account.spend(name, tokens))
+        self._spent[name] = await await_store(self._account.spend(name, tokens))
         return self._spent[name]
 
 
 @dataclass(slots=True)
-class Noted:
+class BudgetHolds:
     """What was noted for one request, in each budget that it falls under."""
 
-    purse: Purse
-    accounts: Sequence[tuple[Pot, str]]
+    spend_limit: SpendLimit
+    accounts: Sequence[tuple[BudgetAccount, str]]
     tokens: int
 
     def release(self) -> None:
-        for pot, name in self.accounts:
-            pot.release(name, self.tokens)
+        for budget, name in self.accounts:
+            budget.release(name, self.tokens)
 
     async def settle(self, billed: int | None, cost_usd: float | None) -> None:
         """A cost in dollars that the provider names counts as the tokens that it would buy, if those are more."""
-        if cost_usd is not None and self.purse.price_usd:
-            billed = max(billed or 0, ceil(cost_usd / self.purse.price_usd * 1_000_000 - ROUNDING))
+        if cost_usd is not None and self.spend_limit.price_usd:
+            billed = max(billed or 0, ceil(cost_usd / self.spend_limit.price_usd * 1_000_000 - ROUNDING))
         if billed is None:
             return
-        self.purse.learn(billed / self.tokens)
-        for pot, name in self.accounts:
-            await pot.settle(name, self.tokens, billed)
+        self.spend_limit.learn(billed / self.tokens)
+        for budget, name in self.accounts:
+            await budget.settle(name, self.tokens, billed)
 
 
-class Purse:
+class SpendLimit:
     """The budgets of one job: a request is noted in all of them, or in none. `own` ends with the job."""
 
-    def __init__(self, pots: Sequence[Pot], own: Pot | None = None, *, price_usd: float | None = None) -> None:
-        self.pots = pots
+    def __init__(
+        self, budgets: Sequence[BudgetAccount], own: BudgetAccount | None = None, *, price_usd: float | None = None
+    ) -> None:
+        self.budgets = budgets
         self.price_usd = price_usd
         """The price of a million tokens, where a budget is in dollars."""
         self.asked = 0
@@ -147,31 +149,33 @@ class Purse:
         self._factor = 1.0
 
     @property
-    def limited(self) -> bool:
-        return bool(self.pots)
+    def is_limited(self) -> bool:
+        return bool(self.budgets)
 
     @property
-    def left(self) -> float:
+    def tokens_left(self) -> float:
         """The most tokens that a next request may be noted with."""
-        return floor(floor(min([pot.left for pot in self.pots])) / self._factor) if self.pots else inf
+        return (
+            floor(floor(min([budget.tokens_left for budget in self.budgets])) / self._factor) if self.budgets else inf
+        )
 
-    async def reserve(self, tokens: int) -> Noted:
+    async def reserve(self, tokens: int) -> BudgetHolds:
         """Notes what a request may cost. Raises BudgetExceededError, and then nothing stays noted, or StoreError."""
-        most, accounts = self._most(tokens), list[tuple[Pot, str]]()
+        most, accounts = self._most_to_hold(tokens), list[tuple[BudgetAccount, str]]()
         try:
-            for pot in self.pots:
-                name = await pot.reserve(most)
+            for budget in self.budgets:
+                name = await budget.reserve(most)
                 if name is None:
                     await self._give_back(accounts, most)
-                    raise self.exceeded(tokens)
-                accounts.append((pot, name))
+                    raise self.exceeded_error(tokens)
+                accounts.append((budget, name))
         finally:
             self.asked += 1
             self.notify()
-        return Noted(self, accounts, most)
+        return BudgetHolds(self, accounts, most)
 
     def renew(self) -> None:
-        """The purse is used in another event loop from here on."""
+        """The spend limit is used in another event loop from here on."""
         self.changed = anyio.Event()
 
     def notify(self) -> None:
@@ -182,48 +186,49 @@ class Purse:
         """Learns from a bill above the most that its texts should cost that later ones may be so, too."""
         self._factor = max(self._factor, share)
 
-    def exceeded(self, tokens: int) -> BudgetExceededError:
+    def exceeded_error(self, tokens: int) -> BudgetExceededError:
         """The error for a request of so many tokens; it names the budget of which the least is left."""
-        pot = min(self.pots, key=lambda pot: pot.left)
+        budget = min(self.budgets, key=lambda budget: budget.tokens_left)
         return BudgetExceededError(
-            f"the next request needs about {self._most(tokens):,} tokens, and of the {pot.most:,.0f} for {pot.of} "
-            f"{max(0, pot.left):,.0f} are left; {pot.advice}"
+            f"the next request needs about {self._most_to_hold(tokens):,} tokens, and of the "
+            f"{budget.most:,.0f} for {budget.of} "
+            f"{max(0, budget.tokens_left):,.0f} are left; {budget.advice}"
         )
 
     async def close(self) -> None:
         """The job has come to its end: the next one begins with nothing spent. Budgets that last longer go on."""
         if self._own:
             await self._own.close()
-        for pot in self.pots:
-            if pot is not self._own:
-                await pot.give_back()
+        for budget in self.budgets:
+            if budget is not self._own:
+                await budget.give_back()
 
     async def leave(self) -> None:
         """The job goes on another time, with what is left."""
-        for pot in self.pots:
-            await pot.give_back()
+        for budget in self.budgets:
+            await budget.give_back()
 
-    def _most(self, tokens: int) -> int:
+    def _most_to_hold(self, tokens: int) -> int:
         return ceil(tokens * self._factor - ROUNDING)
 
-    async def _give_back(self, accounts: Sequence[tuple[Pot, str]], tokens: int) -> None:
-        for pot, name in accounts:
-            pot.release(name, tokens)
-            await pot.give_back(name)
+    async def _give_back(self, accounts: Sequence[tuple[BudgetAccount, str]], tokens: int) -> None:
+        for budget, name in accounts:
+            budget.release(name, tokens)
+            await budget.give_back(name)
 
 
 @asynccontextmanager
-async def spending(purse: Purse) -> AsyncIterator[Purse]:
+async def close_when_done(spend_limit: SpendLimit) -> AsyncIterator[SpendLimit]:
     try:
-        yield purse
+        yield spend_limit
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LEAVE_SECONDS):
-            await _noted(purse.leave())
+            await _warn_unless_noted(spend_limit.leave())
         raise
-    await _noted(purse.close())
+    await _warn_unless_noted(spend_limit.close())
 
 
-async def _noted(step: Coroutine[Any, Any, None]) -> None:
+async def _warn_unless_noted(step: Coroutine[Any, Any, None]) -> None:
     try:
         await step
     except AembedError as error:

@@ -14,7 +14,7 @@ import pytest
 
 from aembed import RetryPolicy
 from aembed.providers._http import HTTP
-from aembed.providers._http._served import SECONDS_UNTIL_MORE, Caller, Served
+from aembed.providers._http._connection_limit import SECONDS_UNTIL_MORE, Caller, ConnectionLimit
 from tests.hostile.jobs import at, embed, numbers
 from tests.providers.few_threads import FewThreads
 from tests.providers.raw_server import reply, serving
@@ -114,31 +114,31 @@ class Simulated:
     """
 
     def __init__(self, places: int, concurrency: int = 32, seconds: float = 0.01) -> None:
-        self.served, self.now, self.closed = Served(), 0.0, 0
+        self.served, self.now, self.closed = ConnectionLimit(), 0.0, 0
         self.places, self._concurrency, self._seconds = places, concurrency, seconds
         self.inside: deque[Caller] = deque()
         self._outside: deque[Caller] = deque()
         self._open()
 
-    def run(self, replies: int, pause: float = 0.0) -> Served:
+    def run(self, replies: int, pause: float = 0.0) -> ConnectionLimit:
         for _ in range(replies):
             self.now += self._seconds
             caller = self.inside.popleft()
-            self.served.answered(caller, self.now)
+            self.served.note_answered(caller, self.now)
             self.now += pause
-            if self.served.gives_way(self.now):
-                self.served.closed(caller)
+            if self.served.has_to_give_way(self.now):
+                self.served.note_closed(caller)
                 self.closed += 1
             else:
-                self.served.asked(caller, 100, self.now)
+                self.served.note_asked(caller, 100, self.now)
                 self.inside.append(caller)
             self._open()
         return self.served
 
     def _open(self) -> None:
         while len(self.inside) + len(self._outside) < self._concurrency and self.served.may_open(self.now):
-            caller = self.served.opened()
-            self.served.asked(caller, 100, self.now)
+            caller = self.served.note_opened()
+            self.served.note_asked(caller, 100, self.now)
             self._outside.append(caller)
         while self._outside and len(self.inside) < self.places:
             self.inside.append(self._outside.popleft())
@@ -192,47 +192,47 @@ SLOW_AT_TIMES: dict[str, Callable[[Random], float]] = {
 def test_e4_a_server_that_is_slow_at_times_is_not_taken_for_one_of_few_places(replies: str) -> None:
     held_back = 0
     for seed in range(20):
-        random, served, now = Random(seed), Served(), 0.0
+        random, served, now = Random(seed), ConnectionLimit(), 0.0
         due: list[tuple[float, int, Caller]] = []
         for number in range(2_000):
             while len(due) < 32 and served.may_open(now):
-                caller = served.opened()
-                served.asked(caller, 100, now)
+                caller = served.note_opened()
+                served.note_asked(caller, 100, now)
                 heappush(due, (now + SLOW_AT_TIMES[replies](random), 32 * number + len(due), caller))
             now, _, caller = heappop(due)
-            served.answered(caller, now)
-            if served.gives_way(now):
-                served.closed(caller)
+            served.note_answered(caller, now)
+            if served.has_to_give_way(now):
+                served.note_closed(caller)
             else:
-                served.asked(caller, 100, now)
+                served.note_asked(caller, 100, now)
                 heappush(due, (now + SLOW_AT_TIMES[replies](random), -number, caller))
             held_back += len(due) < 24
     assert held_back < 0.02 * 20 * 2_000
 
 
 def test_e4_a_request_ten_times_as_large_may_take_ten_times_as_long() -> None:
-    served = Served()
-    small, large = served.opened(), served.opened()
-    served.asked(small, 100, 0.0)
-    served.asked(large, 1_000, 0.0)
+    served = ConnectionLimit()
+    small, large = served.note_opened(), served.note_opened()
+    served.note_asked(small, 100, 0.0)
+    served.note_asked(large, 1_000, 0.0)
     closes = []
     for tenth in range(1, 24):
-        served.answered(small, tenth / 10)
-        closes.append(served.gives_way(tenth / 10))
-        served.asked(small, 100, tenth / 10)
+        served.note_answered(small, tenth / 10)
+        closes.append(served.has_to_give_way(tenth / 10))
+        served.note_asked(small, 100, tenth / 10)
     assert closes.index(True) == 20
     assert served.places is None
 
 
 def test_e4_one_that_hangs_is_given_room_less_and_less_often() -> None:
-    served = Served()
-    others, hung = [served.opened() for _ in range(3)], served.opened()
-    served.asked(hung, 100, 0.0)
+    served = ConnectionLimit()
+    others, hung = [served.note_opened() for _ in range(3)], served.note_opened()
+    served.note_asked(hung, 100, 0.0)
     closed = 0
     for tenth in range(1, 600):
         other = others[tenth % 3]
-        served.asked(other, 100, (tenth - 1) / 10)
-        served.answered(other, tenth / 10)
-        closed += served.gives_way(tenth / 10)
+        served.note_asked(other, 100, (tenth - 1) / 10)
+        served.note_answered(other, tenth / 10)
+        closed += served.has_to_give_way(tenth / 10)
     assert 4 <= closed <= 12
     assert served.places is None
