@@ -47,7 +47,7 @@ class Engine:
         self.provider = provider
         self.options = options
         self.budgets = Budgets(options.budgets, provider.price_usd)
-        self._query_purse = Budgets(options.query_budgets, provider.price_usd).limit_of_queries()
+        self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
         self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
@@ -112,8 +112,8 @@ class Engine:
         if self._loop_affinity.closed:
             raise _closed_error()
         if self._coalescer is None:
-            if self._query_purse:
-                self._query_purse.renew()
+            if self._query_spend_limit:
+                self._query_spend_limit.renew()
             self._coalescer = Coalescer(
                 dispatcher,
                 self._make_fingerprinter(self.space, "query"),
@@ -121,7 +121,7 @@ class Engine:
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
-                spend_limit=self._query_purse,
+                spend_limit=self._query_spend_limit,
             )
         return self._coalescer
 

@@ -2,14 +2,14 @@
 
 A batch passes these, from the outside to the inside, which is a good order to read them in:
 
-    dispatcher     the door: a batch, what its caller wants (_errand) and where its answers go; owned tasks (law 1)
+    dispatcher     the door: a batch, what its caller wants (_submission) and where its answers go; owned tasks (law 1)
     _shared        a text that somebody else has sent already is waited for, and not sent
-    _delivery      one batch until nothing is left of it; with _guard and _control, which find out who is to blame
+    _delivery      one batch until nothing is left of it; with _fail_fast and _control, which find out who is to blame
     _requests      one request with all its tries, and one try with its deadline and its checks; _request: the tries
     _admission     leave to send: a slot, a place in the budgets, an open gate; two lanes, queries before bulk
 
-`_places` counts the batches of a job, `_waits` says in the log what is waited for, `_home` is the event loop that all
-of it belongs to.
+`_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_loop_affinity` is the
+event loop that all of it belongs to.
 """
 
 from aembed.dispatch._admission import Admission, Permit

@@ -202,7 +202,7 @@ class Dispatcher:
         return permit
 
     def resize(self, permit: Permit, tokens: float, texts: int) -> None:
-        """Says how much the request of a ticket carries in the end."""
+        """Says how much the request of a permit carries in the end."""
         self._pacer.resize(permit.reservation, tokens, texts, now())
 
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from aembed.errors import ConfigError
 from aembed.protocols import Backlog, Refusals, Store
-from aembed.stores._sqlite_file import path_of
+from aembed.stores._sqlite._file import path_of
 from aembed.types import Space
 
 ALIASES = {"postgres": "postgresql"}

@@ -14,15 +14,15 @@ from typing import TypeVar
 from aembed.core.spaces import is_still, merge_spaces
 from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
-from aembed.stores import _sqlite_leases as leases
-from aembed.stores import _sqlite_rows as sql
 from aembed.stores._lives import Lives, superseded_error
 from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch_error, rejection_error, summary
 from aembed.stores._search import SearchChunk
-from aembed.stores._sqlite import SQLiteDatabase
-from aembed.stores._sqlite_filling import error_of, hooks_of
-from aembed.stores._sqlite_kept import SearchedRows
-from aembed.stores._sqlite_searches import Answer, Search, search_rows
+from aembed.stores._sqlite import _leases as leases
+from aembed.stores._sqlite import _rows as sql
+from aembed.stores._sqlite._database import SQLiteDatabase
+from aembed.stores._sqlite._filling import error_of, hooks_of
+from aembed.stores._sqlite._kept import SearchedRows
+from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")

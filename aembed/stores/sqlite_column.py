@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 from aembed.core.spaces import is_still, merge_spaces
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
-from aembed.stores import _sqlite_books as books
-from aembed.stores import _sqlite_leases as leases
 from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch_error
 from aembed.stores._search import SearchChunk
-from aembed.stores._sqlite import SQLiteDatabase, blobs, matrix_of
-from aembed.stores._sqlite_file import between_pages
-from aembed.stores._sqlite_filling import IndexTarget, error_of, fill, taken_back
-from aembed.stores._sqlite_searches import Answer, Search, search_rows
-from aembed.stores._sqlite_shared import SharedColumn
-from aembed.stores._sqlite_table import TableLayout, TableNames, key_as_json, native, quote_name, read_layout
+from aembed.stores._sqlite import _bookkeeping as books
+from aembed.stores._sqlite import _leases as leases
+from aembed.stores._sqlite._columns import TableLayout, TableNames, key_as_json, native, quote_name, read_layout
+from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
+from aembed.stores._sqlite._file import between_pages
+from aembed.stores._sqlite._filling import IndexTarget, error_of, fill, taken_back
+from aembed.stores._sqlite._searches import Answer, Search, search_rows
+from aembed.stores._sqlite._shared import SharedColumn
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")

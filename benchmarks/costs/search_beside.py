@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from aembed import Embedder, FakeProvider, Record, SQLiteColumn, SQLiteStore
-from aembed.stores._sqlite import blobs
+from aembed.stores._sqlite._database import blobs
 from aembed.types import Rows, Space
 from benchmarks.results import Bar, finish, median, table
 

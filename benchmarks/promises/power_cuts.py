@@ -25,7 +25,7 @@ import numpy as np
 
 from aembed import Embedder, FakeProvider, Limits, Record, SQLiteStore
 from aembed.providers.fake import fake_vectors
-from aembed.stores import _sqlite_file
+from aembed.stores._sqlite import _file as sqlite_file
 from aembed.types import Refusal, Rows
 from tests.service.own_process import judged
 from tests.stage.power import Cut, Disk, recorded
@@ -140,18 +140,18 @@ def run(cuts: int, seed: int = 0) -> Tally:
 @contextmanager
 def weakened(synchronous: str) -> Iterator[None]:
     """The store's connections have another setting than its own."""
-    usual = _sqlite_file._connect
+    usual = sqlite_file._connect
 
     def connect(path: Path, timeout: float, *, reads_only: bool = False) -> sqlite3.Connection:
         connection = usual(path, timeout, reads_only=reads_only)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 
-    _sqlite_file._connect = connect
+    sqlite_file._connect = connect
     try:
         yield
     finally:
-        _sqlite_file._connect = usual
+        sqlite_file._connect = usual
 
 
 def main() -> int:

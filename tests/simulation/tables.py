@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from aembed import Embedder, InputError, Progress, Report, RowsRefusedError, SQLiteColumn, StoreError
-from aembed.stores._sqlite_file import text_hash
+from aembed.stores._sqlite._file import text_hash
 from aembed.types import Matrix, Record, Refusal
 from tests.service.in_process import DIMENSIONS
 from tests.service.vectors import digest, vector_of

@@ -19,9 +19,9 @@ import numpy as np
 
 from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
-from aembed.stores._sqlite import SQLiteDatabase
-from aembed.stores._sqlite_file import OpenFile
-from aembed.stores._sqlite_rows import create_tables
+from aembed.stores._sqlite._database import SQLiteDatabase
+from aembed.stores._sqlite._file import OpenFile
+from aembed.stores._sqlite._rows import create_tables
 from aembed.stores.sqlite import SCHEMA_VERSION
 from aembed.types import Known, Refusal, Rows, Vector
 from tests.service.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate

@@ -53,7 +53,7 @@ class Passes(threading.Event):
 def held(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
     """While this lasts no search comes to its end."""
     go, passes = threading.Event(), Passes()
-    whole = __import__("aembed.stores._sqlite_searches", fromlist=["found_by"]).found_by
+    whole = __import__("aembed.stores._sqlite._searches", fromlist=["found_by"]).found_by
 
     def found_by(asked: Any, *rest: Any) -> Any:
         passes.searches.append(len(asked))
@@ -111,7 +111,7 @@ async def test_t7_what_nobody_waits_for_is_not_searched_for(
 
 
 async def test_t7_no_more_than_a_bound_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aembed.stores._sqlite_searches.MOST_WAITING", 5)
+    monkeypatch.setattr("aembed.stores._sqlite._searches.MOST_WAITING", 5)
     place = await place_of("store", tmp_path / "notes.db")
     with held("store", monkeypatch) as passes:
         searches = [asyncio.create_task(place.search(vectors(1, 64)[0], 1))]
@@ -150,7 +150,7 @@ async def test_t7_one_wrong_query_among_many_fails_alone(tmp_path: Path, monkeyp
 async def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
     """It keeps the first 40 rows in blocks of 7, and reads the others each time."""
     monkeypatch.setattr("aembed.stores.sqlite.CACHE_BYTES", 40 * 16)
-    monkeypatch.setattr("aembed.stores._sqlite_kept.BLOCK_BYTES", 7 * 16)
+    monkeypatch.setattr("aembed.stores._sqlite._kept.BLOCK_BYTES", 7 * 16)
     store = SQLiteStore(tmp_path / "notes.db")
     await store.prepare(SPACE)
     yield store
@@ -191,7 +191,7 @@ async def test_t7_what_is_kept_in_memory_is_what_the_file_holds(small: SQLiteSto
 async def test_t7_the_log_does_not_grow_while_searches_follow_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aembed.stores._sqlite.MOST_LOG_BYTES", most := 4_000_000)
+    monkeypatch.setattr("aembed.stores._sqlite._database.MOST_LOG_BYTES", most := 4_000_000)
     path, stopped = tmp_path / "notes.db", False
     store = SQLiteStore(path)
     await store.prepare(Space("fake", "fake", 1024))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from aembed.errors import StoreError
-from aembed.stores._sqlite import PAGE_BYTES
+from aembed.stores._sqlite._database import PAGE_BYTES
 from aembed.stores.sqlite import SQLiteStore
 from aembed.types import Rows, Space
 from tests.stores.samples import SPACE, Unprivileged, count, files, query, rows, vectors

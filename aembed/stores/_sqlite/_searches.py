@@ -13,7 +13,7 @@ from typing import TypeAlias
 from aembed.errors import AembedError, ConfigError, OverloadedError, StoreError, copy_error
 from aembed.stores._rules import Scalar, encode
 from aembed.stores._search import NearestQuery, SearchChunk, check_query, find_nearest_of_each
-from aembed.stores._sqlite_worker import SQLiteThread, await_outcome
+from aembed.stores._sqlite._thread import SQLiteThread, await_outcome
 from aembed.types import Match, Vector
 
 MOST_WAITING = 1_000

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TypeAlias, TypeVar
 
 from aembed.errors import StoreError
-from aembed.stores._sqlite_file import OpenFile, transaction
+from aembed.stores._sqlite._file import OpenFile, transaction
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]

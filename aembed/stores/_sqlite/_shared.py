@@ -12,11 +12,11 @@ from functools import partial
 from hashlib import blake2b
 from sqlite3 import Connection
 
-from aembed.stores import _sqlite_books as books
-from aembed.stores import _sqlite_leases as leases
-from aembed.stores._sqlite import SQLiteDatabase
-from aembed.stores._sqlite_rows import vector
-from aembed.stores._sqlite_table import TableNames, native, read_layout
+from aembed.stores._sqlite import _bookkeeping as books
+from aembed.stores._sqlite import _leases as leases
+from aembed.stores._sqlite._columns import TableNames, native, read_layout
+from aembed.stores._sqlite._database import SQLiteDatabase
+from aembed.stores._sqlite._rows import vector
 from aembed.types import Vector
 
 PREFIX_BYTES = 8

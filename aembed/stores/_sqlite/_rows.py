@@ -17,8 +17,8 @@ import numpy as np
 
 from aembed.stores._rules import Scalar, decode, encode
 from aembed.stores._search import SearchChunk
-from aembed.stores._sqlite import blobs, matrix_of, select_in
-from aembed.stores._sqlite_filling import DROPPED, IndexTarget, Row, fill, hooks_of, is_of_row, taken_back
+from aembed.stores._sqlite._database import blobs, matrix_of, select_in
+from aembed.stores._sqlite._filling import DROPPED, IndexTarget, Row, fill, hooks_of, is_of_row, taken_back
 from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
 
 TABLES = (

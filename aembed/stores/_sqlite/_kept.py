@@ -11,7 +11,7 @@ from sqlite3 import Connection
 import numpy as np
 
 from aembed.stores._search import SearchChunk
-from aembed.stores._sqlite import matrix_of, select_in
+from aembed.stores._sqlite._database import matrix_of, select_in
 from aembed.types import Matrix, Vector
 
 FINGERPRINTS = "SELECT rowid, fingerprint FROM aembed_rows WHERE rowid <= ?"

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from aembed.errors import StoreError
-from aembed.stores._sqlite_file import path_of
-from aembed.stores._sqlite_searches import Searches
-from aembed.stores._sqlite_worker import SQLiteThread, Work
+from aembed.stores._sqlite._file import path_of
+from aembed.stores._sqlite._searches import Searches
+from aembed.stores._sqlite._thread import SQLiteThread, Work
 from aembed.types import Matrix
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Collection
 from sqlite3 import Connection
 
-from aembed.stores._sqlite import select_in
+from aembed.stores._sqlite._database import select_in
 
 WORKERS = "aembed_workers"
 TABLES = (

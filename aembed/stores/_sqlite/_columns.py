@@ -13,7 +13,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from aembed.errors import ConfigError
-from aembed.stores._sqlite_file import HASH
+from aembed.stores._sqlite._file import HASH
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
