@@ -84,7 +84,7 @@ class SQLiteStore:
         """
         errors = await self._write(partial(self._write_rows, rows, refusals), partial(self._renew, rows.ids))
         if errors:
-            raise RowsRefusedError(errors, len(rows) - len(errors))
+            raise RowsRefusedError(errors, sum(id not in errors for id in rows.ids))
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         """The ids of rows of that source that are not in `keep`."""

@@ -192,4 +192,4 @@ def test_d2_a_table_that_drops_what_is_written_is_no_success(table: Path, tmp_pa
     assert ran.code == 1
     assert ran.out.startswith("5 texts, 1 stored, 0 unchanged, 4 failed, ")
     assert "pending" not in ran.out
-    assert ran.err.count("after the UPDATE its vector is another; the table has the trigger 't'") == 3
+    assert ran.err.count("after it was written its vector is another; the table has the trigger 't'") == 3

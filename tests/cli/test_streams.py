@@ -81,7 +81,7 @@ def test_d5_standard_input_that_is_closed_or_cannot_be_read_is_told(tmp_path: Pa
 
 def test_d5_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
     """What a C library writes to descriptor 2 would end up in the store."""
-    start = "import os; from aembed.cli._streams import prepared_streams as p; p(); f = open('x'); os._exit(f.fileno())"
+    start = "import os; from aembed.cli._streams import prepare_streams as p; p(); f = open('x'); os._exit(f.fileno())"
     (tmp_path / "x").touch()
     ran = in_shell(tmp_path, f"{sys.executable} -c {shlex.quote(start)} <&- >&- 2>&-")
     assert ran.code > 2

@@ -257,11 +257,11 @@ def test_a2_bad_texts_are_refused_one_by_one_where_the_account_is_well() -> None
 def test_a3_a_server_that_can_be_used_for_one_text_at_a_time_is_learned_once(
     change: Callable[[dict[str, Any]], Any], concurrency: int
 ) -> None:
-    end = job(OneAtATime(change), texts_of(5_000), concurrency=concurrency)
+    end = job(OneAtATime(change), texts_of(3_000), concurrency=concurrency)
     assert end.report
-    assert (end.report.stored, end.report.failed) == (5_000, 0)
-    in_flight = min(2_048 * concurrency, 5_000)
-    assert end.bought_again <= in_flight + 0.05 * 5_000
+    assert (end.report.stored, end.report.failed) == (3_000, 0)
+    in_flight = min(2_048 * concurrency, 3_000)
+    assert end.bought_again <= in_flight + 0.05 * 3_000
 
 
 # A4: a batch that is too heavy for its server

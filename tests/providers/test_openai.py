@@ -399,11 +399,14 @@ async def test_a3_a9_what_numbers_would_not_cure_is_not_bought_again_for_them() 
             assert not raised.value.at_once
 
 
-async def test_a6_a_server_that_knows_base64_is_never_asked_for_numbers() -> None:
-    async with serving(base64_reply(), *REFUSED) as server:
+async def test_a6_a_server_that_knows_base64_is_asked_for_it_whatever_an_error_says_of_it() -> None:
+    """Vectors that are missing or broken in mid-job are another matter: the next replies are asked for in numbers."""
+    said = [refused for refused in REFUSED if b" 200 " not in refused.split(b"\r\n", 1)[0]]
+    assert len(said) == 4
+    async with serving(base64_reply(), *said) as server:
         made = provider(server)
         await made.embed(TEXTS, input_type="document")
-        for _ in REFUSED:
+        for _ in said:
             with pytest.raises(ProviderError) as raised:
                 await made.embed(TEXTS, input_type="document")
             assert not raised.value.at_once

@@ -33,6 +33,7 @@ from aembed import (
     Report,
     SourceError,
     StoreError,
+    UnavailableError,
 )
 from tests.service.in_process import DIMENSIONS, embedder_of
 from tests.service.server import Latency
@@ -298,7 +299,9 @@ class History:
         # The second of two equal records may get through where the first one was lost.
         missed -= {i for i in missed if held.get(run.records[i].id, ("",))[0] == run.records[i].text}
         assert not missed, f"bad texts did not fail: {[run.records[index] for index in missed]}"
-        assert not unlucky or self._relentless, f"good texts failed: {report.failures}"
+        # Where the provider was away for a while, too, a text may use up its tries; the next run sends it again.
+        excused = {f.index for f in report.failures if run.dry and isinstance(f.error, UnavailableError)}
+        assert unlucky <= excused or self._relentless, f"good texts failed: {report.failures}"
         assert (report.inputs, report.pending) == (len(run.records), 0)
         assert report.failed == len(report.failures)
         assert report.stored == self.disk.acknowledged

@@ -137,6 +137,8 @@ class ColumnDisk(OnFile, Faulty, SQLiteColumn):
         self.open_with(self._database, drawn.session)
         self._path, self._marked = path, drawn.marked
         self.problems: list[str] = []
+        self.edits = 0
+        """How often the user has changed rows."""
         self.kept: dict[int, bytes] = {}
         """Rows whose refusal is kept, with the digest of the text that was refused."""
 
@@ -152,19 +154,24 @@ class ColumnDisk(OnFile, Faulty, SQLiteColumn):
         return await self._done(ids, texts, self._seen(ids, texts, matrix))
 
     async def _seen(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
-        before = self.rows()
+        before, edits = self.rows(), self.edits
         try:
             told = await super().write(ids, texts, matrix)
         except RowsRefusedError as error:
-            self._look(ids, texts, before, error.written, error.rows)
+            if edits == self.edits:
+                self._look(ids, texts, before, error.written, error.rows)
             raise
-        self._look(ids, texts, before, told, {})
+        if edits == self.edits:
+            self._look(ids, texts, before, told, {})
         return told
 
     def _look(
         self, ids: Sequence[str], texts: Sequence[str], before: Mapping[int, Row], told: int, refused: Mapping[str, Any]
     ) -> None:
-        """What is told as filled is there at that very moment, and what was refused is as it was."""
+        """What is told as filled is there at that very moment, and what was refused is as it was.
+
+        Where the user edited rows between the commit and this look it tells nothing.
+        """
         after = self.rows()
         there = [
             id
@@ -294,6 +301,7 @@ class TableHistory(History):
         there = sorted(self.disk.rows())
         ids = self._random.sample(there, min(edit.rows, len(there)))
         self._edition += 1
+        self.disk.edits += 1
         new = [1_000 * self._edition + id for id in ids]
         match edit.kind:
             case "edit":

@@ -14,7 +14,7 @@ from tests.simulation.history import History
 from tests.simulation.servers import draw
 from tests.simulation.tables import Make, drawn, in_memory, of_a_store, of_a_table
 
-SCHEDULES = int(os.environ.get("AEMBED_SCHEDULES", "2000"))
+SCHEDULES = int(os.environ.get("AEMBED_SCHEDULES", "1200"))
 TABLES = SCHEDULES // 20
 """Of them so many are played on real files, whose tables lose rows: half on columns of the user's, half on stores. Each
 takes as long as three others."""

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from aembed import Embedder, FakeProvider, OverloadedError, SQLiteColumn, SQLiteStore, StoreError
+from aembed.stores._sqlite._searches import search_rows
 from aembed.types import Space
 from tests.jobs import records, words
 from tests.stores.samples import SPACE, rows, unit, vectors
 
-PLACES = {"store": "aembed.stores.sqlite.found_by", "column": "aembed.stores.sqlite_column.found_by"}
+PLACES = {"store": "aembed.stores.sqlite.search_rows", "column": "aembed.stores.sqlite_column.search_rows"}
 
 
 async def place_of(kind: str, path: Path, dimensions: int = 64, journal: str = "wal") -> SQLiteStore | SQLiteColumn:
@@ -53,15 +54,15 @@ class Passes(threading.Event):
 def held(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
     """While this lasts no search comes to its end."""
     go, passes = threading.Event(), Passes()
-    whole = __import__("aembed.stores._sqlite._searches", fromlist=["found_by"]).found_by
+    whole = search_rows
 
-    def found_by(asked: Any, *rest: Any) -> Any:
+    def held_search(asked: Any, *rest: Any) -> Any:
         passes.searches.append(len(asked))
         passes.set()
         go.wait(30)
         return whole(asked, *rest)
 
-    monkeypatch.setattr(PLACES[kind], found_by)
+    monkeypatch.setattr(PLACES[kind], held_search)
     try:
         yield passes
     finally:
