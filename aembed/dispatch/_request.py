@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from math import ceil, inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tenacity import RetryCallState
 
@@ -33,13 +33,10 @@ from aembed.core.gate import PROBE_SECONDS
 from aembed.core.pacing import Throttling
 from aembed.core.retrying import may_be_billed
 from aembed.core.splitting import Tries
-from aembed.dispatch._admission import Permit
+from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError, RateLimitError
 from aembed.types import Hints, Reply
-
-if TYPE_CHECKING:
-    from aembed.dispatch._requests import Requests
 
 # Chosen: with a base of 1 s that is 50 to 100 ms, in which a slot at the server becomes free. At 1.0 a single query
 # would wait a second for nothing; at 0 it would be refused again at once.
@@ -50,12 +47,29 @@ MOST_AT_ONCE = 2
 """A request is sent again at once so many times."""
 
 
+class Sending(Protocol):
+    """What one request needs of the Requests that it is one of."""
+
+    admission: Admission
+    max_retries: int
+    longest_window: float
+
+    @property
+    def may_fail_by_chance(self) -> bool: ...
+
+    def backoff(self, state: RetryCallState, *, alone: bool) -> float: ...
+    def note_cleared(self) -> None: ...
+    async def send_once(
+        self, texts: Sequence[str], tokens: float, submission: Submission, *, urgent: bool
+    ) -> Reply: ...
+
+
 class Request:
     """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
 
     def __init__(
         self,
-        requests: Requests,
+        requests: Sending,
         submission: Submission,
         texts: Sequence[str],
         tokens: float,
