@@ -22,7 +22,7 @@ hint says longer. A 429 that says no more is a question, which `pacing/` answers
 
     while not gate.may_pass(now): wait until gate.opens_at, or until another request has reported
     gate_pass = gate.enter(now)                                     just before sending
-    gate.note_success(gate_pass, now)                                  any reply that is not one of Retry's errors
+    gate.note_success(gate_pass, now)                                  any reply that is no reason to wait
     blame = gate.note_failure(gate_pass, now, wait=..., ...)              an UnavailableError
     gate.note_refusal(gate_pass, now, wait=..., closes=..., ...)         a rate limit
     sleep gate.rest_seconds(wait, hinted=...), then from the top          where the request is to be tried again

@@ -21,14 +21,14 @@ logger = logging.getLogger("aembed")
 # Chosen: event loops round a timer to their clock's resolution. At 0 a request would go round once more for nothing.
 EARLY = 1e-6
 """A timer may come so many seconds too early."""
-# Chosen, and told in the README: one slot of four costs bulk a fourth of its speed; of two or three it would cost more.
+# Chosen, and told in docs/web.md: one slot of four costs bulk a fourth of its speed; of two or three it costs more.
 FEW_SLOTS = 4
 """With fewer slots than this, bulk leaves none of them to queries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Permit:
-    """Leave to send one request now. It holds a slot until it is handed back, by `note_success` or `failed`."""
+    """Leave to send one request now. It holds a slot until it is handed back, by `note_success` or `note_failure`."""
 
     reservation: Reservation
     gate_pass: GatePass

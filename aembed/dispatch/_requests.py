@@ -1,9 +1,9 @@
 """This module sends one request for each caller: within a deadline, with a reply that can be trusted, tried again.
 
-    send()   all the tries of a request (the picture is in _request.py)
-    once()   one of them: deadline -> provider.embed -+- reply:    count, width and values are checked -> returned
-                                                      +- no reply: UnavailableError, and the deadline is noted as missed
-                                                      +- error:    quotes of users' texts are taken out of it
+    send()        all the tries of a request (the picture is in _request.py)
+    send_once()   one of them: deadline -> provider.embed -+- reply:    count, width, values are checked -> returned
+                                                           +- no reply: UnavailableError; the deadline was missed
+                                                           +- error:    quotes of users' texts are taken out of it
 
 The deadlines of requests that are under way become shorter as others are answered (core/deadlines.py).
 """

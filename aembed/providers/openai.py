@@ -207,7 +207,7 @@ class OpenAIProvider:
             logger.warning("%s says: %s", self.space.provider, redacted_line(said, self._key)[:MOST_WARNING])
 
     def _with_address(self, error: ProviderError) -> ProviderError:
-        """Where nothing is at that address it is named; it holds no key (checked_base_url)."""
+        """Where nothing is at that address it is named; it holds no key (check_base_url)."""
         if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
             usual = "" if self._base_url.endswith("/v1") else f"; should base_url be {self._base_url}/v1?"
             error.args = (f"{error} (POST {self._base_url}{ENDPOINT}{usual})",)

@@ -15,7 +15,6 @@ from aembed.errors import ConfigError, InputError, SpaceMismatchError
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
-EMPTY = "Fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 BESIDE = "build a new store beside it and switch"
 EMPTY = (
     "If that is the same model elsewhere, Embedder.move (aembed move) takes the vectors over. "
@@ -111,10 +110,10 @@ def check_search(k: int, where: Metadata | None) -> Mapping[str, Scalar]:
 def has_metadata(metadata: Metadata | None, where: Mapping[str, Scalar]) -> bool:
     """Whether the metadata has all of these values. True is not 1, as in JSON."""
     held = metadata or {}
-    return all(name in held and _is_same_space(held[name], value) for name, value in where.items())
+    return all(name in held and _is_same_value(held[name], value) for name, value in where.items())
 
 
-def _is_same_space(held: Any, asked: Scalar) -> bool:
+def _is_same_value(held: Any, asked: Scalar) -> bool:
     return isinstance(held, bool) == isinstance(asked, bool) and bool(held == asked)
 
 

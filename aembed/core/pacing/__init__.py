@@ -9,13 +9,13 @@ All of it is pure: `now` is the seconds of any one clock. One request goes this 
                    |
                    | start has come
                    v
-                 sent() -> on its way -+-> accepted()    has vectors: headers and levels are learned from
-                   ^                   +-> observe()     any other reply that has headers
-             resize() if it carries    +-> throttled()   a 429, whose answer is a Refusal:
-             more or less                   |              closes: a limit is used up, all wait (the gate closes)
-                                            v              too_large: such a size is never accepted, send parts
-                                          left(), after     neither: it alone is tried again
-                                          each of the three
+            note_sent() -> on its way -+-> note_accepted()    has vectors: headers and levels are learned from
+                   ^                   +-> observe()          any other reply that has headers
+             resize() if it carries    +-> note_throttled()   a 429, whose answer is a Throttling:
+             more or less                   |                   closes: a limit is used up, all wait (the gate closes)
+                                            v                   too_large: such a size is never accepted, send parts
+                                       note_ended(), after      neither: it alone is tried again
+                                       each of the three
 
 What refuses, where no header says it, is found out by an inquiry with three answers; a pace is only a hypothesis:
 
@@ -29,23 +29,23 @@ and _congestion (a limit that nobody names). In use:
     pacer = Pacer(requests_per_minute=None, tokens_per_minute=None, concurrency=8)    None: learned from the replies
     pacer.max_batch_tokens          what the next batch may hold, None while nothing speaks against the provider's limit
     pacer.concurrency               requests in flight at most; fewer than the given where the provider takes fewer
-    pacer.too_large(tokens)         at the head of the lane: such a size is never accepted, send the batch in parts
+    pacer.is_too_large(tokens)      at the head of the lane: such a size is never accepted, send the batch in parts
     reservation = pacer.reserve(tokens, now, interactive=False)       by the head of a lane only, one at a time
     while reservation.start > now: wait                               `start` may move while it waits: read it again
     pacer.resize(reservation, tokens, texts, now)                     as it is sent: it carries more, or less
     pacer.give_back(reservation, now)                                 it will not be sent; never after sending
-    pacer.sent(reservation, in_flight, now)                           as one of so many, itself included
-    pacer.accepted(reservation, hints, now, in_flight)                the reply has vectors
-    pacer.throttled(reservation, hints, now, in_flight) -> Refusal    429: send it in parts, close the gate, or neither
+    pacer.note_sent(reservation, in_flight, now)                      as one of so many, itself included
+    pacer.note_accepted(reservation, hints, now, in_flight)           the reply has vectors
+    pacer.note_throttled(reservation, hints, now, in_flight)          429; the Throttling says: parts, close, or neither
     pacer.observe(hints, now)                                         any other reply that has headers
-    pacer.left(reservation)                                           after each of these three
+    pacer.note_ended(reservation)                                     after each of these three
 
 The caller has two lanes, each first come, first served. A query goes before the bulk request that still waits, and
 pushes it back by 5 s at most; while there are queries, bulk leaves them 5 % of both limits. What was sent stays
 booked, whatever came of it: some services count refused requests as well. A limit that the user set is a ceiling,
 which headers can only lower; without it the limit follows the headers both ways. Token counts are the provider's own
 estimate. Where no limit is known the first batches are small, and refusals show which limit there is: see Inquiry.
-Processes on one key need no coordinator: see Budget.share and Congestion.
+Processes on one key need no coordinator: see RateBudget.share and Congestion.
 """
 
 from aembed.core.pacing._pacer import Pacer

@@ -20,7 +20,7 @@ WINDOW = 60.0
 # Chosen: a web app with many queries would starve the bulk of the same process for ever otherwise.
 PATIENCE = 5.0
 """Queries may push a bulk request back by so many seconds."""
-# Chosen, and told in the README: 5 % are 150 queries a minute on OpenAI's Tier 1, and cost a job 5 % of its time.
+# Chosen, and told in docs/web.md: 5 % are 150 queries a minute on OpenAI's Tier 1, and cost a job 5 % of its time.
 HELD_BACK, HELD_FOR = 0.05, 60.0
 """The share of both limits that bulk leaves to queries, and for how many seconds after the last query it does so."""
 
