@@ -16,6 +16,9 @@ from aembed.types import Matrix
 logger = logging.getLogger("aembed")
 
 Encoding: TypeAlias = Literal["base64", "float"]
+# Chosen: one may be broken by chance. A server that gives vectors in neither form is asked twice as often with each more.
+MOST_BROKEN_NUMBERS = 2
+"""Replies in numbers that are broken in the same way, after which base64 alone is asked for until one is answered."""
 PATIENCE, MORE_PATIENCE = 16, 4
 """Replies for which numbers are asked for; each time that base64 fails again so many times as long."""
 NORMALISED = 0.01
@@ -34,6 +37,7 @@ class Form:
         self._chosen = encoding is not None
         self._base64_works = False
         self._try_numbers = False
+        self._broken_numbers = 0
         self._replies_of_numbers, self._patience = 0, PATIENCE
 
     @property
@@ -49,12 +53,15 @@ class Form:
         """Whether the same request is worth sending again at once, with numbers."""
         if self._base64_works and not (self._chosen or numbers or self._replies_of_numbers) and _is_encoding(error):
             self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
-        self._try_numbers = not (self._chosen or numbers or self._base64_works) and _blames_base64(error)
+        self._broken_numbers += numbers and _is_encoding(error)
+        is_settled = self._chosen or numbers or self._base64_works or self._broken_numbers >= MOST_BROKEN_NUMBERS
+        self._try_numbers = not is_settled and _blames_base64(error)
         return self._try_numbers
 
     def note_answered(self, *, numbers: bool) -> None:
         """A reply was good, and held that."""
         self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
+        self._broken_numbers = 0
         if not numbers:
             self._base64_works = True
         elif not self._chosen:

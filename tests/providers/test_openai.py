@@ -399,6 +399,19 @@ async def test_a3_a9_what_numbers_would_not_cure_is_not_bought_again_for_them() 
             assert not raised.value.at_once
 
 
+async def test_a9_a_server_with_vectors_in_neither_form_is_asked_for_numbers_twice() -> None:
+    nothing = json_reply({"object": "list", "data": None})
+    async with serving(*[nothing] * 6) as server:
+        made, at_once = provider(server), []
+        for _ in range(6):
+            with pytest.raises(ProviderError) as raised:
+                await made.embed(TEXTS, input_type="document")
+            at_once.append(raised.value.at_once)
+        await made.aclose()
+    assert at_once == [True, False, True, False, False, False]
+    assert ["encoding_format" in request.json for request in server.requests] == [True, False, True, False, True, True]
+
+
 async def test_a6_a_server_that_knows_base64_is_asked_for_it_whatever_an_error_says_of_it() -> None:
     """Vectors that are missing or broken in mid-job are another matter: the next replies are asked for in numbers."""
     said = [refused for refused in REFUSED if b" 200 " not in refused.split(b"\r\n", 1)[0]]
