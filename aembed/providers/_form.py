@@ -16,6 +16,8 @@ from aembed.types import Matrix
 logger = logging.getLogger("aembed")
 
 Encoding: TypeAlias = Literal["base64", "float"]
+# Chosen: one of several servers behind an address may be the odd one. Asked again after 16, 64 and 256 replies, base64
+# costs few requests that fail; larger, numbers, three times the bytes, are read for longer.
 PATIENCE, MORE_PATIENCE = 16, 4
 """Replies for which numbers are asked for; each time that base64 fails again so many times as long."""
 NORMALISED = 0.01
