@@ -20,14 +20,20 @@ from aembed.types import Limits, TooLong
 
 logger = logging.getLogger("aembed")
 
+# Read out of both vocabularies (tiktoken 0.14). Were a later one's longer, texts that fit would be refused uncounted.
 LONGEST_TOKEN_BYTES = 128
 """Of cl100k_base and o200k_base: a text of more bytes than that per token allowed is too long, uncounted."""
 
+# Chosen: English has four to five characters a token, so that a block is some three pieces. Smaller, more text at the
+# ends of blocks is tokenized twice; larger, what is cut off for "truncate" is tokenized for nothing.
 BLOCK_CHARACTERS = 16
 """Characters tokenized at once, for each token allowed: a long text is cut in time linear to its length."""
 
+# Chosen: a server that refuses 32 characters as too long means something else.
 LEAST_CHARACTERS = 32
 """No text is cut to fewer because its provider refused it."""
+# Chosen: the parts of a text differ in their tokens for each character. Larger, a piece that has more of them is
+# refused once again; smaller, more of the text is lost.
 SAFE_SHARE = 0.9
 """Of a limit in tokens, where a text is cut by its characters."""
 
@@ -154,8 +160,10 @@ class Measure:
         longest = max(item.texts, key=len)
         if self._too_long == "error" or not error.about_length or len(longest) < 2 * LEAST_CHARACTERS:
             return False
+        # A refusal without numbers: half finds the limit in as many requests as the text has doublings above it.
         share = 0.5
         if error.max_tokens and error.requested_tokens and error.max_tokens < error.requested_tokens:
+            # Chosen: a tenth at the least, whatever a refusal says: one wrong number must not cut nearly all of a text.
             share = max(0.1, SAFE_SHARE * error.max_tokens / error.requested_tokens)
         most = max(LEAST_CHARACTERS, int(share * len(longest)))
         if self._too_long == "truncate":

@@ -165,6 +165,7 @@ class Engine:
             if dispatcher:
                 await dispatcher.drain(timeout, self._verbs)
         finally:
+            # While this waited, the Embedder may have been opened again and have another dispatcher, which stays.
             if self._dispatcher is dispatcher:
                 self._dispatcher = self._coalescer = None
             await self.provider.aclose()
@@ -242,6 +243,7 @@ class Engine:
             if (known := widen_space(space, carried)).dimensions is None:
                 await self._probe(spend_limit)
                 known = self.space
+            # Asked once more: only with the dimensions can the store tell whether its rows, or its column, are as wide.
             space = await await_store(store.prepare(known))
         self.dispatcher.dimensions = space.dimensions
         return space
@@ -252,6 +254,7 @@ class Engine:
         try:
             report = await job.run()
         except AembedError as error:
+            # The report is that of the probe, and would be told as that of the job, which has not begun.
             error.report = None
             raise
         if report.failures:

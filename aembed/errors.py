@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from aembed.results import Embeddings, Report
     from aembed.types import Hints, Rows
 
+# Chosen: enough to see what a server said. Larger, each error in a log would be a page, and errors are kept by the
+# thousand.
 _BODY_CHARACTERS = 500
 
 

@@ -10,9 +10,12 @@ from aembed.errors import ConfigError
 from aembed.ranges import check_number, check_seconds, check_whole_number, one_line_of
 from aembed.types import Budget, RetryPolicy, TooLong
 
+# Chosen: one stream of full requests uses up OpenAI's tier 1, and four its tier 5 (10 million tokens a minute), so that
+# 8 begin with room. More than 64 is not tried unasked: each holds a connection of somebody's server.
 FIRST_AUTO, MOST_AUTO = 8, 64
 """Requests in flight with `concurrency="auto"`: at first, and as long as none is refused at the most."""
 
+# Chosen: systems allow a process 1,024 descriptors by default, and some thousands where that was raised.
 MOST_CONCURRENCY = 10_000
 """Each request in flight may hold a connection, and so a file descriptor."""
 

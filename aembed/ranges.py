@@ -8,6 +8,7 @@ from operator import index
 
 from aembed.errors import ConfigError
 
+# Chosen: a wrong option is shown as it was given where that fits into the message; a long one may be a text or a key.
 MOST_SHOWN = 40
 MOST_DIMENSIONS = 100_000
 """No model has more than a few thousand; a store holds 16,000 at the most (pgvector)."""

@@ -84,8 +84,10 @@ def exit_code_of(arguments: Sequence[str]) -> int:
         say(f"error: {reason_in_words(error)}")
         return exit_code(error)
     except ReaderGone:
+        # 13 is SIGPIPE, of which a program ends in a shell whose reader has gone.
         return SIGNALLED + 13
     except typer.Abort:
+        # 2 is SIGINT: click raises Abort for Ctrl-C.
         return SIGNALLED + 2
     except Exception as error:
         if os.environ.get(TRACEBACK):

@@ -21,6 +21,8 @@ from aembed.cli._streams import printable_line, say
 from aembed.errors import ConfigError
 from aembed.types import Failure
 
+# Chosen: an id may be of any length, so that a line of ours may be longer. Then its beginning decides, and no more than
+# this is read of a file of another kind that has no line breaks.
 _LONGEST_LINE = 65_536
 
 
@@ -66,6 +68,7 @@ class FailuresFile:
     def _begin_file(self) -> TextIO:
         if _is_stream(self._named):
             return _open_stream(self._named)
+        # In the same folder, since os.replace is one step only within a file system.
         beside = self._path.with_name(f".{uuid4().hex}.aembed-failures")
         file = beside.open("x", encoding="utf-8")
         self._beside = beside
@@ -129,6 +132,7 @@ def _check_folder(path: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        # 255 is what most file systems take for a name, where the system cannot be asked.
         most = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
         if len(os.fsencode(path.name)) > most:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

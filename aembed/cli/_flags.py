@@ -110,6 +110,7 @@ MaxBatchSize: TypeAlias = Annotated[
 MaxTokensPerBatch: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", min=1, show_default=False, help="The most tokens in a request.")
 ]
+# typer knows no open bounds: here, and for seconds, 0.001 stands for "above 0".
 RequestsPerMinute: TypeAlias = Annotated[
     float | None,
     typer.Option(metavar="N", min=0.001, show_default=False, help="A ceiling. Default: learned from the replies."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aembed.providers import prefixes
 
+# click fills the lines of a help to 80 columns unless a larger width is allowed.
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 10_000}
 """As wide as the terminal is."""
 

@@ -18,7 +18,10 @@ from aembed.sources import READERS, Reading, Source
 from aembed.sources._files import File, ending
 from aembed.types import Embedded, Failure, Record, Space
 
+# Chosen: smaller, the hops into the thread cost more than the reading; larger, Ctrl-C and the progress wait for a
+# chunk.
 CHUNK = 256
+# SQLite's file format, section 1.3: the first 16 bytes of every database.
 _SQLITE_HEADER = b"SQLite format 3\0"
 
 

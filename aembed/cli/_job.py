@@ -27,6 +27,8 @@ from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreEr
 from aembed.results import Plan, Progress, Report, count_in_words
 from aembed.types import Failure
 
+# Chosen: a dollar buys 50 million tokens of the cheapest model of OpenAI. Smaller, people would be asked about every
+# run, and learn to say yes unread; larger, a wrong folder costs more.
 ASKED_ABOVE_USD = 1.0
 
 

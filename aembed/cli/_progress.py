@@ -18,8 +18,12 @@ from aembed.cli._show import dollars_in_words, duration_in_words
 from aembed.cli._streams import printable_line, say
 from aembed.results import Progress, count_in_words
 
+# Chosen: an hour leaves 720 lines in a log. Larger, whoever looks on would think that the job hangs.
 LINE_SECONDS = 5.0
+# The engine tells its progress five times a second at the most; a faster bar would show the same again.
 BAR_SECONDS = 0.2
+# Chosen: beside a bar of 24 columns, 72 leave room for the counts and the time left. Smaller terminals show those
+# alone.
 BAR_WIDTH, NARROW = 24, 72
 """Columns of the bar, and of a terminal that has no room for one."""
 

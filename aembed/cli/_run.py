@@ -26,8 +26,10 @@ from aembed.errors import (
 )
 from aembed.results import Progress
 
+# 2 is what click and most programs end with for wrong usage. 128 is what shells add to the number of a signal.
 OK, SOME_FAILED, USAGE, STOPPED, SIGNALLED = 0, 1, 2, 3, 128
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Rich hides the cursor while a bar is shown, and has no time to show it again where the process ends at once.
 _SHOW_CURSOR = b"\x1b[?25h"
 _VAIN = (
     ConfigError,
@@ -174,4 +176,5 @@ def _end_at_once(code: int) -> NoReturn:
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
     flush_streams()
+    # sys.exit would wait for threads, one of which may be what hangs.
     os._exit(code)

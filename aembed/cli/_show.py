@@ -12,6 +12,7 @@ from aembed.cli._streams import printable_line, say, tell
 from aembed.stores import ALIASES, schemes
 from aembed.types import Failure, Refusal
 
+# Chosen: with the lines around them they fit into the 24 lines of a terminal.
 SHOWN_FAILURES = 20
 
 

@@ -8,6 +8,7 @@ from aembed.cli._streams import printable_line
 from aembed.sources import documents
 from aembed.sources._files import extras_to_install
 
+# Chosen: what one line has room for; the others are counted together.
 _NAMED = 8
 
 

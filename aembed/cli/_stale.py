@@ -24,6 +24,8 @@ class GoneRows:
 
     @property
     def is_most(self) -> bool:
+        # Chosen: where more than half is gone it is rather a wrong folder, or a disk that is not mounted, than texts
+        # that somebody removed.
         return 2 * (len(self.ids) - self.renamed) > self.rows
 
     def __str__(self) -> str:

@@ -25,6 +25,7 @@ async def use_store(url: str) -> AsyncIterator[Store]:
     try:
         yield store
     finally:
+        # A command that was cancelled still gives back what it holds: leases, connections, the lock of a file.
         with anyio.CancelScope(shield=True):
             await store.aclose()
 

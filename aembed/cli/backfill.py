@@ -27,6 +27,7 @@ from aembed.stores import Column, Indexable, files_of
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
 
+# As the store of PostgreSQL checks it: here it is said before anything is opened, and before the rows are paid for.
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 

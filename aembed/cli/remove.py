@@ -17,6 +17,7 @@ from aembed.errors import ConfigError
 from aembed.protocols import Store
 from aembed.results import count_in_words
 
+# Chosen: enough to see how sources are written, in a message that can be read.
 MOST_LISTED = 10
 
 

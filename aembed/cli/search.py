@@ -26,6 +26,7 @@ from aembed.protocols import Store
 from aembed.stores import Column
 from aembed.types import Match, Space
 
+# Chosen: with a line for score and id, eight rows fit into the 24 lines of a terminal.
 TEXT_LINES = 2
 
 
@@ -134,6 +135,8 @@ def _body_without_headings(text: str, metadata: Mapping[str, Any]) -> str:
 
 def _first_lines(text: str) -> list[str]:
     """The first lines of the text, as wide as the terminal."""
+    # Chosen: more than two lines of any terminal have. Without a bound, a text of megabytes would be wrapped to show
+    # its beginning. The 8 below are seven spaces before a line and one place for the dots.
     words = Text(" ".join(printable_line(text[:4_000]).split()))
     lines = [line.plain.rstrip() for line in words.wrap(Console(stderr=True), max(20, terminal_columns() - 8))]
     shown = lines[:TEXT_LINES]

@@ -12,9 +12,12 @@ import msgspec
 from aembed.core.headers import parse_duration
 from aembed.providers._echoes import without_echoes
 
+# Chosen: what services say by themselves fits into it; what is longer may quote a text of the user. Smaller, refusals
+# would lose the numbers that they name at their end.
 REASON_CHARACTERS = 300
 _REASONS = ("message", "msg", "error", "detail", "description")
 _KINDS = ("code", "type", "status", "error_type")
+# The repeats have bounds, so that a body made to harm costs time in proportion to its length.
 _REASON = re.compile(rf'"(?:{"|".join(_REASONS)})"\s{{0,8}}:\s{{0,8}}"((?:[^"\\]|\\.){{1,300}})')
 """In JSON that was cut short."""
 _DELAYS = {
@@ -28,7 +31,11 @@ _DELAYS = {
 }
 """Fields of error bodies that say how long to wait, and seconds: Google's `"retryDelay": "12s"`, and gateways'."""
 _NESTED = frozenset({"error", "errors", "detail", "details", "violations"})
-_DEEPEST = 6
+# Computed: Google's `quotaId` lies five steps down (error, details, an item, violations, an item), and six where the
+# whole is in a list, as of its streams. Smaller, it would not be found; without a bound a nest of lists would be
+# followed to its end.
+_DEEPEST = 7
+# Five digits: no service takes 100,000 texts in a request, and a longer number counts something else.
 _OFFENDER = re.compile(r"\binputs?(?:\[|\.)(\d{1,5})\b")
 
 
@@ -58,6 +65,8 @@ def read_complaint(body: bytes) -> Complaint:
     try:
         decoded = msgspec.json.decode(body)
     except (ValueError, RecursionError):
+        # Chosen: HTML and broken JSON say what they say in their first lines; all of it would be looked through
+        # otherwise.
         text = without_echoes(body)[:4096].decode("utf-8", "replace")
         said = "; ".join(found[1] for found in _REASON.finditer(text)) if text.startswith(("{", "[")) else ""
         return Complaint(said or " ".join(re.sub(r"<[^<>]*>", " ", text).split())[:REASON_CHARACTERS])
@@ -81,6 +90,7 @@ def read_complaint(body: bytes) -> Complaint:
 def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Every name and value of the objects that an error is made of, outermost first."""
     if isinstance(value, list) and depth < _DEEPEST:
+        # Chosen: pydantic names each text that is wrong, which may be thousands; the first eight say the same.
         for item in value[:8]:
             yield from _fields(item, depth + 1)
     elif isinstance(value, dict) and depth < _DEEPEST:

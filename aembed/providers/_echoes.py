@@ -13,6 +13,7 @@ import msgspec
 SHOWN = "[input]"
 _NAMES = frozenset({"input", "inputs", "texts", "documents", "content", "contents", "prompt"})
 _ECHO = re.compile(rb'"(?:' + b"|".join(name.encode() for name in sorted(_NAMES)) + rb')"\s{0,8}:\s{0,8}["\[{]')
+# Chosen: twice as deep as anything in an error is read. Beyond it all is cut out, whatever it is.
 _DEEPEST = 12
 
 
@@ -23,6 +24,7 @@ def without_echoes(body: bytes) -> bytes:
     except (ValueError, RecursionError):
         echo = _ECHO.search(body)
         return body[: echo.start()] if echo else body
+    # A body without such a name stays as its server wrote it: encoded anew, its spelling would be ours.
     return msgspec.json.encode(_cut(decoded)) if _ECHO.search(body) else body
 
 

@@ -62,6 +62,7 @@ _REQUEST_IDS = (
     "x-correlation-id",
     "cf-ray",  # of Cloudflare, before many services
 )
+# What a forward proxy says by itself: that it does not allow a host, or does not reach it.
 _A_PROXYS_TOO = frozenset({403, 502, 503, 504})
 _IN_A_200 = {
     RateLimitError: ("rate_limit", "rate_limited", "too_many_requests", "resource_exhausted", "overloaded"),
@@ -106,6 +107,8 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
             return BadRequestError if _is_of_content(complaint) else PermissionDeniedError
         case 429:
             return _class_of_limit(complaint)
+        # All three ask for the same request once more; openai-python tries a 409 again as well, as a lock that timed
+        # out.
         case 408 | 409 | 425:
             return UnavailableError
         case 404 if _is_passing(complaint):
@@ -164,6 +167,7 @@ def _is_of_its_size(reason: str) -> bool:
 
 def _class_of_refusal(complaint: Complaint) -> type[ProviderError]:
     """Told apart: what no other batch would cure, and what may lie in this batch."""
+    # Money comes first, since services give an empty account the status and the words of everything else.
     if _is_out_of_money(complaint, said_first=True):
         return QuotaExceededError
     if complaint.is_of("invalid_api_key", "authentication"):
@@ -224,6 +228,7 @@ class _Refused:
             status_code=self.reply.status,
             request_id=request_id(self.reply, self.key),
             hints=hints,
+            # Echoes are cut out before the body is shortened: half of a text would not be known for one.
             body=redacted_line(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
         )
         if isinstance(built, BadRequestError):

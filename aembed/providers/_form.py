@@ -16,9 +16,11 @@ from aembed.types import Matrix
 logger = logging.getLogger("aembed")
 
 Encoding: TypeAlias = Literal["base64", "float"]
-# Chosen: one may be broken by chance. A server that gives vectors in neither form is asked twice as often with each more.
+# Chosen: one may be broken by chance. Each more is two more requests to a server that gives vectors in neither form.
 MOST_BROKEN_NUMBERS = 2
 """Replies in numbers that are broken in the same way, after which base64 alone is asked for until one is answered."""
+# Chosen: one of several servers behind an address may be the odd one. Asked again after 16, 64 and 256 replies, base64
+# costs few requests that fail; larger, numbers, three times the bytes, are read for longer.
 PATIENCE, MORE_PATIENCE = 16, 4
 """Replies for which numbers are asked for; each time that base64 fails again so many times as long."""
 NORMALISED = 0.01

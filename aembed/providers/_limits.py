@@ -10,11 +10,13 @@ from aembed.core.headers import SpentWindow, find_spent_window, never_clearing_l
 from aembed.providers._complaints import Complaint
 from aembed.types import Hints
 
+# As much as a Complaint keeps of a reason.
 _READ_CHARACTERS = 2_000
 
 
 def _pattern(text: str) -> re.Pattern[str]:
     """MOST is the number of a limit, GOT what the request had of it, OVER by how much that was above."""
+    # Twelve digits: no limit has more, and int() of a long run takes time with the square of its length.
     number = r"\d{1,3}(?:[,_]\d{3})+|\d{1,12}"
     for name in ("MOST", "GOT", "OVER"):
         text = text.replace(name, f"(?P<{name.lower()}>{number})")
@@ -129,6 +131,7 @@ def _find_spent_in_words(complaint: Complaint, hints: Hints) -> SpentWindow | No
     if not named:
         return None
     # Google's `retryDelay` is that of its minute, also where the day is used up.
+    # Of a day and a month the month counts, which is the last one named.
     return SpentWindow(named[-1], None if complaint.quotas else hints.retry_after)
 
 

@@ -48,6 +48,7 @@ class Preset:
     path: str = ""
 
     def model(self, name: str) -> Model:
+        # Ollama gives the tag :latest to a name that has none.
         known = self.models.get(name.removesuffix(":latest"), Model())
         return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
 
@@ -65,6 +66,7 @@ class Preset:
 def ollama_url(host: str) -> str:
     """The server that OLLAMA_HOST names: `host`, `host:port`, `:port`, a URL; 0.0.0.0 is where it listens."""
     scheme, _, rest = host.rpartition("://")
+    # 11434 is Ollama's own port, where nothing else is said; a URL has the port of its scheme.
     default = {"https": "443", "http": "80"}.get(scheme, "11434")
     found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\s@?#]*)(?::(\d{1,5}))?/*", rest)
     if found is None or scheme not in ("", "http", "https"):
@@ -77,6 +79,8 @@ def _openai(dimensions: int, price_usd: float, *, shortens: bool = True) -> Mode
     return Model(dimensions, shortens, price_usd, normalised=True, encoding="cl100k_base")
 
 
+# The docstring of openai-python's embeddings resource says 2,048 inputs and 300,000 tokens a request, and 8,192 tokens
+# an input, of which one is left free. Prices are those that OpenAI lists for requests; its batches cost half.
 OPENAI = Preset(
     name="openai",
     base_url="https://api.openai.com/v1",
@@ -97,6 +101,8 @@ OPENAI = Preset(
 OLLAMA = Preset(
     name="ollama",
     base_url=LOCAL_SERVERS["ollama"],
+    # Chosen: 256 texts because numbers hold the interpreter while they are parsed (FLOATS_BATCH_SIZE), and 256 tokens
+    # for each of them.
     limits=Limits(max_batch_size=256, max_tokens_per_batch=65_536, max_tokens_per_text=8_192),
     models={
         "nomic-embed-text": Model(768, max_tokens_per_text=2_048),

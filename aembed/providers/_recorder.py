@@ -23,10 +23,14 @@ from aembed.providers._secrets import Secret
 logger = logging.getLogger("aembed")
 
 VARIABLE = "AEMBED_RECORD"
+# Chosen: one may read 200 of them. Without a bound, a job against a broken server would fill the disk.
 MOST_FILES = 200
 """In one folder, whoever wrote them."""
+# Chosen: three show whether a reply is always the same; more of them would crowd out other kinds.
 MOST_ALIKE = 3
 """Of replies that differ in numbers only."""
+# Computed: with these 200 files are some 10 million characters at the most, which can still be sent to somebody.
+# Smaller, bodies would end before what is odd in them.
 MOST_BODY_CHARACTERS, MOST_VALUE_CHARACTERS, MOST_HEADERS = 16_000, 300, 100
 _PRIVATE = re.compile(
     r"cookie|authoriz|authenticate|secret|api-?key|(?:access|auth|id|csrf|xsrf|refresh|session)-?token|session|signature|"
@@ -77,6 +81,8 @@ class Recorder:
                 redact(name, 100): "[cut out]" if _PRIVATE.search(name) else redact(value, MOST_VALUE_CHARACTERS)
                 for name, value in list(headers.items())[:MOST_HEADERS]
             },
+            # Vectors and texts make up most of a body: eight times what is kept is looked at, and they are cut out of
+            # that.
             "body": redact(
                 without_echoes(body[: 8 * MOST_BODY_CHARACTERS]).decode("utf-8", "replace"), MOST_BODY_CHARACTERS
             ),

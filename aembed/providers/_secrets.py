@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from aembed.errors import ConfigError
 
+# Chosen: runs of seven characters stand in other words by accident, and of nine a server could show eight.
 _LEAST_REVEALING = 8
 _WORD = re.compile(r"[^\s\"'`<>,;:(){}]+")
 _MASKED = re.compile(r"\*{3,}|\.{3,}|…|•{3,}")

@@ -14,6 +14,7 @@ import msgspec
 
 _CONTEXTS = ("n_ctx", "n_ctx_train", "max_model_len")
 _COUNTS_CHARACTERS = frozenset({"infinity"})
+# Chosen: no model reads ten million tokens; a larger number means "without a limit", or something else.
 _MOST = 10_000_000
 
 

@@ -14,6 +14,8 @@ from anyio.lowlevel import RunVar
 
 T = TypeVar("T")
 
+# Chosen: as many as requests in flight by default, so that no reply waits for another's. More threads than that share
+# the same cores.
 THREADS = 8
 """At a time, for each event loop."""
 

@@ -10,6 +10,7 @@ from aembed.errors import ConfigError
 
 _IN_BOTH_SPELLINGS = "open_provider(..., allow_http=True), or --option allow_http=true"
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+# RFC 1035, section 2.3.4: 255 bytes as DNS writes a name, with a length before each label and a 0 at the end.
 _MOST_NAME = 253
 
 

@@ -18,6 +18,7 @@ NO_MONEY_KINDS = re.compile(
     r"1113$"  # Zhipu
 )
 """How the code or type of an error begins, in lower case."""
+# Zhipu's code, where it comes as a number.
 NO_MONEY_CODES = frozenset({1113})
 NO_MONEY = re.compile(
     r"\binsufficient[ _](?:account )?(?:quota|balance|credits?|funds)\b|"

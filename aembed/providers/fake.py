@@ -24,6 +24,7 @@ Script: TypeAlias = Callable[[int, Sequence[str]], Fault] | Sequence[Fault]
 """What happens to the request of that number, counted from 0; a sequence has one entry a request."""
 
 OPTIONS: dict[str, str] = {}
+# Those of OpenAI (providers/_presets.py).
 LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
 
 
@@ -152,6 +153,7 @@ def fake_vectors(encoded: Sequence[bytes], dimensions: int) -> Matrix:
     """Shape (n, dimensions), length 1: each from a digest of its text, a byte a dimension."""
     digests = b"".join([shake_128(text).digest(dimensions) for text in encoded])
     matrix = np.frombuffer(digests, np.uint8).reshape(len(encoded), dimensions).astype(np.float32)
+    # The mean of a byte: without this all values are positive, and all vectors point nearly the same way.
     matrix -= np.float32(127.5)
     matrix /= np.sqrt(np.einsum("ij,ij->i", matrix, matrix))[:, None]
     return matrix

@@ -58,8 +58,11 @@ OPTIONS = {
     "record": "the path of a folder",
 }
 """What `open_provider` and the command's --option take for this format."""
+# Chosen: a server in one's own network answers at once or not at all. Larger, the first job waits for one that hangs;
+# smaller, one that is just starting is not understood.
 ANSWER_SECONDS = 1.0
 """How long a server may take to say what its model is."""
+# Chosen: a few sentences. What is longer is no advice, and a log is not the place for it.
 MOST_WARNING = 500
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""

@@ -181,6 +181,7 @@ def _read(file: File, fields: Fields) -> Iterator[tuple[str, Placed]]:
         yield file.name, _make_failure(file, None, error)
     except UnicodeDecodeError:
         yield file.name, _make_failure(file, None, InputError("it is not UTF-8; convert the file"))
+    # gzip raises EOFError for a stream that is cut short, and zlib.error for one that is broken.
     except (OSError, EOFError, zlib.error, RecursionError, MemoryError) as error:
         yield (
             file.name,

@@ -8,16 +8,22 @@ from typing import BinaryIO, TypeVar
 
 from aembed.errors import InputError
 
+# Chosen: the whole of Shakespeare is 5 MB. Larger, a few documents at once would take gigabytes, as each is held
+# several times while it is read; smaller, real tables have rows that would be left out.
 MAX_BYTES = 32_000_000
 """Of a text that has to be held in memory as a whole: a document, or one row of a table."""
 
+# Computed: two million of 300 bytes are 600 MB. A file of 32 MB that is nothing but line breaks would take sixteen
+# times that.
 MAX_PIECES = 2_000_000
 """Lines of a document, or its headings: each takes up to 300 bytes while it is read."""
 
 MAX_SECONDS = 60.0
 """Of a document: a hundred times what the largest sane ones take."""
 
+# Chosen: to read the clock costs about as much as a step; 1,024 steps are over in milliseconds.
 _CHECKED_EVERY = 1_024
+# Chosen: what is read past is not kept. Smaller, a line of gigabytes takes more calls.
 _CHUNK = 1_000_000
 
 T = TypeVar("T")

@@ -14,7 +14,9 @@ from typing import BinaryIO, cast
 from aembed.errors import ConfigError, InputError
 
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
+# PEP 405: the file that makes a folder a virtual environment.
 _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
+# Chosen: twelve characters hold all endings in use; what is longer is a name that has a dot in it.
 _ENDING = re.compile(r"\.[\w+-]{1,12}")
 
 
@@ -150,6 +152,7 @@ def _walk(root: Path) -> Iterator[Path | OSError]:
             continue
         folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS]
         yield from (Path(folder, name) for name in names if not name.startswith("."))
+    # os.walk hands its errors to a function, from which nothing can be yielded: they are told at the end.
     yield from errors
 
 

@@ -16,8 +16,11 @@ from aembed.sources._outline import Block
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _INLINE = MarkdownIt("commonmark")
+# Chosen: inline markup costs markdown-it-py far more time for each character than blocks do. Larger, a heading that is
+# a whole page holds up the reading.
 _TITLE_CHARACTERS = 4_000
 """Of a heading whose markup is looked at. What is longer is no heading that somebody wrote."""
+# Chosen: larger, more memory is held between two harvests; smaller, the list is looked through more often.
 _KEPT_TOKENS = 3_000
 
 Heading: TypeAlias = tuple[int, int, int, str]
@@ -67,6 +70,8 @@ def _check_time(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _block_parser() -> MarkdownIt:
+    # Bodies stay as they are written, so that the inline rules would work for nothing; titles have a parser of their
+    # own.
     parser = MarkdownIt("commonmark").disable("inline")
     parser.block.ruler.before("code", "look_on", _check_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     return parser

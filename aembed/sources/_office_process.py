@@ -18,8 +18,12 @@ from typing import Any, BinaryIO
 
 from kreuzberg import ContentFilterConfig, ExtractionConfig, KreuzbergError, extract_bytes_sync
 
+# Chosen: five times what a document may unpack to. Larger, a document made to harm could take a small machine's memory;
+# smaller, large honest ones fail.
 _MEMORY_BYTES = 1_500_000_000
 """Of what is read, beyond the libraries themselves."""
+# Chosen: text in XML shrinks to a tenth or so, and a .docx of 30 MB passes. Larger, a small file that unpacks without
+# end would be read until the memory is used up.
 _UNPACKED_BYTES = 300_000_000
 _PDF = "application/pdf"
 _ZIP = b"PK\x03\x04"
@@ -36,9 +40,12 @@ CONFIG = ExtractionConfig(**_OPTIONS)
 
 
 def main() -> None:
+    # What a library prints must not stand among the answers: they get a descriptor of their own, and stdout leads
+    # nowhere.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.dont_write_bytecode = True
+    # Before the limits: it writes a file as it is loaded, which they forbid (RLIMIT_FSIZE).
     can_read_pdf = _load_library()
     _limit_resources()
     _answer(answers, "", b"")  # ready
@@ -107,6 +114,7 @@ def _watch(seconds: float) -> None:
     """Ends this process even when nobody is left to do so."""
     alarm: Any = getattr(signal, "alarm", None)
     if alarm:
+        # Chosen: later than the timer of the process that asked, which has more to say about it.
         alarm(int(seconds) + 5)
 
 

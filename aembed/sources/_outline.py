@@ -21,10 +21,14 @@ from aembed.types import Record
 MAX_CHARACTERS = 1200
 """Of one record's body: 200 to 300 tokens of English, what small sentence models read to the end."""
 
+# Chosen: some sixteen records. Smaller, more records would end at the edge of a slice and not at the best break.
 _SLICE_CHARACTERS = 20_000
 """What the splitter gets at once: its time grows with the square of a run without a break."""
 
+# Chosen: six levels of such headings stay below the 2,692 bytes that PostgreSQL can index of an id; two long titles
+# that begin alike are told apart by their numbers.
 _SLUG_CHARACTERS = 80
+# Chosen: most of a record (MAX_CHARACTERS) at the most, as the text of a record begins with its titles.
 _TITLE_CHARACTERS = 1_000
 """Of one heading. What is longer is a heading that was never closed; it is kept as text of its section."""
 _NOT_WORD = re.compile(r"\W+")

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from aembed.errors import ConfigError
 from aembed.sources._files import File
 
+# Chosen: larger, a signal waits for more input; smaller, gigabytes take more calls.
 _CHUNK_BYTES = 1 << 20
 
 

@@ -18,8 +18,11 @@ _MAX_FIELD_CHARACTERS = 2**31 - 1
 """What a C long holds on every system."""
 
 _EXCEL = re.compile(r"sep=([^\r\n\"])\r?\n?", re.IGNORECASE)
+# Chosen: enough to see that the separator is another one, on a line that can be read.
 _SHOWN_NAMES = 20
+# Chosen: more than any header has. Larger, a file without line breaks would be split at every separator that is tried.
 _HEADER_CHARACTERS = 100_000
+# Chosen: a name that long is text in which a quote was not closed.
 _NAME_CHARACTERS = 1_000
 """Of a column: each row repeats it in its metadata."""
 
@@ -57,6 +60,7 @@ def _find_delimiter(lines: _Lines, fields: Fields, file: File) -> str:
     if found := _EXCEL.fullmatch(first):
         lines.skip()
         return fields.delimiter or found[1]
+    # Of separators that fit equally well the first one wins: so a .tsv has tabs, and any other file commas.
     tried = "\t,;|" if file.ending == ".tsv" else ",;\t|"
     return fields.delimiter or max(tried, key=lambda delimiter: _fitness(first, delimiter, fields))
 

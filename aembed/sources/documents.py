@@ -35,7 +35,11 @@ TYPES = {
     ".epub": "application/epub+zip",
     ".ipynb": "application/x-ipynb+json",
 }
+# Chosen: four times MAX_BYTES, since most of a PDF or a presentation is pictures, and its text has that bound by
+# itself. Larger, two copies of it would take much of a small machine's memory.
 _MAX_BYTES = 128_000_000
+# Computed: 16 to 64 MB, by how many bytes Python needs for a character. Chosen: larger, a job over a large folder would
+# hold its texts to the end; smaller, more documents are converted twice.
 _KEPT_CHARACTERS = 16_000_000
 _PROGRAM = Path(__file__).with_name("_office_process.py")
 
@@ -119,6 +123,7 @@ class Office:
         assert process.stdin
         assert process.stdout
         limits = {"seconds": _bounds.MAX_SECONDS, "most": _bounds.MAX_BYTES}
+        # Only the end of the process ends a reader that hangs: a thread cannot be ended, and a pipe has no timeout.
         timer = Timer(_bounds.MAX_SECONDS, process.kill)
         timer.start()
         try:

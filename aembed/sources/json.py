@@ -16,6 +16,8 @@ from aembed.sources._rows import Fields, NothingToRead, NumberedRecord, no_text_
 from aembed.types import Record
 
 _BOM = b"\xef\xbb\xbf"
+# Chosen: the first row of a table stands in it as a rule. Smaller, more files that are no tables would be read whole to
+# be left out.
 _HEAD_BYTES = 100_000
 _LIST = re.compile(rb"\s*\[")
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])

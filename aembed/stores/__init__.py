@@ -16,6 +16,7 @@ from aembed.stores._sqlite._file import path_of
 from aembed.types import Space
 
 ALIASES = {"postgres": "postgresql"}
+# RFC 3986, section 3.1, but two characters at the least: the C of a Windows path, C:\notes.db, is no scheme.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
 
 
@@ -48,6 +49,7 @@ class Indexable(Protocol):
 def schemes() -> list[str]:
     """The URL schemes that can be opened: `sqlite`, `memory` ..."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
+    # A name with an underscore is a part that stores share, or a column (sqlite_column); neither has URLs of its own.
     return sorted(name for name in names if "_" not in name)
 
 
@@ -69,6 +71,7 @@ def files_of(url: str | os.PathLike[str]) -> tuple[Path, ...]:
     if isinstance(url, str) and _module(url) != "sqlite":
         return ()
     path = path_of(url)
+    # A file that a user has made may be in another journal mode than WAL, and then SQLite keeps a -journal beside it.
     return (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")))
 
 
@@ -102,6 +105,7 @@ def _module(url: str) -> str:
     scheme, colon, _ = url.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):
         return "sqlite"
+    # SQLAlchemy writes the driver behind a plus (postgresql+asyncpg://), and the kind of store before it.
     name = scheme.lower().partition("+")[0]
     name = ALIASES.get(name, name)
     if name not in schemes():

@@ -34,6 +34,8 @@ class Lives:
     def note_seen(self, token: int, now: float, seconds: float) -> None:
         """A sign of life: the worker lives so many seconds from now on."""
         life = self._lives.setdefault(token, Life(now, now + seconds))
+        # The silence is looked for before the new sign of life moves the end: afterwards nobody could tell that there
+        # was one.
         self.lapsed_at(token, now)
         life.seen_at, life.ends_at = now, now + seconds
 

@@ -86,6 +86,8 @@ def _is_unicode(text: str | None) -> bool:
 
 
 def encode(metadata: Metadata | None) -> str | None:
+    # NaN and Infinity are no JSON, and PostgreSQL's jsonb refuses them. Other alphabets stay as they are: escaped, they
+    # would take up to six times the characters.
     return None if metadata is None else json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
 
 
@@ -100,6 +102,7 @@ def check_search(k: int, where: Metadata | None) -> Mapping[str, Scalar]:
     for name, value in (where or {}).items():
         if (
             not isinstance(value, str | int | float | None)
+            # sqlite3 raises OverflowError for an int of more than 64 bits.
             or (isinstance(value, int) and not -(2**63) <= value < 2**63)
             or (isinstance(value, float) and not isfinite(value))
         ):

@@ -195,6 +195,7 @@ class MemoryStore:
 
 
 def _columns(rows: Rows) -> dict[str, _Row]:
+    # Each vector is copied: a view of one row would keep the matrix of its whole batch in memory.
     vectors = [np.array(vector, dtype=np.float32) for vector in rows.matrix]
     metadata = [encode(each) for each in rows.metadata]
     columns = zip(rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, vectors, strict=True)

@@ -48,6 +48,8 @@ TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
 MOST_KEY_BYTES = 2_692
 """What a B-tree entry of an 8 kB page has left of its 2,704 bytes for a text (BTMaxItemSize, less its headers)."""
+# An even number of backslashes before it are backslashes of the text; with an odd one \u0000 is NUL, which jsonb
+# refuses.
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -72,12 +74,17 @@ class PostgresStore(Indexed):
         table: str | None = None,
         storage: Storage | None = None,
         store_text: bool = True,
+        # Chosen: the rows of a full request are written in tenths of a second, so that 30 s mean a server that hangs.
+        # Larger, what was paid for waits in memory for longer; smaller, a loaded server would be left while it works.
         command_timeout: float = 30.0,
+        # Chosen: a restart or a failover of a hosted server is over by then, as a rule. Larger, a job that cannot store
+        # anything stands still without an end in sight.
         max_store_outage: float = 90.0,
     ) -> None:
         self._database = PostgresDatabase(place, command_timeout=command_timeout, max_outage=max_store_outage)
         given = self._database.address.parameters if self._database.address else {}
         self._table = parse_name(table or given.get("table") or TABLE)
+        # Called for its checks alone: the longest name of the three must not be cut by the server.
         str(self._table.beside(LONGEST_SUFFIX))
         self._storage: Storage | None = _storage(storage or given.get("storage"))
         self._store_text = store_text
@@ -95,6 +102,7 @@ class PostgresStore(Indexed):
         Raises SpaceMismatchError if rows of another space are here.
         """
         tables.choose_storage(self._storage, space.dimensions)
+        # It comes first, since the names found below carry what was learned.
         await learn_copy(self._database)
         self._names = None
         names = await self._find_names()

@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("aembed")
 
+# Chosen: leases that are not given back run out by themselves. Larger, a server that is away would hold up the end of
+# the program.
 LEAVE_SECONDS = 5.0
 
 
@@ -77,6 +79,8 @@ class PostgresColumn(Indexed):
         create_columns: bool = False,
         command_timeout: float = 30.0,
         max_store_outage: float = 90.0,
+        # Chosen: smaller, a worker that stalls for some seconds loses rows that it has paid for; larger, the rows of
+        # one that died wait longer.
         lease_seconds: float = 60.0,
     ) -> None:
         if (text is None) == (text_sql is None):
@@ -148,6 +152,7 @@ class PostgresColumn(Indexed):
             if not found and not await self._forget_lost(self._worker):
                 if not (others or await self._has_other_workers()):
                     return
+                # Chosen: what others give up is seen within a second, and with short leases within a part of one.
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
 
     async def _pass(self, limit: int | None) -> AsyncGenerator[Record, None]:
@@ -177,6 +182,7 @@ class PostgresColumn(Indexed):
         Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are filled.
         """
         batch = sql.FillBatch(ids, [sha256(text.encode()).digest() for text in texts], matrix)
+        # Rows are locked in the order of their keys, as by every worker: then no two wait for each other in a circle.
         order = sorted(range(len(ids)), key=ids.__getitem__)
 
         async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
@@ -263,6 +269,7 @@ class PostgresColumn(Indexed):
     async def close_account(self, job: str) -> None:
         """Gives up the rows that are held here; forgets what the job has spent once no other worker is at it."""
         self._spent.pop(job, None)
+        # This comes first: the account stays open while a worker lives, and this is one.
         await self._leave()
         await self._run(partial(accounts.close, self._asked.vector, job))
 

@@ -27,9 +27,14 @@ from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows
 
 T = TypeVar("T")
 
+# It grows with a change of the tables that an older aembed would misread: that one then refuses the store.
 SCHEMA_VERSION = 1
+# Chosen: about half of the 43,690 vectors of 1,536 floats that are kept at the most. Smaller, the search after each
+# large batch would read all of them again.
 MOST_RENEWED = 20_000
 """Rows written between two searches, after which the next one reads all rows again."""
+# Chosen: 43,690 vectors of 1,536 floats, searched from memory; those beyond are read from the file for each search.
+# Larger, a process that searches once keeps that memory for good.
 CACHE_BYTES = 256 * 1024 * 1024
 
 
@@ -44,6 +49,8 @@ class SQLiteStore:
     an empty store. `lock_timeout` is how many seconds to wait for another process's lock.
     """
 
+    # lock_timeout is chosen: transactions of other processes are short, and one that holds the lock for half a minute
+    # was stopped within its own. Smaller, a backup or a VACUUM would end a job.
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
         self._database = SQLiteDatabase(path, lock_timeout, absent="call prepare(space) first")
         self._space: Space | None = None
@@ -101,6 +108,7 @@ class SQLiteStore:
         while page := await self._read_beside(partial(sql.read_page, start, index), nothing):
             for row in page:
                 yield row
+            # Text is compared byte by byte, so that nothing lies between an id and the same one with a NUL behind it.
             start, index = page[-1].id + "\0", page[-1].index + 1
 
     async def refusals(self) -> list[Refusal]:
@@ -133,6 +141,7 @@ class SQLiteStore:
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
+        # Taken before the write, so that the life noted here ends no later than that in the file.
         now = time.time()
         token, alone = await self._write_lightly(partial(leases.join, seconds))
         self._lives.note_seen(token, now, seconds)
@@ -280,10 +289,13 @@ class SQLiteStore:
         """Kept in memory between searches, 256 MB of them; of those, what was written meanwhile is read again."""
         if where:
             return sql.chunks(where, dimensions, self._database.name, connection)
+        # SQLite counts here what other connections have written. To this one, which only searches, our writer is
+        # another, too; `renewed` has those of its rows whose vector may be new under the same fingerprint.
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         with self._renewing:
             renewed, self._renewed = self._renewed, set()
             was_kept, self._keeps = self._keeps, True
+        # Taken away while it is updated: after an error half way it would be neither the old rows nor the new ones.
         held, self._kept = self._kept, None
         if held is None or not was_kept or held[0] is not connection or held[2].dimensions != dimensions:
             held = (connection, -1, SearchedRows(dimensions, self._database.name, CACHE_BYTES))

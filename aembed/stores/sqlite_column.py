@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 ADD = "ALTER TABLE {} ADD COLUMN {}"
 
+# Chosen: larger, a page of long texts takes more memory; smaller, each page is a hop into the thread and back.
 ROWS_PER_PAGE = 200
+# Chosen: as in a store. Smaller, numpy is called more often; larger, a search takes more memory.
 CHUNK_BYTES = 16 * 1024 * 1024
 PROBED = 8
 """Rows of each sample that are written and taken back before money is spent: some may be refused for what they hold."""
@@ -314,6 +316,8 @@ class SQLiteColumn(SharedColumn):
         """Finds a constraint, a trigger or a STRICT type that refuses or drops all vectors, before money is spent."""
         known = {each.id for each in books.refusals(self._target, connection) if each.error == RowRefusedError.__name__}
         reason = ""
+        # Rows that the table refused in an earlier run prove nothing, so that as many more are read as there are of
+        # those.
         for some in table.samples(PROBED + len(known)):
             unknown = [row for row in connection.execute(some).fetchall() if key_as_json(row[:-1]) not in known]
             rows = [(bytes(dimensions * 4), *row) for row in unknown[:PROBED]]

@@ -46,6 +46,7 @@ LASTING: Mapping[str, tuple[Mapping[str, str], Any, str]] = {
     "of 0 in words": ({}, per("requests per min (RPM)", "0", "Used 0, Requested 1"), NOTHING),
     "of 0 in Google's words": ({}, google("RequestsPerMinute", message="Quota exceeded, limit: 0, model: m"), NOTHING),
     "Google's day": ({}, google("EmbedContentRequestsPerDayPerProject-FreeTier"), "of the day .* midnight Pacific"),
+    "Google's day in a list": ({}, [google("EmbedContentRequestsPerDay")], "limit of the day is used up"),
     "Google's day and minute": ({}, google("TokensPerMinute", "RequestsPerDay"), "limit of the day is used up"),
     "a day in a header": (
         {

@@ -77,6 +77,7 @@ def test_s7_a_pooler_is_seen_in_the_url(url: str, behind: bool) -> None:
     [
         ("postgresql://u@aws-0-eu.pooler.supabase.com:5432/postgres", True),
         ("postgresql://u@aws-0-eu.pooler.supabase.com:6543/postgres", False),
+        ("postgresql://u@ep-cool-1-pooler.us-east-2.aws.neon.tech/db", False),
         ("postgresql://u@aws-0-eu.pooler.supabase.com:5432/postgres?pgbouncer=true", False),
         ("postgresql://u@db.ref.supabase.co:5432/postgres", False),
     ],

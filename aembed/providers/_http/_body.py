@@ -11,7 +11,10 @@ from aembed.errors import InvalidReplyError, UnavailableError
 Take: TypeAlias = Callable[[bytes | memoryview], object]
 """It keeps nothing of the memory that it is given: that is used again for the next bytes."""
 
+# Chosen: an error that repeats some texts still fits. Smaller, its JSON would be cut before the reason; larger, 2,048
+# texts of a 422 would be read for nothing.
 MOST_ERROR_BYTES = 64 * 1024
+# Chosen: a piece is inflated to no more than that at a time, since 558 bytes of gzip in gzip become 100 MB.
 _RAW_CHUNK_BYTES = 64 * 1024
 
 
@@ -26,6 +29,7 @@ class Body:
         `framed`: the reply says where it ends. One that does not ends where the connection does, or breaks.
         """
         declared = headers.get("content-length", "")
+        # Nineteen digits hold every length there is; int() refuses more than 4,300 of them with a ValueError.
         if declared.isdecimal() and int(declared[:19]) > most_bytes:
             raise _too_large_error(most_bytes)
         self._inflate = _make_inflater(headers.get("content-encoding", ""))
@@ -115,6 +119,7 @@ class _Inflater:
     NAMES = frozenset({"gzip", "x-gzip", "deflate"})
 
     def __init__(self) -> None:
+        # With 32 added zlib finds out by itself whether it is gzip's form or zlib's, which is meant by deflate.
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
     @property

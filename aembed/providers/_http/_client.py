@@ -61,6 +61,7 @@ class Clients:
         tls = await self._trust.context()
         if made := self._clients.get(proxy):
             return made
+        # By default httpx keeps 20 connections that rest and httpcore closes good ones beyond them, to make them anew.
         limits = httpx.Limits(
             max_connections=self._concurrency,
             max_keepalive_connections=self._concurrency,

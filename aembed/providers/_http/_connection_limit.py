@@ -11,12 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Chosen: smaller, a reply that is slow by chance passes for one that waits; larger, a connection without a place is
+# found later.
 FACTOR = 2.0
 """So many times what any reply took, and a connection that never answered is taken to wait for a place."""
+# Chosen: below 50 ms a pause of our own event loop would look like a server that has no place.
 LEAST_SECONDS = 0.05
+# Chosen: one answer just after a place was made may be chance. More proofs cost a connection each.
 PROOFS = 3
 """So many connections, one after another, were answered as soon as another one was closed: then the number of places is
 believed. Where one was not, it was slow and had its place."""
+# Chosen: 5 s is how long cpp-httplib keeps a place for a connection that rests; half an hour at the most, so that a
+# server with more threads is found during the same job.
 SECONDS_UNTIL_MORE, MOST_SECONDS_UNTIL_MORE = 5.0, 1_800.0
 """One place more is tried from time to time; where there is none, half as often from then on, else another at once."""
 
@@ -76,6 +82,8 @@ class ConnectionLimit:
             if caller.answers == 1 and self.places and self._proven < self.places == len(self._callers):
                 self._more_at = now
             seconds = now - asked_at
+            # Chosen: what was slowest counts half after 34 replies (0.98 ** 34). With no such loss, one slow reply
+            # would hide the limit for ever.
             self._slowest = max(seconds, 0.98 * self._slowest)
             self._slowest_byte = max(seconds / caller.content_bytes, 0.98 * self._slowest_byte)
 

@@ -50,6 +50,7 @@ async def find_protocol(addresses: Sequence[Address], host: str) -> ServerProtoc
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE
+    # The ssl module tells of a CertificateRequest nowhere else.
     with suppress(AttributeError):  # what CPython has for debugging; elsewhere nothing is noted
         object.__setattr__(anybody, "_msg_callback", note)
     connection = await _dial_in_turn(_interleave(addresses))
@@ -84,6 +85,7 @@ async def _dial_in_turn(addresses: Sequence[Address]) -> Connection:
             seconds = HAPPY_EYEBALLS_SECONDS if untried else None
             done, waiting = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if stands := next((attempt for attempt in done if not attempt.exception()), None):
+                # The one that stands is taken off the list first, as all that is left on it is cancelled below.
                 attempts.remove(stands)
                 return stands.result()
         return await attempts.pop(0)

@@ -60,6 +60,7 @@ def unsent_error(error: ProviderError) -> ProviderError:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    # Chosen: causes may lead in a circle, and a chain of httpx, httpcore, anyio and ssl is shorter than ten.
     for _ in range(10):
         if error is None:
             return

@@ -8,11 +8,16 @@ from typing import Protocol
 
 import h11
 
+# Chosen: a short reply is there whole before anybody reads it. Larger, a reader that is slow costs so much more memory
+# for each connection.
 MOST_KEPT_BYTES = 1024 * 1024
 """Of a body that nobody reads yet; then the server has to wait."""
+# Chosen: h11 takes 16 KiB by default, and gateways add cookies and policies of their own. Without a bound, headers that
+# never end would fill the memory.
 MOST_HEAD_BYTES = 64 * 1024
 
 
+# RFC 8446, section 5.1: a record of type 21, an alert, and the 3 with which each version of TLS begins.
 _TLS_ALERT = b"\x15\x03"
 
 

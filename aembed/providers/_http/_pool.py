@@ -24,6 +24,8 @@ from aembed.providers._http._origin import Connections
 from aembed.providers._http._resolving import Resolver
 from aembed.providers._http._watching import is_original
 
+# Chosen: it is asked of a server that has just taken a connection. Larger, the error that is known already is told
+# later by that.
 QUESTION_SECONDS = 2.0
 
 
@@ -92,6 +94,8 @@ class Pool(httpcore.AsyncConnectionPool):
         for connections in self._origins.values():
             connections.close()
         self._origins.clear()
+        # asyncio closes a transport in the next round of its loop. A loop that ends before it leaves an open socket,
+        # and a ResourceWarning.
         await asyncio.sleep(0)
 
     def _connections_to(self, origin: Origin) -> Connections:

@@ -51,6 +51,8 @@ def proxy_for(url: str) -> Proxy | None:
     kind = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)
     if kind is None or _is_excepted(parts.scheme, host, port, proxies.get("no", "")):
         return None
+    # The exceptions of Windows and macOS hold where the environment names no proxy. NO_PROXY was read above, by httpx's
+    # rules, which are not those of urllib's proxy_bypass.
     if not getproxies_environment() and proxy_bypass(host):
         return None
     return _check_proxy(proxies[kind], _variable(kind))

@@ -37,6 +37,7 @@ class Resolver:
     async def addresses(self, host: str, port: int) -> list[Address]:
         """Those of the host, the preferred one first; never none. Raises OSError."""
         with suppress(socket.gaierror):
+            # An address in numbers needs no lookup, and so no thread.
             return _addresses(host, port, socket.AI_NUMERICHOST)
         lookup = self._under_way.get((host, port)) or self._begin(host, port)
         # Whoever is cancelled leaves the lookup to the others.
@@ -71,6 +72,7 @@ def _tell(lookup: asyncio.Future[_LookupAnswer], found: _LookupAnswer) -> None:
 
 
 def _addresses(host: str, port: int, flags: int = 0) -> list[Address]:
+    # RFC 6761, section 6.3: names below localhost are this machine, which not every resolver knows.
     name = "localhost" if not flags and is_loopback(host) else host
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)

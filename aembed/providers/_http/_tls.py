@@ -7,6 +7,7 @@ import ssl
 from aembed.errors import AuthenticationError, NotFoundError, ProviderError
 from aembed.providers._http._proxies import Proxy
 
+# OpenSSL's names for bytes that are no record of TLS, by its versions and by what those bytes happen to be.
 _NO_TLS = (
     "WRONG_VERSION_NUMBER",
     "HTTP_REQUEST",

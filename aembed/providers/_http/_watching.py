@@ -22,6 +22,7 @@ def _parts() -> tuple[Any, ...]:
         transport,
         client.__init__,
         client.send,
+        # Private names, which some instrumentations patch and a later httpx may not have.
         getattr(client, "_send_single_request", None),
         getattr(client, "_transport_for_url", None),
         transport.handle_async_request,

@@ -35,6 +35,7 @@ def spend_once(
     async def work(layout: L, connection: Connection) -> T:
         nonlocal tries
         tries += 1
+        # What is taken twice stops a job too early; what is given back twice would let it spend more than its budget.
         return await spend(tokens if tries == 1 else max(0, tokens), layout, connection)
 
     return work

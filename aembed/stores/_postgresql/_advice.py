@@ -12,6 +12,9 @@ from aembed.stores._postgresql._names import TableName, quote_name
 
 KIND = """SELECT c.oid::bigint AS oid, c.relkind::text AS kind FROM pg_catalog.pg_class c
     WHERE c.oid = pg_catalog.to_regclass($1)"""
+# The rule of a view depends on what the view reads, and in pg_depend on the view itself, too, which is left out.
+# Chosen: LIMIT 5 here, and 20 for all tables of a schema, keep the message a line that can be read; a schema may have
+# thousands.
 UNDER = """SELECT DISTINCT n.nspname, c.relname FROM pg_catalog.pg_rewrite r
         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> r.ev_class
@@ -61,6 +64,7 @@ def no_vector_error(name: str, shown: str, generated: bool, table: TableName, co
 
 
 def _names(name: str) -> Sequence[str]:
+    # PostgreSQL has at most 1,600 columns in a table, so that one of these names is free.
     return ["embedding", f"{name}_vector", *(f"embedding_{number}" for number in range(2, 2_000))]
 
 
@@ -80,7 +84,9 @@ def no_key_error(table: TableName, key: tuple[str, ...], unique: Sequence[Sequen
 async def check_sql(option: str, sql: str, condition: str, table: str, connection: Connection) -> None:
     """Raises ConfigError, with the server's words, for SQL of the user's own that it cannot read."""
     try:
+        # With LIMIT 0 the server reads and plans the SQL, and runs it for no row.
         await connection.fetch(f"SELECT FROM {table} AS t WHERE {condition} LIMIT 0")
+    # asyncpg derives it from SyntaxOrAccessError (both are of class 42), though no other SQL would cure it.
     except asyncpg.InsufficientPrivilegeError:
         raise
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError) as error:

@@ -14,6 +14,7 @@ from aembed.stores._postgresql._database import AT_ONCE, Connection
 from aembed.stores._postgresql._errors import explain_error, is_of_row
 
 BEGIN, KEEP = "SAVEPOINT aembed_part", "RELEASE SAVEPOINT aembed_part"
+# ROLLBACK TO leaves its savepoint standing: without RELEASE each half that failed would nest the next ones deeper.
 UNDO = "ROLLBACK TO SAVEPOINT aembed_part; RELEASE SAVEPOINT aembed_part"
 SOME = "aembed_row BETWEEN $1 AND $2"
 """A condition of statements that are run for a part of the staged rows."""
@@ -38,6 +39,7 @@ def write_row_by_row(
             await connection.execute(BEGIN)
             try:
                 tag: str = await connection.execute(statement, part[0], part[-1])
+                # A deferred constraint would speak at the COMMIT only, where nobody can tell which half it means.
                 await connection.execute(AT_ONCE)
             except asyncpg.PostgresError as error:
                 if not is_of_row(error):
@@ -45,6 +47,8 @@ def write_row_by_row(
                 await connection.execute(UNDO)
                 half = len(part) // 2
                 if half:
+                    # The last one is taken first, so that rows are still written, and locked, in the order of their
+                    # keys.
                     parts += [part[half:], part[:half]]
                 else:
                     refused[part[0]] = _error_of_row(error, place)

@@ -24,6 +24,7 @@ TABLES = (
 )
 MADE = "schema aembed, which keeps what the column is for, which texts were refused and who works on which rows"
 COLUMNS, REFUSALS = "columns", "refusals"
+# A jsonb goes and comes as text: no codec is set on connections, which may be those of a pool of the user's.
 SPACE = """SELECT space::text FROM aembed.columns
     WHERE table_schema = $1 AND table_name = $2 AND column_name = $3"""
 SET_SPACE = """INSERT INTO aembed.columns (table_schema, table_name, column_name, space)
@@ -79,6 +80,7 @@ async def refusals(column: str, table: ColumnLayout, connection: Connection) -> 
 async def refuse(refusals: Mapping[str, Refusal], column: str, table: ColumnLayout, connection: Connection) -> None:
     if not await may_write(connection, REFUSALS):
         return
+    # Sorted, as in every write: workers that take their locks in one order do not deadlock.
     rows = [refusals[id] for id in sorted(refusals)]
     fields = ([getattr(each, name) for each in rows] for name in ("id", "fingerprint", "error", "message"))
     await connection.execute(REFUSE, leases.lease_target(column, table), *fields)

@@ -20,8 +20,12 @@ from aembed.stores._postgresql._names import TableName
 OnBuild: TypeAlias = Callable[[str, int, int], object]
 """Phase of an index's build, how much of it is done, and how much there is: blocks of the table, or rows."""
 
+# asyncpg takes timeout=None for the command_timeout of the connection, so that no limit has to be a large number.
+# Chosen: a week; smaller, a build over a large table might be given up after hours of work.
 NO_TIMEOUT = 7 * 86_400.0
+# Chosen: each look is a short transaction of its own. Larger, a phase of a small table would pass unseen.
 WATCH_SECONDS = 0.5
+# By level, since `_parts` looks up the parent of a partition among those that came before it.
 PARTITIONS = """SELECT c.relname AS name, n.nspname AS schema, c.relkind::text AS kind,
         p.relname AS parent, pn.nspname AS parent_schema
     FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) t
@@ -42,6 +46,7 @@ async def build(
     on_progress: OnBuild | None,
 ) -> None:
     prepare = settings(memory, workers)
+    # Called for its checks alone: a width that cannot be indexed is refused before a connection is opened.
     target.create(concurrently=True)
     await database.check_direct()
     try:
@@ -52,6 +57,7 @@ async def build(
                 await _build_parts(await _parts(target, connection), database, connection, on_progress)
             finally:
                 with suppress(*Refused):
+                    # The connection may belong to the user's pool, and goes back as it was.
                     await connection.execute(RESET)
     except Refused as error:
         raise explain_error(error, database.name) from None
@@ -99,6 +105,8 @@ async def _attach(part: IndexTarget, above: IndexTarget | None, connection: Conn
 async def _build_one(
     target: IndexTarget, database: PostgresDatabase, connection: Connection, on_progress: OnBuild | None
 ) -> None:
+    # CREATE INDEX CONCURRENTLY that broke off leaves an index which is not valid; IF NOT EXISTS would take it for the
+    # finished one.
     if await connection.fetchval(INVALID, target.full_name):
         await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
     watching = asyncio.create_task(_watch(target, database, on_progress)) if on_progress else None

@@ -38,6 +38,8 @@ COLUMNS = """WITH RECURSIVE base AS (
 """`base` is what a domain is over, however many lie between; other types are their own."""
 ABSENT = {"type": "vector", "base": "vector", "width": -1, "generated": False}
 """A column that is to be added."""
+# A partial index, or one over an expression, proves nothing about all rows. Columns beyond indnkeyatts are those of
+# INCLUDE and no part of the key.
 KEYS = """SELECT i.indisprimary AS is_primary, pg_catalog.array_agg(a.attname::text ORDER BY k.place) AS names
     FROM pg_catalog.pg_index i, LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = k.number
@@ -167,6 +169,7 @@ class ColumnLayout:
 
 def native(id: str) -> list[str]:
     """The key's values as text, as PostgreSQL casts them."""
+    # Numbers stay as they are written: a numeric may have more digits than a Python float.
     key = loads(id, parse_int=str, parse_float=str)
     return [_text(value) for value in (key if isinstance(key, list) else [key])]
 
@@ -197,6 +200,8 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
     mark = columns.get(asked.fingerprint) if asked.fingerprint else None
     name = str(TableName(found["name"], found["schema"]))
     if asked.text_sql is not None:
+        # The line break here, and in the conditions below, ends a comment at the end of the user's SQL, which would
+        # swallow the bracket.
         condition = f"pg_catalog.length(({asked.text_sql}\n)::text) > 0"
         await advice.check_sql("text_sql", asked.text_sql, condition, name, connection)
     if asked.where:

@@ -13,10 +13,13 @@ from aembed.stores._postgresql._wire import copy_pieces
 
 logger = logging.getLogger("aembed")
 
+# The vector is a bytea: COPY itself is tried, and pgvector need not be installed yet.
 CREATE = "CREATE TEMP TABLE aembed_copied (text text, vector bytea) ON COMMIT DROP"
 VERSION = "SELECT pg_catalog.version()"
 DIES_OF_IT = ("PGlite",)
 """Servers that a COPY from the client ends for good (PGlite 0.5 behind pglite-socket 0.2): it is not even tried."""
+# Chosen: one loss may be chance, and two one after another are the server's way. More of them would hold up the start
+# of every job there.
 TRIES = 2
 """A connection may be lost for other reasons."""
 

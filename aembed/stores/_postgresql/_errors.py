@@ -17,6 +17,8 @@ BUSY = ("40P01", "40001", "53300", "55P03", "23505")
 TAKEN = "23505"
 """Of BUSY: where it does not pass, the row breaks a unique key of the user's own."""
 SLOW = "57014"
+# PostgreSQL's appendix A: 09 and 27 are triggers, 20 CASE, 21 cardinality, 22 data, 23 constraints, 38 and 39
+# functions, 44 WITH CHECK OPTION, 54 limits (a value too large for its index), P0 PL/pgSQL.
 OF_ROWS = ("09", "20", "21", "22", "23", "27", "38", "39", "44", "54", "P0")
 """Classes that speak of the row that is written: data, constraints, RAISE in a trigger, what an index can hold."""
 OF_SERVERS = (
@@ -56,9 +58,11 @@ class SlowError(StoreError):
 
 def is_outage(error: BaseException) -> bool:
     """Whether the connection was lost or could not be made."""
+    # Both are OSErrors, and would be waited for as an outage; a wrong name and a wrong certificate stay wrong.
     if isinstance(error, ssl.SSLCertVerificationError | socket.gaierror):
         return False
     if isinstance(error, asyncpg.PostgresError):
+        # PgBouncer refuses a startup parameter that it does not know with a code of class 08, and will refuse it again.
         return (error.sqlstate or "").startswith(OUTAGE) and "startup parameter" not in str(error)
     closed = isinstance(error, asyncpg.InterfaceError) and any(word in str(error) for word in GONE)
     return closed or isinstance(error, Lost)
@@ -110,6 +114,7 @@ def explain_error(error: BaseException, place: str, *, of_rows: bool = False) ->
         case ConnectionError() if "SSL upgrade" in str(error):
             return StoreError(f"{place}: the server has no TLS, which sslmode in the URL asks for")
         case OSError():
+            # asyncio writes the address behind its words, in brackets: Connect call failed ('127.0.0.1', 5432).
             reason = error.strerror.partition("(")[0].strip() if error.strerror else type(error).__name__
             return StoreError(f"{place} cannot be reached: {reason}; check host and port, and that the server runs")
         case _:

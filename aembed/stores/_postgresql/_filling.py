@@ -37,9 +37,14 @@ CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM un
 NEAREST = """SELECT {columns}, t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}
     FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
 """Only of those that come near is the text compared: that of every row would take long."""
+# Both vectors are made 1 long first, which turns the inner product into the cosine: pgvector's own cosine of very short
+# vectors (1e-25) is NaN. The query comes as text, for which asyncpg needs no codec.
 DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
 
+# Chosen: larger, a page of long texts takes more memory, and a worker keeps more rows from the others; smaller, a round
+# trip for each page takes the time.
 ROWS_PER_PAGE = 500
+# Chosen: now() and random() change every text, so that a few rows show it. Each of them costs a statement.
 MOST_COMPARED = 3
 
 
@@ -129,6 +134,8 @@ async def fill(
     """
     filled, mine = 0, list(range(len(batch.ids)))
     if worker is not None:
+        # Leases are given up in the transaction that writes: a worker that comes too late finds none, and writes
+        # nothing.
         held = await leases.release_leases(batch.ids, worker, connection)
         others = [i for i, id in enumerate(batch.ids) if id not in held]
         if again and others:
@@ -259,6 +266,7 @@ async def find_candidates(
         current = [row[:3] for row in found if row[3]]
         if len(found) < most or len(current) >= k + SHORTLIST // 2:
             return current
+        # Chosen: vectors of earlier texts are few as a rule. Doubled, the same rows would be read again more often.
         most *= 4
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from aembed.errors import StoreError
 from aembed.stores._postgresql._database import Connection
 
+# A rule of ev_type '1' is ON SELECT: it makes a view, and no write meets it. The functions left out are those of
+# foreign keys (RI_FKey_...) and of deferred unique keys.
 FOUND = """WITH RECURSIVE tree AS (
         SELECT pg_catalog.to_regclass($1)::oid AS oid
         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid)
@@ -29,6 +31,7 @@ FOUND = """WITH RECURSIVE tree AS (
     WHERE c.relkind NOT IN ('r', 'p')
     ORDER BY 1 DESC, 2, 4"""
 """The triggers of foreign keys and of deferred unique keys change nothing; neither does what is disabled."""
+# Chosen: what one line has room for; a partitioned table may have a trigger on each of hundreds of partitions.
 MOST_NAMED = 4
 
 

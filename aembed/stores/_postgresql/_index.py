@@ -15,6 +15,7 @@ Connection: TypeAlias = Any
 
 MOST_INDEXED = {"vector": 2_000, "halfvec": 4_000}
 """Dimensions that pgvector's HNSW can index."""
+# The definition is searched for the column's name, because an index over a cast has no number of a column.
 INDEXED = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
         JOIN pg_catalog.pg_am m ON m.oid = c.relam JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
     WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND m.amname = 'hnsw' AND o.opcname = $2
@@ -28,13 +29,19 @@ PROGRESS = """SELECT phase,
         (CASE WHEN tuples_total > 0 THEN tuples_done ELSE coalesce(blocks_done, 0) END)::bigint AS done,
         (CASE WHEN tuples_total > 0 THEN tuples_total ELSE coalesce(blocks_total, 0) END)::bigint AS total
     FROM pg_catalog.pg_stat_progress_create_index WHERE relid = pg_catalog.to_regclass($1)"""
+# The order may be relaxed: what is found is scored again in float64 and sorted.
 ITERATIVE = """SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {};
     SET LOCAL plan_cache_mode = force_custom_plan"""
 """Goes on until k rows pass the filter (pgvector 0.8). A generic plan, which a prepared statement gets after five runs,
 takes any filter for one that few rows pass, and reads the table instead of the index."""
+# pgvector takes 1 to 1,000 for hnsw.ef_search. Chosen: 100 at the least, where its default is 40: fewer of the true
+# neighbours would be found for a small k.
 LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
+# Chosen: 50 rows of 1,536 floats are 0.3 MB more to read for a search. Smaller, rows that float32 cannot tell apart at
+# the last place might be left out.
 SHORTLIST = 50
 """Rows beyond the k best that are scored again in float64: the server compares in float32."""
+# SET takes no parameters, so that the size is written into the statement: nothing but a size may pass.
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 
@@ -64,6 +71,7 @@ class IndexTarget:
 
     @property
     def name(self) -> str:
+        # A digest, because the names of table and column may together be longer than the 63 bytes of a name.
         digest = blake2b(f"{self.table}.{self.column}".encode(), digest_size=8).hexdigest()
         return quote_name(f"aembed_hnsw_{digest}")
 
@@ -108,6 +116,7 @@ def settings(memory: str | None, workers: int | None) -> list[str]:
     """Of one session, while an index is built. Raises ConfigError for a size that is none."""
     if memory is not None and not _SIZE.fullmatch(memory):
         raise ConfigError(f"memory={memory!r} must be a size like '2GB'")
+    # A build may take hours, and hosted servers end a statement long before (Supabase after two minutes).
     statements = ["SET statement_timeout = 0"]
     statements += [f"SET maintenance_work_mem = '{memory}'"] if memory else []
     statements += [f"SET max_parallel_maintenance_workers = {int(workers)}"] if workers is not None else []

@@ -22,15 +22,20 @@ TABLES = """CREATE TABLE IF NOT EXISTS aembed.workers (token bigint GENERATED AL
 NAMES = ("workers", "leases")
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('aembed.workers', 0))"
 """Tokens become visible in their order."""
+# Chosen: without an end the table would grow with every job. A worker that comes back within a day still finds its row.
 FORGET = "DELETE FROM aembed.workers WHERE expires_at < pg_catalog.clock_timestamp() - interval '1 day'"
 JOIN = """INSERT INTO aembed.workers (expires_at)
     VALUES (pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $1)) RETURNING token"""
 BEAT = """UPDATE aembed.workers SET expires_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $2)
     WHERE token = $1"""
 LEAVE = "DELETE FROM aembed.workers WHERE token = $1"
+# Chosen: a sign of life that met the outage is tried again within a second of the server's start (LONGEST_PAUSE), which
+# leaves room for two more. Larger, the rows of workers that died with the server wait longer.
 ALIVE = """greatest(w.expires_at, pg_catalog.pg_postmaster_start_time() + interval '3 s')
     > pg_catalog.clock_timestamp()"""
 """Nobody could show a sign of life while the server was away: all have a moment to come back."""
+# A row that another transaction writes just now is passed over, and found by the next pass. A lease with a larger token
+# than this statement can see belongs to a worker that has joined since: it lives, though its row is not seen.
 CLAIM = """WITH page AS (
     SELECT {id} AS id, ({text})::text AS text FROM {table} AS t WHERE {condition} AND NOT EXISTS (
         SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token WHERE l.target = $2 AND l.key = {id}
@@ -53,8 +58,12 @@ FORGET_LOST = """DELETE FROM aembed.leases
     WHERE target = $1 AND token = $2 AND NOT failed AND key <> ALL ($3::text[])"""
 """What was claimed in our name, and the answer was lost."""
 
+# Chosen: four requests of 2,048 texts. Smaller, requests could not be filled; larger, one worker would hold the last
+# rows of a table while the others have nothing to do.
 MOST_CLAIMED = 8_192
 """Rows that one worker holds at the most, so that others find some."""
+# Chosen: larger, a worker whose failed rows are never told would stand still for longer; much smaller, the bound above
+# would bind nobody.
 STALLED_SECONDS = 2.0
 IDLE_SECONDS = 1_000.0
 """A worker that neither reads nor writes for so long lets its leases run out: longer than a job waits for a provider
@@ -105,6 +114,7 @@ class ColumnWorker:
 
     async def _beat(self, beat: Callable[[], Awaitable[None]]) -> None:
         while True:
+            # Two signs of life may be lost before the lease runs out, and the third still comes in time.
             await asyncio.sleep(self.lease_seconds / 3)
             if asyncio.get_running_loop().time() - self._active_at < IDLE_SECONDS:
                 with suppress(StoreError):

@@ -48,6 +48,7 @@ def parse_name(text: str) -> TableName:
         raise ConfigError(f'{text!r} is not the name of a table; write table, schema.table or "odd.name"')
     parts = [_unquote(part) for part in match.groups() if part is not None]
     name = TableName(parts[-1], parts[0] if len(parts) == 2 else None)
+    # Called for its checks alone: a name that the server would cut is refused before anything is opened.
     str(name)
     return name
 

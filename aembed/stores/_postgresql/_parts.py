@@ -10,6 +10,8 @@ from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._errors import SlowError
 from aembed.stores._postgresql._hooks import Hook, HookedError, name_hooks
 
+# Chosen: larger, one transaction would hold its locks for hundreds of savepoints; smaller, more rows would be sent
+# again.
 MOST_APART = 256
 """Rows that are told apart in one transaction: it stays short, and so does what others wait for."""
 

@@ -32,6 +32,8 @@ EXTERNAL = "ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL"
 INHERITED = """SELECT n.nspname, c.relname FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE i.inhparent = $1::bigint::oid AND NOT c.relispartition ORDER BY 1, 2 LIMIT 5"""
+# Chosen: with a single row, one odd row would stop a job that can fill all others; each one costs a write and a
+# savepoint.
 MOST_PROBED = 8
 """Rows from either end of the table, where the first is not taken: one row that is refused fails alone."""
 
@@ -138,11 +140,14 @@ async def _find_candidates(table: ColumnLayout, connection: Connection) -> Async
     filled = f"({table.text}) IS NOT NULL AND t.{table.vector} IS NOT NULL{keyed}{table.condition}"
     found = False
     for condition, most in (
+        # The first question has no order, and so no sort of a large table: mostly that row is taken, and it is the only
+        # one.
         (table.is_pending, 1),
         (f"{table.is_pending} ORDER BY {table.key_list}", MOST_PROBED),
         (f"{table.is_pending} ORDER BY {descending}", MOST_PROBED),
         (filled, MOST_PROBED),
     ):
+        # A row that another worker writes just now is passed over: to wait for it would hold up the start of the job.
         columns, limited = f"{table.id}, ({table.text})::text", f"{condition} LIMIT {most} FOR UPDATE SKIP LOCKED"
         for id, text in await connection.fetch(sql.select(columns, limited, table)):
             found = True
@@ -164,5 +169,7 @@ async def _try_row(
     id: str, text: str, width: int, hooks: tuple[Hook, ...], place: str, table: ColumnLayout, connection: Connection
 ) -> StoreError | None:
     """Why this row is not taken."""
+    # A vector of length 1, as a real one: a constraint of the user's own may refuse the zero vector, which has no
+    # cosine.
     batch = sql.FillBatch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
     return await try_write(partial(sql.update, batch, [0], hooks, None, place, table, connection), place, connection)

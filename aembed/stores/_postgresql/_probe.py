@@ -31,6 +31,7 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
             f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {name_hooks(rules)}"
         )
     width = layout.dimensions or 1
+    # The id is one that no row has, so that the row is inserted and replaces nothing.
     new = await _try_row(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
     if new is None:
         return

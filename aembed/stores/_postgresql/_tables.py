@@ -16,6 +16,7 @@ from aembed.stores._postgresql._names import TableName, quote_name
 from aembed.stores._postgresql._wire import Storage
 from aembed.types import Space
 
+# It grows with a change of the tables that an older aembed would misread: that one then refuses the store.
 SCHEMA_VERSION = 1
 MOST_INDEXED = 2_000
 """Dimensions of a vector that pgvector's HNSW can index; of a halfvec 4,000."""
@@ -27,6 +28,7 @@ SCHEMA_OF = """SELECT coalesce(
      WHERE c.oid = pg_catalog.to_regclass($1)), pg_catalog.current_schema())"""
 EXTENSION = """SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = 'vector'"""
+# Supabase keeps extensions in a schema named `extensions`.
 NEW_EXTENSION_SCHEMA = """SELECT coalesce((SELECT nspname FROM pg_namespace WHERE nspname = 'extensions'),
     (SELECT nspname FROM pg_namespace WHERE nspname = 'public'), $1)"""
 LAYOUT = """SELECT to_regclass($1) IS NOT NULL AS has_rows, to_regclass($2) IS NOT NULL AS has_meta,
@@ -36,7 +38,10 @@ LAYOUT = """SELECT to_regclass($1) IS NOT NULL AS has_rows, to_regclass($2) IS N
      WHERE a.attrelid = to_regclass($1) AND a.attname = 'embedding') AS dimensions"""
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 WRITABLE = """SELECT current_setting('transaction_read_only') = 'off'
-    AND has_table_privilege($1, 'SELECT, INSERT') AND has_table_privilege($1, 'UPDATE')"""
+    AND has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'INSERT')
+    AND has_table_privilege($1, 'UPDATE')"""
+# COLLATE "C" is the order of bytes: pages come in the order of Python's strings, and an update of the system's locales,
+# which reorders text, leaves these indexes right. EXTERNAL spares the try to compress each vector.
 TABLES = (
     """CREATE TABLE {rows} (id text COLLATE "C" PRIMARY KEY, text text, metadata jsonb, source text COLLATE "C",
         fingerprint bytea NOT NULL, digest bytea NOT NULL, embedding {type} NOT NULL,
@@ -49,6 +54,7 @@ TABLES = (
     "CREATE TABLE {meta} (key text PRIMARY KEY, value jsonb NOT NULL)",
 )
 RETYPE = "ALTER TABLE {rows} ALTER COLUMN embedding TYPE {type} USING NULL"
+# ALTER ... TYPE sets the storage of a column back to that of its type.
 RESTORE = "ALTER TABLE {rows} ALTER COLUMN embedding SET STORAGE EXTERNAL"
 META = "SELECT key, value::text AS value FROM {meta}"
 SET_META = """INSERT INTO {meta} (key, value) VALUES ($1, $2::text::jsonb)

@@ -80,13 +80,17 @@ def parse(url: str) -> ServerAddress:
         "database": database,
         "host": list(hosts) or None,
         "port": list(ports) if hosts else (ports[0] if ports else None),
+        # Chosen: 10 s where nothing is said. asyncpg's own 60 s would hide a wrong host for a minute; less would fail
+        # servers that wake up at the first connection.
         "timeout": _seconds(given.get("connect_timeout", "10")),
         "dsn": f"postgresql:///?{urlencode({name: given[name] for name in sorted(PASSED & set(given))})}",
         "server_settings": {name: given[name] for name in sorted(SETTINGS & set(given))},
     }
     ours = {name: given[name] for name in OURS & set(given)}
-    is_transactional = _says_transactional(ports, given)
-    named = any("pooler." in host for host in hosts)
+    # Neon's poolers are named `ENDPOINT-pooler.REGION...`, and keep no sessions on any port.
+    is_transactional = _says_transactional(ports, given) or any("-pooler." in host for host in hosts)
+    # Supabase's are named `REGION.pooler.supabase.com`. On any port but 6543 they keep sessions.
+    named = any(".pooler." in host for host in hosts)
     return ServerAddress(
         hosts, ports, database, connect, is_transactional or named, named and not is_transactional, ours
     )
@@ -120,6 +124,7 @@ def _port(text: str) -> int:
 def _seconds(text: str) -> float:
     if not text.isdecimal():
         raise ConfigError("connect_timeout in the database URL must be a number of seconds")
+    # libpq takes 0 for no limit at all. Chosen: a minute, so that a server that never answers is told all the same.
     return float(text) or 60.0
 
 

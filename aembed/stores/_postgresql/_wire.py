@@ -20,6 +20,8 @@ Column: TypeAlias = Sequence[bytes | memoryview | None]
 
 VALUE = {"vector": ">f4", "halfvec": ">f2"}
 HEADER_BYTES = 4
+# PostgreSQL's documentation of COPY, "Binary Format": the signature, 4 bytes of flags and the length of an extension,
+# both 0; at the end -1 for the number of columns; -1 for the length of a NULL.
 COPY_START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END = b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"
@@ -30,6 +32,8 @@ PIECE_ROWS = 64
 def vector_fields(matrix: Matrix, storage: Storage) -> list[memoryview]:
     """Each row as pgvector's binary form. Raises RowRefusedError where a value does not fit into a halfvec."""
     rows, dimensions = matrix.shape
+    # A value from 65,520 on becomes infinity, which is found below. numpy's warning would be an error where warnings
+    # are.
     with np.errstate(over="ignore"):
         values = matrix.astype(np.float16) if storage == "halfvec" else matrix
     if not np.isfinite(values).all():

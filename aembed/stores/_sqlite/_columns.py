@@ -15,12 +15,15 @@ from typing import Any
 from aembed.errors import ConfigError
 from aembed.stores._sqlite._file import HASH
 
+# substr, because in LIKE 'sqlite_%' the underscore stands for any character.
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
+# table_xinfo, because table_info leaves generated columns out.
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
 UNIQUE_INDEXES = """SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial"""
 INDEXED = "SELECT name FROM pragma_index_info(?)"
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 PAGE = SELECT + " ORDER BY {keys} LIMIT ?"
+# COLLATE BINARY: in a column declared NOCASE a text of which only the case was edited would pass for the same.
 FILL = "UPDATE {table} AS t SET {filled} = ?{mark} WHERE {is_key} AND {text} COLLATE BINARY IS ?"
 CLEAR = """UPDATE {table} AS t SET {filled} = NULL, {marked} = NULL
     WHERE {is_key} AND {vector} IS NOT NULL AND NOT ({is_current})"""
@@ -79,6 +82,7 @@ class TableLayout:
     def is_stale(self) -> str:
         """No vector, or one of another text. A column that is still to be added is empty."""
         if self.absent:
+            # 1, and not TRUE: SQLite takes that word for a column where the table has one of that name.
             return "1"
         changed = f" OR t.{self.mark} IS NOT {HASH}({self.text})" if self.mark else ""
         return f"({self.vector} IS NULL{changed})"
@@ -178,6 +182,7 @@ def read_layout(names: TableNames, connection: Connection) -> TableLayout:
         tuple(_keys(names, columns, connection)),
         frozenset(columns),
         quote_name(names.vector),
+        # The line break ends a comment at the end of the user's SQL, which would swallow the bracket.
         f" AND ({names.where}\n)" if names.where else "",
         quote_name(names.fingerprint) if names.fingerprint else None,
         tuple(f"{quote_name(name)} {types[name]}" for name in absent),

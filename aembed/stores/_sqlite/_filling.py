@@ -17,6 +17,8 @@ Row: TypeAlias = Sequence[Any]
 """The vector, the key, and what else the statement takes: the parameters of both statements of a `IndexTarget`."""
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
+# The words ON and CONFLICT may stand in a comment or a name, too: then rows are looked at for nothing, and none is
+# lost.
 HOOKS = """SELECT 'the trigger ''' || name || '''' FROM sqlite_master
     WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
     UNION ALL SELECT 'a constraint with ON CONFLICT' FROM sqlite_master
@@ -104,6 +106,7 @@ def _written(rows: Sequence[Row], target: IndexTarget, refused: dict[int, str], 
     connection.execute("SAVEPOINT aembed_rows")
     left = [row for number, row in enumerate(rows) if number not in refused] if refused else rows
     try:
+        # sqlite3 tells -1 where no statement was run.
         return max(0, connection.executemany(target.write, left).rowcount)
     except sqlite3.Error as error:
         if not is_of_row(error):

@@ -22,7 +22,10 @@ BEYOND = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid > ?"
 SOME = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid IN ({})"
 NUMBERS = "SELECT rowid FROM aembed_rows WHERE id IN ({})"
 
+# SQLite's largest rowid: all rows are kept until there are too many.
 LARGEST = 2**63 - 1
+# Chosen: while a block is read, it is in memory three times: as rows, joined, and in its place. Smaller, numpy is
+# called more often in each search.
 BLOCK_BYTES = 16 * 1024 * 1024
 
 
@@ -54,6 +57,8 @@ class SearchedRows:
 
     def update(self, renewed: AbstractSet[str], connection: Connection) -> None:
         """To what the connection's snapshot holds."""
+        # Chosen: half. Were any free place enough, a store that is just too large would take rows in and push them out
+        # again in turn.
         if len(self._rows) < self._most_rows // 2:
             self._last = LARGEST
         fingerprints: dict[int, bytes] = dict(connection.execute(FINGERPRINTS, (self._last,)))

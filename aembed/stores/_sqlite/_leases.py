@@ -13,12 +13,14 @@ from sqlite3 import Connection
 from aembed.stores._sqlite._database import select_in
 
 WORKERS = "aembed_workers"
+# AUTOINCREMENT: without it SQLite gives the largest token once more when its row has been removed.
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_workers (token INTEGER PRIMARY KEY AUTOINCREMENT, expires_at REAL NOT NULL,
         alone INTEGER NOT NULL, host TEXT, pid INTEGER)""",
     """CREATE TABLE IF NOT EXISTS aembed_leases (fingerprint BLOB PRIMARY KEY NOT NULL, token INTEGER NOT NULL)
         WITHOUT ROWID""",
 )
+# 2440587.5 is the Julian day of 1970-01-01 00:00 UTC. unixepoch() is there since SQLite 3.38 only.
 DEAD = "SELECT token FROM aembed_workers WHERE expires_at < (julianday('now') - 2440587.5) * 86400.0"
 """Seconds since 1970, by SQLite's clock."""
 FREE = "DELETE FROM aembed_leases WHERE token = ?"

@@ -21,6 +21,8 @@ from aembed.stores._sqlite._database import blobs, matrix_of, select_in
 from aembed.stores._sqlite._filling import DROPPED, IndexTarget, Row, fill, hooks_of, is_of_row, taken_back
 from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
 
+# The embedding is the last column: SQLite reads a row from its beginning, so that the columns before it are found
+# without the pages that hold the vector.
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_rows (
         id TEXT PRIMARY KEY NOT NULL, source TEXT, fingerprint BLOB NOT NULL, digest BLOB NOT NULL,
@@ -46,6 +48,7 @@ DIGESTS = "SELECT id, digest FROM aembed_rows WHERE id IN ({})"
 WRITTEN_AT = "SELECT id, digest, updated_at FROM aembed_rows WHERE id IN ({})"
 REFUSED = "SELECT id, fingerprint, error, message FROM aembed_refusals WHERE id IN ({})"
 REFUSALS = "SELECT id, fingerprint, error, message FROM aembed_refusals ORDER BY id"
+# SQLite takes a column that is not grouped from some row of each group. Any will do: one fingerprint was paid for once.
 VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({}) GROUP BY fingerprint"
 UPSERT = """INSERT INTO aembed_rows (embedding, id, text, metadata, source, fingerprint, digest, updated_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP)
@@ -68,9 +71,14 @@ DELETE = "DELETE FROM aembed_rows WHERE id = ?"
 PAGE = "SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
 FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
+# json_each and not json_extract, in whose paths the dots, quotes and brackets of a key have a meaning.
 HAS_VALUE = "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND {})"
 
+# Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
+# the thread and back.
 ROWS_PER_PAGE = 200
+# Chosen: as the blocks of vectors that are kept. Smaller, numpy is called more often; larger, a search takes more
+# memory.
 CHUNK_BYTES = 16 * 1024 * 1024
 
 

@@ -19,6 +19,8 @@ from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._rows import vector
 from aembed.types import Vector
 
+# Computed: among a million columns the chance that two have the same 64 bits is one in 37 million. Then one of two jobs
+# would wait for the other without need, and nothing would be lost.
 PREFIX_BYTES = 8
 
 

@@ -19,7 +19,11 @@ from aembed.stores._sqlite._file import OpenFile, transaction
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
 
+# Chosen: SQLite waits so long inside of one call, which nothing can end. Larger, lock_timeout would be kept less
+# exactly.
 BUSY_SECONDS = 5.0
+# Chosen: SQLite answers some locks at once, whatever its own timeout is. Without a pause the thread would spin until
+# the other process is done; larger, it would be late.
 PAUSE_SECONDS = 0.05
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -68,6 +72,7 @@ class SQLiteThread:
         """Closes the file, after the work that was handed in before. Later calls raise StoreError."""
         if self._closed:
             return
+        # Handed in before the door is shut: `submit` takes nothing for a thread that is closed.
         closing = self.submit(self.file.close) if self._began else None
         self._closed = True
         self._thread.shutdown(wait=False)
