@@ -159,7 +159,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("ending", [("crash", 0), ("cancel", 0), ("cancel", 1)], ids=str)
 def test_c2_at_every_step_of_a_job_it_is_killed_or_cancelled(ending: Any) -> None:
     """And run again: the invariants of the simulation hold."""
-    given = [Record(f"id{n}", f"text {n % 9}") for n in range(11)] + [Record("bad", "poison")]
+    given = [Record(f"id{n}", f"text {n % 6}") for n in range(8)] + [Record("bad", "poison")]
     faults = {1: Status(503), 3: Cut(), 5: Hang()}
     kind, again = ending
 
