@@ -20,9 +20,9 @@ REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 # The words ON and CONFLICT may stand in a comment or a name, too: then rows are looked at for nothing, and none is
 # lost.
 HOOKS = """SELECT 'the trigger ''' || name || '''' FROM sqlite_master
-    WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
+    WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE
     UNION ALL SELECT 'a constraint with ON CONFLICT' FROM sqlite_master
-    WHERE type = 'table' AND name = ?1 COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%' ORDER BY 1"""
+    WHERE type = 'table' AND name = ? COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%' ORDER BY 1"""
 """A trigger may change, skip or undo what is written; a constraint may skip it, or remove another row for it."""
 
 
@@ -42,7 +42,7 @@ class IndexTarget:
 
 def hooks_of(table: str, connection: Connection) -> list[str]:
     """What a write meets, in words: without any, what SQLite counts is what it keeps."""
-    return [name for (name,) in connection.execute(HOOKS, (table,))]
+    return [name for (name,) in connection.execute(HOOKS, (table, table))]
 
 
 def fill(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> tuple[int, dict[int, str]]:

@@ -55,8 +55,8 @@ UPSERT = """INSERT INTO aembed_rows (embedding, id, text, metadata, source, fing
     ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
         updated_at = excluded.updated_at"""
-KEPT = """SELECT embedding IS ?1 FROM aembed_rows
-    WHERE id = ?2 AND text = ?3 AND fingerprint = ?6 AND digest = ?7"""
+KEPT = """SELECT embedding IS ? FROM aembed_rows
+    WHERE id = ? AND text = ? AND coalesce(?, ?, 1) IS NOT NULL AND fingerprint = ? AND digest = ?"""
 """Its parameters are those of UPSERT."""
 PROBE, PROBES = "a row that is taken back", 4
 """So many ids: a trigger may drop some of them for what they are."""
