@@ -14,7 +14,14 @@ import anyio
 from aembed.clock import now
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
-from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError, RowsRefusedError
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InputError,
+    InvalidReplyError,
+    RowsRefusedError,
+    UnavailableError,
+)
 from aembed.pipeline.observing import PATIENCE, ObserverCalls, Observers
 from aembed.pipeline.sinks import Sink
 from aembed.types import Failure, Known, Matrix, Record, Refusal
@@ -180,7 +187,7 @@ class Outcomes:
 
     def _remember(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         for entry, error in refused:
-            if isinstance(error, BadRequestError | InvalidReplyError):
+            if isinstance(error, BadRequestError | InvalidReplyError | UnavailableError):
                 self.refused[entry.key] = error
         while len(self.refused) > MOST_REFUSED:
             del self.refused[next(iter(self.refused))]

@@ -53,12 +53,17 @@ class Form:
 
     def note_failure(self, error: ProviderError, *, numbers: bool) -> bool:
         """Whether the same request is worth sending again at once, with numbers."""
-        if self._base64_works and not (self._chosen or numbers or self._replies_of_numbers) and _is_encoding(error):
-            self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
+        self._try_numbers = False
         self._broken_numbers += numbers and _is_encoding(error)
-        is_settled = self._chosen or numbers or self._base64_works or self._broken_numbers >= MOST_BROKEN_NUMBERS
-        self._try_numbers = not is_settled and _blames_base64(error)
-        return self._try_numbers
+        if self._chosen or numbers or self._broken_numbers >= MOST_BROKEN_NUMBERS:
+            return False
+        if not self._base64_works:
+            self._try_numbers = _blames_base64(error)
+            return self._try_numbers
+        if self._replies_of_numbers or not _is_encoding(error):
+            return False
+        self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
+        return True
 
     def note_answered(self, *, numbers: bool) -> None:
         """A reply was good, and held that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -31,11 +31,12 @@ from tests.service.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
 from tests.service.server import Latency
 from tests.service.service import Rules, Service
 from tests.service.shapes import OfBase64, all_null, all_zero, average, first_alone, float64, no_rows
+from tests.service.vectors import digest
 from tests.stage.clock import run_virtual
 
 LATENCY = Latency(0.1)
 MOST_BILLED = 16
-"""Times that one text is on the bill of one job, whatever happens (docs/reliability.md)."""
+"""Times that one text is on the bill of one job, whatever happens (docs/operations.md)."""
 
 
 @dataclass
@@ -247,6 +248,24 @@ def test_a2_bad_texts_are_refused_one_by_one_where_the_account_is_well() -> None
     refusal = Status(400, error("The input could not be processed."))
     end = job(Deadly(is_bad, refusal), texts_of(2_000, bad), concurrency=4)
     assert end.failed == sorted(f"bad {i}" for i in bad)
+
+
+def test_a1_a_text_that_failed_is_not_sent_again_for_an_equal_one_of_the_same_job() -> None:
+    service = Service(Rules(), script=Deadly(is_bad, Status(504, billed=True)))
+
+    async def slowly() -> AsyncIterator[Record]:
+        for number in range(3):
+            yield Record(f"bad {number}", "bad text")
+            yield Record(f"good {number}", f"good {number}")
+            await asyncio.sleep(60)
+
+    async def run() -> Report:
+        async with embedder_of(service, LATENCY, concurrency=2) as embedder:
+            return await embedder.embed_into(MemoryStore(), slowly())
+
+    report = run_virtual(run)
+    assert (report.stored, report.failed) == (3, 3)
+    assert 0 < service.ledger.times_billed[digest(b"bad text")] <= MOST_BILLED / 2
 
 
 # A3: a server whose replies can be used for one text at a time

@@ -399,6 +399,20 @@ async def test_a3_a9_what_numbers_would_not_cure_is_not_bought_again_for_them() 
             assert not raised.value.at_once
 
 
+async def test_a6_base64_that_breaks_after_it_has_worked_costs_the_text_no_try() -> None:
+    """Of those that are on their way then one is sent again at once, and the next replies are asked for in numbers."""
+    broken = json_reply({"data": [{"index": i, "embedding": None} for i in range(len(TEXTS))], "model": SMALL})
+    async with serving(base64_reply(), broken, floats_reply()) as server:
+        made = provider(server)
+        await made.embed(TEXTS, input_type="document")
+        with pytest.raises(ProviderError) as raised:
+            await made.embed(TEXTS, input_type="document")
+        assert raised.value.at_once
+        assert np.array_equal((await made.embed(TEXTS, input_type="document")).matrix, VECTORS)
+        await made.aclose()
+    assert ["encoding_format" in request.json for request in server.requests] == [True, True, False]
+
+
 async def test_a9_a_server_with_vectors_in_neither_form_is_asked_for_numbers_twice() -> None:
     nothing = json_reply({"object": "list", "data": None})
     async with serving(*[nothing] * 6) as server:
