@@ -16,8 +16,10 @@ from aembed.engine import Engine, widen_space
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, raise_plainly
+from aembed.pipeline.backlog_sink import BacklogSink
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.leasing import hold_leases
+from aembed.pipeline.leasing_sinks import await_store, note
 from aembed.pipeline.logs import log_ending
 from aembed.pipeline.moving import move
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
@@ -34,7 +36,7 @@ from aembed.pipeline.reading import (
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.spend_limit import close_when_done
-from aembed.pipeline.store_sinks import BacklogSink, PlanSink, StoreSink, await_store, note
+from aembed.pipeline.store_sinks import PlanSink, StoreSink
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import open_provider
 from aembed.ranges import check_seconds, check_whole_number, dimensions_of, one_line_of

@@ -24,12 +24,12 @@ from aembed.errors import AembedError, ConfigError
 from aembed.options import Options
 from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job, Sender
+from aembed.pipeline.leasing_sinks import await_store
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
-from aembed.pipeline.store_sinks import await_store
 from aembed.protocols import Backlog, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats

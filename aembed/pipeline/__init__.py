@@ -9,7 +9,8 @@ A good order to read it in is the way of a record:
     reading      stage 1: a source becomes chunks             intake    stages 2 and 3: what has to be paid for
     leased_elsewhere  texts that another job is about to send; leasing: how jobs tell each other of that
     batches      stage 4: when a batch is cut, how large      outcomes  stages 8 and 9: what becomes of each entry
-    sinks        where vectors go: a list, a stream           store_sinks   a store, a plan, a table of the user's own
+    sinks        where vectors go: a list, a stream           store_sinks   a store, a plan
+    backlog_sink a table of the user's own                    leasing_sinks what sinks of stores and tables share
     spend_limit  what may be spent; budgets, budget_shares: which budgets there are, and the end of one
     observing    the caller's functions                       endings, logs   errors and the line at the end
 

@@ -17,7 +17,7 @@ import anyio
 
 from aembed.clock import now
 from aembed.errors import AembedError, StoreError
-from aembed.pipeline.store_sinks import await_store
+from aembed.pipeline.leasing_sinks import await_store
 from aembed.protocols import Backlog, Leases, Store
 
 logger = logging.getLogger("aembed")

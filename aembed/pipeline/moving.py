@@ -9,7 +9,7 @@ import numpy as np
 
 from aembed.core.spaces import space_after_move
 from aembed.errors import ConfigError, SpaceMismatchError
-from aembed.pipeline.store_sinks import await_store
+from aembed.pipeline.leasing_sinks import await_store
 from aembed.protocols import Backlog, Moves, MovesColumn, Store
 from aembed.results import Embeddings
 from aembed.types import Embedded, Matrix, Space, Vector

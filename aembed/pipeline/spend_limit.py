@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 
 from aembed.errors import AembedError, BudgetExceededError
-from aembed.pipeline.store_sinks import await_store
+from aembed.pipeline.leasing_sinks import await_store
 from aembed.protocols import Accounts
 
 logger = logging.getLogger("aembed")

@@ -19,7 +19,7 @@ from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite._columns import TableLayout, TableNames, key_as_json, native, quote_name, read_layout
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
 from aembed.stores._sqlite._file import between_pages
-from aembed.stores._sqlite._filling import IndexTarget, error_of, fill, taken_back
+from aembed.stores._sqlite._filling import FillTarget, error_of, fill, taken_back
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._shared import SharedColumn
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
@@ -298,8 +298,8 @@ class SQLiteColumn(SharedColumn):
         books.forgive(taken, self._target, connection)
         return filled, refused
 
-    def _filling(self, table: TableLayout) -> IndexTarget:
-        return IndexTarget(self._names.table, table.fill(), table.select_vector())
+    def _filling(self, table: TableLayout) -> FillTarget:
+        return FillTarget(self._names.table, table.fill(), table.select_vector())
 
     def _try_refused_again(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
         table, space = read_layout(self._names, connection), books.space(self._target, connection)

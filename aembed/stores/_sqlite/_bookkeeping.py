@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from aembed.types import Refusal, Space
 
-IndexTarget: TypeAlias = tuple[str, str]
+ColumnTarget: TypeAlias = tuple[str, str]
 """Table and column."""
 
 COLUMNS, ACCOUNTS, REFUSALS = "aembed_columns", "aembed_accounts", "aembed_column_refusals"
@@ -41,31 +41,31 @@ def has(table: str, connection: Connection) -> bool:
     return connection.execute(HAS, (table,)).fetchone() is not None
 
 
-def space(target: IndexTarget, connection: Connection) -> Space | None:
+def space(target: ColumnTarget, connection: Connection) -> Space | None:
     if not has(COLUMNS, connection):
         return None
     row = connection.execute(SPACE, target).fetchone()
     return Space(**loads(row[0])) if row else None
 
 
-def keep_space(space: Space, target: IndexTarget, connection: Connection) -> None:
+def keep_space(space: Space, target: ColumnTarget, connection: Connection) -> None:
     connection.execute(TABLES[COLUMNS])
     connection.execute(SET_SPACE, (*target, dumps(asdict(space))))
 
 
-def refusals(target: IndexTarget, connection: Connection) -> list[Refusal]:
+def refusals(target: ColumnTarget, connection: Connection) -> list[Refusal]:
     if not has(REFUSALS, connection):
         return []
     return [Refusal(*row) for row in connection.execute(REFUSED, target)]
 
 
-def refuse(refusals: Sequence[Refusal], target: IndexTarget, connection: Connection) -> None:
+def refuse(refusals: Sequence[Refusal], target: ColumnTarget, connection: Connection) -> None:
     connection.execute(TABLES[REFUSALS])
     rows = [(*target, each.id, each.fingerprint, each.error, each.message) for each in refusals]
     connection.executemany(REFUSE, rows)
 
 
-def forgive(ids: Sequence[str], target: IndexTarget, connection: Connection) -> None:
+def forgive(ids: Sequence[str], target: ColumnTarget, connection: Connection) -> None:
     if has(REFUSALS, connection):
         connection.executemany(FORGIVE, [(*target, id) for id in ids])
 

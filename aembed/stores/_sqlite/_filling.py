@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from aembed.errors import RowRefusedError
 
 Row: TypeAlias = Sequence[Any]
-"""The vector, the key, and what else the statement takes: the parameters of both statements of a `IndexTarget`."""
+"""The vector, the key, and what else the statement takes: the parameters of both statements of a FillTarget."""
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
 # The words ON and CONFLICT may stand in a comment or a name, too: then rows are looked at for nothing, and none is
@@ -30,7 +30,7 @@ DROPPED = "after it was written its vector is another"
 
 
 @dataclass(frozen=True, slots=True)
-class IndexTarget:
+class FillTarget:
     """`write` puts a row there. `kept` selects whether the row of that key has that vector; nothing where there is no
     such key, or its text is another. `inserts`: it makes rows that are not there."""
 
@@ -45,7 +45,7 @@ def hooks_of(table: str, connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(HOOKS, (table, table))]
 
 
-def fill(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> tuple[int, dict[int, str]]:
+def fill(rows: Sequence[Row], target: FillTarget, connection: Connection) -> tuple[int, dict[int, str]]:
     """How many rows hold their vector now, and by position why others do not. A row that was edited is neither."""
     hooks, refused = hooks_of(target.table, connection), dict[int, str]()
     meant = _meant(rows, target, connection) if hooks else set()
@@ -65,7 +65,7 @@ def fill(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> tu
     return filled, refused
 
 
-def taken_back(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> tuple[int, dict[int, str]]:
+def taken_back(rows: Sequence[Row], target: FillTarget, connection: Connection) -> tuple[int, dict[int, str]]:
     """As `fill`, and undone: nothing but the answer is left of it."""
     connection.execute("SAVEPOINT aembed_probe")
     tried = fill(rows, target, connection)
@@ -89,19 +89,19 @@ def is_of_row(error: sqlite3.Error) -> bool:
     return isinstance(error, REFUSALS) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
 
 
-def _meant(rows: Sequence[Row], target: IndexTarget, connection: Connection) -> set[int]:
+def _meant(rows: Sequence[Row], target: FillTarget, connection: Connection) -> set[int]:
     """Those that the statement is going to write: their text is still the one that was embedded."""
     if target.inserts:
         return set(range(len(rows)))
     return {number for number, row in enumerate(rows) if connection.execute(target.kept, row).fetchone()}
 
 
-def _has(row: Row, target: IndexTarget, connection: Connection) -> bool:
+def _has(row: Row, target: FillTarget, connection: Connection) -> bool:
     found = connection.execute(target.kept, row).fetchone()
     return bool(found and found[0])
 
 
-def _written(rows: Sequence[Row], target: IndexTarget, refused: dict[int, str], connection: Connection) -> int:
+def _written(rows: Sequence[Row], target: FillTarget, refused: dict[int, str], connection: Connection) -> int:
     """Writes those that are not refused, and finds out which of them are. The savepoint stays open."""
     connection.execute("SAVEPOINT aembed_rows")
     left = [row for number, row in enumerate(rows) if number not in refused] if refused else rows
@@ -117,9 +117,7 @@ def _written(rows: Sequence[Row], target: IndexTarget, refused: dict[int, str], 
     return len(rows) - len(refused)
 
 
-def _write_one_by_one(
-    rows: Sequence[Row], target: IndexTarget, refused: dict[int, str], connection: Connection
-) -> None:
+def _write_one_by_one(rows: Sequence[Row], target: FillTarget, refused: dict[int, str], connection: Connection) -> None:
     """Writes them one by one. RAISE(ROLLBACK) ends the transaction: then they are begun again without that one."""
     number = 0
     while number < len(rows):

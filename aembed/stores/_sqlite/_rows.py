@@ -18,7 +18,7 @@ import numpy as np
 from aembed.stores._rules import Scalar, decode, encode
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite._database import blobs, matrix_of, select_in
-from aembed.stores._sqlite._filling import DROPPED, IndexTarget, Row, fill, hooks_of, is_of_row, taken_back
+from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
 from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
 
 # The embedding is the last column: SQLite reads a row from its beginning, so that the columns before it are found
@@ -61,7 +61,7 @@ KEPT = """SELECT embedding IS ? FROM aembed_rows
 PROBE, PROBES = "a row that is taken back", 4
 """So many ids: a trigger may drop some of them for what they are."""
 ONE = "SELECT id, text, metadata, source, fingerprint, digest FROM aembed_rows LIMIT 1"
-TARGET = IndexTarget("aembed_rows", UPSERT, KEPT, inserts=True)
+TARGET = FillTarget("aembed_rows", UPSERT, KEPT, inserts=True)
 REFUSE = """INSERT OR REPLACE INTO aembed_refusals (id, fingerprint, error, message, refused_at)
     VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP)"""
 HAS_REFUSALS = "SELECT 1 FROM aembed_refusals LIMIT 1"

@@ -29,7 +29,7 @@ class SharedColumn:
 
     _database: SQLiteDatabase
     _names: TableNames
-    _target: books.IndexTarget
+    _target: books.ColumnTarget
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         return await self._database.write_lightly(partial(leases.join, seconds))

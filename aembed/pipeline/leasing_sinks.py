@@ -1,0 +1,139 @@
+"""What the sinks of stores and of columns share: leases, rows that a failed write leaves unsaved, and the errors of a
+store of the user's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from math import inf
+from typing import Any, Protocol
+
+import anyio
+
+from aembed.core.changes import Entry, Key
+from aembed.errors import (
+    AembedError,
+    BadRequestError,
+    InputError,
+    InvalidReplyError,
+    RowRefusedError,
+    RowsRefusedError,
+    StoreError,
+)
+from aembed.pipeline.sinks import PlainSink
+from aembed.protocols import Store
+from aembed.results import Report
+from aembed.types import Matrix, Refusal, Rows
+
+logger = logging.getLogger("aembed")
+
+# Supabase, for one, ends each statement after 2 minutes: nothing that takes longer can succeed there. Smaller, a store
+# under load would stop a job whose rows are paid for; larger, a dead one would hold it up.
+STORE_TIMEOUT = 120.0
+"""A store that does not answer is given up after so many seconds."""
+
+
+class Leasing(Protocol):
+    """What keeps other jobs from sending the same texts at the same time."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def is_alone(self) -> bool: ...
+    async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
+    def note_done(self, fingerprints: Collection[bytes]) -> None: ...
+
+
+class LeasingSink(PlainSink):
+    """A sink whose texts are leased, where there is a worker."""
+
+    durable = keeps = True
+
+    def __init__(self, worker: Leasing | None) -> None:
+        self._worker = worker
+        self.leases = worker is not None
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        if self._worker is None:
+            return await super().lease(entries)
+        leased: AbstractSet[Key] = await self._worker.lease([entry.fingerprint for entry in entries])
+        return leased
+
+    def _note_done(self, entries: Iterable[Entry]) -> None:
+        """They are written, or never will be: nobody needs their leases any more."""
+        if self._worker:
+            self._worker.note_done([entry.fingerprint for entry in entries])
+
+
+@contextmanager
+def add_paid_rows(rows: Callable[[], Rows]) -> Iterator[None]:
+    """Puts rows that cannot be written into the error, also where somebody else than the job cancels the write."""
+    try:
+        yield
+    except RowsRefusedError:
+        raise  # Nothing else is unsaved, and those rows can never be saved.
+    except StoreError as error:
+        error.unsaved += (rows(),)
+        raise
+    except asyncio.CancelledError:
+        if anyio.current_effective_deadline() == -inf:
+            raise
+        cut_short = StoreError("a write was cancelled before the store had answered")
+        cut_short.unsaved = (rows(),)
+        raise cut_short from None
+
+
+async def await_store(awaitable: Any) -> Any:
+    """The answer of a store, whosever store it is: anything but an aembed error becomes a StoreError."""
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT):
+            return await awaitable
+    except AembedError:
+        raise
+    except TimeoutError:
+        raise StoreError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
+    except Exception as error:
+        raise StoreError(f"the store raised {type(error).__name__}") from error
+
+
+def kept_refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
+    """The refusals that are kept: those for which the content of the text is to blame.
+
+    A text that is larger than the account's limit of a minute is not kept, as a larger plan takes it. Messages are made
+    printable, because not every store holds what a user's own provider may say (NUL).
+    """
+    return [
+        Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))
+        for entry, error in refused
+        if isinstance(error, InputError | InvalidReplyError | RowRefusedError)
+        or (isinstance(error, BadRequestError) and error.status_code != 429)
+    ]
+
+
+def _printable(message: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in message)
+
+
+async def note(store: Store, report: Report) -> None:
+    """Keeps in the store how the job ended; that it cannot be kept is no reason to lose the report."""
+    try:
+        await await_store(store.finish(report))
+    except AembedError as error:
+        logger.warning("the store did not keep the report: %s", error)
+
+
+def rows_of(entries: Sequence[Entry], matrix: Matrix, token: int | None = None) -> Rows:
+    records = [entry.record for entry in entries]
+    return Rows(
+        ids=[record.id for record in records],
+        texts=[record.text for record in records],
+        metadata=[record.metadata for record in records],
+        sources=[record.source for record in records],
+        fingerprints=[entry.fingerprint for entry in entries],
+        digests=[entry.digest for entry in entries],
+        matrix=matrix,
+        token=token,
+    )
