@@ -24,7 +24,7 @@ Script: TypeAlias = Callable[[int, Sequence[str]], Fault] | Sequence[Fault]
 """What happens to the request of that number, counted from 0; a sequence has one entry a request."""
 
 OPTIONS: dict[str, str] = {}
-# Those of OpenAI (providers/_presets.py).
+# Those of OpenAI (providers/_rows.py).
 LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
 
 
