@@ -170,14 +170,15 @@ class Settings(ModelFlags):
 
 
 def parse_option(given: str) -> tuple[str, object]:
-    """`allow_http=true` as a name and a value: true, false, null and numbers as in JSON, all else is text."""
+    """`allow_http=true` as a name and a value: true, false, null, numbers and what stands in quotation marks are as in
+    JSON, all else is text."""
     name, equals, written = given.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"--option {given!r} is not KEY=VALUE; it looks like allow_http=true")
     value: object = written
     with suppress(ValueError):
         read = json.loads(written)
-        value = read if isinstance(read, bool | int | float) or read is None else written
+        value = read if isinstance(read, bool | int | float | str) or read is None else written
     name = name.strip().replace("-", "_")
     if name in _NO_OPTIONS:
         raise ConfigError(f"--option {name}=...: {_NO_OPTIONS[name]}")

@@ -37,8 +37,9 @@ def open_provider(
     `options` are those of that provider: for `openai:`, `ollama:` and `tei:` they are `allow_http` (True: send key
     and texts unencrypted to a server that is not on this machine), `encoding` ("base64" or "float": ask for vectors
     in that form; None finds out what the server speaks), `max_tokens_per_text` (what its model takes), `normalize`
-    (True: scale each vector to length 1; None keeps them, and tells once where they are of another length) and `record`
-    (a folder for replies that are refused or broken).
+    (True: scale each vector to length 1; None keeps them, and tells once where they are of another length),
+    `document_prefix` and `query_prefix` (what stands before each text, in the place of what the model is known to want;
+    "" for nothing) and `record` (a folder for replies that are refused or broken).
 
     Nothing is read or sent, but the provider's environment variables. Raises ConfigError for an unknown
     provider, a missing key, or an option that it cannot take.

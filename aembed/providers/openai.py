@@ -25,6 +25,7 @@ from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, Pro
 from aembed.providers._errors import error_for, error_in, redacted_line, request_id, with_origin
 from aembed.providers._form import Encoding, Form, VectorLengths
 from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
+from aembed.providers._prefixes import asked_for, chosen_preparation, default_preparation
 from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret
@@ -52,9 +53,11 @@ FLOATS_BATCH_SIZE = 256
 """Numbers in JSON hold the interpreter while they are parsed: 18 ms for 256 vectors of 1,536, 144 ms for 2,048."""
 OPTIONS = {
     "allow_http": "true or false",
+    "document_prefix": "a text",
     "encoding": "base64, float or null",
     "max_tokens_per_text": "a whole number",
     "normalize": "true, false or null",
+    "query_prefix": "a text",
     "record": "the path of a folder",
 }
 """What `open_provider` and the command's --option take for this format."""
@@ -75,10 +78,12 @@ class OpenAIProvider:
     is not on this machine. `encoding` is "base64" or "float": which form of the vectors is asked for; None finds out
     what the server speaks. `max_tokens_per_text` is what its model takes, where that is less than is known here.
     `normalize` scales each vector to length 1; None keeps them, and tells once where they are of another length.
-    `record` is a folder for replies that are refused or broken, without texts and keys; so is AEMBED_RECORD in the
-    environment. Without `api_key` and `base_url` it reads OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and
-    OPENAI_PROJECT_ID, as the official SDK does; a key is needed at the provider's own address only. `http_client` is an
-    httpx or httpx2 AsyncClient: used, never changed, never closed. Raises ConfigError before any I/O.
+    `document_prefix` and `query_prefix` stand before each text, in the place of those that the model is known to want;
+    a store whose rows were made with other ones is refused. `record` is a folder for replies that are refused or
+    broken, without texts and keys; so is AEMBED_RECORD in the environment. Without `api_key` and `base_url` it reads
+    OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as the official SDK does; a key is needed at
+    the provider's own address only. `http_client` is an httpx or httpx2 AsyncClient: used, never changed, never closed.
+    Raises ConfigError before any I/O.
     """
 
     def __init__(
@@ -95,6 +100,8 @@ class OpenAIProvider:
         max_tokens_per_text: int | None = None,
         normalize: bool | None = None,
         record: str | PathLike[str] | None = None,
+        document_prefix: str | None = None,
+        query_prefix: str | None = None,
         preset: str = "openai",
         run_in_thread: RunInThread = run_in_thread,
     ) -> None:
@@ -114,7 +121,11 @@ class OpenAIProvider:
         self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
-        self.space = Space(row.name, model, dimensions or known.dimensions, "" if own else self._base_url)
+        wanted = default_preparation(model)
+        chosen = chosen_preparation(wanted, document_prefix=document_prefix, query_prefix=query_prefix)
+        self.preparation = wanted if chosen is None else chosen
+        place = "" if own else self._base_url
+        self.space = Space(row.name, model, dimensions or known.dimensions, place, preparation=asked_for(chosen))
         limits = row.limits_of(known, check_tokens(max_tokens_per_text))
         self.limits = replace(limits, estimated=not (own and row.counts_are_known))
         if self._form.numbers:
