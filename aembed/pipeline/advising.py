@@ -30,23 +30,22 @@ class Advice:
 
     def tell(self, store: object, wanted: Space) -> None:
         """Of a store without a preparation, whose model wants that of `wanted`."""
-        if (name := repr(store)) in self._told:
+        # One that is opened for each call is another object each time.
+        name = repr(store).strip("<>") if isinstance(store, NamesItsWayOut) else type(store).__name__
+        key = name if isinstance(store, NamesItsWayOut) else f"{name} {id(store)}"
+        if key in self._told:
             return
-        self._told.add(name)
-        preparation = Preparation.parse(wanted.preparation)
-        anew = bool(document_part(wanted.preparation))
+        self._told.add(key)
+        preparation, anew = Preparation.parse(wanted.preparation), bool(document_part(wanted.preparation))
         command = store.command_for(wanted, anew=anew) if isinstance(store, NamesItsWayOut) else None
-        if anew:
-            remedy = "better vectors come with a new one beside it"
-        else:
-            remedy = "its rows are good as they are, and better found once it knows the prefix of queries"
         options = ", ".join(f"{name}=" for name in preparation.options())
         logger.warning(
-            "%s: its texts were embedded without what %s is made for (%s), and so are its further texts and its "
-            "queries; %s:  %s",
-            name.strip("<>"),
+            "%s was filled without what %s is made for (%s), and goes on without it. %s:  %s",
+            name,
             wanted.model,
             preparation.in_words(),
-            remedy,
-            shlex.join(command) if command else f"give {options} to the provider, and embed_into(new_store, old_store)",
+            "To embed its texts anew beside it" if anew else "To have it for its queries, while its rows stay",
+            shlex.join(command)
+            if command
+            else f"give {options} to the provider, and {'embed_into(new_store, old_store)' if anew else 'move(store)'}",
         )
