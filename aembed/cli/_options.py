@@ -171,7 +171,8 @@ class Settings(ModelFlags):
 
 
 def parse_option(given: str) -> tuple[str, object]:
-    """`allow_http=true` as a name and a value: true, false, null, numbers and objects as in JSON, all else is text.
+    """`allow_http=true` as a name and a value: true, false, null, numbers, objects and what stands in quotation marks
+    are as in JSON, all else is text.
 
     A name with a point is one entry of a mapping: `headers.X-Team=search`.
     """
@@ -181,7 +182,7 @@ def parse_option(given: str) -> tuple[str, object]:
     value: object = written
     with suppress(ValueError):
         read = json.loads(written)
-        value = read if isinstance(read, bool | int | float | dict) or read is None else written
+        value = read if isinstance(read, bool | int | float | str | dict) or read is None else written
     name, point, entry = name.strip().partition(".")
     name = name.replace("-", "_")
     if name in _NO_OPTIONS:

@@ -38,7 +38,7 @@ from aembed.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from aembed.protocols import Provider
+from aembed.protocols import EmbedsPrepared, Provider
 from aembed.types import Reply, RetryPolicy
 
 # A limit of a minute has room for what it refused after 60 s, if ever; 5 s are for lateness.
@@ -72,6 +72,7 @@ class Requests:
         # A fourth of max_outage, so that a size that is refused for ever is divided before the job would stop for it.
         self.longest_window = min(LONGEST_WINDOW, retry.max_outage / 4)
         self._provider = provider
+        self._prepares = provider if isinstance(provider, EmbedsPrepared) else None
         self._random = random
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
@@ -151,7 +152,12 @@ class Requests:
             self._tighten()
         try:
             with scope:
-                reply = await self._provider.embed(texts, input_type=submission.input_type)
+                if self._prepares is None:
+                    reply = await self._provider.embed(texts, input_type=submission.input_type)
+                else:
+                    reply = await self._prepares.embed_prepared(
+                        texts, input_type=submission.input_type, preparation=submission.preparation
+                    )
         except ProviderError as error:
             _quote_nothing(error, texts)
             if isinstance(error, RateLimitError) and hints_of(error).spent_window:

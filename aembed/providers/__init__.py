@@ -74,11 +74,13 @@ def open_provider(
     `options` are those of that provider. Those that are reached over HTTP take `allow_http` (True: send key
     and texts unencrypted to a server that is not on this machine), `encoding` ("base64" or "float": ask for vectors
     in that form; None finds out what the server speaks), `extra_body` and `headers` (further fields and headers of each
-    request), `input_types` (the fields that tell documents and queries apart), `max_tokens_per_text` (what its model
-    takes), `normalize` (True: scale each vector to length 1; None keeps them, and tells once where they are of another
-    length), `record` (a folder for replies that are refused or broken) and `truncate` (True: the service may cut a text
-    that is too long for it, where it can be told; else it is asked to refuse it). `api_key` may be an async callable
-    that gives a token, which is called again once that was refused.
+    request), `max_tokens_per_text` (what its model takes), `normalize` (True: scale each vector to length 1; None keeps
+    them, and tells once where they are of another length), `record` (a folder for replies that are refused or broken)
+    and `truncate` (True: the service may cut a text that is too long for it, where it can be told; else it is asked to
+    refuse it). In the place of what the model is known to want stand `document_prefix` and `query_prefix` (what is put
+    before each text; "" for nothing) and `input_types` (the service's own words for documents and queries, as
+    "passage,query"; "" sends none). `api_key` may be an async callable that gives a token, which is called again once
+    that was refused.
 
     Nothing is read or sent, but the provider's environment variables. Raises ConfigError for an unknown
     provider, a missing key, or an option that it cannot take.

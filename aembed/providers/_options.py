@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,32 +29,38 @@ class HTTPOptions(TypedDict, total=False):
 
     `allow_http`: True sends key and texts unencrypted to a server that is not on this machine. `encoding` is "base64"
     or "float": which form of the vectors is asked for; None finds out what the server speaks. `extra_body` are fields
-    that go into the body of each request beside its own, and `headers` go beside its own headers. `input_types` are
-    the fields that tell documents and queries apart, as {"document": {...}, "query": {...}}; {} sends none.
-    `max_tokens_per_text` is what the model takes, where that is less than is known. `normalize`: True scales each
-    vector to length 1; None keeps them, and tells once where they are of another length. `record` is a folder for
-    replies that are refused or broken. `truncate`: True lets the service cut a text that is too long for it.
+    that go into the body of each request beside its own, and `headers` go beside its own headers. `document_prefix` and
+    `query_prefix` stand before each text, and `input_types` are the service's own words for documents and queries
+    ("passage,query", "" sends none), each in the place of what the model is known to want; a store whose rows were made
+    with other ones is refused. `max_tokens_per_text` is what the model takes, where that is less than is known.
+    `normalize`: True scales each vector to length 1; None keeps them, and tells once where they are of another length.
+    `record` is a folder for replies that are refused or broken. `truncate`: True lets the service cut a text that is
+    too long for it.
     """
 
     allow_http: bool
+    document_prefix: str | None
     encoding: Encoding | None
     extra_body: Mapping[str, Any]
     headers: Mapping[str, str]
-    input_types: Mapping[Literal["document", "query"], Mapping[str, Any]] | None
+    input_types: str | Sequence[str] | None
     max_tokens_per_text: int | None
     normalize: bool | None
+    query_prefix: str | None
     record: str | PathLike[str] | None
     truncate: bool
 
 
 OPTIONS: Mapping[str, str] = {
     "allow_http": "true or false",
+    "document_prefix": "a text",
     "encoding": "base64, float or null",
     "extra_body": "a JSON object, or extra_body.NAME=VALUE",
     "headers": "a JSON object, or headers.NAME=VALUE",
-    "input_types": 'a JSON object, as {"document": {"task": "passage"}, "query": {"task": "query"}}',
+    "input_types": "the service's words for documents and queries, as passage,query",
     "max_tokens_per_text": "a whole number",
     "normalize": "true, false or null",
+    "query_prefix": "a text",
     "record": "the path of a folder",
     "truncate": "true or false",
 }
@@ -121,15 +127,6 @@ def check_fields(name: str, value: object) -> Fields:
     except (TypeError, ValueError, RecursionError):
         raise ConfigError(f"{name}={one_line_of(value)} holds what JSON cannot hold") from None
     return dict(value)
-
-
-def check_input_types(value: object) -> Mapping[str, Fields] | None:
-    if value is None:
-        return None
-    fields = check_fields("input_types", value)
-    if not set(fields) <= {"document", "query"}:
-        raise ConfigError(f'input_types={one_line_of(value)} may have "document" and "query", each a mapping of fields')
-    return {name: check_fields(f"input_types of {name}", of_one) for name, of_one in fields.items()}
 
 
 def check_headers(value: object) -> Headers:

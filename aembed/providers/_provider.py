@@ -26,11 +26,13 @@ from aembed.core.vectors import DimensionError
 from aembed.errors import (
     AuthenticationError,
     BadRequestError,
+    ConfigError,
     InvalidReplyError,
     NotFoundError,
     ProviderError,
     UnavailableError,
 )
+from aembed.preparation import Preparation
 from aembed.providers._credentials import Credentials
 from aembed.providers._errors import error_for, error_in, redacted_line, request_id, with_origin
 from aembed.providers._form import Form, VectorLengths
@@ -46,12 +48,12 @@ from aembed.providers._options import (
     check_fields,
     check_flag,
     check_headers,
-    check_input_types,
     check_tokens,
     headers_of,
     is_own,
     key_of,
 )
+from aembed.providers._prefixes import asked_for, chosen_preparation
 from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret
 from aembed.providers._server_answers import read_answers
@@ -128,8 +130,14 @@ class HTTPProvider:
         self._credentials = Credentials(key_of(service, api_key, required=own), service.key_header)
         self._headers = headers_of(service, check_headers(options.get("headers")))
         self._extra_body = check_fields("extra_body", options.get("extra_body"))
-        input_types = check_input_types(options.get("input_types"))
-        self._input_types = service.input_types if input_types is None else input_types
+        chosen = chosen_preparation(
+            wanted := service.preparation_of(model),
+            document_prefix=options.get("document_prefix"),
+            query_prefix=options.get("query_prefix"),
+            input_types=options.get("input_types"),
+        )
+        self.preparation = wanted if chosen is None else chosen
+        self._check_input_types()
         self._may_cut = check_flag("truncate", options.get("truncate", False))
         self._recorder = recorder_of(options.get("record"), self._secrets)
         self._normalised = known.normalised
@@ -141,7 +149,8 @@ class HTTPProvider:
         self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
-        self.space = Space(service.name, model, dimensions or known.dimensions, "" if own else self.base_url)
+        place = "" if own else self.base_url
+        self.space = Space(service.name, model, dimensions or known.dimensions, place, preparation=asked_for(chosen))
         limits = service.limits_of(known, check_tokens(options.get("max_tokens_per_text")))
         self.limits = replace(limits, estimated=not (own and service.counts_are_known))
         if self._form.numbers:
@@ -162,16 +171,17 @@ class HTTPProvider:
         """Further headers of one request, beside its key and those of every request: a signature, for instance."""
         return {}
 
-    def payload(self, texts: Sequence[str], input_type: InputType) -> Mapping[str, Any]:
-        """The body of a request, as JSON will hold it."""
+    def payload(self, texts: Sequence[str], input_type: str) -> Mapping[str, Any]:
+        """The body of a request, as JSON will hold it. The input type is the service's own word, "" for none."""
         return {"model": self.model, "input": texts, **self.fields(input_type)}
 
-    def fields(self, input_type: InputType) -> dict[str, Any]:
+    def fields(self, input_type: str) -> dict[str, Any]:
         """What the service says that a body holds beside model and texts: encoding, width, input type, no cutting."""
         service, encodings = self.service, self.service.encodings
         asked = encodings.get("float" if self._form.is_asking_numbers else "base64") or {}
-        fields = {**asked, **(self._input_types.get(input_type) or {})}
-        fields |= service.cut if self._may_cut else service.uncut
+        fields = {**asked, **(service.cut if self._may_cut else service.uncut)}
+        if input_type:
+            fields[service.input_type_field] = input_type
         if self.dimensions is not None and service.dimensions_field:
             fields[service.dimensions_field] = self.dimensions
         return fields
@@ -191,16 +201,21 @@ class HTTPProvider:
 
     # what is the same for all
 
-    @property
-    def embeds_alike(self) -> bool:
-        """Whether documents and queries are sent alike."""
-        return self._input_types.get("document", {}) == self._input_types.get("query", {})
+    embeds_alike = True
+    """But for what a preparation says, documents and queries are sent alike."""
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
-        """One request. Where the server turns out not to speak base64 it fails and may be sent again `at_once`."""
+        """One request, whose texts have the prefixes of `preparation` already."""
+        return await self.embed_prepared(texts, input_type=input_type, preparation=self.preparation)
+
+    async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:
+        """The same with the preparation of a store.
+
+        Where the server turns out not to speak base64 it fails and may be sent again `at_once`.
+        """
         numbers, key = self._form.is_asking_numbers, self._credentials.key
         try:
-            return await self._embed(texts, input_type)
+            return await self._embed(texts, preparation.type(input_type))
         except ProviderError as error:
             error.at_once |= self._form.note_failure(error, numbers=numbers)
             if isinstance(error, AuthenticationError):
@@ -231,7 +246,7 @@ class HTTPProvider:
         """Closes the connections made here, not an `http_client` that was passed."""
         await self._http.aclose()
 
-    async def _embed(self, texts: Sequence[str], input_type: InputType) -> Reply:
+    async def _embed(self, texts: Sequence[str], input_type: str) -> Reply:
         body = self._encode_payload(texts, input_type)
         reader, broken_before = self.reader(len(texts)), self._form.broken_numbers
         url, key_header = f"{self.base_url}{self.path}", await self._credentials.headers()
@@ -264,7 +279,7 @@ class HTTPProvider:
             checked=True,
         )
 
-    def _encode_payload(self, texts: Sequence[str], input_type: InputType) -> bytes:
+    def _encode_payload(self, texts: Sequence[str], input_type: str) -> bytes:
         """A lone surrogate has no UTF-8. Python's error would carry the text."""
         try:
             return msgspec.json.encode({**self.payload(texts, input_type), **self._extra_body})
@@ -324,6 +339,11 @@ class HTTPProvider:
         status, headers = (reply.status, reply.headers) if reply else (None, {})
         body = reply.body if reply and reply.body else bytes(reader.whole_reply())
         await self._run_in_thread(self._recorder.write, texts, status, headers, body, error)
+
+    def _check_input_types(self) -> None:
+        types = self.preparation.document_type or self.preparation.query_type
+        if types and not self.service.input_type_field:
+            raise ConfigError(f"{self.service.name}: has no field for input_types; use document_prefix, query_prefix")
 
     def _secrets(self) -> list[Secret]:
         """The key as it is, and what else goes out in headers."""

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from aembed.types import InputType, Limits
+from aembed.preparation import Preparation
+from aembed.providers._prefixes import default_preparation
+from aembed.types import Limits
 
 Fields: TypeAlias = Mapping[str, Any]
 """Fields of a request's body, with their values."""
@@ -17,7 +19,8 @@ class Model:
     """One model of a service.
 
     `normalised`: its vectors have length 1, shortened ones too. The price is in dollars for 1,000,000 tokens.
-    `max_tokens_per_batch` is what one request may hold where that is not the same for all models of the service.
+    `max_tokens_per_batch` is what one request may hold, and `input_types` are the service's words for documents and
+    queries, where these are not the same for all its models.
     """
 
     dimensions: int | None = None
@@ -27,6 +30,7 @@ class Model:
     encoding: str | None = None
     max_tokens_per_text: int | None = None
     max_tokens_per_batch: int | None = None
+    input_types: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,9 @@ class Service:
     The key goes into `key_header`: behind "Bearer " in `authorization`, as it is in any other.
 
     `dimensions_field` is the field that shortens vectors, "" where there is none. `encodings` are the fields that ask
-    for vectors in base64 or as numbers; without "base64" it is never asked for. `input_types` are the fields that tell
-    documents and queries apart. `uncut` are the fields that ask the service to refuse a text that is too long and
-    `cut` those that let it cut, for truncate=True.
+    for vectors in base64 or as numbers; without "base64" it is never asked for. `input_type_field` is the field that
+    tells documents and queries apart, and `input_types` are its two values, where its models want them. `uncut` are the
+    fields that ask the service to refuse a text that is too long and `cut` those that let it cut, for truncate=True.
 
     `counts_are_known`: at its own address tokens are counted for its limits as `limits` say, which replies have shown.
     `tells` is where a server of one's own tells what its model is, below the base URL; "" where it does not.
@@ -63,7 +67,8 @@ class Service:
     encodings: Mapping[Literal["base64", "float"], Fields] = field(
         default_factory=lambda: {"base64": {"encoding_format": "base64"}, "float": {}}
     )
-    input_types: Mapping[InputType, Fields] = field(default_factory=dict)
+    input_type_field: str = ""
+    input_types: tuple[str, str] = ("", "")
     uncut: Fields = field(default_factory=dict)
     cut: Fields = field(default_factory=dict)
     counts_are_known: bool = False
@@ -75,6 +80,13 @@ class Service:
         # Ollama gives the tag :latest to a name that has none.
         known = self.models.get(name.removesuffix(":latest"), Model())
         return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
+
+    def preparation_of(self, model: str) -> Preparation:
+        """What is done for a model of that name by default. Where the service has a field that tells queries from
+        documents it prepares them itself, so that they have no prefix."""
+        own = self.models.get(model, Model()).input_types
+        types = self.input_types if own is None else own
+        return Preparation("", "", *types) if any(types) else default_preparation(model)
 
     def with_path(self, url: str) -> str:
         """That address with the path that this server always has, where it names none."""

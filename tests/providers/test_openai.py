@@ -89,7 +89,7 @@ def test_it_is_a_provider() -> None:
 
 
 def test_dimensions_are_sent_only_when_they_were_given() -> None:
-    body = OpenAIProvider(SMALL, api_key=KEY).payload(["é\n\x00"], "document")
+    body = OpenAIProvider(SMALL, api_key=KEY).payload(["é\n\x00"], "")
     assert body == {"model": SMALL, "input": ["é\n\x00"], "encoding_format": "base64"}
 
 
@@ -113,7 +113,7 @@ def test_limits_of_the_rows() -> None:
     assert (tei.limits.max_batch_size, tei.limits.max_tokens_per_batch, tei.limits.encoding) == (32, 16_384, None)
     ollama = OpenAIProvider("nomic-embed-text:latest", service=ROWS["ollama"])
     assert (ollama.limits.max_batch_size, ollama.space.dimensions, ollama.price_usd) == (256, 768, 0.0)
-    assert "encoding_format" not in ollama.payload(["a"], "document")
+    assert "encoding_format" not in ollama.payload(["a"], "")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_e3_the_leave_is_for_http_and_nothing_else(url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"allow_htpp": True}, "openai: has no option 'allow_htpp'; it takes allow_http=true or false; encoding="),
+        ({"allow_htpp": True}, "openai: has no option 'allow_htpp'; it takes allow_http=true or false; document_prefix="),
         ({"allow_http": "yes"}, "allow_http='yes' must be True or False"),
         ({"allow_http": 1}, "allow_http=1 must be True or False"),
         ({"encoding": "int8"}, 'encoding=\'int8\' must be "base64", "float" or None'),
