@@ -51,6 +51,7 @@ class Preparation:
         return _parse(written)
 
     def prefix(self, input_type: InputType) -> str:
+        """What stands before each text of that kind."""
         return self.document_prefix if input_type == "document" else self.query_prefix
 
     def type(self, input_type: InputType) -> str:
