@@ -287,6 +287,8 @@ class Embedder:
                 info = await opened.info()
                 check_space(info.space, self.space)
                 space = engine.planned_space(info.space, await await_store(space_of(records)))
+                if info.space:
+                    engine.preparing.note(opened, space)
                 sink = PlanSink(opened, retry_failed=retry_failed)
                 report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
             return make_plan(report, sink.changed)
@@ -372,7 +374,7 @@ class Embedder:
     async def _embed_query(self, store: Store | Backlog, space: Space, text: str) -> Vector:
         """The vector of a query as that store has its queries prepared."""
         vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
-        self._engine.note_store(store, space)
+        self._engine.preparing.note(store, space)
         return vector
 
 
