@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from aembed.core.billing import LEAST_SHARE, Billing
 from aembed.core.changes import Entry, Item, oversize_error
 from aembed.errors import BadRequestError, InputError
-from aembed.protocols import TokenCounter
+from aembed.protocols import HasTokenizer, TokenCounter
 from aembed.types import Limits, TooLong
 
 logger = logging.getLogger("aembed")
@@ -120,6 +120,7 @@ class Measure:
     """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate.
 
     `exact`: every text is counted, where its tokenizer is known and can be had, because its cost must not be more.
+    `provider` may have the tokenizer of its model (HasTokenizer).
     """
 
     def __init__(
@@ -130,8 +131,10 @@ class Measure:
         *,
         exact: bool = False,
         billing: Billing | None = None,
+        provider: object = None,
     ) -> None:
         self._billing = billing or Billing()
+        self._provider = provider
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
@@ -204,7 +207,8 @@ class Measure:
         return item.tokens if self._is_counting else self._billing.most_billed(item.texts)
 
     def _measure(self, entry: Entry) -> Item:
-        counter = self._counter = load_counter(self._limits.encoding)
+        own = self._provider.counter() if isinstance(self._provider, HasTokenizer) else None
+        counter = self._counter = own or load_counter(self._limits.encoding)
         try:
             pieces = self._pieces(counter, entry)
             counts = [counter.count(piece) for piece in pieces]
@@ -214,7 +218,7 @@ class Measure:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
         estimates = [size / self._limits.bytes_per_token for size in sizes]
-        known = counts if isinstance(counter, TiktokenCounter) else estimates
+        known = estimates if isinstance(counter, ByteCounter) else counts
         tokens = sum(map(max, estimates, known))
         return Item(entry, tuple(pieces), tokens, tuple(map(float, counts)))
 

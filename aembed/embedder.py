@@ -276,6 +276,7 @@ class Embedder:
         engine = self._engine
         with engine.run_verb():
             async with aclosing(Feed(rows_of(records), any_record)) as feed, _use_store(store) as opened:
+                await engine.learn()
                 info = await opened.info()
                 space = widen_space(check_space(info.space, self.space), await await_store(space_of(records)))
                 sink = PlanSink(opened, retry_failed=retry_failed)

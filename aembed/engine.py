@@ -117,7 +117,13 @@ class Engine:
             self._coalescer = Coalescer(
                 dispatcher,
                 self._make_fingerprinter(self.space, "query"),
-                Measure(self.limits, self.options.too_long, self.run_in_thread, billing=self._billing),
+                Measure(
+                    self.limits,
+                    self.options.too_long,
+                    self.run_in_thread,
+                    billing=self._billing,
+                    provider=self.provider,
+                ),
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
@@ -220,6 +226,7 @@ class Engine:
             self.run_in_thread,
             exact=self.budgets.is_limited,
             billing=self._billing,
+            provider=self.provider,
         )
         job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, spend_limit)
         self._jobs.add(job)

@@ -18,7 +18,7 @@ _WITHOUT_MODEL = frozenset({"local"})
 
 def prefixes() -> list[str]:
     """Every prefix that `open_provider` knows: the files of this folder, and the rows in them."""
-    files = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    files = [module.name.replace("_", "-") for module in iter_modules(__path__) if not module.name.startswith("_")]
     return sorted([*files, *SAME_FORMAT])
 
 
@@ -51,7 +51,7 @@ def open_provider(
         )
     if not model.strip() and prefix not in _WITHOUT_MODEL:
         raise ConfigError(f"{name!r} names no model; it looks like {prefix}:MODEL")
-    module = import_module(f"aembed.providers.{SAME_FORMAT.get(prefix, prefix)}")
+    module = import_module(f"aembed.providers.{SAME_FORMAT.get(prefix, prefix).replace('-', '_')}")
     _check(prefix, options, module.OPTIONS)
     provider: Provider = module.open_provider(
         prefix,
