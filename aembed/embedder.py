@@ -284,6 +284,7 @@ class Embedder:
         engine = self._engine
         with engine.run_verb():
             async with aclosing(Feed(rows_of(records), any_record)) as feed, _use_store(store) as opened:
+                await engine.learn()
                 info = await opened.info()
                 check_space(info.space, self.space)
                 space = engine.planned_space(info.space, await await_store(space_of(records)))

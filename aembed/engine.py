@@ -282,6 +282,7 @@ class Engine:
             self.run_in_thread,
             exact=exact,
             billing=self._billing,
+            provider=self.provider,
             preparation=self.preparing.checked(space),
             input_type=input_type,
         )

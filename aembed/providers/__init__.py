@@ -103,7 +103,7 @@ def open_provider(
 
 def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:
     if prefix in ROWS or prefix in _files():
-        module = import_module(f"{__name__}.{prefix if prefix in _files() else 'openai'}")
+        module = import_module(f"{__name__}.{prefix.replace('-', '_') if prefix in _files() else 'openai'}")
         _check(prefix, options, module.OPTIONS)
         return lambda model, **given: module.open_provider(prefix, model, **given)
     found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == prefix]
@@ -122,7 +122,7 @@ def _load(point: EntryPoint) -> Callable[..., Provider]:
 
 
 def _files() -> Sequence[str]:
-    return [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    return [module.name.replace("_", "-") for module in iter_modules(__path__) if not module.name.startswith("_")]
 
 
 def _check(prefix: str, options: Mapping[str, Any], taken: Mapping[str, str]) -> None:
