@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aembed.providers._models import KnownModel, Source, models, providers, sources
+from aembed.providers._models import Model, Source, models, providers, sources
 from docs.options_table import table
 
 PAGE = Path(__file__).parent / "models.md"
@@ -66,12 +66,12 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _lines(group: Sequence[KnownModel], columns: Sequence[str], used: Sequence[str]) -> Iterator[Sequence[str]]:
+def _lines(group: Sequence[Model], columns: Sequence[str], used: Sequence[str]) -> Iterator[Sequence[str]]:
     for row in group:
         yield (f"`{row.name}`", *(_shown(row, key, used) for key in columns))
 
 
-def _shown(row: KnownModel, key: str, used: Sequence[str]) -> str:
+def _shown(row: Model, key: str, used: Sequence[str]) -> str:
     """The figure with the number of its source."""
     value = getattr(row, key)
     return "" if value is None else f"{_in_words(value, key)} <sup>{used.index(row.sources[key]) + 1}</sup>"

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# A name in models.toml for each field of KnownModel that is a figure.
+# A name in models.toml for each field of Model that is a figure.
 FIGURES = {
     "dimensions": "dimensions",
     "widths": "widths",
@@ -36,16 +36,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
+class Model:
     """A model as one provider serves it. None: no source says it.
 
     `widths` are those that `dimensions=` may ask for; empty where it cannot be shortened. `price_usd` is in dollars for
     1,000,000 tokens. `normalised`: whole vectors have length 1; `shortened_normalised`: shortened ones, too. `encoding`
-    is its tokenizer in tiktoken. `sources` names one in models.toml for each figure, by the name of the field.
+    is its tokenizer in tiktoken. `input_types` are the service's words for documents and queries, where those are not
+    the same for all its models. `sources` names one in models.toml for each figure, by the name of the field.
     """
 
-    provider: str
-    name: str
+    provider: str = ""
+    name: str = ""
     dimensions: int | None = None
     widths: Sequence[int] | None = None
     max_tokens_per_text: int | None = None
@@ -54,14 +55,20 @@ class KnownModel:
     normalised: bool | None = None
     shortened_normalised: bool | None = None
     encoding: str | None = None
+    input_types: tuple[str, str] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shortens(self) -> bool | None:
         return None if self.widths is None else len(self.widths) > 0
 
+    def has_length_1(self, dimensions: int | None) -> bool:
+        """Whether vectors of that width surely have."""
+        whole = dimensions is None or dimensions == self.dimensions
+        return bool(self.normalised and (whole or self.shortened_normalised))
 
-def model_of(provider: str, name: str) -> KnownModel | None:
+
+def model_of(provider: str, name: str) -> Model | None:
     """What is known of that model as this provider serves it, or of its open weights; None where nothing is."""
     # Ollama gives the tag :latest to a name that has none. Names of models differ in case from one service to another.
     key = name.removesuffix(":latest").lower()
@@ -70,14 +77,14 @@ def model_of(provider: str, name: str) -> KnownModel | None:
     if known is None or provider not in FREE or known.price_usd is not None:
         return known
     values = {each.name: getattr(known, each.name) for each in fields(known)}
-    return KnownModel(**{**values, "price_usd": 0.0})
+    return Model(**{**values, "price_usd": 0.0})
 
 
 def providers() -> list[str]:
     return [name for name in _sections() if name != "sources"]
 
 
-def models(provider: str) -> Iterator[KnownModel]:
+def models(provider: str) -> Iterator[Model]:
     yield from _group(provider).values()
 
 
@@ -87,7 +94,7 @@ def sources() -> Mapping[str, Source]:
 
 
 @cache
-def _group(provider: str) -> Mapping[str, KnownModel]:
+def _group(provider: str) -> Mapping[str, Model]:
     if provider not in providers():
         return {}
     group = _parse(provider)
@@ -95,13 +102,13 @@ def _group(provider: str) -> Mapping[str, KnownModel]:
     return {row.name.lower(): row for row in rows}
 
 
-def _model(provider: str, row: Mapping[str, Any], usual: Mapping[str, str]) -> KnownModel:
+def _model(provider: str, row: Mapping[str, Any], usual: Mapping[str, str]) -> Model:
     named = {**usual, **row.get("source", {})}
     given = {FIGURES[key]: value for key, value in row.items() if key not in ("name", "source")}
     if "widths" in given:
         given["widths"] = _widths(given["widths"], given.get("dimensions"))
     told = {FIGURES[key]: source for key, source in named.items() if FIGURES[key] in given}
-    return KnownModel(provider, row["name"], **given, sources=told)
+    return Model(provider, row["name"], **given, sources=told)
 
 
 def _widths(said: str | list[int], dimensions: int | None) -> Sequence[int]:
@@ -110,6 +117,10 @@ def _widths(said: str | list[int], dimensions: int | None) -> Sequence[int]:
         return tuple(said)
     least, _, most = said.partition("-")
     return range(1, dimensions + 1) if said == "any" and dimensions else range(int(least), int(most) + 1)
+
+
+def widths_in_words(widths: Sequence[int]) -> str:
+    return f"{widths[0]} to {widths[-1]}" if isinstance(widths, range) else ", ".join(map(str, widths))
 
 
 def _parse(section: str) -> dict[str, Any]:

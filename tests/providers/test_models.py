@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 from tiktoken.model import MODEL_TO_ENCODING
 
-from aembed.providers._models import FIGURES, FREE, KnownModel, model_of, models, providers, sources
+from aembed.providers._models import FIGURES, FREE, Model, model_of, models, providers, sources
 from docs import models_table
 
 ROWS = [row for name in providers() for row in models(name)]
@@ -73,7 +73,7 @@ def test_widths_and_lengths_are_those_that_fastembed_lists() -> None:
     fastembed = pytest.importorskip("fastembed")
     listed = {row["model"].lower(): row for row in fastembed.TextEmbedding.list_supported_models()}
     found = {row["model"]: model_of("fastembed", row["model"]) for row in listed.values()}
-    known: dict[str, KnownModel] = {name: row for name, row in found.items() if row}
+    known: dict[str, Model] = {name: row for name, row in found.items() if row}
     assert len(known) > 15
     for name, row in known.items():
         assert row.dimensions == listed[name.lower()]["dim"], name

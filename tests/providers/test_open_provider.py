@@ -29,7 +29,7 @@ def test_every_prefix_is_known_by_its_file_or_its_row() -> None:
     [
         ("openai:text-embedding-3-small", Space("openai", "text-embedding-3-small", 1_536)),
         ("ollama:nomic-embed-text:v1.5", Space("ollama", "nomic-embed-text:v1.5", None)),
-        ("tei:BAAI/bge-m3", Space("tei", "BAAI/bge-m3", None)),
+        ("tei:BAAI/bge-m3", Space("tei", "BAAI/bge-m3", 1_024)),
         ("fake:anything", Space("fake", "anything", 64)),
         ("local", Space("local", "use-multilingual-3", 512)),
         ("local:use-multilingual-3", Space("local", "use-multilingual-3", 512)),
