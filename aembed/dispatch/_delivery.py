@@ -90,10 +90,6 @@ class Evidence:
         self._trial_over: anyio.Event | None = None
         self._told_of_cutting = False
 
-    def narrow_cap(self, cap: Cap, *, estimated: bool) -> Cap:
-        """What a batch may hold. `estimated` says that the provider may not count as `cap` does."""
-        return self.weight.narrow_cap(self.learned_limits.narrow_cap(cap, estimated=estimated))
-
     def count(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
         """Learns what a reply says of the tokens of its texts; returns how many of them the provider surely cut."""
         self.learned_limits.counting.observe(tokens, billed)
@@ -186,7 +182,7 @@ class Delivery:
     @property
     def _is_awaited(self) -> bool:
         """Whether others hold their places while they wait for what becomes of this batch."""
-        return not self._fail_fast.proven or self._evidence.weight.is_tried_by(self._bisection)
+        return not self._fail_fast.proven or self._evidence.weight.trial is self._bisection
 
     async def _handle_refusal(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
         """Judges a part that was refused. Raises what stops the job; a query stops nothing but its own calls."""

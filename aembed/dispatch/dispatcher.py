@@ -110,12 +110,11 @@ class Dispatcher:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         limits = self._limits()
         # The smallest of what the provider documents, what its refusals taught, and what the rate limits leave.
-        cap = self._evidence.narrow_cap(Cap.from_limits(limits), estimated=limits.estimated)
-        tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
-        if tokens is None and texts is None:
-            return cap
-        paced = self._pacer.limit("tokens") is not None or texts is not None
-        return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced=paced)
+        cap = Cap(limits.max_batch_size, limits.max_tokens_per_batch)
+        cap = self._evidence.learned_limits.narrow_cap(cap, estimated=limits.estimated)
+        if self._evidence.weight.is_limited:
+            cap = self._evidence.weight.narrow_cap(cap)
+        return self._pacer.narrow_cap(cap)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""

@@ -18,22 +18,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from math import inf
-from typing import Any, Protocol
 
 import anyio
 
 from aembed.clock import now
 from aembed.core.changes import Entries, Item
-from aembed.core.packing import Cap
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, BatchSlots, Deliver, Refused, Submission, WaitReport
+from aembed.dispatch import Answer, Answered, BatchSlots, Refused, Submission
 from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
-from aembed.pipeline.batches import Batches
+from aembed.pipeline.batches import Batches, Sender
 from aembed.pipeline.budget_shares import BudgetShares
 from aembed.pipeline.endings import as_own_error, common_error
 from aembed.pipeline.intake import Intake
@@ -52,21 +50,6 @@ logger = logging.getLogger("aembed")
 # takes 6 to 7 s, and Kubernetes kills what has not ended 30 s after SIGTERM.
 DRAIN_TIMEOUT = 30.0
 """A cancelled job waits so many seconds for what it has sent."""
-
-
-class Sender(Protocol):
-    """What a job needs of a dispatcher; the dry run has one that sends nothing."""
-
-    concurrency: int
-
-    @property
-    def slots(self) -> int: ...
-    @property
-    def wait_report(self) -> WaitReport: ...
-    @property
-    def cap(self) -> Cap: ...
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
-    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None: ...
 
 
 class Job:
@@ -100,10 +83,10 @@ class Job:
         self._outcomes = Outcomes(sink, tally, observers)
         self._tasks = tasks = dict[asyncio.Task[None], dict[int, Item]]()
         """The task of each batch, with what of the batch is not answered yet, where a budget may refuse it."""
-        self._budget_shares = budget_shares = BudgetShares(spend_limit, measure, dispatcher.concurrency)
+        self._budget_shares = BudgetShares(spend_limit, measure, dispatcher.concurrency)
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
-        cap = partial(_narrow_cap, dispatcher, budget_shares, tasks)
-        self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
+        narrow_cap = partial(self._budget_shares.narrow_cap, tasks) if spend_limit.is_limited else None
+        self._batches = Batches(dispatcher, lambda: feed.starved, narrow_cap)
         self._submission.remaining = self._batches.remaining_batches
         self._submission.to_come = partial(_to_come, self._batches, tally)
         self._leased_elsewhere = LeasedElsewhere(sink, self._outcomes, self._batches)
@@ -203,11 +186,12 @@ class Job:
 
     async def _send(self) -> None:
         """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
+        next_batch = self._batches.next_batch
+        if limited := self._budget_shares.limited:
+            next_batch = partial(self._budget_shares.next_batch, self._batches, self._tasks)
         while True:
             try:
-                batch = await self._batch_slots.run_when_free(
-                    partial(self._budget_shares.next_batch, self._batches, self._tasks)
-                )
+                batch = await self._batch_slots.run_when_free(next_batch)
             except Exception as error:
                 self._stop(error)
                 return
@@ -215,7 +199,7 @@ class Job:
                 self._all_sent = True
                 self._batch_slots.leave()
                 return
-            left = {id(item): item for item in batch} if self._budget_shares.limited else {}
+            left = {id(item): item for item in batch} if limited else {}
             asked = self._spend_limit.asked
             # Law 1: one request = one owned task; a cancellation of the job does not reach it.
             task = self._dispatcher.start_task(
@@ -223,7 +207,8 @@ class Job:
             )
             self._tasks[task] = left
             task.add_done_callback(self._note_batch_end)
-            await self._budget_shares.wait_until_noted(task, asked)
+            if limited:
+                await self._budget_shares.wait_until_noted(task, asked)
 
     def _note_batch_end(self, task: asyncio.Task[None]) -> None:
         """A batch has ended. Only its own job may cancel it, by dropping the submission; anybody else's ends the
@@ -312,8 +297,3 @@ class Job:
 def _to_come(batches: Batches, tally: Tally) -> float:
     """Tokens that will still be sent. Of a source whose end is not known nothing is promised but what was read."""
     return batches.to_come(tally.inputs, max(0, (tally.total or 0) - tally.inputs))
-
-
-def _narrow_cap(dispatcher: Sender, budget_shares: BudgetShares, tasks: Sized) -> Cap:
-    """What the next batch may hold: what the dispatcher says, and what is left of the budgets."""
-    return budget_shares.narrow_cap(dispatcher.cap, len(tasks))

@@ -610,14 +610,17 @@ def test_in_any_order_of_answers_the_beliefs_keep_within_their_bounds(
 def test_the_last_requests_try_no_level_again_where_one_that_is_refused_would_wait_for_longer() -> None:
     """Replies of a second, 4 at a time: 24 requests take 6 s, as long as the hint."""
     flight = InFlight(8)
-    assert flight.may_try(1.0)
+    assert flight.allowed_for(1.0) == 8
     for second in range(100):
         sent = flight.note_sent(4, 100.0, float(second))
         flight.note_accepted(sent, 4, second + 1.0)
         flight.note_ended(sent)
     flight.note_refused(flight.note_sent(5, 100.0, 100.0), 5, 100.0, 6.0)
     assert flight.limit == 4
-    assert not flight.may_try(23.0)
-    assert flight.may_try(24.5)
-    flight.note_refused(flight.note_sent(5, 100.0, 101.0), 5, 101.0, None)
-    assert flight.may_try(1.0)
+    for second in range(101, 201):
+        sent = flight.note_sent(4, 100.0, float(second))
+        flight.note_accepted(sent, 4, second + 1.0)
+        flight.note_ended(sent)
+    assert flight.allowed == 5
+    assert flight.allowed_for(23.0) == 4
+    assert flight.allowed_for(24.5) == 5

@@ -153,9 +153,10 @@ class InFlight:
         """When the refusal came that is not explained yet."""
         return self._doubt.at if self._doubt else None
 
-    def may_try(self, remaining: float) -> bool:
-        """Whether so many requests more take longer than one that is refused would wait."""
-        return remaining * self._seconds >= self._hint * self._limit
+    def allowed_for(self, remaining: float) -> int:
+        """The same, where so many requests remain: no level is tried if one that is refused would wait for longer."""
+        allowed = self.allowed
+        return allowed if remaining * self._seconds >= self._hint * self._limit else min(allowed, self._limit)
 
     def is_try(self, sent: SentRequest) -> bool:
         """Whether the request was sent to try a level again that had been refused."""
@@ -181,7 +182,6 @@ class InFlight:
         self._seconds += SECONDS_MEMORY * (now - sent.at - self._seconds)
         suspicion = self._answer(sent, in_flight)
         self.chance = max(self._usual, self.chance - MEMORY * self.chance)
-        self.frequency.note_accepted()
         self._accepted += 1
         before = self._limit
         self._count_for(sent, in_flight)
@@ -193,6 +193,7 @@ class InFlight:
             self._climbed += self._limit > before
             if self._climbed > 1:
                 self._hold_no_longer_against(self._limit + 1)
+        self.frequency.note_accepted()
         return suspicion
 
     def _level(self, sent: SentRequest, in_flight: int) -> int:
