@@ -47,7 +47,6 @@ class Admission:
         self.pacer = pacer
         self.gate = gate
         self.wait_report = wait_report or WaitReport()
-        self._loop = asyncio.get_running_loop()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
         self._changed = anyio.Event()
@@ -71,7 +70,7 @@ class Admission:
     @property
     def startable_queries(self) -> int:
         """How many free slots the budget of requests has something for now, if queries go before bulk."""
-        now = self._loop.time()
+        now = asyncio.get_running_loop().time()
         if not self.gate.may_pass(now + EARLY):
             return 0
         return int(min(self._slots.available_tokens, self.pacer.startable_queries(now)))
@@ -99,7 +98,7 @@ class Admission:
                     return None
                 reservation = await self._wait_for_pace(tokens, texts, interactive, control, remaining)
                 self._slots.acquire_on_behalf_of_nowait(reservation)
-                now = self._loop.time()
+                now = asyncio.get_running_loop().time()
                 self.pacer.note_sent(reservation, self.in_flight, now)
                 self.sent += 1
                 return Permit(reservation, self.gate.enter(now), self.sent)
@@ -110,7 +109,7 @@ class Admission:
 
     def note_success(self, permit: Permit, hints: Hints) -> None:
         self.accepted = max(self.accepted, permit.number)
-        now = self._loop.time()
+        now = asyncio.get_running_loop().time()
         self.gate.note_success(permit.gate_pass)
         self._answer(now)
         self.pacer.note_accepted(permit.reservation, hints, now, self.in_flight)
@@ -121,7 +120,7 @@ class Admission:
 
         The gate is told of what waiting may clear only later, with the wait (`note_failure`).
         """
-        refusal, now = Throttling(), self._loop.time()
+        refusal, now = Throttling(), asyncio.get_running_loop().time()
         match error:
             case RateLimitError(hints=hints):
                 refusal = self.pacer.note_throttled(permit.reservation, hints, now, self.in_flight)
@@ -149,7 +148,7 @@ class Admission:
         A failure `alone` says nothing about the provider.
         """
         self._last_failure = str(error)
-        limited, now = isinstance(error, RateLimitError), self._loop.time()
+        limited, now = isinstance(error, RateLimitError), asyncio.get_running_loop().time()
         if limited:
             self.gate.note_refusal(permit.gate_pass, now, wait=wait, hinted=hinted, closes=closes)
             blame = 0.0
@@ -168,7 +167,7 @@ class Admission:
 
     def check_outage(self) -> None:
         """Raises OutageError once the provider was away for too long."""
-        if self.gate.is_lost(self._loop.time()):
+        if self.gate.is_lost(asyncio.get_running_loop().time()):
             raise OutageError(
                 f"the provider did not recover within max_outage ({self._last_failure}); "
                 "run the same again later: what is stored is kept"
@@ -186,7 +185,7 @@ class Admission:
     def note_rest(self, seconds: float) -> None:
         """A refused request waits as long as it was told; that is shown as a wait where nothing else is on its way."""
         if not self.in_flight:
-            now = self._loop.time()
+            now = asyncio.get_running_loop().time()
             self.wait_report.note_closed(now + seconds, now, limited=True)
 
     def _answer(self, now: float) -> None:
@@ -212,40 +211,44 @@ class Admission:
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
     ) -> Reservation:
         """A reservation whose time has come, while a slot is free and the gate is open."""
+        loop = asyncio.get_running_loop()
         # Law 7: while the gate is closed everybody waits here, and one probe at a time gets past.
         while True:
-            while not (is_free := self._has_free_slot(interactive, remaining)) or not self._may_pass_gate(control):
+            while not (is_free := self._has_free_slot(interactive, remaining, loop.time())) or not self._may_pass_gate(
+                control, loop.time()
+            ):
                 self.check_outage()
                 may_probe = is_free and (control or not self._controls)
                 with anyio.CancelScope(deadline=self.gate.opens_at if may_probe else inf):
                     await self._changed.wait()
-            now = self._loop.time()
+            now = loop.time()
             reservation = self.pacer.reserve(tokens, now, texts=texts, interactive=interactive)
             if reservation.start - now <= EARLY:
                 return reservation
             try:
-                while (seconds := reservation.start - (now := self._loop.time())) > EARLY:
+                while (seconds := reservation.start - (now := loop.time())) > EARLY:
                     if not interactive:
                         self.wait_report.note_pace(reservation.start, now, self.pacer)
                     with anyio.move_on_after(seconds):
                         await self._changed.wait()  # which may move its start
             except BaseException:
-                self.pacer.give_back(reservation, self._loop.time())
+                self.pacer.give_back(reservation, loop.time())
                 raise
             finally:
                 if not interactive:
-                    self.wait_report.let_go(self._loop.time())
-            if self._has_free_slot(interactive, remaining) and self._may_pass_gate(control):
+                    self.wait_report.let_go(loop.time())
+            now = loop.time()
+            if self._has_free_slot(interactive, remaining, now) and self._may_pass_gate(control, now):
                 return reservation
-            self.pacer.give_back(reservation, self._loop.time())
+            self.pacer.give_back(reservation, now)
 
-    def _may_pass_gate(self, control: bool) -> bool:
-        is_open = self.gate.may_pass(self._loop.time() + EARLY)
+    def _may_pass_gate(self, control: bool, now: float) -> bool:
+        is_open = self.gate.may_pass(now + EARLY)
         return is_open and (control or not self._controls or self.gate.is_open)
 
-    def _has_free_slot(self, interactive: bool, remaining: float) -> bool:
+    def _has_free_slot(self, interactive: bool, remaining: float, now: float) -> bool:
         """Whether there is a slot. Bulk leaves one of them to queries, while there are any."""
         if remaining < inf and self.in_flight >= self.pacer.concurrency_for(remaining):
             return False
-        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.has_queries(self._loop.time())
+        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.has_queries(now)
         return self._slots.available_tokens >= 1 + kept

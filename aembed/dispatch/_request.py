@@ -28,7 +28,6 @@ from typing import Protocol
 
 from tenacity import RetryCallState
 
-from aembed.clock import now
 from aembed.core.gate import PROBE_SECONDS
 from aembed.core.pacing import Throttling
 from aembed.core.retrying import may_be_billed
@@ -201,12 +200,13 @@ class Request:
     def _is_too_heavy(self) -> bool:
         """Whether the size is what is refused: no wait helped, and nothing as large was ever accepted."""
         self._refusals += 1
-        self._refused_since = self._refused_since or now()
+        now = asyncio.get_running_loop().time()
+        self._refused_since = self._refused_since or now
         patience = 0.0 if self._tries.on_trial else self._requests.longest_window
-        waited = now() - self._refused_since
+        waited = now - self._refused_since
         self._tries.too_heavy = self._tries.unproven and self._refusals > 1 and waited >= patience
         if self._tries.too_heavy:
-            self._admission.pacer.forget_refusals(now())
+            self._admission.pacer.forget_refusals(now)
         return self._tries.too_heavy
 
     async def sleep(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ The deadlines of requests that are under way become shorter as others are answer
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -19,7 +20,6 @@ import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential
 
-from aembed.clock import now
 from aembed.core.deadlines import Deadlines
 from aembed.core.gate import PROBE_SECONDS, pause_seconds
 from aembed.core.quoting import without_quotes
@@ -140,7 +140,8 @@ class Requests:
         What is `urgent` (a query or a control) is cut by the deadline that was learned, however much was cut before.
         """
         # Law 1: a request that is under way is ended by its own deadline, and else only at the end of `drain`.
-        started = now()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         most = self._deadlines.deadline_of(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
         seconds = min(most, max(self.admission.gate.lost_at - started, LEAST_SECONDS))
@@ -161,7 +162,7 @@ class Requests:
             del self._under_way[under_way]
         if scope.cancelled_caught:
             raise self._missed_deadline_error(under_way)
-        self._observe(tokens, now() - started)
+        self._observe(tokens, loop.time() - started)
         self._check(reply, len(texts))
         return reply
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.changes import Item
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
@@ -183,7 +182,7 @@ class Dispatcher:
     def seconds_until_open(self) -> float:
         """Seconds until the next request may pass the gate."""
         gate = self._requests.admission.gate
-        return 0.0 if gate.is_open else max(0.0, gate.opens_at - now())
+        return 0.0 if gate.is_open else max(0.0, gate.opens_at - asyncio.get_running_loop().time())
 
     def call_on_close(self, callback: Callable[[], object]) -> None:
         """Called whenever the gate has closed, or stays closed."""
@@ -202,7 +201,7 @@ class Dispatcher:
 
     def resize(self, permit: Permit, tokens: float, texts: int) -> None:
         """Says how much the request of a permit carries in the end."""
-        self._pacer.resize(permit.reservation, tokens, texts, now())
+        self._pacer.resize(permit.reservation, tokens, texts, asyncio.get_running_loop().time())
 
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
         """Sends a batch and delivers one answer for each request; what was refused, or failed, is sent in parts.

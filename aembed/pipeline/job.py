@@ -24,7 +24,6 @@ from math import inf
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.changes import Entries, Item
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
@@ -130,7 +129,7 @@ class Job:
         return report
 
     def report(self) -> Report:
-        return self._tally.report(now())
+        return self._tally.report(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """The Embedder closes: no further request goes, what is on its way lands, and `run` raises StoppedError."""
@@ -259,7 +258,7 @@ class Job:
         self._tally.lost_tokens = lost_tokens + self._submission.lost_tokens
         self._tally.truncated = truncated + self._submission.truncated
         wait_report = self._dispatcher.wait_report
-        self._tally.waiting = "" if self._left else wait_report.report_line(now())
+        self._tally.waiting = "" if self._left else wait_report.report_line(asyncio.get_running_loop().time())
         self._tally.last_error = wait_report.last_error if wait_report.last_error_at >= self._tally.started else ""
 
     def _stop(self, error: BaseException) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
 from aembed.errors import (
@@ -230,16 +229,17 @@ class Outcomes:
 
     async def _tick(self, refresh: Callable[[], None]) -> None:
         while True:
-            due = self._reported + TICK_SECONDS - now()
+            due = self._reported + TICK_SECONDS - asyncio.get_running_loop().time()
             await asyncio.sleep(min(max(due, LEAST_SLEEP), TICK_SECONDS))
             refresh()
             self.tell_progress(TICK_SECONDS)
 
     def tell_progress(self, since: float) -> None:
         """Tells the progress, unless it was told less than so many seconds ago."""
-        if now() - self._reported >= since:
-            self._reported = now()
-            self._observer_calls.tell_progress(self.tally.make_progress(self._reported))
+        now = asyncio.get_running_loop().time()
+        if now - self._reported >= since:
+            self._reported = now
+            self._observer_calls.tell_progress(self.tally.make_progress(now))
 
     async def tell_last(self, *, patience: float = PATIENCE) -> None:
         ticker, self._ticker = self._ticker, None
@@ -247,7 +247,8 @@ class Outcomes:
             ticker.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([ticker])
-        await self._observer_calls.finish(self.tally.make_progress(now()), patience=patience)
+        last = self.tally.make_progress(asyncio.get_running_loop().time())
+        await self._observer_calls.finish(last, patience=patience)
 
 
 def _earlier_refusal_error(refusal: Refusal) -> AembedError:
