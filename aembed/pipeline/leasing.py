@@ -89,11 +89,9 @@ class LeaseHolder:
             with suppress(StoreError):
                 async with self._observer_calls:
                     await self._announce_holdings()
-                if (
-                    self._loop.time() - told_at >= LEASE_SECONDS / 3
-                    and self._loop.time() - self._active_at < IDLE_SECONDS
-                ):
-                    told_at = self._loop.time()
+                now = self._loop.time()
+                if now - told_at >= LEASE_SECONDS / 3 and now - self._active_at < IDLE_SECONDS:
+                    told_at = now
                     await self._lease(())
 
     async def _announce_holdings(self) -> None:
