@@ -11,7 +11,7 @@ from aembed.core.changes import Item
 from aembed.core.splitting import Tries
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._submission import Submission
-from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
+from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, copy_error
 
 WORD = "a"
 """This is sent while no text is known to be good."""
@@ -36,6 +36,8 @@ class Control:
         self._lock = anyio.Lock(fast_acquire=True)
         self._failed_at = 0
         self._refused_at = self._rejected_at = 0
+        self.stopping: list[ProviderError] = []
+        """The last refusal of each control that was refused to the end. What had begun before sends nothing more."""
 
     def learn(self, batch: Sequence[Item]) -> None:
         """Keeps the last text of a batch that was accepted, which is the shortest one of it.
@@ -65,9 +67,11 @@ class Control:
         It is False if everything was refused, and is not any more. Raises the last refusal of the control where the
         control is refused to the end.
         """
-        asked = self._requests.admission.sent
+        asked, stops = self._requests.admission.sent, len(self.stopping)
         await submission.wait(self._lock.acquire())
         try:
+            if self.stopping[stops:]:
+                raise copy_error(self.stopping[-1])
             if self._requests.admission.accepted <= asked:
                 await self._send_until_accepted(submission, patient)
         finally:
@@ -95,6 +99,7 @@ class Control:
                     del pauses[1 if isinstance(error, InvalidReplyError) else 0 :]
                     patient = True
                 if not pauses:
+                    self.stopping.append(error)
                     raise
                 await submission.wait(anyio.sleep(pauses.pop(0)))
         if refusals:

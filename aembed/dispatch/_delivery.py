@@ -128,6 +128,7 @@ class Delivery:
         self._deliver = deliver
         self._bisection = Bisection(batch, evidence.learned_limits, evidence.weight, self._requests.max_retries)
         self._held: list[_HeldRefusal] = []
+        self._stops = len(evidence.control.stopping)
 
     async def run(self) -> None:
         """Sends the batch until nothing is left of it. Raises the error that stops the job."""
@@ -149,6 +150,8 @@ class Delivery:
         self._evidence.end_trial()
         if not self._submission.interactive:
             await self._submission.wait(self._fail_fast.wait_for_turn(self._bisection, doubted=self._bisection.doubted))
+            if stopping := self._evidence.control.stopping[self._stops :]:
+                raise copy_error(self._fail_fast.refusal or stopping[-1])
             if self._fail_fast.is_doubting:
                 await self._vouch()
         while self._evidence.weight.has_to_wait(self._bisection):
@@ -165,7 +168,7 @@ class Delivery:
         except ProviderError as error:
             await self._handle_refusal(part, error, tries)
         else:
-            self._fail_fast.note_accepted()
+            self._fail_fast.note_accepted(tries.number)
             self._evidence.control.learn(part)
             self._bisection.note_accepted(part)
             await self._deliver(Answered(part, reply))
@@ -209,7 +212,7 @@ class Delivery:
                 await self._vouch()
                 self._bisection.put_back(part)
         if not interactive:
-            self._fail_fast.note_refusal(error, texts=len(part))
+            self._fail_fast.note_refusal(error, texts=len(part), number=tries.number)
 
     async def _handle_failure(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
         """Judges a part that failed: nobody is to blame before something else was seen to be accepted."""
@@ -247,7 +250,7 @@ class Delivery:
                 stopping = copy_error(self._fail_fast.refusal or error)
         if stopping:
             raise stopping  # Not of the other one: that may quote a text, which is not known here.
-        self._fail_fast.note_accepted()
+        self._fail_fast.note_accepted(self._admission.accepted)
 
     async def _let_go(self) -> None:
         """Decides on what is held: what was refused before something else was accepted is refused in earnest."""

@@ -32,23 +32,26 @@ class FailFast:
         self.proven = False
         self._splitting: object = None
         self._vouching = False
-        self._refusals = 0
+        self._refused: list[int] = []
+        """The numbers of the requests whose refusals count."""
         self.refusal: ProviderError | None = None
         """The last refusal."""
         self._changed = anyio.Event()
 
     @property
     def is_doubting(self) -> bool:
-        return self._refusals >= MOST_REFUSALS
+        return len(self._refused) >= MOST_REFUSALS
 
-    def note_accepted(self) -> None:
-        if self._refusals or not self.proven:
+    def note_accepted(self, number: int) -> None:
+        """The request of that number was accepted, which says nothing of those that were sent after it."""
+        if self._refused or not self.proven:
             self.proven = True
-            self._refusals, self.refusal = 0, None
+            self._refused = [refused for refused in self._refused if refused > number]
+            self.refusal = self.refusal if self._refused else None
             self._notify()
 
-    def note_refusal(self, error: ProviderError, *, texts: int) -> None:
-        """A request of so many texts was refused.
+    def note_refusal(self, error: ProviderError, *, texts: int, number: int) -> None:
+        """The request of that number was refused, which had so many texts.
 
         A refusal that says which text it refuses, or how large one may be, is about the texts.
 
@@ -57,11 +60,10 @@ class FailFast:
         self.refusal = error
         # Another width cannot come from a text, so the control is asked at once, before more of the job is paid for.
         if isinstance(error, DimensionError) and error.wanted:
-            self._refusals = MOST_REFUSALS
-        elif not self.proven:
-            self._refusals += texts == 1 and _is_of_content(error) and not _names_a_limit(error)
-        elif _is_of_content(error) and not _names_a_limit(error) and not _names_a_text(error):
-            self._refusals += 1
+            self._refused = [number] * MOST_REFUSALS
+        elif _is_of_content(error) and not _names_a_limit(error):
+            counts = not _names_a_text(error) if self.proven else texts == 1
+            self._refused += [number] * counts
 
     async def wait_for_turn(self, batch: object, *, doubted: bool) -> None:
         """Waits for the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""

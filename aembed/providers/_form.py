@@ -47,6 +47,11 @@ class Form:
         return self.numbers or self._try_numbers or self._replies_of_numbers > 0
 
     @property
+    def broken_numbers(self) -> int:
+        """Replies in numbers that were broken, and none that was good was asked for since."""
+        return self._broken_numbers
+
+    @property
     def is_proven(self) -> bool:
         """That bytes in base64 are float32 values."""
         return self._base64_works
@@ -65,10 +70,11 @@ class Form:
         self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
         return True
 
-    def note_answered(self, *, numbers: bool) -> None:
-        """A reply was good, and held that."""
+    def note_answered(self, *, numbers: bool, broken_before: int = 0) -> None:
+        """A reply was good, and held that; so many replies in numbers were broken when it was asked for."""
         self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
-        self._broken_numbers = 0
+        if broken_before == self._broken_numbers:
+            self._broken_numbers = 0
         if not numbers:
             self._base64_works = True
         elif not self._chosen:

@@ -171,7 +171,7 @@ class OpenAIProvider:
         return msgspec.json.encode(fields)
 
     async def _embed(self, texts: Sequence[str], *, numbers: bool) -> Reply:
-        reader = ReplyReader(len(texts))
+        reader, broken_before = ReplyReader(len(texts)), self._form.broken_numbers
         reply = None
         try:
             reply = await self._http.post(
@@ -189,7 +189,7 @@ class OpenAIProvider:
         except ProviderError as error:
             await self._record(texts, reply, reader, error)
             raise
-        self._form.note_answered(numbers=parsed.floats)
+        self._form.note_answered(numbers=parsed.floats, broken_before=broken_before)
         if parsed.floats:
             self._use_numbers()
         self._pass_on(reply)

@@ -10,10 +10,10 @@ BAD, BROKEN = BadRequestError("400"), InvalidReplyError("broken")
 
 
 def doubts(fail_fast: FailFast, *errors: ProviderError, texts: int = 1) -> list[bool]:
-    """Whether there is a doubt after each of these."""
+    """Whether there is a doubt after each of these, which were sent one after the other."""
     seen = []
-    for error in errors:
-        fail_fast.note_refusal(error, texts=texts)
+    for number, error in enumerate(errors, start=10):
+        fail_fast.note_refusal(error, texts=texts, number=number)
         seen.append(fail_fast.is_doubting)
     return seen
 
@@ -25,11 +25,22 @@ def test_p9_the_third_text_that_is_refused_before_any_acceptance_is_a_doubt() ->
 
 def test_a2_three_refusals_in_a_row_are_a_doubt_also_of_what_was_accepted_before() -> None:
     fail_fast = FailFast()
-    fail_fast.note_accepted()
+    fail_fast.note_accepted(20)
     assert doubts(fail_fast, BAD, BROKEN, texts=100) == [False, False]
-    fail_fast.note_accepted()
+    fail_fast.note_accepted(20)
     assert doubts(fail_fast, BAD, BROKEN, BAD, texts=100) == [False, False, True]
-    fail_fast.note_accepted()
+    fail_fast.note_accepted(20)
+    assert not fail_fast.is_doubting
+
+
+def test_a2_what_was_sent_before_a_refusal_and_accepted_after_it_takes_no_doubt_away() -> None:
+    fail_fast = FailFast()
+    fail_fast.note_accepted(1)
+    doubts(fail_fast, BAD, BROKEN, texts=100)
+    fail_fast.note_accepted(9)
+    fail_fast.note_refusal(BAD, texts=100, number=12)
+    assert fail_fast.is_doubting
+    fail_fast.note_accepted(11)
     assert not fail_fast.is_doubting
 
 
@@ -37,7 +48,7 @@ def test_a2_a_refusal_that_names_its_text_or_a_size_is_no_doubt() -> None:
     fail_fast, named, long = FailFast(), BadRequestError("400"), BadRequestError("400")
     named.offender, long.max_tokens = 0, 512
     assert not any(doubts(fail_fast, *[long] * 10))
-    fail_fast.note_accepted()
+    fail_fast.note_accepted(20)
     assert not any(doubts(fail_fast, *[named, long] * 10))
 
 
@@ -81,7 +92,7 @@ def test_p9_one_batch_is_split_at_a_time_and_nothing_is_started_beside_it() -> N
         fail_fast.leave("first")
         await asyncio.sleep(0.5)
         assert started == ["plain", "doubted"]
-        fail_fast.note_accepted()
+        fail_fast.note_accepted(20)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert started == ["plain", "doubted", "third"]

@@ -62,6 +62,8 @@ class Books(Service):
         self.controls: Counter[bytes] = Counter()
         """A text that was accepted and goes alone once more: whether the provider accepts anything."""
         self.troubles = 0
+        self.accidents = 0
+        """Other troubles of this run than an account without money."""
         self.alive = True
         self.key_refused_at = inf
         self.sent_after_that = 0
@@ -70,6 +72,7 @@ class Books(Service):
         self.faults.begin(run)
         self.account.begin(run.dry)
         self.alive = True
+        self.accidents = 0
         self.delivered = set()
         self.billed_before = Counter(self.ledger.times_billed)
         self.key_refused_at = inf
@@ -82,7 +85,9 @@ class Books(Service):
 
     def leave(self, exchange: Exchange, *, intact: bool) -> None:
         super().leave(exchange, intact=intact)
-        self.troubles += not intact or exchange.fault is not None
+        failed = not intact or exchange.fault is not None
+        self.troubles += failed
+        self.accidents += failed and not self.account.is_dry(exchange.fault)
         if exchange.call and exchange.billed:
             if len(exchange.call.digests) == 1 and self.delivered.issuperset(exchange.call.digests):
                 self.controls.update(exchange.call.digests)
@@ -100,6 +105,9 @@ class Account:
         self._dry, self._number = dry, -1
         self._since = inf
         self.sent_after = 0
+
+    def is_dry(self, fault: Fault | None) -> bool:
+        return self._dry is not None and fault is self._dry.fault
 
     def __call__(self, request: Request) -> Fault | None:
         self._number += 1
