@@ -128,11 +128,6 @@ class Weight:
             self.trial = sender
         return items if len(part) == len(items) else part
 
-    def leave(self, sender: object) -> None:
-        """Ends the trial of this sender, if it has one."""
-        if self.trial is sender:
-            self.trial = None
-
     @property
     def _is_far_apart(self) -> bool:
         """Whether what is known to be accepted is far less than what failed: two steps of growth or more."""

@@ -62,6 +62,7 @@ class Batches:
         self.hurried = False
         """Whether nothing more comes before what is here has been sent, because what was read waits for other jobs."""
         self._shared: tuple[Cap, int] | None = None
+        self._latest_cap: Cap | None = None
         self._changed = anyio.Event()
 
     async def offer(self, items: Collection[Item]) -> None:
@@ -70,13 +71,16 @@ class Batches:
         self._offered_inputs += inputs
         self._offered_tokens += tokens
         self.notify()
-        while self._window.is_full(self._cap, min(self._dispatcher.slots, WINDOW_BATCHES) + 1):
+        while self._window.is_full(cap := self._cap) and self._window.is_full(
+            cap, min(self._dispatcher.slots, WINDOW_BATCHES) + 1
+        ):
             await self._changed.wait()
 
     @property
     def _cap(self) -> Cap:
         cap = self._dispatcher.cap
-        return self._narrow_cap(cap) if self._narrow_cap else cap
+        self._latest_cap = self._narrow_cap(cap) if self._narrow_cap else cap
+        return self._latest_cap
 
     @property
     def waiting(self) -> int:
@@ -84,7 +88,7 @@ class Batches:
 
     def remaining_batches(self) -> float:
         """How many batches remain, once nothing more will be offered; until then it is infinite."""
-        return self._window.least_batches(self._cap) if self._ended else inf
+        return self._window.least_batches(self._latest_cap or self._cap) if self._ended else inf
 
     def to_come(self, read: int, unread: int) -> float:
         """Tokens that wait, and those of so many texts that are still to be read, if they are as those before."""

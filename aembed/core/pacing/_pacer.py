@@ -75,7 +75,7 @@ class Pacer:
 
     def narrow_cap(self, cap: Cap) -> Cap:
         """What the next batch may hold. It is `paced` where the limit is known that decides when it goes."""
-        tokens, texts = self.max_batch_tokens, self.max_batch_texts
+        texts, tokens = self.max_batch_texts, self.max_batch_tokens
         if tokens is None and texts is None:
             return cap
         paced = self._budgets["tokens"].limit is not None or texts is not None
