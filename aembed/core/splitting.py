@@ -355,7 +355,7 @@ def _item_of(batch: Sequence[Item], offender: int | None) -> int | None:
     if offender is None or offender < 0:
         return None
     for position, item in enumerate(batch):
-        offender -= item.inputs
+        offender -= len(item.texts)
         if offender < 0:
             return position
     return None

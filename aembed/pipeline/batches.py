@@ -109,7 +109,7 @@ class Batches:
         spent = 0.0
         priced = sorted(((cost(item), item) for item in self._window.clear()), key=lambda pair: -pair[0])
         for price, item in priced:
-            fits = batch.inputs + item.inputs <= cap.inputs and batch.tokens + item.tokens <= cap.tokens
+            fits = batch.inputs + len(item.texts) <= cap.inputs and batch.tokens + item.tokens <= cap.tokens
             is_last = item is priced[-1][1] and not len(batch)
             if (fits and spent + price <= share) or (is_last and price <= left):
                 batch.add([item])

@@ -31,7 +31,8 @@ class BudgetShares:
         self._spend_limit = spend_limit
         self._measure = measure
         self._concurrency = concurrency
-        self._refused = 0
+        self.refused = 0
+        """Batches in a row that were not noted because less was left than was known here."""
 
     def narrow_cap(self, under_way: Sized, cap: Cap) -> Cap:
         """The cap, or what the next batch may cost where that is less."""
@@ -50,7 +51,8 @@ class BudgetShares:
                 if batch := batches.cheapest_batch(share, left, lambda item: self._cost_of_batch([item])):
                     return batch
             if not tasks:
-                self._check_left(batches)
+                if batches.waiting:
+                    raise self._spend_limit.exceeded_error(batches.least_cost(lambda item: self._cost_of_batch([item])))
                 return []
             await self._spend_limit.changed.wait()
 
@@ -61,15 +63,8 @@ class BudgetShares:
 
     def may_go_on(self) -> bool:
         """Whether to cut another batch, after one was not noted because less is left than was known here."""
-        self._refused += 1
-        return self._refused <= MOST_REFUSED
-
-    def note_accepted(self) -> None:
-        self._refused = 0
-
-    def _check_left(self, batches: Batches) -> None:
-        if batches.waiting:
-            raise self._spend_limit.exceeded_error(batches.least_cost(lambda item: self._cost_of_batch([item])))
+        self.refused += 1
+        return self.refused <= MOST_REFUSED
 
     def _share_of_budget(self, under_way: int) -> float:
         left, least = self._spend_limit.tokens_left, LEAST_TOKENS * self._measure.most_billed_for_a_token

@@ -43,8 +43,8 @@ class LeaseHolder:
 
     def __init__(self, store: Leases, token: int, *, alone: bool) -> None:
         self._store = store
-        self._token = token
-        self._alone = alone
+        self.token = token
+        self.is_alone = alone
         self._held: set[bytes] = set()
         """What it has taken while it was alone, and what is not done yet."""
         self._done: list[bytes] = []
@@ -52,21 +52,13 @@ class LeaseHolder:
         self._loop = asyncio.get_running_loop()
         self._active_at = self._looked_at = self._loop.time()
 
-    @property
-    def token(self) -> int:
-        return self._token
-
-    @property
-    def is_alone(self) -> bool:
-        return self._alone
-
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
         self._active_at = self._loop.time()
         async with self._observer_calls:
-            if self._alone and self._loop.time() - self._looked_at >= LOOK_SECONDS:
+            if self.is_alone and self._loop.time() - self._looked_at >= LOOK_SECONDS:
                 await self._announce_holdings()
-            if self._alone:
+            if self.is_alone:
                 self._held.update(fingerprints)
                 return frozenset(fingerprints)
         return await self._lease(fingerprints)
@@ -76,9 +68,9 @@ class LeaseHolder:
         nobody waits for a lease of what is there.
         """
         self._active_at = self._loop.time()
-        if self._alone:
+        if self.is_alone:
             self._held.difference_update(fingerprints)
-        if not self._alone or self._observer_calls.locked():
+        if not self.is_alone or self._observer_calls.locked():
             self._done += fingerprints
 
     async def keep_alive(self) -> None:
@@ -97,15 +89,15 @@ class LeaseHolder:
     async def _announce_holdings(self) -> None:
         """Looks for other workers; once one has come, it is told what is held here."""
         self._looked_at = self._loop.time()
-        if self._alone and await await_store(self._store.others(self._token)):
+        if self.is_alone and await await_store(self._store.others(self.token)):
             await self._lease(self._held | {NOTHING})
-            self._alone = False
+            self.is_alone = False
 
     async def _lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         done, self._done = self._done, []
         try:
             leased: AbstractSet[bytes] = await await_store(
-                self._store.lease(self._token, fingerprints, done=done, seconds=LEASE_SECONDS)
+                self._store.lease(self.token, fingerprints, done=done, seconds=LEASE_SECONDS)
             )
         except BaseException:
             self._done += done
