@@ -31,6 +31,7 @@ from aembed.errors import (
 from aembed.options import EmbedderOptions
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
+from aembed.preparation import Preparation
 from aembed.protocols import Accounts, Backlog, KeepsModel, Moves, Provider, Refusals, Store
 from aembed.providers import open_provider
 from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
@@ -110,6 +111,7 @@ __all__ = [
     "Plan",
     "PostgresColumn",
     "PostgresStore",
+    "Preparation",
     "Progress",
     "Provider",
     "ProviderError",

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 from aembed.core.billing import LEAST_SHARE, Billing
 from aembed.core.changes import Entry, Item, oversize_error
 from aembed.errors import BadRequestError, InputError
+from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.protocols import TokenCounter
-from aembed.types import Limits, TooLong
+from aembed.types import InputType, Limits, TooLong
 
 logger = logging.getLogger("aembed")
 
@@ -120,6 +121,7 @@ class Measure:
     """Makes an item of an entry: pieces that fit, and their cost in the provider's own estimate.
 
     `exact`: every text is counted, where its tokenizer is known and can be had, because its cost must not be more.
+    `preparation` has the prefix that each text, and each piece of one, is sent, counted and billed with.
     """
 
     def __init__(
@@ -130,7 +132,12 @@ class Measure:
         *,
         exact: bool = False,
         billing: Billing | None = None,
+        preparation: Preparation = NO_PREPARATION,
+        input_type: InputType = "document",
     ) -> None:
+        self.preparation = preparation
+        self._prefix = preparation.prefix(input_type)
+        self._prefix_bytes = len(self._prefix.encode())
         self._billing = billing or Billing()
         self._limits = limits
         self._too_long = too_long
@@ -140,12 +147,12 @@ class Measure:
 
     def measure_quickly(self, entry: Entry) -> Item | None:
         """The item of a text that fits by its bytes alone; None where that or loading the tokenizer takes long."""
-        if entry.size_bytes > self._limits.max_tokens_per_text:
+        size_bytes = self._prefix_bytes + entry.size_bytes
+        if size_bytes > self._limits.max_tokens_per_text:
             return None
         if self.exact:
             return self._measure(entry) if self._counter else None
-        tokens = entry.size_bytes / self._limits.bytes_per_token
-        return Item(entry, (entry.record.text,), tokens)
+        return Item(entry, (self._prefix + entry.record.text,), size_bytes / self._limits.bytes_per_token)
 
     async def measure(self, entry: Entry) -> Item:
         """The item of any text. Raises InputError for one that is too long and may not be cut."""
@@ -157,7 +164,9 @@ class Measure:
 
         By what the refusal names, else by half. False where nothing may be cut, or too little is left to be cut.
         """
-        longest = max(item.texts, key=len)
+        prefix = self._prefix
+        texts = [text[len(prefix) :] for text in item.texts]
+        longest = max(texts, key=len)
         if self._too_long == "error" or not error.about_length or len(longest) < 2 * LEAST_CHARACTERS:
             return False
         # A refusal without numbers: half finds the limit in as many requests as the text has doublings above it.
@@ -167,11 +176,12 @@ class Measure:
             share = max(0.1, SAFE_SHARE * error.max_tokens / error.requested_tokens)
         most = max(LEAST_CHARACTERS, int(share * len(longest)))
         if self._too_long == "truncate":
-            pieces = [item.texts[0][:most]]
+            pieces = [texts[0][:most]]
         else:
-            pieces = [text[start : start + most] for text in item.texts for start in range(0, len(text), most)]
+            pieces = [text[start : start + most] for text in texts for start in range(0, len(text), most)]
         sizes = [float(len(piece.encode())) for piece in pieces]
-        cut = Item(item.entry, tuple(pieces), sum(sizes) / self._limits.bytes_per_token, tuple(sizes))
+        tokens = (sum(sizes) + len(pieces) * self._prefix_bytes) / self._limits.bytes_per_token
+        cut = Item(item.entry, tuple(prefix + piece for piece in pieces), tokens, tuple(sizes))
         if oversize_error(cut, self._limits):
             return False
         item.texts, item.tokens, item.weights = cut.texts, cut.tokens, cut.weights
@@ -205,36 +215,41 @@ class Measure:
 
     def _measure(self, entry: Entry) -> Item:
         counter = self._counter = load_counter(self._limits.encoding)
+        size_bytes = self._prefix_bytes + entry.size_bytes
         try:
-            pieces = self._pieces(counter, entry)
+            own = counter.count(self._prefix) if self._prefix else 0
+            pieces = [self._prefix + piece for piece in self._pieces(counter, entry, size_bytes, own)]
             counts = [counter.count(piece) for piece in pieces]
-            if self._too_long == "error" and entry.size_bytes > self._limits.max_tokens_per_text:
-                self._refuse_too_long(counter, entry.size_bytes, counts[0])
+            if self._too_long == "error" and size_bytes > self._limits.max_tokens_per_text:
+                self._refuse_too_long(counter, size_bytes, counts[0])
         except InputError as error:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
         estimates = [size / self._limits.bytes_per_token for size in sizes]
         known = counts if isinstance(counter, TiktokenCounter) else estimates
         tokens = sum(map(max, estimates, known))
-        return Item(entry, tuple(pieces), tokens, tuple(map(float, counts)))
+        return Item(entry, tuple(pieces), tokens, tuple(float(max(1, each - own)) for each in counts))
 
-    def _pieces(self, counter: TokenCounter, entry: Entry) -> list[str]:
+    def _pieces(self, counter: TokenCounter, entry: Entry, size_bytes: int, own: int) -> list[str]:
+        """The pieces without the prefix, which has `own` tokens; with it none has more than are allowed."""
         text, most = entry.record.text, self._limits.max_tokens_per_text
-        if entry.size_bytes <= most:
+        if size_bytes <= most:
             return [text]
-        match self._too_long:
-            case "error":
-                self._refuse_uncounted(entry)
-                return [text]
-            case "truncate":
-                return [next(counter.cut(text[: most * LONGEST_TOKEN_BYTES], most))]
-            case "split":
-                return list(counter.cut(text, most))
+        if self._too_long == "error":
+            self._refuse_uncounted(size_bytes)
+            return [text]
+        # A byte pair tokenizer may cut the text otherwise behind a prefix: one token is left for that.
+        room = most - own - 1 if own else most
+        if room < 1:
+            raise InputError(f"a prefix of {own:,} tokens leaves no room in {most:,}, the limit of the model")
+        if self._too_long == "truncate":
+            return [next(counter.cut(text[: room * LONGEST_TOKEN_BYTES], room))]
+        return list(counter.cut(text, room))
 
-    def _refuse_uncounted(self, entry: Entry) -> None:
+    def _refuse_uncounted(self, size_bytes: int) -> None:
         most = self._limits.max_tokens_per_text
-        if entry.size_bytes > most * LONGEST_TOKEN_BYTES:
-            raise InputError(f"{entry.size_bytes:,} bytes cannot be {most:,} tokens, the limit; {ADVICE}")
+        if size_bytes > most * LONGEST_TOKEN_BYTES:
+            raise InputError(f"{size_bytes:,} bytes cannot be {most:,} tokens, the limit; {ADVICE}")
 
     def _refuse_too_long(self, counter: TokenCounter, size_bytes: int, count: float) -> None:
         """Without a tokenizer the provider decides on texts that its own estimate lets through."""

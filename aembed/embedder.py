@@ -11,8 +11,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
-from aembed.core.spaces import merge_spaces
-from aembed.engine import Engine, widen_space
+from aembed.core.spaces import differ_in_preparation, merge_spaces
+from aembed.engine import Engine
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
 from aembed.pipeline.backfilling import Passes, raise_plainly
@@ -60,6 +60,9 @@ RecordLike: TypeAlias = Record | str | Embedded | Failure
 """A str is a record whose id is its position; a row of another store is one too; a Failure is told as it is."""
 Records: TypeAlias = Iterable[RecordLike] | AsyncIterable[RecordLike] | Store
 AnyStore: TypeAlias = Store | str | os.PathLike[str]
+# Chosen: people do not wait for longer. Larger, callers would hold on to requests of web apps that are given up.
+QUERY_TIMEOUT = 10.0
+"""Seconds within which a query has its vector, where nothing else is said."""
 
 
 class Embedder:
@@ -167,6 +170,12 @@ class Embedder:
         A text that fails is None in the result, with its reason in `.failures`. A stopped job (key, quota,
         outage, budget) raises what stopped it, with `.report` and `.embeddings`.
         """
+        return await self._embed_documents(texts, None, on_progress)
+
+    async def _embed_documents(
+        self, texts: Texts, space: Space | None = None, on_progress: OnProgress | None = None
+    ) -> Embeddings:
+        """`space` is that of the store that they are for, where they are for one."""
         engine = self._engine
         with engine.run_verb():
             refuse_what_is_no_list(texts)
@@ -174,9 +183,8 @@ class Embedder:
             total = known_length(texts)
             sink = ListSink(total, engine.run_in_thread)
             spend_limit, observers = engine.budgets.limit_of_calls(), Observers(on_progress)
-            job = engine.make_job(
-                sink, Feed(texts, text_record), total=total, observers=observers, spend_limit=spend_limit
-            )
+            feed = Feed(texts, text_record)
+            job = engine.make_job(sink, feed, space=space, total=total, observers=observers, spend_limit=spend_limit)
             try:
                 with log_ending("embed_documents", job.report):
                     report = await job.run()
@@ -185,7 +193,7 @@ class Embedder:
                 raise
             return sink.make_embeddings(report, self.space.dimensions)
 
-    async def embed_query(self, text: str, *, timeout: float = 10.0) -> Vector:
+    async def embed_query(self, text: str, *, timeout: float = QUERY_TIMEOUT) -> Vector:
         """The vector of one query, the caller's own; shape (dimensions,).
 
         Calls that come together share requests, equal texts share one input. Cancelled, or after `timeout` seconds,
@@ -277,7 +285,8 @@ class Embedder:
         with engine.run_verb():
             async with aclosing(Feed(rows_of(records), any_record)) as feed, _use_store(store) as opened:
                 info = await opened.info()
-                space = widen_space(check_space(info.space, self.space), await await_store(space_of(records)))
+                check_space(info.space, self.space)
+                space = engine.planned_space(info.space, await await_store(space_of(records)))
                 sink = PlanSink(opened, retry_failed=retry_failed)
                 report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
             return make_plan(report, sink.changed)
@@ -293,10 +302,10 @@ class Embedder:
         with engine.run_verb():
             if isinstance(store, Backlog):
                 await engine.learn()
-                return await move(store, self.space, self.embed_documents)
+                return await move(store, self.space, self._embed_documents)
             async with _use_store(store) as opened:
                 await engine.learn()
-                return await move(opened, self.space, self.embed_documents)
+                return await move(opened, self.space, self._embed_documents)
 
     async def backfill(
         self,
@@ -350,15 +359,21 @@ class Embedder:
         """
         k = check_whole_number("k", k, 1)
         if isinstance(store, Backlog):
-            if isinstance(store, Column):
-                check_space(await store.space(), self.space, "fill another column")
-            return await store.search(await self.embed_query(text), k, where=where)
+            held = await store.space() if isinstance(store, Column) else None
+            space = check_space(held, self.space, "fill another column")
+            return await store.search(await self._embed_query(store, space, text), k, where=where)
         async with _use_store(store) as opened:
             info = await opened.info()
             if info.space is None:
                 return []
-            check_space(info.space, self.space)
-            return await opened.search(await self.embed_query(text), k, where=where)
+            space = check_space(info.space, self.space)
+            return await opened.search(await self._embed_query(opened, space, text), k, where=where)
+
+    async def _embed_query(self, store: Store | Backlog, space: Space, text: str) -> Vector:
+        """The vector of a query as that store has its queries prepared."""
+        vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
+        self._engine.note_store(store, space)
+        return vector
 
 
 def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Provider:
@@ -404,7 +419,8 @@ def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> S
     """The space of a store, or a column, that is only read."""
     space = merge_spaces(held, asked)
     if space is None:
-        raise SpaceMismatchError(
-            f"it holds vectors of {held}, asked for was {asked}; use their own model, or {way_out}"
-        )
+        assert held is not None
+        prepared = differ_in_preparation(held, asked)
+        own = "leave out the options that prepare texts" if prepared else "use their own model"
+        raise SpaceMismatchError(f"it holds vectors of {held}, asked for was {asked}; {own}, or {way_out}")
     return space

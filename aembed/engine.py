@@ -17,11 +17,12 @@ from aembed.core.changes import Fingerprinter, UnstoredEntries
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.progress import Tally
-from aembed.core.spaces import merge_spaces
+from aembed.core.spaces import merge_spaces, settled_space
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, LoopAffinity
-from aembed.errors import AembedError, ConfigError
+from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.options import Options
+from aembed.pipeline.advising import Advice
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job
@@ -31,7 +32,8 @@ from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
-from aembed.protocols import Backlog, Learns, Provider, Store
+from aembed.preparation import Preparation, kept_form
+from aembed.protocols import Backlog, EmbedsPrepared, Learns, MovesColumn, Prepares, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
 from aembed.types import InputType, Limits, Space
@@ -63,7 +65,12 @@ class Engine:
         self._billing = Billing()
         self._loop_affinity = LoopAffinity()
         self._dispatcher: Dispatcher | None = None
-        self._coalescer: Coalescer | None = None
+        self._coalescers = dict[str, Coalescer]()
+        """By the preparation of their queries."""
+        self._prepares = provider if isinstance(provider, Prepares) else None
+        self._prepared_for: Space | None = None
+        self._prepared = ""
+        self._advice = Advice()
         self._jobs: WeakSet[Job] = WeakSet()
         self._verbs: set[asyncio.Future[None]] = set()
 
@@ -75,6 +82,23 @@ class Engine:
         space = self.provider.space
         known = self._dispatcher.dimensions if self._dispatcher else None
         return replace(space, dimensions=space.dimensions or known)
+
+    @property
+    def own_space(self) -> Space:
+        """The space of what is made without a store."""
+        return replace(self.space, preparation=self._own_preparation)
+
+    @property
+    def _own_preparation(self) -> str:
+        """What was asked for, else what the model wants; each query asks for it."""
+        asked = self.provider.space
+        if asked is not self._prepared_for:
+            self._prepared_for, self._prepared = asked, kept_form(asked.preparation or self._wanted_by_model)
+        return self._prepared
+
+    @property
+    def _wanted_by_model(self) -> str:
+        return str(self._prepares.preparation) if self._prepares else ""
 
     @property
     def limits(self) -> Limits:
@@ -108,23 +132,29 @@ class Engine:
 
     @property
     def coalescer(self) -> Coalescer:
-        """Raises ConfigError where this is closed."""
+        """That of queries without a store. Raises ConfigError where this is closed."""
+        return self.coalescer_of(self._own_preparation)
+
+    def coalescer_of(self, preparation: str) -> Coalescer:
+        """That of queries for a store of this preparation. Raises ConfigError where this is closed."""
         dispatcher = self.dispatcher
         if self._loop_affinity.closed:
             raise _closed_error()
-        if self._coalescer is None:
-            if self._query_spend_limit:
+        coalescer = self._coalescers.get(preparation)
+        if coalescer is None:
+            if self._query_spend_limit and not self._coalescers:
                 self._query_spend_limit.renew()
-            self._coalescer = Coalescer(
+            space = replace(self.space, preparation=preparation)
+            coalescer = self._coalescers[preparation] = Coalescer(
                 dispatcher,
-                self._make_fingerprinter(self.space, "query"),
-                Measure(self.limits, self.options.too_long, self.run_in_thread, billing=self._billing),
+                self._make_fingerprinter(space, "query"),
+                self._make_measure(space, "query"),
                 lambda: self.limits,
                 cache=self._cache,
                 max_queue_size=self.options.max_queue_size,
                 spend_limit=self._query_spend_limit,
             )
-        return self._coalescer
+        return coalescer
 
     # the time from the first verb to the end
 
@@ -150,7 +180,7 @@ class Engine:
     def _arrive(self) -> None:
         """What belongs to an event loop that has stopped is let go of."""
         if self._loop_affinity.has_moved():
-            self._dispatcher = self._coalescer = None
+            self._dispatcher, self._coalescers = None, {}
             self._jobs, self._verbs = WeakSet(), set()
 
     async def aclose(self, timeout: float) -> None:
@@ -159,8 +189,8 @@ class Engine:
         self._loop_affinity.closed = True
         dispatcher = self._dispatcher
         try:
-            if self._coalescer:
-                self._coalescer.close()
+            for coalescer in self._coalescers.values():
+                coalescer.close()
             for job in [*self._jobs]:
                 job.close()
             if dispatcher:
@@ -168,13 +198,13 @@ class Engine:
         finally:
             # While this waited, the Embedder may have been opened again and have another dispatcher, which stays.
             if self._dispatcher is dispatcher:
-                self._dispatcher = self._coalescer = None
+                self._dispatcher, self._coalescers = None, {}
             await self.provider.aclose()
 
     def make_stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop
         stats = dispatcher.make_stats(loop.time()) if dispatcher and loop else Stats()
-        waiting = self._coalescer.waiting if self._coalescer else 0
+        waiting = sum(coalescer.waiting for coalescer in [*self._coalescers.values()])
         return replace(stats, waiting=waiting, cache=self._cache.stats())
 
     # jobs
@@ -195,9 +225,8 @@ class Engine:
         tally: Tally | None = None,
         spend_limit: SpendLimit,
     ) -> Job:
-        return self._assemble_job(
-            self.dispatcher, sink, feed, space or self.space, observers, tally or self.make_tally(total), spend_limit
-        )
+        tally = tally or self.make_tally(total)
+        return self._assemble_job(self.dispatcher, sink, feed, space or self.own_space, observers, tally, spend_limit)
 
     def make_dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
@@ -215,13 +244,7 @@ class Engine:
         spend_limit: SpendLimit,
     ) -> Job:
         entries = self._make_fingerprinter(space, "document") if sink.keeps else UnstoredEntries()
-        measure = Measure(
-            self.limits,
-            self.options.too_long,
-            self.run_in_thread,
-            exact=self.budgets.is_limited,
-            billing=self._billing,
-        )
+        measure = self._make_measure(space, "document", exact=self.budgets.is_limited)
         job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, spend_limit)
         self._jobs.add(job)
         if self._loop_affinity.closed:
@@ -239,15 +262,61 @@ class Engine:
         `carried` is the space of the rows that are to be written, where they have vectors.
         """
         await self.learn()
-        space: Space = await await_store(store.prepare(self.space))
+        space = await self._prepare(store, carried)
+        self._check_preparation(space)
         if space.dimensions is None:
             if (known := widen_space(space, carried)).dimensions is None:
                 await self._probe(spend_limit)
-                known = self.space
+                known = replace(self.space, preparation=space.preparation)
             # Asked once more: only with the dimensions can the store tell whether its rows, or its column, are as wide.
             space = await await_store(store.prepare(known))
         self.dispatcher.dimensions = space.dimensions
+        self.note_store(store, space)
         return space
+
+    async def _prepare(self, store: Store | Backlog, carried: Space | None) -> Space:
+        """The space of a store: one that holds rows goes on as they were made, a new one begins as the model wants."""
+        asked = self.space
+        wanted = "" if asked.preparation else self._wanted(carried)
+        if not wanted or not await _is_known_to_keep(store):
+            space: Space = await await_store(store.prepare(asked))
+            return space
+        try:
+            space = await await_store(store.prepare(replace(asked, preparation=wanted)))
+        except SpaceMismatchError:
+            space = await await_store(store.prepare(asked))
+        return space
+
+    def _wanted(self, carried: Space | None) -> str:
+        """The preparation of a store that is new: that of vectors which come from another store, or the model's."""
+        # A copy of a store is not bought again.
+        if carried and merge_spaces(carried, self.space):
+            return carried.preparation
+        return self._wanted_by_model
+
+    def planned_space(self, held: Space | None, carried: Space | None) -> Space:
+        """What `prepare` would give for a store that holds this space."""
+        asked = self.space
+        if held is None:
+            return widen_space(
+                settled_space(replace(asked, preparation=asked.preparation or self._wanted(carried))), carried
+            )
+        return widen_space(merge_spaces(held, asked) or asked, carried)
+
+    def note_store(self, store: Store | Backlog, space: Space) -> None:
+        """Tells once of a store whose texts are not prepared as its model wants."""
+        if not space.preparation and not self.space.preparation and (wanted := self._wanted_by_model):
+            self._advice.tell(store, replace(space, preparation=wanted))
+
+    def _check_preparation(self, space: Space) -> None:
+        """Raises ConfigError where the provider does not know how to say what the space's preparation says."""
+        preparation = Preparation.parse(space.preparation)
+        asks = preparation.asks("document") or preparation.asks("query")
+        if asks and not isinstance(self.provider, EmbedsPrepared):
+            raise ConfigError(
+                f"{type(self.provider).__name__} has no embed_prepared, and so cannot ask for what its vectors are "
+                f"prepared by: {asks}"
+            )
 
     async def _probe(self, spend_limit: SpendLimit) -> None:
         """Embeds one short text, which tells how wide the vectors are."""
@@ -264,13 +333,36 @@ class Engine:
     def _make_fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
         return Fingerprinter(space, input_type, self.options.too_long, self.limits.max_tokens_per_text)
 
+    def _make_measure(self, space: Space, input_type: InputType, *, exact: bool = False) -> Measure:
+        self._check_preparation(space)
+        return Measure(
+            self.limits,
+            self.options.too_long,
+            self.run_in_thread,
+            exact=exact,
+            billing=self._billing,
+            preparation=Preparation.parse(space.preparation),
+            input_type=input_type,
+        )
+
     def _narrow_limits(self, limits: Limits) -> Limits:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
 
 
 def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
-    return merge_spaces(carried, space) or space
+    merged = merge_spaces(carried, replace(space, preparation=""))
+    return replace(merged, preparation=space.preparation) if merged else space
+
+
+async def _is_known_to_keep(store: Store | Backlog) -> bool:
+    """Whether what is there was prepared in a way that is known, now and next time.
+
+    Of a column that holds vectors of which nothing is known, and of one of a kind of its own, it is not.
+    """
+    if isinstance(store, MovesColumn):
+        return bool(await await_store(store.space()) or not await await_store(store.sample(1)))
+    return isinstance(store, Store)
 
 
 def _closed_error() -> ConfigError:

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol, runtime_checkable
 
 from aembed.errors import InputError
+from aembed.preparation import Preparation
 from aembed.results import Report
 from aembed.types import (
     Embedded,
@@ -69,6 +70,31 @@ class EmbedsAlike(Protocol):
 
     @property
     def embeds_alike(self) -> bool: ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A provider whose model wants its texts prepared, by a prefix or an input type."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """For stores that are new, and where there is no store. A store that holds rows goes on with its own.
+
+        What a user has asked for stands in `space.preparation`, too: then a store of another preparation is refused.
+        """
+        ...
+
+
+@runtime_checkable
+class EmbedsPrepared(Provider, Protocol):
+    """A provider that sends what a preparation says beside its prefixes: an input type, or a dtype."""
+
+    async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:
+        """In the place of `embed` where a store's preparation says more than prefixes, which the texts have already.
+
+        The service is told `preparation.type(input_type)` in its own field, where that is not "", and so on.
+        """
+        ...
 
 
 class TokenCounter(Protocol):

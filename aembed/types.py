@@ -79,6 +79,7 @@ class Space:
 
     `dimensions` is None until it is known. `endpoint` is "" for the provider's own. `origin` is the provider:model
     that fingerprints of the rows name, where `Embedder.move` has found the same vectors under another name; else "".
+    `preparation` is the str() of a Preparation: what else made vectors of the texts, such as prefixes; "" for nothing.
     """
 
     provider: str
@@ -86,11 +87,13 @@ class Space:
     dimensions: int | None = None
     endpoint: str = ""
     origin: str = ""
+    preparation: str = ""
 
     def __str__(self) -> str:
         at = f" at {self.endpoint}" if self.endpoint else ""
         width = f", {self.dimensions} dimensions" if self.dimensions else ""
-        return f"{self.provider}:{self.model}{width}{at}"
+        prepared = f", prepared by {self.preparation}" if self.preparation else ""
+        return f"{self.provider}:{self.model}{width}{at}{prepared}"
 
 
 class Embedded(msgspec.Struct, frozen=True, gc=False):

@@ -18,8 +18,8 @@ import typer.main
 import aembed
 from aembed.cli._app import TRACEBACK, app
 from aembed.providers import openai, prefixes
-from aembed.providers._presets import PRESETS
 from aembed.providers._recorder import VARIABLE
+from aembed.providers._rows import ROWS
 from aembed.stores._postgresql import _url
 
 PAGE = Path(__file__).parent / "options.md"
@@ -200,9 +200,9 @@ def command_flags() -> str:
 
 
 def variables() -> Mapping[str, str]:
-    """Raises ValueError where a preset reads a variable that is not described."""
-    read = {name for preset in PRESETS.values() for name in (preset.key_variable, preset.url_variable)}
-    read |= {name for preset in PRESETS.values() for name in preset.header_variables}
+    """Raises ValueError where a row reads a variable that is not described."""
+    read = {name for row in ROWS.values() for name in (row.key_variable, row.url_variable)}
+    read |= {name for row in ROWS.values() for name in row.header_variables}
     if missing := read - {""} - VARIABLES.keys():
         raise ValueError(f"VARIABLES lacks {sorted(missing)}")
     return VARIABLES

@@ -14,6 +14,7 @@ FLOORS = {
     "errors": 0,
     "ranges": 0,
     "types": 0,
+    "preparation": 0,
     "results": 0,
     "protocols": 0,
     "options": 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from aembed.errors import ConfigError
 from aembed.options import MOST_AUTO
 from aembed.protocols import Provider
 from aembed.providers import open_provider
+from aembed.providers._options import HEADERS_OF_KEYS
 from aembed.stores import Column, open_column
 from aembed.types import Budget, RetryPolicy, Space
 
@@ -121,7 +122,7 @@ class ModelFlags:
         return self.base_url
 
     def _make_embedder(self, dimensions: int | None) -> Embedder:
-        own: dict[str, Any] = dict(map(parse_option, self.option or ()))
+        own = merge_options(map(parse_option, self.option or ()))
         model = self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL
         return self._embedder(partial(open_provider, model, base_url=self.base_url, dimensions=dimensions, **own))
 
@@ -170,18 +171,42 @@ class Settings(ModelFlags):
 
 
 def parse_option(given: str) -> tuple[str, object]:
-    """`allow_http=true` as a name and a value: true, false, null and numbers as in JSON, all else is text."""
+    """`allow_http=true` as a name and a value: true, false, null, numbers, objects and what stands in quotation marks
+    are as in JSON, all else is text.
+
+    A name with a point is one entry of a mapping: `headers.X-Team=search`.
+    """
     name, equals, written = given.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"--option {given!r} is not KEY=VALUE; it looks like allow_http=true")
     value: object = written
     with suppress(ValueError):
         read = json.loads(written)
-        value = read if isinstance(read, bool | int | float) or read is None else written
-    name = name.strip().replace("-", "_")
+        value = read if isinstance(read, bool | int | float | str | dict) or read is None else written
+    name, point, entry = name.strip().partition(".")
+    name = name.replace("-", "_")
     if name in _NO_OPTIONS:
         raise ConfigError(f"--option {name}=...: {_NO_OPTIONS[name]}")
-    return name, value
+    if name == "headers":
+        # A command line is seen by others, and kept in the history of the shell.
+        named = {entry: written} if point else value
+        for header in named if isinstance(named, dict) else ():
+            if header.strip().lower() in HEADERS_OF_KEYS:
+                raise ConfigError(
+                    f"--option headers.{header}=...: a key is never passed on the command line; type  "
+                    "export OPENAI_API_KEY=...  (or the variable of that provider)"
+                )
+        return name, named
+    return name, {entry: value} if point else value
+
+
+def merge_options(given: Iterable[tuple[str, object]]) -> dict[str, Any]:
+    """All of them; entries of one mapping come together, the last one of a name counts."""
+    merged: dict[str, Any] = {}
+    for name, value in given:
+        held = merged.get(name)
+        merged[name] = {**held, **value} if isinstance(held, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def check_server(embedder: Embedder, held: Space | None, again: TypedCommand) -> None:

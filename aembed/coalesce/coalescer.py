@@ -1,4 +1,5 @@
-"""The coalescer makes few requests of many small awaits: of the queries of one Embedder on one event loop.
+"""The coalescer makes few requests of many small awaits: of the queries of one Embedder on one event loop that are
+prepared alike, as those for one store are.
 
     vector(text) -+- in the cache --------------------------------------------------------------> a copy of the vector
                   +- the gate is closed for longer than the call can wait ----------------------> UnavailableError
@@ -65,7 +66,7 @@ MAX_WAIT = 0.005
 
 
 class Coalescer:
-    """The queries of one Embedder on one event loop; `vector` is its door."""
+    """The queries of one Embedder on one event loop that are prepared alike; `vector` is its door."""
 
     def __init__(
         self,
@@ -219,7 +220,7 @@ class Coalescer:
 
     def _enqueue(self, flight: Flight) -> None:
         """Queues a text; one that a job has sent already waits for the job's answer instead."""
-        if sent := self._dispatcher.find_sent(flight.item, "query"):
+        if sent := self._dispatcher.find_sent(flight.item, "query", self._measure.preparation):
             sent.add_done_callback(partial(self._take_shared_answer, flight))
         else:
             self._put_in_queue(flight)
@@ -329,7 +330,8 @@ class Coalescer:
         texts, tokens = totals(items)
         self._dispatcher.resize(permit, tokens, texts)
         shorten, held_back = self._measure.shorten, self._on_close
-        submission = Submission("query", interactive=True, permit=permit, when_resting=held_back, shorten=shorten)
+        submission = Submission("query", self._measure.preparation, interactive=True, permit=permit, shorten=shorten)
+        submission.when_resting = held_back
         if self._spend_limit:
             submission.spend_limit, submission.costs = self._spend_limit, self._measure
         batch = QueryBatch(submission, items, {flight.fingerprint: flight for flight in flights}, len(flights))

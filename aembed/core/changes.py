@@ -1,9 +1,9 @@
 """Stage 2 decides what a text is, and whether it has to be paid for.
 
-A fingerprint says what is embedded: text, model, dimensions, input type, and for a text that may be too
-long what is done about that. A digest says what a row holds: fingerprint, metadata and source. The key
-of "unchanged" is the pair (id, digest); the key of "paid for" is the fingerprint alone. Where nothing is
-kept beyond the job there are neither: a text is its own key.
+A fingerprint says what is embedded: text, model, dimensions, input type, what else prepares texts of that type, and for
+a text that may be too long what is done about that. A digest says what a row holds: fingerprint, metadata and source.
+The key of "unchanged" is the pair (id, digest); the key of "paid for" is the fingerprint alone. Where nothing is kept
+beyond the job there are neither: a text is its own key.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
-from aembed.core.spaces import merge_spaces
+from aembed.core.spaces import have_same_documents
 from aembed.errors import AembedError, InputError
+from aembed.preparation import Preparation
 from aembed.ranges import is_bool
 from aembed.types import Embedded, InputType, Limits, Metadata, Record, Space, TooLong
 
@@ -79,6 +80,7 @@ class Fingerprinter:
     max_tokens_per_text: int
     _short: Any = field(init=False)
     _long: Any = field(init=False)
+    _longest_bytes: int = field(init=False)
     _elsewhere: dict[str, Fingerprinter] = field(init=False, default_factory=dict)
     """By the origin of another store's space: its fingerprints name the model as that store does."""
 
@@ -87,14 +89,19 @@ class Fingerprinter:
         names = (
             space.origin.partition(":")[::2] if space.origin else (plain_json(space.provider), plain_json(space.model))
         )
+        preparation = Preparation.parse(space.preparation)
+        # Without a preparation it stands for nothing at all, so that fingerprints of stores without one stay the same.
+        part = preparation.part(self.input_type)
         base = blake2b(
-            _json_bytes([*names, space.dimensions, self.input_type]),
+            _json_bytes([*names, space.dimensions, self.input_type, *([part] if part else ())]),
             digest_size=DIGEST_BYTES,
         )
         long = base.copy()
         long.update(self.too_long.encode())
         object.__setattr__(self, "_short", base)
         object.__setattr__(self, "_long", long)
+        prefix_bytes = len(preparation.prefix(self.input_type).encode())
+        object.__setattr__(self, "_longest_bytes", self.max_tokens_per_text - prefix_bytes)
 
     def make_entry(self, index: int, record: Record) -> Entry:
         if type(record.text) is not str or type(record.id) is not str or record.source is not None:
@@ -114,7 +121,7 @@ class Fingerprinter:
         """
         # Law 3: a vector is stored only beside the text that it was made from.
         space = row.space
-        if space is None or not (space == self.space or merge_spaces(space, self.space)):
+        if space is None or not (space == self.space or have_same_documents(space, self.space)):
             return False
         fingerprint = entry.fingerprint
         if space.origin != self.space.origin:
@@ -123,7 +130,7 @@ class Fingerprinter:
 
     def _fingerprint(self, data: bytes) -> bytes:
         # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
-        hasher = (self._long if len(data) > self.max_tokens_per_text else self._short).copy()
+        hasher = (self._long if len(data) > self._longest_bytes else self._short).copy()
         hasher.update(data)
         fingerprint: bytes = hasher.digest()
         return fingerprint

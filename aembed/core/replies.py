@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -51,6 +51,9 @@ _MOST_AHEAD_BYTES = 128 * 1024
 """A reply that leaves more bytes than this unread is of another kind."""
 _MARK = b"#"
 """No character of base64."""
+
+
+Body = TypeVar("Body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,7 @@ class ReplyReader:
         if rest.count(_MARK) != self._inputs:
             return None
         try:
-            reply = _decode(rest)
+            reply = decode_reply(_REPLY, rest)
             order = vectors_in_order([(item.index, number) for number, item in enumerate(reply.data)], self._inputs)
         except InvalidReplyError:
             return None
@@ -255,17 +258,18 @@ class ReplyReader:
 
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
     """Parses any reply. For a large one this makes a Python str or float of everything and holds the interpreter."""
-    reply = _decode(body)
+    reply = decode_reply(_REPLY, body)
     vectors = vectors_in_order([(item.index, item.embedding) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
     return Parsed(matrix, squares(matrix), reply.model or "", _read_usage(reply.usage), floats)
 
 
-def _decode(body: bytes | bytearray) -> _Reply:
+def decode_reply(decoder: msgspec.json.Decoder[Body], body: bytes | bytearray) -> Body:
+    """The body of a reply as that decoder reads it. Raises InvalidReplyError, which quotes nothing of it."""
     opening = "the reply is not an embedding reply"
     try:
-        return _REPLY.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         invalid: InvalidReplyError = ShapeError(f"{opening}: {error}", empty="got `null`" in str(error))
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
@@ -293,8 +297,12 @@ def _read_usage(usage: msgspec.Raw) -> Usage:
         said = _USAGE.decode(usage)
     except (ValueError, RecursionError):
         return Usage()
-    tokens = said.prompt_tokens if said.total_tokens is None else said.total_tokens
-    return Usage(tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None, _read_cost(said.cost))
+    return usage_of(said.prompt_tokens if said.total_tokens is None else said.total_tokens, _read_cost(said.cost))
+
+
+def usage_of(tokens: int | None, cost_usd: float | None = None) -> Usage:
+    """That usage, where the tokens are a number that can be meant."""
+    return Usage(tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None, cost_usd)
 
 
 def _read_cost(cost: msgspec.Raw) -> float | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 from aembed.core.addresses import is_same_place
+from aembed.preparation import Preparation, document_part, kept_form
 from aembed.types import Space
 
 # 11434 is the port of Ollama by default; 8080 is the one on which text-embeddings-inference is published by habit.
@@ -13,15 +16,55 @@ LOCAL_SERVERS = {"ollama": "http://localhost:11434/v1", "tei": "http://localhost
 
 
 def merge_spaces(held: Space | None, asked: Space) -> Space | None:
-    """The space that both describe, with the dimensions that either of them knows; None if they differ."""
+    """The space that both describe, with the dimensions that either of them knows; None if they differ.
+
+    Where `asked` says nothing of a preparation, that of `held` rules.
+    """
     # Law 6: what can be refused is refused before money is spent; a store of another model is.
     if held is None:
-        return asked
+        return settled_space(asked)
     if (held.provider, held.model) != (asked.provider, asked.model) or not is_same_place(_place(held), _place(asked)):
         return None
     if None not in (held.dimensions, asked.dimensions) and held.dimensions != asked.dimensions:
         return None
-    return replace(asked, dimensions=asked.dimensions or held.dimensions, origin=held.origin)
+    prepared = kept_form(held.preparation)
+    if asked.preparation and kept_form(asked.preparation) != prepared:
+        return None
+    dimensions = asked.dimensions or held.dimensions
+    return replace(asked, dimensions=dimensions, origin=held.origin, preparation=prepared)
+
+
+def settled_space(asked: Space) -> Space:
+    """The space of a store that is new, as it is kept."""
+    prepared = kept_form(asked.preparation)
+    return asked if prepared == asked.preparation else replace(asked, preparation=prepared)
+
+
+def differ_in_preparation(held: Space, asked: Space) -> bool:
+    """Whether that alone keeps them apart."""
+    return merge_spaces(held, replace(asked, preparation="")) is not None and merge_spaces(held, asked) is None
+
+
+def have_same_documents(one: Space, other: Space) -> bool:
+    """Whether a text has the same vector in the rows of both: they may differ in what is done to queries."""
+    if document_part(one.preparation) != document_part(other.preparation):
+        return False
+    return merge_spaces(replace(one, preparation=""), replace(other, preparation="")) is not None
+
+
+def space_as_json(space: Space) -> dict[str, Any]:
+    """What a store keeps of it. An aembed that knows no preparation reads one without as before."""
+    kept = asdict(space)
+    if not kept_form(space.preparation):
+        del kept["preparation"]
+    return kept
+
+
+def space_from_json(kept: Mapping[str, Any]) -> Space:
+    """Raises ConfigError for a preparation that this aembed does not know."""
+    space = Space(**kept)
+    Preparation.parse(space.preparation)
+    return space
 
 
 def space_after_move(held: Space, asked: Space) -> Space:
@@ -29,13 +72,15 @@ def space_after_move(held: Space, asked: Space) -> Space:
     origin = held.origin or f"{held.provider}:{held.model}"
     if origin == f"{asked.provider}:{asked.model}":
         origin = ""
-    return replace(asked, dimensions=asked.dimensions or held.dimensions, origin=origin)
+    prepared = kept_form(asked.preparation or held.preparation)
+    return replace(asked, dimensions=asked.dimensions or held.dimensions, origin=origin, preparation=prepared)
 
 
 def is_still(held: Space, prepared: Space) -> bool:
     """Whether vectors of the model that was prepared for may be written where this space is held: it may have moved."""
     name = f"{prepared.provider}:{prepared.model}"
-    return name in (f"{held.provider}:{held.model}", held.origin)
+    same = document_part(held.preparation) == document_part(prepared.preparation)
+    return same and name in (f"{held.provider}:{held.model}", held.origin)
 
 
 def _place(space: Space) -> str:

@@ -34,7 +34,7 @@ from aembed.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from aembed.protocols import Provider
+from aembed.protocols import EmbedsPrepared, Provider
 from aembed.types import Reply, RetryPolicy
 
 # A limit of a minute has room for what it refused after 60 s, if ever; 5 s are for lateness.
@@ -72,6 +72,7 @@ class Requests:
         self.chance = 0.0
         """How often requests that had failed were accepted as they were, lately."""
         self._provider = provider
+        self._prepares = provider if isinstance(provider, EmbedsPrepared) else None
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
         self._under_way: dict[_OpenRequest, None] = {}
@@ -99,7 +100,12 @@ class Requests:
             self._tighten()
         try:
             with scope:
-                reply = await self._provider.embed(texts, input_type=submission.input_type)
+                if self._prepares is None:
+                    reply = await self._provider.embed(texts, input_type=submission.input_type)
+                else:
+                    reply = await self._prepares.embed_prepared(
+                        texts, input_type=submission.input_type, preparation=submission.preparation
+                    )
         except ProviderError as error:
             _quote_nothing(error, texts)
             if isinstance(error, RateLimitError) and error.hints and error.hints.spent_window:

@@ -17,6 +17,7 @@ from aembed.core.pieces import combine_pieces
 from aembed.dispatch._delivery import Answer, Answered, Deliver, Refused
 from aembed.dispatch._submission import Submission
 from aembed.errors import AembedError, copy_error
+from aembed.preparation import Preparation
 from aembed.types import InputType, Reply, Vector
 
 
@@ -110,21 +111,27 @@ class SharedTexts:
 
 
 class Shared:
-    """The texts on their way by input type.
+    """The texts on their way, by what makes another vector of an equal text. Prefixes do not: they are in the texts.
 
-    `alike` says that the provider embeds documents and queries alike, so that each may have the other's vector.
+    `alike` says that the provider embeds documents and queries alike, so that each may have the other's vector, unless
+    a preparation names another type for each.
     """
 
     def __init__(self, *, alike: bool) -> None:
-        one = SharedTexts()
-        self._texts: dict[InputType, SharedTexts] = {"document": one, "query": one if alike else SharedTexts()}
+        self._alike = alike
+        self._texts = dict[tuple[str, str], SharedTexts]()
+
+    def _texts_of(self, input_type: InputType, preparation: Preparation) -> SharedTexts:
+        key = "" if self._alike else input_type, preparation.asks(input_type) if preparation else ""
+        return self._texts.get(key) or self._texts.setdefault(key, SharedTexts())
 
     def claim(self, batch: Sequence[Item], submission: Submission) -> tuple[SharedBatch, Sequence[Item], Joined]:
         """What is to be sent of a batch, and what is on its way for somebody else, which is joined.
 
         A text in pieces is always sent.
         """
-        texts, shared_batch = self._texts[submission.input_type], SharedBatch(submission, asyncio.current_task())
+        texts = self._texts_of(submission.input_type, submission.preparation)
+        shared_batch = SharedBatch(submission, asyncio.current_task())
         mine, new, joined = batch, batch, Joined()
         if texts.has_others_texts(submission):
             holders = [texts.get(item.texts[0]) if len(item.texts) == 1 else None for item in batch]
@@ -138,9 +145,9 @@ class Shared:
             texts.add(shared_batch, new)
         return shared_batch, mine, joined
 
-    def find_sent(self, text: str, input_type: InputType) -> Waiting | None:
+    def find_sent(self, text: str, input_type: InputType, preparation: Preparation) -> Waiting | None:
         """The answer to a request with this text that has been sent; None if there is none that was sent already."""
-        shared_batch = self._texts[input_type].get(text)
+        shared_batch = self._texts_of(input_type, preparation).get(text)
         return (
             shared_batch.wait(text)
             if shared_batch and not shared_batch.submission.is_held_back(shared_batch.task)
@@ -149,7 +156,8 @@ class Shared:
 
     def deliver_shared(self, shared_batch: SharedBatch, deliver: Deliver, answer: Answer) -> Awaitable[None]:
         """Tells those who wait first, and then the one who sent the text, who may take long to store it."""
-        self._texts[shared_batch.submission.input_type].note_answered(shared_batch, answer.items)
+        submission = shared_batch.submission
+        self._texts_of(submission.input_type, submission.preparation).note_answered(shared_batch, answer.items)
         if shared_batch.waiting:
             self._tell(shared_batch, answer)
         return deliver(answer)
@@ -169,7 +177,8 @@ class Shared:
 
     def release(self, shared_batch: SharedBatch) -> None:
         """The batch has ended: whoever still waits may send the text for itself."""
-        self._texts[shared_batch.submission.input_type].remove(shared_batch)
+        submission = shared_batch.submission
+        self._texts_of(submission.input_type, submission.preparation).remove(shared_batch)
         for futures in shared_batch.waiting.values():
             for future in futures:
                 if not future.done():

@@ -16,6 +16,7 @@ from aembed.counters import Measure
 from aembed.dispatch._admission import Permit
 from aembed.dispatch._batch_slots import BatchSlots
 from aembed.errors import BadRequestError
+from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.types import InputType
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class Submission:
     # Law 1: what is on its way lands, whoever has left; only a task in `_waiting` may be cancelled.
 
     input_type: InputType = "document"
+    preparation: Preparation = NO_PREPARATION
+    """Its prefixes are in the texts already; what else it says the provider is told."""
     interactive: bool = False
     spend_limit: SpendLimit | None = None
     costs: Measure | None = None

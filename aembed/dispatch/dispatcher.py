@@ -27,6 +27,7 @@ from aembed.dispatch._requests import Requests
 from aembed.dispatch._shared import Shared, Waiting, receive_shared
 from aembed.dispatch._submission import Submission
 from aembed.dispatch._wait_report import WaitReport, server_in_words
+from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.protocols import EmbedsAlike, Provider
 from aembed.results import Stats
 from aembed.types import InputType, Limits, RetryPolicy
@@ -186,7 +187,9 @@ class Dispatcher:
 
     def call_on_close(self, callback: Callable[[], object]) -> None:
         """Called whenever the gate has closed, or stays closed."""
-        self._requests.admission.when_closed = callback
+        admission = self._requests.admission
+        before = admission.when_closed
+        admission.when_closed = lambda: (before(), callback())
 
     @property
     def startable_queries(self) -> int:
@@ -220,9 +223,9 @@ class Dispatcher:
                 self._shared.release(shared_batch)
             batch = await receive_shared(joined, submission, deliver) if joined else ()
 
-    def find_sent(self, item: Item, input_type: InputType) -> Waiting | None:
+    def find_sent(self, item: Item, input_type: InputType, preparation: Preparation = NO_PREPARATION) -> Waiting | None:
         """The answer to come to somebody else who has sent this text; None if nobody has."""
-        return self._shared.find_sent(item.texts[0], input_type) if len(item.texts) == 1 else None
+        return self._shared.find_sent(item.texts[0], input_type, preparation) if len(item.texts) == 1 else None
 
     @contextmanager
     def _allow_drain(self, submission: Submission) -> Iterator[None]:

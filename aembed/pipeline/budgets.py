@@ -65,7 +65,10 @@ class Budgets:
     def limit_of_job(self, place: object, space: Space) -> SpendLimit:
         """What a job may spend; `place` is its store or table. Raises ConfigError for a budget that it cannot keep."""
         # Law 6: what can be refused is refused before money is spent; also a budget that nobody could keep.
-        account, job = place if isinstance(place, Accounts) else None, str(replace(space, dimensions=None))
+        account, job = (
+            place if isinstance(place, Accounts) else None,
+            str(replace(space, dimensions=None, preparation="")),
+        )
         # Without a limit now, what an earlier run was allowed ends all the same with this one.
         own = BudgetAccount(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
         budgets = [own if per == "job" else self._open_account(per, account, job) for per in self._kinds]

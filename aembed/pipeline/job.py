@@ -74,7 +74,7 @@ class Job:
         # A place is held until the batch is stored: a crash buys again at most that many requests.
         self._batch_slots = BatchSlots(dispatcher.concurrency)
         self._submission = Submission(
-            "document", batch_slots=self._batch_slots, shorten=measure.shorten, shares=sink.shares
+            "document", measure.preparation, batch_slots=self._batch_slots, shorten=measure.shorten, shares=sink.shares
         )
         if spend_limit.is_limited:
             self._submission.spend_limit, self._submission.costs = spend_limit, measure

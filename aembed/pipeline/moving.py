@@ -10,6 +10,7 @@ import numpy as np
 from aembed.core.spaces import space_after_move
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.pipeline.leasing_sinks import await_store
+from aembed.preparation import document_part
 from aembed.protocols import Backlog, Moves, MovesColumn, Store
 from aembed.results import Embeddings
 from aembed.types import Embedded, Matrix, Space, Vector
@@ -29,18 +30,28 @@ LEAST_SIMILARITY = 0.99
 """The least cosine at which two vectors of a text are taken to be the same."""
 
 
-async def move(store: Store | Backlog, space: Space, embed: Callable[[Sequence[str]], Awaitable[Embeddings]]) -> float:
+async def move(
+    store: Store | Backlog, space: Space, embed: Callable[[Sequence[str], Space], Awaitable[Embeddings]]
+) -> float:
     """Makes the store, or the column, one of `space` where a few of its texts have the same vectors there.
 
-    Returns the least cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
+    A preparation that was asked for may differ from the store's own in what is done to queries alone. Returns the least
+    cosine similarity that was seen. Raises SpaceMismatchError where the vectors differ.
     """
     if not isinstance(store, MovesColumn) and (isinstance(store, Backlog) or not isinstance(store, Moves)):
         raise ConfigError(f"{type(store).__name__} cannot be moved: it has no method move(space)")
     held = await _read_space(store)
+    after = space_after_move(held, space)
+    # Vectors of a text with a prefix and without it may be as near to each other as this test could tell.
+    if document_part(after.preparation) != document_part(held.preparation):
+        raise SpaceMismatchError(
+            f"the texts of {held} were prepared otherwise than those of {space}, so that their vectors cannot be "
+            "compared: leave out the options that prepare texts, or embed the texts anew"
+        )
     sample = await _sample(store)
     if not sample:
         raise ConfigError(f"no row has a vector and a text of at most {LONGEST:,} characters, which could be compared")
-    embeddings = await embed(list(sample))
+    embeddings = await embed(list(sample), after)
     embeddings.raise_for_failures()
     least = _least_similarity(list(sample.values()), embeddings.vectors)
     if least < LEAST_SIMILARITY:
@@ -50,7 +61,7 @@ async def move(store: Store | Backlog, space: Space, embed: Callable[[Sequence[s
             f"embedded again one has a cosine similarity of {least:.3f} to its stored vector; embed the texts anew"
             + (" (or the text of that row was edited after it was filled)" if edited else "")
         )
-    await await_store(store.move(space_after_move(held, space)))
+    await await_store(store.move(after))
     return least
 
 

@@ -1,31 +1,68 @@
-"""The services that make vectors: one file per wire format, named by the prefix that users type."""
+"""The services that make vectors: one file per wire format, named by the prefix that users type.
+
+A package may bring providers of its own, by the entry point group `aembed.providers`: each is the prefix and a callable
+that is called as `open_provider` calls those here, with a model and keywords.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from aembed.errors import ConfigError
 from aembed.protocols import Provider
+from aembed.providers._rows import ROWS
 from aembed.ranges import dimensions_of
 
-SAME_FORMAT = {"ollama": "openai", "tei": "openai"}
-"""Prefixes that are rows of another prefix's file."""
+if TYPE_CHECKING:
+    from aembed.providers._options import HTTPOptions, KeySource
+    from aembed.providers._provider import HTTPProvider
+    from aembed.providers._service import Model, Service
+
+__all__ = ["HTTPProvider", "Model", "Service", "open_provider", "prefixes"]
+
+ENTRY_POINTS = "aembed.providers"
+"""The group of the entry points."""
 _WITHOUT_MODEL = frozenset({"local"})
+_WHERE = {"HTTPProvider": "_provider", "Model": "_service", "Service": "_service"}
+
+
+def __getattr__(name: str) -> Any:
+    # What brings httpx and numpy along is imported once it is used.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
 
 
 def prefixes() -> list[str]:
-    """Every prefix that `open_provider` knows: the files of this folder, and the rows in them."""
-    files = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
-    return sorted([*files, *SAME_FORMAT])
+    """Every prefix that `open_provider` knows: files of this folder, rows, and those that other packages bring."""
+    return sorted({*_files(), *ROWS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+@overload
+def open_provider(name: Literal["local"], *, concurrency: int = 8) -> Provider: ...
+
+
+@overload
+def open_provider(
+    name: str,
+    *,
+    api_key: str | KeySource | None = None,
+    base_url: str | None = None,
+    dimensions: int | None = None,
+    concurrency: int = 8,
+    http_client: Any = None,
+    **options: Unpack[HTTPOptions],
+) -> Provider: ...
 
 
 def open_provider(
     name: str,
     *,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
     base_url: str | None = None,
     dimensions: int | None = None,
     concurrency: int = 8,
@@ -34,27 +71,25 @@ def open_provider(
 ) -> Provider:
     """The provider of `"provider:model"` (the first colon splits) or of `"local"`.
 
-    `options` are those of that provider: for `openai:`, `ollama:` and `tei:` they are `allow_http` (True: send key
+    `options` are those of that provider. Those that are reached over HTTP take `allow_http` (True: send key
     and texts unencrypted to a server that is not on this machine), `encoding` ("base64" or "float": ask for vectors
-    in that form; None finds out what the server speaks), `max_tokens_per_text` (what its model takes), `normalize`
-    (True: scale each vector to length 1; None keeps them, and tells once where they are of another length) and `record`
-    (a folder for replies that are refused or broken).
+    in that form; None finds out what the server speaks), `extra_body` and `headers` (further fields and headers of each
+    request), `max_tokens_per_text` (what its model takes), `normalize` (True: scale each vector to length 1; None keeps
+    them, and tells once where they are of another length), `record` (a folder for replies that are refused or broken)
+    and `truncate` (True: the service may cut a text that is too long for it, where it can be told; else it is asked to
+    refuse it). In the place of what the model is known to want stand `document_prefix` and `query_prefix` (what is put
+    before each text; "" for nothing) and `input_types` (the service's own words for documents and queries, as
+    "passage,query"; "" sends none). `api_key` may be an async callable that gives a token, which is called again once
+    that was refused.
 
     Nothing is read or sent, but the provider's environment variables. Raises ConfigError for an unknown
     provider, a missing key, or an option that it cannot take.
     """
     prefix, _, model = name.partition(":")
-    known = prefixes()
-    if prefix not in known:
-        raise ConfigError(
-            f"{prefix!r} is not a provider; known are {', '.join(known)} (as in openai:text-embedding-3-small)"
-        )
-    if not model.strip() and prefix not in _WITHOUT_MODEL:
+    if not model.strip() and prefix not in _WITHOUT_MODEL and prefix in prefixes():
         raise ConfigError(f"{name!r} names no model; it looks like {prefix}:MODEL")
-    module = import_module(f"aembed.providers.{SAME_FORMAT.get(prefix, prefix)}")
-    _check(prefix, options, module.OPTIONS)
-    provider: Provider = module.open_provider(
-        prefix,
+    opened = _opener(prefix, options)
+    provider: Provider = opened(
         model.strip(),
         api_key=api_key,
         base_url=base_url,
@@ -64,6 +99,30 @@ def open_provider(
         **options,
     )
     return provider
+
+
+def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:
+    if prefix in ROWS or prefix in _files():
+        module = import_module(f"{__name__}.{prefix if prefix in _files() else 'openai'}")
+        _check(prefix, options, module.OPTIONS)
+        return lambda model, **given: module.open_provider(prefix, model, **given)
+    found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == prefix]
+    if not found:
+        known = ", ".join(prefixes())
+        raise ConfigError(f"{prefix!r} is not a provider; known are {known} (as in openai:text-embedding-3-small)")
+    return _load(found[0])
+
+
+def _load(point: EntryPoint) -> Callable[..., Provider]:
+    try:
+        loaded: Callable[..., Provider] = point.load()
+    except Exception as error:
+        raise ConfigError(f"{point.name}: is brought by {point.value}, which cannot be imported: {error}") from error
+    return loaded
+
+
+def _files() -> Sequence[str]:
+    return [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
 
 
 def _check(prefix: str, options: Mapping[str, Any], taken: Mapping[str, str]) -> None:

@@ -41,6 +41,7 @@ from aembed.providers._words import (
     PASSING,
     TOO_LONG,
 )
+from aembed.types import Hints
 
 _SETTINGS = frozenset({"model", "dimensions", "encoding_format", "user"})
 _NAMES: Mapping[int, str] = {
@@ -74,15 +75,20 @@ _IN_A_200 = {
 }
 
 
-def error_for(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None) -> ProviderError:
-    """The error that a status other than 2xx means, for a request of so many inputs, and tokens as we count them."""
+def error_for(
+    reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None, hints: Hints | None = None
+) -> ProviderError:
+    """The error that a status other than 2xx means, for a request of so many inputs, and tokens as we count them.
+
+    `hints` stand in the place of what the headers say.
+    """
     complaint = read_complaint(reply.body)
     error = _class_of_error(reply.status, complaint)
     reason = complaint.reason or _NAMES.get(reply.status, error.__name__)
     if 300 <= reply.status < 400:
         reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"
     by_way = f" (by way of {reply.via})" if reply.via and reply.status in _A_PROXYS_TOO else ""
-    refused = _Refused(reply, complaint, inputs, tokens, key)
+    refused = _Refused(reply, complaint, inputs, tokens, key, hints)
     return refused.build_error(error, f"{reply.status}: ", f"{reason}{by_way}")
 
 
@@ -214,9 +220,10 @@ class _Refused:
     inputs: int
     tokens: float
     key: Secret | None
+    hints: Hints | None = None
 
     def build_error(self, error: type[ProviderError], opening: str, reason: str) -> ProviderError:
-        hints = parse_hints(self.reply.headers, self.complaint.reason, self.complaint.delay)
+        hints = self.hints or parse_hints(self.reply.headers, self.complaint.reason, self.complaint.delay)
         if error is RateLimitError:
             limit = find_lasting_limit(self.reply.headers, self.complaint, hints, tokens=self.tokens, texts=self.inputs)
             if limit is not None:
@@ -245,11 +252,13 @@ class _Refused:
         error.requested_tokens = size.requested
 
 
-def with_origin(error: ProviderError, reply: HTTPReply, key: Secret | None = None) -> ProviderError:
+def with_origin(
+    error: ProviderError, reply: HTTPReply, key: Secret | None = None, hints: Hints | None = None
+) -> ProviderError:
     """That error, saying which reply it is about."""
     error.status_code = reply.status
     error.request_id = request_id(reply, key)
-    error.hints = parse_hints(reply.headers)
+    error.hints = hints or parse_hints(reply.headers)
     error.body = redacted_line(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
     return error
 

@@ -47,9 +47,9 @@ _NUMBERS = re.compile(rf"((?:{_NUMBER}){{4}})(?:{_NUMBER}){{4,}}")
 
 
 class Recorder:
-    """`secrets` are the headers of requests that nothing may show."""
+    """`secrets` gives the headers of requests that nothing may show."""
 
-    def __init__(self, folder: Path, secrets: Sequence[Secret]) -> None:
+    def __init__(self, folder: Path, secrets: Callable[[], Sequence[Secret]]) -> None:
         self._folder = folder
         self._secrets = secrets
         self._seen: Counter[str] = Counter()
@@ -102,7 +102,7 @@ class Recorder:
     def _redact_all(self, text: str, texts: Sequence[str], most: int) -> str:
         """Cut after what is private has been found: a part of that would not be."""
         text = _NUMBERS.sub(r"\1[...] ", _BASE64.sub(r"\1[...]", text))[: 2 * most]
-        for secret in self._secrets:
+        for secret in self._secrets():
             text = secret.redact(text)
         return without_any_part(_TOKEN.sub("[redacted]", text), texts)[:most]
 
@@ -138,4 +138,4 @@ def recorder_of(record: object, secrets: Callable[[], Sequence[Secret]]) -> Reco
     folder = Path(record).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{name}: {folder} is no folder")
-    return Recorder(folder, secrets())
+    return Recorder(folder, secrets)

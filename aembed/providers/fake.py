@@ -16,6 +16,7 @@ import anyio
 import numpy as np
 
 from aembed.errors import BadRequestError, ConfigError
+from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
 
 Fault: TypeAlias = Exception | float | None
@@ -24,13 +25,16 @@ Script: TypeAlias = Callable[[int, Sequence[str]], Fault] | Sequence[Fault]
 """What happens to the request of that number, counted from 0; a sequence has one entry a request."""
 
 OPTIONS: dict[str, str] = {}
-# Those of OpenAI (providers/_presets.py).
+# Those of OpenAI (providers/_rows.py).
 LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One request as the provider saw it. `outcome` is "answered" or the name of the error."""
+    """One request as the provider saw it. `outcome` is "answered" or the name of the error.
+
+    `asked` is what a preparation said beside its prefixes, which are in the texts (Preparation.asks).
+    """
 
     number: int
     inputs: int
@@ -38,6 +42,7 @@ class Sent:
     input_type: InputType
     outcome: str
     texts: tuple[str, ...] = ()
+    asked: str = ""
 
 
 @dataclass(slots=True)
@@ -53,9 +58,10 @@ class Ledger:
 
 
 class FakeProvider:
-    """Answers each text with a vector that is made from the text alone, of length 1.
+    """Answers each text with a vector of length 1 that is made from the text, and what else it is asked for, alone.
 
-    `latency` is in seconds; `script` orders faults; `ledger` tells what was sent and billed.
+    `preparation` is what its model wants of new stores. `latency` is in seconds; `script` orders faults; `ledger` tells
+    what was sent and billed.
     """
 
     def __init__(
@@ -68,11 +74,13 @@ class FakeProvider:
         limits: Limits = LIMITS,
         price_usd: float | None = 0.0,
         keep_texts: bool = False,
+        preparation: Preparation = NO_PREPARATION,
     ) -> None:
         if dimensions < 1:
             raise ConfigError(f"dimensions={dimensions} must be 1 or more")
         self.space = Space("fake", model, dimensions)
         self.limits = limits
+        self.preparation = preparation
         self.price_usd = price_usd
         self.ledger = Ledger()
         self._dimensions = dimensions
@@ -88,32 +96,40 @@ class FakeProvider:
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Raises what the script says, or BadRequestError where OpenAI would."""
+        return await self.embed_prepared(texts, input_type=input_type)
+
+    async def embed_prepared(
+        self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation = NO_PREPARATION
+    ) -> Reply:
+        """As `embed`: texts of another input type, arithmetic or dtype have other vectors."""
+        asked = preparation.asks(input_type)
         ledger = self.ledger
         number, ledger.requests = ledger.requests, ledger.requests + 1
         ledger.in_flight += 1
         ledger.max_in_flight = max(ledger.max_in_flight, ledger.in_flight)
         try:
-            return await self._answer(number, texts, input_type)
+            return await self._answer(number, texts, input_type, asked)
         finally:
             ledger.in_flight -= 1
 
     async def aclose(self) -> None:
         """There is nothing to close."""
 
-    async def _answer(self, number: int, texts: Sequence[str], input_type: InputType) -> Reply:
+    async def _answer(self, number: int, texts: Sequence[str], input_type: InputType, asked: str) -> Reply:
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         tokens = ceil(sum(map(len, encoded)) / self.limits.bytes_per_token)
         fault = _refusal_of(encoded, self.limits) or self._fault(number, texts)
         failed = isinstance(fault, Exception)
         outcome = type(fault).__name__ if failed else "answered"
         kept = tuple(texts) if self._keep_texts else ()
-        self.ledger.log.append(Sent(number, len(texts), tokens, input_type, outcome, kept))
+        self.ledger.log.append(Sent(number, len(texts), tokens, input_type, outcome, kept, asked))
         if not failed:
             self.ledger.texts += len(texts)
             self.ledger.billed_tokens += tokens
         await self._wait(fault)
+        meant = [asked.encode() + text for text in encoded] if asked else encoded
         return Reply(
-            fake_vectors(encoded, self._dimensions), self.space.model, Usage(tokens), request_id=f"fake-{number}"
+            fake_vectors(meant, self._dimensions), self.space.model, Usage(tokens), request_id=f"fake-{number}"
         )
 
     async def _wait(self, fault: Fault) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from hashlib import sha256
 from math import isfinite
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from aembed.core.addresses import is_loopback
-from aembed.errors import ConfigError, InputError, SpaceMismatchError
+from aembed.core.spaces import differ_in_preparation
+from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
+from aembed.preparation import Preparation, document_part
 from aembed.results import Report
 from aembed.types import Metadata, Record, Rows, Space
 
@@ -21,7 +24,30 @@ EMPTY = (
     "If not, fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 )
 """What may be done with a column that holds other vectors."""
+# They grow with a change that an older aembed would misread: that one then refuses the store. Only stores with a
+# preparation have the second one, since 0.1.0 would embed texts and queries without it.
+FIRST_SCHEMA, SCHEMA_OF_PREPARED = 1, 2
 Scalar: TypeAlias = str | int | float | bool | None
+
+
+def schema_version(space: Space) -> int:
+    return SCHEMA_OF_PREPARED if space.preparation else FIRST_SCHEMA
+
+
+def check_schema(place: str, version: int) -> None:
+    """Raises StoreError for tables that a later aembed made."""
+    if version > SCHEMA_OF_PREPARED:
+        raise StoreError(
+            f"{place} was made by a newer aembed (its tables are version {version}, this one knows "
+            f"{SCHEMA_OF_PREPARED}): pip install --upgrade aembed"
+        )
+
+
+def mark_of(space: Space | None) -> str:
+    """What stands before the text in the fingerprints of a column: "" where its texts are not prepared, as those of all
+    columns that 0.1.0 filled; else hexadecimal digits, which need no quotation in SQL."""
+    part = document_part(space.preparation) if space else ""
+    return sha256(part.encode()).hexdigest()[:32] if part else ""
 
 
 def mismatch_error(
@@ -29,11 +55,11 @@ def mismatch_error(
 ) -> SpaceMismatchError:
     """`places` are the URLs of this store and of the one that may be built beside it, by a command."""
     says = f"{place} holds vectors of {held}; asked for was {asked}."
+    if differ_in_preparation(held, asked):
+        says += " The texts are prepared otherwise; without the options that prepare texts it goes on with its own."
     if places is None:
         return SpaceMismatchError(f"{says} {way_out[0].upper()}{way_out[1:]}")
-    old, new = places
-    moving = ("aembed", "move", "--store", old, *_arguments_of(asked))
-    building = ("aembed", "index", old, "--store", new, *_arguments_of(asked))
+    moving, building = (store_command(places, asked, anew=anew) for anew in (False, True))
     error = SpaceMismatchError(
         f"{says} If that is the same model elsewhere, its rows are taken over (Embedder.move) by  "
         f"{shlex.join(moving)}  If not, {way_out}: {shlex.join(building)}"
@@ -42,8 +68,16 @@ def mismatch_error(
     return error
 
 
-def _arguments_of(asked: Space) -> tuple[str, ...]:
-    """Model, server and width: without the server that was meant the texts would go to another one."""
+def store_command(places: tuple[str, str], asked: Space, *, anew: bool) -> tuple[str, ...]:
+    """The command that makes a store of that space beside the one at the first of these URLs, or that moves it."""
+    old, new = places
+    if anew:
+        return ("aembed", "index", old, "--store", new, *arguments_of(asked))
+    return ("aembed", "move", "--store", old, *arguments_of(asked))
+
+
+def arguments_of(asked: Space) -> tuple[str, ...]:
+    """Model, server, width and preparation: without the server that was meant texts would go to another one."""
     flags = ["-m", f"{asked.provider}:{asked.model}"]
     if asked.endpoint:
         flags += ["--base-url", asked.endpoint]
@@ -52,7 +86,29 @@ def _arguments_of(asked: Space) -> tuple[str, ...]:
             flags += ["--option", "allow_http=true"]
     if asked.dimensions and asked.provider != "local":
         flags += ["--dimensions", str(asked.dimensions)]
+    if asked.preparation:
+        for name, value in Preparation.parse(asked.preparation).options().items():
+            flags += ["--option", f"{name}={_as_option(value)}"]
     return tuple(flags)
+
+
+def _as_option(value: str) -> str:
+    """As `--option` reads it, on one line: in quotation marks where it would be taken for something else."""
+    try:
+        json.loads(value)
+    except ValueError:
+        return value if value.isprintable() else json.dumps(value)
+    return json.dumps(value)
+
+
+def column_command(url: str, flags: Sequence[str], asked: Space, *, anew: str | None) -> tuple[str, ...]:
+    """The command that fills another column, `anew`, with vectors of that space, or that moves a column there.
+
+    `flags` name the table and what is read of it, without the column of the vectors.
+    """
+    if anew is None:
+        return ("aembed", "move", "--store", url, *flags, *arguments_of(asked))
+    return ("aembed", "backfill", "--store", url, *flags, "--vector", anew, "--create-columns", *arguments_of(asked))
 
 
 def check_rows(place: str, space: Space | None, rows: Rows) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aembed.core.spaces import merge_spaces
+from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, InputError
 from aembed.results import Report
 from aembed.stores._rules import (
@@ -71,7 +71,7 @@ class MemoryStore:
         agreement = merge_spaces(self._space, space)
         if agreement is None and self._space and self._rows:
             raise mismatch_error(_PLACE, self._space, space, "Use a new MemoryStore().")
-        wanted = agreement or space
+        wanted = agreement or settled_space(space)
         self._space = wanted if wanted.dimensions else None
         return wanted
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from aembed.core.spaces import merge_spaces
+from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores._lives import Lives, superseded_error
@@ -36,6 +36,7 @@ from aembed.stores._rules import (
     encode,
     mismatch_error,
     rejection_error,
+    store_command,
     summary,
 )
 from aembed.stores._search import SearchChunk, check_query, find_nearest
@@ -211,6 +212,11 @@ class PostgresStore(Indexed):
         await self._write(partial(tables.move, space))
         self._layout = None
 
+    def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
+        """The command that makes a store of that space beside this one, or that moves this one there; None of a pool,
+        whose URL is not known here."""
+        return store_command(places, asked, anew=anew) if (places := self._places) else None
+
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
         joined = await self._write(partial(shares.join, seconds))
@@ -319,17 +325,25 @@ class PostgresStore(Indexed):
             if space is not None and (space.dimensions is None or layout.dimensions is None):
                 return space
             raise self._mismatch_error(held, asked)
-        if (wanted := space or asked).dimensions:
+        if (wanted := space or settled_space(asked)).dimensions:
             await tables.retype(self._storage, wanted, layout, connection)
         return wanted
 
+    @property
+    def _name_in_url(self) -> str:
+        return f"{self._table.schema}.{self._table.table}" if self._table.schema else self._table.table
+
+    @property
+    def _places(self) -> tuple[str, str] | None:
+        """The URLs of this store and of one beside it, without a password."""
+        address, old = self._database.address, self._name_in_url
+        return (address.url(table=old), address.url(table=f"{old}_new")) if address else None
+
     def _mismatch_error(self, held: Space, asked: Space) -> SpaceMismatchError:
-        old = f"{self._table.schema}.{self._table.table}" if self._table.schema else self._table.table
-        address = self._database.address
-        if address is None:
+        places, old = self._places, self._name_in_url
+        if places is None:
             stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
             return mismatch_error(self._place, held, asked, f"{BESIDE}: await embedder.embed_into({stores})")
-        places = address.url(table=old), address.url(table=f"{old}_new")
         advice = f"{BESIDE}, with your user and password in both URLs"
         return mismatch_error(self._place, held, asked, advice, places=places)
 

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from aembed.core.spaces import space_as_json, space_from_json
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _bookkeeping as books
@@ -32,7 +33,7 @@ from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parse_name, quote_name
-from aembed.stores._rules import Scalar, check_search
+from aembed.stores._rules import Scalar, check_search, column_command, mark_of
 from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
@@ -279,9 +280,28 @@ class PostgresColumn(Indexed):
         async def moved(table: ColumnLayout, connection: Connection) -> None:
             if not await may_write(connection, books.COLUMNS):
                 raise StoreError(f"{self._place}: the role may not write aembed.columns; the README has the GRANTs")
-            await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
+            await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
 
         await self._run(moved)
+
+    def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
+        """The command that fills a column beside this one with vectors of that space, or that moves this one there;
+        None of a pool, whose URL is not known here."""
+        names, address = self._asked, self._database.address
+        if address is None:
+            return None
+        fingerprint = f"{names.fingerprint}_new" if anew and names.fingerprint else names.fingerprint
+        named = {
+            "table": f"{names.table.schema}.{names.table.table}" if names.table.schema else names.table.table,
+            "text": names.text,
+            "text-sql": names.text_sql,
+            "where": names.where,
+            "fingerprint": fingerprint,
+            "vector": None if anew else names.vector,
+        }
+        flags = [word for name, value in named.items() if value for word in (f"--{name}", value)]
+        flags += [word for key in names.key or () for word in ("--key", key)]
+        return column_command(address.url(), flags, asked, anew=f"{names.vector}_new" if anew else None)
 
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
@@ -318,7 +338,8 @@ class PostgresColumn(Indexed):
     ) -> T:
         async def done(connection: Connection) -> T:
             if self._layout is None:
-                self._layout = replace(await read_layout(self._asked, connection), copies=self._database.copies)
+                self._layout = table = await self._read_layout(connection)
+                self._layout = replace(table, prepared=mark_of(await self._read_space(table, connection)))
             return await work(self._layout, connection)
 
         return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
@@ -359,20 +380,24 @@ class PostgresColumn(Indexed):
 
     async def _read_space(self, table: ColumnLayout, connection: Connection) -> Space | None:
         found = await books.read_space(self._asked.vector, table, connection)
-        return Space(**loads(found)) if found else None
+        return space_from_json(loads(found)) if found else None
+
+    async def _read_layout(self, connection: Connection) -> ColumnLayout:
+        return replace(await read_layout(self._asked, connection), copies=self._database.copies)
 
     async def _prepare_column(self, asked: Space, table: ColumnLayout, connection: Connection) -> Space:
         if table.absent and asked.dimensions:
             await preflight.add_columns(self._place, asked.dimensions, table, connection)
-            self._layout = table = replace(await read_layout(self._asked, connection), copies=self._database.copies)
+            table = await self._read_layout(connection)
         held = await self._read_space(table, connection)
         space = await preflight.check_column(self._place, asked, held, table, connection)
+        self._layout = table = replace(table, prepared=mark_of(space))
         await self._probe_rows(space.dimensions, table, connection)
         self._keeps = True
         if space.dimensions and not await books.make_schema(connection):
             self._warn_of_working_alone()
         if space.dimensions and space != held:
-            await books.keep_space(self._asked.vector, dumps(asdict(space)), table, connection)
+            await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
         return space
 
     def _warn_of_working_alone(self) -> None:

@@ -11,11 +11,22 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import TypeVar
 
-from aembed.core.spaces import is_still, merge_spaces
+from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores._lives import Lives, superseded_error
-from aembed.stores._rules import BESIDE, Scalar, check_rows, check_search, mismatch_error, rejection_error, summary
+from aembed.stores._rules import (
+    BESIDE,
+    FIRST_SCHEMA,
+    Scalar,
+    check_rows,
+    check_schema,
+    check_search,
+    mismatch_error,
+    rejection_error,
+    store_command,
+    summary,
+)
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite import _rows as sql
@@ -27,8 +38,6 @@ from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows
 
 T = TypeVar("T")
 
-# It grows with a change of the tables that an older aembed would misread: that one then refuses the store.
-SCHEMA_VERSION = 1
 # Chosen: about half of the 43,690 vectors of 1,536 floats that are kept at the most. Smaller, the search after each
 # large batch would read all of them again.
 MOST_RENEWED = 20_000
@@ -139,6 +148,10 @@ class SQLiteStore:
         """Keeps that space in the place of its own; no row changes. See Moves."""
         await self._write(partial(sql.move, space))
 
+    def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...]:
+        """The command that makes a store of that space beside this one, or that moves this one there."""
+        return store_command(self._places, asked, anew=anew)
+
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
         # Taken before the write, so that the life noted here ends no later than that in the file.
@@ -205,22 +218,17 @@ class SQLiteStore:
         """Raises StoreError for tables that a later aembed made."""
         if not sql.has_tables(connection):
             return False
-        version = sql.meta(connection, "schema_version")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self._name} was made by a newer aembed (its tables are version {version}, this one knows "
-                f"{SCHEMA_VERSION}): pip install --upgrade aembed"
-            )
+        check_schema(self._name, sql.meta(connection, "schema_version"))
         return True
 
     def _prepare_tables(self, asked: Space, connection: Connection) -> Space:
         if not self._has_tables(connection):
-            sql.create_tables(connection, SCHEMA_VERSION)
+            sql.create_tables(connection, FIRST_SCHEMA)
         held = sql.space(connection)
         space = merge_spaces(held, asked)
         if space is None and held and sql.count(connection):
             raise mismatch_error(self._name, held, asked, BESIDE, places=self._places)
-        space = space or asked
+        space = space or settled_space(asked)
         if hooks_of("aembed_rows", connection):
             self._probe(space.dimensions or 1, connection)
         if space != held:

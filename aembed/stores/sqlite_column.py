@@ -10,9 +10,9 @@ from functools import partial
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from aembed.core.spaces import is_still, merge_spaces
+from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
-from aembed.stores._rules import EMPTY, Scalar, check_search, mismatch_error
+from aembed.stores._rules import EMPTY, Scalar, check_search, column_command, mark_of, mismatch_error
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _leases as leases
@@ -175,6 +175,21 @@ class SQLiteColumn(SharedColumn):
         """Keeps that space in the place of the one that is kept."""
         await self._database.write(partial(books.keep_space, space, self._target))
 
+    def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
+        """The command that fills a column beside this one with vectors of that space, or that moves this one there."""
+        names = self._names
+        flags = ["--table", names.table, "--text", names.text]
+        for key in names.key or ():
+            flags += ["--key", key]
+        if names.where:
+            flags += ["--where", names.where]
+        url = str(self._database.name) if "?" in str(self._database.name) else f"sqlite:///{self._database.name}"
+        if anew:
+            flags += ["--fingerprint", f"{names.fingerprint}_new"] if names.fingerprint else []
+            return column_command(url, flags, asked, anew=f"{names.vector}_new")
+        flags += ["--vector", names.vector, *(["--fingerprint", names.fingerprint] if names.fingerprint else ())]
+        return column_command(url, flags, asked, anew=None)
+
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
         return await self._read_beside(partial(self._read_sample, most))
@@ -220,6 +235,7 @@ class SQLiteColumn(SharedColumn):
         self._check_keys(table, connection)
         held = books.space(self._target, connection)
         space = self._agree_on_space(held, asked, _width(table, connection))
+        table = replace(table, prepared=mark_of(space))
         self._probe(table, space.dimensions or 1, connection)
         self._made(connection)  # Once more: a trigger that rolls back has taken it away.
         if space.dimensions and space != held:
@@ -227,6 +243,9 @@ class SQLiteColumn(SharedColumn):
         if space.dimensions:
             leases.make_tables(connection)
         return space
+
+    def _layout(self, connection: Connection) -> TableLayout:
+        return read_layout(self._names, connection, books.space(self._target, connection))
 
     def _made(self, connection: Connection) -> TableLayout:
         table = read_layout(self._names, connection)
@@ -248,7 +267,7 @@ class SQLiteColumn(SharedColumn):
         space = merge_spaces(held, asked)
         if space is None and held and width is not None:
             raise mismatch_error(self._place, held, asked, self._way_out)
-        space = space or asked
+        space = space or settled_space(asked)
         if space.dimensions and width not in (None, space.dimensions * 4):
             raise mismatch_error(self._place, replace(space, dimensions=width // 4), asked, self._way_out)
         return space
@@ -266,18 +285,19 @@ class SQLiteColumn(SharedColumn):
         return EMPTY.format(table, vector)
 
     def _read_page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
-        table = read_layout(self._names, connection)
+        table = self._layout(connection)
         return [list(row) for row in connection.execute(table.select_page(first=not last), (*last, size))]
 
     def _read_sample(self, most: int, connection: Connection) -> list[Embedded]:
-        found = connection.execute(read_layout(self._names, connection).sample(), (most,)).fetchall()
+        table = self._layout(connection)
+        found = [] if table.absent else connection.execute(table.sample(), (most,)).fetchall()
         width = max((len(blob) for *_, blob in found), default=0) // 4
         matrix = matrix_of([blob for *_, blob in found], width, self._database.name)
         rows = zip(found, matrix, strict=True)
         return [Embedded(key_as_json(key), i, row, text) for i, ((*key, text, _), row) in enumerate(rows)]
 
     def _count_pending(self, connection: Connection) -> int:
-        table = read_layout(self._names, connection)
+        table = self._layout(connection)
         count: int = connection.execute(table.select("count(*)", table.is_pending)).fetchone()[0]
         return count
 
@@ -289,7 +309,7 @@ class SQLiteColumn(SharedColumn):
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         if held and self._space and not is_still(held, self._space):
             raise SpaceMismatchError(f"{self._place} is for {held} by now; these vectors are of {self._space}")
-        table = read_layout(self._names, connection)
+        table = read_layout(self._names, connection, held)
         rows = [(blob, *native(id), text) for id, text, blob in zip(ids, texts, blobs(matrix), strict=True)]
         filled, refused = fill(rows, self._filling(table), connection)
         if refused and not filled:
@@ -302,7 +322,8 @@ class SQLiteColumn(SharedColumn):
         return FillTarget(self._names.table, table.fill(), table.select_vector())
 
     def _try_refused_again(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
-        table, space = read_layout(self._names, connection), books.space(self._target, connection)
+        space = books.space(self._target, connection)
+        table = read_layout(self._names, connection, space)
         text, blob = table.select(table.text, table.is_key), bytes((space.dimensions if space else None) or 1) * 4
         held = [connection.execute(text, native(id)).fetchone() for id in ids]
         rows = [(blob, *native(id), *row) for id, row in zip(ids, held, strict=True) if row]
@@ -310,7 +331,7 @@ class SQLiteColumn(SharedColumn):
         return {key_as_json(row[1:-1]) for number, row in enumerate(rows) if number not in refused}
 
     def _clear_rows(self, ids: Sequence[str], connection: Connection) -> None:
-        connection.executemany(read_layout(self._names, connection).clear(), list(map(native, ids)))
+        connection.executemany(self._layout(connection).clear(), list(map(native, ids)))
 
     def _probe(self, table: TableLayout, dimensions: int, connection: Connection) -> None:
         """Finds a constraint, a trigger or a STRICT type that refuses or drops all vectors, before money is spent."""
@@ -331,8 +352,9 @@ class SQLiteColumn(SharedColumn):
         )
 
     def _answer_searches(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
-        table = read_layout(self._names, connection)
-        held, width = books.space(self._target, connection), _width(table, connection)
+        held = books.space(self._target, connection)
+        table = read_layout(self._names, connection, held)
+        width = _width(table, connection)
         if width is None:
             return [[] for _ in asked]
         dimensions = held.dimensions if held and held.dimensions else width // 4

@@ -74,7 +74,7 @@ def nothing_is_left(embedder: Embedder) -> None:
     """No queue place, slot, flight or task."""
     stats = embedder.stats()
     assert (stats.waiting, stats.in_flight, embedder.in_flight) == (0, 0, 0)
-    assert embedder._engine._coalescer is None or embedder._engine._coalescer._flights == {}
+    assert not any(coalescer._flights for coalescer in embedder._engine._coalescers.values())
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -19,6 +19,7 @@ from aembed import (
     Report,
     SpaceMismatchError,
 )
+from aembed.providers._rows import ROWS
 from aembed.providers.fake import FakeProvider
 from aembed.providers.openai import OpenAIProvider
 from aembed.stores.memory import MemoryStore
@@ -79,7 +80,7 @@ async def test_p16_to_p22_over_a_socket_in_numbers_and_into_a_store(kind: str) -
 
 def embedder_at(server: Server, preset: str) -> Any:
     provider = OpenAIProvider(
-        "text-embedding-3-small", base_url=server.url, dimensions=48, preset=preset, api_key="sk-x"
+        "text-embedding-3-small", base_url=server.url, dimensions=48, service=ROWS[preset], api_key="sk-x"
     )
     return Embedder(provider, retry=QUICK, max_batch_size=20)
 

@@ -23,10 +23,11 @@ from aembed.errors import (
 )
 from aembed.protocols import Provider
 from aembed.providers import open_provider
-from aembed.providers._presets import PRESETS, ollama_url
+from aembed.providers._provider import INLINE_BYTES
+from aembed.providers._rows import ROWS, ollama_url
 from aembed.providers._secrets import Secret
 from aembed.providers._urls import check_base_url
-from aembed.providers.openai import INLINE_BYTES, OpenAIProvider
+from aembed.providers.openai import OpenAIProvider
 from aembed.types import Limits, Reply, Space
 from tests.core.broken_replies import reply_of, unit_vectors
 from tests.providers.clients import every_client, http_client
@@ -88,8 +89,8 @@ def test_it_is_a_provider() -> None:
 
 
 def test_dimensions_are_sent_only_when_they_were_given() -> None:
-    body = OpenAIProvider(SMALL, api_key=KEY).payload(["é\n\x00"])
-    assert json.loads(body) == {"model": SMALL, "input": ["é\n\x00"], "encoding_format": "base64"}
+    body = OpenAIProvider(SMALL, api_key=KEY).payload(["é\n\x00"], "")
+    assert body == {"model": SMALL, "input": ["é\n\x00"], "encoding_format": "base64"}
 
 
 @pytest.mark.parametrize(
@@ -106,13 +107,13 @@ def test_known_models(model: str, space: Space, price: float | None) -> None:
     assert (made.space, made.price_usd) == (space, price)
 
 
-def test_limits_of_the_presets() -> None:
+def test_limits_of_the_rows() -> None:
     assert OpenAIProvider(SMALL, api_key=KEY).limits == Limits(2_048, 300_000, 8_191, 4.0, "cl100k_base")
-    tei = OpenAIProvider("BAAI/bge-small-en-v1.5", preset="tei")
+    tei = OpenAIProvider("BAAI/bge-small-en-v1.5", service=ROWS["tei"])
     assert (tei.limits.max_batch_size, tei.limits.max_tokens_per_batch, tei.limits.encoding) == (32, 16_384, None)
-    ollama = OpenAIProvider("nomic-embed-text:latest", preset="ollama")
+    ollama = OpenAIProvider("nomic-embed-text:latest", service=ROWS["ollama"])
     assert (ollama.limits.max_batch_size, ollama.space.dimensions, ollama.price_usd) == (256, 768, 0.0)
-    assert "encoding_format" not in json.loads(ollama.payload(["a"], numbers=True))
+    assert "encoding_format" not in ollama.payload(["a"], "")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ async def test_the_environment_is_read_as_the_official_sdk_reads_it(monkeypatch:
 async def test_another_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     async with serving(base64_reply()) as server:
-        await embed(OpenAIProvider("any", base_url=server.url, preset="tei"))
+        await embed(OpenAIProvider("any", base_url=server.url, service=ROWS["tei"]))
     assert "authorization" not in server.requests[0].headers
 
 
@@ -168,7 +169,7 @@ async def test_another_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> N
 def test_ollama_host_in_its_forms(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ollama_url(host) == url
     monkeypatch.setenv("OLLAMA_HOST", host)
-    assert OpenAIProvider("all-minilm", preset="ollama").space.endpoint == url
+    assert OpenAIProvider("all-minilm", service=ROWS["ollama"]).space.endpoint == url
 
 
 @pytest.mark.parametrize("host", ["user:pass@localhost", "localhost/path", "ftp://localhost", "localhost:port", "a b"])
@@ -274,7 +275,7 @@ def test_e3_the_leave_is_for_http_and_nothing_else(url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"allow_htpp": True}, "openai: has no option 'allow_htpp'; it takes allow_http=true or false; encoding="),
+        ({"allow_htpp": True}, "openai: has no option 'allow_htpp'; it takes allow_http=true or false; document_prefix="),
         ({"allow_http": "yes"}, "allow_http='yes' must be True or False"),
         ({"allow_http": 1}, "allow_http=1 must be True or False"),
         ({"encoding": "int8"}, 'encoding=\'int8\' must be "base64", "float" or None'),
@@ -610,8 +611,8 @@ async def test_p6_a_bad_key_is_an_authentication_error() -> None:
         assert len(server.requests) == 1
 
 
-def test_the_presets_name_themselves() -> None:
-    assert {name: row.name for name, row in PRESETS.items()} == {name: name for name in ("openai", "ollama", "tei")}
+def test_the_rows_name_themselves() -> None:
+    assert {name: row.name for name, row in ROWS.items()} == {name: name for name in ROWS}
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ import numpy as np
 
 from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
+from aembed.stores._rules import FIRST_SCHEMA
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._file import OpenFile
 from aembed.stores._sqlite._rows import create_tables
-from aembed.stores.sqlite import SCHEMA_VERSION
 from aembed.types import Known, Refusal, Rows, Vector
 from tests.service.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
 from tests.service.ledger import BYTES_PER_TOKEN
@@ -293,7 +293,7 @@ class FileDisk(OnFile, FaultyStore, SQLiteStore):
         self._path, self._lost = path, lost
         if lost:
             with closing(sqlite3.connect(path)) as connection, connection:
-                create_tables(connection, SCHEMA_VERSION)
+                create_tables(connection, FIRST_SCHEMA)
                 connection.execute(lost.change)
 
     def begin(self, run: Run) -> None:

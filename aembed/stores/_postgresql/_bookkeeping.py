@@ -60,6 +60,10 @@ async def keep_space(column: str, space: str, table: ColumnLayout, connection: C
         await connection.execute(SET_SPACE, table.schema, table.name, column, space)
 
 
+async def may_keep_space(connection: Connection) -> bool:
+    return await may_create(connection, COLUMNS) or await may_write(connection, COLUMNS)
+
+
 async def is_schema_missing(connection: Connection) -> bool:
     """Whether the schema, or its tables, are missing and may be created."""
     return await may_create(connection, COLUMNS)

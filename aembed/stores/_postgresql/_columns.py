@@ -95,6 +95,8 @@ class ColumnLayout:
     """Whether the type of the vectors is a domain."""
     copies: bool = True
     """Whether the server knows COPY."""
+    prepared: str = ""
+    """What stands before a text in its fingerprint: how its vector was prepared (mark_of), in hexadecimal digits."""
 
     @property
     def table(self) -> str:
@@ -128,7 +130,12 @@ class ColumnLayout:
 
     @property
     def stored_hash(self) -> str:
-        return self.hash if self.fingerprint_is_bytes else f"pg_catalog.encode({self.hash}, 'hex')"
+        """What the column of the fingerprints holds beside a vector."""
+        hashed = self.hash
+        if self.prepared:
+            text = f"'{self.prepared}' OPERATOR(pg_catalog.||) ({self.text})::text"
+            hashed = f"pg_catalog.sha256(pg_catalog.convert_to({text}, 'UTF8'))"
+        return hashed if self.fingerprint_is_bytes else f"pg_catalog.encode({hashed}, 'hex')"
 
     @property
     def is_stale(self) -> str:

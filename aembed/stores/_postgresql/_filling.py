@@ -72,6 +72,8 @@ async def read_page(
 
 async def sample(most: int, table: ColumnLayout, connection: Connection) -> list[tuple[str, str, Vector]]:
     """Id, text and vector of some filled rows; where the hash of each text is kept, none whose text is another now."""
+    if table.vector in table.absent:
+        return []
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
     current = ""
     if table.fingerprint is not None:

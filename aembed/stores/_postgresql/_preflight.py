@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from aembed.core.spaces import merge_spaces
+from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
@@ -66,7 +66,12 @@ async def check_column(
     space = merge_spaces(held, asked)
     if space is None and held and await sql.filled_width(table, connection):
         raise mismatch_error(place, held, asked, EMPTY.format(table.table, table.vector))
-    space = space or asked
+    space = space or settled_space(asked)
+    if space.preparation and not await books.may_keep_space(connection):
+        raise SpaceMismatchError(
+            f"{place}: the role may not keep what the column is for (docs/table.md has the GRANTs), and so nobody "
+            "would know next time how its texts were prepared: without the options that prepare texts they are not"
+        )
     check_width(place, space, width, table)
     return space
 

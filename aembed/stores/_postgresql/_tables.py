@@ -5,19 +5,19 @@ Every name is quoted by `quote_name`, and every name is written with its schema:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from json import dumps, loads
 from typing import Any
 
+from aembed.core.spaces import space_as_json, space_from_json
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._names import TableName, quote_name
 from aembed.stores._postgresql._wire import Storage
+from aembed.stores._rules import FIRST_SCHEMA, check_schema, schema_version
 from aembed.types import Space
 
-# It grows with a change of the tables that an older aembed would misread: that one then refuses the store.
-SCHEMA_VERSION = 1
 MOST_INDEXED = 2_000
 """Dimensions of a vector that pgvector's HNSW can index; of a halfvec 4,000."""
 MOST_STORED = 16_000
@@ -97,7 +97,7 @@ class StoreLayout:
 
     @property
     def space(self) -> Space | None:
-        return Space(**self.meta["space"]) if "space" in self.meta else None
+        return space_from_json(self.meta["space"]) if "space" in self.meta else None
 
     @property
     def target(self) -> IndexTarget:
@@ -141,12 +141,7 @@ async def find_tables(names: StoreNames, connection: Connection) -> StoreLayout 
 
 
 def _check(layout: StoreLayout) -> None:
-    version = layout.meta.get("schema_version", 0)
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{layout.names.rows} was made by a newer aembed (its tables are version {version}, this one knows "
-            f"{SCHEMA_VERSION}): pip install --upgrade aembed"
-        )
+    check_schema(layout.names.rows, layout.meta.get("schema_version", 0))
     if layout.storage not in ("vector", "halfvec"):
         raise StoreError(f"{layout.names.rows} has no column embedding of type vector or halfvec; it was changed")
 
@@ -165,7 +160,7 @@ async def make_tables(names: StoreNames, storage: Storage | None, space: Space, 
             )
         )
     layout = StoreLayout(names, quote_name(vectors), kind, space.dimensions, {})
-    await set_meta("schema_version", SCHEMA_VERSION, layout, connection)
+    await set_meta("schema_version", FIRST_SCHEMA, layout, connection)
     return layout
 
 
@@ -200,7 +195,8 @@ async def set_meta(key: str, value: Any, layout: StoreLayout, connection: Connec
 
 async def keep_space(space: Space, layout: StoreLayout, connection: Connection) -> None:
     if space.dimensions:
-        await set_meta("space", asdict(space), layout, connection)
+        await set_meta("schema_version", schema_version(space), layout, connection)
+        await set_meta("space", space_as_json(space), layout, connection)
     else:
         await connection.execute(layout.sql(DELETE_META), "space")
 

@@ -58,7 +58,8 @@ class ServerAddress:
         """With the ports and these parameters; without user and password."""
         hosts = [f"[{host}]" if ":" in host else host for host in self.hosts]
         pairs = ",".join(f"{host}:{port}" for host, port in zip(hosts, self.ports, strict=True)) or "localhost"
-        return f"postgresql://{pairs}/{self.database or ''}?{urlencode(parameters)}"
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        return f"postgresql://{pairs}/{self.database or ''}{query}"
 
 
 def parse(url: str) -> ServerAddress:

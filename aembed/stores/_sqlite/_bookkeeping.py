@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from json import dumps, loads
 from sqlite3 import Connection
 from typing import TypeAlias
 
+from aembed.core.spaces import space_as_json, space_from_json
 from aembed.types import Refusal, Space
 
 ColumnTarget: TypeAlias = tuple[str, str]
@@ -45,12 +45,12 @@ def space(target: ColumnTarget, connection: Connection) -> Space | None:
     if not has(COLUMNS, connection):
         return None
     row = connection.execute(SPACE, target).fetchone()
-    return Space(**loads(row[0])) if row else None
+    return space_from_json(loads(row[0])) if row else None
 
 
 def keep_space(space: Space, target: ColumnTarget, connection: Connection) -> None:
     connection.execute(TABLES[COLUMNS])
-    connection.execute(SET_SPACE, (*target, dumps(asdict(space))))
+    connection.execute(SET_SPACE, (*target, dumps(space_as_json(space))))
 
 
 def refusals(target: ColumnTarget, connection: Connection) -> list[Refusal]:

@@ -13,7 +13,9 @@ from sqlite3 import Connection
 from typing import Any
 
 from aembed.errors import ConfigError
+from aembed.stores._rules import mark_of
 from aembed.stores._sqlite._file import HASH
+from aembed.types import Space
 
 # substr, because in LIKE 'sqlite_%' the underscore stands for any character.
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
@@ -69,6 +71,8 @@ class TableLayout:
     """The column of the fingerprints, without the alias."""
     absent: tuple[str, ...]
     """Of the vectors' column and that one what is still to be added, with its type."""
+    prepared: str = ""
+    """What stands before a text that is hashed: how its vector was prepared (mark_of), in hexadecimal digits."""
 
     @property
     def key_list(self) -> str:
@@ -79,18 +83,22 @@ class TableLayout:
         return f"{self.text} IS NOT NULL AND {self.is_stale}{self._is_keyed}{self.condition}"
 
     @property
+    def hash(self) -> str:
+        return f"{HASH}({self.text}, '{self.prepared}')" if self.prepared else f"{HASH}({self.text})"
+
+    @property
     def is_stale(self) -> str:
         """No vector, or one of another text. A column that is still to be added is empty."""
         if self.absent:
             # 1, and not TRUE: SQLite takes that word for a column where the table has one of that name.
             return "1"
-        changed = f" OR t.{self.mark} IS NOT {HASH}({self.text})" if self.mark else ""
+        changed = f" OR t.{self.mark} IS NOT {self.hash}" if self.mark else ""
         return f"({self.vector} IS NULL{changed})"
 
     @property
     def is_current(self) -> str:
         """The vector is not known to be of an earlier text."""
-        return f"(t.{self.mark} IS NULL OR t.{self.mark} IS {HASH}({self.text}))" if self.mark else "1"
+        return f"(t.{self.mark} IS NULL OR t.{self.mark} IS {self.hash})" if self.mark else "1"
 
     @property
     def is_key(self) -> str:
@@ -121,7 +129,7 @@ class TableLayout:
 
     def fill(self) -> str:
         """Parameters: the vector, the key, the text that it was made from, compared byte by byte."""
-        mark = f", {self.mark} = {HASH}({self.text})" if self.mark else ""
+        mark = f", {self.mark} = {self.hash}" if self.mark else ""
         return FILL.format(table=self.table, filled=self.filled, mark=mark, is_key=self.is_key, text=self.text)
 
     def clear(self) -> str:
@@ -159,8 +167,8 @@ class TableLayout:
         return f"t.{quote_name(name)}"
 
 
-def read_layout(names: TableNames, connection: Connection) -> TableLayout:
-    """Raises ConfigError where the table is not as the user said."""
+def read_layout(names: TableNames, connection: Connection, space: Space | None = None) -> TableLayout:
+    """`space` is that of its vectors. Raises ConfigError where the table is not as the user said."""
     columns = {name: (pk, hidden) for name, pk, hidden in connection.execute(COLUMNS, (_table(names, connection),))}
     types = {names.vector: "BLOB"} | ({names.fingerprint: "TEXT"} if names.fingerprint else {})
     absent = [name for name in types if names.create and name not in columns]
@@ -186,6 +194,7 @@ def read_layout(names: TableNames, connection: Connection) -> TableLayout:
         f" AND ({names.where}\n)" if names.where else "",
         quote_name(names.fingerprint) if names.fingerprint else None,
         tuple(f"{quote_name(name)} {types[name]}" for name in absent),
+        mark_of(space),
     )
 
 

@@ -81,12 +81,15 @@ class OpenFile:
             connection.close()
 
 
-def text_hash(value: object) -> str | None:
-    """What a text is known by in a column of fingerprints: SHA-256 of its UTF-8, as PostgreSQL columns have it."""
+def text_hash(value: object, prepared: str = "") -> str | None:
+    """What a text is known by in a column of fingerprints: SHA-256 of its UTF-8, as PostgreSQL columns have it.
+
+    `prepared` tells how its vector was prepared, and stands before it; "" for a column without a preparation.
+    """
     if value is None:
         return None
     data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-    return sha256(data).hexdigest()
+    return sha256(prepared.encode() + data).hexdigest()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -107,7 +110,8 @@ def _connect(path: Path, timeout: float, *, reads_only: bool) -> sqlite3.Connect
     try:
         for pragma in (*PRAGMAS, f"query_only = {int(reads_only)}"):
             connection.execute(f"PRAGMA {pragma}")
-        connection.create_function(HASH, 1, text_hash, deterministic=True)
+        for parameters in (1, 2):
+            connection.create_function(HASH, parameters, text_hash, deterministic=True)
     except sqlite3.Error:
         connection.close()
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from aembed.stores._rules import Scalar, decode, encode
+from aembed.core.spaces import space_as_json, space_from_json
+from aembed.stores._rules import Scalar, decode, encode, schema_version
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite._database import blobs, matrix_of, select_in
 from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
@@ -126,12 +126,13 @@ def move(space: Space, connection: Connection) -> None:
 
 def space(connection: Connection) -> Space | None:
     held = meta(connection, "space")
-    return Space(**held) if held else None
+    return space_from_json(held) if held else None
 
 
 def keep_space(connection: Connection, space: Space) -> None:
     if space.dimensions:
-        set_meta("space", asdict(space), connection)
+        set_meta("schema_version", schema_version(space), connection)
+        set_meta("space", space_as_json(space), connection)
     else:
         delete_meta("space", connection)
 

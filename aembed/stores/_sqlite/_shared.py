@@ -57,7 +57,7 @@ class SharedColumn:
     def _settled(self, texts: Mapping[str, str], connection: Connection) -> Iterator[tuple[str, Vector | None]]:
         held = books.space(self._target, connection)
         size_bytes = (held.dimensions or 0) * 4 if held else 0
-        look = read_layout(self._names, connection).select_settled()
+        look = read_layout(self._names, connection, held).select_settled()
         for id, text in texts.items():
             row = connection.execute(look, (text, *native(id))).fetchone()
             if row is None:

@@ -1,66 +1,17 @@
-"""Servers that speak OpenAI's format, and what is known of their models: rows of data."""
+"""Services that speak OpenAI's format, and what is known of their models: rows of data, each in this one place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from typing import Literal
 
 from aembed.core.spaces import LOCAL_SERVERS
 from aembed.errors import ConfigError
+from aembed.providers._service import Fields, Model, Service
 from aembed.types import Limits
 
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """`normalised`: its vectors have length 1, shortened ones too. Price in dollars for 1,000,000 tokens."""
-
-    dimensions: int | None = None
-    shortens: bool = True
-    price_usd: float | None = None
-    normalised: bool = False
-    encoding: str | None = None
-    max_tokens_per_text: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """One server: where it is, what one request may carry, which environment variables it reads.
-
-    `price_usd` is that of every model whose own row names none. `counts_are_known`: at its own address tokens are
-    counted for its limits as `limits` say, which replies have shown. `tells`: a server of one's own that speaks this
-    format may tell by `GET /models` what its model is. `counts_tokens`: its `usage` does, and not characters.
-    """
-
-    name: str
-    base_url: str
-    limits: Limits
-    models: Mapping[str, Model]
-    base64: bool = True
-    counts_are_known: bool = False
-    tells: bool = False
-    counts_tokens: bool = True
-    price_usd: float | None = None
-    key_variable: str = ""
-    url_variable: str = ""
-    url_of: Callable[[str], str] = str
-    header_variables: Mapping[str, str] = field(default_factory=dict)
-    path: str = ""
-
-    def model(self, name: str) -> Model:
-        # Ollama gives the tag :latest to a name that has none.
-        known = self.models.get(name.removesuffix(":latest"), Model())
-        return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
-
-    def with_path(self, url: str) -> str:
-        """That address with the path that this server always has, where it names none."""
-        return f"{url}{self.path}" if self.path and url.count("/") == 2 else url
-
-    def limits_of(self, model: Model, max_tokens_per_text: int | None = None) -> Limits:
-        """The smallest of what is known of the server, of the model, and is said of it."""
-        most = self.limits.max_tokens_per_text
-        longest = min(most, model.max_tokens_per_text or most, max_tokens_per_text or most)
-        return replace(self.limits, max_tokens_per_text=longest, encoding=model.encoding)
+_NUMBERS_ONLY: Mapping[Literal["base64", "float"], Fields] = {"float": {}}
 
 
 def ollama_url(host: str) -> str:
@@ -81,7 +32,7 @@ def _openai(dimensions: int, price_usd: float, *, shortens: bool = True) -> Mode
 
 # The docstring of openai-python's embeddings resource says 2,048 inputs and 300,000 tokens a request, and 8,192 tokens
 # an input, of which one is left free. Prices are those that OpenAI lists for requests; its batches cost half.
-OPENAI = Preset(
+OPENAI = Service(
     name="openai",
     base_url="https://api.openai.com/v1",
     limits=Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191),
@@ -91,14 +42,14 @@ OPENAI = Preset(
         "text-embedding-ada-002": _openai(1_536, 0.10, shortens=False),
     },
     counts_are_known=True,
-    tells=True,
+    tells="models",
     key_variable="OPENAI_API_KEY",
     url_variable="OPENAI_BASE_URL",
     header_variables={"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"},
 )
 
 # The server answers numbers only, and cuts a text that is longer than its context without a word.
-OLLAMA = Preset(
+OLLAMA = Service(
     name="ollama",
     base_url=LOCAL_SERVERS["ollama"],
     # Chosen: 256 texts because numbers hold the interpreter while they are parsed (FLOATS_BATCH_SIZE), and 256 tokens
@@ -109,7 +60,7 @@ OLLAMA = Preset(
         "mxbai-embed-large": Model(1_024, max_tokens_per_text=512),
         "all-minilm": Model(384, shortens=False, max_tokens_per_text=256),
     },
-    base64=False,
+    encodings=_NUMBERS_ONLY,
     price_usd=0.0,
     url_variable="OLLAMA_HOST",
     path="/v1",
@@ -118,7 +69,7 @@ OLLAMA = Preset(
 
 # --max-client-batch-size and --max-batch-tokens of text-embeddings-inference, as they are by default. What a
 # text may hold depends on the model: the server refuses one that is too long.
-TEI = Preset(
+TEI = Service(
     name="tei",
     base_url=LOCAL_SERVERS["tei"],
     limits=Limits(max_batch_size=32, max_tokens_per_batch=16_384, max_tokens_per_text=8_192),
@@ -131,4 +82,4 @@ TEI = Preset(
     path="/v1",
 )
 
-PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (OPENAI, OLLAMA, TEI)}
+ROWS: Mapping[str, Service] = {row.name: row for row in (OPENAI, OLLAMA, TEI)}

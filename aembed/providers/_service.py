@@ -1,0 +1,100 @@
+"""What is said of one service, as data: where it is, what one request may carry, and which of its words mean what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from aembed.preparation import Preparation
+from aembed.providers._prefixes import default_preparation
+from aembed.types import Limits
+
+Fields: TypeAlias = Mapping[str, Any]
+"""Fields of a request's body, with their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of a service.
+
+    `normalised`: its vectors have length 1, shortened ones too. The price is in dollars for 1,000,000 tokens.
+    `max_tokens_per_batch` is what one request may hold, and `input_types` are the service's words for documents and
+    queries, where these are not the same for all its models.
+    """
+
+    dimensions: int | None = None
+    shortens: bool = True
+    price_usd: float | None = None
+    normalised: bool = False
+    encoding: str | None = None
+    max_tokens_per_text: int | None = None
+    max_tokens_per_batch: int | None = None
+    input_types: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service, as far as it speaks `POST {base_url}{endpoint}` with a JSON body.
+
+    Only what differs from OpenAI's format has to be said; `name` is the prefix that users type. `base_url` is its own
+    address, "" where there is none and base_url= is needed. `path` is appended to a base_url that names none.
+
+    The key goes into `key_header`: behind "Bearer " in `authorization`, as it is in any other.
+
+    `dimensions_field` is the field that shortens vectors, "" where there is none. `encodings` are the fields that ask
+    for vectors in base64 or as numbers; without "base64" it is never asked for. `input_type_field` is the field that
+    tells documents and queries apart, and `input_types` are its two values, where its models want them. `uncut` are the
+    fields that ask the service to refuse a text that is too long and `cut` those that let it cut, for truncate=True.
+
+    `counts_are_known`: at its own address tokens are counted for its limits as `limits` say, which replies have shown.
+    `tells` is where a server of one's own tells what its model is, below the base URL; "" where it does not.
+    `counts_tokens`: its `usage` does, and not characters. `price_usd` is that of every model whose own row names none.
+    """
+
+    name: str
+    base_url: str
+    limits: Limits
+    models: Mapping[str, Model] = field(default_factory=dict)
+    endpoint: str = "/embeddings"
+    path: str = ""
+    key_variable: str = ""
+    key_header: str = "authorization"
+    url_variable: str = ""
+    url_of: Callable[[str], str] = str
+    header_variables: Mapping[str, str] = field(default_factory=dict)
+    dimensions_field: str = "dimensions"
+    encodings: Mapping[Literal["base64", "float"], Fields] = field(
+        default_factory=lambda: {"base64": {"encoding_format": "base64"}, "float": {}}
+    )
+    input_type_field: str = ""
+    input_types: tuple[str, str] = ("", "")
+    uncut: Fields = field(default_factory=dict)
+    cut: Fields = field(default_factory=dict)
+    counts_are_known: bool = False
+    tells: str = ""
+    counts_tokens: bool = True
+    price_usd: float | None = None
+
+    def model(self, name: str) -> Model:
+        # Ollama gives the tag :latest to a name that has none.
+        known = self.models.get(name.removesuffix(":latest"), Model())
+        return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
+
+    def preparation_of(self, model: str) -> Preparation:
+        """What is done for a model of that name by default. Where the service has a field that tells queries from
+        documents it prepares them itself, so that they have no prefix."""
+        own = self.models.get(model, Model()).input_types
+        types = self.input_types if own is None else own
+        return Preparation("", "", *types) if any(types) else default_preparation(model)
+
+    def with_path(self, url: str) -> str:
+        """That address with the path that this server always has, where it names none."""
+        return f"{url}{self.path}" if self.path and url.count("/") == 2 else url
+
+    def limits_of(self, model: Model, max_tokens_per_text: int | None = None) -> Limits:
+        """The smallest of what is known of the service, of the model, and is said of it."""
+        most = self.limits.max_tokens_per_text
+        longest = min(most, model.max_tokens_per_text or most, max_tokens_per_text or most)
+        of_all = min(self.limits.max_tokens_per_batch, model.max_tokens_per_batch or self.limits.max_tokens_per_batch)
+        return replace(self.limits, max_tokens_per_text=longest, max_tokens_per_batch=of_all, encoding=model.encoding)
