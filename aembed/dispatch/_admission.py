@@ -235,8 +235,13 @@ class Admission:
         while not (is_free := self._has_free_slot(interactive, remaining)) or not self._may_pass_gate(control):
             self.check_outage()
             may_probe = is_free and (control or not self._controls)
-            with anyio.CancelScope(deadline=self.gate.opens_at if may_probe else inf):
+            opens_at = self.gate.opens_at if may_probe else inf
+            settles_at = inf if is_free else self.pacer.settles_at + EARLY
+            with anyio.CancelScope(deadline=min(opens_at, settles_at)):
                 await self._changed.wait()
+            if now() >= settles_at:
+                self.pacer.settle(now())
+                self._slots.total_tokens = self.pacer.concurrency
 
     def _may_pass_gate(self, control: bool) -> bool:
         return self._is_gate_open and (control or not self._controls or self.gate.is_open)

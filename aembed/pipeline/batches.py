@@ -62,9 +62,14 @@ class Batches:
     def waiting(self) -> int:
         return len(self._window)
 
-    def remaining_batches(self) -> float:
-        """How many batches remain, once nothing more will be offered; until then it is infinite."""
-        return self._window.least_batches(self._latest_cap) if self._ended else inf
+    def remaining_batches(self, read: int, unread: float) -> float:
+        """How many batches remain, with those of the texts that are still to be read, if they are as those before."""
+        unread = 0 if self._ended else unread
+        if unread == inf:
+            return inf
+        more = unread / max(1, read)
+        inputs = self._window.inputs + more * self._offered_inputs
+        return self._latest_cap.least_batches(ceil(inputs), self._window.tokens + more * self._offered_tokens)
 
     def to_come(self, read: int, unread: int) -> float:
         """Tokens that wait, and those of so many texts that are still to be read, if they are as those before."""

@@ -104,7 +104,7 @@ class Job:
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
         cap = partial(_narrow_cap, dispatcher, budget_shares, tasks)
         self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
-        self._submission.remaining = self._batches.remaining_batches
+        self._submission.remaining = partial(_remaining, self._batches, tally)
         self._submission.to_come = partial(_to_come, self._batches, tally)
         self._leased_elsewhere = LeasedElsewhere(sink, self._outcomes, self._batches)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._leased_elsewhere)
@@ -312,6 +312,12 @@ class Job:
 def _to_come(batches: Batches, tally: Tally) -> float:
     """Tokens that will still be sent. Of a source whose end is not known nothing is promised but what was read."""
     return batches.to_come(tally.inputs, max(0, (tally.total or 0) - tally.inputs))
+
+
+def _remaining(batches: Batches, tally: Tally) -> float:
+    """How many batches will still be sent; of a source whose end is not known without an end."""
+    unread = inf if tally.total is None else max(0, tally.total - tally.inputs)
+    return batches.remaining_batches(tally.inputs, unread)
 
 
 def _narrow_cap(dispatcher: Sender, budget_shares: BudgetShares, tasks: Sized) -> Cap:

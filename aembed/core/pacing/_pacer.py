@@ -65,6 +65,15 @@ class Pacer:
         """How many requests may be in flight now, as far as refusals tell."""
         return self._in_flight.allowed
 
+    @property
+    def settles_at(self) -> float:
+        """When `settle` may allow more, if nothing is heard until then."""
+        return self._in_flight.settles_at
+
+    def settle(self, now: float) -> None:
+        """Takes what has been under way for longer than a refusal takes for accepted."""
+        self._in_flight.settle(now)
+
     def concurrency_for(self, remaining: float) -> int:
         """The same for the last requests of a job, when so many remain.
 
