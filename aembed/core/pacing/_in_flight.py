@@ -52,8 +52,8 @@ HELD, BEYOND, MOST = -6.0, 2.0, 4.0
 # refused, and to double the time until it is tried again, at most 0.3 %.
 TRIED_AGAIN, RARELY = 12, 64
 """A level that was refused is tried again after so many acceptances; doubled with each refusal there, up to RARELY."""
-# Measured with benchmarks.busy: a half leaves slots of a service unused that takes fewer than before (8 % more time where
-# strangers come and go); above three quarters more is refused before a window is suspected.
+# Measured with benchmarks.busy: a half leaves slots of a service unused that takes fewer than before (8 % more time
+# where strangers come and go); above three quarters more is refused before a window is suspected.
 FEWER = 0.75
 """After each strike so many are in flight for the next test, as a part of those before."""
 # Chosen: the level after one that was accepted is more likely to be accepted, too, than one that was refused before.
