@@ -214,13 +214,7 @@ class Admission:
         loop = asyncio.get_running_loop()
         # Law 7: while the gate is closed everybody waits here, and one probe at a time gets past.
         while True:
-            while not (is_free := self._has_free_slot(interactive, remaining, loop.time())) or not self._may_pass_gate(
-                control, loop.time()
-            ):
-                self.check_outage()
-                may_probe = is_free and (control or not self._controls)
-                with anyio.CancelScope(deadline=self.gate.opens_at if may_probe else inf):
-                    await self._changed.wait()
+            await self._wait_for_slot(interactive, control, remaining)
             now = loop.time()
             reservation = self.pacer.reserve(tokens, now, texts=texts, interactive=interactive)
             if reservation.start - now <= EARLY:
@@ -241,6 +235,22 @@ class Admission:
             if self._has_free_slot(interactive, remaining, now) and self._may_pass_gate(control, now):
                 return reservation
             self.pacer.give_back(reservation, now)
+
+    async def _wait_for_slot(self, interactive: bool, control: bool, remaining: float) -> None:
+        """Waits until there is a slot and the gate is open."""
+        loop = asyncio.get_running_loop()
+        while not (is_free := self._has_free_slot(interactive, remaining, loop.time())) or not self._may_pass_gate(
+            control, loop.time()
+        ):
+            self.check_outage()
+            may_probe = is_free and (control or not self._controls)
+            opens_at = self.gate.opens_at if may_probe else inf
+            settles_at = inf if is_free else self.pacer.settles_at + EARLY
+            with anyio.CancelScope(deadline=min(opens_at, settles_at)):
+                await self._changed.wait()
+            if loop.time() >= settles_at:
+                self.pacer.settle(loop.time())
+                self._slots.total_tokens = self.pacer.concurrency
 
     def _may_pass_gate(self, control: bool, now: float) -> bool:
         is_open = self.gate.may_pass(now + EARLY)

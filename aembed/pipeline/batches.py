@@ -15,6 +15,7 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap, Window, count_last_batches, taper
+from aembed.core.progress import Tally
 from aembed.dispatch import Deliver, Submission, WaitReport
 
 # Chosen: a request takes 78 ms and more (measured at OpenAI), so 20 ms more for a fuller batch are well spent. At 0 a
@@ -50,9 +51,14 @@ class Batches:
     """
 
     def __init__(
-        self, dispatcher: Sender, starved: Callable[[], bool], narrow_cap: Callable[[Cap], Cap] | None = None
+        self,
+        dispatcher: Sender,
+        tally: Tally,
+        starved: Callable[[], bool],
+        narrow_cap: Callable[[Cap], Cap] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._tally = tally
         self._narrow_cap = narrow_cap
         self._starved = starved
         self._window = Window[Item]()
@@ -87,12 +93,26 @@ class Batches:
         return len(self._window)
 
     def remaining_batches(self) -> float:
-        """How many batches remain, once nothing more will be offered; until then it is infinite."""
-        return self._window.least_batches(self._latest_cap or self._cap) if self._ended else inf
+        """How many batches remain, with those of the texts that are still to be read, if they are as those before.
 
-    def to_come(self, read: int, unread: int) -> float:
-        """Tokens that wait, and those of so many texts that are still to be read, if they are as those before."""
-        return self._window.tokens + unread * self._offered_tokens / max(1, read)
+        Of a source whose end is not known they are without an end.
+        """
+        if not self._ended and self._tally.total is None:
+            return inf
+        more = 0.0 if self._ended else self._unread / max(1, self._tally.inputs)
+        inputs, tokens = self._window.inputs + more * self._offered_inputs, more * self._offered_tokens
+        return (self._latest_cap or self._cap).least_batches(ceil(inputs), self._window.tokens + tokens)
+
+    def to_come(self) -> float:
+        """Tokens that will still be sent, if the texts that are still to be read are as those before.
+
+        Of a source whose end is not known nothing is promised but what was read.
+        """
+        return self._window.tokens + self._unread * self._offered_tokens / max(1, self._tally.inputs)
+
+    @property
+    def _unread(self) -> int:
+        return max(0, (self._tally.total or 0) - self._tally.inputs)
 
     def put_back(self, batch: Collection[Item]) -> None:
         """Puts a batch back that was taken, and cannot go as it is."""

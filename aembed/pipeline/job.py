@@ -84,9 +84,9 @@ class Job:
         self._budget_shares = BudgetShares(spend_limit, measure, dispatcher.concurrency)
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
         narrow_cap = partial(self._budget_shares.narrow_cap, tasks) if spend_limit.is_limited else None
-        self._batches = Batches(dispatcher, lambda: feed.starved, narrow_cap)
+        self._batches = Batches(dispatcher, tally, lambda: feed.starved, narrow_cap)
         self._submission.remaining = self._batches.remaining_batches
-        self._submission.to_come = partial(_to_come, self._batches, tally)
+        self._submission.to_come = self._batches.to_come
         self._leased_elsewhere = LeasedElsewhere(sink, self._outcomes, self._batches)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._leased_elsewhere)
         self._error: AembedError | None = None
@@ -277,11 +277,6 @@ class Job:
     async def _wait_until_landed(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
-
-
-def _to_come(batches: Batches, tally: Tally) -> float:
-    """Tokens that will still be sent. Of a source whose end is not known nothing is promised but what was read."""
-    return batches.to_come(tally.inputs, max(0, (tally.total or 0) - tally.inputs))
 
 
 def as_own_error(error: BaseException) -> AembedError:

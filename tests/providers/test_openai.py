@@ -275,7 +275,10 @@ def test_e3_the_leave_is_for_http_and_nothing_else(url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"allow_htpp": True}, "openai: has no option 'allow_htpp'; it takes allow_http=true or false; document_prefix="),
+        (
+            {"allow_htpp": True},
+            "openai: has no option 'allow_htpp'; it takes allow_http=true or false; document_prefix=",
+        ),
         ({"allow_http": "yes"}, "allow_http='yes' must be True or False"),
         ({"allow_http": 1}, "allow_http=1 must be True or False"),
         ({"encoding": "int8"}, 'encoding=\'int8\' must be "base64", "float" or None'),

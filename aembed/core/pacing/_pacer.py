@@ -66,12 +66,22 @@ class Pacer:
         """How many requests may be in flight now, as far as refusals tell."""
         return self._in_flight.allowed
 
+    @property
+    def settles_at(self) -> float:
+        """When `settle` may allow more, if nothing is heard until then."""
+        return self._in_flight.settles_at
+
+    def settle(self, now: float) -> None:
+        """Takes what has been under way for longer than a refusal takes for accepted."""
+        self._in_flight.settle(now)
+
     def concurrency_for(self, remaining: float) -> int:
         """The same for the last requests of a job, when so many remain.
 
         No number that was refused is tried again where one more refusal would wait longer than they all take.
         """
-        return self._in_flight.allowed_for(remaining)
+        flight = self._in_flight
+        return flight.allowed if flight.may_try(remaining) else min(flight.allowed, flight.limit)
 
     def narrow_cap(self, cap: Cap) -> Cap:
         """What the next batch may hold. It is `paced` where the limit is known that decides when it goes."""
