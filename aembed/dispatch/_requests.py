@@ -143,7 +143,15 @@ class Requests:
             request.scope.deadline = min(request.scope.deadline, request.started + seconds)
 
     def _check(self, reply: Reply, inputs: int) -> None:
-        self.dimensions = check_matrix(reply, inputs, self.dimensions)
+        # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first,
+        # whatever provider object it came from.
+        matrix = reply.matrix
+        if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
+            raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
+        check_width(matrix, self.dimensions)
+        if not reply.checked:
+            check_squares(squares(matrix))
+        self.dimensions = int(matrix.shape[1])
         # A name that differs from the request's is normal; one that changes is another model.
         if self._model and reply.model and not is_same_model(reply.model, self._model):
             raise SpaceMismatchError(
@@ -162,18 +170,6 @@ class _OpenRequest:
     tokens: float
     urgent: bool
     submission: Submission
-
-
-def check_matrix(reply: Reply, inputs: int, dimensions: int | None) -> int:
-    """The width of a matrix that can be trusted, whatever provider object it came from."""
-    # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first.
-    matrix = reply.matrix
-    if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
-        raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
-    check_width(matrix, dimensions)
-    if not reply.checked:
-        check_squares(squares(matrix))
-    return int(matrix.shape[1])
 
 
 def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:

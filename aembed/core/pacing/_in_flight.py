@@ -255,19 +255,16 @@ class InFlight:
         if is_late:
             return Suspicion.WINDOW
         if self._level(sent, in_flight) >= doubt.lowest:
-            self._forget_doubt(doubt)
+            # The same level was accepted: those refusals say nothing of the number in flight.
+            for _ in range(doubt.refused):
+                self.chance = min(MOST_CHANCE, self.chance + MEMORY * (1.0 - self.chance))
+            self._against = [min(pair) for pair in zip(self._against, doubt.against, strict=True)]
+            self._find_limit()
         return Suspicion.NOTHING
 
     def _is_late(self, sent: SentRequest) -> bool:
         """Whether the request was sent when a hint was over before which nothing was accepted."""
         return bool(self._doubt and self._doubt.strikes and -inf < self._doubt.hinted_until <= sent.at)
-
-    def _forget_doubt(self, doubt: Doubt) -> None:
-        """The same level was accepted: those refusals say nothing of the number in flight."""
-        for _ in range(doubt.refused):
-            self.chance = min(MOST_CHANCE, self.chance + MEMORY * (1.0 - self.chance))
-        self._against = [min(pair) for pair in zip(self._against, doubt.against, strict=True)]
-        self._find_limit()
 
     def _hold_no_longer_against(self, first: int) -> None:
         for at in range(first, self.most + 1):
@@ -284,7 +281,19 @@ class InFlight:
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
-        self._count_against(level)
+        # A refusal speaks against its level and all above; not against those where it is chance in all likelihood.
+        before = self._limit
+        evidence = log((1.0 - MISTAKEN) / self.chance)
+        self._against[level] = min(self._against[level] + evidence, MOST)
+        if not self.proven_chance or self._against[level] >= BEYOND:
+            for at in range(level + 1, self.most + 1):
+                self._against[at] = min(self._against[at] + evidence, MOST)
+        self._find_limit()
+        if level > before or self._limit < before:
+            beyond = min(self._limit + 1, self.most)
+            self._failed_tries[beyond] += 1
+            self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
+            self._accepted = 0
         assert self._doubt
         if sent.level == level == 1 and self._doubt.refused >= self._telling_row:
             return Suspicion.WINDOW
@@ -308,21 +317,6 @@ class InFlight:
     def _telling_row(self) -> int:
         """Refusals in a row that are no accident."""
         return max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
-
-    def _count_against(self, level: int) -> None:
-        """A refusal speaks against its level and all above; not against those where it is chance in all likelihood."""
-        before = self._limit
-        evidence = log((1.0 - MISTAKEN) / self.chance)
-        self._against[level] = min(self._against[level] + evidence, MOST)
-        if not self.proven_chance or self._against[level] >= BEYOND:
-            for at in range(level + 1, self.most + 1):
-                self._against[at] = min(self._against[at] + evidence, MOST)
-        self._find_limit()
-        if level > before or self._limit < before:
-            beyond = min(self._limit + 1, self.most)
-            self._failed_tries[beyond] += 1
-            self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
-            self._accepted = 0
 
     def _find_limit(self) -> None:
         """Sets the limit anew: it is at least one, and no more than were tried before."""
