@@ -53,7 +53,9 @@ class LeasedElsewhere:
         room = len(others) if self._sink.whole else max(0, MOST_WAITING - len(self._items))
         self._items.update((item.entry.key, item) for item in others[:room])
         for item in others[room:]:
-            self._leave_all_behind(item)
+            left: Item | None = item
+            while left is not None:
+                left = self._outcomes.leave_pending(left)
         self._notify()
         self._batches.hurried = len(self._items) > MOST_WAITING
         while len(self._items) > MOST_WAITING:
@@ -109,11 +111,6 @@ class LeasedElsewhere:
             self._drop([item])
             if (other := self._outcomes.leave_pending(item)) is not None:
                 self._items[item.entry.key] = other
-
-    def _leave_all_behind(self, item: Item) -> None:
-        left: Item | None = item
-        while left is not None:
-            left = self._outcomes.leave_pending(left)
 
     def _drop(self, items: Collection[Item]) -> None:
         """Unless an equal text, which was read meanwhile, is waited for by now."""
