@@ -19,7 +19,6 @@ from pathlib import Path
 import httpx
 
 from benchmarks.beside.peers.environment import failed, python
-from tests.service.own_process import ROOT
 
 REQUIREMENTS = ("torch==2.13.0", "infinity-emb[server,torch]==0.0.78", "transformers==4.49.0", "numpy<2")
 """The newest infinity-emb, and a transformers that it imports."""
