@@ -62,6 +62,14 @@ class Batches:
     def waiting(self) -> int:
         return len(self._window)
 
+    def is_beyond_a_job(self, inputs: int, tokens: float) -> bool:
+        """Whether that is twice as much as a job of these settings holds, on its way and in the window.
+
+        What it holds by now is known some time later: with once as much another job would hardly come to the end of it.
+        """
+        slots = self._slots()
+        return self._latest_cap.least_batches(inputs, tokens) > 2 * (slots + min(slots, WINDOW_BATCHES) + 1)
+
     def remaining_batches(self) -> float:
         """How many batches remain, once nothing more will be offered; until then it is infinite."""
         return self._window.least_batches(self._latest_cap) if self._ended else inf

@@ -205,15 +205,14 @@ class Job:
         """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
         while True:
             try:
-                batch = await self._batch_slots.run_when_free(
-                    partial(self._budget_shares.next_batch, self._batches, self._tasks)
-                )
+                batch = await self._batch_slots.run_when_free(self._next_batch)
             except Exception as error:
                 self._stop(error)
                 return
             if not batch:
                 self._all_sent = True
                 self._batch_slots.leave()
+                self._leased_elsewhere.stop()
                 return
             left = {id(item): item for item in batch} if self._budget_shares.limited else {}
             asked = self._spend_limit.asked
@@ -224,6 +223,17 @@ class Job:
             self._tasks[task] = left
             task.add_done_callback(self._note_batch_end)
             await self._budget_shares.wait_until_noted(task, asked)
+
+    async def _next_batch(self) -> list[Item]:
+        """The next batch; it is empty once all was taken."""
+        while True:
+            batch = await self._budget_shares.next_batch(self._batches, self._tasks)
+            if not batch and await self._leased_elsewhere.are_left():
+                continue
+            if not batch or not self._sink.has_lapsed:
+                return batch
+            if batch := await self._leased_elsewhere.still_leased(batch):
+                return batch
 
     def _note_batch_end(self, task: asyncio.Task[None]) -> None:
         """A batch has ended. Only its own job may cancel it, by dropping the submission; anybody else's ends the

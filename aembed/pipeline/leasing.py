@@ -50,7 +50,8 @@ class LeaseHolder:
         """What it has taken while it was alone, and what is not done yet."""
         self._done: list[bytes] = []
         self._observer_calls = asyncio.Lock()
-        self._active_at = self._looked_at = now()
+        self._active_at = self._looked_at = self._seen_at = now()
+        self._has_lapsed = False
 
     @property
     def token(self) -> int:
@@ -60,11 +61,17 @@ class LeaseHolder:
     def is_alone(self) -> bool:
         return self._alone
 
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether no sign of life came in time, at least once: others may have taken what was leased here by then."""
+        self._has_lapsed = self._has_lapsed or now() - self._seen_at > LEASE_SECONDS
+        return self._has_lapsed
+
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
         self._active_at = now()
         async with self._observer_calls:
-            if self._alone and now() - self._looked_at >= LOOK_SECONDS:
+            if self._alone and (self.has_lapsed or now() - self._looked_at >= LOOK_SECONDS):
                 await self._announce_holdings()
             if self._alone:
                 self._held.update(fingerprints)
@@ -94,14 +101,18 @@ class LeaseHolder:
                     await self._lease(())
 
     async def _announce_holdings(self) -> None:
-        """Looks for other workers; once one has come, it is told what is held here."""
+        """Looks for other workers; once one has come, it is told what is held here.
+
+        One that came while this job stood still may have left already: then the store is asked all the same.
+        """
         self._looked_at = now()
-        if self._alone and await await_store(self._store.others(self._token)):
+        if self._alone and (self.has_lapsed or await await_store(self._store.others(self._token))):
             await self._lease(self._held | {NOTHING})
             self._alone = False
 
     async def _lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         done, self._done = self._done, []
+        asked_at = now()
         try:
             leased: AbstractSet[bytes] = await await_store(
                 self._store.lease(self._token, fingerprints, done=done, seconds=LEASE_SECONDS)
@@ -109,6 +120,9 @@ class LeaseHolder:
         except BaseException:
             self._done += done
             raise
+        # The silence is looked for before this sign of life ends it.
+        self._has_lapsed = self.has_lapsed
+        self._seen_at = asked_at
         return leased
 
 

@@ -43,6 +43,8 @@ class Leasing(Protocol):
     def token(self) -> int: ...
     @property
     def is_alone(self) -> bool: ...
+    @property
+    def has_lapsed(self) -> bool: ...
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
     def note_done(self, fingerprints: Collection[bytes]) -> None: ...
 
@@ -55,6 +57,10 @@ class LeasingSink(PlainSink):
     def __init__(self, worker: Leasing | None) -> None:
         self._worker = worker
         self.leases = worker is not None
+
+    @property
+    def has_lapsed(self) -> bool:
+        return self._worker is not None and self._worker.has_lapsed
 
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         if self._worker is None:

@@ -51,6 +51,11 @@ class Sink(Protocol):
     shares: bool
     """Whether others may wait for what this job sends: no reader of its results holds it up."""
 
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether other jobs may have taken what this one had leased, because it stood still for too long."""
+        ...
+
     def rejection_of(self, record: Record) -> InputError | None: ...
     async def known(self, entries: Sequence[Entry]) -> Known: ...
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
@@ -95,6 +100,10 @@ class PlainSink:
 
     durable = keeps = numbered = dry = leases = False
     whole = shares = True
+
+    @property
+    def has_lapsed(self) -> bool:
+        return False
 
     def rejection_of(self, record: Record) -> InputError | None:
         return None
