@@ -152,12 +152,13 @@ class Requests:
             self._tighten()
         try:
             with scope:
-                asked = self._prepares if submission.preparation.asks(submission.input_type) else None
-                reply = await (
-                    asked.embed_prepared(texts, input_type=submission.input_type, preparation=submission.preparation)
-                    if asked
-                    else self._provider.embed(texts, input_type=submission.input_type)
-                )
+                if self._prepares:
+                    given = submission.preparation
+                    reply = await self._prepares.embed_prepared(
+                        texts, input_type=submission.input_type, preparation=given
+                    )
+                else:
+                    reply = await self._provider.embed(texts, input_type=submission.input_type)
         except ProviderError as error:
             _quote_nothing(error, texts)
             if isinstance(error, RateLimitError) and hints_of(error).spent_window:
