@@ -609,6 +609,8 @@ def test_a25_spaces_that_differ_in_preparation_are_different_spaces() -> None:
     assert merge_spaces(prepared, plain) == merge_spaces(prepared, prepared) == prepared, "no opinion: its own rules"
     assert merge_spaces(plain, replace(plain, preparation=UNPREPARED)) == plain
     assert merge_spaces(None, replace(plain, preparation=UNPREPARED)) == plain
+    written = '{ "query_prefix": "search_query: ", "document_prefix": "search_document: " }'
+    assert merge_spaces(prepared, replace(plain, preparation=written)) == prepared, "the order of its names is none"
 
 
 @pytest.mark.parametrize("kind", ["store", "column"])
