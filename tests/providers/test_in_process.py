@@ -276,6 +276,13 @@ async def test_a_folder_says_how_its_vectors_are_made_or_the_option_does(tmp_pat
     assert np.allclose(mean.matrix[0], mean_of("cat", ends=True), atol=1e-5)
 
 
+async def test_a_folder_says_how_long_a_text_may_be(tmp_path: Path) -> None:
+    made = tiny_models.write_onnx(tmp_path, pooling="mean_tokens")
+    tiny_models.write(made / "sentence_bert_config.json", {"max_seq_length": 8})
+    with pytest.raises(BadRequestError, match="11 tokens, the model takes 8"):
+        await open_provider(f"fastembed:{made}").embed(["cat " * 9], input_type="document")
+
+
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
