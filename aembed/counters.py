@@ -134,7 +134,7 @@ class Measure:
         provider: object = None,
     ) -> None:
         self._billing = billing or Billing()
-        self._provider = provider
+        self._tokenizer_of = provider if isinstance(provider, HasTokenizer) else None
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
@@ -207,7 +207,7 @@ class Measure:
         return item.tokens if self._is_counting else self._billing.most_billed(item.texts)
 
     def _measure(self, entry: Entry) -> Item:
-        own = self._provider.counter() if isinstance(self._provider, HasTokenizer) else None
+        own = self._tokenizer_of.counter() if self._tokenizer_of else None
         counter = self._counter = own or load_counter(self._limits.encoding)
         try:
             pieces = self._pieces(counter, entry)

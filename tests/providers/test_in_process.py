@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from aembed import Embedder, InputError, MemoryStore, Record, open_provider
-from aembed.errors import BadRequestError, ConfigError
+from aembed.errors import BadRequestError, ConfigError, StoppedError
 from aembed.protocols import HasTokenizer, Learns, Provider
 from aembed.providers._in_process import InProcessProvider, Model, TokenizerCounter
 from aembed.types import InputType, Space
@@ -366,6 +366,18 @@ async def test_a_caller_that_is_cancelled_leaves_at_once_and_no_second_pass_runs
     for reply in await asyncio.gather(*following):
         assert reply.matrix.shape == (1, 4)
     assert (passes.most, len(passes.log)) == (1, 4)
+
+
+async def test_an_embedder_closes_though_a_pass_goes_on() -> None:
+    passes = Passes()
+    embedder = Embedder(passes.provider())
+    job = asyncio.create_task(embedder.embed_documents(["a", "b"]))
+    await passes.wait_for_one()
+    await embedder.aclose(timeout=0)
+    with pytest.raises(StoppedError):
+        await job
+    assert not passes.go.is_set()
+    passes.go.set()
 
 
 async def test_a_deadline_does_not_throw_away_what_is_being_computed() -> None:
