@@ -13,7 +13,6 @@ a network would wait for it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 import anyio
 import numpy as np
 
+from aembed.core.sending import not_sent_yet
 from aembed.core.vectors import check_squares, squares
 from aembed.errors import BadRequestError, ConfigError, InputError
 from aembed.protocols import TokenCounter
@@ -91,17 +91,18 @@ class InProcessProvider:
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """Raises BadRequestError for a text that is too long, or of which the model knows nothing."""
-        documents = self._documents if input_type == "document" else nullcontext()
         # A deadline is for an answer that may never come. This one comes, and asked for again is computed again.
-        # Documents of one request go before those of the next, and a query waits for one slice.
         with anyio.CancelScope(shield=True):
-            async with documents:
-                slices = await self._run_in_thread(self._slices, texts)
-                parts = []
-                for positions in slices:
-                    async with self._turn:
-                        chosen = [texts[i] for i in positions]
-                        parts.append(await self._run_in_thread(self._forward, chosen, input_type))
+            if input_type == "query":
+                slices, parts = await self._embed(texts, input_type)
+            else:
+                # Documents of one request go before those of the next: who waits for a turn has cost nothing so far.
+                with not_sent_yet.get()():
+                    await self._documents.acquire()
+                try:
+                    slices, parts = await self._embed(texts, input_type)
+                finally:
+                    self._documents.release()
         matrix = np.empty((len(texts), parts[0].shape[1]), np.float32)
         for positions, part in zip(slices, parts, strict=True):
             matrix[positions] = part
@@ -112,6 +113,16 @@ class InProcessProvider:
             raise error
         check_squares(lengths)
         return Reply(matrix, self.space.model, Usage(0), checked=True)
+
+    async def _embed(self, texts: Sequence[str], input_type: InputType) -> tuple[list[list[int]], list[Matrix]]:
+        """A query waits for one slice, whatever documents wait."""
+        slices = await self._run_in_thread(self._slices, texts)
+        parts = []
+        for positions in slices:
+            async with self._turn:
+                chosen = [texts[i] for i in positions]
+                parts.append(await self._run_in_thread(self._forward, chosen, input_type))
+        return slices, parts
 
     async def aclose(self) -> None:
         """Lets go of the model; it is loaded again when it is asked for again."""

@@ -380,6 +380,22 @@ async def test_an_embedder_closes_though_a_pass_goes_on() -> None:
     passes.go.set()
 
 
+async def test_documents_that_wait_for_their_turn_are_let_go_of_at_the_end() -> None:
+    passes = Passes()
+    embedder = Embedder(passes.provider())
+    job = asyncio.create_task(embedder.embed_documents([f"text {i}" for i in range(200)]))
+    await passes.wait_for_one()
+    closing = asyncio.create_task(embedder.aclose())
+    await asyncio.sleep(0.01)
+    passes.go.set()
+    await closing
+    with pytest.raises(StoppedError) as raised:
+        await job
+    assert raised.value.report is not None
+    assert raised.value.report.stored == len(passes.log[0][0])
+    assert len(passes.log) == 1
+
+
 async def test_a_deadline_does_not_throw_away_what_is_being_computed() -> None:
     passes = Passes()
     with anyio.move_on_after(0.01) as scope:
