@@ -139,6 +139,8 @@ class InProcessProvider:
                 try:
                     model = self._load()
                     width = _matrix(model.forward(["dimensions"], "document")).shape[1]
+                except ConfigError:
+                    raise
                 except Exception as error:
                     raise self._cannot_load(error) from error
                 if self.space.dimensions not in (None, width):
@@ -150,8 +152,6 @@ class InProcessProvider:
             return self._loaded
 
     def _cannot_load(self, error: Exception) -> ConfigError:
-        if isinstance(error, ConfigError):
-            return error
         name, said = self.space.model, " ".join(str(error).split())[:300] or type(error).__name__
         advice = "" if is_folder(name) else f"; to download it, type  {self._download}"
         return ConfigError(f"{self.space.provider} cannot load {name} ({said}){advice}")
