@@ -68,8 +68,8 @@ class Pacer:
 
     @property
     def settles_at(self) -> float:
-        """When `settle` may allow more, if nothing is heard until then."""
-        return self._in_flight.settles_at
+        """When `settle` may allow more, if nothing is heard until then; never where a rate is what limits."""
+        return self._in_flight.settles_at if self._is_blind and not self._congestion.is_asked else inf
 
     def settle(self, now: float) -> None:
         """Takes what has been under way for longer than a refusal takes for accepted."""
