@@ -152,13 +152,12 @@ class Requests:
             self._tighten()
         try:
             with scope:
-                if self._prepares:
-                    given = submission.preparation
-                    reply = await self._prepares.embed_prepared(
-                        texts, input_type=submission.input_type, preparation=given
-                    )
-                else:
+                if self._prepares is None:
                     reply = await self._provider.embed(texts, input_type=submission.input_type)
+                else:
+                    reply = await self._prepares.embed_prepared(
+                        texts, input_type=submission.input_type, preparation=submission.preparation
+                    )
         except ProviderError as error:
             _quote_nothing(error, texts)
             if isinstance(error, RateLimitError) and hints_of(error).spent_window:
