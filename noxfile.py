@@ -189,6 +189,13 @@ def overload(session: nox.Session) -> None:
     module(session, "benchmarks.overload", *session.posargs)
 
 
+@nox.session(name="sentence-transformers")
+def sentence_transformers(session: nox.Session) -> None:
+    """The tests of `sentence-transformers:` with the library itself. PyTorch is too large for every run."""
+    session.install("-e", ".[dev]", "torch==2.13.0", "sentence-transformers>=6")
+    session.run("pytest", "-q", "tests/providers/test_sentence_transformers.py", *session.posargs)
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """core/ is broken in two thousand small ways, one at a time: at least 85 % must fail a test of tests/core.

@@ -16,7 +16,7 @@ from aembed.core.billing import LEAST_SHARE, Billing
 from aembed.core.changes import Entry, Item, oversize_error
 from aembed.errors import BadRequestError, InputError
 from aembed.preparation import NO_PREPARATION, Preparation
-from aembed.protocols import TokenCounter
+from aembed.protocols import HasTokenizer, TokenCounter
 from aembed.types import InputType, Limits, TooLong
 
 logger = logging.getLogger("aembed")
@@ -122,6 +122,7 @@ class Measure:
 
     `exact`: every text is counted, where its tokenizer is known and can be had, because its cost must not be more.
     `preparation` has the prefix that each text, and each piece of one, is sent, counted and billed with.
+    `provider` may have the tokenizer of its model (HasTokenizer).
     """
 
     def __init__(
@@ -134,11 +135,13 @@ class Measure:
         billing: Billing | None = None,
         preparation: Preparation = NO_PREPARATION,
         input_type: InputType = "document",
+        provider: object = None,
     ) -> None:
         self.preparation = preparation
         self._prefix = preparation.prefix(input_type)
         self._prefix_bytes = len(self._prefix.encode())
         self._billing = billing or Billing()
+        self._provider = provider
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
@@ -214,7 +217,8 @@ class Measure:
         return item.tokens if self._is_counting else self._billing.most_billed(item.texts)
 
     def _measure(self, entry: Entry) -> Item:
-        counter = self._counter = load_counter(self._limits.encoding)
+        models_own = self._provider.counter() if isinstance(self._provider, HasTokenizer) else None
+        counter = self._counter = models_own or load_counter(self._limits.encoding)
         size_bytes = self._prefix_bytes + entry.size_bytes
         try:
             own = counter.count(self._prefix) if self._prefix else 0
@@ -226,7 +230,7 @@ class Measure:
             raise InputError(f"the text of {entry.record.id!r}: {error}") from None
         sizes = [len(piece.encode()) for piece in pieces]
         estimates = [size / self._limits.bytes_per_token for size in sizes]
-        known = counts if isinstance(counter, TiktokenCounter) else estimates
+        known = estimates if isinstance(counter, ByteCounter) else counts
         tokens = sum(map(max, estimates, known))
         return Item(entry, tuple(pieces), tokens, tuple(float(max(1, each - own)) for each in counts))
 

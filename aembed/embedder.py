@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -69,7 +69,8 @@ class Embedder:
     """Turns texts into vectors, many requests at a time, inside the provider's limits.
 
     `model` is "provider:model" ("openai:text-embedding-3-small"), "local", or a Provider object.
-    `api_key` and `base_url` default to the provider's own environment variables. `concurrency` is the most
+    `api_key` and `base_url` default to the provider's own environment variables; the key may be an async callable that
+    gives a token, called again once that was refused. `concurrency` is the most
     requests in flight; "auto" begins with 8 and goes up to 64, as long as the provider takes them. Where it takes
     fewer, that is found out. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
     replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
@@ -88,7 +89,7 @@ class Embedder:
         self,
         model: str | Provider,
         *,
-        api_key: str | None = None,
+        api_key: str | Callable[[], Awaitable[str]] | None = None,
         base_url: str | None = None,
         dimensions: int | None = None,
         concurrency: int | Literal["auto"] = 8,
@@ -284,9 +285,12 @@ class Embedder:
         engine = self._engine
         with engine.run_verb():
             async with aclosing(Feed(rows_of(records), any_record)) as feed, _use_store(store) as opened:
+                await engine.learn()
                 info = await opened.info()
                 check_space(info.space, self.space)
                 space = engine.planned_space(info.space, await await_store(space_of(records)))
+                if info.space:
+                    engine.preparing.note(opened, space)
                 sink = PlanSink(opened, retry_failed=retry_failed)
                 report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
             return make_plan(report, sink.changed)
@@ -372,7 +376,7 @@ class Embedder:
     async def _embed_query(self, store: Store | Backlog, space: Space, text: str) -> Vector:
         """The vector of a query as that store has its queries prepared."""
         vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
-        self._engine.note_store(store, space)
+        self._engine.preparing.note(store, space)
         return vector
 
 
@@ -389,9 +393,10 @@ def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Pro
         if given:
             raise ConfigError(f"{next(iter(given))}= is for a model that is named by a str; give it to the provider")
         return model
-    for name in ("api_key", "base_url"):
-        if not isinstance(given.get(name, ""), str):
-            raise ConfigError(f"{name} must be a str, not {type(given[name]).__name__}")
+    if not isinstance(given.get("base_url", ""), str):
+        raise ConfigError(f"base_url must be a str, not {type(given['base_url']).__name__}")
+    if not isinstance(given.get("api_key", ""), str) and not callable(given["api_key"]):
+        raise ConfigError(f"api_key must be a str or an async callable, not {type(given['api_key']).__name__}")
     client = given.get("http_client")
     if client is not None and not (hasattr(client, "build_request") and hasattr(client, "aclose")):
         raise ConfigError(f"http_client must be an AsyncClient of httpx or httpx2, not {type(client).__name__}")

@@ -17,23 +17,22 @@ from aembed.core.changes import Fingerprinter, UnstoredEntries
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.progress import Tally
-from aembed.core.spaces import merge_spaces, settled_space
+from aembed.core.spaces import merge_spaces
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, LoopAffinity
-from aembed.errors import AembedError, ConfigError, SpaceMismatchError
+from aembed.errors import AembedError, ConfigError
 from aembed.options import Options
-from aembed.pipeline.advising import Advice
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job
 from aembed.pipeline.leasing_sinks import await_store
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
+from aembed.pipeline.preparing import Preparing
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
-from aembed.preparation import Preparation, kept_form
-from aembed.protocols import Backlog, EmbedsPrepared, Learns, MovesColumn, Prepares, Provider, Store
+from aembed.protocols import Backlog, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
 from aembed.types import InputType, Limits, Space
@@ -67,10 +66,7 @@ class Engine:
         self._dispatcher: Dispatcher | None = None
         self._coalescers = dict[str, Coalescer]()
         """By the preparation of their queries."""
-        self._prepares = provider if isinstance(provider, Prepares) else None
-        self._prepared_for: Space | None = None
-        self._prepared = ""
-        self._advice = Advice()
+        self.preparing = Preparing(provider)
         self._jobs: WeakSet[Job] = WeakSet()
         self._verbs: set[asyncio.Future[None]] = set()
 
@@ -86,19 +82,7 @@ class Engine:
     @property
     def own_space(self) -> Space:
         """The space of what is made without a store."""
-        return replace(self.space, preparation=self._own_preparation)
-
-    @property
-    def _own_preparation(self) -> str:
-        """What was asked for, else what the model wants; each query asks for it."""
-        asked = self.provider.space
-        if asked is not self._prepared_for:
-            self._prepared_for, self._prepared = asked, kept_form(asked.preparation or self._wanted_by_model)
-        return self._prepared
-
-    @property
-    def _wanted_by_model(self) -> str:
-        return str(self._prepares.preparation) if self._prepares else ""
+        return replace(self.space, preparation=self.preparing.own)
 
     @property
     def limits(self) -> Limits:
@@ -133,7 +117,7 @@ class Engine:
     @property
     def coalescer(self) -> Coalescer:
         """That of queries without a store. Raises ConfigError where this is closed."""
-        return self.coalescer_of(self._own_preparation)
+        return self.coalescer_of(self.preparing.own)
 
     def coalescer_of(self, preparation: str) -> Coalescer:
         """That of queries for a store of this preparation. Raises ConfigError where this is closed."""
@@ -262,8 +246,7 @@ class Engine:
         `carried` is the space of the rows that are to be written, where they have vectors.
         """
         await self.learn()
-        space = await self._prepare(store, carried)
-        self._check_preparation(space)
+        space = await self.preparing.prepare(store, self.space, carried)
         if space.dimensions is None:
             if (known := widen_space(space, carried)).dimensions is None:
                 await self._probe(spend_limit)
@@ -271,52 +254,12 @@ class Engine:
             # Asked once more: only with the dimensions can the store tell whether its rows, or its column, are as wide.
             space = await await_store(store.prepare(known))
         self.dispatcher.dimensions = space.dimensions
-        self.note_store(store, space)
+        self.preparing.note(store, space)
         return space
-
-    async def _prepare(self, store: Store | Backlog, carried: Space | None) -> Space:
-        """The space of a store: one that holds rows goes on as they were made, a new one begins as the model wants."""
-        asked = self.space
-        wanted = "" if asked.preparation else self._wanted(carried)
-        if not wanted or not await _is_known_to_keep(store):
-            space: Space = await await_store(store.prepare(asked))
-            return space
-        try:
-            space = await await_store(store.prepare(replace(asked, preparation=wanted)))
-        except SpaceMismatchError:
-            space = await await_store(store.prepare(asked))
-        return space
-
-    def _wanted(self, carried: Space | None) -> str:
-        """The preparation of a store that is new: that of vectors which come from another store, or the model's."""
-        # A copy of a store is not bought again.
-        if carried and merge_spaces(carried, self.space):
-            return carried.preparation
-        return self._wanted_by_model
 
     def planned_space(self, held: Space | None, carried: Space | None) -> Space:
         """What `prepare` would give for a store that holds this space."""
-        asked = self.space
-        if held is None:
-            return widen_space(
-                settled_space(replace(asked, preparation=asked.preparation or self._wanted(carried))), carried
-            )
-        return widen_space(merge_spaces(held, asked) or asked, carried)
-
-    def note_store(self, store: Store | Backlog, space: Space) -> None:
-        """Tells once of a store whose texts are not prepared as its model wants."""
-        if not space.preparation and not self.space.preparation and (wanted := self._wanted_by_model):
-            self._advice.tell(store, replace(space, preparation=wanted))
-
-    def _check_preparation(self, space: Space) -> None:
-        """Raises ConfigError where the provider does not know how to say what the space's preparation says."""
-        preparation = Preparation.parse(space.preparation)
-        asks = preparation.asks("document") or preparation.asks("query")
-        if asks and not isinstance(self.provider, EmbedsPrepared):
-            raise ConfigError(
-                f"{type(self.provider).__name__} has no embed_prepared, and so cannot ask for what its vectors are "
-                f"prepared by: {asks}"
-            )
+        return widen_space(self.preparing.planned(held, self.space, carried), carried)
 
     async def _probe(self, spend_limit: SpendLimit) -> None:
         """Embeds one short text, which tells how wide the vectors are."""
@@ -334,14 +277,14 @@ class Engine:
         return Fingerprinter(space, input_type, self.options.too_long, self.limits.max_tokens_per_text)
 
     def _make_measure(self, space: Space, input_type: InputType, *, exact: bool = False) -> Measure:
-        self._check_preparation(space)
         return Measure(
             self.limits,
             self.options.too_long,
             self.run_in_thread,
             exact=exact,
             billing=self._billing,
-            preparation=Preparation.parse(space.preparation),
+            provider=self.provider,
+            preparation=self.preparing.checked(space),
             input_type=input_type,
         )
 
@@ -353,16 +296,6 @@ def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
     merged = merge_spaces(carried, replace(space, preparation=""))
     return replace(merged, preparation=space.preparation) if merged else space
-
-
-async def _is_known_to_keep(store: Store | Backlog) -> bool:
-    """Whether what is there was prepared in a way that is known, now and next time.
-
-    Of a column that holds vectors of which nothing is known, and of one of a kind of its own, it is not.
-    """
-    if isinstance(store, MovesColumn):
-        return bool(await await_store(store.space()) or not await await_store(store.sample(1)))
-    return isinstance(store, Store)
 
 
 def _closed_error() -> ConfigError:

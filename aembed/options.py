@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -23,7 +23,7 @@ MOST_CONCURRENCY = 10_000
 class QueryOptions(TypedDict, total=False):
     """The keywords of Embedder but for `timeout`, which is the call's own in `aembed.embed_query`."""
 
-    api_key: str | None
+    api_key: str | Callable[[], Awaitable[str]] | None
     base_url: str | None
     dimensions: int | None
     concurrency: int | Literal["auto"]

@@ -40,7 +40,7 @@ class Preparation:
                 raise ConfigError(f"{name} holds a lone surrogate, which UTF-8 cannot write; replace it")
 
     def __bool__(self) -> bool:
-        return self != NO_PREPARATION
+        return self is not NO_PREPARATION and self != NO_PREPARATION
 
     def __str__(self) -> str:
         return _json_of(dict(self._all()))
@@ -51,6 +51,7 @@ class Preparation:
         return _parse(written)
 
     def prefix(self, input_type: InputType) -> str:
+        """What stands before each text of that kind."""
         return self.document_prefix if input_type == "document" else self.query_prefix
 
     def type(self, input_type: InputType) -> str:
@@ -67,6 +68,8 @@ class Preparation:
 
     def asks(self, input_type: InputType) -> str:
         """What a request says of its texts beside the texts; "" where it says nothing. It needs an EmbedsPrepared."""
+        if not self:
+            return ""
         return _json_of({"type": self.type(input_type), "arithmetic": self.arithmetic, "dtype": self.dtype})
 
     def in_words(self) -> str:

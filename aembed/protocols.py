@@ -108,6 +108,15 @@ class TokenCounter(Protocol):
 
 
 @runtime_checkable
+class HasTokenizer(Protocol):
+    """A provider that has the tokenizer of its model, so that a text is counted and cut exactly as the model does."""
+
+    def counter(self) -> TokenCounter | None:
+        """None where it has none after all. Called in a thread: it may load the model."""
+        ...
+
+
+@runtime_checkable
 class Store(Protocol):
     """Keeps rows of a single space. Raises only StoreError."""
 

@@ -104,6 +104,7 @@ FAKE = {
     "limits": "What one request may carry.",
     "price_usd": "Dollars for 1,000,000 tokens.",
     "keep_texts": "Whether the ledger keeps the texts that were sent.",
+    "preparation": "What its model wants of new stores: prefixes or input types.",
 }
 VARIABLES = {
     "AEMBED_STORE": "The store of the command, in place of `--store`.",

@@ -135,8 +135,8 @@ def test_b7_what_a_provider_object_has_by_itself_is_not_swallowed(option: dict[s
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"api_key": 5}, "api_key must be a str, not int"),
-        ({"api_key": b"sk-secret"}, "api_key must be a str, not bytes"),
+        ({"api_key": 5}, "api_key must be a str or an async callable, not int"),
+        ({"api_key": b"sk-secret"}, "api_key must be a str or an async callable, not bytes"),
         ({"base_url": 5}, "base_url must be a str, not int"),
         ({"http_client": "client"}, "http_client must be an AsyncClient of httpx or httpx2, not str"),
         *[

@@ -17,6 +17,7 @@ import pytest
 
 from aembed import (
     Backlog,
+    BadRequestError,
     ConfigError,
     Embedder,
     FakeProvider,
@@ -584,6 +585,52 @@ def test_a25_spaces_that_differ_in_preparation_are_different_spaces() -> None:
     assert merge_spaces(prepared, plain) == merge_spaces(prepared, prepared) == prepared, "no opinion: its own rules"
     assert merge_spaces(plain, replace(plain, preparation=UNPREPARED)) == plain
     assert merge_spaces(None, replace(plain, preparation=UNPREPARED)) == plain
+
+
+@pytest.mark.parametrize("kind", ["store", "column"])
+async def test_a25_a_preparation_of_a_later_aembed_is_refused_before_money(tmp_path: Path, kind: str) -> None:
+    """It may say what this one would leave out: a field that no Preparation has."""
+    path, provider = tmp_path / "a.db", provider_of()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, content TEXT, embedding BLOB)")
+        connection.execute("INSERT INTO notes (content) VALUES ('one')")
+    store, column = SQLiteStore(path), open_column(str(path), "notes", text="content")
+    async with Embedder(provider) as embedder:
+        await embedder.embed_into(store, records(TEXTS))
+        await embedder.backfill(column)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            later = "replace(%s, 'document_prefix', 'late_chunking')"
+            connection.execute(f"UPDATE aembed_meta SET value = {later % 'value'} WHERE key = 'space'")  # noqa: S608
+            connection.execute(f"UPDATE aembed_columns SET space = {later % 'space'}")  # noqa: S608
+            connection.execute("UPDATE notes SET embedding = NULL")
+        before = provider.ledger.requests
+        for verb in (
+            (embedder.embed_into(store, records(["new"])), embedder.search(store, "new"), embedder.plan(store, ["new"]))
+            if kind == "store"
+            else (embedder.backfill(column), embedder.search(column, "new"))
+        ):
+            with pytest.raises(ConfigError, match="pip install --upgrade aembed"):
+                await verb
+        assert provider.ledger.requests == before
+    await store.aclose()
+    await column.aclose()
+
+
+async def test_a25_a_text_that_its_server_finds_too_long_is_cut_behind_its_prefix() -> None:
+    def refused(number: int, texts: Sequence[str]) -> BadRequestError | None:
+        if max(map(len, texts)) <= 200:
+            return None
+        error = BadRequestError("400: too long", status_code=400)
+        error.about_length = True
+        return error
+
+    provider = provider_of(script=refused)
+    async with Embedder(provider, too_long="split") as embedder:
+        found = await embedder.embed_documents(["x" * 700])
+    assert not found.failures
+    answered = [text for request in provider.ledger.log if request.outcome == "answered" for text in request.texts]
+    assert all(text.startswith("search_document: ") for text in answered)
+    assert sum(len(text.removeprefix("search_document: ")) for text in answered) == 700
 
 
 @pytest.mark.parametrize("too_long", ["error", "truncate", "split"])

@@ -139,8 +139,9 @@ class Pass:
 class Pending:
     """The rows of a table that have no vector yet."""
 
-    def __init__(self, backlog: Backlog, limit: int | None) -> None:
+    def __init__(self, backlog: Backlog, limit: int | None, space: Space | None = None) -> None:
         self._backlog = backlog
+        self.space = space
         self._limit = limit
         self.count = 0
 

@@ -73,7 +73,7 @@ class TypedCommand:
         known = list(command)
         typed = {parameter.name for parameter, _ in self._given}
         for flag in ("--dimensions", *(("--option",) if "option" in typed else ())):
-            if flag in known:
+            while flag in known:
                 del known[known.index(flag) : known.index(flag) + 2]
         if command[1] == "move":
             return [*known, *self.words(without=typed - {"dimensions", "option", "timeout"})]

@@ -122,7 +122,7 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
 
 async def _plan(order: BackfillOrder, column: Column, embedder: Embedder) -> Plan:
     """Every pending row is new, but for those that were refused: what an empty store would need."""
-    empty, pending = MemoryStore(), Pending(column, order.limit)
+    empty, pending = MemoryStore(), Pending(column, order.limit, await column.space())
     await empty.write(Rows([], [], [], [], [], [], np.empty((0, 0), np.float32)), await column.refusals())
     async with _progress.show_reading(lambda: pending.count, quiet=order.output.quiet):
         return await embedder.plan(empty, pending, retry_failed=order.retry_failed)

@@ -122,7 +122,7 @@ class Shared:
         self._texts = dict[tuple[str, str], SharedTexts]()
 
     def _texts_of(self, input_type: InputType, preparation: Preparation) -> SharedTexts:
-        key = "" if self._alike else input_type, preparation.asks(input_type) if preparation else ""
+        key = "" if self._alike else input_type, preparation.asks(input_type)
         return self._texts.get(key) or self._texts.setdefault(key, SharedTexts())
 
     def claim(self, batch: Sequence[Item], submission: Submission) -> tuple[SharedBatch, Sequence[Item], Joined]:

@@ -6,7 +6,7 @@ that is called as `open_provider` calls those here, with a model and keywords.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from aembed.errors import ConfigError
 from aembed.protocols import Provider
-from aembed.providers._rows import ROWS
 from aembed.ranges import dimensions_of
 
 if TYPE_CHECKING:
-    from aembed.providers._options import HTTPOptions, KeySource
+    from aembed.providers._models import Model
+    from aembed.providers._options import HTTPOptions
     from aembed.providers._provider import HTTPProvider
-    from aembed.providers._service import Model, Service
+    from aembed.providers._service import Service
 
 __all__ = ["HTTPProvider", "Model", "Service", "open_provider", "prefixes"]
 
 ENTRY_POINTS = "aembed.providers"
 """The group of the entry points."""
 _WITHOUT_MODEL = frozenset({"local"})
-_WHERE = {"HTTPProvider": "_provider", "Model": "_service", "Service": "_service"}
+_WHERE = {"HTTPProvider": "_provider", "Model": "_models", "Service": "_service"}
 
 
 def __getattr__(name: str) -> Any:
@@ -39,6 +39,8 @@ def __getattr__(name: str) -> Any:
 
 def prefixes() -> list[str]:
     """Every prefix that `open_provider` knows: files of this folder, rows, and those that other packages bring."""
+    from aembed.providers._rows import ROWS
+
     return sorted({*_files(), *ROWS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
@@ -50,7 +52,7 @@ def open_provider(name: Literal["local"], *, concurrency: int = 8) -> Provider: 
 def open_provider(
     name: str,
     *,
-    api_key: str | KeySource | None = None,
+    api_key: str | Callable[[], Awaitable[str]] | None = None,
     base_url: str | None = None,
     dimensions: int | None = None,
     concurrency: int = 8,
@@ -62,7 +64,7 @@ def open_provider(
 def open_provider(
     name: str,
     *,
-    api_key: str | KeySource | None = None,
+    api_key: str | Callable[[], Awaitable[str]] | None = None,
     base_url: str | None = None,
     dimensions: int | None = None,
     concurrency: int = 8,
@@ -102,8 +104,10 @@ def open_provider(
 
 
 def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:
+    from aembed.providers._rows import ROWS
+
     if prefix in ROWS or prefix in _files():
-        module = import_module(f"{__name__}.{prefix if prefix in _files() else 'openai'}")
+        module = import_module(f"{__name__}.{prefix.replace('-', '_') if prefix in _files() else 'openai'}")
         _check(prefix, options, module.OPTIONS)
         return lambda model, **given: module.open_provider(prefix, model, **given)
     found = [point for point in entry_points(group=ENTRY_POINTS) if point.name == prefix]
@@ -122,7 +126,7 @@ def _load(point: EntryPoint) -> Callable[..., Provider]:
 
 
 def _files() -> Sequence[str]:
-    return [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    return [module.name.replace("_", "-") for module in iter_modules(__path__) if not module.name.startswith("_")]
 
 
 def _check(prefix: str, options: Mapping[str, Any], taken: Mapping[str, str]) -> None:

@@ -14,8 +14,9 @@ import msgspec
 from aembed.core.addresses import is_loopback
 from aembed.errors import ConfigError
 from aembed.providers._form import Encoding
+from aembed.providers._models import Model, widths_in_words
 from aembed.providers._secrets import Secret, check_key
-from aembed.providers._service import Fields, Model, Service
+from aembed.providers._service import Fields, Service
 from aembed.providers._urls import check_base_url, is_nearby
 from aembed.ranges import one_line_of
 
@@ -87,9 +88,13 @@ def check_dimensions(model: str, known: Model, dimensions: int | None) -> int | 
     # 16,000 is what pgvector can store. Where the model is not known, the server decides about less.
     if not 1 <= dimensions <= (known.dimensions or 16_000):
         raise ConfigError(f"dimensions={dimensions} must be from 1 to {known.dimensions or 16_000} for {model}")
-    if not known.shortens and dimensions != known.dimensions:
+    if dimensions == known.dimensions:
+        return None  # vLLM and others refuse the field for models that cannot be shortened, whatever width it names.
+    if known.shortens is False:
         raise ConfigError(f"{model} has {known.dimensions} dimensions and cannot be shortened; leave out dimensions")
-    return dimensions if known.shortens else None
+    if known.widths and dimensions not in known.widths:
+        raise ConfigError(f"dimensions={dimensions}: {model} may be shortened to {widths_in_words(known.widths)}")
+    return dimensions
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -140,11 +140,11 @@ class HTTPProvider:
         self._check_input_types()
         self._may_cut = check_flag("truncate", options.get("truncate", False))
         self._recorder = recorder_of(options.get("record"), self._secrets)
-        self._normalised = known.normalised
+        self._normalised = known.has_length_1(dimensions)
         self._form = Form(check_encoding(options.get("encoding")), base64="base64" in service.encodings)
-        self._lengths = VectorLengths(check_choice("normalize", options.get("normalize")), known=known.normalised)
+        self._lengths = VectorLengths(check_choice("normalize", options.get("normalize")), known=self._normalised)
         self._counts_tokens = service.counts_tokens
-        asks = service.tells and dimensions is None and model not in service.models
+        asks = service.tells and dimensions is None and known.dimensions is None
         self._asks = bool(asks) and is_own(self.base_url)
         self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from aembed.core.spaces import LOCAL_SERVERS
 from aembed.errors import ConfigError
-from aembed.providers._service import Fields, Model, Service
+from aembed.providers._service import Fields, Service
 from aembed.types import Limits
 
 _NUMBERS_ONLY: Mapping[Literal["base64", "float"], Fields] = {"float": {}}
@@ -26,21 +26,12 @@ def ollama_url(host: str) -> str:
     return f"{scheme or 'http'}://{name}:{found[2] or default}/v1"
 
 
-def _openai(dimensions: int, price_usd: float, *, shortens: bool = True) -> Model:
-    return Model(dimensions, shortens, price_usd, normalised=True, encoding="cl100k_base")
-
-
 # The docstring of openai-python's embeddings resource says 2,048 inputs and 300,000 tokens a request, and 8,192 tokens
-# an input, of which one is left free. Prices are those that OpenAI lists for requests; its batches cost half.
+# an input, of which one is left free.
 OPENAI = Service(
     name="openai",
     base_url="https://api.openai.com/v1",
     limits=Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191),
-    models={
-        "text-embedding-3-small": _openai(1_536, 0.02),
-        "text-embedding-3-large": _openai(3_072, 0.13),
-        "text-embedding-ada-002": _openai(1_536, 0.10, shortens=False),
-    },
     counts_are_known=True,
     tells="models",
     key_variable="OPENAI_API_KEY",
@@ -55,11 +46,6 @@ OLLAMA = Service(
     # Chosen: 256 texts because numbers hold the interpreter while they are parsed (FLOATS_BATCH_SIZE), and 256 tokens
     # for each of them.
     limits=Limits(max_batch_size=256, max_tokens_per_batch=65_536, max_tokens_per_text=8_192),
-    models={
-        "nomic-embed-text": Model(768, max_tokens_per_text=2_048),
-        "mxbai-embed-large": Model(1_024, max_tokens_per_text=512),
-        "all-minilm": Model(384, shortens=False, max_tokens_per_text=256),
-    },
     encodings=_NUMBERS_ONLY,
     price_usd=0.0,
     url_variable="OLLAMA_HOST",
@@ -73,11 +59,6 @@ TEI = Service(
     name="tei",
     base_url=LOCAL_SERVERS["tei"],
     limits=Limits(max_batch_size=32, max_tokens_per_batch=16_384, max_tokens_per_text=8_192),
-    models={
-        "nomic-ai/nomic-embed-text-v1.5": Model(768),
-        "mixedbread-ai/mxbai-embed-large-v1": Model(1_024, max_tokens_per_text=512),
-        "sentence-transformers/all-MiniLM-L6-v2": Model(384, shortens=False, max_tokens_per_text=512),
-    },
     price_usd=0.0,
     path="/v1",
 )

@@ -7,30 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from aembed.preparation import Preparation
+from aembed.providers._models import Model, model_of
 from aembed.providers._prefixes import default_preparation
 from aembed.types import Limits
 
 Fields: TypeAlias = Mapping[str, Any]
 """Fields of a request's body, with their values."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One model of a service.
-
-    `normalised`: its vectors have length 1, shortened ones too. The price is in dollars for 1,000,000 tokens.
-    `max_tokens_per_batch` is what one request may hold, and `input_types` are the service's words for documents and
-    queries, where these are not the same for all its models.
-    """
-
-    dimensions: int | None = None
-    shortens: bool = True
-    price_usd: float | None = None
-    normalised: bool = False
-    encoding: str | None = None
-    max_tokens_per_text: int | None = None
-    max_tokens_per_batch: int | None = None
-    input_types: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +31,7 @@ class Service:
 
     `counts_are_known`: at its own address tokens are counted for its limits as `limits` say, which replies have shown.
     `tells` is where a server of one's own tells what its model is, below the base URL; "" where it does not.
-    `counts_tokens`: its `usage` does, and not characters. `price_usd` is that of every model whose own row names none.
+    `counts_tokens`: its `usage` does, and not characters. `price_usd` is that of a model of which nothing is known.
     """
 
     name: str
@@ -77,14 +59,13 @@ class Service:
     price_usd: float | None = None
 
     def model(self, name: str) -> Model:
-        # Ollama gives the tag :latest to a name that has none.
-        known = self.models.get(name.removesuffix(":latest"), Model())
-        return known if known.price_usd is not None else replace(known, price_usd=self.price_usd)
+        """What is known of that model here: by this service, or else by models.toml."""
+        return self.models.get(name) or model_of(self.name, name) or Model(self.name, name, price_usd=self.price_usd)
 
     def preparation_of(self, model: str) -> Preparation:
         """What is done for a model of that name by default. Where the service has a field that tells queries from
         documents it prepares them itself, so that they have no prefix."""
-        own = self.models.get(model, Model()).input_types
+        own = self.model(model).input_types
         types = self.input_types if own is None else own
         return Preparation("", "", *types) if any(types) else default_preparation(model)
 

@@ -12,7 +12,16 @@ from aembed.types import Space
 
 
 def test_every_prefix_is_known_by_its_file_or_its_row() -> None:
-    assert prefixes() == ["fake", "local", "ollama", "openai", "tei"]
+    assert prefixes() == [
+        "fake",
+        "fastembed",
+        "local",
+        "model2vec",
+        "ollama",
+        "openai",
+        "sentence-transformers",
+        "tei",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -20,7 +29,7 @@ def test_every_prefix_is_known_by_its_file_or_its_row() -> None:
     [
         ("openai:text-embedding-3-small", Space("openai", "text-embedding-3-small", 1_536)),
         ("ollama:nomic-embed-text:v1.5", Space("ollama", "nomic-embed-text:v1.5", None)),
-        ("tei:BAAI/bge-m3", Space("tei", "BAAI/bge-m3", None)),
+        ("tei:BAAI/bge-m3", Space("tei", "BAAI/bge-m3", 1_024)),
         ("fake:anything", Space("fake", "anything", 64)),
         ("local", Space("local", "use-multilingual-3", 512)),
         ("local:use-multilingual-3", Space("local", "use-multilingual-3", 512)),
@@ -36,7 +45,9 @@ def test_the_first_colon_splits(name: str, space: Space, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ["", "nope:model", "text-embedding-3-small", "_http:x", "__init__:x", "OpenAI:x"])
 def test_an_unknown_prefix_lists_those_known(name: str) -> None:
-    with pytest.raises(ConfigError, match="known are fake, local, ollama, openai, tei"):
+    with pytest.raises(
+        ConfigError, match="known are fake, fastembed, local, model2vec, ollama, openai, sentence-transformers, tei"
+    ):
         open_provider(name)
 
 

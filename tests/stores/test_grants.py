@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aembed.embedder import Embedder
+from aembed.errors import SpaceMismatchError
+from aembed.preparation import Preparation
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Budget
@@ -98,3 +101,35 @@ async def test_t12_the_grants_of_the_docs_are_enough(
     assert await column.space() == embedder.space
     await column.aclose()
     assert caplog.text.count("schema aembed") == 0
+
+
+@pytest.mark.parametrize(("grants", "keeps"), [("no schema", False), ("select", False), ("some tables", True)])
+async def test_a25_a_role_that_cannot_keep_how_texts_are_prepared_prepares_none_unasked(
+    database: str, table: str, role: str, grants: str, keeps: bool
+) -> None:
+    """Else the next run would not know, and vectors of both kinds would stand beside each other."""
+    given = PARTIAL[grants]
+    if given is not None:
+        await make_schema(database)
+        await run_sql(database, *(grant.format(role=role) for grant in given))
+    place, prefixes = database.replace("postgres@", f"{role}@", 1), Preparation("passage: ", "query: ")
+    prefix = "passage: " if keeps else ""
+    chosen = FakeProvider("fake", 8)
+    chosen.space = replace(chosen.space, preparation=str(prefixes))
+    if not keeps:
+        async with Embedder(chosen) as embedder:
+            with pytest.raises(SpaceMismatchError, match=r"docs/table\.md has the GRANTs"):
+                await embedder.backfill(column := PostgresColumn(place, table, text="content"))
+        await column.aclose()
+        assert chosen.ledger.requests == 0
+    for _ in range(2):
+        provider = FakeProvider("fake", 8, keep_texts=True, preparation=prefixes)
+        async with Embedder(provider) as embedder:
+            column = PostgresColumn(place, table, text="content", fingerprint="seen")
+            assert (await embedder.backfill(column)).stored in (1, 100)
+            await embedder.search(column, "section 1")
+            await column.aclose()
+        *documents, query = [text for sent in provider.ledger.log for text in sent.texts]
+        assert all(text.startswith(f"{prefix}section ") for text in documents)
+        assert query == ("query: section 1" if keeps else "section 1")
+        await run_sql(database, f"UPDATE {table} SET content = 'section 0' WHERE id = 3")  # noqa: S608

@@ -1,0 +1,129 @@
+"""This module decides how the texts of a store, or of calls without one, are prepared.
+
+asked for by options ----------------> that and no other: SpaceMismatchError for a store that holds something else
+nothing asked for -+- a store that holds rows ---> its own, or none; one warning where the model wants another
+                   +- rows of another store ----> as those were made: a copy is not bought again
+                   +- a store that is new, -----> what the model wants
+                      or no store at all
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from aembed.core.spaces import merge_spaces, settled_space
+from aembed.errors import ConfigError, SpaceMismatchError
+from aembed.pipeline.leasing_sinks import await_store
+from aembed.preparation import Preparation, document_part, kept_form
+from aembed.protocols import Backlog, EmbedsPrepared, MovesColumn, Prepares, Provider, Store
+from aembed.types import Space
+
+logger = logging.getLogger("aembed")
+
+
+@runtime_checkable
+class NamesItsWayOut(Protocol):
+    """What a store or a column of aembed does besides: say which command makes its rows anew, or moves them."""
+
+    def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
+        """The command that embeds its texts for this space beside it (`anew`), or that moves its rows there; None
+        where no command can name it."""
+        ...
+
+
+class Preparing:
+    """For the life of an Embedder."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._prepares = provider if isinstance(provider, Prepares) else None
+        self._asked: Space | None = None
+        self._own = ""
+        self._told = set[str]()
+
+    @property
+    def own(self) -> str:
+        """What was asked for, else what the model wants; it is read for each query."""
+        asked = self._provider.space
+        if asked is not self._asked:
+            self._asked, self._own = asked, kept_form(asked.preparation or self._wanted(None))
+        return self._own
+
+    def _wanted(self, carried: Space | None) -> str:
+        """That of a store which is new. `carried` is the space of rows that come from another one."""
+        # A copy of a store is not bought again.
+        if carried and merge_spaces(carried, self._provider.space):
+            return kept_form(carried.preparation)
+        return str(self._prepares.preparation) if self._prepares else ""
+
+    async def prepare(self, store: Store | Backlog, asked: Space, carried: Space | None) -> Space:
+        """The space of the store, which agrees to it. Raises SpaceMismatchError, or ConfigError where the provider
+        does not know how to ask for what the store's preparation says."""
+        wanted = "" if asked.preparation else self._wanted(carried)
+        space: Space | None = None
+        if wanted and await _is_known_to_keep(store):
+            try:
+                space = await await_store(store.prepare(replace(asked, preparation=wanted)))
+            except SpaceMismatchError:
+                space = None  # it holds rows that were made otherwise, or of another model
+        if space is None:
+            space = await await_store(store.prepare(asked))
+        self.checked(space)
+        return space
+
+    def planned(self, held: Space | None, asked: Space, carried: Space | None) -> Space:
+        """What `prepare` would give for a store that holds that space."""
+        if held is None:
+            return settled_space(replace(asked, preparation=asked.preparation or self._wanted(carried)))
+        return merge_spaces(held, asked) or asked
+
+    def checked(self, space: Space) -> Preparation:
+        """That of the space. Raises ConfigError where the provider does not know how to ask for what it says."""
+        preparation = Preparation.parse(space.preparation)
+        asks = preparation.asks("document") or preparation.asks("query")
+        if asks and not isinstance(self._provider, EmbedsPrepared):
+            raise ConfigError(
+                f"{type(self._provider).__name__} has no embed_prepared, and so cannot ask for what the vectors of "
+                f"{space} are made by"
+            )
+        return preparation
+
+    def note(self, store: Store | Backlog, space: Space) -> None:
+        """Tells once of a store whose texts are not prepared as its model wants, and what to do."""
+        asked = self._provider.space
+        if not space.preparation and not asked.preparation and (wanted := self._wanted(None)):
+            self._tell(store, replace(space, preparation=wanted))
+
+    def _tell(self, store: object, wanted: Space) -> None:
+        # One that is opened for each call is another object each time.
+        name = repr(store).strip("<>") if isinstance(store, NamesItsWayOut) else type(store).__name__
+        key = name if isinstance(store, NamesItsWayOut) else f"{name} {id(store)}"
+        if key in self._told:
+            return
+        self._told.add(key)
+        preparation, anew = Preparation.parse(wanted.preparation), bool(document_part(wanted.preparation))
+        command = store.command_for(wanted, anew=anew) if isinstance(store, NamesItsWayOut) else None
+        options = ", ".join(f"{name}=" for name in preparation.options())
+        logger.warning(
+            "%s was filled without what %s is made for (%s), and goes on without it. %s:  %s",
+            name,
+            wanted.model,
+            preparation.in_words(),
+            "To embed its texts anew beside it" if anew else "To have it for its queries, while its rows stay",
+            shlex.join(command)
+            if command
+            else f"give {options} to the provider, and {'embed_into(new_store, old_store)' if anew else 'move(store)'}",
+        )
+
+
+async def _is_known_to_keep(store: Store | Backlog) -> bool:
+    """Whether what is there was prepared in a way that is known, now and next time.
+
+    Of a column that holds vectors of which nothing is known, and of one of a kind of its own, it is not.
+    """
+    if isinstance(store, MovesColumn):
+        return bool(await await_store(store.space()) or not await await_store(store.sample(1)))
+    return isinstance(store, Store)
