@@ -313,9 +313,11 @@ class Coalescer:
         Each is then answered sooner. Half of the free slots are left to those that come meanwhile.
         """
         waiting, tokens, cap = self._queue.inputs, self._queue.tokens, self._dispatcher.cap
-        parts = self._parts or count_last_batches(
-            cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.startable_queries // 2
-        )
+        parts = self._parts
+        if not parts and waiting > 1:
+            slots = 1 + self._dispatcher.startable_queries // 2
+            parts = count_last_batches(cap.least_batches(waiting, tokens), tokens, slots)
+        parts = max(1, parts)
         self._parts = parts - 1
         most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
         return self._queue.take(

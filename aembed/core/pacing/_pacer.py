@@ -129,6 +129,8 @@ class Pacer:
 
     def resize(self, reservation: Reservation, tokens: float, texts: int, now: float) -> None:
         """The request is sent now, with so much in it. Its own start stays; a bulk request that waits is moved."""
+        if tokens == reservation.tokens and texts == reservation.texts:
+            return
         more: dict[Unit, float] = {"tokens": tokens - reservation.tokens, "texts": texts - reservation.texts}
         head = self._head
         rates = {unit: self._rate(unit) for unit in more}
