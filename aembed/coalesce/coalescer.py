@@ -135,7 +135,7 @@ class Coalescer:
         self._closed = True
         flights = [*self._flights.values()]
         self._fail(
-            [each for each in flights if not each.batch or each.batch.submission.is_waiting], asyncio.CancelledError()
+            [each for each in flights if not each.batch or each.batch.submission.waiting], asyncio.CancelledError()
         )
         for flight in flights:
             if flight.batch:
@@ -190,7 +190,7 @@ class Coalescer:
         """Tells whoever cannot wait so long, and is not on the way, that the gate is closed or the request rests."""
         now, closed = self._loop.time(), self._dispatcher.seconds_until_open
         for flight in self._flights.values():
-            if flight.batch and not flight.batch.submission.is_waiting:
+            if flight.batch and not flight.batch.submission.waiting:
                 continue
             seconds = max(closed, flight.batch.submission.rests_until - now) if flight.batch else closed
             for waiter, deadline in flight.waiters.items():

@@ -195,7 +195,8 @@ class Delivery:
         # fails.
         interactive, sent = self._submission.interactive, self._admission.sent
         if tries.too_heavy:
-            self._bisection.blame_weight(part)
+            # No wait helps it: the server refuses what is too large for it as if it came too soon.
+            self._bisection.divide(part)
             return
         verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
         if isinstance(verdict, FailJob) and _is_of_firewall(error):

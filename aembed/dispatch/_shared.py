@@ -152,7 +152,7 @@ class Shared:
         shared_batch = self._texts_of(input_type, preparation).get(text)
         return (
             shared_batch.wait(text)
-            if shared_batch and not shared_batch.submission.is_held_back(shared_batch.task)
+            if shared_batch and shared_batch.task not in shared_batch.submission.waiting
             else None
         )
 
