@@ -49,7 +49,8 @@ class Admission:
         self.wait_report = wait_report or WaitReport()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
-        self._changed = anyio.Event()
+        self.changed = anyio.Event()
+        """Set, and another one made, when a slot is free, the gate has opened or closed, or a probe is over."""
         self._landed = anyio.Event()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = lambda: None
@@ -173,10 +174,6 @@ class Admission:
                 "run the same again later: what is stored is kept"
             )
 
-    async def change(self) -> None:
-        """Waits until a slot is free, the gate has opened or closed, or a probe is over."""
-        await self._changed.wait()
-
     async def wait_for_answer(self, seconds: float) -> None:
         """Waits until any request was answered other than by a rate limit, so many seconds at the most."""
         with anyio.move_on_after(seconds):
@@ -204,8 +201,8 @@ class Admission:
 
     def _notify(self) -> None:
         """Wakes whoever waits: a slot may be free, the gate open, or its probe over."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.changed.set()
+        self.changed = anyio.Event()
 
     async def _wait_for_pace(
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
@@ -224,7 +221,7 @@ class Admission:
                     if not interactive:
                         self.wait_report.note_pace(reservation.start, now, self.pacer)
                     with anyio.move_on_after(seconds):
-                        await self._changed.wait()  # which may move its start
+                        await self.changed.wait()  # which may move its start
             except BaseException:
                 self.pacer.give_back(reservation, loop.time())
                 raise
@@ -247,7 +244,7 @@ class Admission:
             opens_at = self.gate.opens_at if may_probe else inf
             settles_at = inf if is_free else self.pacer.settles_at + EARLY
             with anyio.CancelScope(deadline=min(opens_at, settles_at)):
-                await self._changed.wait()
+                await self.changed.wait()
             if loop.time() >= settles_at:
                 self.pacer.settle(loop.time())
                 self._slots.total_tokens = self.pacer.concurrency

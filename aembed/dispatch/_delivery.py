@@ -27,7 +27,7 @@ from aembed.core.weighing import Weight
 from aembed.dispatch._control import Control
 from aembed.dispatch._fail_fast import FailFast
 from aembed.dispatch._request import Request
-from aembed.dispatch._requests import Requests
+from aembed.dispatch._requests import CHANCE_MEMORY, Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import (
     AembedError,
@@ -231,14 +231,15 @@ class Delivery:
                 if tries.rest:
                     await self._submission.rest(tries.rest, stays=self._is_awaited)
             case FailItems():
-                self._requests.note_blamed()
+                # A part that had failed went on to fail, so that was no chance.
+                self._requests.chance -= CHANCE_MEMORY * self._requests.chance
                 await self._deliver(Refused(part, error))
 
     async def _wait_until_certain(self) -> None:
         """Waits until something was accepted after all that is held; where nothing is on its way, sends a control."""
         sent = max(refused.sent for refused in self._held)
         while self._admission.in_flight and self._admission.accepted <= sent:
-            await self._submission.wait(self._admission.change())
+            await self._submission.wait(self._admission.changed.wait())
         if self._admission.accepted <= sent:
             await self._vouch()
 

@@ -62,7 +62,9 @@ class FailFast:
         if isinstance(error, DimensionError) and error.wanted:
             self._refused = [number] * MOST_REFUSALS
         elif _is_of_content(error) and not _names_a_limit(error):
-            counts = not _names_a_text(error) if self.proven else texts == 1
+            counts = (
+                not (isinstance(error, BadRequestError) and error.offender is not None) if self.proven else texts == 1
+            )
             self._refused += [number] * counts
 
     async def wait_for_turn(self, batch: object, *, doubted: bool) -> None:
@@ -99,7 +101,3 @@ def _names_a_limit(error: ProviderError) -> bool:
     if not isinstance(error, BadRequestError):
         return False
     return bool(error.max_batch_size or error.max_tokens_per_batch or error.max_tokens)
-
-
-def _names_a_text(error: ProviderError) -> bool:
-    return isinstance(error, BadRequestError) and error.offender is not None

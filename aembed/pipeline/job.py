@@ -202,8 +202,9 @@ class Job:
             )
             self._tasks[task] = left
             task.add_done_callback(self._note_batch_end)
-            if limited:
-                await self._budget_shares.wait_until_noted(task, asked)
+            # The next batch is cut to what is left of the budget, once this one is noted or refused.
+            while limited and self._spend_limit.asked == asked and not task.done():
+                await self._spend_limit.changed.wait()
 
     def _note_batch_end(self, task: asyncio.Task[None]) -> None:
         """A batch has ended. Only its own job may cancel it, by dropping the submission; anybody else's ends the
