@@ -111,8 +111,9 @@ class Admission:
     def note_success(self, permit: Permit, hints: Hints) -> None:
         self.accepted = max(self.accepted, permit.number)
         now = asyncio.get_running_loop().time()
-        self.gate.note_success(permit.gate_pass)
-        self._answer(now)
+        if self.gate.note_success(permit.gate_pass):
+            self.wait_report.note_answer(now)
+        self._tell_landed()
         self.pacer.note_accepted(permit.reservation, hints, now, self.in_flight)
         self._leave(permit)
 
@@ -130,8 +131,9 @@ class Admission:
                 self._tell_landed()
             case ProviderError(hints=hints):
                 self.pacer.observe(hints, now)
-                self.gate.note_success(permit.gate_pass)
-                self._answer(now)
+                if self.gate.note_success(permit.gate_pass):
+                    self.wait_report.note_answer(now)
+                self._tell_landed()
             case _:
                 self.gate.note_abandoned(permit.gate_pass)
         self._leave(permit)
@@ -184,11 +186,6 @@ class Admission:
         if not self.in_flight:
             now = asyncio.get_running_loop().time()
             self.wait_report.note_closed(now + seconds, now, limited=True)
-
-    def _answer(self, now: float) -> None:
-        self._tell_landed()
-        if self.gate.is_open:
-            self.wait_report.note_answer(now)
 
     def _tell_landed(self) -> None:
         self._landed.set()

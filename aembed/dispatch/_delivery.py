@@ -11,6 +11,7 @@ texts are refused too, the account or the server is to blame, and that stops the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,10 @@ class Delivery:
         """The next part, once what is tried elsewhere tells how large it may be."""
         self._evidence.end_trial(self._bisection)
         if not self._submission.interactive:
-            await self._submission.wait(self._fail_fast.wait_for_turn(self._bisection, doubted=self._bisection.doubted))
+            while not self._fail_fast.takes_turn(self._bisection, doubted=self._bisection.doubted):
+                await self._submission.wait(self._fail_fast.changed.wait())
+            if self._submission.dropped:
+                raise asyncio.CancelledError
             if stopping := self._evidence.control.stopping[self._stops :]:
                 raise copy_error(self._fail_fast.refusal or stopping[-1])
             if self._fail_fast.is_doubting:
