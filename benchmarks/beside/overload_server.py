@@ -76,7 +76,7 @@ _SETTINGS = {
 
 
 async def _write(interpreter: Path, model: Path) -> None:
-    script = ROOT / "benchmarks" / "overload_model.py"
+    script = Path(__file__).with_name("overload_model.py")
     process = await asyncio.create_subprocess_exec(interpreter, script, model, stdout=DEVNULL)
     if code := await process.wait():
         raise LookupError(f"the tiny model could not be written: exit code {code}")
