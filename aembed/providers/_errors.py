@@ -117,6 +117,9 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
         # out.
         case 408 | 409 | 425:
             return UnavailableError
+        # What stands behind the server has failed: text-embeddings-inference's backend, Bedrock's model.
+        case 424:
+            return _class_of_failure(complaint)
         case 404 if _is_passing(complaint):
             return UnavailableError
         case 404 | 405 | 410 | 501 | 505:
