@@ -59,6 +59,9 @@ _REQUEST_IDS = (
     "mistral-correlation-id",
     "x-debug-trace-id",  # Cohere
     "x-amzn-requestid",  # Bedrock
+    "nvcf-reqid",  # NVIDIA
+    "x-siliconcloud-trace-id",
+    "x-generation-id",  # OpenRouter
     "x-kong-request-id",
     "x-correlation-id",
     "cf-ray",  # of Cloudflare, before many services
