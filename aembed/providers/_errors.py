@@ -59,6 +59,9 @@ _REQUEST_IDS = (
     "mistral-correlation-id",
     "x-debug-trace-id",  # Cohere
     "x-amzn-requestid",  # Bedrock
+    "nvcf-reqid",  # NVIDIA
+    "x-siliconcloud-trace-id",
+    "x-generation-id",  # OpenRouter
     "x-kong-request-id",
     "x-correlation-id",
     "cf-ray",  # of Cloudflare, before many services
@@ -119,6 +122,9 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
         # out.
         case 408 | 409 | 425:
             return UnavailableError
+        # What stands behind the server has failed: text-embeddings-inference's backend, Bedrock's model.
+        case 424:
+            return _class_of_failure(complaint)
         case 404 if _is_passing(complaint):
             return UnavailableError
         case 404 | 405 | 410 | 501 | 505:

@@ -84,9 +84,11 @@ def is_own(base_url: str) -> bool:
     return is_loopback(host) or is_nearby(host)
 
 
-def check_dimensions(model: str, known: Model, dimensions: int | None) -> int | None:
+def check_dimensions(service: Service, model: str, known: Model, dimensions: int | None) -> int | None:
     if dimensions is None:
         return None
+    if not service.dimensions_field and dimensions != known.dimensions:
+        raise ConfigError(f"{service.name}: has no field that shortens vectors; leave out dimensions={dimensions}")
     # 16,000 is what pgvector can store. Where the model is not known, the server decides about less.
     if not 1 <= dimensions <= (known.dimensions or 16_000):
         raise ConfigError(f"dimensions={dimensions} must be from 1 to {known.dimensions or 16_000} for {model}")
@@ -159,7 +161,7 @@ def base_url_of(service: Service, base_url: str | None, allow_http: bool) -> str
         checked = check_base_url(base_url, allow_http=allow_http)
         return service.with_path(checked.removesuffix(service.endpoint) if service.endpoint else checked)
     if service.url_variable and (named := os.environ.get(service.url_variable, "").strip()):
-        url = service.with_path(service.url_of(named))
+        url = service.with_path(service.url_of(named).rstrip("/"))
         return check_base_url(url, service.url_variable, allow_http=allow_http)
     if not service.base_url:
         also = f", or type  export {service.url_variable}=..." if service.url_variable else ""
