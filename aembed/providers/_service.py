@@ -31,7 +31,8 @@ class Service:
 
     `counts_are_known`: at its own address tokens are counted for its limits as `limits` say, which replies have shown.
     `tells` is where a server of one's own tells what its model is, below the base URL; "" where it does not.
-    `counts_tokens`: its `usage` does, and not characters. `price_usd` is that of a model of which nothing is known.
+    `counts_tokens`: its `usage` does, and not characters; `tokens_header` counts them where the body does not.
+    `price_usd` is that of a model of which nothing is known.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Service:
     counts_are_known: bool = False
     tells: str = ""
     counts_tokens: bool = True
+    tokens_header: str = ""
     price_usd: float | None = None
 
     def model(self, name: str) -> Model:
