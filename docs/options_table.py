@@ -115,6 +115,9 @@ VARIABLES = {
     "OPENAI_BASE_URL": "The address of `openai:`, where `base_url=` is not given.",
     "OPENAI_ORG_ID": "Sent as the header openai-organization.",
     "OPENAI_PROJECT_ID": "Sent as the header openai-project.",
+    "CO_API_KEY": "The key of `cohere:`.",
+    "CO_API_URL": "The address of `cohere:`, where `base_url=` is not given.",
+    "GEMINI_API_KEY": "The key of `gemini:`.",
     "OLLAMA_HOST": "Where Ollama is: `host`, `host:port`, `:port` or a URL.",
     "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY": "Proxies, as httpx reads them, but never for this machine.",
     "SSL_CERT_FILE, SSL_CERT_DIR": "Certificates to trust.",
@@ -146,7 +149,7 @@ def page() -> str:
         keywords(aembed.FakeProvider, FAKE),
         "## Options of a provider\n\n`open_provider(name, option=value)`, or `--option KEY=VALUE` in the command. "
         f"Known providers: {', '.join(f'`{prefix}:`' for prefix in prefixes())}. "
-        "Those of `openai:`, `ollama:` and `tei:`:\n",
+        "Those of every provider that is reached over HTTP:\n",
         table(("option", "values"), ((f"`{name}`", values) for name, values in openai.OPTIONS.items())),
         "## Parameters of a PostgreSQL URL\n\nWhat is not listed is a ConfigError, which names those that are known.\n",
         table(("parameters", ""), ((f"{_listed(names)}", group) for group, names in URL_GROUPS.items())),

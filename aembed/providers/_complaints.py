@@ -15,7 +15,7 @@ from aembed.providers._echoes import without_echoes
 # Chosen: what services say by themselves fits into it; what is longer may quote a text of the user. Smaller, refusals
 # would lose the numbers that they name at their end.
 REASON_CHARACTERS = 300
-_REASONS = ("message", "msg", "error", "detail", "description")
+_REASONS = ("message", "Message", "msg", "error", "detail", "description")
 _KINDS = ("code", "type", "status", "error_type")
 # The repeats have bounds, so that a body made to harm costs time in proportion to its length.
 _REASON = re.compile(rf'"(?:{"|".join(_REASONS)})"\s{{0,8}}:\s{{0,8}}"((?:[^"\\]|\\.){{1,300}})')

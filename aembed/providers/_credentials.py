@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aembed.errors import UnavailableError
+from aembed.errors import ConfigError, UnavailableError
 from aembed.providers._options import KeySource
 from aembed.providers._secrets import Secret, check_key
 
@@ -23,6 +23,8 @@ class Credentials:
         if self.key is None and self._source is not None:
             try:
                 token = await self._source()
+            except ConfigError:
+                raise
             except Exception as error:
                 # Its message may hold what the callable knows, so the name of its class is told alone.
                 raise UnavailableError(f"api_key() gave no token: it raised {type(error).__name__}") from error

@@ -79,14 +79,20 @@ _IN_A_200 = {
 
 
 def error_for(
-    reply: HTTPReply, *, inputs: int, tokens: float = 1.0, secrets: Sequence[Secret] = (), hints: Hints | None = None
+    reply: HTTPReply,
+    *,
+    inputs: int,
+    tokens: float = 1.0,
+    secrets: Sequence[Secret] = (),
+    hints: Hints | None = None,
+    error: type[ProviderError] | None = None,
 ) -> ProviderError:
     """The error that a status other than 2xx means, for a request of so many inputs, and tokens as we count them.
 
-    `hints` stand in the place of what the headers say.
+    `hints` stand in the place of what the headers say, and `error` in the place of what status and body mean.
     """
     complaint = read_complaint(reply.body)
-    error = _class_of_error(reply.status, complaint)
+    error = error or _class_of_error(reply.status, complaint)
     reason = complaint.reason or _NAMES.get(reply.status, error.__name__)
     if 300 <= reply.status < 400:
         reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"

@@ -22,7 +22,7 @@ import msgspec
 
 from aembed.core.billing import utf8_bytes
 from aembed.core.headers import parse_hints
-from aembed.core.replies import CutShortError, Parsed, ReplyReader
+from aembed.core.replies import CutShortError, Parsed, ReplyReader, usage_of
 from aembed.core.vectors import DimensionError
 from aembed.errors import (
     AuthenticationError,
@@ -57,7 +57,7 @@ from aembed.providers._options import (
 from aembed.providers._prefixes import asked_for, chosen_preparation
 from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret
-from aembed.providers._server_answers import read_answers
+from aembed.providers._server_answers import ServerAnswers, read_answers
 from aembed.providers._service import Service
 from aembed.providers._threads import run_in_thread
 from aembed.types import Hints, InputType, Reply, Space, Usage
@@ -157,7 +157,9 @@ class HTTPProvider:
         place = "" if own else self.base_url
         self.space = Space(service.name, model, dimensions or known.dimensions, place, preparation=asked_for(chosen))
         limits = service.limits_of(known, check_tokens(options.get("max_tokens_per_text")))
-        self.limits = replace(limits, estimated=not (own and service.counts_are_known))
+        # A rate is that of the service's own address: what stands before it, or is like it, has another one.
+        rate = limits.texts_per_minute if own else None
+        self.limits = replace(limits, texts_per_minute=rate, estimated=not (own and service.counts_are_known))
         if self._form.numbers:
             self._use_numbers()
         self.price_usd = known.price_usd
@@ -200,9 +202,18 @@ class HTTPProvider:
         None: as everybody's say. Their names are in lower case."""
         return None
 
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError | None:
-        """What a refusal means where this service means something of its own by it; None: as everybody's words say."""
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError | type[ProviderError] | None:
+        """What a refusal means where this service means something of its own by it: a class, whose message is what the
+        body says, or the error itself; None: as everybody's words say."""
         return None
+
+    def question(self) -> bytes:
+        """What is asked of a server of one's own, by POST to the service's `tells`; b"": nothing, it is a GET."""
+        return b""
+
+    def answers(self, body: bytes) -> ServerAnswers:
+        """What such a server said."""
+        return read_answers(body, self.model)
 
     # what is the same for all
 
@@ -236,13 +247,16 @@ class HTTPProvider:
         headers = {**self._headers, **await self._credentials.headers()}
         try:
             with anyio.move_on_after(ANSWER_SECONDS):
-                body = (await self._http.get(url, headers, most_bytes=INLINE_BYTES)).body
+                if question := self.question():
+                    body = (await self._http.post(url, headers, question, most_bytes=INLINE_BYTES)).body
+                else:
+                    body = (await self._http.get(url, headers, most_bytes=INLINE_BYTES)).body
         except UnavailableError:
             return  # it is asked before the next job
         except ProviderError:
             pass
         self._asks = False
-        told = read_answers(body, self.model)
+        told = self.answers(body)
         self._counts_tokens &= told.counts_tokens
         self.space = replace(self.space, dimensions=self.space.dimensions or told.dimensions)
         self.limits = told.narrow(self.limits)
@@ -285,12 +299,19 @@ class HTTPProvider:
         return Reply(
             self._lengths.scale(parsed.matrix, parsed.squares, self.model),
             parsed.model,
-            parsed.usage if self._counts_tokens else Usage(None, parsed.usage.cost_usd),
+            self._usage(parsed.usage, reply.headers),
             self.hints(reply.headers) or parse_hints(reply.headers),
             request_id(reply, self._secrets()),
             _server_seconds(reply),
             checked=True,
         )
+
+    def _usage(self, said: Usage, headers: Mapping[str, str]) -> Usage:
+        if not self._counts_tokens:
+            return Usage(None, said.cost_usd)
+        told = headers.get(self.service.tokens_header, "") if self.service.tokens_header else ""
+        # Chosen: nine digits, since a request has a few million tokens at most.
+        return usage_of(int(told), said.cost_usd) if told.isdecimal() and len(told) < 10 else said
 
     def _encode_payload(self, texts: Sequence[str], input_type: str) -> bytes:
         """A lone surrogate has no UTF-8. Python's error would carry the text."""
@@ -304,9 +325,10 @@ class HTTPProvider:
     def _refusal(self, reply: HTTPReply, texts: Sequence[str]) -> ProviderError:
         """The error that a status means. Where nothing is at that address it is named; it holds no key."""
         secrets, hints = self._secrets(), self.hints(reply.headers)
-        if own := self.error(reply.status, reply.headers, reply.body):
+        own, tokens = self.error(reply.status, reply.headers, reply.body), self._estimate_tokens(texts)
+        if isinstance(own, ProviderError):
             return with_origin(own, reply, secrets, own.hints or hints)
-        error = error_for(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), secrets=secrets, hints=hints)
+        error = error_for(reply, inputs=len(texts), tokens=tokens, secrets=secrets, hints=hints, error=own)
         if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
             usual = self.service.path or "/v1"
             hint = "" if self.base_url.endswith(usual) else f"; should base_url be {self.base_url}{usual}?"

@@ -1,0 +1,86 @@
+"""`gemini:` speaks the Gemini API's own format, `POST /v1beta/models/MODEL:batchEmbedContents`.
+
+Sources: google-genai 3.6.1 (fields, x-goog-api-key), pydantic-ai-slim 2.68.0, recorded replies. google-genai 3.6.1 asks
+at /v1, earlier releases at /v1beta; all replies that were recorded came from /v1beta, so that is asked here. Another
+one is named by base_url=. The API neither cuts nor refuses by a field: what 001 does with more than 2,048 tokens nobody
+says, so texts are counted first. A wrong key is a 400; that, RetryInfo and quotas of a day are read in _errors.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from aembed.core.number_replies import Found, NumbersReader
+from aembed.providers._options import OPTIONS
+from aembed.providers._prefixes import default_preparation
+from aembed.providers._provider import HTTPProvider, Reader
+from aembed.providers._service import Service
+from aembed.types import Limits
+
+__all__ = ["OPTIONS", "GeminiProvider", "open_provider"]
+
+GEMINI = Service(
+    name="gemini",
+    base_url="https://generativelanguage.googleapis.com/v1beta",
+    # At most 100 texts, and a body of at most 4,194,304 bytes. Computed: 900,000 tokens of 4 bytes, and 120 bytes
+    # around each of 100 texts, leave 582,000 bytes for what JSON has to escape.
+    limits=Limits(max_batch_size=100, max_tokens_per_batch=900_000, max_tokens_per_text=8_192),
+    endpoint="",
+    path="/v1beta",
+    key_variable="GEMINI_API_KEY",
+    key_header="x-goog-api-key",
+    encodings={"float": {}},
+    input_type_field="taskType",
+    input_types=("RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"),
+    dimensions_field="outputDimensionality",
+)
+
+
+class _Embedding(msgspec.Struct):
+    values: list[float]
+
+
+class _Usage(msgspec.Struct):
+    promptTokenCount: int | None = None
+
+
+class _Reply(msgspec.Struct):
+    embeddings: list[_Embedding]
+    usageMetadata: _Usage | None = None
+
+
+_REPLY = msgspec.json.Decoder(_Reply)
+
+
+class GeminiProvider(HTTPProvider):
+    """One model of the Gemini API, with the keywords of HTTPProvider."""
+
+    service = GEMINI
+
+    @property
+    def path(self) -> str:
+        return f"/models/{quote(self.model, safe='')}:batchEmbedContents"
+
+    def payload(self, texts: Sequence[str], input_type: str) -> Mapping[str, Any]:
+        # Each text is a request of its own: several strings in one become one vector (gemini-embedding-2).
+        fields = {"model": f"models/{self.model}", **self.fields(input_type)}
+        return {"requests": [{**fields, "content": {"parts": [{"text": text}]}} for text in texts]}
+
+    def reader(self, inputs: int) -> Reader:
+        return NumbersReader(inputs, _REPLY, _find)
+
+
+def _find(reply: _Reply) -> Found:
+    usage = reply.usageMetadata
+    return Found([each.values for each in reply.embeddings], tokens=usage.promptTokenCount if usage else None)
+
+
+def open_provider(prefix: str, model: str, **options: Any) -> GeminiProvider:
+    """What has known prefixes (gemini-embedding-2) takes no task type, which is said by the prefix."""
+    service = replace(GEMINI, input_types=("", "")) if default_preparation(model) else GEMINI
+    return GeminiProvider(model.removeprefix("models/"), service=service, **options)
