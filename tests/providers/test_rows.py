@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
 
 from aembed import AuthenticationError, ConfigError, Embedder, open_provider
 from aembed.providers import HTTPProvider
+from aembed.providers._rows import ROWS
+from aembed.providers.azure import AZURE
+from tests.pages import ROOT
 from tests.providers.raw_server import RawServer, json_reply, serving
 from tests.providers.services._scripted import KEY, Answer, running
 from tests.providers.services.azure import Azure
@@ -167,3 +171,18 @@ async def test_what_tei_tells_that_is_odd_is_left_alone(said: Any, told: tuple[i
         limits = provider.limits
         assert (limits.max_batch_size, limits.max_tokens_per_batch, limits.max_tokens_per_text) == told
         await provider.aclose()
+
+
+def test_the_table_of_the_page_has_every_row_with_its_limits() -> None:
+    page = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:3] == "| `"]
+    table = {row[0].strip("` :"): row[2:] for row in cells if len(row) == 7}
+    assert table.keys() == {*ROWS, "azure"}
+    for name, (texts, tokens, types, cut, checked) in table.items():
+        row = ROWS.get(name, AZURE)
+        assert int(texts.partition(", or")[0].replace(",", "")) == row.limits.max_batch_size, name
+        number = next(re.finditer(r"[\d,]*\d", tokens))[0]
+        assert int(number.replace(",", "")) == row.limits.max_tokens_per_batch, name
+        assert (f"`{row.input_type_field}`" in types) == bool(row.input_type_field), name
+        assert bool(row.uncut) == ("asked to refuse" in cut), name
+        assert checked, name
