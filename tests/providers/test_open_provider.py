@@ -13,6 +13,7 @@ from aembed.types import Space
 
 def test_every_prefix_is_known_by_its_file_or_its_row() -> None:
     assert prefixes() == [
+        "bedrock",
         "cohere",
         "fake",
         "fastembed",
