@@ -55,6 +55,7 @@ NETWORK = (
 """What runs on other event loops, too. Tests on virtual time stay on their own loop, and a file of nothing else is left
 out."""
 
+SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1")
 nox.options.sessions = ["lint", "types", "tests", "tests-uvloop"]
 LEAST_CAUGHT = 0.85
 PARALLEL = ("-n", "3", "--dist", "loadfile")
@@ -194,6 +195,13 @@ def sentence_transformers(session: nox.Session) -> None:
     """The tests of `sentence-transformers:` with the library itself. PyTorch is too large for every run."""
     session.install("-e", ".[dev]", "torch==2.13.0", "sentence-transformers>=6")
     session.run("pytest", "-q", "tests/providers/test_sentence_transformers.py", *session.posargs)
+
+
+@nox.session
+def sdks(session: nox.Session) -> None:
+    """The services' own SDKs against the scripted servers that the tests judge aembed by: whether these are right."""
+    session.install("-e", ".[dev]", *SDKS)
+    session.run("pytest", "-q", "tests/providers/test_sdks.py", *session.posargs)
 
 
 @nox.session

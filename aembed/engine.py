@@ -22,8 +22,9 @@ from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, LoopAffinity
 from aembed.errors import AembedError, ConfigError
 from aembed.options import Options
+from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
-from aembed.pipeline.job import Job, Sender
+from aembed.pipeline.job import Job
 from aembed.pipeline.leasing_sinks import await_store
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
@@ -47,7 +48,7 @@ class Engine:
         provider.limits.check(options.max_batch_size, options.max_tokens_per_batch)
         self.provider = provider
         self.options = options
-        self.budgets = Budgets(options.budgets, provider.price_usd)
+        self.budgets = Budgets(options.budgets, provider.price_usd, provider.limits)
         self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread

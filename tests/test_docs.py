@@ -107,7 +107,15 @@ def test_what_is_not_run_can_be_read(block: Block) -> None:
 
 
 def test_each_block_of_python_is_run_or_says_that_it_is_not() -> None:
-    assert {block.kind for block in blocks("python")} == {"", "notebook", "app", "option", "before", "airflow"}
+    assert {block.kind for block in blocks("python")} == {
+        "",
+        "notebook",
+        "app",
+        "option",
+        "before",
+        "airflow",
+        "package",
+    }
     assert len(SCRIPTS) > 25
     assert len(blocks("python", "", "coming-from.md")) >= 11
 

@@ -12,7 +12,7 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.dispatch import SpendLimit, Submission
-from aembed.errors import AembedError, BudgetExceededError, OutageError, UnavailableError
+from aembed.errors import AembedError, OutageError, UnavailableError
 from aembed.types import Hints, Vector
 
 logger = logging.getLogger("aembed")
@@ -33,7 +33,7 @@ class QuerySpendLimit(SpendLimit, Protocol):
     @property
     def tokens_left(self) -> float: ...
     def notify(self) -> None: ...
-    def exceeded_error(self, tokens: int) -> BudgetExceededError: ...
+    def exceeded_error(self, tokens: int) -> AembedError: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +42,8 @@ class Flight:
 
     fingerprint: bytes
     since: float
-    item: Item | None = None
+    item: Item = field(init=False)
+    """What is sent of it, once it was measured."""
     batch: QueryBatch | None = None
     waiters: dict[Waiter, float] = field(default_factory=dict)
 
@@ -65,11 +66,6 @@ class QueryBatch:
         self.wanted += more
         if not self.wanted:
             self.submission.drop()
-
-
-def item_of(flight: Flight) -> Item:
-    assert flight.item is not None
-    return flight.item
 
 
 def reason_of(task: asyncio.Task[None]) -> BaseException:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aembed.errors import AembedError, copy_error
 from aembed.results import Progress, Report
 from aembed.types import Failure
 
@@ -61,15 +62,19 @@ class Tally:
         self.failed += len(failures)
         self.failures += failures[: max(0, KEPT_FAILURES - len(self.failures))]
         for failure in failures if self._alike else ():
-            reason = _kind_of_failure(failure)
+            # What failures have in common is told without the ids and numbers that their words hold.
+            message = str(failure.error).replace(repr(failure.id), "")
+            reason = type(failure.error), _NUMBER.sub("", message)
             self._reason = self._reason or reason
             self._alike = reason == self._reason
 
-    @property
-    def common_failure(self) -> Failure | None:
-        """The first failure, where every record of this run failed for one reason; else None."""
-        all_failed = self.failed == self.inputs >= LEAST_ALIKE and not self.refused_earlier
-        return self.failures[0] if all_failed and self._alike else None
+    def common_error(self) -> AembedError | None:
+        """The error that stops a job in which each record failed for the same reason; None for any other job."""
+        if not self.failed == self.inputs >= LEAST_ALIKE or self.refused_earlier or not self._alike:
+            return None
+        error = copy_error(self.failures[0].error)
+        error.args = (f"each of the {self.inputs:,} texts failed, for one reason: {self.failures[0].error}",)
+        return error
 
     @property
     def pending(self) -> int:
@@ -117,9 +122,3 @@ class Tally:
     def make_progress(self, now: float) -> Progress:
         report = self.report(now)
         return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})
-
-
-def _kind_of_failure(failure: Failure) -> tuple[type, str]:
-    """What failures have in common, whatever ids and numbers their words hold."""
-    message = str(failure.error).replace(repr(failure.id), "")
-    return type(failure.error), _NUMBER.sub("", message)

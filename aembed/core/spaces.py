@@ -10,8 +10,14 @@ from aembed.core.addresses import is_same_place
 from aembed.preparation import Preparation, document_part, kept_form
 from aembed.types import Space
 
-# 11434 is the port of Ollama by default; 8080 is the one on which text-embeddings-inference is published by habit.
-LOCAL_SERVERS = {"ollama": "http://localhost:11434/v1", "tei": "http://localhost:8080/v1"}
+# The ports by default; 8080 is llama-server's, and the one on which text-embeddings-inference is published by habit.
+LOCAL_SERVERS = {
+    "ollama": "http://localhost:11434/v1",
+    "tei": "http://localhost:8080/v1",
+    "vllm": "http://localhost:8000/v1",
+    "llamacpp": "http://localhost:8080/v1",
+    "infinity": "http://localhost:7997",
+}
 """Where a provider's own server is that runs on this machine: what the endpoint "" stands for."""
 
 

@@ -72,6 +72,8 @@ HEADERS_OF_KEYS = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
 )
 """Headers that hold keys. A key is passed as api_key=, or in the environment: a command line is seen by others."""
+_LEAST_SECRET = 16
+"""Characters. Chosen: keys of services have 20 and more."""
 # What the connection says of itself; a second one would contradict it.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
 
@@ -82,9 +84,11 @@ def is_own(base_url: str) -> bool:
     return is_loopback(host) or is_nearby(host)
 
 
-def check_dimensions(model: str, known: Model, dimensions: int | None) -> int | None:
+def check_dimensions(service: Service, model: str, known: Model, dimensions: int | None) -> int | None:
     if dimensions is None:
         return None
+    if not service.dimensions_field and dimensions != known.dimensions:
+        raise ConfigError(f"{service.name}: has no field that shortens vectors; leave out dimensions={dimensions}")
     # 16,000 is what pgvector can store. Where the model is not known, the server decides about less.
     if not 1 <= dimensions <= (known.dimensions or 16_000):
         raise ConfigError(f"dimensions={dimensions} must be from 1 to {known.dimensions or 16_000} for {model}")
@@ -144,10 +148,11 @@ def check_headers(value: object) -> Headers:
     for name, text in value.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OF_THE_CONNECTION:
             raise ConfigError(f"headers: {one_line_of(name)} is not a name that a header of your own may have")
-        # A value of the user's own may be a secret: it is kept as one, and no message shows it.
+        # A value of the user's own may be a secret: it is kept as one, and no message shows it. Shorter than any key
+        # it is a word, as of X-Title, which would be cut out of messages.
         if not isinstance(text, str) or not re.fullmatch(r"[\x20-\x7e]*", text):
             raise ConfigError(f"headers: the value of {name} must be printable ASCII")
-        checked[name.lower()] = Secret(text)
+        checked[name.lower()] = Secret(text) if len(text) >= _LEAST_SECRET else text
     return checked
 
 
@@ -156,7 +161,7 @@ def base_url_of(service: Service, base_url: str | None, allow_http: bool) -> str
         checked = check_base_url(base_url, allow_http=allow_http)
         return service.with_path(checked.removesuffix(service.endpoint) if service.endpoint else checked)
     if service.url_variable and (named := os.environ.get(service.url_variable, "").strip()):
-        url = service.with_path(service.url_of(named))
+        url = service.with_path(service.url_of(named).rstrip("/"))
         return check_base_url(url, service.url_variable, allow_http=allow_http)
     if not service.base_url:
         also = f", or type  export {service.url_variable}=..." if service.url_variable else ""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from math import isfinite
 from typing import Any, Protocol, TypeAlias, Unpack
+from urllib.parse import urljoin
 
 import anyio
 import msgspec
@@ -125,9 +126,13 @@ class HTTPProvider:
         allow_http = check_flag("allow_http", options.get("allow_http", False))
         self.base_url = base_url_of(service, base_url, allow_http)
         own = bool(service.base_url) and self.base_url == service.base_url
-        self.dimensions = check_dimensions(model, known, dimensions)
+        self.dimensions = check_dimensions(service, model, known, dimensions)
         """The width that is asked for; None where the model gives its own."""
-        self._credentials = Credentials(key_of(service, api_key, required=own), service.key_header)
+        # A service without an address of its own that has a variable for its key is one that wants a key everywhere.
+        key = key_of(service, api_key, required=own or not service.base_url)
+        if own and isinstance(key, Secret):
+            self.base_url = service.url_of_key(key.reveal())
+        self._credentials = Credentials(key, service.key_header)
         self._headers = headers_of(service, check_headers(options.get("headers")))
         self._extra_body = check_fields("extra_body", options.get("extra_body"))
         chosen = chosen_preparation(
@@ -144,8 +149,8 @@ class HTTPProvider:
         self._form = Form(check_encoding(options.get("encoding")), base64="base64" in service.encodings)
         self._lengths = VectorLengths(check_choice("normalize", options.get("normalize")), known=self._normalised)
         self._counts_tokens = service.counts_tokens
-        asks = service.tells and dimensions is None and known.dimensions is None
-        self._asks = bool(asks) and is_own(self.base_url)
+        is_unknown = dimensions is None and known.dimensions is None and is_own(self.base_url)
+        self._asks = bool(service.tells) and (service.is_self_hosted or is_unknown)
         self._warned = False
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
@@ -234,11 +239,12 @@ class HTTPProvider:
             raise
 
     async def learn(self) -> None:
-        """Asks a server of one's own what its model is, once, where neither an option nor a row says it."""
+        """Asks a server of one's own what its model is and how much it takes, once."""
         if not self._asks:
             return
         body = b""
-        url, headers = f"{self.base_url}/{self.service.tells}", {**self._headers, **await self._credentials.headers()}
+        url = urljoin(f"{self.base_url}/", self.service.tells)
+        headers = {**self._headers, **await self._credentials.headers()}
         try:
             with anyio.move_on_after(ANSWER_SECONDS):
                 if question := self.question():
@@ -253,8 +259,15 @@ class HTTPProvider:
         told = self.answers(body)
         self._counts_tokens &= told.counts_tokens
         self.space = replace(self.space, dimensions=self.space.dimensions or told.dimensions)
-        most = min(told.max_tokens_per_text or self.limits.max_tokens_per_text, self.limits.max_tokens_per_text)
-        self.limits = replace(self.limits, max_tokens_per_text=most)
+        self.limits = told.narrow(self.limits)
+        if self._form.numbers:
+            self._use_numbers()
+        if told.cuts and not self._may_cut:
+            logger.warning(
+                "%s cuts texts that are longer than %s tokens and does not say so: start it without --auto-truncate",
+                self.space,
+                told.max_tokens_per_text or "its model takes",
+            )
 
     async def aclose(self) -> None:
         """Closes the connections made here, not an `http_client` that was passed."""
@@ -288,7 +301,7 @@ class HTTPProvider:
             parsed.model,
             self._usage(parsed.usage, reply.headers),
             self.hints(reply.headers) or parse_hints(reply.headers),
-            request_id(reply, self._credentials.key),
+            request_id(reply, self._secrets()),
             _server_seconds(reply),
             checked=True,
         )
@@ -311,11 +324,11 @@ class HTTPProvider:
 
     def _refusal(self, reply: HTTPReply, texts: Sequence[str]) -> ProviderError:
         """The error that a status means. Where nothing is at that address it is named; it holds no key."""
-        key, hints = self._credentials.key, self.hints(reply.headers)
+        secrets, hints = self._secrets(), self.hints(reply.headers)
         own, tokens = self.error(reply.status, reply.headers, reply.body), self._estimate_tokens(texts)
         if isinstance(own, ProviderError):
-            return with_origin(own, reply, key, own.hints or hints)
-        error = error_for(reply, inputs=len(texts), tokens=tokens, key=key, hints=hints, error=own)
+            return with_origin(own, reply, secrets, own.hints or hints)
+        error = error_for(reply, inputs=len(texts), tokens=tokens, secrets=secrets, hints=hints, error=own)
         if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
             usual = self.service.path or "/v1"
             hint = "" if self.base_url.endswith(usual) else f"; should base_url be {self.base_url}{usual}?"
@@ -341,15 +354,15 @@ class HTTPProvider:
             invalid = error
         except InvalidReplyError as error:
             invalid = error
-        reply, key = replace(reply, body=bytes(reader.whole_reply())), self._credentials.key
-        held = error_in(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), key=key)
-        raise held or with_origin(invalid, reply, key, self.hints(reply.headers))
+        reply, secrets = replace(reply, body=bytes(reader.whole_reply())), self._secrets()
+        held = error_in(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), secrets=secrets)
+        raise held or with_origin(invalid, reply, secrets, self.hints(reply.headers))
 
     def _pass_on(self, reply: HTTPReply) -> None:
         """What the provider wants its user to know (Voyage: that an account has a small limit), once."""
         if (said := reply.headers.get("x-api-warning")) and not self._warned:
             self._warned = True
-            warning = redacted_line(said, self._credentials.key)[:MOST_WARNING]
+            warning = redacted_line(said, self._secrets())[:MOST_WARNING]
             logger.warning("%s says: %s", self.service.name, warning)
 
     async def _record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from aembed.core.spaces import LOCAL_SERVERS
@@ -53,14 +54,190 @@ OLLAMA = Service(
     url_of=ollama_url,
 )
 
-# --max-client-batch-size and --max-batch-tokens of text-embeddings-inference, as they are by default. What a
-# text may hold depends on the model: the server refuses one that is too long.
+# --max-client-batch-size and --max-batch-tokens of text-embeddings-inference, as they are by default; GET /info, which
+# stands beside /v1, tells what they are. It refuses a text that is too long, unless --auto-truncate is on.
 TEI = Service(
     name="tei",
     base_url=LOCAL_SERVERS["tei"],
     limits=Limits(max_batch_size=32, max_tokens_per_batch=16_384, max_tokens_per_text=8_192),
+    tells="../info",
+    is_self_hosted=True,
     price_usd=0.0,
     path="/v1",
 )
 
-ROWS: Mapping[str, Service] = {row.name: row for row in (OPENAI, OLLAMA, TEI)}
+# Chosen: a server of one's own takes what its memory takes, and no number of texts is documented; 256 of them in one
+# request fill any GPU. Larger, a request takes long and holds its place in the queue of the server.
+_OWN_LIMITS = Limits(max_batch_size=256, max_tokens_per_batch=262_144, max_tokens_per_text=131_072)
+
+# vLLM 0.11: longer than max_model_len is a 400 unless truncate_prompt_tokens is sent; `dimensions` is a 400 for models
+# that are not made to be shortened. Its base64 was float64 in 2024, which the first reply shows.
+VLLM = Service(
+    name="vllm",
+    base_url=LOCAL_SERVERS["vllm"],
+    limits=_OWN_LIMITS,
+    tells="models",
+    is_self_hosted=True,
+    price_usd=0.0,
+    path="/v1",
+)
+
+# llama-server: a text above --ubatch-size (512 tokens by default, which nothing tells) is a 500 that says so.
+LLAMACPP = Service(
+    name="llamacpp",
+    base_url=LOCAL_SERVERS["llamacpp"],
+    limits=_OWN_LIMITS,
+    tells="models",
+    is_self_hosted=True,
+    price_usd=0.0,
+    path="/v1",
+)
+
+# infinity-emb 0.0.78: 2,048 texts of 122,880 characters (infinity_emb/env.py); `usage` counts characters; it cuts at
+# the length of the model, and there is no field that says not to.
+INFINITY = Service(
+    name="infinity",
+    base_url=LOCAL_SERVERS["infinity"],
+    limits=Limits(max_batch_size=2_048, max_tokens_per_batch=262_144, max_tokens_per_text=30_720),
+    tells="models",
+    is_self_hosted=True,
+    counts_tokens=False,
+    price_usd=0.0,
+)
+
+# voyageai 0.5.0 and docs.voyageai.com: 1,000 texts, sums by model (models.toml); `truncation` is true where it is not
+# sent; encoding_format knows base64 alone, numbers come without it. Keys of MongoDB's own begin with "al-".
+VOYAGE = Service(
+    name="voyage",
+    base_url="https://api.voyageai.com/v1",
+    urls_of_keys={"al-": "https://ai.mongodb.com/v1"},
+    limits=Limits(max_batch_size=1_000, max_tokens_per_batch=1_000_000, max_tokens_per_text=32_000),
+    key_variable="VOYAGE_API_KEY",
+    dimensions_field="output_dimension",
+    input_type_field="input_type",
+    input_types=("document", "query"),
+    uncut={"truncation": False},
+    cut={"truncation": True},
+)
+
+# Recorded: 257 short texts are refused, as is more than 16,384 tokens in all (code 3210). mistralai 3.7.0 names the
+# field.
+MISTRAL = Service(
+    name="mistral",
+    base_url="https://api.mistral.ai/v1",
+    limits=Limits(max_batch_size=256, max_tokens_per_batch=16_384, max_tokens_per_text=8_192),
+    key_variable="MISTRAL_API_KEY",
+    dimensions_field="output_dimension",
+)
+
+# openrouter.ai/docs, "Embeddings": it passes the request on, so that limits are those of whoever answers. Many of its
+# models want a prefix, and nobody says that it puts one before their texts.
+OPENROUTER = Service(
+    name="openrouter",
+    base_url="https://openrouter.ai/api/v1",
+    limits=OPENAI.limits,
+    key_variable="OPENROUTER_API_KEY",
+    input_type_field="input_type",
+    input_types=("search_document", "search_query"),
+    by_prefix=True,
+)
+
+# docs.nvidia.com, NeMo Retriever Text Embedding NIM 1.13 and 2.2: input_type is passage or query, and asked for by
+# models that tell them apart; `truncate` NONE refuses. How many texts it takes depends on its profile.
+NVIDIA = Service(
+    name="nvidia",
+    base_url="https://integrate.api.nvidia.com/v1",
+    limits=replace(_OWN_LIMITS, max_tokens_per_text=8_192),
+    key_variable="NVIDIA_API_KEY",
+    path="/v1",
+    input_type_field="input_type",
+    input_types=("passage", "query"),
+    uncut={"truncate": "NONE"},
+    cut={"truncate": "END"},
+)
+
+# api.jina.ai/docs: `task` and `embedding_type`; 512 texts as its refusal of November 2025 says. Models before v3 know
+# no tasks.
+JINA = Service(
+    name="jina",
+    base_url="https://api.jina.ai/v1",
+    limits=Limits(max_batch_size=512, max_tokens_per_batch=300_000, max_tokens_per_text=8_192),
+    key_variable="JINA_API_KEY",
+    encodings={"base64": {"embedding_type": "base64"}, "float": {"embedding_type": "float"}},
+    input_type_field="task",
+    input_types=("retrieval.passage", "retrieval.query"),
+    untyped=r"jina-(embeddings-v2|clip-v1|colbert).*",
+    uncut={"truncate": False},
+    cut={"truncate": True},
+)
+
+# alibabacloud.com/help, "Text embedding synchronous API": ten texts of text-embedding-v3 and -v4, numbers alone. Keys
+# of mainland China belong to dashscope.aliyuncs.com: base_url=.
+DASHSCOPE = Service(
+    name="dashscope",
+    base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+    limits=Limits(max_batch_size=10, max_tokens_per_batch=300_000, max_tokens_per_text=8_192),
+    key_variable="DASHSCOPE_API_KEY",
+    encodings=_NUMBERS_ONLY,
+)
+
+# docs.siliconflow.com: 32 texts; some of its models take 64, as their refusals say. Keys of siliconflow.cn belong
+# there: base_url=.
+SILICONFLOW = Service(
+    name="siliconflow",
+    base_url="https://api.siliconflow.com/v1",
+    limits=Limits(max_batch_size=32, max_tokens_per_batch=300_000, max_tokens_per_text=32_768),
+    key_variable="SILICONFLOW_API_KEY",
+)
+
+# deepinfra.com and langchain.js: 1,024 texts; base64 is refused.
+DEEPINFRA = Service(
+    name="deepinfra",
+    base_url="https://api.deepinfra.com/v1/openai",
+    limits=Limits(max_batch_size=1_024, max_tokens_per_batch=300_000, max_tokens_per_text=32_768),
+    key_variable="DEEPINFRA_API_KEY",
+    encodings=_NUMBERS_ONLY,
+)
+
+# together 3.1.1: model and input are all that its request has, and a reply may hold no usage. No limit is documented.
+TOGETHER = Service(
+    name="together",
+    base_url="https://api.together.xyz/v1",
+    limits=replace(_OWN_LIMITS, max_tokens_per_text=32_768),
+    key_variable="TOGETHER_API_KEY",
+    dimensions_field="",
+    encodings=_NUMBERS_ONLY,
+)
+
+# docs.fireworks.ai: OpenAI's fields, `dimensions` of nomic's models alone. No limit is documented.
+FIREWORKS = Service(
+    name="fireworks",
+    base_url="https://api.fireworks.ai/inference/v1",
+    limits=replace(_OWN_LIMITS, max_tokens_per_text=40_960),
+    key_variable="FIREWORKS_API_KEY",
+    encodings=_NUMBERS_ONLY,
+)
+
+
+def cloudflare_url(account: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z]{1,64}", account):
+        raise ConfigError("CLOUDFLARE_ACCOUNT_ID is not the id of an account, as it stands in the address of its page")
+    return f"https://api.cloudflare.com/client/v4/accounts/{account}/ai/v1"
+
+
+# developers.cloudflare.com/workers-ai: at most 100 texts, by the schema of its models; numbers alone. The account is
+# part of the address.
+CLOUDFLARE = Service(
+    name="cloudflare",
+    base_url="",
+    limits=Limits(max_batch_size=100, max_tokens_per_batch=300_000, max_tokens_per_text=8_192),
+    key_variable="CLOUDFLARE_API_TOKEN",
+    url_variable="CLOUDFLARE_ACCOUNT_ID",
+    url_of=cloudflare_url,
+    dimensions_field="",
+    encodings=_NUMBERS_ONLY,
+)
+
+_OF_ONES_OWN = (OLLAMA, TEI, VLLM, LLAMACPP, INFINITY)
+_HOSTED = (OPENAI, VOYAGE, MISTRAL, OPENROUTER, NVIDIA, JINA, DASHSCOPE, SILICONFLOW, DEEPINFRA, TOGETHER, FIREWORKS)
+ROWS: Mapping[str, Service] = {row.name: row for row in (*_OF_ONES_OWN, *_HOSTED, CLOUDFLARE)}

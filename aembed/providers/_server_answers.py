@@ -1,16 +1,19 @@
-"""What a server tells of its models by `GET /models`, before anything is sent to it.
+"""What a server tells of its models by `GET /models` or `GET /info`, before anything is sent to it.
 
-llama.cpp tells `meta.n_ctx` and `meta.n_embd` of the one model that it has, whatever name is asked for; vLLM and SGLang
-tell `max_model_len`; infinity counts characters in `usage`, and is known by `owned_by`.
+text-embeddings-inference tells at /info how many texts and tokens it takes, and whether it cuts. llama.cpp tells
+`meta.n_ctx` and `meta.n_embd` of the one model that it has, whatever name is asked for; vLLM and SGLang tell
+`max_model_len`; infinity counts characters in `usage`, and is known by `owned_by`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+
+from aembed.types import Limits
 
 _CONTEXTS = ("n_ctx", "n_ctx_train", "max_model_len")
 _COUNTS_CHARACTERS = frozenset({"infinity"})
@@ -20,17 +23,32 @@ _MOST = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class ServerAnswers:
-    """None where it says nothing. `counts_tokens`: its `usage` does."""
+    """None where it says nothing. `counts_tokens`: its `usage` does. `cuts`: it shortens long texts by itself."""
 
     dimensions: int | None = None
     max_tokens_per_text: int | None = None
     counts_tokens: bool = True
+    max_batch_size: int | None = None
+    max_tokens_per_batch: int | None = None
+    cuts: bool = False
+
+    def narrow(self, limits: Limits) -> Limits:
+        """Those limits with what was told: of a text the smaller one, of a request what the server says."""
+        return replace(
+            limits,
+            max_batch_size=self.max_batch_size or limits.max_batch_size,
+            max_tokens_per_batch=self.max_tokens_per_batch or limits.max_tokens_per_batch,
+            max_tokens_per_text=min(self.max_tokens_per_text or limits.max_tokens_per_text, limits.max_tokens_per_text),
+        )
 
 
 def read_answers(body: bytes, model: str) -> ServerAnswers:
     """Nothing here raises: what is odd is not said."""
     try:
-        served = [item for item in msgspec.json.decode(body)["data"] if isinstance(item, dict)]
+        said = msgspec.json.decode(body)
+        if isinstance(said, dict) and "max_client_batch_size" in said:
+            return _answers_of_info(said)
+        served = [item for item in said["data"] if isinstance(item, dict)]
     except (ValueError, RecursionError, LookupError, TypeError):
         return ServerAnswers()
     found = next((item for item in served if _is(item, model)), served[0] if len(served) == 1 else None)
@@ -42,6 +60,15 @@ def read_answers(body: bytes, model: str) -> ServerAnswers:
         dimensions=next(_numbers_at(both, ("n_embd",)), None),
         max_tokens_per_text=min(_numbers_at(both, _CONTEXTS), default=None),
         counts_tokens=found.get("owned_by") not in _COUNTS_CHARACTERS,
+    )
+
+
+def _answers_of_info(said: Mapping[str, Any]) -> ServerAnswers:
+    return ServerAnswers(
+        max_tokens_per_text=next(_numbers_at([said], ("max_input_length",)), None),
+        max_batch_size=next(_numbers_at([said], ("max_client_batch_size",)), None),
+        max_tokens_per_batch=next(_numbers_at([said], ("max_batch_tokens",)), None),
+        cuts=said.get("auto_truncate") is True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -29,10 +30,14 @@ class Service:
     tells documents and queries apart, and `input_types` are its two values, where its models want them. `uncut` are the
     fields that ask the service to refuse a text that is too long and `cut` those that let it cut, for truncate=True.
 
+    `untyped` is a pattern for names of models that have no input types. `by_prefix`: a model that is known for its
+    prefixes gets those and no input type, as a service that passes on to many others says nothing of prefixes itself.
+
     `counts_are_known`: at its own address tokens are counted for its limits as `limits` say, which replies have shown.
-    `tells` is where a server of one's own tells what its model is, below the base URL; "" where it does not.
-    `counts_tokens`: its `usage` does, and not characters; `tokens_header` counts them where the body does not.
-    `price_usd` is that of a model of which nothing is known.
+    `tells` is where a server of one's own tells what its model is, as seen from the base URL; "" where it does not.
+    `is_self_hosted`: it is always such a server, wherever it stands. `urls_of_keys` are addresses of its own, by how
+    keys begin that belong there. `counts_tokens`: its `usage` does, and not characters; `tokens_header` counts
+    them where the body does not. `price_usd` is that of a model of which nothing is known.
     """
 
     name: str
@@ -54,8 +59,12 @@ class Service:
     input_types: tuple[str, str] = ("", "")
     uncut: Fields = field(default_factory=dict)
     cut: Fields = field(default_factory=dict)
+    untyped: str = ""
+    by_prefix: bool = False
     counts_are_known: bool = False
     tells: str = ""
+    is_self_hosted: bool = False
+    urls_of_keys: Mapping[str, str] = field(default_factory=dict)
     counts_tokens: bool = True
     tokens_header: str = ""
     price_usd: float | None = None
@@ -69,7 +78,14 @@ class Service:
         documents it prepares them itself, so that they have no prefix."""
         own = self.model(model).input_types
         types = self.input_types if own is None else own
-        return Preparation("", "", *types) if any(types) else default_preparation(model)
+        usual = default_preparation(model)
+        if (self.by_prefix and usual) or (self.untyped and re.fullmatch(self.untyped, model)):
+            return usual
+        return Preparation("", "", *types) if any(types) else usual
+
+    def url_of_key(self, key: str) -> str:
+        """Its own address for that key."""
+        return next((url for start, url in self.urls_of_keys.items() if key.startswith(start)), self.base_url)
 
     def with_path(self, url: str) -> str:
         """That address with the path that this server always has, where it names none."""

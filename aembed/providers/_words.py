@@ -24,6 +24,7 @@ NO_MONEY = re.compile(
     r"\binsufficient[ _](?:account )?(?:quota|balance|credits?|funds)\b|"
     r"\bbudget has been exceeded\b|\bexceeded (?:your|its|the) (?:\w+ )?budget\b|"  # LiteLLM
     r"\b(?:your )?(?:credit |account )?balance is (?:too low|insufficient)\b|"  # Anthropic
+    r"\b(?:your )?account (?:\S{1,80} )?is suspended\b|"  # Fireworks, as a 412
     r"\bout of credits?\b|\baccount (?:is )?(?:overdue|in arrears)\b|"
     r"(?:\byou )?\bexceeded your current quota, please check your plan and billing\b",  # OpenAI; Google, below
     re.IGNORECASE,

@@ -38,21 +38,17 @@ def _headings(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """First line, line after the last, style: the underline's character, twice where there is an overline."""
     number = 0
     while number + 1 < len(lines):
-        overlined = _is_overlined(lines, number)
+        overlined = (
+            number + 2 < len(lines)
+            and lines[number].rstrip() == lines[number + 2].rstrip()
+            and _is_title(lines[number + 1].strip(), lines[number])
+        )
         if overlined or _is_underlined(lines, number):
             last = number + (3 if overlined else 2)
             yield number, last, lines[last - 1][0] * (2 if overlined else 1)
             number = last
         else:
             number += 1
-
-
-def _is_overlined(lines: Sequence[str], number: int) -> bool:
-    return (
-        number + 2 < len(lines)
-        and lines[number].rstrip() == lines[number + 2].rstrip()
-        and _is_title(lines[number + 1].strip(), lines[number])
-    )
 
 
 def _is_underlined(lines: Sequence[str], number: int) -> bool:

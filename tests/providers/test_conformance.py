@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+import pybase64
 import pytest
 
 from aembed import (
@@ -25,12 +26,19 @@ from aembed import (
     open_provider,
 )
 from aembed.providers import HTTPProvider, prefixes
+from aembed.types import Matrix
 from tests.providers.raw_server import never
 from tests.providers.services import ScriptedService, services
-from tests.providers.services._scripted import KEY, REFUSED, running, tokens_in
+from tests.providers.services._scripted import KEY, REFUSED, Asked, running, tokens_in
+from tests.providers.services.vllm import VLLM
 
 SERVICES = {service.__name__: service for service in services()}
 every_service = pytest.mark.parametrize("kind", SERVICES.values(), ids=SERVICES)
+with_a_key, with_positions, that_shorten = (
+    pytest.mark.parametrize("kind", list(filter(has, SERVICES.values())), ids=lambda kind: kind.__name__)
+    for has in (lambda kind: kind.needs_key, lambda kind: kind.has_index, lambda kind: kind.shorter)
+)
+FORMS = [(kind, form) for kind in SERVICES.values() for form in sorted({*kind.encodings.values()})]
 SOON = RetryPolicy(backoff_base=0.01, backoff_max=0.05)
 WORDS = ("Rust values memory safety", "记忆安全和可预测的性能", "Пам'ять 🦀 is\tsafe\n", 'def f(x): return "a" + x')
 
@@ -109,10 +117,8 @@ async def test_a_query_is_sent_as_one(kind: type[ScriptedService]) -> None:
         assert service.ledger.input_types == ({"query"} if service.input_types else {""})
 
 
-@every_service
+@with_positions
 async def test_answers_in_another_order_are_put_in_theirs(kind: type[ScriptedService]) -> None:
-    if not kind.has_index:
-        pytest.skip("its answers name no position")
     async with running(kind) as service, embedding(service) as embedder:
         service.scrambled = True
         texts = mixed_texts(9)
@@ -120,11 +126,9 @@ async def test_answers_in_another_order_are_put_in_theirs(kind: type[ScriptedSer
         assert np.allclose(embeddings.vectors, service.right(texts, "document"), atol=1e-6)
 
 
-@every_service
+@that_shorten
 async def test_vectors_are_shortened_where_it_can(kind: type[ScriptedService]) -> None:
     async with running(kind) as service:
-        if kind.shorter is None:
-            return
         async with embedding(service, dimensions=kind.shorter) as embedder:
             embeddings = await embedder.embed_documents(["one", "two"])
             assert np.allclose(embeddings.vectors, service.right(["one", "two"], "document", kind.shorter), atol=1e-6)
@@ -132,23 +136,18 @@ async def test_vectors_are_shortened_where_it_can(kind: type[ScriptedService]) -
             assert (await embedder.embed_documents(["one"])).vectors.shape == (1, kind.width)
 
 
-@every_service
-@pytest.mark.parametrize("encoding", ["base64", "float"])
+@pytest.mark.parametrize(("kind", "encoding"), FORMS, ids=lambda value: getattr(value, "__name__", value))
 async def test_both_forms_of_vectors_that_it_has(kind: type[ScriptedService], encoding: str) -> None:
-    if encoding not in kind.encodings.values():
-        pytest.skip("it has no such form")
     async with running(kind) as service, embedding(service, encoding=encoding) as embedder:
         embeddings = await embedder.embed_documents(["one", "two"])
         assert np.allclose(embeddings.vectors, service.right(["one", "two"], "document"), atol=1e-6)
         assert {asked.base64 for asked in service.ledger.asked} == {encoding == "base64"}
 
 
-@every_service
+@with_a_key
 async def test_a_wrong_key_stops_at_once_and_is_not_shown(
     kind: type[ScriptedService], caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not kind.needs_key:
-        pytest.skip("it needs none")
     caplog.set_level(logging.DEBUG)
     wrong = "sk-wrong-9876543210fedcba"
     async with running(kind) as service, embedding(service, concurrency=1, api_key=wrong) as embedder:
@@ -160,10 +159,8 @@ async def test_a_wrong_key_stops_at_once_and_is_not_shown(
         assert "9876543210" not in shown
 
 
-@every_service
+@with_a_key
 async def test_an_empty_account_stops_at_once(kind: type[ScriptedService]) -> None:
-    if not kind.needs_key:
-        pytest.skip("it costs nothing")
     async with running(kind) as service, embedding(service, concurrency=1) as embedder:
         service.script = {0: service.no_money()}
         with pytest.raises(QuotaExceededError):
@@ -223,6 +220,23 @@ async def test_a_caller_that_is_cancelled_leaves_nothing_behind(kind: type[Scrip
         assert np.allclose(reply.matrix, service.right(["two"], "document"), atol=1e-6)
         assert service.ledger.requests == 2
         await provider.aclose()
+
+
+class OldVLLM(VLLM):
+    """Its base64 held float64, as it was recorded in 2024."""
+
+    def item(self, row: Matrix, asked: Asked) -> dict[str, Any]:
+        if not asked.base64:
+            return super().item(row, asked)
+        return {"object": "embedding", "embedding": pybase64.b64encode(row.astype("<f8").tobytes()).decode()}
+
+
+async def test_base64_of_float64_is_asked_for_in_numbers() -> None:
+    async with running(OldVLLM) as service, embedding(service, concurrency=1) as embedder:
+        texts = mixed_texts()
+        embeddings = await embedder.embed_documents(texts)
+        assert np.allclose(embeddings.vectors, service.right(texts, "document"), atol=1e-6)
+        assert [asked.base64 for asked in service.ledger.asked] == [True, False, False]
 
 
 def test_each_service_that_is_a_row_or_a_wire_is_here() -> None:

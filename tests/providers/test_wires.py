@@ -193,7 +193,7 @@ async def test_a_store_of_ollamas_other_route_goes_on_and_buys_nothing(tmp_path:
 
 
 async def test_ollama_refuses_what_it_would_have_cut() -> None:
-    """A Modelfile, or the server itself, may allow less than what is known of the model."""
+    """OLLAMA_CONTEXT_LENGTH, of the server itself, may allow less than what it tells of the model."""
     async with running(Narrow) as service:
         async with embedding(service) as embedder:
             embeddings = await embedder.embed_documents(["one", "safe " * 1_000, "two"])
@@ -208,6 +208,7 @@ async def test_ollama_refuses_what_it_would_have_cut() -> None:
 
 class Narrow(OllamaNative):
     max_tokens_per_text = 512
+    told: ClassVar[int | None] = 2_048
 
 
 class Unknown(OllamaNative):

@@ -10,8 +10,8 @@ class TEI(ScriptedService):
     prefix = "tei"
     model = "BAAI/bge-m3"
     needs_key = False
-    max_inputs = 32
-    max_tokens = 16_384
+    max_inputs = 48
+    max_tokens = 8_192
     max_tokens_per_text = 700
     request_id_header = ""
 
