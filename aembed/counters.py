@@ -141,7 +141,7 @@ class Measure:
         self._prefix = preparation.prefix(input_type)
         self._prefix_bytes = len(self._prefix.encode())
         self._billing = billing or Billing()
-        self._provider = provider
+        self._tokenizer_of = provider if isinstance(provider, HasTokenizer) else None
         self._limits = limits
         self._too_long = too_long
         self.run_in_thread = run_in_thread
@@ -217,7 +217,7 @@ class Measure:
         return item.tokens if self._is_counting else self._billing.most_billed(item.texts)
 
     def _measure(self, entry: Entry) -> Item:
-        models_own = self._provider.counter() if isinstance(self._provider, HasTokenizer) else None
+        models_own = self._tokenizer_of.counter() if self._tokenizer_of else None
         counter = self._counter = models_own or load_counter(self._limits.encoding)
         size_bytes = self._prefix_bytes + entry.size_bytes
         try:

@@ -78,10 +78,6 @@ class Requests:
         self._under_way: dict[_OpenRequest, None] = {}
         self._model = ""
 
-    def note_blamed(self) -> None:
-        """A part that had failed went on to fail, so that was no chance."""
-        self.chance -= CHANCE_MEMORY * self.chance
-
     async def send_once(self, texts: Sequence[str], tokens: float, submission: Submission, *, urgent: bool) -> Reply:
         """Sends one request within its deadline, and returns a reply that can be trusted.
 

@@ -105,7 +105,13 @@ class Job:
             if self._stopped:
                 await self._feed.aclose()
             else:
-                await self._work()
+                async with anyio.create_task_group() as group:
+                    self._scope = group.cancel_scope
+                    group.start_soon(self._feed.fill)
+                    group.start_soon(self._read)
+                    group.start_soon(self._send)
+                    if self._sink.leases:
+                        group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
             await self._wait_until_landed()
         except BaseException as error:
             # Law 1: what was sent is paid for, so it is waited for although the job itself was cancelled.
@@ -145,15 +151,6 @@ class Job:
         """Lets go of all that is not on its way."""
         self._stopped = True
         self._submission.drop()
-
-    async def _work(self) -> None:
-        async with anyio.create_task_group() as group:
-            self._scope = group.cancel_scope
-            group.start_soon(self._feed.fill)
-            group.start_soon(self._read)
-            group.start_soon(self._send)
-            if self._sink.leases:
-                group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
 
     async def _read(self) -> None:
         async def read() -> None:
@@ -201,8 +198,9 @@ class Job:
             )
             self._tasks[task] = left
             task.add_done_callback(self._note_batch_end)
-            if limited:
-                await self._budget_shares.wait_until_noted(task, asked)
+            # The next batch is cut to what is left of the budget, once this one is noted or refused.
+            while limited and self._spend_limit.asked == asked and not task.done():
+                await self._spend_limit.changed.wait()
 
     async def _next_batch(self) -> list[Item]:
         """The next batch; it is empty once all was taken."""

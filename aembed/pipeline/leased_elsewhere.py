@@ -118,7 +118,11 @@ class LeasedElsewhere:
         items = list(islice(self._items.values(), MOST_LOOKED_UP))
         told = await self._sink.settled([item.entry for item in items])
         left = [item for item in items if item.entry.record.id in told.gone]
-        self._leave_behind(left)
+        # Rows that were edited are read again by the next pass; equal texts of other rows are still waited for.
+        for item in left:
+            self._drop([item])
+            if (other := self._outcomes.leave_pending(item)) is not None:
+                self._items[item.entry.key] = other
         found = [item for item in items if item.entry.key in told.paid]
         refused = [item for item in items if item.entry.record.id in told.known.refused.keys() - told.gone]
         refused = [item for item in refused if item.entry.key not in told.paid]
@@ -139,13 +143,6 @@ class LeasedElsewhere:
         self._notify()
         if free:
             await self._batches.offer(free)
-
-    def _leave_behind(self, items: Collection[Item]) -> None:
-        """Rows that were edited are read again by the next pass; equal texts of other rows are still waited for."""
-        for item in items:
-            self._drop([item])
-            if (other := self._outcomes.leave_pending(item)) is not None:
-                self._items[item.entry.key] = other
 
     def _drop(self, items: Collection[Item]) -> None:
         """Unless an equal text, which was read meanwhile, is waited for by now."""

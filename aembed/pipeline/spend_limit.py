@@ -170,7 +170,9 @@ class SpendLimit:
             for budget in self.budgets:
                 name = await budget.reserve(most)
                 if name is None:
-                    await self._give_back(accounts, most)
+                    for noted, account in accounts:
+                        noted.release(account, most)
+                        await noted.give_back(account)
                     raise self.exceeded_error(tokens)
                 accounts.append((budget, name))
         finally:
@@ -210,11 +212,6 @@ class SpendLimit:
 
     def _most_to_hold(self, tokens: int) -> int:
         return ceil(tokens * self._factor - ROUNDING)
-
-    async def _give_back(self, accounts: Sequence[tuple[BudgetAccount, str]], tokens: int) -> None:
-        for budget, name in accounts:
-            budget.release(name, tokens)
-            await budget.give_back(name)
 
 
 @asynccontextmanager

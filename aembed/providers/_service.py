@@ -36,8 +36,8 @@ class Service:
     `counts_are_known`: at its own address tokens are counted for its limits as `limits` say, which replies have shown.
     `tells` is where a server of one's own tells what its model is, as seen from the base URL; "" where it does not.
     `is_self_hosted`: it is always such a server, wherever it stands. `urls_of_keys` are addresses of its own, by how
-    keys begin that belong there. `counts_tokens`: its `usage` does, and not characters; `tokens_header` counts
-    them where the body does not. `price_usd` is that of a model of which nothing is known.
+    keys begin that belong there. `counts_tokens`: its `usage` does, and not characters; `tokens_header`
+    counts them where the body does not. `price_usd` is that of a model of which nothing is known.
     """
 
     name: str

@@ -48,8 +48,11 @@ def _load(name: str, pooling: str | None, threads: int | None) -> Model:
     from loguru import logger
 
     options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    longest = None
     if is_folder(name):
         options |= {"specific_model_path": name}
+        # What the model was trained with: all-MiniLM-L6-v2 has 256 here, and a tokenizer that cuts at 512.
+        longest = json.loads(_read(Path(name, "sentence_bert_config.json"), "{}")).get("max_seq_length")
         name = _register(Path(name), pooling)
     known = {row["model"].lower(): row["model"] for row in TextEmbedding.list_supported_models()}
     if name.lower() not in known:
@@ -68,7 +71,8 @@ def _load(name: str, pooling: str | None, threads: int | None) -> Model:
 
     tokenizer: Any = getattr(loaded.model, "tokenizer", None)
     cut = tokenizer.truncation if tokenizer else None
-    return Model(forward, tokenizer, cut["max_length"] if cut else None)
+    lengths = [length for length in (longest, cut["max_length"] if cut else None) if length]
+    return Model(forward, tokenizer, min(lengths, default=None))
 
 
 def _register(folder: Path, pooling: str | None) -> str:

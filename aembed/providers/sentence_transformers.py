@@ -10,7 +10,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from aembed.providers._in_process import InProcessProvider, Model, check_installed, space_of
+from aembed.providers._in_process import InProcessProvider, Model, TokenizerCounter, check_installed, space_of
 from aembed.types import InputType
 
 logger = logging.getLogger("aembed")
@@ -45,6 +45,7 @@ def _load(name: str, dimensions: int | None) -> Model:
     if not hasattr(tokenizer, "to_str"):
         logger.warning("the tokenizer of %s cannot count; texts of more than %s tokens are cut", name, most)
         return Model(forward)
+    counter = TokenizerCounter(tokenizer)
     prompts = [text for key, text in (loaded.prompts or {}).items() if key in PROMPTS]
-    spent = max((len(tokenizer.encode(text, add_special_tokens=False).ids) for text in prompts), default=0)
+    spent = max(map(counter.count, prompts), default=counter.ends) - counter.ends
     return Model(forward, tokenizer, None if most is None else most - spent)

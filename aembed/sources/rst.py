@@ -52,13 +52,9 @@ def _headings(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
 
 
 def _is_underlined(lines: Sequence[str], number: int) -> bool:
-    title = lines[number]
-    return not title[:1].isspace() and _is_block_start(lines, number) and _is_title(title.rstrip(), lines[number + 1])
-
-
-def _is_block_start(lines: Sequence[str], number: int) -> bool:
-    before = lines[number - 1] if number else ""
-    return not before.strip() or before.startswith("..") or bool(_RUN.fullmatch(before))
+    title, before = lines[number], lines[number - 1] if number else ""
+    begins = not before.strip() or before.startswith("..") or bool(_RUN.fullmatch(before))
+    return begins and not title[:1].isspace() and _is_title(title.rstrip(), lines[number + 1])
 
 
 def _is_title(title: str, line: str) -> bool:

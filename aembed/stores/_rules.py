@@ -11,12 +11,14 @@ from math import isfinite
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from aembed.core.addresses import is_loopback
 from aembed.core.spaces import differ_in_preparation
 from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
 from aembed.preparation import Preparation, document_part
 from aembed.results import Report
-from aembed.types import Metadata, Record, Rows, Space
+from aembed.types import Matrix, Metadata, Record, Rows, Space
 
 BESIDE = "build a new store beside it and switch"
 EMPTY = (
@@ -122,6 +124,14 @@ def check_rows(place: str, space: Space | None, rows: Rows) -> None:
         raise SpaceMismatchError(f"{place} has no space yet; call prepare(space), with its dimensions, before write")
     if width != space.dimensions:
         raise SpaceMismatchError(f"{place} holds vectors of {space.dimensions} dimensions; these have {width}")
+
+
+def probe_matrix(width: int) -> Matrix:
+    """One row to try a table with, as a real vector is: of length 1, because a constraint may refuse the zero vector,
+    and in a direction that no trigger gives by itself."""
+    row = np.random.default_rng(width).standard_normal((1, width), np.float32)
+    matrix: Matrix = row / np.linalg.norm(row)
+    return matrix
 
 
 def rejection_error(record: Record) -> InputError | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
-from aembed.stores._rules import EMPTY, Scalar, check_search, column_command, mark_of, mismatch_error
+from aembed.stores._rules import EMPTY, Scalar, check_search, column_command, mark_of, mismatch_error, probe_matrix
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _leases as leases
@@ -321,7 +321,8 @@ class SQLiteColumn(SharedColumn):
     def _try_refused_again(self, ids: Sequence[str], connection: Connection) -> Collection[str]:
         space = books.space(self._target, connection)
         table = read_layout(self._names, connection, space)
-        text, blob = table.select(table.text, table.is_key), bytes((space.dimensions if space else None) or 1) * 4
+        text, width = table.select(table.text, table.is_key), (space.dimensions if space else None) or 1
+        (blob,) = blobs(probe_matrix(width))
         held = [connection.execute(text, native(id)).fetchone() for id in ids]
         rows = [(blob, *native(id), *row) for id, row in zip(ids, held, strict=True) if row]
         _, refused = taken_back(rows, self._filling(table), connection)
@@ -333,12 +334,12 @@ class SQLiteColumn(SharedColumn):
     def _probe(self, table: TableLayout, dimensions: int, connection: Connection) -> None:
         """Finds a constraint, a trigger or a STRICT type that refuses or drops all vectors, before money is spent."""
         known = {each.id for each in books.refusals(self._target, connection) if each.error == RowRefusedError.__name__}
-        reason = ""
+        (blob,), reason = blobs(probe_matrix(dimensions)), ""
         # Rows that the table refused in an earlier run prove nothing, so that as many more are read as there are of
         # those.
         for some in table.samples(PROBED + len(known)):
             unknown = [row for row in connection.execute(some).fetchall() if key_as_json(row[:-1]) not in known]
-            rows = [(bytes(dimensions * 4), *row) for row in unknown[:PROBED]]
+            rows = [(blob, *row) for row in unknown[:PROBED]]
             filled, refused = taken_back(rows, self._filling(table), connection)
             if filled or not (refused or reason):
                 return

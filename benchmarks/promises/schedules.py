@@ -6,7 +6,8 @@
 A cut resets the connections, loses what the server answers from some byte on, or kills the pooler and starts it again.
 A worker that is frozen comes back when its lease has run out and others work on its rows. The tables have triggers,
 rules, constraints, generated columns, domains and partitions, some lose rows of what is written, or all of them; and
-their database has settings of its own. The service is sound, or takes few texts at a time, or answers in its own way.
+their database has settings of its own. The service is sound, or takes few texts at a time, or answers in its own way,
+or dies of some texts; its account is dry from some request on, until the last run.
 PostgreSQL, PgBouncer in transaction mode, the simulated service and each worker are processes of their own; a kill is
 SIGKILL. The judges are the service's ledger and the table, read by a connection of our own. Exits 1 if they disagree.
 """
@@ -174,6 +175,7 @@ class Play:
         """No text comes twice, so that each has its own line in the ledger."""
         self.edition += 1
         texts = {id: f"seed {self.schedule.seed}, edition {self.edition} of section {id}" for id in ids}
+        texts |= {id: f"{text} deadly" for id, text in texts.items() if self.schedule.is_deadly(id)}
         self.ever.update(map(_line, texts.values()))
         self.touched.update(dict.fromkeys(ids, time.monotonic()))
         return texts
@@ -222,13 +224,13 @@ class Play:
 
     def _check(self, rows: Sequence[Any]) -> None:
         """Each vector is the text's, or is known to be of an older one; empty is what was touched late."""
-        finished = [worker.started for worker in self.workers if not worker.process.exitcode]
+        finished = [worker.started for worker in self.workers if not (worker.process.exitcode or worker.has_failed)]
         since = max(finished, default=0.0)
         pending = {row["id"] for row in rows if self._is_pending(row)}
         self._note(
             "rows hold a vector of another text", [r for r in rows if r["id"] not in pending and not _is_right(r)]
         )
-        kept = {id for id in pending if not self.schedule.table.is_lost(id)}
+        kept = {id for id in pending if not self.schedule.is_lost(id)}
         self._note("rows were left out", [id for id in kept if self.touched[id] < since])
 
     def _is_pending(self, row: Any) -> bool:
@@ -246,7 +248,9 @@ class Play:
         self._note("workers did not say why", [each for each in told if each is None or not each.error])
 
     async def _check_runs_after(self) -> None:
-        is_lost, before = self.schedule.table.is_lost, await self._rows()
+        is_lost, before = self.schedule.is_lost, await self._rows()
+        if self.schedule.is_dry:
+            await self.stage.service.script(server=None)
         await self._one_more_run()
         rows = await self._rows()
         wrong = [row for row in rows if not _is_right(row) and not (is_lost(row["id"]) and row["sent"] is None)]
@@ -259,7 +263,8 @@ class Play:
         self._check_bill(await self.stage.service.texts(), rows, sum(before["refused"].values()))
         await self._one_more_run()
         after = await self.stage.service.ledger()
-        if after["requests"] != before["requests"]:
+        # A text of which a server dies may be tried again by each run, as it may live by then.
+        if after["requests"] != before["requests"] and not self.schedule.has_deadly_texts:
             self.problems.append(f"the run after sent {after['requests'] - before['requests']} requests")
         if leases := await self.user.fetchval(LIVE_LEASES):
             self.problems.append(f"{leases} leases are left")
@@ -273,7 +278,8 @@ class Play:
         """For each request that was `refused` a short text may be sent again, to find out whose fault it is."""
         again = Counter({text: times - 1 for text, times in bill.items() if times > 1 and text != _line(CONTROL)})
         self._note(
-            "rows were never paid for", [row for row in rows if digest(row["content"].encode()).hex() not in bill]
+            "rows were never paid for",
+            [row for row in rows if _line(row["content"]) not in bill and not self.schedule.is_deadly(row["id"])],
         )
         self._note("texts were billed that the table never held", set(bill) - self.ever - {_line(CONTROL)})
         unexplained = again - self.may_again

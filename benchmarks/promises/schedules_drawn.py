@@ -44,6 +44,22 @@ class Schedule:
     """Which one of tests/service/shapes.py the service is."""
 
     @property
+    def is_dry(self) -> bool:
+        """The account is dry from some request on, until the last run: workers end and say so."""
+        return self.server is not None and self.server.startswith("dry")
+
+    @property
+    def has_deadly_texts(self) -> bool:
+        return self.server is not None and self.server.startswith("deadly")
+
+    def is_deadly(self, id: int) -> bool:
+        return self.has_deadly_texts and id % 120 == 7
+
+    def is_lost(self, id: int) -> bool:
+        """Whether that row can get no vector: its table keeps none, or the service dies of its text."""
+        return self.table.is_lost(id) or self.is_deadly(id)
+
+    @property
     def in_flight(self) -> int:
         """Texts that one worker has sent and not stored, at the most."""
         return self.batch * self.concurrency
@@ -70,7 +86,7 @@ def schedule_of(seed: int) -> Schedule:
         marked=random.random() < 0.5,
         events=tuple(sorted(events, key=lambda event: event.at)),
         table=table_of(seed),
-        server=Random(f"the server of {seed}").choice([None, None, *SERVERS]),
+        server=Random(f"the server of {seed}").choice([None, None, None, *SERVERS]),
     )
 
 

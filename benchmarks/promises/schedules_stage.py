@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
-from aembed import Embedder, PostgresColumn, StoreError
+from aembed import AembedError, Embedder, PostgresColumn, StoreError
 from aembed.stores._postgresql import _filling, _leases
 from benchmarks.promises.schedules_drawn import Schedule
 from tests.service.own_process import KEY, MODEL, Service, serving
@@ -49,10 +49,14 @@ async def fill(place: str, url: str, schedule: Schedule, begun: Pipe) -> None:
         async with Embedder(MODEL, api_key=KEY, base_url=url, **options) as embedder:
             report = await embedder.backfill(column)
         begun.send(ServerAnswers(report.stored, report.failed, report.pending))
-    except StoreError as error:
-        if not schedule.table.keeps_nothing:
+    except AembedError as error:
+        # Where each text of a run is one of which the service dies, the run says so instead of its report.
+        may_fail = schedule.is_dry or schedule.has_deadly_texts
+        if not (may_fail or (schedule.table.keeps_nothing and isinstance(error, StoreError))):
             raise
-        begun.send(ServerAnswers(error=str(error)))
+        report = error.report
+        counts = (report.stored, report.failed, report.pending) if report else ()
+        begun.send(ServerAnswers(*counts, error=str(error)))
     finally:
         await column.aclose()
 
@@ -77,6 +81,11 @@ class Worker:
         self.process = PROCESSES.Process(target=work, args=(place, url, schedule, begun), daemon=True)
         self.process.start()
         begun.close()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has told, with its end, that it could not go on."""
+        return self.told is not None and bool(self.told.error)
 
     @property
     def is_running(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from aembed import Embedder, InputError, MemoryStore, Record, open_provider
-from aembed.errors import BadRequestError, ConfigError
+from aembed.errors import BadRequestError, ConfigError, StoppedError
 from aembed.protocols import HasTokenizer, Learns, Provider
 from aembed.providers._in_process import InProcessProvider, Model, TokenizerCounter
 from aembed.types import InputType, Space
@@ -276,6 +276,13 @@ async def test_a_folder_says_how_its_vectors_are_made_or_the_option_does(tmp_pat
     assert np.allclose(mean.matrix[0], mean_of("cat", ends=True), atol=1e-5)
 
 
+async def test_a_folder_says_how_long_a_text_may_be(tmp_path: Path) -> None:
+    made = tiny_models.write_onnx(tmp_path, pooling="mean_tokens")
+    tiny_models.write(made / "sentence_bert_config.json", {"max_seq_length": 8})
+    with pytest.raises(BadRequestError, match="11 tokens, the model takes 8"):
+        await open_provider(f"fastembed:{made}").embed(["cat " * 9], input_type="document")
+
+
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
@@ -359,6 +366,34 @@ async def test_a_caller_that_is_cancelled_leaves_at_once_and_no_second_pass_runs
     for reply in await asyncio.gather(*following):
         assert reply.matrix.shape == (1, 4)
     assert (passes.most, len(passes.log)) == (1, 4)
+
+
+async def test_an_embedder_closes_though_a_pass_goes_on() -> None:
+    passes = Passes()
+    embedder = Embedder(passes.provider())
+    job = asyncio.create_task(embedder.embed_documents(["a", "b"]))
+    await passes.wait_for_one()
+    await embedder.aclose(timeout=0)
+    with pytest.raises(StoppedError):
+        await job
+    assert not passes.go.is_set()
+    passes.go.set()
+
+
+async def test_documents_that_wait_for_their_turn_are_let_go_of_at_the_end() -> None:
+    passes = Passes()
+    embedder = Embedder(passes.provider())
+    job = asyncio.create_task(embedder.embed_documents([f"text {i}" for i in range(200)]))
+    await passes.wait_for_one()
+    closing = asyncio.create_task(embedder.aclose())
+    await asyncio.sleep(0.01)
+    passes.go.set()
+    await closing
+    with pytest.raises(StoppedError) as raised:
+        await job
+    assert raised.value.report is not None
+    assert raised.value.report.stored == len(passes.log[0][0])
+    assert len(passes.log) == 1
 
 
 async def test_a_deadline_does_not_throw_away_what_is_being_computed() -> None:

@@ -29,6 +29,9 @@ def write_transformer(folder: Path) -> Path:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     tokens = tiny_models.tokenizer()
+    # As all-MiniLM-L6-v2 has it: what its tokenizer pads and cuts to is not what the model takes.
+    tokens.enable_padding(length=12)
+    tokens.enable_truncation(12)
     torch.manual_seed(1)
     config = BertConfig(
         vocab_size=tokens.get_vocab_size(),

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 from tests.service.faults import Always, Body, Cut, Drip, Fault, Faults, Flood, Hang, Late, Plan, Status, Truncate
@@ -54,7 +55,7 @@ def apply(service: Service, changes: Mapping[str, Any], now: float) -> None:
             case "random":
                 service.script = Faults(value["seed"], value["rate"], first=service.received)
             case "server":
-                service.script = SERVERS[value] if value else None
+                service.script = copy(SERVERS[value]) if value else None
             case "limits":
                 service.limits = RateLimits.of(value.pop("window"), **value)
             case "change":

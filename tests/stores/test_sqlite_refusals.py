@@ -23,6 +23,7 @@ from aembed import (
     SQLiteStore,
     StoreError,
 )
+from aembed.stores._rules import probe_matrix
 from aembed.stores._sqlite._filling import hooks_of
 from tests.jobs import words
 from tests.stores.sqlite_tables import DROPS, KEEPS, LOSES, REFUSES, Kind, made, run, trigger
@@ -85,7 +86,7 @@ async def test_t3_a_row_that_is_taken_by_now_is_not_filled_with_what_it_was_trie
     assert (report.stored, report.failed, bought.total()) == (3, 1, 3)
     vectors = [vector for (vector,) in run(path, "SELECT embedding FROM notes WHERE embedding IS NOT NULL")]
     assert len(vectors) == 99
-    assert not any(vector == bytes(32) for vector in vectors)
+    assert not any(vector == probe_matrix(8).tobytes() for vector in vectors)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LOSES if LOSES[kind].mended_by])
@@ -96,6 +97,15 @@ async def test_t1_t3_a_table_that_keeps_no_row_is_found_before_anything_is_paid(
     assert "does not keep what is written to it: " in told
     assert requests == 0
     assert kind in REFUSES or "the trigger 'hooked'" in told
+
+
+async def test_t1_a_table_that_makes_every_vector_zero_is_found_before_anything_is_paid(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    zero = "UPDATE notes SET embedding = zeroblob(length(new.embedding)) WHERE id = new.id"
+    made(path, trigger(zero, "AFTER UPDATE OF embedding"), words(10), bad="new.id > 0")
+    told, requests = await stopped(path)
+    assert "the trigger 'hooked'" in told
+    assert requests == 0
 
 
 async def test_t3_a_function_that_only_the_users_program_knows_is_named_before_anything_is_paid(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ DROPS: dict[str, tuple[Sequence[str], str]] = {
     "after the statement": (EMPTIES_ALL, 'trigger "hooked"'),
     "at the commit": (trigger(CLEARS_AFTER, DEFERRED), 'trigger "hooked"'),
     "other vector": (trigger("new.embedding := '[1,0,0,0,0,0,0,0]'; RETURN new;"), 'trigger "hooked"'),
+    "all alike": (trigger("new.embedding := array_fill(0.5, ARRAY[8])::vector; RETURN new;"), 'trigger "hooked"'),
     "other text": (trigger("new.content := new.content || '!'; RETURN new;"), 'trigger "hooked"'),
     "rule": (["CREATE RULE none AS ON UPDATE TO {table} DO INSTEAD NOTHING"], 'rule "none"'),
     "rule elsewhere": (

@@ -4,7 +4,7 @@ Law 7: a 429 that names no exhausted limit is a question, answered by trying, no
 
     refused at level n (n requests in flight)      a doubt: the next request of that size is the test
       the test is accepted                         in flight, or chance: the evidence of level n decides
-      the test is refused: a strike                fewer in flight for the next test: three in four, down to one
+      the test is refused: a strike                fewer in flight for the next test: half of them, down to one
       refused alone, often enough in a row         neither of them: a window is suspected, and its pace is measured
       nothing accepted before the hint was over    the same, where there was a strike
 
@@ -13,8 +13,8 @@ below. A level that is beyond what is taken is tried again after some acceptance
 is refused there; where it is accepted, those above it are tried at once, in growing steps. Refusals at a level that
 holds are chance; where they are many, a pace is worth a trial.
 
-Refusals come at once and replies take their time, so nothing waits for the reply of a test: what is under way for
-twice as long as a refusal takes was accepted (`settle`).
+Refusals come at once and replies take their time, so a level that is tried again does not wait for its reply: what is
+under way for twice as long as a refusal takes was accepted (`settle`).
 """
 
 from __future__ import annotations
@@ -52,10 +52,6 @@ HELD, BEYOND, MOST = -6.0, 2.0, 4.0
 # refused, and to double the time until it is tried again, at most 0.3 %.
 TRIED_AGAIN, RARELY = 12, 64
 """A level that was refused is tried again after so many acceptances; doubled with each refusal there, up to RARELY."""
-# Measured with benchmarks.busy: a half leaves slots of a service unused that takes fewer than before (8 % more time
-# where strangers come and go); above three quarters more is refused before a window is suspected.
-FEWER = 0.75
-"""After each strike so many are in flight for the next test, as a part of those before."""
 # Chosen: the level after one that was accepted is more likely to be accepted, too, than one that was refused before.
 CLIMBING = 0.5
 """The part of a hint that the last requests have to take longer than, where levels are being accepted."""
@@ -111,10 +107,6 @@ class Doubt:
     refused: int = 1
     strikes: int = 0
 
-    def is_answered_by(self, sent: SentRequest) -> bool:
-        """Whether the acceptance of that request would answer the doubt."""
-        return sent.number > self.after and sent.tokens >= COMPARABLE * self.tokens
-
 
 class InFlight:
     """The number of requests at a time: `most` are allowed, `first` of them before anything is known."""
@@ -154,7 +146,7 @@ class InFlight:
     @property
     def _next_tested_level(self) -> int:
         """The level of the next test."""
-        return max(1, int(self._limit * FEWER**self._doubt.strikes)) if self._doubt else self._limit
+        return max(1, self._limit >> self._doubt.strikes) if self._doubt else self._limit
 
     @property
     def is_limited(self) -> bool:
@@ -211,28 +203,19 @@ class InFlight:
             self._wait = self._accepted
             self._climbed += self._limit > before
             if self._climbed > 1:
-                self._hold_no_longer_against(self._limit + 1)
+                for at in range(self._limit + 1, self.most + 1):
+                    self._against[at] = min(self._against[at], BEYOND)
 
     @property
     def settles_at(self) -> float:
-        """When a request that others may wait for will not have been refused; infinite where there is none."""
-        if not self._refused_within or not (self._doubt or self._trying):
-            return inf
-        return next((self._survives_at(sent) for sent in self._under_way if not sent.counted), inf)
+        """When the request that tries a level again will not have been refused; infinite where there is none."""
+        return self._trying.at + SURVIVED * self._refused_within if self._trying else inf
 
     def settle(self, now: float) -> None:
-        """A refusal comes sooner than a reply: what is under way for twice as long as one took is accepted."""
-        for sent in self._under_way if self._refused_within else ():
-            if now <= self._survives_at(sent):
-                return
-            if not sent.counted:
-                self._trying = None if sent is self._trying else self._trying
-                if not self._is_late(sent):  # else its reply tells of a window
-                    self._answer(sent, len(self._under_way))
-                self._climb(sent, len(self._under_way))
-
-    def _survives_at(self, sent: SentRequest) -> float:
-        return sent.at + SURVIVED * self._refused_within
+        """Takes the level that is tried again for accepted, once its request was not refused in time."""
+        if self._trying and now > self.settles_at:
+            trying, self._trying = self._trying, None
+            self._climb(trying, len(self._under_way))
 
     def _level(self, sent: SentRequest, in_flight: int) -> int:
         """The level that a request stands for: in a burst that is refused in part, the last sent may arrive first."""
@@ -249,10 +232,11 @@ class InFlight:
 
     def _answer(self, sent: SentRequest, in_flight: int) -> Suspicion:
         doubt = self._doubt
-        if doubt is None or not doubt.is_answered_by(sent):
+        # A smaller one would pass where the refused one did not.
+        if doubt is None or sent.number <= doubt.after or sent.tokens < COMPARABLE * doubt.tokens:
             return Suspicion.NOTHING
-        is_late, self._doubt = self._is_late(sent), None
-        if is_late:
+        self._doubt = None
+        if doubt.strikes and -inf < doubt.hinted_until <= sent.at:
             return Suspicion.WINDOW
         if self._level(sent, in_flight) >= doubt.lowest:
             # The same level was accepted: those refusals say nothing of the number in flight.
@@ -262,14 +246,6 @@ class InFlight:
             self._find_limit()
         return Suspicion.NOTHING
 
-    def _is_late(self, sent: SentRequest) -> bool:
-        """Whether the request was sent when a hint was over before which nothing was accepted."""
-        return bool(self._doubt and self._doubt.strikes and -inf < self._doubt.hinted_until <= sent.at)
-
-    def _hold_no_longer_against(self, first: int) -> None:
-        for at in range(first, self.most + 1):
-            self._against[at] = min(self._against[at], BEYOND)
-
     def note_refused(self, sent: SentRequest, in_flight: int, now: float, hint: float | None) -> Suspicion:
         """A request was refused, with so many in flight at this moment, this one included."""
         level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
@@ -277,7 +253,7 @@ class InFlight:
         self._hint = hint or 0.0
         self._refused_within = max(now - sent.at, REFUSED_MEMORY * self._refused_within)
         self.frequency.note_refused(sent.number, self._number, afresh=sent.number > self._refused_after)
-        self.settle(now)
+        self._count_survivors(sent, in_flight, now)
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
@@ -295,9 +271,19 @@ class InFlight:
             self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
             self._accepted = 0
         assert self._doubt
-        if sent.level == level == 1 and self._doubt.refused >= self._telling_row:
+        # So many refusals in a row are no accident.
+        telling_row = max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
+        if sent.level == level == 1 and self._doubt.refused >= telling_row:
             return Suspicion.WINDOW
         return Suspicion.FREQUENT if self.frequency.is_high else Suspicion.NOTHING
+
+    def _count_survivors(self, refused: SentRequest, in_flight: int, now: float) -> None:
+        """A refusal comes sooner than a reply: what is under way for twice as long as this one was, is accepted."""
+        for sent in self._under_way:
+            if now - sent.at <= SURVIVED * (now - refused.at):
+                return
+            self._answer(sent, in_flight)
+            self._count_for(sent, in_flight)
 
     def _doubt_more(self, sent: SentRequest, level: int, now: float, hinted_until: float) -> None:
         """Opens a doubt, or adds a refusal to the one there is: a strike, if its test was refused and not by chance."""
@@ -312,11 +298,6 @@ class InFlight:
             doubt.refused += 1
             doubt.strikes += level <= self._next_tested_level and self.chance**doubt.refused < UNLIKELY
             doubt.tokens = min(doubt.tokens, sent.tokens)
-
-    @property
-    def _telling_row(self) -> int:
-        """Refusals in a row that are no accident."""
-        return max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
 
     def _find_limit(self) -> None:
         """Sets the limit anew: it is at least one, and no more than were tried before."""

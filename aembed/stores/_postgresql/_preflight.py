@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
-import numpy as np
-
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
@@ -20,7 +18,7 @@ from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._proof import try_write
-from aembed.stores._rules import EMPTY, mismatch_error
+from aembed.stores._rules import EMPTY, mismatch_error, probe_matrix
 from aembed.types import Space
 
 READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
@@ -174,8 +172,5 @@ async def _try_row(
     id: str, text: str, width: int, hooks: tuple[Hook, ...], place: str, table: ColumnLayout, connection: Connection
 ) -> StoreError | None:
     """Why this row is not taken."""
-    # A vector of length 1, as a real one: a constraint of the user's own may refuse the zero vector, which has no
-    # cosine.
-    matrix = np.full((1, width), width**-0.5, np.float32)
-    batch = sql.FillBatch([id], [sha256(text.encode()).digest()], matrix, [0])
+    batch = sql.FillBatch([id], [sha256(text.encode()).digest()], probe_matrix(width), [0])
     return await try_write(partial(sql.update, batch, [0], hooks, None, place, table, connection), place, connection)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from secrets import token_hex
 
-import numpy as np
-
 from aembed.errors import StoreError
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql._database import Connection
@@ -14,6 +12,7 @@ from aembed.stores._postgresql._hooks import Hook, name_hooks
 from aembed.stores._postgresql._parts import DroppedError
 from aembed.stores._postgresql._proof import try_write
 from aembed.stores._postgresql._tables import StoreLayout
+from aembed.stores._rules import probe_matrix
 from aembed.types import Rows
 
 ADVICE = "write the names in a trigger's function with their schema, or ALTER FUNCTION ... SET search_path = ..."
@@ -46,8 +45,7 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
 
 
 def _row(id: str, fingerprint: bytes, digest: bytes, width: int) -> Rows:
-    matrix = np.full((1, width), width**-0.5, np.float32)
-    return Rows([id], ["a row that is taken back"], [None], [None], [fingerprint], [digest], matrix)
+    return Rows([id], ["a row that is taken back"], [None], [None], [fingerprint], [digest], probe_matrix(width))
 
 
 async def _try_row(

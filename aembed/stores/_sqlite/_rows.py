@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aembed.core.spaces import space_as_json, space_from_json
-from aembed.stores._rules import Scalar, decode, encode, schema_version
+from aembed.stores._rules import Scalar, decode, encode, probe_matrix, schema_version
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite._database import blobs, matrix_of, select_in
 from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
@@ -211,7 +211,7 @@ def probe(dimensions: int, connection: Connection) -> str:
 
     A new row that is refused for what it is proves nothing while the table is empty: the job's may be others.
     """
-    blob, reasons = bytes(4 * dimensions), set[str]()
+    (blob,), reasons = blobs(probe_matrix(dimensions)), set[str]()
     for _ in range(PROBES):
         reason = _tried((blob, f"aembed probe {token_hex(8)}", PROBE, None, None, b"", b""), connection)
         if not reason:
