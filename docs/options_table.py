@@ -115,6 +115,8 @@ VARIABLES = {
     "OPENAI_BASE_URL": "The address of `openai:`, where `base_url=` is not given.",
     "OPENAI_ORG_ID": "Sent as the header openai-organization.",
     "OPENAI_PROJECT_ID": "Sent as the header openai-project.",
+    "AWS_BEARER_TOKEN_BEDROCK": "The key of `bedrock:`; without it requests are signed with the credentials of AWS.",
+    "AWS_REGION, AWS_DEFAULT_REGION": "The region of `bedrock:`, where `region=` is not given.",
     "CO_API_KEY": "The key of `cohere:`.",
     "CO_API_URL": "The address of `cohere:`, where `base_url=` is not given.",
     "GEMINI_API_KEY": "The key of `gemini:`.",
