@@ -151,7 +151,7 @@ async def test_tei_tells_its_limits_and_that_it_cuts(caplog: pytest.LogCaptureFi
                 await embedder.embed_documents(["one"])
             assert (provider.limits.max_batch_size, provider.limits.max_tokens_per_text) == (100, 700)
         assert (service.ledger.requests, service.ledger.others) == (3, ["/info"])
-        assert caplog.text.count("cuts texts that are longer than 700 tokens") == 1
+        assert caplog.text.count("cuts texts of more tokens than 700") == 1
 
 
 @pytest.mark.parametrize(
