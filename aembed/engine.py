@@ -22,8 +22,9 @@ from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, LoopAffinity
 from aembed.errors import AembedError, ConfigError
 from aembed.options import Options
+from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
-from aembed.pipeline.job import Job, Sender
+from aembed.pipeline.job import Job
 from aembed.pipeline.leasing_sinks import await_store
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher

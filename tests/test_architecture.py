@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "aembed"
 FLOORS = {
-    "clock": 0,
     "errors": 0,
     "ranges": 0,
     "types": 0,

@@ -42,7 +42,8 @@ class Flight:
 
     fingerprint: bytes
     since: float
-    item: Item | None = None
+    item: Item = field(init=False)
+    """What is sent of it, once it was measured."""
     batch: QueryBatch | None = None
     waiters: dict[Waiter, float] = field(default_factory=dict)
 
@@ -65,11 +66,6 @@ class QueryBatch:
         self.wanted += more
         if not self.wanted:
             self.submission.drop()
-
-
-def item_of(flight: Flight) -> Item:
-    assert flight.item is not None
-    return flight.item
 
 
 def reason_of(task: asyncio.Task[None]) -> BaseException:

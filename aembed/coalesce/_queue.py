@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import inf
 
-from aembed.coalesce._flights import Flight, item_of
+from aembed.coalesce._flights import Flight
 from aembed.core.changes import Item
 from aembed.core.packing import Cap, fitting_items
 
@@ -14,39 +14,29 @@ class Queue:
     """The flights that wait, with the sums of their inputs and tokens: there may be tens of thousands of them."""
 
     def __init__(self) -> None:
-        self._flights: dict[bytes, Flight] = {}
+        self.flights: dict[bytes, Flight] = {}
         self.inputs = 0
         self.tokens = 0.0
 
-    def __len__(self) -> int:
-        return len(self._flights)
-
-    def __iter__(self) -> Iterator[Flight]:
-        return iter(self._flights.values())
-
-    def __contains__(self, flight: Flight) -> bool:
-        return self._flights.get(flight.fingerprint) is flight
-
     @property
     def oldest(self) -> Flight | None:
-        return next(iter(self._flights.values()), None)
+        return next(iter(self.flights.values()), None)
 
-    def add(self, flight: Flight, item: Item) -> None:
-        flight.item = item
-        self._flights[flight.fingerprint] = flight
-        self.inputs += item.inputs
-        self.tokens += item.tokens
+    def add(self, flight: Flight) -> None:
+        self.flights[flight.fingerprint] = flight
+        self.inputs += len(flight.item.texts)
+        self.tokens += flight.item.tokens
 
     def remove(self, flight: Flight) -> None:
-        del self._flights[flight.fingerprint]
-        item = item_of(flight)
-        self.inputs -= item.inputs
-        self.tokens = self.tokens - item.tokens if self._flights else 0.0
+        del self.flights[flight.fingerprint]
+        self.inputs -= len(flight.item.texts)
+        self.tokens = self.tokens - flight.item.tokens if self.flights else 0.0
 
     def take(self, cap: Cap, left: float, cost: Callable[[Item], float]) -> list[Flight]:
         """Takes the oldest flights that fit in one request and cost no more than is left; at least one."""
+        items = (flight.item for flight in self.flights.values())
         taken: list[Flight] = []
-        for flight, item in zip(self, fitting_items(map(item_of, self), cap), strict=False):
+        for flight, item in zip(self.flights.values(), fitting_items(items, cap), strict=False):
             left -= cost(item) if left < inf else 0.0
             if taken and left < 0:
                 break

@@ -38,7 +38,7 @@ class Timeouts:
         deadline = self._loop.time() + timeout
         row = self._rows.get(timeout)
         if row is None:
-            row = self._rows[timeout] = Row(self._timer(timeout, deadline))
+            row = self._rows[timeout] = Row(self._loop.call_at(deadline, self._ring, timeout, deadline))
         row.deadlines[waiter] = deadline
         return deadline
 
@@ -49,20 +49,16 @@ class Timeouts:
             row.timer.cancel()
             del self._rows[timeout]
 
-    def _timer(self, timeout: float, at: float) -> asyncio.TimerHandle:
-        return self._loop.call_at(at, self._ring, timeout, at)
-
     def _ring(self, timeout: float, at: float) -> None:
         """Expires the calls that are due, and sets the timer for the next one."""
         row, now = self._rows[timeout], max(at, self._loop.time())
-        if now - at > LATENESS:
-            row.timer = self._timer(timeout, now + LATENESS)
-            return
-        for waiter, deadline in row.deadlines.items():
-            if deadline > now:
-                break
-            if not waiter.done():
-                self._expire(waiter, timeout)
-        else:
-            deadline = now + timeout  # of who comes next, at the earliest
-        row.timer = self._timer(timeout, deadline)
+        due = now + LATENESS
+        if now - at <= LATENESS:
+            due = now + timeout  # of who comes next, at the earliest
+            for waiter, deadline in row.deadlines.items():
+                if deadline > now:
+                    due = deadline
+                    break
+                if not waiter.done():
+                    self._expire(waiter, timeout)
+        row.timer = self._loop.call_at(due, self._ring, timeout, due)

@@ -45,7 +45,6 @@ from aembed.coalesce._flights import (
     Waiter,
     error_for_calls,
     held_back_error,
-    item_of,
     reason_of,
     unavailable_error,
 )
@@ -53,7 +52,7 @@ from aembed.coalesce._queue import Queue
 from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize_error
-from aembed.core.packing import Cap, count_last_batches
+from aembed.core.packing import Cap, count_last_batches, totals
 from aembed.core.pieces import combine_pieces
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Permit, Refused, SharedAnswer, Submission, Waiting
@@ -97,6 +96,7 @@ class Coalescer:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, self._expire)
+        self._on_close = partial(self._loop.call_soon, self._give_up_early)
         dispatcher.call_on_close(self._on_close)
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class Coalescer:
     @property
     def waiting(self) -> int:
         """How many texts are not on their way yet."""
-        return len(self._queue) + self._counting
+        return len(self._queue.flights) + self._counting
 
     async def vector(self, text: str, timeout: float) -> Vector:
         """The caller's own vector. Raises InputError, OverloadedError, UnavailableError, or what the provider said."""
@@ -119,7 +119,9 @@ class Coalescer:
             raise held_back_error(closed)
         flight = self._flights.get(entry.fingerprint) or self._new_flight(entry)
         waiter: Waiter = self._loop.create_future()
-        self._join(flight, waiter, self._timeouts.start(waiter, timeout))
+        if flight.batch and not flight.waiters:
+            flight.batch.want(+1)
+        flight.waiters[waiter] = self._timeouts.start(waiter, timeout)
         try:
             return await waiter
         except BaseException:
@@ -144,23 +146,24 @@ class Coalescer:
     def _new_flight(self, entry: Entry) -> Flight:
         """Begins the flight of a text: it is queued at once, or after it was counted. Raises OverloadedError."""
         # Law 8: memory is bounded. A queue without an end would answer nobody in time.
-        if self.waiting >= self._max_queue_size:
-            raise self._overloaded_error()
+        if (waiting := self.waiting) >= self._max_queue_size:
+            # As long as the oldest has waited now, a new query would
+            # wait as well; 0.1 s at the least, or callers would loop.
+            oldest, error = self._queue.oldest, OverloadedError(f"{waiting:,} queries wait already; try again shortly")
+            waited = self._loop.time() - oldest.since if oldest else 0.0
+            error.retry_after = max(waited, self._dispatcher.seconds_until_open, 0.1)
+            raise error
         item = self._measure.measure_quickly(entry)
         if item:
             self._check(item)
         flight = self._flights[entry.fingerprint] = Flight(entry.fingerprint, self._loop.time())
         if item:
-            self._enqueue(flight, item)
+            flight.item = item
+            self._enqueue(flight)
         else:
             self._counting += 1
             self._dispatcher.start_task(self._count(flight, entry)).add_done_callback(self._note_count_end)
         return flight
-
-    def _join(self, flight: Flight, waiter: Waiter, deadline: float) -> None:
-        if flight.batch and not flight.waiters:
-            flight.batch.want(+1)
-        flight.waiters[waiter] = deadline
 
     def _leave(self, flight: Flight, waiter: Waiter) -> None:
         """A call leaves its flight. A text that nobody waits for any more is not sent; one that is on its way lands."""
@@ -174,10 +177,11 @@ class Coalescer:
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.fingerprint) is flight:
             del self._flights[flight.fingerprint]
-        if flight in self._queue:
+        if self._queue.flights.get(flight.fingerprint) is flight:
             self._queue.remove(flight)
-            if not self._queue:
-                self._dismiss()
+            if not self._queue.flights and self._batching:
+                batching, self._batching = self._batching, None
+                batching.cancel()
 
     def _expire(self, waiter: Waiter, timeout: float) -> None:
         waiter.set_exception(unavailable_error(f"no vector within {timeout:g} s", self._dispatcher.seconds_until_open))
@@ -193,32 +197,19 @@ class Coalescer:
                 if deadline < now + seconds and not waiter.done():
                     waiter.set_exception(held_back_error(seconds))
 
-    def _on_close(self) -> None:
-        self._loop.call_soon(self._give_up_early)
-
-    def _overloaded_error(self) -> OverloadedError:
-        # As long as the oldest has waited now, a new query would
-        # wait as well; 0.1 s at the least, or callers would loop.
-        oldest = self._queue.oldest
-        error = OverloadedError(f"{self.waiting:,} queries wait already; try again shortly")
-        error.retry_after = max(
-            self._loop.time() - oldest.since if oldest else 0.0, self._dispatcher.seconds_until_open, 0.1
-        )
-        return error
-
     # the queue
 
     async def _count(self, flight: Flight, entry: Entry) -> None:
         """Counts the tokens of a long text in a thread, and queues it."""
         # Law 11: CPU work of more than 5 ms is done in a thread; tiktoken releases the interpreter.
         try:
-            item = await self._measure.measure(entry)
-            self._check(item)
+            flight.item = await self._measure.measure(entry)
+            self._check(flight.item)
         except BaseException as error:
             self._fail([flight], error)
             raise
         if flight.waiters:
-            self._enqueue(flight, item)
+            self._enqueue(flight)
 
     def _note_count_end(self, task: asyncio.Task[None]) -> None:
         self._counting -= 1
@@ -227,13 +218,12 @@ class Coalescer:
         if error := oversize_error(item, self._limits()):
             raise error
 
-    def _enqueue(self, flight: Flight, item: Item) -> None:
+    def _enqueue(self, flight: Flight) -> None:
         """Queues a text; one that a job has sent already waits for the job's answer instead."""
-        if sent := self._dispatcher.find_sent(item, "query", self._measure.preparation):
-            flight.item = item
+        if sent := self._dispatcher.find_sent(flight.item, "query", self._measure.preparation):
             sent.add_done_callback(partial(self._take_shared_answer, flight))
         else:
-            self._put_in_queue(flight, item)
+            self._put_in_queue(flight)
 
     def _take_shared_answer(self, flight: Flight, sent: Waiting) -> None:
         """Takes over what the job was answered; where it has no answer, the text is sent after all."""
@@ -241,19 +231,19 @@ class Coalescer:
         if not flight.waiters or self._closed:
             self._forget(flight)
         elif isinstance(outcome, SharedAnswer):
-            self._cache.put(flight.fingerprint, outcome.vector, item_of(flight).tokens)
+            self._cache.put(flight.fingerprint, outcome.vector, flight.item.tokens)
             self._settle(flight, outcome.vector)
         elif outcome:
             self._fail([flight], outcome)
         else:
-            self._put_in_queue(flight, item_of(flight))
+            self._put_in_queue(flight)
 
-    def _put_in_queue(self, flight: Flight, item: Item) -> None:
-        self._queue.add(flight, item)
+    def _put_in_queue(self, flight: Flight) -> None:
+        self._queue.add(flight)
         if self._batching is None:
             self._batching = self._dispatcher.start_task(self._send_all())
             self._batching.add_done_callback(self._note_batching_end)
-        elif len(self._queue) == self._full:
+        elif len(self._queue.flights) == self._full:
             self._ripe.set()
 
     async def _send_all(self) -> None:
@@ -263,8 +253,8 @@ class Coalescer:
         """
         self._parts = 0
         batch = await self._next_batch()
-        others = bool(self._queue)
-        while self._queue:
+        others = bool(self._queue.flights)
+        while self._queue.flights:
             self._note_departure(batch, self._dispatcher.start_task(self._send_batch(batch)))
             batch = await self._next_batch()
         batching, self._batching = self._batching, None
@@ -280,7 +270,7 @@ class Coalescer:
         if self._spend_limit:
             await self._wait_until_affordable(self._spend_limit)
         assert self._queue.oldest is not None
-        permit = await self._dispatcher.admit(item_of(self._queue.oldest).tokens)
+        permit = await self._dispatcher.admit(self._queue.oldest.item.tokens)
         return self._make_batch(self._take(), permit)
 
     async def _wait_until_affordable(self, spend_limit: QuerySpendLimit) -> None:
@@ -290,7 +280,7 @@ class Coalescer:
         """
         # Law 6: what can be refused is refused before money is spent, by the budget of queries here.
         while (oldest := self._queue.oldest) and (
-            cost := ceil(self._measure.most_cost(item_of(oldest)))
+            cost := ceil(self._measure.most_cost(oldest.item))
         ) > spend_limit.tokens_left:
             if self._batches_in_flight:
                 await spend_limit.changed.wait()
@@ -302,13 +292,7 @@ class Coalescer:
         """The batching task has ended. Its error is told to all who wait."""
         if self._batching is batching:
             self._batching = None
-            self._fail([*self._queue], reason_of(batching))
-
-    def _dismiss(self) -> None:
-        """Ends the batching task, because nobody waits any more."""
-        batching, self._batching = self._batching, None
-        if batching:
-            batching.cancel()
+            self._fail([*self._queue.flights.values()], reason_of(batching))
 
     async def _gather(self) -> None:
         """Waits until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
@@ -317,7 +301,7 @@ class Coalescer:
         oldest, self._full = self._queue.oldest, self._dispatcher.cap.inputs
         assert oldest is not None
         seconds = oldest.since + MAX_WAIT - self._loop.time()
-        if seconds <= 0 or len(self._queue) >= self._full:
+        if seconds <= 0 or len(self._queue.flights) >= self._full:
             return
         self._ripe.clear()
         with anyio.move_on_after(seconds):
@@ -342,8 +326,8 @@ class Coalescer:
 
     def _make_batch(self, flights: Sequence[Flight], permit: Permit) -> QueryBatch:
         """Makes one request of flights; its leave was got for the oldest of them, and is grown to what it carries."""
-        items = [item_of(flight) for flight in flights]
-        tokens, texts = sum([item.tokens for item in items]), sum([item.inputs for item in items])
+        items = [flight.item for flight in flights]
+        texts, tokens = totals(items)
         self._dispatcher.resize(permit, tokens, texts)
         shorten, held_back = self._measure.shorten, self._on_close
         submission = Submission("query", self._measure.preparation, interactive=True, permit=permit, shorten=shorten)
@@ -381,20 +365,18 @@ class Coalescer:
             self._ripe.set()
         if self._spend_limit:
             self._spend_limit.notify()
-        if self._closed or not (batch.submission.dropped or self._is_refused_by_budget(batch, task)):
+        # The budget refused the load, while a part of it may go now, or all of it once others have landed.
+        refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
+        may_go_again = refused and (len(batch.flights) > 1 or self._batches_in_flight > 0)
+        if self._closed or not (batch.submission.dropped or may_go_again):
             self._fail([*batch.flights.values()], reason_of(task))
             return
         for flight in batch.flights.values():
             flight.batch = None
             if flight.waiters:
-                self._enqueue(flight, item_of(flight))
+                self._enqueue(flight)
             else:
                 self._forget(flight)
-
-    def _is_refused_by_budget(self, batch: QueryBatch, task: asyncio.Task[None]) -> bool:
-        """Whether the budget refused the load, while a part of it may go now, or all of it once others have landed."""
-        refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
-        return refused and (len(batch.flights) > 1 or self._batches_in_flight > 0)
 
     def _settle(self, flight: Flight, vector: Vector) -> None:
         """Gives each call of the flight a vector of its own."""

@@ -256,17 +256,14 @@ class Item(msgspec.Struct, eq=False, gc=False):
     tokens: float
     weights: tuple[float, ...] = (1.0,)
 
-    @property
-    def inputs(self) -> int:
-        return len(self.texts)
-
 
 def oversize_error(item: Item, limits: Limits) -> AembedError | None:
     """The error of an item that fits in no request at all; None if it fits."""
     # Law 12: the pieces of one split text travel together, so all of them have to fit in one request.
-    if item.inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:
+    inputs = len(item.texts)
+    if inputs > limits.max_batch_size or item.tokens > limits.max_tokens_per_batch:
         return InputError(
-            f"the text of {item.entry.record.id!r} needs {item.inputs} inputs and {item.tokens:,.0f} tokens, "
+            f"the text of {item.entry.record.id!r} needs {inputs} inputs and {item.tokens:,.0f} tokens, "
             f"one request carries {limits.max_batch_size} and {limits.max_tokens_per_batch:,}; cut it into records"
         )
     return None

@@ -22,11 +22,11 @@ hint says longer. A 429 that says no more is a question, which `pacing/` answers
 
     while not gate.may_pass(now): wait until gate.opens_at, or until another request has reported
     gate_pass = gate.enter(now)                                     just before sending
-    gate.note_success(gate_pass, now)                                  any reply that is no reason to wait
+    gate.note_success(gate_pass)                                       any reply that is no reason to wait
     blame = gate.note_failure(gate_pass, now, wait=..., ...)              an UnavailableError
     gate.note_refusal(gate_pass, now, wait=..., closes=..., ...)         a rate limit
     sleep gate.rest_seconds(wait, hinted=...), then from the top          where the request is to be tried again
-    gate.note_abandoned(gate_pass, now)                                  no reply, by our own doing
+    gate.note_abandoned(gate_pass)                                       no reply, by our own doing
     if gate.is_lost(now): raise OutageError
 
 `wait` is what tenacity computed for that request: `pause_seconds()` of its exponential and of the server's hint. A
@@ -137,7 +137,7 @@ class Gate:
             self.probes += 1
         return gate_pass
 
-    def note_success(self, gate_pass: GatePass, now: float) -> None:
+    def note_success(self, gate_pass: GatePass) -> None:
         """The provider works. After a rate limit only a request that was sent since then says so."""
         self._failure_rate += MEMORY * (0.0 - self._failure_rate)
         self._failures = 0
@@ -188,7 +188,7 @@ class Gate:
             return wait
         return min(wait, LONGEST_REST) * min(1.0, self._failures / FAILURES_IN_A_ROW)
 
-    def note_abandoned(self, gate_pass: GatePass, now: float) -> None:
+    def note_abandoned(self, gate_pass: GatePass) -> None:
         if gate_pass is self._probe:
             self._probe = None
 

@@ -30,7 +30,7 @@ LAST_SHARE = 1 / 16
 
 class HasCost(Protocol):
     @property
-    def inputs(self) -> int: ...
+    def texts(self) -> Sequence[str]: ...
     @property
     def tokens(self) -> float: ...
 
@@ -91,28 +91,24 @@ class Window(Generic[ItemT]):
 
         A single item that is above the cap goes alone.
         """
-        stride = max(batches, self.least_batches(cap)) if batches else self._most_full_batches(cap)
-        self._sort()
+        if batches:
+            stride = max(batches, self.least_batches(cap))
+        else:
+            stride = max(1, int(max(self.inputs / cap.inputs, self.tokens / cap.tokens)))
+        if not self._sorted:
+            self._items.sort(key=attrgetter("tokens"), reverse=True)
         candidates = self._items[::stride]
         del self._items[::stride]
         batch, left = _fill(candidates, cap)
         self._items += left
         self._forget(batch)
-        self._sorted = self._sorted and not left
+        self._sorted = not left
         return batch
 
     def clear(self) -> list[ItemT]:
         items, self._items = self._items, []
         self._forget(items)
         return items
-
-    def _most_full_batches(self, cap: Cap) -> int:
-        return max(1, int(max(self.inputs / cap.inputs, self.tokens / cap.tokens)))
-
-    def _sort(self) -> None:
-        if not self._sorted:
-            self._items.sort(key=attrgetter("tokens"), reverse=True)
-            self._sorted = True
 
     def _forget(self, items: Sequence[ItemT]) -> None:
         inputs, tokens = totals(items)
@@ -122,7 +118,7 @@ class Window(Generic[ItemT]):
 
 def totals(items: Collection[HasCost]) -> tuple[int, float]:
     """How many inputs and tokens the items have together."""
-    return sum([item.inputs for item in items]), sum([item.tokens for item in items])
+    return sum([len(item.texts) for item in items]), sum([item.tokens for item in items])
 
 
 def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[ItemT]]:
@@ -131,7 +127,7 @@ def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[Item
     batch: list[ItemT] = []
     left: list[ItemT] = []
     for item in candidates:
-        more_inputs, more_tokens = inputs + item.inputs, tokens + item.tokens
+        more_inputs, more_tokens = inputs + len(item.texts), tokens + item.tokens
         if batch and (more_inputs > cap.inputs or more_tokens > cap.tokens):
             left.append(item)
             continue
@@ -144,7 +140,7 @@ def fitting_items(items: Iterable[ItemT], cap: Cap) -> Iterator[ItemT]:
     """The first of the items, as many as one batch holds; at least one."""
     inputs, tokens = 0, 0.0
     for number, item in enumerate(items):
-        inputs += item.inputs
+        inputs += len(item.texts)
         tokens += item.tokens
         if number and (inputs > cap.inputs or tokens > cap.tokens):
             return

@@ -17,8 +17,8 @@ def combine_pieces(items: Sequence[Item], matrix: Matrix) -> Matrix:
     rows = np.empty((len(items), matrix.shape[1]), dtype=np.float32)
     start = 0
     for row, item in enumerate(items):
-        end = start + item.inputs
-        rows[row] = matrix[start] if item.inputs == 1 else _mean(matrix[start:end], item.weights)
+        end = start + len(item.texts)
+        rows[row] = matrix[start] if len(item.texts) == 1 else _mean(matrix[start:end], item.weights)
         start = end
     return rows
 

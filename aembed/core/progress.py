@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aembed.errors import AembedError, copy_error
 from aembed.results import Progress, Report
 from aembed.types import Failure
 
@@ -65,11 +66,13 @@ class Tally:
             self._reason = self._reason or reason
             self._alike = reason == self._reason
 
-    @property
-    def common_failure(self) -> Failure | None:
-        """The first failure, where every record of this run failed for one reason; else None."""
-        all_failed = self.failed == self.inputs >= LEAST_ALIKE and not self.refused_earlier
-        return self.failures[0] if all_failed and self._alike else None
+    def common_error(self) -> AembedError | None:
+        """The error that stops a job in which each record failed for the same reason; None for any other job."""
+        if not self.failed == self.inputs >= LEAST_ALIKE or self.refused_earlier or not self._alike:
+            return None
+        error = copy_error(self.failures[0].error)
+        error.args = (f"each of the {self.inputs:,} texts failed, for one reason: {self.failures[0].error}",)
+        return error
 
     @property
     def pending(self) -> int:

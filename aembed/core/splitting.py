@@ -138,7 +138,8 @@ class Bisection:
 
     def next_part(self) -> Sequence[Item] | None:
         """The part to send now, cut to the size that may be tried; None once nothing is left."""
-        self._weight.leave(self)
+        if self._weight.trial is self:
+            self._weight.trial = None
         if not self._work:
             return None
         items, self._failed_before = self._work.pop()
@@ -185,10 +186,6 @@ class Bisection:
         if not unproven and not spent and self._blame + tries.blame <= self._most_blame(part):
             return None
         return last if self._failed_before and len(part) > 1 else tries.number
-
-    def leave(self) -> None:
-        """Ends the batch: whatever is left of it is not sent."""
-        self._weight.leave(self)
 
     def tries_of(self, part: Sequence[Item]) -> Tries:
         """How often the part that `next_part` returned is tried before its failures are judged."""
@@ -358,7 +355,7 @@ def _item_of(batch: Sequence[Item], offender: int | None) -> int | None:
     if offender is None or offender < 0:
         return None
     for position, item in enumerate(batch):
-        offender -= item.inputs
+        offender -= len(item.texts)
         if offender < 0:
             return position
     return None

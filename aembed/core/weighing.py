@@ -46,17 +46,15 @@ class Weight:
     def __init__(self) -> None:
         self.passed = BatchSize()
         self.failed = UNLIMITED
-        self._trial: object = None
+        self.is_limited = False
+        self.trial: object = None
+        """Who tries a size now, so that others may wait for it."""
         self._second_chance = False
         self._patience = PATIENCE
         self._accepted = 0
 
     def __repr__(self) -> str:
         return f"<Weight {self.passed} passed, {self.failed} failed>"
-
-    @property
-    def is_limited(self) -> bool:
-        return self.failed != UNLIMITED
 
     def is_proven(self, items: Collection[HasCost]) -> bool:
         """Whether something as large was accepted, or the items cannot be fewer."""
@@ -81,6 +79,7 @@ class Weight:
         """
         size = _batch_size(items)
         self.failed = BatchSize(min(self.failed.inputs, size.inputs), min(self.failed.tokens, size.tokens))
+        self.is_limited = True
         inputs, tokens = passed
         self.passed = BatchSize(
             min(self.passed.inputs, self.failed.inputs, inputs), min(self.passed.tokens, self.failed.tokens, tokens)
@@ -99,15 +98,11 @@ class Weight:
 
     def has_to_wait(self, sender: object) -> bool:
         """Whether this sender has to wait for the trial of another one."""
-        return self._is_far_apart and self._trial not in (None, sender)
-
-    def is_tried_by(self, sender: object) -> bool:
-        """Whether this sender tries a size now, so that others may wait for it."""
-        return self._trial is sender
+        return self.trial not in (None, sender) and self._is_far_apart
 
     def forgive(self) -> None:
         """Forgets what failed: it was not for its size."""
-        self.failed, self._second_chance = UNLIMITED, False
+        self.failed, self.is_limited, self._second_chance = UNLIMITED, False, False
         self._patience, self._accepted = PATIENCE, 0
 
     def narrow_cap(self, cap: Cap) -> Cap:
@@ -124,19 +119,14 @@ class Weight:
         """
         if self.is_proven(items) or not (self.is_limited or careful):
             return items
-        if self._second_chance and self._trial is None and not careful:
-            self._trial, self._second_chance = sender, False
+        if self._second_chance and self.trial is None and not careful:
+            self.trial, self._second_chance = sender, False
             return items
-        most = self._next_size() if self._trial in (None, sender) else self.passed
+        most = self._next_size() if self.trial in (None, sender) else self.passed
         part = list(fitting_items(items, Cap(int(most.inputs), most.tokens)))
         if not self.is_proven(part):
-            self._trial = sender
+            self.trial = sender
         return items if len(part) == len(items) else part
-
-    def leave(self, sender: object) -> None:
-        """Ends the trial of this sender, if it has one."""
-        if self._trial is sender:
-            self._trial = None
 
     @property
     def _is_far_apart(self) -> bool:

@@ -5,7 +5,8 @@ A batch passes these, from the outside to the inside, which is a good order to r
     dispatcher     the door: a batch, what its caller wants (_submission) and where its answers go; owned tasks (law 1)
     _shared        a text that somebody else has sent already is waited for, and not sent
     _delivery      one batch until nothing is left of it; with _fail_fast and _control, which find out who is to blame
-    _requests      one request with all its tries, and one try with its deadline and its checks; _request: the tries
+    _request       one request with all its tries
+    _requests      one try, with its deadline and its checks
     _admission     leave to send: a slot, a place in the budgets, an open gate; two lanes, queries before bulk
 
 `_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_loop_affinity` is the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from math import inf
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.gate import Gate, GatePass
 from aembed.core.pacing import Pacer, Reservation, Throttling
 from aembed.dispatch._wait_report import WaitReport
@@ -52,7 +52,7 @@ class Admission:
         self._changed = anyio.Event()
         self._landed = anyio.Event()
         self._last_failure = self._kind = ""
-        self.when_closed: Callable[[], object] = _nothing
+        self.when_closed: Callable[[], object] = lambda: None
         self.sent = 0
         """How many requests were sent; the last one has this number."""
         self.accepted = 0
@@ -70,9 +70,10 @@ class Admission:
     @property
     def startable_queries(self) -> int:
         """How many free slots the budget of requests has something for now, if queries go before bulk."""
-        if not self._is_gate_open:
+        now = asyncio.get_running_loop().time()
+        if not self.gate.may_pass(now + EARLY):
             return 0
-        return int(min(self._slots.available_tokens, self.pacer.startable_queries(now())))
+        return int(min(self._slots.available_tokens, self.pacer.startable_queries(now)))
 
     async def enter(
         self,
@@ -97,9 +98,10 @@ class Admission:
                     return None
                 reservation = await self._wait_for_pace(tokens, texts, interactive, control, remaining)
                 self._slots.acquire_on_behalf_of_nowait(reservation)
-                self.pacer.note_sent(reservation, self.in_flight, now())
+                now = asyncio.get_running_loop().time()
+                self.pacer.note_sent(reservation, self.in_flight, now)
                 self.sent += 1
-                return Permit(reservation, self.gate.enter(now()), self.sent)
+                return Permit(reservation, self.gate.enter(now), self.sent)
         finally:
             self._controls -= control
             if control:
@@ -107,9 +109,10 @@ class Admission:
 
     def note_success(self, permit: Permit, hints: Hints) -> None:
         self.accepted = max(self.accepted, permit.number)
-        self.pacer.note_accepted(permit.reservation, hints, now(), self.in_flight)
-        self.gate.note_success(permit.gate_pass, now())
-        self._answer()
+        now = asyncio.get_running_loop().time()
+        self.gate.note_success(permit.gate_pass)
+        self._answer(now)
+        self.pacer.note_accepted(permit.reservation, hints, now, self.in_flight)
         self._leave(permit)
 
     def note_throttled(self, permit: Permit, error: BaseException) -> Throttling:
@@ -117,21 +120,24 @@ class Admission:
 
         The gate is told of what waiting may clear only later, with the wait (`note_failure`).
         """
-        refusal = Throttling()
+        refusal, now = Throttling(), asyncio.get_running_loop().time()
         match error:
             case RateLimitError(hints=hints):
-                refusal = self.pacer.note_throttled(permit.reservation, hints, now(), self.in_flight)
+                refusal = self.pacer.note_throttled(permit.reservation, hints, now, self.in_flight)
             case UnavailableError(hints=hints):
-                self.pacer.observe(hints, now())
+                self.pacer.observe(hints, now)
                 self._tell_landed()
             case ProviderError(hints=hints):
-                self.pacer.observe(hints, now())
-                self.gate.note_success(permit.gate_pass, now())
-                self._answer()
+                self.pacer.observe(hints, now)
+                self.gate.note_success(permit.gate_pass)
+                self._answer(now)
             case _:
-                self.gate.note_abandoned(permit.gate_pass, now())
+                self.gate.note_abandoned(permit.gate_pass)
         self._leave(permit)
-        self._tell_belief()
+        # One line where another kind of limit is believed to refuse than before.
+        if (kind := self.pacer.kind) and kind != self._kind:
+            logger.info("%s", self.pacer.belief())
+        self._kind = kind
         return refusal
 
     def note_failure(
@@ -142,26 +148,26 @@ class Admission:
         A failure `alone` says nothing about the provider.
         """
         self._last_failure = str(error)
-        limited = isinstance(error, RateLimitError)
+        limited, now = isinstance(error, RateLimitError), asyncio.get_running_loop().time()
         if limited:
-            self.gate.note_refusal(permit.gate_pass, now(), wait=wait, hinted=hinted, closes=closes)
+            self.gate.note_refusal(permit.gate_pass, now, wait=wait, hinted=hinted, closes=closes)
             blame = 0.0
         elif alone:
-            self.gate.note_abandoned(permit.gate_pass, now())
+            self.gate.note_abandoned(permit.gate_pass)
             blame = self.gate.blame
         else:
-            blame = self.gate.note_failure(permit.gate_pass, now(), wait=wait, hinted=hinted)
+            blame = self.gate.note_failure(permit.gate_pass, now, wait=wait, hinted=hinted)
         self._notify()
-        self.wait_report.note_failure(error, now())
+        self.wait_report.note_failure(error, now)
         if not self.gate.is_open:
-            self.wait_report.note_closed(self.gate.opens_at, now(), limited=limited)
+            self.wait_report.note_closed(self.gate.opens_at, now, limited=limited)
             self.when_closed()
         self.check_outage()
         return blame
 
     def check_outage(self) -> None:
         """Raises OutageError once the provider was away for too long."""
-        if self.gate.is_lost(now()):
+        if self.gate.is_lost(asyncio.get_running_loop().time()):
             raise OutageError(
                 f"the provider did not recover within max_outage ({self._last_failure}); "
                 "run the same again later: what is stored is kept"
@@ -179,27 +185,21 @@ class Admission:
     def note_rest(self, seconds: float) -> None:
         """A refused request waits as long as it was told; that is shown as a wait where nothing else is on its way."""
         if not self.in_flight:
-            self.wait_report.note_closed(now() + seconds, now(), limited=True)
+            now = asyncio.get_running_loop().time()
+            self.wait_report.note_closed(now + seconds, now, limited=True)
 
-    def _tell_belief(self) -> None:
-        """Writes one line into the log when another kind of limit is believed to refuse than before."""
-        if (kind := self.pacer.kind) and kind != self._kind:
-            logger.info("%s", self.pacer.belief())
-        self._kind = kind
-
-    def _answer(self) -> None:
+    def _answer(self, now: float) -> None:
         self._tell_landed()
         if self.gate.is_open:
-            self.wait_report.note_answer(now())
+            self.wait_report.note_answer(now)
 
     def _tell_landed(self) -> None:
         self._landed.set()
         self._landed = anyio.Event()
 
     def _leave(self, permit: Permit) -> None:
-        self.pacer.note_ended(permit.reservation)
         self._slots.release_on_behalf_of(permit.reservation)
-        self._slots.total_tokens = self.pacer.concurrency
+        self._slots.total_tokens = self.pacer.note_ended(permit.reservation)
         self._notify()
 
     def _notify(self) -> None:
@@ -211,47 +211,54 @@ class Admission:
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
     ) -> Reservation:
         """A reservation whose time has come, while a slot is free and the gate is open."""
+        loop = asyncio.get_running_loop()
         # Law 7: while the gate is closed everybody waits here, and one probe at a time gets past.
         while True:
-            await self._may_start(interactive, control, remaining)
-            reservation = self.pacer.reserve(tokens, now(), texts=texts, interactive=interactive)
+            await self._wait_for_slot(interactive, control, remaining)
+            now = loop.time()
+            reservation = self.pacer.reserve(tokens, now, texts=texts, interactive=interactive)
+            if reservation.start - now <= EARLY:
+                return reservation
             try:
-                while (seconds := reservation.start - now()) > EARLY:
+                while (seconds := reservation.start - (now := loop.time())) > EARLY:
                     if not interactive:
-                        self.wait_report.note_pace(reservation.start, now(), self.pacer)
+                        self.wait_report.note_pace(reservation.start, now, self.pacer)
                     with anyio.move_on_after(seconds):
                         await self._changed.wait()  # which may move its start
             except BaseException:
-                self.pacer.give_back(reservation, now())
+                self.pacer.give_back(reservation, loop.time())
                 raise
             finally:
                 if not interactive:
-                    self.wait_report.let_go(now())
-            if self._has_free_slot(interactive, remaining) and self._may_pass_gate(control):
+                    self.wait_report.let_go(loop.time())
+            now = loop.time()
+            if self._has_free_slot(interactive, remaining, now) and self._may_pass_gate(control, now):
                 return reservation
-            self.pacer.give_back(reservation, now())
+            self.pacer.give_back(reservation, now)
 
-    async def _may_start(self, interactive: bool, control: bool, remaining: float) -> None:
-        while not (is_free := self._has_free_slot(interactive, remaining)) or not self._may_pass_gate(control):
+    async def _wait_for_slot(self, interactive: bool, control: bool, remaining: float) -> None:
+        """Waits until there is a slot and the gate is open."""
+        loop = asyncio.get_running_loop()
+        while not (is_free := self._has_free_slot(interactive, remaining, loop.time())) or not self._may_pass_gate(
+            control, loop.time()
+        ):
             self.check_outage()
             may_probe = is_free and (control or not self._controls)
-            with anyio.CancelScope(deadline=self.gate.opens_at if may_probe else inf):
+            opens_at = self.gate.opens_at if may_probe else inf
+            settles_at = inf if is_free else self.pacer.settles_at + EARLY
+            with anyio.CancelScope(deadline=min(opens_at, settles_at)):
                 await self._changed.wait()
+            if loop.time() >= settles_at:
+                self.pacer.settle(loop.time())
+                self._slots.total_tokens = self.pacer.concurrency
 
-    def _may_pass_gate(self, control: bool) -> bool:
-        return self._is_gate_open and (control or not self._controls or self.gate.is_open)
+    def _may_pass_gate(self, control: bool, now: float) -> bool:
+        is_open = self.gate.may_pass(now + EARLY)
+        return is_open and (control or not self._controls or self.gate.is_open)
 
-    @property
-    def _is_gate_open(self) -> bool:
-        return self.gate.may_pass(now() + EARLY)
-
-    def _has_free_slot(self, interactive: bool, remaining: float) -> bool:
+    def _has_free_slot(self, interactive: bool, remaining: float, now: float) -> bool:
         """Whether there is a slot. Bulk leaves one of them to queries, while there are any."""
         if remaining < inf and self.in_flight >= self.pacer.concurrency_for(remaining):
             return False
-        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.has_queries(now())
+        kept = not interactive and self._slots.total_tokens >= FEW_SLOTS and self.pacer.has_queries(now)
         return self._slots.available_tokens >= 1 + kept
-
-
-def _nothing() -> None:
-    pass

@@ -9,6 +9,7 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.core.splitting import Tries
+from aembed.dispatch._request import Request
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, copy_error
@@ -112,7 +113,8 @@ class Control:
         # Tokens are estimated as OpenAI does it for its limits, by a fourth of the bytes (of the characters here).
         text = self._text or WORD
         try:
-            reply = await self._requests.send([text], len(text) / 4, submission, tries, divisible=False, awaited=True)
+            request = Request(self._requests, submission, [text], len(text) / 4, tries, divisible=False, awaited=True)
+            reply = await request.send()
         finally:
             if tries.failures:
                 self._failed_at = self._requests.admission.sent

@@ -26,6 +26,7 @@ from aembed.core.truncation import Truncation
 from aembed.core.weighing import Weight
 from aembed.dispatch._control import Control
 from aembed.dispatch._fail_fast import FailFast
+from aembed.dispatch._request import Request
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import (
@@ -90,10 +91,6 @@ class Evidence:
         self._trial_over: anyio.Event | None = None
         self._told_of_cutting = False
 
-    def narrow_cap(self, cap: Cap, *, estimated: bool) -> Cap:
-        """What a batch may hold. `estimated` says that the provider may not count as `cap` does."""
-        return self.weight.narrow_cap(self.learned_limits.narrow_cap(cap, estimated=estimated))
-
     def count(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
         """Learns what a reply says of the tokens of its texts; returns how many of them the provider surely cut."""
         self.learned_limits.counting.observe(tokens, billed)
@@ -114,7 +111,10 @@ class Evidence:
         self._trial_over = self._trial_over or anyio.Event()
         await self._trial_over.wait()
 
-    def end_trial(self) -> None:
+    def end_trial(self, sender: object) -> None:
+        """Ends the trial of this sender, if it has one. Whoever waits looks whether there is another one."""
+        if self.weight.trial is sender:
+            self.weight.trial = None
         over, self._trial_over = self._trial_over, None
         if over:
             over.set()
@@ -144,21 +144,19 @@ class Delivery:
                     await self._send(part)
                 await self._let_go()
         finally:
-            self._bisection.leave()
-            self._evidence.end_trial()
+            self._evidence.end_trial(self._bisection)
             self._fail_fast.leave(self._bisection)
 
     async def _next_part(self) -> Sequence[Item] | None:
         """The next part, once what is tried elsewhere tells how large it may be."""
-        self._bisection.leave()
-        self._evidence.end_trial()
+        self._evidence.end_trial(self._bisection)
         if not self._submission.interactive:
             await self._submission.wait(self._fail_fast.wait_for_turn(self._bisection, doubted=self._bisection.doubted))
             if stopping := self._evidence.control.stopping[self._stops :]:
                 raise copy_error(self._fail_fast.refusal or stopping[-1])
             if self._fail_fast.is_doubting:
                 await self._vouch()
-        while self._evidence.weight.has_to_wait(self._bisection):
+        while self._evidence.weight.trial and self._evidence.weight.has_to_wait(self._bisection):
             await self._submission.wait(self._evidence.wait_for_trial())
         return self._bisection.next_part()
 
@@ -182,14 +180,14 @@ class Delivery:
         texts = [text for item in part for text in item.texts]
         tokens = sum(item.tokens for item in part)
         divisible, awaited = len(part) > 1, self._is_awaited
-        reply = await self._requests.send(texts, tokens, self._submission, tries, divisible=divisible, awaited=awaited)
+        reply = await Request(self._requests, self._submission, texts, tokens, tries, divisible, awaited).send()
         self._submission.truncated += self._evidence.count(texts, tokens, reply.usage.tokens)
         return reply
 
     @property
     def _is_awaited(self) -> bool:
         """Whether others hold their places while they wait for what becomes of this batch."""
-        return not self._fail_fast.proven or self._evidence.weight.is_tried_by(self._bisection)
+        return not self._fail_fast.proven or self._evidence.weight.trial is self._bisection
 
     async def _handle_refusal(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
         """Judges a part that was refused. Raises what stops the job; a query stops nothing but its own calls."""

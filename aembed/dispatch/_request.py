@@ -1,6 +1,6 @@
 """This module makes the tries of one request: tenacity decides whether and when, the gate decides who goes first.
 
-      attempt()            the first one is made without tenacity: most are answered
+      send()               the first try is made without tenacity: most are answered
          |
          v
     +-> enter: a slot, the budgets, the gate -> reserve money -> send -> reply, checked -----> done
@@ -24,19 +24,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from math import ceil, inf
-from typing import Protocol
 
-from tenacity import RetryCallState
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from aembed.clock import now
-from aembed.core.gate import PROBE_SECONDS
+from aembed.core.gate import PROBE_SECONDS, pause_seconds
 from aembed.core.pacing import Throttling
-from aembed.core.retrying import may_be_billed
+from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.splitting import Tries
-from aembed.dispatch._admission import Admission, Permit
+from aembed.dispatch._admission import Permit
+from aembed.dispatch._requests import CHANCE_MEMORY, Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError, RateLimitError
-from aembed.types import Hints, Reply
+from aembed.types import Reply
 
 # Chosen: with a base of 1 s that is 50 to 100 ms, in which a slot at the server becomes free. At 1.0 a single query
 # would wait a second for nothing; at 0 it would be refused again at once.
@@ -45,31 +44,22 @@ SOONER_ALONE = 0.1
 # One for a connection that was closed meanwhile, and one for a reply format that the provider does not speak.
 MOST_AT_ONCE = 2
 """A request is sent again at once so many times."""
-
-
-class Sending(Protocol):
-    """What one request needs of the Requests that it is one of."""
-
-    admission: Admission
-    max_retries: int
-    longest_window: float
-
-    @property
-    def may_fail_by_chance(self) -> bool: ...
-
-    def backoff(self, state: RetryCallState, *, alone: bool) -> float: ...
-    def note_cleared(self) -> None: ...
-    async def send_once(
-        self, texts: Sequence[str], tokens: float, submission: Submission, *, urgent: bool
-    ) -> Reply: ...
+# Chosen: one request of the last ones that was accepted as it was after it had failed is enough to speak of chance for
+# the next three; each part that fails for good takes a fifth of that away.
+SELDOM = 0.1
+"""Failures are by chance while the share of those that were accepted later, as they were, is above this."""
 
 
 class Request:
-    """The tries of one request. tenacity decides whether and when, the gate decides who goes first."""
+    """The tries of one request. tenacity decides whether and when, the gate decides who goes first.
+
+    `divisible` says that it may be sent in parts, `awaited` that others wait for its answer and keep their places
+    meanwhile, so that this request keeps its own.
+    """
 
     def __init__(
         self,
-        requests: Sending,
+        requests: Requests,
         submission: Submission,
         texts: Sequence[str],
         tokens: float,
@@ -84,49 +74,67 @@ class Request:
         self._tokens = tokens
         self._divisible = divisible
         self._awaited = awaited
-        self.first_error: Exception | None = None
         self._permit: Permit | None = None
         self._refusal = Throttling()
         self._limited = self._hinted = False
         self._refusals, self._refused_since = 0, 0.0
         self._tries = tries
 
-    async def send_again(self) -> Reply:
-        """The next try as tenacity counts them. The first one was made without it, so its error is raised again."""
-        error, self.first_error = self.first_error, None
-        if error:
-            raise error
-        return await self.attempt()
+    async def send(self) -> Reply:
+        """The reply. Raises the ProviderError that waiting did not clear, or OutageError.
 
-    async def attempt(self) -> Reply:
+        RateLimitError comes out only for a `divisible` batch that is too large for the rate limit, UnavailableError
+        after as many failures as `tries` says.
+        """
+        errors: list[Exception] = []
+        try:
+            return await self._attempt()
+        except WAIT_AND_RETRY as error:
+            errors.append(error)
+
+        async def attempt() -> Reply:
+            # tenacity counts the first try, which was made without it, so its error is raised again.
+            if errors:
+                raise errors.pop()
+            return await self._attempt()
+
+        # tenacity is the only backoff: no stop_after_delay and no wait_random, which read the real clock and the global
+        # random. Only the two classes that waiting can clear are tried again; a cancellation never is.
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(WAIT_AND_RETRY),
+            wait=self._backoff,
+            stop=self._is_last,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(attempt)
+
+    async def _attempt(self) -> Reply:
         """One try: leave to send, the request, and what becomes of it told to gate and pacer."""
-        self._permit = permit = await self._enter()
+        submission, tries = self._submission, self._tries
+        permit, submission.permit = submission.permit, None
+        permit = self._permit = permit or await submission.wait(
+            self._admission.enter(
+                self._tokens,
+                texts=len(self._texts),
+                interactive=submission.interactive or tries.control,
+                control=tries.control,
+                divisible=self._divisible,
+                remaining=submission.remaining() if submission.remaining else inf,
+            )
+        )
         if permit is None:
             raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
-        self._tries.number = permit.number
+        tries.number = permit.number
         try:
             reply = await self._send_promptly()
         except BaseException as error:
             self._refusal = self._admission.note_throttled(permit, error)
             raise
         self._admission.note_success(permit, reply.hints)
-        if self._tries.failures:
-            self._requests.note_cleared()
+        if tries.failures:
+            self._requests.chance += CHANCE_MEMORY * (1.0 - self._requests.chance)
         return reply
-
-    async def _enter(self) -> Permit | None:
-        submission = self._submission
-        permit, submission.permit = submission.permit, None
-        return permit or await submission.wait(
-            self._admission.enter(
-                self._tokens,
-                texts=len(self._texts),
-                interactive=submission.interactive or self._tries.control,
-                control=self._tries.control,
-                divisible=self._divisible,
-                remaining=submission.remaining() if submission.remaining else inf,
-            )
-        )
 
     async def _send_promptly(self) -> Reply:
         for _ in range(MOST_AT_ONCE):
@@ -162,11 +170,19 @@ class Request:
             await held.settle(billed, reply.usage.cost_usd)
         return reply
 
-    def seconds_to_wait(self, state: RetryCallState) -> float:
-        alone = isinstance(error_of(state), RateLimitError) and not self._refusal.closes
-        return self._requests.backoff(state, alone=alone)
+    def _backoff(self, state: RetryCallState) -> float:
+        """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
 
-    def is_last(self, state: RetryCallState) -> bool:
+        What waits alone waits as long as its server says, and no longer.
+        """
+        error = error_of(state)
+        alone = isinstance(error, RateLimitError) and not self._refusal.closes
+        backoff, hint = self._requests.backoff(state), hint_of(error)
+        if hint is not None:
+            backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
+        return pause_seconds(backoff, hint, self._requests.random, alone=alone)
+
+    def _is_last(self, state: RetryCallState) -> bool:
         """Tells the gate of a failure; returns whether there were so many that the request itself may be to blame."""
         # A wait for a rate limit is no failed attempt: it is bounded by max_outage, and not by max_retries.
         if self._permit is None:
@@ -174,7 +190,7 @@ class Request:
         error = error_of(state)
         assert error is not None
         self._limited = isinstance(error, RateLimitError)
-        self._hinted = hints_of(error).retry_after is not None
+        self._hinted = hint_of(error) is not None
         blame = self._admission.note_failure(
             self._permit,
             error,
@@ -189,7 +205,7 @@ class Request:
             return False
         self._tries.failures += 1
         self._tries.rest = self._admission.gate.rest_seconds(state.upcoming_sleep, hinted=self._hinted)
-        by_chance = self._requests.may_fail_by_chance and not (self._divisible and may_be_billed(error))
+        by_chance = self._requests.chance > SELDOM and not (self._divisible and may_be_billed(error))
         self._tries.blame += blame if by_chance else 1.0
         most = self._tries.most
         if may_be_billed(error):
@@ -201,15 +217,16 @@ class Request:
     def _is_too_heavy(self) -> bool:
         """Whether the size is what is refused: no wait helped, and nothing as large was ever accepted."""
         self._refusals += 1
-        self._refused_since = self._refused_since or now()
+        now = asyncio.get_running_loop().time()
+        self._refused_since = self._refused_since or now
         patience = 0.0 if self._tries.on_trial else self._requests.longest_window
-        waited = now() - self._refused_since
+        waited = now - self._refused_since
         self._tries.too_heavy = self._tries.unproven and self._refusals > 1 and waited >= patience
         if self._tries.too_heavy:
-            self._admission.pacer.forget_refusals(now())
+            self._admission.pacer.forget_refusals(now)
         return self._tries.too_heavy
 
-    async def sleep(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         """Waits before the next try.
 
         What was refused without a hint goes again once one of the others has landed, or soon where there are none.
@@ -229,5 +246,6 @@ def error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
-def hints_of(error: BaseException | None) -> Hints:
-    return error.hints or Hints() if isinstance(error, ProviderError) else Hints()
+def hint_of(error: BaseException | None) -> float | None:
+    """The seconds that the server asks to wait, if it says so."""
+    return error.hints.retry_after if isinstance(error, ProviderError) and error.hints else None

@@ -1,34 +1,30 @@
-"""This module sends one request for each caller: within a deadline, with a reply that can be trusted, tried again.
+"""This module makes one try of a request: within a deadline, and with a reply that can be trusted.
 
-    send()        all the tries of a request (the picture is in _request.py)
-    send_once()   one of them: deadline -> provider.embed -+- reply:    count, width, values are checked -> returned
-                                                           +- no reply: UnavailableError; the deadline was missed
-                                                           +- error:    quotes of users' texts are taken out of it
+    send_once()   deadline -> provider.embed -+- reply:    count, width and values are checked -> returned
+                                              +- no reply: UnavailableError; the deadline was missed
+                                              +- error:    quotes of users' texts are taken out of it
+
+What follows from a failed try is in _request.py.
 
 The deadlines of requests that are under way become shorter as others are answered (core/deadlines.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 import anyio
 import numpy as np
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential
 
-from aembed.clock import now
 from aembed.core.deadlines import Deadlines
-from aembed.core.gate import PROBE_SECONDS, pause_seconds
 from aembed.core.quoting import without_quotes
-from aembed.core.retrying import WAIT_AND_RETRY
 from aembed.core.spaces import is_same_model
-from aembed.core.splitting import Tries
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission
-from aembed.dispatch._request import Request, error_of, hints_of
 from aembed.dispatch._submission import Submission
 from aembed.errors import (
     InvalidReplyError,
@@ -49,12 +45,12 @@ LEAST_SECONDS = 0.1
 """A try has at least so many seconds, however little is left of max_outage."""
 # Chosen: one request of the last ones that was accepted as it was after it had failed is enough to speak of chance for
 # the next three; each part that fails for good takes a fifth of that away.
-SELDOM, CHANCE_MEMORY = 0.1, 0.2
-"""Failures are by chance while their share is above the first number; the second is the weight of one request in it."""
+CHANCE_MEMORY = 0.2
+"""The weight of one request in the share of those that failed by chance."""
 
 
 class Requests:
-    """Sends one request at a time for each caller, again and again for as long as waiting can help."""
+    """What all requests of one Dispatcher share: their provider, deadlines, backoff, and what replies have told."""
 
     def __init__(
         self,
@@ -71,69 +67,20 @@ class Requests:
         self.max_retries = retry.max_retries
         # A fourth of max_outage, so that a size that is refused for ever is divided before the job would stop for it.
         self.longest_window = min(LONGEST_WINDOW, retry.max_outage / 4)
+        self.random = random
+        self.backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
+        self.chance = 0.0
+        """How often requests that had failed were accepted as they were, lately."""
         self._provider = provider
         self._prepares = provider if isinstance(provider, EmbedsPrepared) else None
-        self._random = random
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
         self._under_way: dict[_OpenRequest, None] = {}
-        self._backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
-        self._chance = 0.0
         self._model = ""
-
-    async def send(
-        self,
-        texts: Sequence[str],
-        tokens: float,
-        submission: Submission,
-        tries: Tries,
-        *,
-        divisible: bool,
-        awaited: bool,
-    ) -> Reply:
-        """The reply. Raises the ProviderError that waiting did not clear, or OutageError.
-
-        RateLimitError comes out only for a `divisible` batch that is too large for the rate limit, UnavailableError
-        after as many failures as `tries` says. `awaited` says that others wait for the answer and keep their places
-        meanwhile, so that this request keeps its own.
-        """
-        request = Request(self, submission, texts, tokens, tries, divisible, awaited)
-        try:
-            return await request.attempt()
-        except WAIT_AND_RETRY as error:
-            request.first_error = error
-        # tenacity is the only backoff: no stop_after_delay and no wait_random, which read the real clock and the global
-        # random. Only the two classes that waiting can clear are tried again; a cancellation never is.
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(WAIT_AND_RETRY),
-            wait=request.seconds_to_wait,
-            stop=request.is_last,
-            sleep=request.sleep,
-            reraise=True,
-        )
-        return await retrying(request.send_again)
-
-    def backoff(self, state: RetryCallState, *, alone: bool) -> float:
-        """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
-
-        What waits `alone` waits as long as its server says, and no longer.
-        """
-        backoff, hint = self._backoff(state), hints_of(error_of(state)).retry_after
-        if hint is not None:
-            backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
-        return pause_seconds(backoff, hint, self._random, alone=alone)
-
-    @property
-    def may_fail_by_chance(self) -> bool:
-        """Whether requests that had failed were accepted as they were, lately."""
-        return self._chance > SELDOM
-
-    def note_cleared(self) -> None:
-        self._chance += CHANCE_MEMORY * (1.0 - self._chance)
 
     def note_blamed(self) -> None:
         """A part that had failed went on to fail, so that was no chance."""
-        self._chance -= CHANCE_MEMORY * self._chance
+        self.chance -= CHANCE_MEMORY * self.chance
 
     async def send_once(self, texts: Sequence[str], tokens: float, submission: Submission, *, urgent: bool) -> Reply:
         """Sends one request within its deadline, and returns a reply that can be trusted.
@@ -141,7 +88,8 @@ class Requests:
         What is `urgent` (a query or a control) is cut by the deadline that was learned, however much was cut before.
         """
         # Law 1: a request that is under way is ended by its own deadline, and else only at the end of `drain`.
-        started = now()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         most = self._deadlines.deadline_of(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
         seconds = min(most, max(self.admission.gate.lost_at - started, LEAST_SECONDS))
@@ -160,26 +108,27 @@ class Requests:
                     )
         except ProviderError as error:
             _quote_nothing(error, texts)
-            if isinstance(error, RateLimitError) and hints_of(error).spent_window:
-                raise _used_up_error(error) from error
+            if isinstance(error, RateLimitError) and error.hints and error.hints.spent_window:
+                # Nothing is left of a day or a month: no short wait clears that, whatever provider object says it.
+                raise QuotaExceededError(
+                    str(error),
+                    status_code=error.status_code,
+                    request_id=error.request_id,
+                    hints=error.hints,
+                    body=error.body,
+                ) from error
             raise
         finally:
             del self._under_way[under_way]
         if scope.cancelled_caught:
-            raise self._missed_deadline_error(under_way)
-        self._observe(tokens, now() - started)
+            deadline = scope.deadline - started
+            self._deadlines.note_missed(tokens, deadline)
+            raise UnavailableError(f"no answer within {deadline:.1f} s")
+        # What a reply took tightens the deadlines of those that are under way, too.
+        self._deadlines.observe(tokens, loop.time() - started)
+        self._tighten()
         self._check(reply, len(texts))
         return reply
-
-    def _missed_deadline_error(self, under_way: _OpenRequest) -> UnavailableError:
-        deadline = under_way.scope.deadline - under_way.started
-        self._deadlines.note_missed(under_way.tokens, deadline)
-        return UnavailableError(f"no answer within {deadline:.1f} s")
-
-    def _observe(self, tokens: float, seconds: float) -> None:
-        """What a reply took tightens the deadlines of those that are under way, too."""
-        self._deadlines.observe(tokens, seconds)
-        self._tighten()
 
     def _tighten(self) -> None:
         """Shortens the deadlines of requests under way, the oldest first, as far as the ration of cut tokens goes."""
@@ -187,7 +136,8 @@ class Requests:
         for request in self._under_way:
             seconds = self._deadlines.deadline_of(request.tokens)
             if seconds < self._timeout and not request.urgent:
-                if rationed + request.tokens > self._deadlines.tokens_that_may_be_cut(request.to_come):
+                to_come = request.submission.to_come() if request.submission.to_come else 0.0
+                if rationed + request.tokens > self._deadlines.tokens_that_may_be_cut(to_come):
                     continue
                 rationed += request.tokens
             request.scope.deadline = min(request.scope.deadline, request.started + seconds)
@@ -213,10 +163,6 @@ class _OpenRequest:
     urgent: bool
     submission: Submission
 
-    @property
-    def to_come(self) -> float:
-        return self.submission.to_come() if self.submission.to_come else 0.0
-
 
 def check_matrix(reply: Reply, inputs: int, dimensions: int | None) -> int:
     """The width of a matrix that can be trusted, whatever provider object it came from."""
@@ -234,10 +180,3 @@ def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:
     """Takes the users' texts out of what a provider said, before it reaches a log or a traceback."""
     error.args = tuple(without_quotes(part, texts) if isinstance(part, str) else part for part in error.args)
     error.body = without_quotes(error.body, texts)
-
-
-def _used_up_error(error: RateLimitError) -> QuotaExceededError:
-    """Nothing is left of a day or a month: no short wait clears that, whatever provider object says it."""
-    return QuotaExceededError(
-        str(error), status_code=error.status_code, request_id=error.request_id, hints=error.hints, body=error.body
-    )

@@ -6,7 +6,7 @@ This is between the jobs and queries of one Embedder; equal texts of one job are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -154,13 +154,13 @@ class Shared:
             else None
         )
 
-    async def deliver_shared(self, shared_batch: SharedBatch, deliver: Deliver, answer: Answer) -> None:
+    def deliver_shared(self, shared_batch: SharedBatch, deliver: Deliver, answer: Answer) -> Awaitable[None]:
         """Tells those who wait first, and then the one who sent the text, who may take long to store it."""
         submission = shared_batch.submission
         self._texts_of(submission.input_type, submission.preparation).note_answered(shared_batch, answer.items)
         if shared_batch.waiting:
             self._tell(shared_batch, answer)
-        await deliver(answer)
+        return deliver(answer)
 
     def _tell(self, shared_batch: SharedBatch, answer: Answer) -> None:
         matrix = combine_pieces(answer.items, answer.reply.matrix) if isinstance(answer, Answered) else None

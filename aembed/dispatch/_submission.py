@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 
 from aembed.core.changes import Item
+from aembed.counters import Measure
 from aembed.dispatch._admission import Permit
 from aembed.dispatch._batch_slots import BatchSlots
 from aembed.errors import BadRequestError
@@ -41,15 +42,6 @@ class SpendLimit(Protocol):
         ...
 
 
-class Costs(Protocol):
-    """What texts may cost that the provider's own estimate counts as so many tokens."""
-
-    def most_billed(self, texts: Sequence[str], tokens: float) -> int: ...
-    def believed_bill(self, texts: Sequence[str], tokens: float, billed: int | None) -> int | None:
-        """What a reply says that they cost, if it can be meant."""
-        ...
-
-
 @dataclass(slots=True, eq=False)
 class Submission:
     """What a caller wants sent, for as long as it wants it. What a query wants goes before what jobs want.
@@ -64,7 +56,7 @@ class Submission:
     """Its prefixes are in the texts already; what else it says the provider is told."""
     interactive: bool = False
     spend_limit: SpendLimit | None = None
-    costs: Costs | None = None
+    costs: Measure | None = None
     """What texts may cost; it is given together with a spend limit."""
     requests: int = 0
     retries: int = 0

@@ -16,7 +16,6 @@ from typing import Any
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.changes import Item
 from aembed.core.gate import Gate
 from aembed.core.pacing import Pacer
@@ -111,12 +110,11 @@ class Dispatcher:
         """What the next batch may hold: the provider's limits, its refusals, and the rate limit."""
         limits = self._limits()
         # The smallest of what the provider documents, what its refusals taught, and what the rate limits leave.
-        cap = self._evidence.narrow_cap(Cap.from_limits(limits), estimated=limits.estimated)
-        tokens, texts = self._pacer.max_batch_tokens, self._pacer.max_batch_texts
-        if tokens is None and texts is None:
-            return cap
-        paced = self._pacer.limit("tokens") is not None or texts is not None
-        return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced=paced)
+        cap = Cap(limits.max_batch_size, limits.max_tokens_per_batch)
+        cap = self._evidence.learned_limits.narrow_cap(cap, estimated=limits.estimated)
+        if self._evidence.weight.is_limited:
+            cap = self._evidence.weight.narrow_cap(cap)
+        return self._pacer.narrow_cap(cap)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""
@@ -185,7 +183,7 @@ class Dispatcher:
     def seconds_until_open(self) -> float:
         """Seconds until the next request may pass the gate."""
         gate = self._requests.admission.gate
-        return 0.0 if gate.is_open else max(0.0, gate.opens_at - now())
+        return 0.0 if gate.is_open else max(0.0, gate.opens_at - asyncio.get_running_loop().time())
 
     def call_on_close(self, callback: Callable[[], object]) -> None:
         """Called whenever the gate has closed, or stays closed."""
@@ -206,7 +204,7 @@ class Dispatcher:
 
     def resize(self, permit: Permit, tokens: float, texts: int) -> None:
         """Says how much the request of a permit carries in the end."""
-        self._pacer.resize(permit.reservation, tokens, texts, now())
+        self._pacer.resize(permit.reservation, tokens, texts, asyncio.get_running_loop().time())
 
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
         """Sends a batch and delivers one answer for each request; what was refused, or failed, is sent in parts.

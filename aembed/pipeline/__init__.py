@@ -12,7 +12,7 @@ A good order to read it in is the way of a record:
     sinks        where vectors go: a list, a stream           store_sinks   a store, a plan
     backlog_sink a table of the user's own                    leasing_sinks what sinks of stores and tables share
     spend_limit  what may be spent; budgets, budget_shares: which budgets there are, and the end of one
-    observing    the caller's functions                       endings, logs   errors and the line at the end
+    observing    the caller's functions                       logs          the line at the end
 
 `channel` and `results` belong to streams, `planning` to the dry run, `backfilling` and `purchases` to a column of the
 user's own table, `moving` to `aembed move`.

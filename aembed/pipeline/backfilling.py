@@ -6,10 +6,10 @@ pending, and the next pass reads it again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from aembed.clock import now
 from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
 from aembed.pipeline.purchases import Purchases
@@ -92,7 +92,7 @@ class Passes:
             self._bought.forget(record.id, record.text)
 
     def report(self) -> Report:
-        return self.tally.report(now())
+        return self.tally.report(asyncio.get_running_loop().time())
 
     def note_failure(self, failure: Failure) -> object:
         """A text that failed is not read again by the next pass."""

@@ -5,29 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Protocol
 
 from aembed.core.changes import Entry, Key
 from aembed.errors import (
     AembedError,
     RowsRefusedError,
 )
+from aembed.pipeline.backfilling import Passes
 from aembed.pipeline.leasing_sinks import Leasing, LeasingSink, add_paid_rows, await_store, kept_refusals, rows_of
 from aembed.pipeline.sinks import Settled
 from aembed.protocols import Backlog, Refusals, Shares
-from aembed.types import Failure, Known, Matrix, Record, Vector
-
-
-class Notes(Protocol):
-    """What a run, which reads rows again, is told about them."""
-
-    def note_unfilled(self, records: Sequence[Record]) -> None:
-        """Of these, which were written together, some rows stayed empty."""
-        ...
-
-    def note_not_bought(self, records: Sequence[Record]) -> None:
-        """Another job has filled them, or somebody edited them, before they were sent."""
-        ...
+from aembed.types import Failure, Known, Matrix, Vector
 
 
 class BacklogSink(LeasingSink):
@@ -38,7 +26,7 @@ class BacklogSink(LeasingSink):
     def __init__(
         self,
         backlog: Backlog,
-        run: Notes,
+        run: Passes,
         *,
         retry_failed: bool = False,
         worker: Leasing | None = None,

@@ -6,13 +6,17 @@ window holds enough for all slots and one batch more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from math import ceil, inf
+from typing import Any, Protocol
 
 import anyio
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap, Window, count_last_batches, taper
+from aembed.core.progress import Tally
+from aembed.dispatch import Deliver, Submission, WaitReport
 
 # Chosen: a request takes 78 ms and more (measured at OpenAI), so 20 ms more for a fuller batch are well spent. At 0 a
 # slow source would make a request of each text; larger, its results would come so much later.
@@ -24,16 +28,38 @@ WINDOW_BATCHES = 16
 """So many full batches are read ahead at the most; fewer where concurrency is lower."""
 
 
+class Sender(Protocol):
+    """What a job needs of a dispatcher; the dry run has one that sends nothing."""
+
+    concurrency: int
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def wait_report(self) -> WaitReport: ...
+    @property
+    def cap(self) -> Cap: ...
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None: ...
+
+
 class Batches:
     """The batches of a job: `offer` waits while the window is full, `next_batch` while there is not enough for a batch.
 
-    `cap` and `slots` change with the replies, so they are asked at each notice. `starved` tells whether the source is
-    what everybody waits for.
+    What a batch may hold changes with the replies, and with what is left of a budget (`narrow_cap`), so it is asked at
+    each notice. `starved` tells whether the source is what everybody waits for.
     """
 
-    def __init__(self, slots: Callable[[], int], cap: Callable[[], Cap], starved: Callable[[], bool]) -> None:
-        self._slots = slots
-        self._cap = cap
+    def __init__(
+        self,
+        dispatcher: Sender,
+        tally: Tally,
+        starved: Callable[[], bool],
+        narrow_cap: Callable[[Cap], Cap] | None = None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._tally = tally
+        self._narrow_cap = narrow_cap
         self._starved = starved
         self._window = Window[Item]()
         self._offered_inputs, self._offered_tokens = 0, 0.0
@@ -42,7 +68,7 @@ class Batches:
         self.hurried = False
         """Whether nothing more comes before what is here has been sent, because what was read waits for other jobs."""
         self._shared: tuple[Cap, int] | None = None
-        self._latest_cap = cap()
+        self._latest_cap: Cap | None = None
         self._changed = anyio.Event()
 
     async def offer(self, items: Collection[Item]) -> None:
@@ -51,24 +77,42 @@ class Batches:
         self._offered_inputs += inputs
         self._offered_tokens += tokens
         self.notify()
-        while self._is_crowded:
+        while self._window.is_full(cap := self._cap) and self._window.is_full(
+            cap, min(self._dispatcher.slots, WINDOW_BATCHES) + 1
+        ):
             await self._changed.wait()
 
     @property
-    def _is_crowded(self) -> bool:
-        return self._window.is_full(self._latest_cap, min(self._slots(), WINDOW_BATCHES) + 1)
+    def _cap(self) -> Cap:
+        cap = self._dispatcher.cap
+        self._latest_cap = self._narrow_cap(cap) if self._narrow_cap else cap
+        return self._latest_cap
 
     @property
     def waiting(self) -> int:
         return len(self._window)
 
     def remaining_batches(self) -> float:
-        """How many batches remain, once nothing more will be offered; until then it is infinite."""
-        return self._window.least_batches(self._latest_cap) if self._ended else inf
+        """How many batches remain, with those of the texts that are still to be read, if they are as those before.
 
-    def to_come(self, read: int, unread: int) -> float:
-        """Tokens that wait, and those of so many texts that are still to be read, if they are as those before."""
-        return self._window.tokens + unread * self._offered_tokens / max(1, read)
+        Of a source whose end is not known they are without an end.
+        """
+        if not self._ended and self._tally.total is None:
+            return inf
+        more = 0.0 if self._ended else self._unread / max(1, self._tally.inputs)
+        inputs, tokens = self._window.inputs + more * self._offered_inputs, more * self._offered_tokens
+        return (self._latest_cap or self._cap).least_batches(ceil(inputs), self._window.tokens + tokens)
+
+    def to_come(self) -> float:
+        """Tokens that will still be sent, if the texts that are still to be read are as those before.
+
+        Of a source whose end is not known nothing is promised but what was read.
+        """
+        return self._window.tokens + self._unread * self._offered_tokens / max(1, self._tally.inputs)
+
+    @property
+    def _unread(self) -> int:
+        return max(0, (self._tally.total or 0) - self._tally.inputs)
 
     def put_back(self, batch: Collection[Item]) -> None:
         """Puts a batch back that was taken, and cannot go as it is."""
@@ -81,11 +125,11 @@ class Batches:
 
         Where nothing is that cheap, it is the one item that costs the least, if so much is `left`.
         """
-        cap, batch, others = self._cap(), Window[Item](), list[Item]()
+        cap, batch, others = self._cap, Window[Item](), list[Item]()
         spent = 0.0
         priced = sorted(((cost(item), item) for item in self._window.clear()), key=lambda pair: -pair[0])
         for price, item in priced:
-            fits = batch.inputs + item.inputs <= cap.inputs and batch.tokens + item.tokens <= cap.tokens
+            fits = batch.inputs + len(item.texts) <= cap.inputs and batch.tokens + item.tokens <= cap.tokens
             is_last = item is priced[-1][1] and not len(batch)
             if (fits and spent + price <= share) or (is_last and price <= left):
                 batch.add([item])
@@ -110,44 +154,38 @@ class Batches:
 
     def notify(self) -> None:
         """Wakes those that wait: there is more or less in the window, or another cap."""
-        self._latest_cap = self._cap()
         self._changed.set()
         self._changed = anyio.Event()
 
     async def next_batch(self) -> list[Item]:
         """Takes the next batch; it is empty once all was taken."""
-        await self._wait_until_ready()
-        batch = self._last_batch() if self._ended else self._window.take(self._cap())
-        self._taken += 1
-        self.notify()
-        return batch
-
-    async def _wait_until_ready(self) -> None:
-        while not self._ended and not self._window.is_full(self._cap()):
+        while not self._ended:
             if not len(self._window):
                 await self._changed.wait()
                 continue
+            if self._window.is_full(self._cap):
+                break
             with anyio.move_on_after(LINGER) as waited:
                 await self._changed.wait()
             if waited.cancelled_caught and (self.hurried or self._starved()):
-                return
+                break
+        batch = self._last_batch() if self._ended else self._window.take(self._cap)
+        self._taken += 1
+        self.notify()
+        return batch
 
     def _last_batch(self) -> list[Item]:
         """Takes one of the last batches: they are even, or shrink where the pace sets the time."""
         if not len(self._window):
             return []
-        cap = self._cap()
+        cap, slots = self._cap, self._dispatcher.slots
+        least, tokens = self._window.least_batches(cap), self._window.tokens
         if cap.paced:
-            least = self._window.least_batches(cap)
-            return self._window.take(cap, taper(least, self._window.tokens, cap, self._slots()))
+            return self._window.take(cap, taper(least, tokens, cap, slots))
         if not self._shared or self._shared[0] != cap:
-            self._shared = cap, self._count_last_batches(cap)
+            # Full waves, and no more than a request a slot above the least.
+            most = slots + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
+            self._shared = cap, max(least, min(count_last_batches(least, tokens, slots, self._taken), most))
         batches = self._shared[1]
         self._shared = cap, batches - 1
         return self._window.take(cap, max(1, batches))
-
-    def _count_last_batches(self, cap: Cap) -> int:
-        """How many batches to make of the rest: full waves, and no more than a request a slot above the least."""
-        least = self._window.least_batches(cap)
-        most = self._slots() + cap.least_batches(self._offered_inputs, self._offered_tokens) - self._taken
-        return max(least, min(count_last_batches(least, self._window.tokens, self._slots(), self._taken), most))

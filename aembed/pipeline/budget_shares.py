@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Sized
 
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
@@ -31,20 +31,19 @@ class BudgetShares:
         self._spend_limit = spend_limit
         self._measure = measure
         self._concurrency = concurrency
-        self._refused = 0
+        self.refused = 0
+        """Batches in a row that were not noted because less was left than was known here."""
 
-    def narrow_cap(self, cap: Cap, under_way: int) -> Cap:
+    def narrow_cap(self, under_way: Sized, cap: Cap) -> Cap:
         """The cap, or what the next batch may cost where that is less."""
-        if not self.limited:
-            return cap
-        share = self._share_of_budget(under_way) / self._measure.most_billed_for_a_token
+        share = self._share_of_budget(len(under_way)) / self._measure.most_billed_for_a_token
         return cap if share >= cap.tokens else Cap(cap.inputs, max(1.0, share), cap.paced)
 
     async def next_batch(self, batches: Batches, tasks: Collection[asyncio.Task[None]]) -> list[Item]:
         """The next batch; it is empty once all was taken. Raises BudgetExceededError if no more can be afforded."""
         while True:
             batch = await batches.next_batch()
-            if not self.limited or (batch and self._cost_of_batch(batch) <= self._spend_limit.tokens_left):
+            if batch and self._cost_of_batch(batch) <= self._spend_limit.tokens_left:
                 return batch
             if batch:
                 batches.put_back(batch)
@@ -52,26 +51,20 @@ class BudgetShares:
                 if batch := batches.cheapest_batch(share, left, lambda item: self._cost_of_batch([item])):
                     return batch
             if not tasks:
-                self._check_left(batches)
+                if batches.waiting:
+                    raise self._spend_limit.exceeded_error(batches.least_cost(lambda item: self._cost_of_batch([item])))
                 return []
             await self._spend_limit.changed.wait()
 
     async def wait_until_noted(self, task: asyncio.Task[None], asked: int) -> None:
         """Waits until the batch of this task is noted or refused: the next one is cut to what is left then."""
-        while self.limited and self._spend_limit.asked == asked and not task.done():
+        while self._spend_limit.asked == asked and not task.done():
             await self._spend_limit.changed.wait()
 
     def may_go_on(self) -> bool:
         """Whether to cut another batch, after one was not noted because less is left than was known here."""
-        self._refused += 1
-        return self._refused <= MOST_REFUSED
-
-    def note_accepted(self) -> None:
-        self._refused = 0
-
-    def _check_left(self, batches: Batches) -> None:
-        if batches.waiting:
-            raise self._spend_limit.exceeded_error(batches.least_cost(lambda item: self._cost_of_batch([item])))
+        self.refused += 1
+        return self.refused <= MOST_REFUSED
 
     def _share_of_budget(self, under_way: int) -> float:
         left, least = self._spend_limit.tokens_left, LEAST_TOKENS * self._measure.most_billed_for_a_token

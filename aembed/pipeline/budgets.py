@@ -44,11 +44,8 @@ class Budgets:
                 self._most[budget.per] = min(tokens, self._most.get(budget.per, inf))
             if budget.max_cost_usd is not None:
                 self._price_usd = price_usd
+        self.is_limited = bool(self._most)
         self._lasting: dict[Per, BudgetAccount] = {}
-
-    @property
-    def is_limited(self) -> bool:
-        return bool(self._most)
 
     def limit_of_queries(self) -> SpendLimit | None:
         """What queries may spend; None without a limit. Raises ConfigError for a budget that only a store can keep."""

@@ -18,24 +18,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
-from typing import Any, Protocol
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.changes import Entries, Item
-from aembed.core.packing import Cap
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, BatchSlots, Deliver, Refused, Submission, WaitReport
+from aembed.dispatch import Answer, Answered, BatchSlots, Refused, Submission
 from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
-from aembed.pipeline.batches import Batches
+from aembed.pipeline.batches import Batches, Sender
 from aembed.pipeline.budget_shares import BudgetShares
-from aembed.pipeline.endings import as_own_error, common_error
 from aembed.pipeline.intake import Intake
 from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
@@ -52,21 +48,6 @@ logger = logging.getLogger("aembed")
 # takes 6 to 7 s, and Kubernetes kills what has not ended 30 s after SIGTERM.
 DRAIN_TIMEOUT = 30.0
 """A cancelled job waits so many seconds for what it has sent."""
-
-
-class Sender(Protocol):
-    """What a job needs of a dispatcher; the dry run has one that sends nothing."""
-
-    concurrency: int
-
-    @property
-    def slots(self) -> int: ...
-    @property
-    def wait_report(self) -> WaitReport: ...
-    @property
-    def cap(self) -> Cap: ...
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
-    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None: ...
 
 
 class Job:
@@ -100,12 +81,12 @@ class Job:
         self._outcomes = Outcomes(sink, tally, observers)
         self._tasks = tasks = dict[asyncio.Task[None], dict[int, Item]]()
         """The task of each batch, with what of the batch is not answered yet, where a budget may refuse it."""
-        self._budget_shares = budget_shares = BudgetShares(spend_limit, measure, dispatcher.concurrency)
+        self._budget_shares = BudgetShares(spend_limit, measure, dispatcher.concurrency)
         # No method of the job: a circle would keep its vectors until the next collection of garbage.
-        cap = partial(_narrow_cap, dispatcher, budget_shares, tasks)
-        self._batches = Batches(lambda: dispatcher.slots, cap, lambda: feed.starved)
+        narrow_cap = partial(self._budget_shares.narrow_cap, tasks) if spend_limit.is_limited else None
+        self._batches = Batches(dispatcher, tally, lambda: feed.starved, narrow_cap)
         self._submission.remaining = self._batches.remaining_batches
-        self._submission.to_come = partial(_to_come, self._batches, tally)
+        self._submission.to_come = self._batches.to_come
         self._leased_elsewhere = LeasedElsewhere(sink, self._outcomes, self._batches)
         self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._leased_elsewhere)
         self._error: AembedError | None = None
@@ -141,13 +122,17 @@ class Job:
             self._count_requests()
             await self._outcomes.tell_last(patience=patience)
         report = self.report()
-        if stopping := self._error or self._error_of_undone(report):
+        stopping = self._error
+        # Law 4: without an error every input of a job is stored, unchanged or failed, whatever became of its tasks.
+        if not stopping and (not self._all_sent or (report.pending and self._sink.whole)):
+            stopping = StoppedError("the job ended before all of its texts were done; run the same again")
+        if stopping := stopping or (None if self._sink.dry else self._tally.common_error()):
             stopping.report = report
             raise stopping
         return report
 
     def report(self) -> Report:
-        return self._tally.report(now())
+        return self._tally.report(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """The Embedder closes: no further request goes, what is on its way lands, and `run` raises StoppedError."""
@@ -160,13 +145,6 @@ class Job:
         """Lets go of all that is not on its way."""
         self._stopped = True
         self._submission.drop()
-
-    def _error_of_undone(self, report: Report) -> AembedError | None:
-        """The error for what the job's tasks left undone, whatever became of them, or for what fails every text."""
-        # Law 4: without an error every input of a job is stored, unchanged or failed.
-        if not self._all_sent or (report.pending and self._sink.whole):
-            return StoppedError("the job ended before all of its texts were done; run the same again")
-        return None if self._sink.dry else common_error(self._tally)
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as group:
@@ -203,11 +181,12 @@ class Job:
 
     async def _send(self) -> None:
         """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
+        next_batch = self._batches.next_batch
+        if limited := self._budget_shares.limited:
+            next_batch = partial(self._budget_shares.next_batch, self._batches, self._tasks)
         while True:
             try:
-                batch = await self._batch_slots.run_when_free(
-                    partial(self._budget_shares.next_batch, self._batches, self._tasks)
-                )
+                batch = await self._batch_slots.run_when_free(next_batch)
             except Exception as error:
                 self._stop(error)
                 return
@@ -215,7 +194,7 @@ class Job:
                 self._all_sent = True
                 self._batch_slots.leave()
                 return
-            left = {id(item): item for item in batch} if self._budget_shares.limited else {}
+            left = {id(item): item for item in batch} if limited else {}
             asked = self._spend_limit.asked
             # Law 1: one request = one owned task; a cancellation of the job does not reach it.
             task = self._dispatcher.start_task(
@@ -223,30 +202,26 @@ class Job:
             )
             self._tasks[task] = left
             task.add_done_callback(self._note_batch_end)
-            await self._budget_shares.wait_until_noted(task, asked)
+            if limited:
+                await self._budget_shares.wait_until_noted(task, asked)
 
     def _note_batch_end(self, task: asyncio.Task[None]) -> None:
         """A batch has ended. Only its own job may cancel it, by dropping the submission; anybody else's ends the
-        job."""
+        job. One that a budget did not allow may go in parts, or once others have landed."""
         left = self._tasks.pop(task)
-        if not task.cancelled():
-            self._settle(task.exception(), left)
-        elif not self._submission.dropped:
-            self._stop(asyncio.CancelledError())
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        dropped = self._submission.dropped
+        if error is None:
+            self._budget_shares.refused = 0
+        elif isinstance(error, BudgetExceededError) and not dropped and self._budget_shares.may_go_on():
+            self._batches.put_back(left.values())
+        elif not (task.cancelled() and dropped):
+            self._stop(error)
         self._batch_slots.leave()
-        self._spend_limit.notify()
+        if self._budget_shares.limited:
+            self._spend_limit.notify()
         # A reply may have changed how much fits in a batch, and so in the window.
         self._batches.notify()
-
-    def _settle(self, error: BaseException | None, left: Mapping[int, Item]) -> None:
-        """Judges how a batch has ended; one that a budget did not allow may go in parts, or once others have landed."""
-        match error:
-            case None:
-                self._budget_shares.note_accepted()
-            case BudgetExceededError() if not self._submission.dropped and self._budget_shares.may_go_on():
-                self._batches.put_back(left.values())
-            case _:
-                self._stop(error)
 
     async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
         """Counts and stores one answer; the request's task ends only after that."""
@@ -274,17 +249,16 @@ class Job:
         self._tally.lost_tokens = lost_tokens + self._submission.lost_tokens
         self._tally.truncated = truncated + self._submission.truncated
         wait_report = self._dispatcher.wait_report
-        self._tally.waiting = "" if self._left else wait_report.report_line(now())
+        self._tally.waiting = "" if self._left else wait_report.report_line(asyncio.get_running_loop().time())
         self._tally.last_error = wait_report.last_error if wait_report.last_error_at >= self._tally.started else ""
 
     def _stop(self, error: BaseException) -> None:
-        """Stops the job: no further request goes, and what is on its way lands."""
-        self._submission.drop()
-        self._close(error)
+        """Stops the job: no further request goes, and what is on its way lands. The first error comes out at the end.
 
-    def _close(self, error: BaseException) -> None:
-        """Ends reading and sending. The first error is the one that comes out."""
-        stopping = as_own_error(error)
+        Rows that were paid for come out with it, however many writes failed.
+        """
+        self._submission.drop()
+        stopping, first = as_own_error(error), self._error
         if self._left and isinstance(stopping, StoreError):
             # Law 1: a second cancellation ended the wait, so nobody gets them any more.
             lost = sum(map(len, stopping.unsaved))
@@ -292,28 +266,29 @@ class Job:
         if not self._stopped:
             self._error = stopping
         elif isinstance(stopping, StoreError) and stopping.unsaved:
-            self._keep_unsaved(stopping)
+            if not isinstance(first, StoreError):
+                stopping.__cause__, self._error = first, stopping
+            elif stopping is not first:
+                first.unsaved += stopping.unsaved
         self._stopped = True
         if self._scope:
             self._scope.cancel()
-
-    def _keep_unsaved(self, error: StoreError) -> None:
-        """Rows that were paid for come out with the error, however many writes failed."""
-        if not isinstance(self._error, StoreError):
-            error.__cause__, self._error = self._error, error
-        elif error is not self._error:
-            self._error.unsaved += error.unsaved
 
     async def _wait_until_landed(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
 
-def _to_come(batches: Batches, tally: Tally) -> float:
-    """Tokens that will still be sent. Of a source whose end is not known nothing is promised but what was read."""
-    return batches.to_come(tally.inputs, max(0, (tally.total or 0) - tally.inputs))
-
-
-def _narrow_cap(dispatcher: Sender, budget_shares: BudgetShares, tasks: Sized) -> Cap:
-    """What the next batch may hold: what the dispatcher says, and what is left of the budgets."""
-    return budget_shares.narrow_cap(dispatcher.cap, len(tasks))
+def as_own_error(error: BaseException) -> AembedError:
+    """The error itself if it is one of ours; a foreign one becomes the cause of one of ours."""
+    if isinstance(error, AembedError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        stopping: AembedError = StoppedError(
+            "a request or a call of the store was cancelled, and not by this job; run the same again"
+        )
+    else:
+        logger.error("the job ended in an unexpected error", exc_info=error)
+        stopping = AembedError(f"unexpected {type(error).__name__}")
+    stopping.__cause__ = error
+    return stopping

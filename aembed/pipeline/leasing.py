@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 
-from aembed.clock import now
 from aembed.errors import AembedError, StoreError
 from aembed.pipeline.leasing_sinks import await_store
 from aembed.protocols import Backlog, Leases, Store
@@ -44,29 +43,22 @@ class LeaseHolder:
 
     def __init__(self, store: Leases, token: int, *, alone: bool) -> None:
         self._store = store
-        self._token = token
-        self._alone = alone
+        self.token = token
+        self.is_alone = alone
         self._held: set[bytes] = set()
         """What it has taken while it was alone, and what is not done yet."""
         self._done: list[bytes] = []
         self._observer_calls = asyncio.Lock()
-        self._active_at = self._looked_at = now()
-
-    @property
-    def token(self) -> int:
-        return self._token
-
-    @property
-    def is_alone(self) -> bool:
-        return self._alone
+        self._loop = asyncio.get_running_loop()
+        self._active_at = self._looked_at = self._loop.time()
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
-        self._active_at = now()
+        self._active_at = self._loop.time()
         async with self._observer_calls:
-            if self._alone and now() - self._looked_at >= LOOK_SECONDS:
+            if self.is_alone and self._loop.time() - self._looked_at >= LOOK_SECONDS:
                 await self._announce_holdings()
-            if self._alone:
+            if self.is_alone:
                 self._held.update(fingerprints)
                 return frozenset(fingerprints)
         return await self._lease(fingerprints)
@@ -75,36 +67,37 @@ class LeaseHolder:
         """Notes that texts are written or refused. The store is told of that with the next lease, which is soon enough:
         nobody waits for a lease of what is there.
         """
-        self._active_at = now()
-        if self._alone:
+        self._active_at = self._loop.time()
+        if self.is_alone:
             self._held.difference_update(fingerprints)
-        if not self._alone or self._observer_calls.locked():
+        if not self.is_alone or self._observer_calls.locked():
             self._done += fingerprints
 
     async def keep_alive(self) -> None:
         """Shows a sign of life for as long as the job shows one."""
-        told_at = now()
+        told_at = self._loop.time()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             with suppress(StoreError):
                 async with self._observer_calls:
                     await self._announce_holdings()
-                if now() - told_at >= LEASE_SECONDS / 3 and now() - self._active_at < IDLE_SECONDS:
-                    told_at = now()
+                now = self._loop.time()
+                if now - told_at >= LEASE_SECONDS / 3 and now - self._active_at < IDLE_SECONDS:
+                    told_at = now
                     await self._lease(())
 
     async def _announce_holdings(self) -> None:
         """Looks for other workers; once one has come, it is told what is held here."""
-        self._looked_at = now()
-        if self._alone and await await_store(self._store.others(self._token)):
+        self._looked_at = self._loop.time()
+        if self.is_alone and await await_store(self._store.others(self.token)):
             await self._lease(self._held | {NOTHING})
-            self._alone = False
+            self.is_alone = False
 
     async def _lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         done, self._done = self._done, []
         try:
             leased: AbstractSet[bytes] = await await_store(
-                self._store.lease(self._token, fingerprints, done=done, seconds=LEASE_SECONDS)
+                self._store.lease(self.token, fingerprints, done=done, seconds=LEASE_SECONDS)
             )
         except BaseException:
             self._done += done

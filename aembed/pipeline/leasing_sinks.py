@@ -23,7 +23,7 @@ from aembed.errors import (
     RowsRefusedError,
     StoreError,
 )
-from aembed.pipeline.sinks import PlainSink
+from aembed.pipeline.sinks import Sink
 from aembed.protocols import Store
 from aembed.results import Report
 from aembed.types import Matrix, Refusal, Rows
@@ -39,15 +39,14 @@ STORE_TIMEOUT = 120.0
 class Leasing(Protocol):
     """What keeps other jobs from sending the same texts at the same time."""
 
-    @property
-    def token(self) -> int: ...
-    @property
-    def is_alone(self) -> bool: ...
+    token: int
+    is_alone: bool
+
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
     def note_done(self, fingerprints: Collection[bytes]) -> None: ...
 
 
-class LeasingSink(PlainSink):
+class LeasingSink(Sink):
     """A sink whose texts are leased, where there is a worker."""
 
     durable = keeps = True
@@ -106,15 +105,16 @@ def kept_refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]
     printable, because not every store holds what a user's own provider may say (NUL).
     """
     return [
-        Refusal(entry.record.id, entry.fingerprint, type(error).__name__, _printable(str(error)))
+        Refusal(
+            entry.record.id,
+            entry.fingerprint,
+            type(error).__name__,
+            "".join([c if c.isprintable() else " " for c in str(error)]),
+        )
         for entry, error in refused
         if isinstance(error, InputError | InvalidReplyError | RowRefusedError)
         or (isinstance(error, BadRequestError) and error.status_code != 429)
     ]
-
-
-def _printable(message: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in message)
 
 
 async def note(store: Store, report: Report) -> None:

@@ -62,10 +62,6 @@ class ObserverCalls:
         self._progress_waits = False
         self._changed = anyio.Event()
 
-    @property
-    def has_followers(self) -> bool:
-        return self._observers.on_progress is not None
-
     def tell_failure(self, failure: Failure) -> None:
         self._call(self._observers.on_failure, failure)
 
@@ -120,7 +116,12 @@ class ObserverCalls:
         try:
             while self._calls:
                 observer, result = self._calls[0]
-                await _await_observer(observer, result)
+                try:
+                    await result
+                except (Exception, asyncio.CancelledError):
+                    if (task := asyncio.current_task()) and task.cancelling():
+                        raise
+                    _log(observer)
                 self._calls.popleft()
                 if observer is self._observers.on_progress:
                     self._progress_waits = False
@@ -142,16 +143,6 @@ class ObserverCalls:
             _, result = self._calls.pop()
             if isinstance(result, Coroutine):
                 result.close()
-
-
-async def _await_observer(observer: object, result: Awaitable[object]) -> None:
-    task = asyncio.current_task()
-    try:
-        await result
-    except (Exception, asyncio.CancelledError):
-        if task and task.cancelling():
-            raise
-        _log(observer)
 
 
 def _log(observer: object) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 
-from aembed.clock import now
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
 from aembed.errors import (
@@ -43,6 +42,7 @@ class Outcomes:
         self.refused: dict[Key, AembedError] = {}
         """Why the provider refused texts in this run, so that an equal one is not sent again; the last MOST_REFUSED."""
         self._sink = sink
+        self._observers = observers
         self._observer_calls = ObserverCalls(observers)
         self._on_their_way: set[Key] = set()
         self._joined: dict[Key, list[Entry]] = {}
@@ -87,18 +87,17 @@ class Outcomes:
         """The entries that the store does not hold as they are, and has not refused before."""
         if not known.unchanged and not known.refused:
             return entries
-        return [entry for entry in entries if not self._is_settled(entry, known)]
-
-    def _is_settled(self, entry: Entry, known: Known) -> bool:
-        if entry.record.id in known.unchanged:
-            self.tally.unchanged += 1
-            self._forget([entry])
-            return True
-        if refusal := known.refused.get(entry.record.id):
-            self.tally.refused_earlier += 1
-            self._fail_entries([(entry, _earlier_refusal_error(refusal))])
-            return True
-        return False
+        unsettled: list[Entry] = []
+        for entry in entries:
+            if entry.record.id in known.unchanged:
+                self.tally.unchanged += 1
+                self._forget([entry])
+            elif refusal := known.refused.get(entry.record.id):
+                self.tally.refused_earlier += 1
+                self._fail_entries([(entry, _earlier_refusal_error(refusal))])
+            else:
+                unsettled.append(entry)
+        return unsettled
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> None:
         """Writes vectors: row i of the matrix belongs to entries[i]."""
@@ -141,7 +140,11 @@ class Outcomes:
         self._note_arrived(settled)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        self._remember(refused)
+        for entry, error in refused:
+            if isinstance(error, BadRequestError | InvalidReplyError | UnavailableError):
+                self.refused[entry.key] = error
+        while len(self.refused) > MOST_REFUSED:
+            del self.refused[next(iter(self.refused))]
         await self._sink.refuse(refused)
         self._fail_entries(refused)
 
@@ -185,13 +188,6 @@ class Outcomes:
             entries += equals
         return rows, entries
 
-    def _remember(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        for entry, error in refused:
-            if isinstance(error, BadRequestError | InvalidReplyError | UnavailableError):
-                self.refused[entry.key] = error
-        while len(self.refused) > MOST_REFUSED:
-            del self.refused[next(iter(self.refused))]
-
     def fail(self, failure: Failure) -> None:
         """Counts and tells a failure; also one of an input that never became an entry."""
         self.tally.fail([failure])
@@ -220,26 +216,29 @@ class Outcomes:
         failures, self._untold = self._untold, []
         if failures:
             await self._sink.fail(failures)
-        self.tell_progress(CALL_SECONDS)
-        await self._observer_calls.wait_for_room()
+        if self._observers.on_progress:
+            self._tell_progress(CALL_SECONDS)
+        if self._observers.on_failure:
+            await self._observer_calls.wait_for_room()
 
     def follow(self, refresh: Callable[[], None]) -> None:
         """Whoever follows the job sees that it lives, and what it waits for, also while nothing comes."""
-        if self._observer_calls.has_followers:
+        if self._observers.on_progress:
             self._ticker = asyncio.get_running_loop().create_task(self._tick(refresh))
 
     async def _tick(self, refresh: Callable[[], None]) -> None:
         while True:
-            due = self._reported + TICK_SECONDS - now()
+            due = self._reported + TICK_SECONDS - asyncio.get_running_loop().time()
             await asyncio.sleep(min(max(due, LEAST_SLEEP), TICK_SECONDS))
             refresh()
-            self.tell_progress(TICK_SECONDS)
+            self._tell_progress(TICK_SECONDS)
 
-    def tell_progress(self, since: float) -> None:
+    def _tell_progress(self, since: float) -> None:
         """Tells the progress, unless it was told less than so many seconds ago."""
-        if now() - self._reported >= since:
-            self._reported = now()
-            self._observer_calls.tell_progress(self.tally.make_progress(self._reported))
+        now = asyncio.get_running_loop().time()
+        if now - self._reported >= since:
+            self._reported = now
+            self._observer_calls.tell_progress(self.tally.make_progress(now))
 
     async def tell_last(self, *, patience: float = PATIENCE) -> None:
         ticker, self._ticker = self._ticker, None
@@ -247,7 +246,8 @@ class Outcomes:
             ticker.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([ticker])
-        await self._observer_calls.finish(self.tally.make_progress(now()), patience=patience)
+        last = self.tally.make_progress(asyncio.get_running_loop().time())
+        await self._observer_calls.finish(last, patience=patience)
 
 
 def _earlier_refusal_error(refusal: Refusal) -> AembedError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from io import IOBase
@@ -113,7 +113,11 @@ class Feed:
                         await self._wait_until_taken()
             else:
                 self._iterator = given = iter(self._source)
-                await self._fill_from(given)
+                while True:
+                    self._values.extend(islice(given, CHUNK))  # what came before an error is kept
+                    if len(self._values) < CHUNK:
+                        break
+                    await self._wait_until_taken()
         except asyncio.CancelledError as error:
             if self._left:
                 raise
@@ -139,14 +143,6 @@ class Feed:
             logger.error("the source did not close within %g s", CLOSE_SECONDS)
         except Exception as error:
             logger.error("the source raised %s while it was closed", type(error).__name__, exc_info=error)
-
-    async def _fill_from(self, values: Iterator[Any]) -> None:
-        """Reads a plain iterator; what came before an error is kept."""
-        while True:
-            self._values.extend(islice(values, CHUNK))
-            if len(self._values) < CHUNK:
-                return
-            await self._wait_until_taken()
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """The chunks. Raises SourceError for what the source raised, after all that it gave."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -33,68 +33,23 @@ class Settled:
     """The ids of rows that have another text by now, or are there no more."""
 
 
-class Sink(Protocol):
-    """What a job asks of the place where its vectors go."""
+class Sink:
+    """What a job asks of the place where its vectors go. These are the answers of one that has no memory of its own."""
 
-    durable: bool
+    durable = False
     """Whether a cancelled job waits for what it sent: only what is stored is worth waiting for."""
-    keeps: bool
+    keeps = False
     """Whether something of the texts outlives them: then their fingerprints and digests are needed."""
-    numbered: bool
+    numbered = False
     """Whether ids are positions, so that none comes twice."""
-    dry: bool
+    dry = False
     """Whether it only finds out what would be done."""
-    whole: bool
+    whole = True
     """Whether all that is written is kept. A row of the user's own that was edited meanwhile is not filled."""
-    leases: bool
+    leases = False
     """Whether other jobs may be at work on the same store."""
-    shares: bool
+    shares = True
     """Whether others may wait for what this job sends: no reader of its results holds it up."""
-
-    def rejection_of(self, record: Record) -> InputError | None: ...
-    async def known(self, entries: Sequence[Entry]) -> Known: ...
-    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
-        """The vectors of the entries that were paid for already."""
-        ...
-
-    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
-        """The keys of the entries that no other job is about to send; from now on no other job may send them."""
-        ...
-
-    async def settled(self, entries: Sequence[Entry]) -> Settled:
-        """What has become of those that other jobs had leased."""
-        ...
-
-    async def may_take_over(self, model: str) -> bool:
-        """Whether vectors that rows of another store carry, and that this model made, may be written here."""
-        ...
-
-    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
-        """Row i of the matrix belongs to entries[i]; `model` made it. Returns how many were written."""
-        ...
-
-    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        """Keeps texts that were refused for their content."""
-        ...
-
-    async def fail(self, failures: Sequence[Failure]) -> None:
-        """Shows failures of any kind."""
-        ...
-
-    def note_left(self, entries: Sequence[Entry]) -> None:
-        """These stay pending, where not all that is read is done with (`whole`): nothing was bought for them."""
-        ...
-
-    def let_go(self) -> None:
-        """The job is to end: nothing may hold back what lands any more."""
-        ...
-
-
-class PlainSink:
-    """The answers of a sink that has no memory of its own."""
-
-    durable = keeps = numbered = dry = leases = False
-    whole = shares = True
 
     def rejection_of(self, record: Record) -> InputError | None:
         return None
@@ -103,31 +58,39 @@ class PlainSink:
         return Known()
 
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+        """The vectors of the entries that were paid for already."""
         return {}
 
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        """The keys of the entries that no other job is about to send; from now on no other job may send them."""
+        return {entry.key for entry in entries}
+
     async def settled(self, entries: Sequence[Entry]) -> Settled:
+        """What has become of those that other jobs had leased."""
         return Settled(await self.paid_vectors(entries), await self.known(entries))
 
     async def may_take_over(self, model: str) -> bool:
+        """Whether vectors that rows of another store carry, and that this model made, may be written here."""
         return False
 
-    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
-        return {entry.key for entry in entries}
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        """Row i of the matrix belongs to entries[i]; `model` made it. Returns how many were written."""
+        raise NotImplementedError
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        return None
+        """Keeps texts that were refused for their content."""
 
     async def fail(self, failures: Sequence[Failure]) -> None:
-        return None
+        """Shows failures of any kind."""
 
     def note_left(self, entries: Sequence[Entry]) -> None:
-        return None
+        """These stay pending, where not all that is read is done with (`whole`): nothing was bought for them."""
 
     def let_go(self) -> None:
-        return None
+        """The job is to end: nothing may hold back what lands any more."""
 
 
-class ListSink(PlainSink):
+class ListSink(Sink):
     """Fills one matrix in the order of the input. Equal texts are found however far apart they stand.
 
     `inputs` is the number of texts where the caller holds them all; else no text is held here once it was worked on.
@@ -187,7 +150,7 @@ class ListSink(PlainSink):
             self._matrix = matrix
 
 
-class StreamSink(PlainSink):
+class StreamSink(Sink):
     """Gives results to a reader as they complete; a slow reader holds the job back."""
 
     shares = False

@@ -139,6 +139,7 @@ class SpendLimit:
         self, budgets: Sequence[BudgetAccount], own: BudgetAccount | None = None, *, price_usd: float | None = None
     ) -> None:
         self.budgets = budgets
+        self.is_limited = bool(budgets)
         self.price_usd = price_usd
         """The price of a million tokens, where a budget is in dollars."""
         self.asked = 0
@@ -147,10 +148,6 @@ class SpendLimit:
         """Set, and another one made, when a request was noted, refused or has landed."""
         self._own = own
         self._factor = 1.0
-
-    @property
-    def is_limited(self) -> bool:
-        return bool(self.budgets)
 
     @property
     def tokens_left(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from sqlite3 import Connection
@@ -197,17 +197,17 @@ class SQLiteStore:
     def _place(self) -> str:
         return f"table 'aembed_rows' in {self._name}"
 
-    async def _read(self, work: Callable[[Connection], T], empty: T) -> T:
-        return await self._database.read(lambda c: work(c) if self._has_tables(c) else empty, empty)
+    def _read(self, work: Callable[[Connection], T], empty: T) -> Awaitable[T]:
+        return self._database.read(lambda c: work(c) if self._has_tables(c) else empty, empty)
 
-    async def _read_beside(self, work: Callable[[Connection], T], empty: T) -> T:
-        return await self._database.read_beside(lambda c: work(c) if self._has_tables(c) else empty, empty)
+    def _read_beside(self, work: Callable[[Connection], T], empty: T) -> Awaitable[T]:
+        return self._database.read_beside(lambda c: work(c) if self._has_tables(c) else empty, empty)
 
-    async def _write_lightly(self, work: Callable[[Connection], T]) -> T:
-        return await self._database.write_lightly(partial(self._run_after_check, work))
+    def _write_lightly(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        return self._database.write_lightly(partial(self._run_after_check, work))
 
-    async def _write(self, work: Callable[[Connection], T], then: Callable[[], object] | None = None) -> T:
-        return await self._database.write(partial(self._run_after_check, work), then)
+    def _write(self, work: Callable[[Connection], T], then: Callable[[], object] | None = None) -> Awaitable[T]:
+        return self._database.write(partial(self._run_after_check, work), then)
 
     def _run_after_check(self, work: Callable[[Connection], T], connection: Connection) -> T:
         if not self._has_tables(connection):

@@ -18,7 +18,15 @@ from typing import Any
 
 from aembed.core.packing import Cap
 from benchmarks import charts
-from benchmarks.beside.peers import AEMBED, BASETEN_BASE64, LANGCHAIN_ALONE, LLAMA_INDEX, OPENAI, Contestant
+from benchmarks.beside.peers import (
+    AEMBED,
+    AEMBED_UVLOOP,
+    BASETEN_BASE64,
+    LANGCHAIN_ALONE,
+    LLAMA_INDEX,
+    OPENAI,
+    Contestant,
+)
 from benchmarks.beside.peers.contest import Entry, contest
 from benchmarks.beside.peers.job import Job
 from benchmarks.results import FOLDER, Bar, finish, median, table
@@ -30,7 +38,7 @@ from tests.service.server import Latency
 from tests.service.service import Service
 from tests.stage.clock import run_virtual
 
-CONTESTANTS = (AEMBED, OPENAI, LLAMA_INDEX, BASETEN_BASE64)
+CONTESTANTS = (AEMBED, AEMBED_UVLOOP, OPENAI, LLAMA_INDEX, BASETEN_BASE64)
 DRAWN = {"scale": 1.0, "fixed": 0.3, "per_token": 1e-6, "sigma": 0.5, "tokens_vary": False}
 MOST = {5: 1.06, 32: 1.3}
 
@@ -111,7 +119,7 @@ def chart(rows: Sequence[dict[str, Any]], concurrency: int) -> str:
                 f"{row['contestant']} {row['version']}".strip(),
                 row["to_floor"],
                 f"{row['to_floor']:.2f} x",
-                "ours" if row["contestant"] == AEMBED.name else "peer",
+                "ours" if row["contestant"] in (AEMBED.name, AEMBED_UVLOOP.name) else "peer",
             )
             for row in drawn
         ],

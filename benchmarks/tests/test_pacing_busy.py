@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.beside.busy import judged
-from benchmarks.beside.busy_clients import ours
+from benchmarks.beside.busy_clients import fixed, ours
 from benchmarks.beside.busy_servers import Server, always, switched
 from tests.stage.clock import run_virtual
 
@@ -40,3 +40,19 @@ def test_a20_headers_of_two_seconds_that_nothing_enforces_slow_nothing_down() ->
     assert met, line
     run = run_virtual(ours, server, 8, 600, 0)
     assert run.seconds <= 1.3 * 600 * 0.1 / 4
+
+
+@pytest.mark.parametrize(
+    ("server", "batches", "concurrency"),
+    [
+        (Server("4 at a time", takes=always(4), retry_after=6.0), 600, 8),
+        (Server("2 then 16", takes=switched(2, 16, 4.5), changes=1, mean_seconds=0.3, sigma=0.5), 60, 32),
+    ],
+    ids=lambda value: value.name if isinstance(value, Server) else None,
+)
+def test_a15_no_try_outlasts_the_job_and_none_waits_for_its_reply(
+    server: Server, batches: int, concurrency: int
+) -> None:
+    """Near the end of a list no number is tried again whose refusal would wait for longer than what remains."""
+    best = min(run_virtual(fixed, server, count, batches, 0).seconds for count in (2, 4, 8))
+    assert run_virtual(ours, server, concurrency, batches, 0).seconds <= 1.02 * best

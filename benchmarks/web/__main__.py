@@ -28,6 +28,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+import uvloop
 
 from aembed import BadRequestError, Embedder, FakeProvider
 from aembed.types import Vector
@@ -132,7 +133,7 @@ def ledger(url: str) -> dict[str, Any]:
 
 
 def idle(bars: Bars, options: argparse.Namespace) -> None:
-    """A lone call, beside the barest client there is: a kept connection and no HTTP library."""
+    """A lone call, beside the barest client there is: a kept connection and no HTTP library. On both event loops."""
 
     async def measure(url: str) -> tuple[list[float], list[float], float]:
         bare, ours, cpu = [], [], 0.0
@@ -148,14 +149,18 @@ def idle(bars: Bars, options: argparse.Namespace) -> None:
                 cpu += time.process_time() - before
         return bare, ours, 1000 * cpu / options.idle_calls
 
-    with provider(limited=False) as (_, url):
-        bare, ours, cpu = asyncio.run(measure(url))
-    middle = 1000 * (median(ours) - median(bare))
-    slow = 1000 * (quantiles(ours, n=100)[98] - median(bare))
-    slow_bare = 1000 * (quantiles(bare, n=100)[98] - median(bare))
-    bars.judge(f"idle: a lone call takes {middle:.2f} ms more than the bare exchange, median (bar 1.5)", middle <= 1.5)
-    note(f"idle: {cpu:.2f} ms of CPU a call; what is above that is the wait for a processor")
-    bars.judge(f"idle: p99 {slow:.2f} ms above the bare median (bar 5); the bare p99 is {slow_bare:.2f}", slow < 5)
+    for name, new_loop in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop)):
+        with provider(limited=False) as (_, url), asyncio.Runner(loop_factory=new_loop) as runner:
+            bare, ours, cpu = runner.run(measure(url))
+        middle = 1000 * (median(ours) - median(bare))
+        slow = 1000 * (quantiles(ours, n=100)[98] - median(bare))
+        slow_bare = 1000 * (quantiles(bare, n=100)[98] - median(bare))
+        of = f"idle, {name}"
+        bars.judge(
+            f"{of}: a lone call takes {middle:.2f} ms more than the bare exchange, median (bar 1.5)", middle <= 1.5
+        )
+        note(f"{of}: {cpu:.2f} ms of CPU a call; what is above that is the wait for a processor")
+        bars.judge(f"{of}: p99 {slow:.2f} ms above the bare median (bar 5); the bare p99 is {slow_bare:.2f}", slow < 5)
 
 
 def cache(bars: Bars, options: argparse.Namespace) -> None:

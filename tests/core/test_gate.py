@@ -55,7 +55,7 @@ def test_a_provider_that_refuses_everything_is_lost_after_max_outage(closes: boo
         assert gate.lost_at == 1_000.0
     assert not gate.is_lost(999.9)
     assert gate.is_lost(1_000.0)
-    gate.note_success(gate.enter(999.9), 999.9)
+    gate.note_success(gate.enter(999.9))
     assert gate.lost_at == inf
 
 
@@ -72,7 +72,7 @@ def test_a_success_between_starts_the_row_again() -> None:
     gate = Gate()
     for _ in range(10):
         fail(gate, 0.0)
-        gate.note_success(gate.enter(0.0), 0.0)
+        gate.note_success(gate.enter(0.0))
     assert gate.is_open
 
 
@@ -81,7 +81,7 @@ def test_one_probe_at_a_time_and_its_success_opens() -> None:
     probe = gate.enter(1.0)
     assert probe.probe
     assert not gate.may_pass(2.0)
-    gate.note_success(probe, 2.5)
+    gate.note_success(probe)
     assert gate.is_open
     assert gate.may_pass(2.5)
 
@@ -111,7 +111,7 @@ def test_a_probe_that_hangs_holds_the_next_back_for_five_seconds_only() -> None:
 
 def test_a_probe_that_is_abandoned_lets_the_next_go() -> None:
     gate = closed()
-    gate.note_abandoned(gate.enter(1.0), 1.1)
+    gate.note_abandoned(gate.enter(1.0))
     assert gate.may_pass(1.1)
 
 
@@ -119,7 +119,7 @@ def test_after_a_rate_limit_earlier_requests_do_not_open_the_gate() -> None:
     gate = Gate()
     earlier = gate.enter(0.0)
     gate.note_refusal(gate.enter(0.0), 1.0, wait=10.0, hinted=True)
-    gate.note_success(earlier, 1.5)
+    gate.note_success(earlier)
     assert not gate.may_pass(5.0)
 
 
@@ -137,7 +137,7 @@ def test_p12_where_others_fail_as_often_a_request_is_hardly_to_blame() -> None:
         if random.random() < 0.3:
             fail(gate, 0.0)
         else:
-            gate.note_success(gate.enter(0.0), 0.0)
+            gate.note_success(gate.enter(0.0))
     assert 0.0 < fail(gate, 0.0) < 0.4
     assert gate.closings == 0
 
@@ -157,7 +157,7 @@ def test_lost_after_max_outage_without_one_success() -> None:
     fail(gate, 100.0)
     assert not gate.is_lost(999.9)
     assert gate.is_lost(1_000.0)
-    gate.note_success(gate.enter(1_000.0), 1_000.0)
+    gate.note_success(gate.enter(1_000.0))
     assert not gate.is_lost(1e6)
 
 
@@ -183,8 +183,8 @@ def test_p2_a_hint_of_less_than_a_second_is_a_hint() -> None:
 def test_repr_shows_counts() -> None:
     gate = closed()
     assert repr(gate) == "<Gate closed, 5 failures in a row, closed 1 times, 0 probes>"
-    gate.note_abandoned(gate.enter(5.0), 5.0)
-    gate.note_success(gate.enter(5.0), 5.0)
+    gate.note_abandoned(gate.enter(5.0))
+    gate.note_success(gate.enter(5.0))
     while gate.is_open:
         fail(gate, 6.0)
     assert "closed 2 times, 2 probes" in repr(gate)
@@ -217,7 +217,7 @@ def test_an_earlier_request_opens_a_gate_that_failures_closed() -> None:
     earlier = gate.enter(0.0)
     for _ in range(5):
         fail(gate, 0.0)
-    gate.note_success(earlier, 0.5)
+    gate.note_success(earlier)
     assert gate.is_open
 
 
@@ -227,7 +227,7 @@ def test_after_a_probe_met_a_rate_limit_earlier_requests_do_not_open_the_gate() 
     for _ in range(5):
         fail(gate, 0.0)
     gate.note_refusal(gate.enter(2.0), 2.0, wait=10.0, hinted=True)
-    gate.note_success(earlier, 3.0)
+    gate.note_success(earlier)
     assert not gate.is_open
 
 
@@ -235,11 +235,11 @@ def test_a_gate_that_was_opened_remembers_no_rate_limit_and_no_pause() -> None:
     gate = Gate()
     earlier = gate.enter(0.0)
     gate.note_refusal(gate.enter(0.0), 0.0, wait=4.0)
-    gate.note_success(gate.enter(4.0), 5.0)
+    gate.note_success(gate.enter(4.0))
     for _ in range(5):
         fail(gate, 6.0, wait=0.5)
     assert gate.opens_at == 6.5
-    gate.note_success(earlier, 6.1)
+    gate.note_success(earlier)
     assert gate.is_open
 
 
@@ -247,7 +247,7 @@ def test_rate_limits_are_no_failures_in_a_row() -> None:
     gate = Gate()
     for second in range(0, 20, 2):
         gate.note_refusal(gate.enter(second), second, wait=1.0)
-        gate.note_success(gate.enter(second + 1), second + 1)
+        gate.note_success(gate.enter(second + 1))
     assert gate.rest_seconds(1.0) == 0.0
     assert fail(gate, 30.0) == 1.0
     assert gate.rest_seconds(1.0) == pytest.approx(0.2)
@@ -256,7 +256,7 @@ def test_rate_limits_are_no_failures_in_a_row() -> None:
 def test_a_success_ends_the_row_whole() -> None:
     gate = Gate()
     fail(gate, 0.0)
-    gate.note_success(gate.enter(0.0), 0.0)
+    gate.note_success(gate.enter(0.0))
     assert gate.rest_seconds(1.0) == 0.0
     fail(gate, 0.0)
     assert gate.rest_seconds(1.0) == pytest.approx(0.2)
@@ -268,7 +268,7 @@ def test_a_request_rests_for_a_second_at_most_while_others_succeed_at_times() ->
     for _ in range(100):
         for _ in range(3):
             fail(gate, 0.0)
-        gate.note_success(gate.enter(0.0), 0.0)
+        gate.note_success(gate.enter(0.0))
     for _ in range(9):
         fail(gate, 0.0)
     assert gate.is_open
@@ -280,7 +280,7 @@ def test_twenty_failures_in_a_row_are_no_accident_on_any_server() -> None:
     for _ in range(100):
         for _ in range(3):
             fail(gate, 0.0)
-        gate.note_success(gate.enter(0.0), 0.0)
+        gate.note_success(gate.enter(0.0))
     while gate.is_open:
         fail(gate, 0.0)
         failures += 1
@@ -299,10 +299,10 @@ def test_a_server_that_recovers_is_no_longer_taken_for_a_flaky_one() -> None:
     gate = Gate()
     for _ in range(40):
         fail(gate, 0.0)
-        gate.note_success(gate.enter(0.0), 0.0)
+        gate.note_success(gate.enter(0.0))
     assert fail(gate, 0.0) < 1.0
     for _ in range(400):
-        gate.note_success(gate.enter(0.0), 0.0)
+        gate.note_success(gate.enter(0.0))
     assert fail(gate, 0.0) == 1.0
 
 

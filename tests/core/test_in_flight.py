@@ -14,13 +14,20 @@ NOTHING, FREQUENT, WINDOW = Suspicion.NOTHING, Suspicion.FREQUENT, Suspicion.WIN
 
 
 def accept(
-    flight: InFlight, level: int, at: float = 0.0, *, times: int = 1, tokens: float = 100.0, in_flight: int = 0
+    flight: InFlight,
+    level: int,
+    at: float = 0.0,
+    *,
+    times: int = 1,
+    tokens: float = 100.0,
+    in_flight: int = 0,
+    seconds: float = 0.0,
 ) -> Suspicion:
     """Sent as one of `level`, answered when `in_flight` were left, as many if nothing else is said."""
     suspicion = NOTHING
     for _ in range(times):
         sent = flight.note_sent(level, tokens, at)
-        suspicion = flight.note_accepted(sent, in_flight or level, at)
+        suspicion = flight.note_accepted(sent, in_flight or level, at + seconds)
         flight.note_ended(sent)
     return suspicion
 
@@ -259,12 +266,13 @@ def test_a_level_that_was_never_tried_is_not_limited() -> None:
 # Doubt
 
 
-def test_a15_each_test_that_is_refused_is_followed_by_one_with_half_as_many_in_flight() -> None:
+def test_a15_each_test_that_is_refused_is_followed_by_one_with_three_in_four_in_flight() -> None:
+    """What is held falls with each refusal, too: 31, 30, 22, 12."""
     flight, levels = InFlight(32), []
-    for _ in range(5):
+    for _ in range(6):
         levels.append(flight.allowed)
         suspicion = refuse(flight, flight.allowed)
-    assert levels == [32, 31, 15, 3, 1]
+    assert levels == [32, 31, 22, 11, 4, 1]
     assert suspicion is WINDOW
 
 
@@ -304,7 +312,7 @@ def test_where_chance_refuses_often_more_refusals_in_a_row_send_fewer(chance: fl
     refuse(flight, 60, times=row - 1)
     assert flight.allowed == flight.limit > 32
     refuse(flight, 60 if flight.limit >= 60 else flight.limit)
-    assert flight.allowed == flight.limit // 2
+    assert flight.allowed == flight.limit * 3 // 4
 
 
 def test_a_refusal_above_the_level_that_is_tested_sends_no_fewer() -> None:
@@ -398,7 +406,44 @@ def test_what_is_under_way_for_twice_as_long_as_a_refusal_takes_was_accepted(sen
     flight.note_sent(1, 100.0, sent_at)
     refuse(flight, 7, 9.5, seconds=0.5)
     assert flight.doubted_since == (10.0 if survives else 0.0)
-    assert flight.allowed == (6 if survives else 3)
+    assert flight.allowed == (6 if survives else 4)
+
+
+def test_a15_a_test_that_is_not_refused_in_time_was_accepted_long_before_its_reply() -> None:
+    """A refusal takes half a second: after a whole one the test was none."""
+    flight = InFlight(8)
+    refuse(flight, 8, 0.0, seconds=0.5)
+    refuse(flight, 7, 1.0, seconds=0.5)
+    assert flight.allowed == 4
+    flight.note_sent(4, 100.0, 2.0)
+    assert flight.settles_at == 3.0
+    flight.settle(3.0)
+    assert flight.allowed == 4
+    flight.settle(3.01)
+    assert (flight.allowed, flight.settles_at) == (6, inf)
+
+
+def test_a15_a_level_that_is_tried_again_is_taken_before_its_reply_and_the_next_one_tried() -> None:
+    flight = InFlight(8)
+    refuse(flight, 5, 0.0, seconds=0.5)
+    accept(flight, 4, times=30)
+    assert (flight.limit, flight.allowed) == (4, 5)
+    tried = flight.note_sent(5, 100.0, 100.0)
+    assert (flight.allowed, flight.settles_at) == (4, 101.0)
+    flight.settle(101.5)
+    assert (flight.limit, flight.allowed) == (5, 6)
+    flight.note_accepted(tried, 5, 109.0)
+    assert (flight.limit, flight.allowed) == (5, 6)
+
+
+def test_a15_what_is_sent_after_a_hint_waits_for_its_reply_which_tells_of_a_window() -> None:
+    flight = InFlight(8)
+    refuse(flight, 8, 0.0, hint=1.0, seconds=0.5)
+    refuse(flight, 7, 1.0, hint=1.0, seconds=0.5)
+    test = flight.note_sent(4, 100.0, 4.0)
+    flight.settle(9.0)
+    assert flight.doubted_since == 0.5
+    assert flight.note_accepted(test, 4, 9.5) is WINDOW
 
 
 def test_what_survives_a_refusal_speaks_for_its_level_once() -> None:
@@ -621,3 +666,16 @@ def test_the_last_requests_try_no_level_again_where_one_that_is_refused_would_wa
     assert flight.may_try(24.5)
     flight.note_refused(flight.note_sent(5, 100.0, 101.0), 5, 101.0, None)
     assert flight.may_try(1.0)
+
+
+def test_where_levels_are_being_accepted_the_last_requests_try_the_next_one_for_half_as_long() -> None:
+    """Replies of a second, and a hint of 6 s: with five at a time 15 requests take half of it."""
+    flight = InFlight(8)
+    accept(flight, 4, times=100, seconds=1.0)
+    refuse(flight, 5, 100.0, hint=6.0)
+    accept(flight, 4, times=30, seconds=1.0)
+    assert not flight.may_try(23.0)
+    accept(flight, 5, seconds=1.0)
+    assert flight.limit == 5
+    assert flight.may_try(16.0)
+    assert not flight.may_try(14.0)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.core.pacing._budget import RateBudget
-from aembed.core.pacing._minute import Minute
+from aembed.core.pacing._budget import Minute, RateBudget
 
 LIMIT, SIZE = 60_000, 6_000
 
@@ -60,19 +59,17 @@ def test_the_lower_of_two_limits_counts_and_one_of_one_is_a_limit() -> None:
 def test_where_no_limit_is_known_nothing_is_held_up() -> None:
     budget = RateBudget(None)
     assert (budget.rate, budget.max_cost, budget.startable_units(0.0), budget.share) == (inf, inf, inf, 1.0)
-    budget.book_cost(5.0, 1e9, budget.rate)
-    assert budget.earliest_start(1.0) == 1.0
+    budget.book_cost(5.0, 1e9)
+    assert budget.due <= 1.0
     assert budget.spent_units(5.0) == 1e9
 
 
 def test_a_cost_takes_its_time_at_the_pace_and_a_late_one_catches_up_a_tenth_of_a_second() -> None:
     budget = RateBudget(LIMIT)
     assert budget.rate == pytest.approx(970.0)
-    charge = budget.book_cost(10.0, 970.0, budget.rate)
+    charge = budget.book_cost(10.0, 970.0)
     assert charge.seconds == pytest.approx(1.0)
-    assert budget.earliest_start(10.0) == pytest.approx(10.9)
-    assert budget.earliest_start(10.0, 0.5) == pytest.approx(10.4)
-    assert budget.earliest_start(20.0) == 20.0
+    assert budget.due == pytest.approx(10.9)
     assert budget.startable_units(10.0) == 0.0
     assert budget.startable_units(20.0) == pytest.approx(97.0)
     assert budget.startable_units(20.0, 3.0) == pytest.approx(3.1 * 970.0)
@@ -80,14 +77,14 @@ def test_a_cost_takes_its_time_at_the_pace_and_a_late_one_catches_up_a_tenth_of_
 
 def test_what_is_refunded_leaves_no_trace() -> None:
     budget = RateBudget(LIMIT)
-    charge = budget.book_cost(0.0, 970.0, budget.rate)
-    last = budget.book_cost(30.0, 970.0, budget.rate)
+    charge = budget.book_cost(0.0, 970.0)
+    last = budget.book_cost(30.0, 970.0)
     assert budget.spent_units(30.0) == 1_940.0
     budget.refund(30.0, 970.0, last)
-    assert (budget.earliest_start(0.0), budget.spent_units(30.0)) == (pytest.approx(0.9), 970.0)
-    later = budget.book_cost(1.0, 970.0, budget.rate)
+    assert (budget.due, budget.spent_units(30.0)) == (pytest.approx(0.9), 970.0)
+    later = budget.book_cost(1.0, 970.0)
     budget.refund(0.0, 970.0, charge)
-    assert budget.earliest_start(0.0) == pytest.approx(later.after - 1.0)
+    assert budget.due == pytest.approx(later.after - 1.0)
     assert budget.spent_units(30.0) == 970.0
 
 

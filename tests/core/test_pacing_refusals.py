@@ -13,7 +13,7 @@ def work(congestion: Congestion, begin: float, end: float, *, tokens: float = 50
     """Requests from just after `begin` to `end`; all are accepted."""
     for number in range(1, round((end - begin) / every) + 1):
         congestion.note_spent(begin + number * every, tokens)
-        congestion.note_accepted(tokens, begin + number * every, begin + number * every)
+        congestion.note_accepted(tokens, begin + number * every)
 
 
 def taught() -> Congestion:
@@ -21,7 +21,7 @@ def taught() -> Congestion:
     congestion = Congestion()
     work(congestion, 0.0, 60.0)
     assert congestion.note_refused(50.0, 60.5, 60.5, inf)
-    congestion.note_accepted(0.0, 60.5, 61.0)
+    congestion.note_accepted(0.0, 60.5)
     return congestion
 
 
@@ -103,7 +103,7 @@ def test_refusals_are_forgotten() -> None:
     congestion = taught()
     assert congestion.note_refused(50.0, 62.0, 62.0, congestion.rate)
     congestion.forget()
-    congestion.note_accepted(50.0, 63.0, 63.0)
+    congestion.note_accepted(50.0, 63.0)
     assert congestion.rate == inf
 
 
@@ -112,9 +112,9 @@ def test_refusals_until_the_next_acceptance_are_one_episode() -> None:
     work(congestion, 0.0, 60.0)
     assert congestion.note_refused(50.0, 60.5, 60.7, inf)
     assert not congestion.note_refused(50.0, 60.6, 60.8, inf)
-    congestion.note_accepted(50.0, 60.6, 60.9)  # sent before the first refusal came back
+    congestion.note_accepted(50.0, 60.6)  # sent before the first refusal came back
     assert congestion.rate == inf
-    congestion.note_accepted(50.0, 60.7, 61.0)
+    congestion.note_accepted(50.0, 60.7)
     assert congestion.rate < inf
     assert not congestion.note_refused(50.0, 60.6, 61.1, congestion.rate)  # sent in the episode that is over
     assert congestion.note_refused(50.0, 60.7, 61.2, congestion.rate)
@@ -141,15 +141,15 @@ def test_a_size_that_was_never_accepted_is_halved_down_to_a_least_one() -> None:
 def test_a_size_that_is_accepted_may_grow_by_two_percent() -> None:
     congestion = Congestion()
     congestion.note_refused(200_000, 1.0, 1.0, inf)
-    congestion.note_accepted(49_999, 0.0, 2.0)
+    congestion.note_accepted(49_999, 0.0)
     assert congestion.max_batch_tokens == 100_000
-    congestion.note_accepted(50_000, 0.0, 2.0)
+    congestion.note_accepted(50_000, 0.0)
     assert congestion.max_batch_tokens == pytest.approx(102_000)
 
 
 def test_a_size_that_was_accepted_is_refused_for_a_minute_before_it_is_too_large() -> None:
     congestion = Congestion()
-    congestion.note_accepted(50_000, 0.0, 0.5)
+    congestion.note_accepted(50_000, 0.0)
     congestion.note_refused(50_000, 1.0, 1.0, inf)
     congestion.note_refused(50_000, 61.0, 61.0, inf)
     assert congestion.max_batch_tokens == inf
@@ -161,7 +161,7 @@ def test_batches_are_small_parts_of_the_pace() -> None:
     congestion = Congestion()
     work(congestion, 0.0, 60.0, tokens=50_000.0)
     congestion.note_refused(50_000, 60.5, 60.5, inf)
-    congestion.note_accepted(0.0, 60.5, 61.0)
+    congestion.note_accepted(0.0, 60.5)
     rate = congestion.rate
     assert rate == pytest.approx(100_000, rel=0.01)
     assert congestion.max_batch_tokens == pytest.approx(60.0 * rate * 0.004)
@@ -174,7 +174,7 @@ def test_a_settled_pace_is_cut_by_three_percent_at_least() -> None:
     congestion = Congestion()
     work(congestion, 0.0, 150.0)
     congestion.note_refused(50.0, 150.5, 150.5, 60.0)
-    congestion.note_accepted(50.0, 150.5, 151.0)
+    congestion.note_accepted(50.0, 150.5)
     assert congestion.rate == pytest.approx(0.97 * 60.0)
 
 
@@ -183,7 +183,7 @@ def test_in_the_first_two_minutes_what_was_accepted_is_the_pace(begin: float) ->
     congestion = Congestion()
     work(congestion, begin, begin + 110.0)
     congestion.note_refused(50.0, begin + 110.5, begin + 110.5, 60.0)
-    congestion.note_accepted(50.0, begin + 110.5, begin + 111.0)
+    congestion.note_accepted(50.0, begin + 110.5)
     assert congestion.rate == pytest.approx(100.0, rel=0.01)
 
 
@@ -192,7 +192,7 @@ def test_two_measurements_that_agree_make_it_sure() -> None:
     for each, tokens in ((congestion, 46.0), (before, 30.0)):
         work(each, 61.0, 121.0, tokens=tokens)
         each.note_refused(50.0, 121.5, 121.5, each.rate)
-        each.note_accepted(0.0, 121.5, 122.0)
+        each.note_accepted(0.0, 121.5)
         begin = each.rate
         assert begin == pytest.approx(2 * tokens, rel=0.02)
         spend(each, 16, 50.0)
@@ -205,7 +205,7 @@ def test_what_was_accepted_since_the_last_long_refusal_is_what_is_sustained() ->
     for begin in (0.0, 100.0):
         work(congestion, begin, begin + 60.0)
         congestion.note_refused(50.0, begin + 60.5, begin + 60.5, inf)
-        congestion.note_accepted(0.0, begin + 100.0, begin + 100.0)
+        congestion.note_accepted(0.0, begin + 100.0)
     assert congestion.rate == pytest.approx(60.0, rel=0.01)
 
 
@@ -214,10 +214,10 @@ def test_of_two_windows_of_a_minute_none_holds_more_than_both() -> None:
     congestion = Congestion()
     work(congestion, 0.0, 60.0)
     congestion.note_refused(50.0, 60.5, 60.5, inf)
-    congestion.note_accepted(0.0, 75.0, 75.0)
+    congestion.note_accepted(0.0, 75.0)
     work(congestion, 105.0, 165.0)
     congestion.note_refused(50.0, 165.0, 165.0, inf)
-    congestion.note_accepted(0.0, 190.0, 190.0)
+    congestion.note_accepted(0.0, 190.0)
     assert congestion.rate == pytest.approx(6_000 / 115, rel=0.01)
 
 
@@ -226,7 +226,7 @@ def test_a_short_refusal_is_measured_over_twenty_times_its_length() -> None:
     work(congestion, 0.0, 40.0, tokens=10.0)
     work(congestion, 40.0, 60.0, tokens=100.0)
     congestion.note_refused(50.0, 60.0, 60.0, inf)
-    congestion.note_accepted(0.0, 61.0, 61.0)
+    congestion.note_accepted(0.0, 61.0)
     assert congestion.rate == pytest.approx(100.0 * 38 / 20, rel=0.01)
 
 
@@ -235,7 +235,7 @@ def test_a_young_job_is_measured_over_its_own_time(begin: float) -> None:
     congestion = Congestion()
     work(congestion, begin, begin + 5.0)
     congestion.note_refused(50.0, begin + 5.0, begin + 5.0, inf)
-    congestion.note_accepted(0.0, begin + 5.5, begin + 5.5)
+    congestion.note_accepted(0.0, begin + 5.5)
     assert congestion.rate == pytest.approx(100.0, rel=0.11)
 
 
@@ -245,7 +245,7 @@ def test_few_requests_cut_the_pace_by_a_fifth_at_most(every: int, tokens: float,
     congestion, end = Congestion(), 28.0 if every == 4 else 30.0
     work(congestion, 0.0, end, tokens=tokens, every=every)
     congestion.note_refused(50.0, end + 0.5, end + 0.5, pace)
-    congestion.note_accepted(0.0, end + 0.5, end + 0.5)
+    congestion.note_accepted(0.0, end + 0.5)
     assert congestion.rate == pytest.approx(rate)
 
 
@@ -254,5 +254,5 @@ def test_a_refusal_of_ten_seconds_is_long() -> None:
     for begin in (0.0, 60.0):
         work(congestion, begin, begin + 20.0)
         congestion.note_refused(50.0, begin + 50.0, begin + 50.0, inf)
-        congestion.note_accepted(0.0, begin + 60.0, begin + 60.0)
+        congestion.note_accepted(0.0, begin + 60.0)
     assert congestion.rate == pytest.approx(2_000 / 60, rel=0.01)

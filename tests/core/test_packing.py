@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -18,6 +19,10 @@ OPENAI = Cap(2_048, 300_000)
 class Text:
     tokens: float
     inputs: int = 1
+
+    @property
+    def texts(self) -> Sequence[str]:
+        return ("",) * self.inputs
 
 
 texts = st.builds(Text, st.floats(0.25, 8_191), st.integers(1, 3))

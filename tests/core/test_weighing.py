@@ -30,7 +30,7 @@ def sent(weight: Weight, most: int, count: int, sender: object = "one") -> list[
             left = left[len(part) :]
         else:
             weight.fail(part)
-        weight.leave(sender)
+        weight.trial = None
     return sizes
 
 
@@ -57,7 +57,7 @@ def test_one_sender_tries_more_and_the_others_stay_below() -> None:
     weight.fail(items(100))
     assert len(weight.fitting_items(items(90), "one")) == 40
     assert len(weight.fitting_items(items(90), "another")) == 10
-    weight.leave("one")
+    weight.trial = None
     assert len(weight.fitting_items(items(90), "another")) == 40
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from aembed.core.pacing._minute import Minute
-
 # Measured on a limit of 1M tokens a minute with 50 ms of jitter: at this pace batches of 3 % of a minute are never
 # refused, by fixed and by sliding minutes, and 97 % of the limit is used. Larger, there is no room for one batch more.
 PACE = 0.97
@@ -59,6 +57,34 @@ TELLING = 0.005
 """A reply is judged only if at least this share of the limit is left."""
 
 
+# Chosen: half a second is 0.8 % of a minute, less than the 3 % that the pace leaves free; 128 s hold the two minutes
+# that the longest measurement looks back. Larger numbers make each sum slower, which is taken for each reply.
+_SLOTS_PER_SECOND = 2
+_SLOTS = 128 * _SLOTS_PER_SECOND
+
+
+class Minute:
+    """How much of something happened, and when, over the last two minutes."""
+
+    __slots__ = ("_amounts", "_stamps")
+
+    def __init__(self) -> None:
+        self._amounts = [0.0] * _SLOTS
+        self._stamps = [-1] * _SLOTS
+
+    def add(self, at: float, amount: float) -> None:
+        stamp = int(at * _SLOTS_PER_SECOND)
+        slot = stamp % _SLOTS
+        if self._stamps[slot] != stamp:
+            self._stamps[slot] = stamp
+            self._amounts[slot] = 0.0
+        self._amounts[slot] += amount
+
+    def total(self, now: float, seconds: float = 60.0) -> float:
+        first, last = int((now - seconds) * _SLOTS_PER_SECOND), int(now * _SLOTS_PER_SECOND)
+        return sum(amount for stamp, amount in zip(self._stamps, self._amounts, strict=True) if first < stamp <= last)
+
+
 class Charge(NamedTuple):
     """The seconds of the pace that a cost takes; when the next one was due before it, and after."""
 
@@ -79,35 +105,37 @@ class RateBudget:
         "_changed_at",
         "_contradictions",
         "_dropped",
-        "_due",
         "_left",
         "_remaining",
         "_sent",
         "_size",
         "_sized_at",
         "ceiling",
+        "due",
+        "is_bucket",
         "learned",
+        "limit",
         "window",
     )
 
     def __init__(self, ceiling: float | None) -> None:
         self.ceiling = ceiling
         self.learned: float | None = None
+        self.limit = ceiling
+        """The smaller of the two; None while none is known."""
         self.window = MINUTE
+        self.due = -inf
+        """When the next cost may start, as far as this limit goes."""
+        self.is_bucket = False
+        """Whether the server's count fills up at the limit's rate; what is left then says what all users spend."""
         self._dropped: tuple[float, float] | None = None
         self._contradictions = self._remaining = 0
         self._changed_at = -inf
         self._sent = Minute()
-        self._due = -inf
         self._left = 1.0
         self._bucket = 0.0
         self._size = 0.0
         self._sized_at = -inf
-
-    @property
-    def limit(self) -> float | None:
-        known = [limit for limit in (self.ceiling, self.learned) if limit is not None]
-        return min(known, default=None)
 
     @property
     def source(self) -> str:
@@ -115,11 +143,6 @@ class RateBudget:
         if self.ceiling is not None and (self.learned is None or self.ceiling <= self.learned):
             return "as it was given"
         return "as the replies say"
-
-    @property
-    def is_bucket(self) -> bool:
-        """Whether the server's count fills up at the limit's rate; what is left then says what all users spend."""
-        return self._bucket > CERTAIN
 
     @property
     def share(self) -> float:
@@ -156,21 +179,19 @@ class RateBudget:
         share = self.share
         return self.limit * share * (self._batch_share if share == 1.0 else SHARED_BATCH_SHARE)
 
-    def earliest_start(self, now: float, ahead: float = 0.0) -> float:
-        return max(now, self._due - ahead)
-
     def startable_units(self, now: float, ahead: float = 0.0) -> float:
         """How many units could start now, one after another."""
-        due = max(self._due, now - LATENESS)
+        due = max(self.due, now - LATENESS)
         return inf if self.limit is None else max(0.0, (now + ahead - due) * self.rate)
 
-    def book_cost(self, start: float, cost: float, rate: float) -> Charge:
-        """Books a cost that starts then, at a rate in units a second."""
-        before, seconds = self._due, cost / rate
+    def book_cost(self, start: float, cost: float, share: float = 1.0, most: float = inf) -> Charge:
+        """Books a cost that starts then, at that share of the rate, which is no more than `most` units a second."""
+        rate = share * min(self.rate, most)
+        before, seconds = self.due, cost / rate
         if rate < inf:
-            self._due = max(self._due, start - LATENESS) + seconds
+            self.due = max(self.due, start - LATENESS) + seconds
         self._sent.add(start, cost)
-        return Charge(seconds, before, self._due)
+        return Charge(seconds, before, self.due)
 
     def spent_units(self, now: float) -> float:
         """How many units were booked in the last minute."""
@@ -178,7 +199,7 @@ class RateBudget:
 
     def refund(self, start: float, cost: float, charge: Charge) -> None:
         """Takes a charge back. What was booked last leaves no trace, not even of the time that it was to wait."""
-        self._due = charge.before if self._due == charge.after else self._due - charge.seconds
+        self.due = charge.before if self.due == charge.after else self.due - charge.seconds
         self._sent.add(start, -cost)
 
     def explains(self, remaining: int | None, cost: float, now: float) -> bool:
@@ -234,17 +255,18 @@ class RateBudget:
     def _drop(self, limit: float) -> None:
         self._dropped = (limit, self.window)
         self.learned, self.window = None, MINUTE
-        self._bucket = 0.0
-        self._due = -inf
+        self.limit, self.due = self.ceiling, -inf
+        self._bucket, self.is_bucket = 0.0, False
 
     def _learn(self, limit: float, now: float) -> None:
         before, self.learned = self.learned, limit
+        self.limit = limit if self.ceiling is None else min(self.ceiling, limit)
         self._contradictions = 0
         if before is None:
             if self.ceiling is not None and self.ceiling <= limit:
                 return  # what was sent was booked at the user's limit already
             spent = self._sent.total(now, self.window) * MINUTE / limit
-            self._due = max(self._due, now - LATENESS + spent / self._pace)
+            self.due = max(self.due, now - LATENESS + spent / self._pace)
             return
         self._size *= limit / before
         self._changed_at = now
@@ -254,4 +276,5 @@ class RateBudget:
         # 1.002 for rounding: a sum above the limit cannot be the size of a bucket of that limit.
         same = size <= 1.002 * limit and abs(size - self._size) <= SAME * size
         self._bucket += 0.5 * (float(same) - self._bucket)
+        self.is_bucket = self._bucket > CERTAIN
         self._size, self._sized_at = size, now

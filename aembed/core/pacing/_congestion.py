@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from aembed.core.pacing._minute import Minute
+from aembed.core.pacing._budget import Minute
 
 # Chosen: like TCP's CUBIC the pace stays long near what was refused last, and grows fast once it is far from it. A
 # smaller power would meet the limit more often, a larger one would find a limit that was raised too late.
@@ -142,7 +142,9 @@ class Congestion:
         if self._rate < inf:
             self._busy += tokens / self.rate
 
-    def note_accepted(self, tokens: float, start: float, now: float) -> None:
+    def note_accepted(self, tokens: float, start: float) -> bool:
+        """Returns whether this was the end of the first episode, so that there is a pace from now on."""
+        had_pace = self._rate < inf
         self._accepted.add(start, tokens)
         self._accepted_requests.add(start, 1.0)
         self._fits = max(self._fits, tokens)
@@ -151,6 +153,7 @@ class Congestion:
             self._most_tokens *= 1.02
         if self._refused_at is not None and start >= self._refused_at:
             self._settle(self._refused_at, start)
+        return self._rate < inf and not had_pace
 
     def trust(self, limit: float | None) -> None:
         """Some limit is known, so there is no need to search. `limit` is that of tokens a minute, if that one is known.

@@ -4,7 +4,7 @@ Law 7: a 429 that names no exhausted limit is a question, answered by trying, no
 
     refused at level n (n requests in flight)      a doubt: the next request of that size is the test
       the test is accepted                         in flight, or chance: the evidence of level n decides
-      the test is refused: a strike                fewer in flight for the next test: half of them, down to one
+      the test is refused: a strike                fewer in flight for the next test: three in four, down to one
       refused alone, often enough in a row         neither of them: a window is suspected, and its pace is measured
       nothing accepted before the hint was over    the same, where there was a strike
 
@@ -12,6 +12,9 @@ Each level has its evidence: a refusal speaks against it and against all above i
 below. A level that is beyond what is taken is tried again after some acceptances, and after more of them each time it
 is refused there; where it is accepted, those above it are tried at once, in growing steps. Refusals at a level that
 holds are chance; where they are many, a pace is worth a trial.
+
+Refusals come at once and replies take their time, so nothing waits for the reply of a test: what is under way for
+twice as long as a refusal takes was accepted (`settle`).
 """
 
 from __future__ import annotations
@@ -49,12 +52,22 @@ HELD, BEYOND, MOST = -6.0, 2.0, 4.0
 # refused, and to double the time until it is tried again, at most 0.3 %.
 TRIED_AGAIN, RARELY = 12, 64
 """A level that was refused is tried again after so many acceptances; doubled with each refusal there, up to RARELY."""
+# Measured with benchmarks.busy: a half leaves slots of a service unused that takes fewer than before (8 % more time
+# where strangers come and go); above three quarters more is refused before a window is suspected.
+FEWER = 0.75
+"""After each strike so many are in flight for the next test, as a part of those before."""
+# Chosen: the level after one that was accepted is more likely to be accepted, too, than one that was refused before.
+CLIMBING = 0.5
+"""The part of a hint that the last requests have to take longer than, where levels are being accepted."""
 # Chosen: a small request would pass any bucket that refills, and say nothing of the large one.
 COMPARABLE = 0.8
 """A request of at least this share of the refused one is a test of it."""
 # Chosen: refusals come at once, replies take their time; with less than twice the time a late refusal would be missed.
 SURVIVED = 2.0
 """What is under way for so many times as long as a refusal took was not refused."""
+# Chosen: one late refusal makes the next ones no slower; it is forgotten after some dozens of them.
+REFUSED_MEMORY = 0.9
+"""The longest time until a refusal is worth so much of itself at the next one."""
 # Chosen: the mean of about the last ten replies; it is only compared with a wait, and need not be exact.
 SECONDS_MEMORY = 0.1
 """The weight of one reply in the seconds that a reply takes."""
@@ -121,8 +134,8 @@ class InFlight:
         self._under_way: dict[SentRequest, None] = {}
         self._trying: SentRequest | None = None
         self._doubt: Doubt | None = None
-        self._seconds = self._hint = 0.0
-        """The seconds that a reply takes, and those that a refused one was told to wait."""
+        self._seconds = self._hint = self._refused_within = 0.0
+        """The seconds that a reply takes, those that a refused one was told to wait, and the most until a refusal."""
 
     @property
     def limit(self) -> int:
@@ -141,7 +154,7 @@ class InFlight:
     @property
     def _next_tested_level(self) -> int:
         """The level of the next test."""
-        return max(1, self._limit >> self._doubt.strikes) if self._doubt else self._limit
+        return max(1, int(self._limit * FEWER**self._doubt.strikes)) if self._doubt else self._limit
 
     @property
     def is_limited(self) -> bool:
@@ -155,7 +168,8 @@ class InFlight:
 
     def may_try(self, remaining: float) -> bool:
         """Whether so many requests more take longer than one that is refused would wait."""
-        return remaining * self._seconds >= self._hint * self._limit
+        hint = self._hint * (CLIMBING if self._climbed else 1.0)
+        return remaining * self._seconds >= hint * self._limit
 
     def is_try(self, sent: SentRequest) -> bool:
         """Whether the request was sent to try a level again that had been refused."""
@@ -181,8 +195,13 @@ class InFlight:
         self._seconds += SECONDS_MEMORY * (now - sent.at - self._seconds)
         suspicion = self._answer(sent, in_flight)
         self.chance = max(self._usual, self.chance - MEMORY * self.chance)
-        self.frequency.note_accepted()
         self._accepted += 1
+        self._climb(sent, in_flight)
+        self.frequency.note_accepted()
+        return suspicion
+
+    def _climb(self, sent: SentRequest, in_flight: int) -> None:
+        """Counts an acceptance; where it stands for a level above the limit, that is the limit from now on."""
         before = self._limit
         self._count_for(sent, in_flight)
         level = self._level(sent, in_flight)
@@ -193,7 +212,27 @@ class InFlight:
             self._climbed += self._limit > before
             if self._climbed > 1:
                 self._hold_no_longer_against(self._limit + 1)
-        return suspicion
+
+    @property
+    def settles_at(self) -> float:
+        """When a request that others may wait for will not have been refused; infinite where there is none."""
+        if not self._refused_within or not (self._doubt or self._trying):
+            return inf
+        return next((self._survives_at(sent) for sent in self._under_way if not sent.counted), inf)
+
+    def settle(self, now: float) -> None:
+        """A refusal comes sooner than a reply: what is under way for twice as long as one took is accepted."""
+        for sent in self._under_way if self._refused_within else ():
+            if now <= self._survives_at(sent):
+                return
+            if not sent.counted:
+                self._trying = None if sent is self._trying else self._trying
+                if not self._is_late(sent):  # else its reply tells of a window
+                    self._answer(sent, len(self._under_way))
+                self._climb(sent, len(self._under_way))
+
+    def _survives_at(self, sent: SentRequest) -> float:
+        return sent.at + SURVIVED * self._refused_within
 
     def _level(self, sent: SentRequest, in_flight: int) -> int:
         """The level that a request stands for: in a burst that is refused in part, the last sent may arrive first."""
@@ -212,12 +251,16 @@ class InFlight:
         doubt = self._doubt
         if doubt is None or not doubt.is_answered_by(sent):
             return Suspicion.NOTHING
-        self._doubt = None
-        if doubt.strikes and -inf < doubt.hinted_until <= sent.at:
+        is_late, self._doubt = self._is_late(sent), None
+        if is_late:
             return Suspicion.WINDOW
         if self._level(sent, in_flight) >= doubt.lowest:
             self._forget_doubt(doubt)
         return Suspicion.NOTHING
+
+    def _is_late(self, sent: SentRequest) -> bool:
+        """Whether the request was sent when a hint was over before which nothing was accepted."""
+        return bool(self._doubt and self._doubt.strikes and -inf < self._doubt.hinted_until <= sent.at)
 
     def _forget_doubt(self, doubt: Doubt) -> None:
         """The same level was accepted: those refusals say nothing of the number in flight."""
@@ -235,8 +278,9 @@ class InFlight:
         level = min(in_flight if sent.number <= self._refused_after else max(in_flight, sent.level), self.most)
         self.first_refused_at = min(self.first_refused_at, now)
         self._hint = hint or 0.0
+        self._refused_within = max(now - sent.at, REFUSED_MEMORY * self._refused_within)
         self.frequency.note_refused(sent.number, self._number, afresh=sent.number > self._refused_after)
-        self._count_survivors(sent, in_flight, now)
+        self.settle(now)
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
@@ -245,14 +289,6 @@ class InFlight:
         if sent.level == level == 1 and self._doubt.refused >= self._telling_row:
             return Suspicion.WINDOW
         return Suspicion.FREQUENT if self.frequency.is_high else Suspicion.NOTHING
-
-    def _count_survivors(self, refused: SentRequest, in_flight: int, now: float) -> None:
-        """A refusal comes sooner than a reply: what is under way for twice as long as this one was, is accepted."""
-        for sent in self._under_way:
-            if now - sent.at <= SURVIVED * (now - refused.at):
-                return
-            self._answer(sent, in_flight)
-            self._count_for(sent, in_flight)
 
     def _doubt_more(self, sent: SentRequest, level: int, now: float, hinted_until: float) -> None:
         """Opens a doubt, or adds a refusal to the one there is: a strike, if its test was refused and not by chance."""

@@ -14,8 +14,6 @@ back where it does not.
 
 from __future__ import annotations
 
-from math import inf
-
 from aembed.core.pacing._congestion import Congestion
 from aembed.core.pacing._frequency import FREQUENT, UNLIKE_CHANCE
 from aembed.core.pacing._in_flight import InFlight, SentRequest, Suspicion
@@ -80,9 +78,7 @@ class Inquiry:
             suspicion = self.in_flight.note_accepted(reservation.sent, in_flight, now)
             if suspicion is Suspicion.WINDOW and not self.explains_by_pace:
                 self._suspect(reservation, now)
-        had_pace = self.congestion.rate < inf
-        self.congestion.note_accepted(reservation.tokens, reservation.start, now)
-        if self.congestion.rate < inf and not had_pace:
+        if self.congestion.note_accepted(reservation.tokens, reservation.start):
             self._trial, self._blocked = Trial(self._share, now), False
 
     def forget(self) -> None:

@@ -8,6 +8,7 @@ from math import inf
 from aembed.core.pacing._budget import RateBudget
 from aembed.core.pacing._inquiry import Inquiry
 from aembed.core.pacing._reservation import Reservation, Throttling, Unit
+from aembed.core.packing import Cap
 from aembed.types import Hints
 
 # Chosen: 6 % of a minute of the smallest paid account (OpenAI's Tier 1: 1M tokens a minute). Larger, five full requests
@@ -65,12 +66,30 @@ class Pacer:
         """How many requests may be in flight now, as far as refusals tell."""
         return self._in_flight.allowed
 
+    @property
+    def settles_at(self) -> float:
+        """When `settle` may allow more, if nothing is heard until then."""
+        return self._in_flight.settles_at
+
+    def settle(self, now: float) -> None:
+        """Takes what has been under way for longer than a refusal takes for accepted."""
+        self._in_flight.settle(now)
+
     def concurrency_for(self, remaining: float) -> int:
         """The same for the last requests of a job, when so many remain.
 
         No number that was refused is tried again where one more refusal would wait longer than they all take.
         """
-        return self.concurrency if self._in_flight.may_try(remaining) else min(self.concurrency, self._in_flight.limit)
+        flight = self._in_flight
+        return flight.allowed if flight.may_try(remaining) else min(flight.allowed, flight.limit)
+
+    def narrow_cap(self, cap: Cap) -> Cap:
+        """What the next batch may hold. It is `paced` where the limit is known that decides when it goes."""
+        texts, tokens = self.max_batch_texts, self.max_batch_tokens
+        if tokens is None and texts is None:
+            return cap
+        paced = self._budgets["tokens"].limit is not None or texts is not None
+        return Cap(min(cap.inputs, texts or cap.inputs), min(cap.tokens, tokens or cap.tokens), paced)
 
     @property
     def max_batch_tokens(self) -> int | None:
@@ -79,13 +98,9 @@ class Pacer:
         It is None while nothing speaks against the provider's own limit.
         """
         budget = self._budgets["tokens"]
-        first = self._first_batch if budget.limit is None else inf
-        most = min(self._congestion.max_batch_tokens, budget.max_cost, first)
+        allowed = self._first_batch if budget.limit is None else budget.max_cost
+        most = min(self._congestion.max_batch_tokens, allowed)
         return None if most == inf else max(int(most), 1)
-
-    @property
-    def _is_blind(self) -> bool:
-        return all(budget.limit is None for budget in self._budgets.values())
 
     def is_too_large(self, tokens: float) -> bool:
         """Whether no request of this size was ever accepted and one was refused, or it is out of all proportion."""
@@ -94,8 +109,8 @@ class Pacer:
     @property
     def max_batch_texts(self) -> int | None:
         """The most texts of a batch where there is a limit of texts a minute; None while there is none."""
-        most = self._budgets["texts"].max_cost
-        return None if most == inf else max(int(most), 1)
+        budget = self._budgets["texts"]
+        return None if budget.limit is None else max(int(budget.max_cost), 1)
 
     def reserve(self, tokens: float, now: float, *, texts: int = 1, interactive: bool = False) -> Reservation:
         reservation = Reservation(tokens, texts, interactive)
@@ -123,7 +138,7 @@ class Pacer:
             self._unbook(head)
         reservation.tokens, reservation.texts = tokens, texts
         for unit, cost in more.items():
-            self._budgets[unit].book_cost(reservation.start, cost, rates[unit])
+            self._budgets[unit].book_cost(reservation.start, cost, most=rates[unit])
         self._congestion.note_grown(more["tokens"])
         if head and pushes:
             self._book(head, now)
@@ -134,23 +149,23 @@ class Pacer:
 
     def _observe(self, hints: Hints, answered: Reservation | None, now: float) -> None:
         """Gives each budget what the headers say of it; `answered` is the request whose reply had them."""
-        before = self._buckets
+        before = self._count_buckets()
         seconds, dropped = now - answered.start if answered else 0.0, False
+        costs = answered.costs if answered else {}
         for unit, limit, remaining, reset, window in _limits(hints):
             was = self._budgets[unit].learned
             if limit is not None or remaining is not None:
-                cost = answered.cost(unit) if answered else 0.0
+                cost = costs.get(unit, 0.0)
                 self._budgets[unit].observe(limit, remaining, reset, cost, now, window=window, seconds=seconds)
             dropped |= was is not None and self._budgets[unit].learned is None
-        if self._buckets > before:
+        if self._count_buckets() > before:
             self._inquiry.forget()
         if dropped:
             self._book_head_anew(now)
 
-    @property
-    def _buckets(self) -> int:
+    def _count_buckets(self) -> int:
         """The number of limits whose headers tell what all of their users spend."""
-        return sum(budget.is_bucket for budget in self._budgets.values())
+        return sum([budget.is_bucket for budget in self._budgets.values()])
 
     def _book_head_anew(self, now: float) -> None:
         """Books the waiting request anew, because there is less to wait for: it starts sooner."""
@@ -162,10 +177,11 @@ class Pacer:
         """The request is on its way, as one of so many."""
         reservation.sent = self._in_flight.note_sent(in_flight, reservation.tokens, now)
 
-    def note_ended(self, reservation: Reservation) -> None:
-        """The request has ended, however that was."""
+    def note_ended(self, reservation: Reservation) -> int:
+        """The request has ended, however that was. Returns how many may be in flight now."""
         if reservation.sent:
             self._in_flight.note_ended(reservation.sent)
+        return self._in_flight.allowed
 
     def note_accepted(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> None:
         self.accepted_requests += 1
@@ -178,12 +194,19 @@ class Pacer:
         hints = hints or Hints()
         self.throttled_requests += 1
         self.observe(hints, now)
-        if self._is_explained(reservation, hints, now):
+        costs = reservation.costs
+        if any(
+            self._budgets[unit].explains(remaining, costs[unit], now) for unit, _, remaining, _, _ in _limits(hints)
+        ):
             return Throttling(self.is_too_large(reservation.tokens), closes=True)
-        if not self._is_blind:
+        if any(budget.limit is not None for budget in self._budgets.values()):
             self._congestion.trust(self._budgets["tokens"].limit)
         pace = self._rate("tokens")
-        if self._is_exhausted(reservation, hints):
+        # Whether the headers say that a limit has nothing left for this request.
+        if any(
+            remaining is not None and remaining < costs[unit] and self._budgets[unit].limit is not None
+            for unit, _, remaining, _, _ in _limits(hints)
+        ):
             refusal, undone = self._inquiry.note_exhausted(reservation, now, pace)
         else:
             refusal, undone = self._inquiry.note_refused(reservation, hints.retry_after, now, in_flight, pace)
@@ -212,36 +235,23 @@ class Pacer:
         found = self._inquiry.belief()
         return "; ".join([found, *told] if found else told)
 
-    def _is_exhausted(self, reservation: Reservation, hints: Hints) -> bool:
-        """Whether the headers say that a limit has nothing left for this request."""
-        return any(
-            remaining is not None and remaining < reservation.cost(unit) and self._budgets[unit].limit is not None
-            for unit, _, remaining, _, _ in _limits(hints)
-        )
-
-    def _is_explained(self, reservation: Reservation, hints: Hints, now: float) -> bool:
-        return any(
-            self._budgets[unit].explains(remaining, reservation.cost(unit), now)
-            for unit, _, remaining, _, _ in _limits(hints)
-        )
-
-    def _rate(self, unit: Unit, tokens: float = 0.0) -> float:
-        """The units a second at which a request is booked.
-
-        What refusals taught holds no request up for longer than a window, since few accepted requests measure too
-        little.
-        """
+    def _rate(self, unit: Unit) -> float:
+        """The units a second at which a request is booked."""
         rate = self._budgets[unit].rate
-        return min(rate, max(self._congestion.rate, tokens / WINDOW)) if unit == "tokens" else rate
+        return min(rate, self._congestion.rate) if unit == "tokens" else rate
 
     def _book_before_bulk(self, reservation: Reservation, now: float) -> None:
         head = self._head
-        if head is None or head.start <= now or not self._may_push(head, reservation):
+        if head is None or head.start <= now:
             self._book(reservation, now)
             return
-        self._unbook(head)
+        seconds = max(cost / self._rate(unit) for unit, cost in reservation.costs.items())
+        pushes = head.start + seconds <= head.latest
+        if pushes:
+            self._unbook(head)
         self._book(reservation, now)
-        self._book(head, now)
+        if pushes:
+            self._book(head, now)
 
     def has_queries(self, now: float) -> bool:
         """Whether there are queries, or were some a moment ago."""
@@ -259,22 +269,20 @@ class Pacer:
         """What was booked in the last minute."""
         return self._budgets[unit].spent_units(now)
 
-    def _may_push(self, head: Reservation, reservation: Reservation) -> bool:
-        seconds = max(reservation.cost(unit) / self._rate(unit) for unit in self._budgets)
-        return head.start + seconds <= head.latest
-
     def _book(self, reservation: Reservation, now: float) -> None:
         ahead = 60.0 * HELD_BACK if reservation.interactive else 0.0
         kept = 1.0 if reservation.interactive or not self.has_queries(now) else 1.0 - HELD_BACK
-        reservation.start = max(budget.earliest_start(now, ahead) for budget in self._budgets.values())
+        reservation.start = start = max(now, max([budget.due for budget in self._budgets.values()]) - ahead)
+        costs, charges = reservation.costs, reservation.charges
+        # What refusals taught holds no request up for longer than a window: few accepted requests measure too little.
+        most = max(self._congestion.rate, reservation.tokens / WINDOW)
         for unit, budget in self._budgets.items():
-            cost = reservation.cost(unit)
-            reservation.charges[unit] = budget.book_cost(reservation.start, cost, kept * self._rate(unit, cost))
-        self._congestion.note_spent(reservation.start, reservation.tokens)
+            charges[unit] = budget.book_cost(start, costs[unit], kept, most if unit == "tokens" else inf)
+        self._congestion.note_spent(start, reservation.tokens)
 
     def _unbook(self, reservation: Reservation) -> None:
-        for unit, budget in self._budgets.items():
-            budget.refund(reservation.start, reservation.cost(unit), reservation.charges[unit])
+        for unit, cost in reservation.costs.items():
+            self._budgets[unit].refund(reservation.start, cost, reservation.charges[unit])
 
 
 def _limits(hints: Hints) -> Iterator[tuple[Unit, int | None, int | None, float | None, float]]:

@@ -27,14 +27,10 @@ class Reservation:
     sent: SentRequest | None = None
     charges: dict[Unit, Charge] = field(default_factory=dict)
 
-    def cost(self, unit: Unit) -> float:
-        match unit:
-            case "requests":
-                return 1.0
-            case "tokens":
-                return self.tokens
-            case "texts":
-                return float(self.texts)
+    @property
+    def costs(self) -> dict[Unit, float]:
+        """What the request takes of each limit."""
+        return {"requests": 1.0, "tokens": self.tokens, "texts": float(self.texts)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,28 +47,28 @@ class SQLiteDatabase:
         self.searches = Searches(self._searcher)
         self._most_log_bytes = MOST_LOG_BYTES
 
-    async def read(self, work: Work[T], missing: T) -> T:
+    def read(self, work: Work[T], missing: T) -> Awaitable[T]:
         """`work` on one snapshot, in turn with the writes; `missing` where there is no file. Creates nothing."""
-        return await self._run_on(self._writer, work, missing)
+        return self._run_on(self._writer, work, missing)
 
-    async def read_beside(self, work: Work[T], missing: T) -> T:
+    def read_beside(self, work: Work[T], missing: T) -> Awaitable[T]:
         """The same beside the writes: it sees what was written before."""
-        return await self._run_on(self._reader, work, missing)
+        return self._run_on(self._reader, work, missing)
 
-    async def write(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
+    def write(self, work: Work[T], then: Callable[[], object] | None = None) -> Awaitable[T]:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
 
         `then` is called on the thread once it is there, also where nobody waits for it any more.
         """
-        return await self._writer.run(lambda: self._run_write(work, then))
+        return self._writer.run(lambda: self._run_write(work, then))
 
-    async def write_lightly(self, work: Work[T]) -> T:
+    def write_lightly(self, work: Work[T]) -> Awaitable[T]:
         """`work` in one transaction that may be lost with the power, and is not waited for on the disk."""
-        return await self._writer.run(lambda: self._run_light_write(work))
+        return self._writer.run(lambda: self._run_light_write(work))
 
-    async def create(self, work: Work[T]) -> T:
+    def create(self, work: Work[T]) -> Awaitable[T]:
         """As `write`, on a file that is made first if it is missing: readable by its owner only, in WAL mode."""
-        return await self._writer.run(lambda: self._create_file(work))
+        return self._writer.run(lambda: self._create_file(work))
 
     def size_bytes(self) -> int:
         """Of the file and its write-ahead log, on disk."""
@@ -81,8 +81,8 @@ class SQLiteDatabase:
         for worker in (self._searcher, self._reader, self._writer):
             await worker.aclose()
 
-    async def _run_on(self, worker: SQLiteThread, work: Work[T], missing: T) -> T:
-        return await worker.run(lambda: worker.run_transaction("BEGIN", work) if worker.open() else missing)
+    def _run_on(self, worker: SQLiteThread, work: Work[T], missing: T) -> Awaitable[T]:
+        return worker.run(lambda: worker.run_transaction("BEGIN", work) if worker.open() else missing)
 
     def _run_write(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
         if not self._writer.open():

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -59,8 +59,9 @@ class SQLiteThread:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"aembed-sqlite{thread}")
         weakref.finalize(self, self.file.close)
 
-    async def run(self, call: Callable[[], T]) -> T:
-        return await await_outcome(self.submit(lambda: self.explain_errors(call)))
+    def run(self, call: Callable[[], T]) -> Awaitable[T]:
+        """Hands the call to the thread at once; what is returned waits for its outcome."""
+        return await_outcome(self.submit(lambda: self.explain_errors(call)))
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         if self._closed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 CLIENTS = (
     "openai",
@@ -27,21 +28,24 @@ CLIENTS = (
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """`opens` is a module of this package and its function; `distribution` names the peer in its venv, None is our
-    own environment."""
+    own environment. `loop` is the event loop that it runs on."""
 
     name: str
     opens: str
     settings: str
     distribution: str | None = None
+    loop: Literal["asyncio", "uvloop"] = "asyncio"
 
 
 BATCHES = "batches of 2,048 texts or 290,000 tokens"
 
 AEMBED = Contestant("aembed", "ours:embedder", "defaults")
+AEMBED_UVLOOP = Contestant("aembed on uvloop", "ours:embedder", "defaults", loop="uvloop")
 AEMBED_PACED = Contestant("aembed, limit given", "ours:fresh", "tokens_per_minute=")
 AEMBED_UNAWARE = Contestant("aembed, limit unknown", "ours:fresh", "defaults")
 BLOCKING = Contestant("limit: blocking socket", "bare:blocking", f"{BATCHES}, one at a time, one pybase64 pass")
 RAW_ASYNCIO = Contestant("limit: raw asyncio", "bare:raw_asyncio", f"{BATCHES}, asyncio.Protocol, one pybase64 pass")
+RAW_UVLOOP = Contestant("limit: raw uvloop", "bare:raw_asyncio", "the same on uvloop", loop="uvloop")
 OPENAI = Contestant("openai-python", "openai_python:batched", f"AsyncOpenAI, base64, {BATCHES}", "openai")
 ONE_A_REQUEST = Contestant("one text a request", "openai_python:one_a_request", "AsyncOpenAI, base64", "openai")
 THREAD_POOL = Contestant(

@@ -1,6 +1,6 @@
 """One contestant in a process of its own, told in JSON lines what to do:
 
-< {"opens": "openai_python:batched", "distribution": "openai", "texts": "texts.json", "job": {"url": ...}}
+< {"opens": "openai_python:batched", "distribution": "openai", "loop": "asyncio", "texts": "texts.json", "job": {...}}
 > {"version": "3.57.0"}                      ready: imported, opened, one text embedded
 < {"watch": "cpu"}                           go
 > {"cpu": 2.9, "wall": 1.4, ...}             the fields of Result
@@ -135,12 +135,21 @@ async def serve(start: Mapping[str, Any], texts: Sequence[str], told: TextIO) ->
         print(json.dumps(asdict(result)), file=told, flush=True)
 
 
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
 def main() -> None:
     # What libraries print goes to stderr; the protocol keeps the real stdout.
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     start = json.loads(sys.stdin.readline())
-    asyncio.run(serve(start, json.loads(Path(start["texts"]).read_text()), told))
+    with asyncio.Runner(loop_factory=loop_factory(start["loop"])) as runner:
+        runner.run(serve(start, json.loads(Path(start["texts"]).read_text()), told))
 
 
 if __name__ == "__main__":

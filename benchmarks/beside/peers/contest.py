@@ -77,9 +77,9 @@ async def running(
         stderr=None if "AEMBED_BENCH_STDERR" in os.environ else DEVNULL,
     )
     runner = Runner(process)
-    start = {"opens": contestant.opens, "distribution": contestant.distribution, "texts": str(texts)}
+    start = {"opens": contestant.opens, "distribution": contestant.distribution, "loop": contestant.loop}
     try:
-        ready = await runner.told(start | {"job": asdict(job)})
+        ready = await runner.told(start | {"texts": str(texts), "job": asdict(job)})
         yield runner, ready["version"]
     finally:
         if process.returncode is None:
