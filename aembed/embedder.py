@@ -139,7 +139,8 @@ class Embedder:
 
     @property
     def space(self) -> Space:
-        """Which vectors this makes. `dimensions` is None until it is known."""
+        """Which vectors this makes. `dimensions` is None until it is known, `preparation` is what options ask for: a
+        store has its own, and one that is new gets what the model wants."""
         return self._engine.space
 
     @property

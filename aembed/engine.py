@@ -48,7 +48,7 @@ class Engine:
         provider.limits.check(options.max_batch_size, options.max_tokens_per_batch)
         self.provider = provider
         self.options = options
-        self.budgets = Budgets(options.budgets, provider.price_usd)
+        self.budgets = Budgets(options.budgets, provider.price_usd, provider.limits)
         self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread

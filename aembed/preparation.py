@@ -92,8 +92,8 @@ def document_part(written: str) -> str:
 
 
 def kept_form(written: str) -> str:
-    """A preparation as a store keeps it: "" for none, however that was asked for."""
-    return "" if written == UNPREPARED else written
+    """A preparation as a store keeps it, however it was written; "" for none. Raises ConfigError as `parse`."""
+    return str(_parse(written)) if written else ""
 
 
 def _json_of(values: dict[str, str]) -> str:

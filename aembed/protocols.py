@@ -90,9 +90,10 @@ class EmbedsPrepared(Provider, Protocol):
     """A provider that sends what a preparation says beside its prefixes: an input type, or a dtype."""
 
     async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:
-        """In the place of `embed` where a store's preparation says more than prefixes, which the texts have already.
+        """Called in the place of `embed`. The texts have their prefixes already.
 
-        The service is told `preparation.type(input_type)` in its own field, where that is not "", and so on.
+        The service is told what the rest of the preparation says and nothing else, whatever the model wants of new
+        stores: `preparation.type(input_type)` in its own field, and nothing there where that is "".
         """
         ...
 

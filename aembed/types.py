@@ -123,7 +123,8 @@ class Limits:
     tokens; `encoding` names that tokenizer in tiktoken, None where it is not one of tiktoken's.
     `texts_per_minute` is a rate limit that the service counts in texts; None where it has none. `estimated`: nobody
     knows that this server counts so. Then 1 % of max_tokens_per_batch is left free until the `usage` of its replies has
-    told how it counts.
+    told how it counts. `requests_per_day` and `tokens_per_day` are limits of a day that ends at midnight of `day_zone`,
+    a time zone's name: jobs count them in their store, from run to run.
     """
 
     max_batch_size: int
@@ -135,6 +136,9 @@ class Limits:
     encoding: str | None = None
     texts_per_minute: float | None = None
     estimated: bool = False
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+    day_zone: str = "UTC"
 
     def narrowed(self, max_batch_size: int | None, max_tokens_per_batch: int | None) -> Limits:
         """The same limits with the user's, where those are smaller."""

@@ -34,7 +34,7 @@ from aembed.core.changes import Fingerprinter
 from aembed.core.spaces import merge_spaces, space_as_json
 from aembed.preparation import UNPREPARED
 from aembed.stores import open_column
-from aembed.types import Reply
+from aembed.types import InputType, Reply
 from tests.jobs import all_of, records, vector_of, words
 from tests.stage.postgres import run_sql
 
@@ -303,6 +303,30 @@ async def test_a25_input_types_are_sent_as_the_store_has_them(places: Places) ->
         with pytest.raises(ConfigError, match="embed_prepared"):
             await embedder.search(store, "text 3")
     assert plain.requests == 0
+
+
+class Eager(FakeProvider):
+    """Its own `embed` tells the type that its model wants, as those of services with such a field do."""
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
+        return await self.embed_prepared(texts, input_type=input_type, preparation=self.preparation)
+
+    async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:
+        return await self._embed(texts, input_type, preparation.asks(input_type))
+
+
+async def test_a25_an_old_store_goes_on_without_input_types(places: Places) -> None:
+    store = await places.store()
+    async with Embedder(provider_of(Preparation())) as embedder:
+        await embedder.embed_into(store, records(TEXTS))
+    provider = Eager(dimensions=8, preparation=TYPED)
+    async with Embedder(provider) as embedder:
+        await embedder.embed_into(store, records([*TEXTS, "a new one"]))
+        assert (await embedder.search(store, "text 3", k=1))[0].text == "text 3"
+        assert asked(provider) == {""}
+        await embedder.embed_documents(["a text"])
+        await embedder.embed_query("a text")
+    assert asked(provider) == {"", '{"type":"passage"}', '{"type":"query"}'}
 
 
 class Untyped:
@@ -585,6 +609,8 @@ def test_a25_spaces_that_differ_in_preparation_are_different_spaces() -> None:
     assert merge_spaces(prepared, plain) == merge_spaces(prepared, prepared) == prepared, "no opinion: its own rules"
     assert merge_spaces(plain, replace(plain, preparation=UNPREPARED)) == plain
     assert merge_spaces(None, replace(plain, preparation=UNPREPARED)) == plain
+    written = '{ "query_prefix": "search_query: ", "document_prefix": "search_document: " }'
+    assert merge_spaces(prepared, replace(plain, preparation=written)) == prepared, "the order of its names is none"
 
 
 @pytest.mark.parametrize("kind", ["store", "column"])

@@ -67,7 +67,10 @@ class FailuresFile:
 
     def _begin_file(self) -> TextIO:
         if _is_stream(self._named):
-            return _open_stream(self._named)
+            # Without O_NONBLOCK the opening of a pipe that nobody reads would hold up the job for ever.
+            descriptor = os.open(self._named, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+            os.set_blocking(descriptor, True)
+            return open(descriptor, "w", encoding="utf-8")
         # In the same folder, since os.replace is one step only within a file system.
         beside = self._path.with_name(f".{uuid4().hex}.aembed-failures")
         file = beside.open("x", encoding="utf-8")
@@ -176,10 +179,3 @@ def _is_stream(path: Path) -> bool:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
-
-
-def _open_stream(path: Path) -> TextIO:
-    """Without O_NONBLOCK the opening of a pipe that nobody reads would hold up the job for ever."""
-    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
-    os.set_blocking(descriptor, True)
-    return open(descriptor, "w", encoding="utf-8")

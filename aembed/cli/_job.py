@@ -157,7 +157,12 @@ def show_ending(ending: Ending, output: Output) -> int:
         return STOPPED
     if error is None:
         return SOME_FAILED if progress.failed else OK
-    _say_stopped(error)
+    say(f"stopped early: {reason_in_words(error)}")
+    if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
+        were = "text was" if lost == 1 else "texts were"
+        say(f"{lost:,} {were} paid for and could not be written; the next run sends what is missing again")
+    larger = " with a larger budget" if isinstance(error, BudgetExceededError) else ""
+    say(f"all that was stored is kept; run the same command again{larger} to go on")
     return exit_code(error)
 
 
@@ -179,15 +184,6 @@ def _stopped_json(ending: Ending) -> dict[str, str] | None:
     if ending.error:
         return {"error": type(ending.error).__name__, "message": str(ending.error)}
     return {"error": "Interrupted", "message": "by a signal"} if ending.signalled else None
-
-
-def _say_stopped(error: AembedError) -> None:
-    say(f"stopped early: {reason_in_words(error)}")
-    if isinstance(error, StoreError) and (lost := sum(map(len, error.unsaved))):
-        were = "text was" if lost == 1 else "texts were"
-        say(f"{lost:,} {were} paid for and could not be written; the next run sends what is missing again")
-    larger = " with a larger budget" if isinstance(error, BudgetExceededError) else ""
-    say(f"all that was stored is kept; run the same command again{larger} to go on")
 
 
 def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:

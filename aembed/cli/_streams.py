@@ -30,7 +30,10 @@ class ReaderGone(Exception):
 def prepare_streams() -> None:
     """No file that is opened later gets the number of a stream that is closed; no message can fail."""
     closed = sys.stderr is None
-    _occupy_descriptors()
+    with suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(number)
     if closed or type(sys.stderr) is TextIOWrapper:
         sys.stderr = _Steady(
             BufferedWriter(FileIO(2, "wb", closefd=False)),
@@ -92,13 +95,6 @@ class _Steady(TextIOWrapper):
             super().flush()
         except OSError:
             _silence(2)
-
-
-def _occupy_descriptors() -> None:
-    with suppress(OSError):
-        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-            pass
-        os.close(number)
 
 
 def _silence(number: int) -> None:

@@ -134,7 +134,15 @@ async def _embed_inputs(order: IndexOrder, settings: Settings, again: TypedComma
 
 def _find_inputs(order: IndexOrder, info: StoreInfo) -> Inputs:
     """Raises ConfigError for a PATH that is missing, or that holds nothing to read and never did."""
-    _refuse_gone(order, info)
+    # Raises ConfigError for a PATH that is not there though the store has rows of it: they are not removed unasked.
+    for path in order.paths:
+        root = Path(os.path.abspath(path)).as_posix()
+        if path != "-" and not os.path.exists(path) and root in info.sources:
+            command = shlex.join(["aembed", "remove", "--store", printable_place(order.store), "--source", root])
+            raise ConfigError(
+                f"{root} does not exist; what was indexed from it is kept: correct the path, "
+                f"or remove them:  {printable_line(command)}"
+            )
     with interrupt_at_once():
         source = open_paths(
             order.paths,
@@ -173,18 +181,6 @@ def _check_files(order: IndexOrder, inputs: Inputs) -> None:
             )
     if order.output.failures_to:
         check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.may_read)
-
-
-def _refuse_gone(order: IndexOrder, info: StoreInfo) -> None:
-    """Raises ConfigError for a PATH that is not there though the store has rows of it: they are not removed unasked."""
-    for path in order.paths:
-        root = Path(os.path.abspath(path)).as_posix()
-        if path != "-" and not os.path.exists(path) and root in info.sources:
-            command = shlex.join(["aembed", "remove", "--store", printable_place(order.store), "--source", root])
-            raise ConfigError(
-                f"{root} does not exist; what was indexed from it is kept: correct the path, "
-                f"or remove them:  {printable_line(command)}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.dispatch import SpendLimit, Submission
-from aembed.errors import AembedError, BudgetExceededError, OutageError, UnavailableError
+from aembed.errors import AembedError, OutageError, UnavailableError
 from aembed.types import Hints, Vector
 
 logger = logging.getLogger("aembed")
@@ -33,7 +33,7 @@ class QuerySpendLimit(SpendLimit, Protocol):
     @property
     def tokens_left(self) -> float: ...
     def notify(self) -> None: ...
-    def exceeded_error(self, tokens: int) -> BudgetExceededError: ...
+    def exceeded_error(self, tokens: int) -> AembedError: ...
 
 
 @dataclass(slots=True, eq=False)

@@ -21,9 +21,8 @@ prepared alike, as those for one store are.
     a load that nobody waits for is let go of if it was not sent, and lands if it was (law 1: it is paid for).
 
 There is one batching task as long as something waits: it takes what is there once it may send, and carries the last
-load. A text that comes while no other query is on its way goes at once. What comes while some are gathers until a slot,
-the budget and the gate give leave, and MAX_WAIT at most beyond that; then all that fits in a request goes in one, or in
-a few at once, where there is room for them and each is sooner answered.
+load. A text that comes while no other query is on its way goes at once; what comes while some are gathers (`_queue.py`)
+until a slot, the budget and the gate give leave.
 
 Law 1: a cancelled `embed_query` gets its CancelledError at once, and what was sent lands in a task of the dispatcher.
 """
@@ -35,8 +34,6 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from math import ceil, inf
 from typing import Any
-
-import anyio
 
 from aembed.coalesce._flights import (
     Flight,
@@ -52,17 +49,12 @@ from aembed.coalesce._queue import Queue
 from aembed.coalesce._timeouts import Timeouts
 from aembed.core.cache import Cache
 from aembed.core.changes import Entry, Fingerprinter, Item, oversize_error
-from aembed.core.packing import Cap, count_last_batches, totals
+from aembed.core.packing import totals
 from aembed.core.pieces import combine_pieces
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Permit, Refused, SharedAnswer, Submission, Waiting
 from aembed.errors import BudgetExceededError, OverloadedError, copy_error
 from aembed.types import Limits, Record, Vector
-
-# Chosen: a request takes 78 ms and more (measured at OpenAI), so 5 ms are not felt, and in a burst they gather dozens
-# of texts. At 0 each text of a burst would be a request; larger, each query would be slower for fewer requests.
-MAX_WAIT = 0.005
-"""A text waits for others for so many seconds at the most, while queries are on their way."""
 
 
 class Coalescer:
@@ -87,12 +79,10 @@ class Coalescer:
         self._max_queue_size = inf if max_queue_size is None else max_queue_size
         self._flights: dict[bytes, Flight] = {}
         self._spend_limit = spend_limit
-        self._queue = Queue()
+        self._queue = Queue(dispatcher)
         self._counting = 0
         self._batches_in_flight = 0
         self._batching: asyncio.Task[None] | None = None
-        self._ripe = asyncio.Event()
-        self._full = self._parts = 0
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, self._expire)
@@ -135,7 +125,7 @@ class Coalescer:
         self._closed = True
         flights = [*self._flights.values()]
         self._fail(
-            [each for each in flights if not each.batch or each.batch.submission.is_waiting], asyncio.CancelledError()
+            [each for each in flights if not each.batch or each.batch.submission.waiting], asyncio.CancelledError()
         )
         for flight in flights:
             if flight.batch:
@@ -190,7 +180,7 @@ class Coalescer:
         """Tells whoever cannot wait so long, and is not on the way, that the gate is closed or the request rests."""
         now, closed = self._loop.time(), self._dispatcher.seconds_until_open
         for flight in self._flights.values():
-            if flight.batch and not flight.batch.submission.is_waiting:
+            if flight.batch and not flight.batch.submission.waiting:
                 continue
             seconds = max(closed, flight.batch.submission.rests_until - now) if flight.batch else closed
             for waiter, deadline in flight.waiters.items():
@@ -243,15 +233,13 @@ class Coalescer:
         if self._batching is None:
             self._batching = self._dispatcher.start_task(self._send_all())
             self._batching.add_done_callback(self._note_batching_end)
-        elif len(self._queue.flights) == self._full:
-            self._ripe.set()
 
     async def _send_all(self) -> None:
         """The batching task, of which there is one as long as something waits.
 
         It takes what is there once it may send, gives each load to a task of its own, and carries the last one itself.
         """
-        self._parts = 0
+        self._queue.parts = 0
         batch = await self._next_batch()
         others = bool(self._queue.flights)
         while self._queue.flights:
@@ -265,13 +253,14 @@ class Coalescer:
         await self._send_batch(batch)
 
     async def _next_batch(self) -> QueryBatch:
-        if not self._parts:
-            await self._gather()
+        if self._batches_in_flight and not self._queue.parts:
+            await self._queue.gather()
         if self._spend_limit:
             await self._wait_until_affordable(self._spend_limit)
         assert self._queue.oldest is not None
         permit = await self._dispatcher.admit(self._queue.oldest.item.tokens)
-        return self._make_batch(self._take(), permit)
+        left = self._spend_limit.tokens_left if self._spend_limit else inf
+        return self._make_batch(self._queue.take(left, self._measure.most_cost), permit)
 
     async def _wait_until_affordable(self, spend_limit: QuerySpendLimit) -> None:
         """Waits until the oldest query can be afforded.
@@ -293,34 +282,6 @@ class Coalescer:
         if self._batching is batching:
             self._batching = None
             self._fail([*self._queue.flights.values()], reason_of(batching))
-
-    async def _gather(self) -> None:
-        """Waits until MAX_WAIT after the oldest came, or no other query is on its way, or a request is full."""
-        if not self._batches_in_flight:
-            return
-        oldest, self._full = self._queue.oldest, self._dispatcher.cap.inputs
-        assert oldest is not None
-        seconds = oldest.since + MAX_WAIT - self._loop.time()
-        if seconds <= 0 or len(self._queue.flights) >= self._full:
-            return
-        self._ripe.clear()
-        with anyio.move_on_after(seconds):
-            await self._ripe.wait()
-
-    def _take(self) -> list[Flight]:
-        """Takes the oldest that fit in one request, or an even share where several requests may go now.
-
-        Each is then answered sooner. Half of the free slots are left to those that come meanwhile.
-        """
-        waiting, tokens, cap = self._queue.inputs, self._queue.tokens, self._dispatcher.cap
-        parts = self._parts or count_last_batches(
-            cap.least_batches(waiting, tokens), tokens, 1 + self._dispatcher.startable_queries // 2
-        )
-        self._parts = parts - 1
-        most = Cap(min(ceil(waiting / parts), cap.inputs), min(ceil(tokens / parts), cap.tokens))
-        return self._queue.take(
-            most, self._spend_limit.tokens_left if self._spend_limit else inf, self._measure.most_cost
-        )
 
     # a request
 
@@ -362,7 +323,7 @@ class Coalescer:
         """A load has ended. What was not answered shares its error, unless it was let go of and a call has joined."""
         self._batches_in_flight -= 1
         if not self._batches_in_flight:
-            self._ripe.set()
+            self._queue.ripe.set()
         if self._spend_limit:
             self._spend_limit.notify()
         # The budget refused the load, while a part of it may go now, or all of it once others have landed.

@@ -125,7 +125,9 @@ class Fingerprinter:
             return False
         fingerprint = entry.fingerprint
         if space.origin != self.space.origin:
-            fingerprint = self._with_names_of(space)._fingerprint(utf8_of(entry.record))
+            if space.origin not in self._elsewhere:
+                self._elsewhere[space.origin] = replace(self, space=replace(self.space, origin=space.origin))
+            fingerprint = self._elsewhere[space.origin]._fingerprint(utf8_of(entry.record))
         return row.fingerprint == fingerprint and _is_sound(row.vector, self.space.dimensions)
 
     def _fingerprint(self, data: bytes) -> bytes:
@@ -134,11 +136,6 @@ class Fingerprinter:
         hasher.update(data)
         fingerprint: bytes = hasher.digest()
         return fingerprint
-
-    def _with_names_of(self, space: Space) -> Fingerprinter:
-        if space.origin not in self._elsewhere:
-            self._elsewhere[space.origin] = replace(self, space=replace(self.space, origin=space.origin))
-        return self._elsewhere[space.origin]
 
 
 def _is_sound(vector: object, dimensions: int | None) -> bool:
@@ -192,7 +189,8 @@ def utf8_of(record: Record) -> bytes:
     # Law 6: what can be refused is refused before money is spent, here because of the text itself.
     id, text = record.id, record.text
     if not isinstance(id, str) or not id:
-        raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {kind_in_words(id)}")
+        given = "an empty str" if id == "" else type(id).__name__
+        raise InputError(f"the id must be a str that is not empty, an int or a UUID, not {given}")
     if not isinstance(text, str):
         raise InputError(f"the text of {id!r} must be a str, not {type(text).__name__}")
     if not text or text.isspace():
@@ -229,10 +227,6 @@ def row_digest(fingerprint: bytes, metadata: Metadata | None, source: str | None
     hasher = blake2b(fingerprint, digest_size=DIGEST_BYTES)
     hasher.update(_json_bytes([metadata, source]))
     return hasher.digest()
-
-
-def kind_in_words(value: object) -> str:
-    return "an empty str" if value == "" else type(value).__name__
 
 
 def _json_bytes(value: Any) -> bytes:

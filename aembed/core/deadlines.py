@@ -76,10 +76,9 @@ class Deadlines:
         """The total deadline, from sending to the last byte."""
         if self._replies < SEEN:
             return self._timeout
-        return min(max(FACTOR * self._expected_seconds(_size_class(tokens)), LEAST) * self._slack, self._timeout)
-
-    def _expected_seconds(self, size: int) -> float:
-        return min((slow * 2.0 ** max(0, size - seen) for seen, slow in self._slow.items()), default=inf)
+        size = _size_class(tokens)
+        expected = min([slow * 2.0 ** max(0, size - seen) for seen, slow in self._slow.items()], default=inf)
+        return min(max(FACTOR * expected, LEAST) * self._slack, self._timeout)
 
 
 def _size_class(tokens: float) -> int:

@@ -142,13 +142,18 @@ class Gate:
             self.probes += 1
         return gate_pass
 
-    def note_success(self, gate_pass: GatePass) -> None:
-        """The provider works. After a rate limit only a request that was sent since then says so."""
+    def note_success(self, gate_pass: GatePass) -> bool:
+        """The provider works; returns whether the gate is open.
+
+        After a rate limit only a request that was sent since then says so.
+        """
         self._failure_rate += MEMORY * (0.0 - self._failure_rate)
         self._failures = 0
         self._failing_since = None
         if self._closed_at is not None and (gate_pass.probe or not self._limited):
-            self._open()
+            self._closed_at = self._probe = None
+            self._limited, self._pause = False, 0.0
+        return self._closed_at is None
 
     def note_failure(self, gate_pass: GatePass, now: float, *, wait: float, hinted: bool = False) -> float:
         """Returns how much of a failure of the request this is, from 0 to 1.
@@ -218,12 +223,6 @@ class Gate:
         # that fails each second request still closes the gate.
         usual = min(max(self._failure_rate, 1e-9), 0.5)
         return max(FAILURES_IN_A_ROW, int(log(CHANCE) / log(usual)))
-
-    def _open(self) -> None:
-        self._closed_at = None
-        self._probe = None
-        self._limited = False
-        self._pause = 0.0
 
     def _close(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
         self.closings += 1

@@ -61,10 +61,6 @@ class _Window(msgspec.Struct, frozen=True, gc=False):
     seconds: float = MINUTE
 
     @property
-    def tightness(self) -> tuple[float, float]:
-        return (_or_inf(self.remaining), _or_inf(self.limit))
-
-    @property
     def rate(self) -> float:
         return _or_inf(self.limit) / self.seconds
 
@@ -285,7 +281,7 @@ def _window(headers: Mapping[str, str], unit: str) -> _Window:
         return _window_by_name(headers, unit)
     return min(
         (_window_by_name(headers, unit), _window_by_name(headers, f"project-{unit}")),
-        key=lambda window: window.tightness,
+        key=lambda window: (_or_inf(window.remaining), _or_inf(window.limit)),
     )
 
 

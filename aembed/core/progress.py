@@ -62,7 +62,9 @@ class Tally:
         self.failed += len(failures)
         self.failures += failures[: max(0, KEPT_FAILURES - len(self.failures))]
         for failure in failures if self._alike else ():
-            reason = _kind_of_failure(failure)
+            # What failures have in common is told without the ids and numbers that their words hold.
+            message = str(failure.error).replace(repr(failure.id), "")
+            reason = type(failure.error), _NUMBER.sub("", message)
             self._reason = self._reason or reason
             self._alike = reason == self._reason
 
@@ -120,9 +122,3 @@ class Tally:
     def make_progress(self, now: float) -> Progress:
         report = self.report(now)
         return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})
-
-
-def _kind_of_failure(failure: Failure) -> tuple[type, str]:
-    """What failures have in common, whatever ids and numbers their words hold."""
-    message = str(failure.error).replace(repr(failure.id), "")
-    return type(failure.error), _NUMBER.sub("", message)

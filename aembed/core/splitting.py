@@ -242,7 +242,7 @@ class Bisection:
             return FailItems()
         if not self._retries:
             return FailItems()
-        self._divide(part)
+        self.divide(part)
         return Split()
 
     def _lose(self, part: Sequence[Item], times: int) -> None:
@@ -256,7 +256,7 @@ class Bisection:
         self._again = True
         self._work.append((part, self._failed_before))
 
-    def _divide(self, part: Sequence[Item], *, for_its_size: bool = True) -> None:
+    def divide(self, part: Sequence[Item], *, for_its_size: bool = True) -> None:
         """In quarters, or in parts that grow where nothing of that size is known to be accepted."""
         parts: Sequence[Sequence[Item]] = quarters(part)
         if for_its_size and self._weight.is_proven(part):
@@ -269,11 +269,6 @@ class Bisection:
     def _push(self, parts: Sequence[Sequence[Item]], *, failed: bool) -> None:
         """Puts the parts last: the sooner anything is accepted, the sooner the server is seen to be well."""
         self._work[:0] = [(items, failed) for items in reversed(parts)]
-
-    def blame_weight(self, part: Sequence[Item]) -> Verdict:
-        """Divides a part that no wait helps: the server refuses what is too large for it as if it came too soon."""
-        self._divide(part)
-        return Split()
 
     def note_refusal(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
         """The verdict on a part that was refused; the parts that it asks for come out of `next_part`.
@@ -290,7 +285,7 @@ class Bisection:
             suspect = self._failed_before or (for_its_size and known and unproven)
             if len(batch) > 1 and not error.oversized and (suspect or self._broken_replies > 1):
                 self.doubted = True
-                self._divide(batch, for_its_size=for_its_size)
+                self.divide(batch, for_its_size=for_its_size)
                 return Split()
         judged = verdict(error, items=len(batch), broken_replies=self._broken_replies)
         match judged:

@@ -53,7 +53,8 @@ class Admission:
         self.wait_report = wait_report or WaitReport()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
-        self._changed = anyio.Event()
+        self.changed = anyio.Event()
+        """Set, and another one made, when a slot is free, the gate has opened or closed, or a probe is over."""
         self._landed = anyio.Event()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = lambda: None
@@ -143,8 +144,9 @@ class Admission:
     def note_success(self, permit: Permit, hints: Hints) -> None:
         self.accepted = max(self.accepted, permit.number)
         now = asyncio.get_running_loop().time()
-        self.gate.note_success(permit.gate_pass)
-        self._answer(now)
+        if self.gate.note_success(permit.gate_pass):
+            self.wait_report.note_answer(now)
+        self._tell_landed()
         self.pacer.note_accepted(permit.reservation, hints, now, self.in_flight)
         self._leave(permit)
 
@@ -162,8 +164,9 @@ class Admission:
                 self._tell_landed()
             case ProviderError(hints=hints):
                 self.pacer.observe(hints, now)
-                self.gate.note_success(permit.gate_pass)
-                self._answer(now)
+                if self.gate.note_success(permit.gate_pass):
+                    self.wait_report.note_answer(now)
+                self._tell_landed()
             case _:
                 self.gate.note_abandoned(permit.gate_pass)
         self._leave(permit)
@@ -225,10 +228,6 @@ class Admission:
             failing_seconds=0.0 if waits.failing_since is None else now - waits.failing_since,
         )
 
-    async def change(self) -> None:
-        """Waits until a slot is free, the gate has opened or closed, or a probe is over."""
-        await self._changed.wait()
-
     async def wait_for_answer(self, seconds: float) -> None:
         """Waits until any request was answered other than by a rate limit, so many seconds at the most."""
         with anyio.move_on_after(seconds):
@@ -239,11 +238,6 @@ class Admission:
         if not self.in_flight:
             now = asyncio.get_running_loop().time()
             self.wait_report.note_closed(now + seconds, now, limited=True)
-
-    def _answer(self, now: float) -> None:
-        self._tell_landed()
-        if self.gate.is_open:
-            self.wait_report.note_answer(now)
 
     def _tell_landed(self) -> None:
         self._landed.set()
@@ -256,8 +250,8 @@ class Admission:
 
     def _notify(self) -> None:
         """Wakes whoever waits: a slot may be free, the gate open, or its probe over."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.changed.set()
+        self.changed = anyio.Event()
 
     async def _wait_for_pace(
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float
@@ -276,7 +270,7 @@ class Admission:
                     if not interactive:
                         self.wait_report.note_pace(reservation.start, now, self.pacer)
                     with anyio.move_on_after(seconds):
-                        await self._changed.wait()  # which may move its start
+                        await self.changed.wait()  # which may move its start
             except BaseException:
                 self.pacer.give_back(reservation, loop.time())
                 raise
@@ -299,7 +293,7 @@ class Admission:
             opens_at = self.gate.opens_at if may_probe else inf
             settles_at = inf if is_free else self.pacer.settles_at + EARLY
             with anyio.CancelScope(deadline=min(opens_at, settles_at)):
-                await self._changed.wait()
+                await self.changed.wait()
             if loop.time() >= settles_at:
                 self.pacer.settle(loop.time())
                 self._slots.total_tokens = self.pacer.concurrency

@@ -32,7 +32,9 @@ class BatchSlots:
         try:
             taken = await batch()
         except BaseException:
-            self._release_unused()
+            if self._unused:
+                self._unused = False
+                self.leave()
             raise
         if not self._unused:
             await self._semaphore.acquire()
@@ -66,8 +68,3 @@ class BatchSlots:
             await self._semaphore.acquire()
         finally:
             self._returning -= 1
-
-    def _release_unused(self) -> None:
-        if self._unused:
-            self._unused = False
-            self.leave()

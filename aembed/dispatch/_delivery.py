@@ -11,6 +11,7 @@ texts are refused too, the account or the server is to blame, and that stops the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from aembed.core.weighing import Weight
 from aembed.dispatch._control import Control
 from aembed.dispatch._fail_fast import FailFast
 from aembed.dispatch._request import Request
-from aembed.dispatch._requests import Requests
+from aembed.dispatch._requests import CHANCE_MEMORY, Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import (
     AembedError,
@@ -151,7 +152,10 @@ class Delivery:
         """The next part, once what is tried elsewhere tells how large it may be."""
         self._evidence.end_trial(self._bisection)
         if not self._submission.interactive:
-            await self._submission.wait(self._fail_fast.wait_for_turn(self._bisection, doubted=self._bisection.doubted))
+            while not self._fail_fast.takes_turn(self._bisection, doubted=self._bisection.doubted):
+                await self._submission.wait(self._fail_fast.changed.wait())
+            if self._submission.dropped:
+                raise asyncio.CancelledError
             if stopping := self._evidence.control.stopping[self._stops :]:
                 raise copy_error(self._fail_fast.refusal or stopping[-1])
             if self._fail_fast.is_doubting:
@@ -195,7 +199,8 @@ class Delivery:
         # fails.
         interactive, sent = self._submission.interactive, self._admission.sent
         if tries.too_heavy:
-            self._bisection.blame_weight(part)
+            # No wait helps it: the server refuses what is too large for it as if it came too soon.
+            self._bisection.divide(part)
             return
         verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
         if isinstance(verdict, FailJob) and _is_of_firewall(error):
@@ -230,14 +235,15 @@ class Delivery:
                 if tries.rest:
                     await self._submission.rest(tries.rest, stays=self._is_awaited)
             case FailItems():
-                self._requests.note_blamed()
+                # A part that had failed went on to fail, so that was no chance.
+                self._requests.chance -= CHANCE_MEMORY * self._requests.chance
                 await self._deliver(Refused(part, error))
 
     async def _wait_until_certain(self) -> None:
         """Waits until something was accepted after all that is held; where nothing is on its way, sends a control."""
         sent = max(refused.sent for refused in self._held)
         while self._admission.in_flight and self._admission.accepted <= sent:
-            await self._submission.wait(self._admission.change())
+            await self._submission.wait(self._admission.changed.wait())
         if self._admission.accepted <= sent:
             await self._vouch()
 

@@ -36,7 +36,8 @@ class FailFast:
         """The numbers of the requests whose refusals count."""
         self.refusal: ProviderError | None = None
         """The last refusal."""
-        self._changed = anyio.Event()
+        self.changed = anyio.Event()
+        """Set, and another one made, when it may be the turn of another batch."""
 
     @property
     def is_doubting(self) -> bool:
@@ -62,15 +63,17 @@ class FailFast:
         if isinstance(error, DimensionError) and error.wanted:
             self._refused = [number] * MOST_REFUSALS
         elif _is_of_content(error) and not _names_a_limit(error):
-            counts = not _names_a_text(error) if self.proven else texts == 1
+            names_a_text = isinstance(error, BadRequestError) and error.offender is not None
+            counts = not names_a_text if self.proven else texts == 1
             self._refused += [number] * counts
 
-    async def wait_for_turn(self, batch: object, *, doubted: bool) -> None:
-        """Waits for the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""
-        while self._vouching or (not self.proven and self._splitting not in (None, batch)):
-            await self._changed.wait()
+    def takes_turn(self, batch: object, *, doubted: bool) -> bool:
+        """Whether it is the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""
+        if self._vouching or (not self.proven and self._splitting not in (None, batch)):
+            return False
         if doubted:
             self._splitting = batch
+        return True
 
     @asynccontextmanager
     async def vouch(self) -> AsyncIterator[None]:
@@ -87,8 +90,8 @@ class FailFast:
             self._notify()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.changed.set()
+        self.changed = anyio.Event()
 
 
 def _is_of_content(error: ProviderError) -> bool:
@@ -99,7 +102,3 @@ def _names_a_limit(error: ProviderError) -> bool:
     if not isinstance(error, BadRequestError):
         return False
     return bool(error.max_batch_size or error.max_tokens_per_batch or error.max_tokens)
-
-
-def _names_a_text(error: ProviderError) -> bool:
-    return isinstance(error, BadRequestError) and error.offender is not None

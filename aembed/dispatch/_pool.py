@@ -44,12 +44,10 @@ class Member(Admission):
     """Leave to send to one address of a pool."""
 
     def __init__(self, pool: Pool, where: str, pacer: Pacer, concurrency: int, max_outage: float) -> None:
-        gate = Gate(max_outage=max_outage)
-        super().__init__(concurrency=concurrency, pacer=pacer, gate=gate, wait_report=_AddressReport(where))
+        gate, self._report = Gate(max_outage=max_outage), _AddressReport(where, pool.wait_report)
+        super().__init__(concurrency=concurrency, pacer=pacer, gate=gate, wait_report=self._report)
         self._pool = pool
         self.when_closed = pool.note_closed
-        self.is_out = False
-        """Whether it refuses everything, and not for a while only."""
         self._out_seconds = OUT_SECONDS
         self.doubted = self.contradicted = 0
         """Refusals without a reason since anything was accepted, and those of them that others did not share."""
@@ -63,6 +61,11 @@ class Member(Admission):
     def is_believed(self) -> bool:
         """Whether a refusal may be laid to the text: it accepts others."""
         return self.pacer.accepted_requests > 0 and not self.doubted
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it refuses everything, and not for a while only."""
+        return self._report.is_out
 
     @property
     def is_working(self) -> bool:
@@ -115,7 +118,7 @@ class Member(Admission):
             return
         if not self.is_out:
             logger.warning("%s is out of service: %s; its requests go to the other addresses", self.where, error)
-        self.is_out, self.contradicted = True, 0
+        self._report.is_out, self.contradicted = True, 0
         self._out_seconds = min(2.0 * seconds, MOST_OUT_SECONDS)
         self.wait_report.last_error, self.wait_report.last_error_at = str(error), now
         self.gate.note_refusal(gate_pass, now, wait=seconds, hinted=True, closes=True)
@@ -128,25 +131,13 @@ class Member(Admission):
     def note_success(self, permit: Permit, hints: Hints) -> None:
         if self.is_out:
             logger.info("%s is in service again", self.where)
-        self.is_out, self._out_seconds = False, OUT_SECONDS
+        self._report.is_out, self._out_seconds = False, OUT_SECONDS
         self.doubted = self.contradicted = self._failures = 0
         self._pool.accepted = max(self._pool.accepted, permit.number)
         super().note_success(permit, hints)
 
-    def note_failure(
-        self, permit: Permit, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
-    ) -> float:
-        self._pool.wait_report.note_failure(error, asyncio.get_running_loop().time())
-        return super().note_failure(permit, error, wait=wait, hinted=hinted, closes=closes, alone=alone)
-
     def check_outage(self) -> None:
         self._pool.check_outage()
-
-    def _answer(self, now: float) -> None:
-        self._tell_landed()
-        if self.gate.is_open and not self.is_out:
-            self.wait_report.note_answer(now)
-            self._pool.wait_report.note_answer(now)
 
     def _tell_landed(self) -> None:
         self._rests = [rest for rest in self._rests if rest[1]]
@@ -161,7 +152,7 @@ class Pool:
     """Leave to send to any of several addresses, in the order of arrival, in the lanes of an Admission."""
 
     def __init__(self, names: Sequence[str], pacers: Sequence[Pacer], concurrency: int, max_outage: float) -> None:
-        self._changed = anyio.Event()
+        self.changed = anyio.Event()
         self._controls = 0
         self.accepted = 0
         """The highest number of a request that was accepted, at whatever address."""
@@ -262,16 +253,13 @@ class Pool:
             self.when_closed()
 
     def notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def change(self) -> None:
-        await self._changed.wait()
+        self.changed.set()
+        self.changed = anyio.Event()
 
     async def wait_for_accepted(self, number: int) -> None:
         """Until a request that was sent after that one was accepted, while the open addresses have any under way."""
         while self.accepted <= number and any(member.in_flight for member in self.members if member.is_open):
-            await self._changed.wait()
+            await self.changed.wait()
 
     # leave to send
 
@@ -337,7 +325,7 @@ class Pool:
             self.wait_report.note_pace(held[1].start, loop.time(), held[0].pacer)
         try:
             with anyio.CancelScope(deadline=min(soonest, held[1].start if held else inf, self.lost_at)):
-                await self._changed.wait()
+                await self.changed.wait()
         finally:
             if held and not interactive:
                 self.wait_report.let_go(loop.time())
@@ -391,9 +379,24 @@ class Pool:
 class _AddressReport(WaitReport):
     """Tells of waits for one address of several, for which nobody waits while another is open."""
 
+    def __init__(self, where: str, of_all: WaitReport) -> None:
+        super().__init__(where)
+        self._of_all = of_all
+        self.is_out = False
+        """Its refusals are answers, and do not end an outage of all."""
+
     def report_line(self, now: float) -> str:
         line = super().report_line(now).removeprefix("waiting for ")
         return f"{line}; its requests go to the other addresses" if line else ""
+
+    def note_failure(self, error: BaseException, now: float) -> None:
+        super().note_failure(error, now)
+        self._of_all.note_failure(error, now)
+
+    def note_answer(self, now: float) -> None:
+        if not self.is_out:
+            super().note_answer(now)
+            self._of_all.note_answer(now)
 
 
 def _is_of_address(error: ProviderError) -> bool:

@@ -23,7 +23,7 @@ from tenacity.wait import wait_exponential
 from aembed.core.deadlines import Deadlines
 from aembed.core.quoting import without_quotes
 from aembed.core.spaces import is_same_model
-from aembed.core.vectors import DimensionError, check_squares, check_width, squares
+from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission
 from aembed.dispatch._pool import Pool
 from aembed.dispatch._submission import Submission
@@ -79,10 +79,6 @@ class Requests:
         }
         self._timeout = timeout
         self._model = ""
-
-    def note_blamed(self) -> None:
-        """A part that had failed went on to fail, so that was no chance."""
-        self.chance -= CHANCE_MEMORY * self.chance
 
     async def send_once(
         self, texts: Sequence[str], tokens: float, submission: Submission, admission: Admission, *, urgent: bool
@@ -147,15 +143,20 @@ class Requests:
             request.scope.deadline = min(request.scope.deadline, request.started + seconds)
 
     def _check(self, reply: Reply, inputs: int, admission: Admission) -> None:
-        try:
-            self.dimensions = check_matrix(reply, inputs, self.dimensions)
-        except DimensionError as error:
-            if self.pool is None:
-                raise
-            where = admission.wait_report.where
+        # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first,
+        # whatever provider object it came from.
+        matrix = reply.matrix
+        if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
+            raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
+        if self.pool and self.dimensions not in (None, matrix.shape[1]):
             raise SpaceMismatchError(
-                f"{where} gives vectors that are not those of the other addresses ({error}); take it out of base_url"
-            ) from None
+                f"{admission.wait_report.where} gives vectors of {matrix.shape[1]} dimensions, and the other addresses "
+                f"of {self.dimensions}; take it out of base_url"
+            )
+        check_width(matrix, self.dimensions)
+        if not reply.checked:
+            check_squares(squares(matrix))
+        self.dimensions = int(matrix.shape[1])
         # A name that differs from the request's is normal; one that changes is another model.
         if self._model and reply.model and not is_same_model(reply.model, self._model):
             who = "the provider" if self.pool is None else admission.wait_report.where
@@ -185,18 +186,6 @@ class _OpenRequest:
     tokens: float
     urgent: bool
     submission: Submission
-
-
-def check_matrix(reply: Reply, inputs: int, dimensions: int | None) -> int:
-    """The width of a matrix that can be trusted, whatever provider object it came from."""
-    # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first.
-    matrix = reply.matrix
-    if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
-        raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
-    check_width(matrix, dimensions)
-    if not reply.checked:
-        check_squares(squares(matrix))
-    return int(matrix.shape[1])
 
 
 def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:

@@ -41,6 +41,8 @@ class SharedBatch:
 
     submission: Submission
     task: asyncio.Task[object] | None
+    texts: SharedTexts
+    """Where it is listed."""
     size: int = 0
     unanswered: Sequence[Item] = ()
     """The items that others may wait for."""
@@ -131,7 +133,7 @@ class Shared:
         A text in pieces is always sent.
         """
         texts = self._texts_of(submission.input_type, submission.preparation)
-        shared_batch = SharedBatch(submission, asyncio.current_task())
+        shared_batch = SharedBatch(submission, asyncio.current_task(), texts)
         mine, new, joined = batch, batch, Joined()
         if texts.has_others_texts(submission):
             holders = [texts.get(item.texts[0]) if len(item.texts) == 1 else None for item in batch]
@@ -150,14 +152,13 @@ class Shared:
         shared_batch = self._texts_of(input_type, preparation).get(text)
         return (
             shared_batch.wait(text)
-            if shared_batch and not shared_batch.submission.is_held_back(shared_batch.task)
+            if shared_batch and shared_batch.task not in shared_batch.submission.waiting
             else None
         )
 
     def deliver_shared(self, shared_batch: SharedBatch, deliver: Deliver, answer: Answer) -> Awaitable[None]:
         """Tells those who wait first, and then the one who sent the text, who may take long to store it."""
-        submission = shared_batch.submission
-        self._texts_of(submission.input_type, submission.preparation).note_answered(shared_batch, answer.items)
+        shared_batch.texts.note_answered(shared_batch, answer.items)
         if shared_batch.waiting:
             self._tell(shared_batch, answer)
         return deliver(answer)
@@ -177,8 +178,7 @@ class Shared:
 
     def release(self, shared_batch: SharedBatch) -> None:
         """The batch has ended: whoever still waits may send the text for itself."""
-        submission = shared_batch.submission
-        self._texts_of(submission.input_type, submission.preparation).remove(shared_batch)
+        shared_batch.texts.remove(shared_batch)
         for futures in shared_batch.waiting.values():
             for future in futures:
                 if not future.done():

@@ -49,7 +49,7 @@ class Submission:
     `lost_tokens` may have been billed: their requests were sent, and no usable reply came.
     """
 
-    # Law 1: what is on its way lands, whoever has left; only a task in `_waiting` may be cancelled.
+    # Law 1: what is on its way lands, whoever has left; only a task in `waiting` may be cancelled.
 
     input_type: InputType = "document"
     preparation: Preparation = NO_PREPARATION
@@ -79,16 +79,8 @@ class Submission:
     """Cuts an item that was refused alone as too long, where it may be cut further."""
     shares: bool = True
     """Whether others may wait for its answers: not where a slow reader may hold it up, who may be one of them."""
-    _waiting: set[asyncio.Task[Any]] = field(default_factory=set)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether nothing of the submission is on its way."""
-        return bool(self._waiting)
-
-    def is_held_back(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether what this task is to send waits for its turn, or to be sent again."""
-        return task in self._waiting
+    waiting: set[asyncio.Task[Any]] = field(default_factory=set)
+    """The tasks of which nothing is on its way: each waits for its turn, or to send again."""
 
     def has_shortened(self, items: Sequence[Item], error: Exception) -> bool:
         """Whether the item that was refused could be shortened, and is shorter now."""
@@ -99,7 +91,7 @@ class Submission:
     def drop(self) -> None:
         """Lets go of all that is not on its way. What is on its way lands."""
         self.dropped = True
-        for task in self._waiting:
+        for task in self.waiting:
             task.cancel()
 
     async def rest(self, seconds: float, *, stays: bool) -> None:
@@ -127,8 +119,8 @@ class Submission:
         assert task is not None
         if self.dropped:
             raise asyncio.CancelledError
-        self._waiting.add(task)
+        self.waiting.add(task)
         try:
             yield
         finally:
-            self._waiting.discard(task)
+            self.waiting.discard(task)

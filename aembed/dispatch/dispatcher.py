@@ -222,13 +222,14 @@ class Dispatcher:
         """While this lasts `drain` ends the task, and so does dropping its submission."""
         task = asyncio.current_task()
         assert task is not None
-        if self._closing:
+        if self._closing or submission.dropped:
             raise _Released
         self._unsent.add(task)
+        submission.waiting.add(task)
         try:
-            with submission.allow_release():
-                yield
+            yield
         except asyncio.CancelledError as error:
             raise _Released(*error.args) from error
         finally:
             self._unsent.discard(task)
+            submission.waiting.discard(task)

@@ -92,6 +92,14 @@ class Batches:
     def waiting(self) -> int:
         return len(self._window)
 
+    def is_beyond_a_job(self, inputs: int, tokens: float) -> bool:
+        """Whether that is twice as much as a job of these settings holds, on its way and in the window.
+
+        What it holds by now is known some time later: with once as much another job would hardly come to the end of it.
+        """
+        slots, cap = self._dispatcher.slots, self._latest_cap or self._cap
+        return cap.least_batches(inputs, tokens) > 2 * (slots + min(slots, WINDOW_BATCHES) + 1)
+
     def remaining_batches(self) -> float:
         """How many batches remain, with those of the texts that are still to be read, if they are as those before.
 

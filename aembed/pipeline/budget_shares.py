@@ -56,11 +56,6 @@ class BudgetShares:
                 return []
             await self._spend_limit.changed.wait()
 
-    async def wait_until_noted(self, task: asyncio.Task[None], asked: int) -> None:
-        """Waits until the batch of this task is noted or refused: the next one is cut to what is left then."""
-        while self._spend_limit.asked == asked and not task.done():
-            await self._spend_limit.changed.wait()
-
     def may_go_on(self) -> bool:
         """Whether to cut another batch, after one was not noted because less is left than was known here."""
         self.refused += 1

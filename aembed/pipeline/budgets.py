@@ -9,9 +9,10 @@ from math import inf
 from typing import get_args
 
 from aembed.errors import ConfigError
+from aembed.pipeline.day_limits import day_limits
 from aembed.pipeline.spend_limit import BudgetAccount, RunAccount, SpendLimit
 from aembed.protocols import Accounts
-from aembed.types import Budget, Per, Space
+from aembed.types import Budget, Limits, Per, Space
 
 AGAIN = "raise the budget and run the same again"
 RAISE = "raise the budget"
@@ -24,18 +25,30 @@ OF: dict[Per, str] = {
 }
 
 
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
 def today() -> date:
-    return datetime.now(UTC).date()
+    return clock().date()
 
 
 class Budgets:
-    """The budgets by kind; of several budgets of one kind the smallest holds.
+    """The budgets by kind; of several budgets of one kind the smallest holds. A provider's limits of a day count, too.
 
     Those that last as long as the Embedder are kept here. Raises ConfigError where a price is needed and not known.
     """
 
-    def __init__(self, budgets: Iterable[Budget], price_usd: float | None, today: Callable[[], date] = today) -> None:
-        self.today = today
+    def __init__(
+        self,
+        budgets: Iterable[Budget],
+        price_usd: float | None,
+        limits: Limits | None = None,
+        *,
+        today: Callable[[], date] = today,
+    ) -> None:
+        self.today, self.clock = today, clock
+        self._limits, self._run_account = limits, RunAccount()
         self._most: dict[Per, float] = {}
         self._price_usd: float | None = None
         for budget in budgets:
@@ -60,7 +73,8 @@ class Budgets:
 
     def limit_of_calls(self) -> SpendLimit:
         """What verbs without a store may spend. Raises ConfigError for a budget that only a store can keep."""
-        return SpendLimit([self._open_account(per, None, "") for per in self._kinds], price_usd=self._price_usd)
+        budgets = [self._open_account(per, None, "") for per in self._kinds]
+        return SpendLimit([*budgets, *self._day_limits(self._run_account, "")], price_usd=self._price_usd)
 
     def limit_of_job(self, place: object, space: Space) -> SpendLimit:
         """What a job may spend; `place` is its store or table. Raises ConfigError for a budget that it cannot keep."""
@@ -72,7 +86,11 @@ class Budgets:
         # Without a limit now, what an earlier run was allowed ends all the same with this one.
         own = BudgetAccount(self._most.get("job", inf), account or RunAccount(), lambda: job, OF["job"], AGAIN)
         budgets = [own if per == "job" else self._open_account(per, account, job) for per in self._kinds]
+        budgets += self._day_limits(account or self._run_account, job)
         return SpendLimit(budgets, own=own, price_usd=self._price_usd)
+
+    def _day_limits(self, account: Accounts, job: str) -> Iterable[BudgetAccount]:
+        return day_limits(self._limits, account, job, self.clock) if self._limits else ()
 
     @property
     def _kinds(self) -> list[Per]:

@@ -105,7 +105,13 @@ class Job:
             if self._stopped:
                 await self._feed.aclose()
             else:
-                await self._work()
+                async with anyio.create_task_group() as group:
+                    self._scope = group.cancel_scope
+                    group.start_soon(self._feed.fill)
+                    group.start_soon(self._read)
+                    group.start_soon(self._send)
+                    if self._sink.leases:
+                        group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
             await self._wait_until_landed()
         except BaseException as error:
             # Law 1: what was sent is paid for, so it is waited for although the job itself was cancelled.
@@ -146,15 +152,6 @@ class Job:
         self._stopped = True
         self._submission.drop()
 
-    async def _work(self) -> None:
-        async with anyio.create_task_group() as group:
-            self._scope = group.cancel_scope
-            group.start_soon(self._feed.fill)
-            group.start_soon(self._read)
-            group.start_soon(self._send)
-            if self._sink.leases:
-                group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
-
     async def _read(self) -> None:
         async def read() -> None:
             try:
@@ -181,18 +178,17 @@ class Job:
 
     async def _send(self) -> None:
         """Gives each batch to a task of the dispatcher, until all was sent or the job stops."""
-        next_batch = self._batches.next_batch
-        if limited := self._budget_shares.limited:
-            next_batch = partial(self._budget_shares.next_batch, self._batches, self._tasks)
+        limited = self._budget_shares.limited
         while True:
             try:
-                batch = await self._batch_slots.run_when_free(next_batch)
+                batch = await self._batch_slots.run_when_free(self._next_batch)
             except Exception as error:
                 self._stop(error)
                 return
             if not batch:
                 self._all_sent = True
                 self._batch_slots.leave()
+                self._leased_elsewhere.stop()
                 return
             left = {id(item): item for item in batch} if limited else {}
             asked = self._spend_limit.asked
@@ -202,8 +198,23 @@ class Job:
             )
             self._tasks[task] = left
             task.add_done_callback(self._note_batch_end)
-            if limited:
-                await self._budget_shares.wait_until_noted(task, asked)
+            # The next batch is cut to what is left of the budget, once this one is noted or refused.
+            while limited and self._spend_limit.asked == asked and not task.done():
+                await self._spend_limit.changed.wait()
+
+    async def _next_batch(self) -> list[Item]:
+        """The next batch; it is empty once all was taken."""
+        while True:
+            if self._budget_shares.limited:
+                batch = await self._budget_shares.next_batch(self._batches, self._tasks)
+            else:
+                batch = await self._batches.next_batch()
+            if not batch and await self._leased_elsewhere.are_left():
+                continue
+            if not batch or not self._sink.has_lapsed:
+                return batch
+            if batch := await self._leased_elsewhere.still_leased(batch):
+                return batch
 
     def _note_batch_end(self, task: asyncio.Task[None]) -> None:
         """A batch has ended. Only its own job may cancel it, by dropping the submission; anybody else's ends the

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
 import anyio
 import numpy as np
 
 from aembed.core.changes import Item, Key
+from aembed.core.packing import totals
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.leasing import LOOK_SECONDS
 from aembed.pipeline.outcomes import Outcomes
@@ -21,10 +23,14 @@ LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
 # has.
 TELLING_SECONDS = LOOK_SECONDS + LEAST_PAUSE
 """After so many seconds a job that was alone has told what it holds."""
-# Law 8: memory is bounded by the work in flight. Chosen: two full requests of OpenAI (2,048 texts each).
+# Chosen: two full requests of OpenAI (2,048 texts each).
 MOST_WAITING = 4_096
-"""While more texts than this are waited for, nothing further is read. Rows of a table that is read in passes come again
-instead: beyond what the others hold there may be rows that nobody has."""
+"""So many texts may be waited for, or as many as a job may hold (`Batches.is_beyond_a_job`) where that is more: while
+there are more, nothing further is read. Rows of a table that is read in passes come again instead: beyond what the
+others hold there may be rows that nobody has."""
+# Chosen: their vectors are 25 MB at 1,536 dimensions, and a store tells of so many in some tenths of a second.
+MOST_LOOKED_UP = 4_096
+"""Texts of one look; the others have their turn at the next ones."""
 
 
 class LeasedElsewhere:
@@ -35,7 +41,7 @@ class LeasedElsewhere:
         self._outcomes = outcomes
         self._batches = batches
         self._items: dict[Key, Item] = {}
-        self._ended = self._has_asked = False
+        self._has_asked = self._stopped = False
         self._changed = anyio.Event()
 
     async def sift(self, items: Mapping[Key, Item]) -> Collection[Item]:
@@ -53,25 +59,52 @@ class LeasedElsewhere:
         room = len(others) if self._sink.whole else max(0, MOST_WAITING - len(self._items))
         self._items.update((item.entry.key, item) for item in others[:room])
         for item in others[room:]:
-            self._leave_all_behind(item)
+            left: Item | None = item
+            while left is not None:
+                left = self._outcomes.leave_pending(left)
         self._notify()
-        self._batches.hurried = len(self._items) > MOST_WAITING
-        while len(self._items) > MOST_WAITING:
+        while self._is_crowded:
+            self._batches.hurried = True
             await self._changed.wait()
         self._batches.hurried = False
         return [item for key, item in items.items() if key in leased]
 
+    @property
+    def _is_crowded(self) -> bool:
+        # Law 8: memory is bounded by the work in flight. With fewer a job would never come to what the others have not
+        # read yet, and would stand still as long as they go on.
+        return len(self._items) > MOST_WAITING and self._batches.is_beyond_a_job(*totals(self._items.values()))
+
+    async def still_leased(self, batch: Sequence[Item]) -> list[Item]:
+        """What this job still holds of a batch, after it stood still for too long; the rest is waited for."""
+        leased = await self._sink.lease([item.entry for item in batch])
+        self._items.update((item.entry.key, item) for item in batch if item.entry.key not in leased)
+        self._notify()
+        return [item for item in batch if item.entry.key in leased]
+
     async def finish(self) -> None:
-        """Says that nothing more comes, and returns once nothing is waited for any more."""
-        self._ended = self._batches.hurried = True
+        """Returns once nothing is waited for any more. What was read by now has to be sent without the rest."""
+        self._batches.hurried = True
         self._notify()
         while self._items:
             await self._changed.wait()
 
+    async def are_left(self) -> bool:
+        """Whether anything is waited for; if so, it returns once some of it has been looked for."""
+        if not self._items:
+            return False
+        await self._changed.wait()
+        return True
+
+    def stop(self) -> None:
+        """All was sent."""
+        self._stopped = True
+        self._notify()
+
     async def watch(self) -> None:
-        """Looks for the texts again and again until all of them are settled, and nothing more comes."""
+        """Looks for the texts again and again, until `stop`."""
         pause = LEAST_PAUSE
-        while not self._ended or self._items:
+        while not self._stopped:
             if not self._items:
                 await self._changed.wait()
                 continue
@@ -82,10 +115,14 @@ class LeasedElsewhere:
 
     async def _look_up_answers(self) -> None:
         """Looks once: what was written or refused elsewhere is taken over, and what nobody holds any more is sent."""
-        items = list(self._items.values())
+        items = list(islice(self._items.values(), MOST_LOOKED_UP))
         told = await self._sink.settled([item.entry for item in items])
         left = [item for item in items if item.entry.record.id in told.gone]
-        self._leave_behind(left)
+        # Rows that were edited are read again by the next pass; equal texts of other rows are still waited for.
+        for item in left:
+            self._drop([item])
+            if (other := self._outcomes.leave_pending(item)) is not None:
+                self._items[item.entry.key] = other
         found = [item for item in items if item.entry.key in told.paid]
         refused = [item for item in items if item.entry.record.id in told.known.refused.keys() - told.gone]
         refused = [item for item in refused if item.entry.key not in told.paid]
@@ -98,22 +135,14 @@ class LeasedElsewhere:
         leased = await self._sink.lease([item.entry for item in items if item.entry.key not in settled])
         free = [item for item in items if item.entry.key in leased]
         self._drop([*found, *refused, *free])
+        for item in items:
+            if self._items.get(key := item.entry.key) is item:
+                self._items[key] = self._items.pop(key)
         await self._outcomes.tell()
+        # This comes before the offer, which waits while the window is full, and whoever sends may wait for a change.
+        self._notify()
         if free:
             await self._batches.offer(free)
-        self._notify()
-
-    def _leave_behind(self, items: Collection[Item]) -> None:
-        """Rows that were edited are read again by the next pass; equal texts of other rows are still waited for."""
-        for item in items:
-            self._drop([item])
-            if (other := self._outcomes.leave_pending(item)) is not None:
-                self._items[item.entry.key] = other
-
-    def _leave_all_behind(self, item: Item) -> None:
-        left: Item | None = item
-        while left is not None:
-            left = self._outcomes.leave_pending(left)
 
     def _drop(self, items: Collection[Item]) -> None:
         """Unless an equal text, which was read meanwhile, is waited for by now."""

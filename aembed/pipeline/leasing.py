@@ -50,13 +50,20 @@ class LeaseHolder:
         self._done: list[bytes] = []
         self._observer_calls = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self._active_at = self._looked_at = self._loop.time()
+        self._active_at = self._looked_at = self._seen_at = self._loop.time()
+        self._has_lapsed = False
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether no sign of life came in time, at least once: others may have taken what was leased here by then."""
+        self._has_lapsed = self._has_lapsed or self._loop.time() - self._seen_at > LEASE_SECONDS
+        return self._has_lapsed
 
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         """The fingerprints that nobody else holds and that are not written yet; they are held here from now on."""
         self._active_at = self._loop.time()
         async with self._observer_calls:
-            if self.is_alone and self._loop.time() - self._looked_at >= LOOK_SECONDS:
+            if self.is_alone and (self.has_lapsed or self._loop.time() - self._looked_at >= LOOK_SECONDS):
                 await self._announce_holdings()
             if self.is_alone:
                 self._held.update(fingerprints)
@@ -87,14 +94,18 @@ class LeaseHolder:
                     await self._lease(())
 
     async def _announce_holdings(self) -> None:
-        """Looks for other workers; once one has come, it is told what is held here."""
+        """Looks for other workers; once one has come, it is told what is held here.
+
+        One that came while this job stood still may have left already: then the store is asked all the same.
+        """
         self._looked_at = self._loop.time()
-        if self.is_alone and await await_store(self._store.others(self.token)):
+        if self.is_alone and (self.has_lapsed or await await_store(self._store.others(self.token))):
             await self._lease(self._held | {NOTHING})
             self.is_alone = False
 
     async def _lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]:
         done, self._done = self._done, []
+        asked_at = self._loop.time()
         try:
             leased: AbstractSet[bytes] = await await_store(
                 self._store.lease(self.token, fingerprints, done=done, seconds=LEASE_SECONDS)
@@ -102,6 +113,9 @@ class LeaseHolder:
         except BaseException:
             self._done += done
             raise
+        # The silence is looked for before this sign of life ends it.
+        self._has_lapsed = self.has_lapsed
+        self._seen_at = asked_at
         return leased
 
 

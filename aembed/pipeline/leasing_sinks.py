@@ -42,6 +42,8 @@ class Leasing(Protocol):
     token: int
     is_alone: bool
 
+    @property
+    def has_lapsed(self) -> bool: ...
     async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
     def note_done(self, fingerprints: Collection[bytes]) -> None: ...
 
@@ -54,6 +56,10 @@ class LeasingSink(Sink):
     def __init__(self, worker: Leasing | None) -> None:
         self._worker = worker
         self.leases = worker is not None
+
+    @property
+    def has_lapsed(self) -> bool:
+        return self._worker is not None and self._worker.has_lapsed
 
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         if self._worker is None:

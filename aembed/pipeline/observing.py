@@ -82,12 +82,13 @@ class ObserverCalls:
         if self._patience <= 0 and len(self._calls) >= MOST_WAITING:
             self._give_up()
 
-    async def finish(self, last: Progress, *, patience: float = PATIENCE) -> None:
+    async def finish(self, last: Progress | None, *, patience: float = PATIENCE) -> None:
         """Tells the last progress, and waits for the calls. What lands after that is told to nobody any more."""
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(patience):
                 await self._wait_until_ended()
-                self.tell_progress(last)
+                if last:
+                    self.tell_progress(last)
                 await self._wait_until_ended()
             if self._task:
                 self._give_up()

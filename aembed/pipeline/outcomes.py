@@ -246,7 +246,8 @@ class Outcomes:
             ticker.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([ticker])
-        last = self.tally.make_progress(asyncio.get_running_loop().time())
+        follows = self._observers.on_progress is not None
+        last = self.tally.make_progress(asyncio.get_running_loop().time()) if follows else None
         await self._observer_calls.finish(last, patience=patience)
 
 

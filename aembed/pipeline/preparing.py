@@ -107,12 +107,15 @@ class Preparing:
         preparation, anew = Preparation.parse(wanted.preparation), bool(document_part(wanted.preparation))
         command = store.command_for(wanted, anew=anew) if isinstance(store, NamesItsWayOut) else None
         options = ", ".join(f"{name}=" for name in preparation.options())
+        remedy = "To embed its texts anew beside it" if anew else "To have it for its queries, while its rows stay"
+        if any(word.startswith("postgresql:") for word in command or ()):
+            remedy += " (with your user and password in the URLs)"
         logger.warning(
             "%s was filled without what %s is made for (%s), and goes on without it. %s:  %s",
             name,
             wanted.model,
             preparation.in_words(),
-            "To embed its texts anew beside it" if anew else "To have it for its queries, while its rows stay",
+            remedy,
             shlex.join(command)
             if command
             else f"give {options} to the provider, and {'embed_into(new_store, old_store)' if anew else 'move(store)'}",

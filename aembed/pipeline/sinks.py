@@ -51,6 +51,11 @@ class Sink:
     shares = True
     """Whether others may wait for what this job sends: no reader of its results holds it up."""
 
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether other jobs may have taken what this one had leased, because it stood still for too long."""
+        return False
+
     def rejection_of(self, record: Record) -> InputError | None:
         return None
 

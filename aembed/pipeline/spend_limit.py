@@ -101,6 +101,13 @@ class BudgetAccount:
             if unspent := self._unspent.pop(each, 0):
                 await self._spend(each, -unspent)
 
+    def exceeded_error(self, tokens: int) -> AembedError:
+        """The error for a request of so many tokens that are not left."""
+        return BudgetExceededError(
+            f"the next request needs about {tokens:,} tokens, and of the {self.most:,.0f} for {self.of} "
+            f"{max(0, self.tokens_left):,.0f} are left; {self.advice}"
+        )
+
     async def close(self) -> None:
         await await_store(self._account.close_account(self._name()))
 
@@ -152,18 +159,20 @@ class SpendLimit:
     @property
     def tokens_left(self) -> float:
         """The most tokens that a next request may be noted with."""
-        return (
-            floor(floor(min([budget.tokens_left for budget in self.budgets])) / self._factor) if self.budgets else inf
-        )
+        left = min([budget.tokens_left for budget in self.budgets], default=inf)
+        return left if left == inf else floor(floor(left) / self._factor)
 
     async def reserve(self, tokens: int) -> BudgetHolds:
-        """Notes what a request may cost. Raises BudgetExceededError, and then nothing stays noted, or StoreError."""
+        """Notes what a request may cost. Raises StoreError; or BudgetExceededError, or for a limit of the provider
+        QuotaExceededError, and then nothing stays noted."""
         most, accounts = self._most_to_hold(tokens), list[tuple[BudgetAccount, str]]()
         try:
             for budget in self.budgets:
                 name = await budget.reserve(most)
                 if name is None:
-                    await self._give_back(accounts, most)
+                    for noted, account in accounts:
+                        noted.release(account, most)
+                        await noted.give_back(account)
                     raise self.exceeded_error(tokens)
                 accounts.append((budget, name))
         finally:
@@ -183,14 +192,10 @@ class SpendLimit:
         """Learns from a bill above the most that its texts should cost that later ones may be so, too."""
         self._factor = max(self._factor, share)
 
-    def exceeded_error(self, tokens: int) -> BudgetExceededError:
+    def exceeded_error(self, tokens: int) -> AembedError:
         """The error for a request of so many tokens; it names the budget of which the least is left."""
         budget = min(self.budgets, key=lambda budget: budget.tokens_left)
-        return BudgetExceededError(
-            f"the next request needs about {self._most_to_hold(tokens):,} tokens, and of the "
-            f"{budget.most:,.0f} for {budget.of} "
-            f"{max(0, budget.tokens_left):,.0f} are left; {budget.advice}"
-        )
+        return budget.exceeded_error(self._most_to_hold(tokens))
 
     async def close(self) -> None:
         """The job has come to its end: the next one begins with nothing spent. Budgets that last longer go on."""
@@ -207,11 +212,6 @@ class SpendLimit:
 
     def _most_to_hold(self, tokens: int) -> int:
         return ceil(tokens * self._factor - ROUNDING)
-
-    async def _give_back(self, accounts: Sequence[tuple[BudgetAccount, str]], tokens: int) -> None:
-        for budget, name in accounts:
-            budget.release(name, tokens)
-            await budget.give_back(name)
 
 
 @asynccontextmanager

@@ -32,7 +32,8 @@ class AddressPool:
         self._endpoint = pooled_endpoint(spaces[0].provider, [space.endpoint for space in spaces])
         self._in_turn = cycle(self.addresses)
         self._spaces, self._space = spaces, self._make_space(spaces)
-        self._each, self._limits = [self.addresses[0].limits], self.addresses[0].limits
+        self._each = [provider.limits for provider in self.addresses]
+        self._limits = _least(self._each)
 
     def __repr__(self) -> str:
         return f"<AddressPool {self.space}>"
@@ -56,7 +57,7 @@ class AddressPool:
     @property
     def limits(self) -> Limits:
         each = [provider.limits for provider in self.addresses]
-        if len(each) != len(self._each) or any(map(is_not, each, self._each)):
+        if any(map(is_not, each, self._each)):
             self._each, self._limits = each, _least(each)
         return self._limits
 
@@ -109,7 +110,15 @@ def _least(each: Sequence[Limits]) -> Limits:
         max_tokens_per_batch=min(limits.max_tokens_per_batch for limits in each),
         max_tokens_per_text=min(limits.max_tokens_per_text for limits in each),
         estimated=any(limits.estimated for limits in each),
+        requests_per_day=_sum_of([limits.requests_per_day for limits in each]),
+        tokens_per_day=_sum_of([limits.tokens_per_day for limits in each]),
     )
+
+
+def _sum_of(limits: Sequence[int | None]) -> int | None:
+    """Of a day, where each of them has such a limit."""
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if len(known) == len(limits) else None
 
 
 def open_addresses(open_one: Callable[[str, Key], Provider], base_urls: Sequence[str], api_key: Any) -> Provider:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -76,7 +76,7 @@ _IN_A_200 = {
 
 
 def error_for(
-    reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None, hints: Hints | None = None
+    reply: HTTPReply, *, inputs: int, tokens: float = 1.0, secrets: Sequence[Secret] = (), hints: Hints | None = None
 ) -> ProviderError:
     """The error that a status other than 2xx means, for a request of so many inputs, and tokens as we count them.
 
@@ -88,16 +88,18 @@ def error_for(
     if 300 <= reply.status < 400:
         reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"
     by_way = f" (by way of {reply.via})" if reply.via and reply.status in _A_PROXYS_TOO else ""
-    refused = _Refused(reply, complaint, inputs, tokens, key, hints)
+    refused = _Refused(reply, complaint, inputs, tokens, secrets, hints)
     return refused.build_error(error, f"{reply.status}: ", f"{reason}{by_way}")
 
 
-def error_in(reply: HTTPReply, *, inputs: int, tokens: float = 1.0, key: Secret | None = None) -> ProviderError | None:
+def error_in(
+    reply: HTTPReply, *, inputs: int, tokens: float = 1.0, secrets: Sequence[Secret] = ()
+) -> ProviderError | None:
     """The error that a 200 reply holds instead of vectors; None where it holds none."""
     complaint = read_complaint(reply.body) if len(reply.body) <= MOST_ERROR_BYTES else Complaint()
     if not complaint.reason or not complaint.structured:
         return None
-    refused = _Refused(reply, complaint, inputs, tokens, key)
+    refused = _Refused(reply, complaint, inputs, tokens, secrets)
     return refused.build_error(_class_in_a_200(complaint), "the reply is an error: ", complaint.reason)
 
 
@@ -219,7 +221,7 @@ class _Refused:
     complaint: Complaint
     inputs: int
     tokens: float
-    key: Secret | None
+    secrets: Sequence[Secret]
     hints: Hints | None = None
 
     def build_error(self, error: type[ProviderError], opening: str, reason: str) -> ProviderError:
@@ -231,12 +233,12 @@ class _Refused:
                 if limit.spent:
                     hints = replace(hints, spent_window=limit.spent.name, reset_spent=limit.spent.reset)
         built = error(
-            redacted_line(f"{opening}{reason}", self.key)[:REASON_CHARACTERS],
+            redacted_line(f"{opening}{reason}", self.secrets)[:REASON_CHARACTERS],
             status_code=self.reply.status,
-            request_id=request_id(self.reply, self.key),
+            request_id=request_id(self.reply, self.secrets),
             hints=hints,
             # Echoes are cut out before the body is shortened: half of a text would not be known for one.
-            body=redacted_line(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.key),
+            body=redacted_line(without_echoes(self.reply.body)[:4096].decode("utf-8", "replace"), self.secrets),
         )
         if isinstance(built, BadRequestError):
             self._name_limits(built)
@@ -253,25 +255,27 @@ class _Refused:
 
 
 def with_origin(
-    error: ProviderError, reply: HTTPReply, key: Secret | None = None, hints: Hints | None = None
+    error: ProviderError, reply: HTTPReply, secrets: Sequence[Secret] = (), hints: Hints | None = None
 ) -> ProviderError:
     """That error, saying which reply it is about."""
     error.status_code = reply.status
-    error.request_id = request_id(reply, key)
+    error.request_id = request_id(reply, secrets)
     error.hints = hints or parse_hints(reply.headers)
-    error.body = redacted_line(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), key)
+    error.body = redacted_line(without_echoes(reply.body[:4096])[:200].decode("utf-8", "replace"), secrets)
     return error
 
 
-def request_id(reply: HTTPReply, key: Secret | None = None) -> str | None:
+def request_id(reply: HTTPReply, secrets: Sequence[Secret] = ()) -> str | None:
     """What to quote to the provider's support."""
     named = next(filter(None, map(reply.headers.get, _REQUEST_IDS)), None)
-    return redacted_line(named, key)[:100] if named else None
+    return redacted_line(named, secrets)[:100] if named else None
 
 
-def redacted_line(text: str, key: Secret | None) -> str:
-    """One line, printable, without the key."""
-    line = "".join(c if c.isprintable() else " " for c in (key.redact(text) if key else text))
+def redacted_line(text: str, secrets: Sequence[Secret]) -> str:
+    """One line, printable, without what is secret."""
+    for secret in secrets:
+        text = secret.redact(text)
+    line = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(line.split())
 
 

@@ -72,6 +72,8 @@ HEADERS_OF_KEYS = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
 )
 """Headers that hold keys. A key is passed as api_key=, or in the environment: a command line is seen by others."""
+_LEAST_SECRET = 16
+"""Characters. Chosen: keys of services have 20 and more."""
 # What the connection says of itself; a second one would contradict it.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
 
@@ -144,10 +146,11 @@ def check_headers(value: object) -> Headers:
     for name, text in value.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OF_THE_CONNECTION:
             raise ConfigError(f"headers: {one_line_of(name)} is not a name that a header of your own may have")
-        # A value of the user's own may be a secret: it is kept as one, and no message shows it.
+        # A value of the user's own may be a secret: it is kept as one, and no message shows it. Shorter than any key
+        # it is a word, as of X-Title, which would be cut out of messages.
         if not isinstance(text, str) or not re.fullmatch(r"[\x20-\x7e]*", text):
             raise ConfigError(f"headers: the value of {name} must be printable ASCII")
-        checked[name.lower()] = Secret(text)
+        checked[name.lower()] = Secret(text) if len(text) >= _LEAST_SECRET else text
     return checked
 
 

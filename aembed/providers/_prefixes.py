@@ -85,9 +85,7 @@ def asked_for(chosen: Preparation | None) -> str:
 
 
 def _pair_of(given: Sequence[str] | str) -> tuple[str, str]:
-    words = given.split(",") if isinstance(given, str) else given
-    if list(words) == [""]:
-        words = ("", "")
+    words = (given or ",").split(",") if isinstance(given, str) else given
     if not isinstance(words, list | tuple) or len(words) != 2 or not all(isinstance(word, str) for word in words):
         raise ConfigError(f"input_types={one_line_of(given)} must be two words, as passage,query: documents, queries")
     return words[0].strip(), words[1].strip()

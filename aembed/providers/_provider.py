@@ -274,7 +274,7 @@ class HTTPProvider:
             parsed.model,
             parsed.usage if self._counts_tokens else Usage(None, parsed.usage.cost_usd),
             self.hints(reply.headers) or parse_hints(reply.headers),
-            request_id(reply, self._credentials.key),
+            request_id(reply, self._secrets()),
             _server_seconds(reply),
             checked=True,
         )
@@ -290,10 +290,10 @@ class HTTPProvider:
 
     def _refusal(self, reply: HTTPReply, texts: Sequence[str]) -> ProviderError:
         """The error that a status means. Where nothing is at that address it is named; it holds no key."""
-        key, hints = self._credentials.key, self.hints(reply.headers)
+        secrets, hints = self._secrets(), self.hints(reply.headers)
         if own := self.error(reply.status, reply.headers, reply.body):
-            return with_origin(own, reply, key, own.hints or hints)
-        error = error_for(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), key=key, hints=hints)
+            return with_origin(own, reply, secrets, own.hints or hints)
+        error = error_for(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), secrets=secrets, hints=hints)
         if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
             usual = self.service.path or "/v1"
             hint = "" if self.base_url.endswith(usual) else f"; should base_url be {self.base_url}{usual}?"
@@ -319,15 +319,15 @@ class HTTPProvider:
             invalid = error
         except InvalidReplyError as error:
             invalid = error
-        reply, key = replace(reply, body=bytes(reader.whole_reply())), self._credentials.key
-        held = error_in(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), key=key)
-        raise held or with_origin(invalid, reply, key, self.hints(reply.headers))
+        reply, secrets = replace(reply, body=bytes(reader.whole_reply())), self._secrets()
+        held = error_in(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), secrets=secrets)
+        raise held or with_origin(invalid, reply, secrets, self.hints(reply.headers))
 
     def _pass_on(self, reply: HTTPReply) -> None:
         """What the provider wants its user to know (Voyage: that an account has a small limit), once."""
         if (said := reply.headers.get("x-api-warning")) and not self._warned:
             self._warned = True
-            warning = redacted_line(said, self._credentials.key)[:MOST_WARNING]
+            warning = redacted_line(said, self._secrets())[:MOST_WARNING]
             logger.warning("%s says: %s", self.service.name, warning)
 
     async def _record(

@@ -96,13 +96,15 @@ class FakeProvider:
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Raises what the script says, or BadRequestError where OpenAI would."""
-        return await self.embed_prepared(texts, input_type=input_type)
+        return await self._embed(texts, input_type, "")
 
-    async def embed_prepared(
-        self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation = NO_PREPARATION
-    ) -> Reply:
-        """As `embed`: texts of another input type, arithmetic or dtype have other vectors."""
-        asked = preparation.asks(input_type)
+    async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:
+        """As `embed`; texts of another input type, arithmetic or dtype have other vectors."""
+        if not (asked := preparation.asks(input_type)):
+            return await self.embed(texts, input_type=input_type)
+        return await self._embed(texts, input_type, asked)
+
+    async def _embed(self, texts: Sequence[str], input_type: InputType, asked: str) -> Reply:
         ledger = self.ledger
         number, ledger.requests = ledger.requests, ledger.requests + 1
         ledger.in_flight += 1

@@ -83,16 +83,12 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes | InputError]:
         if len(line) <= MAX_BYTES:
             yield line
         else:
-            _read_past(line, stream)
+            clock = WorkClock()
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(_CHUNK)
+                clock.tick()
             yield too_large_error()
 
 
 def too_large_error() -> InputError:
     return InputError(f"skipped: it holds more than {MAX_BYTES // 1_000_000} MB; split it")
-
-
-def _read_past(line: bytes, stream: BinaryIO) -> None:
-    clock = WorkClock()
-    while line and not line.endswith(b"\n"):
-        line = stream.readline(_CHUNK)
-        clock.tick()

@@ -75,7 +75,11 @@ def find(
     """Raises ConfigError where there is nothing to read, but for a folder whose earlier rows are `held`. `missing` are
     the endings that could be read if their extra was installed.
     """
-    path = _absolute_path(path)
+    # Symbolic links stay: a link that is switched to a new release keeps its rows.
+    absolute = Path(os.path.abspath(path))
+    if not _is_text(str(absolute)):
+        raise ConfigError(f"{str(absolute)!r} is not a UTF-8 path; rename it")
+    path = absolute
     try:
         is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:
@@ -95,14 +99,6 @@ def find(
             f"{path} has an ending that aembed does not read; it reads {_list_endings(endings)}, each also as .gz"
         )
     return FoundFiles(path.as_posix(), (File(path, path.name, path.as_posix(), ending(path.name)),), Counter())
-
-
-def _absolute_path(path: Path) -> Path:
-    """Symbolic links stay: a link that is switched to a new release keeps its rows."""
-    absolute = Path(os.path.abspath(path))
-    if not _is_text(str(absolute)):
-        raise ConfigError(f"{str(absolute)!r} is not a UTF-8 path; rename it")
-    return absolute
 
 
 def extras_to_install(endings: Collection[str]) -> str:

@@ -32,7 +32,8 @@ def blocks(text: str) -> Iterator[Block]:
     check_pieces(text.count("\n"), "lines")
     lines = text.split("\n")
     level, title, start = 0, "", 0
-    for first, last, next_level, content in _headings(_without_front_matter(text)):
+    without_front_matter = _FRONT_MATTER.sub(lambda found: "\n" * found.group().count("\n"), text, count=1)
+    for first, last, next_level, content in _headings(without_front_matter):
         yield Block(level, title, "\n".join(lines[start:first]))
         level, title, start = next_level, _plain(content), last
     yield Block(level, title, "\n".join(lines[start:]))
@@ -69,19 +70,9 @@ def _check_time(state: StateBlock, first: int, last: int, silent: bool) -> bool:
     return False
 
 
-def _block_parser() -> MarkdownIt:
-    # Bodies stay as they are written, so that the inline rules would work for nothing; titles have a parser of their
-    # own.
-    parser = MarkdownIt("commonmark").disable("inline")
-    parser.block.ruler.before("code", "look_on", _check_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
-    return parser
-
-
-_BLOCKS = _block_parser()
-
-
-def _without_front_matter(text: str) -> str:
-    return _FRONT_MATTER.sub(lambda found: "\n" * found.group().count("\n"), text, count=1)
+# Bodies stay as they are written, so that the inline rules would work for nothing; titles have a parser of their own.
+_BLOCKS = MarkdownIt("commonmark").disable("inline")
+_BLOCKS.block.ruler.before("code", "look_on", _check_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
 
 
 def _plain(content: str) -> str:

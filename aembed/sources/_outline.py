@@ -71,14 +71,13 @@ def records(file: File, blocks: Iterable[Block], splitter: Splitter) -> Iterator
 
     Raises InputError where making them takes too long.
     """
-    for section, number, part in limit_seconds(_number_sections(blocks, splitter)):
+    numbered = (
+        (section, number, part)
+        for section in sections(blocks)
+        for number, part in enumerate(_parts(section.body, splitter), start=1)
+    )
+    for section, number, part in limit_seconds(numbered):
         yield None, _record(file, section, number, part)
-
-
-def _number_sections(blocks: Iterable[Block], splitter: Splitter) -> Iterator[tuple[Section, int, str]]:
-    for section in sections(blocks):
-        for number, part in enumerate(_parts(section.body, splitter), start=1):
-            yield section, number, part
 
 
 def sections(blocks: Iterable[Block]) -> Iterator[Section]:

@@ -96,8 +96,12 @@ class _Page:
             return
         if self._open["title"]:
             self._title.append(data)
-        else:
-            self._text.append(data if self._open["pre"] else self._collapse(data))
+            return
+        if not self._open["pre"]:
+            data = _SPACES.sub(" ", data)
+            if not self._text or self._text[-1].endswith((" ", "\n")):
+                data = data.lstrip(" ")
+        self._text.append(data)
 
     def finish(self) -> list[Block]:
         self._begin_block() if self._level else self._end_block()
@@ -108,11 +112,6 @@ class _Page:
         if any(block.level == 1 for block in rest):
             return [Block(0, "", f"{title}\n\n{first.body}"), *rest]
         return [Block(1, title, first.body), *rest]
-
-    def _collapse(self, data: str) -> str:
-        data = _SPACES.sub(" ", data)
-        after_break = not self._text or self._text[-1].endswith((" ", "\n"))
-        return data.lstrip(" ") if after_break else data
 
     def _break(self, tag: str) -> None:
         if tag in _DROPPED or _INLINE.fullmatch(tag):

@@ -38,7 +38,11 @@ def _headings(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """First line, line after the last, style: the underline's character, twice where there is an overline."""
     number = 0
     while number + 1 < len(lines):
-        overlined = _is_overlined(lines, number)
+        overlined = (
+            number + 2 < len(lines)
+            and lines[number].rstrip() == lines[number + 2].rstrip()
+            and _is_title(lines[number + 1].strip(), lines[number])
+        )
         if overlined or _is_underlined(lines, number):
             last = number + (3 if overlined else 2)
             yield number, last, lines[last - 1][0] * (2 if overlined else 1)
@@ -47,22 +51,10 @@ def _headings(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
             number += 1
 
 
-def _is_overlined(lines: Sequence[str], number: int) -> bool:
-    return (
-        number + 2 < len(lines)
-        and lines[number].rstrip() == lines[number + 2].rstrip()
-        and _is_title(lines[number + 1].strip(), lines[number])
-    )
-
-
 def _is_underlined(lines: Sequence[str], number: int) -> bool:
-    title = lines[number]
-    return not title[:1].isspace() and _is_block_start(lines, number) and _is_title(title.rstrip(), lines[number + 1])
-
-
-def _is_block_start(lines: Sequence[str], number: int) -> bool:
-    before = lines[number - 1] if number else ""
-    return not before.strip() or before.startswith("..") or bool(_RUN.fullmatch(before))
+    title, before = lines[number], lines[number - 1] if number else ""
+    begins = not before.strip() or before.startswith("..") or bool(_RUN.fullmatch(before))
+    return begins and not title[:1].isspace() and _is_title(title.rstrip(), lines[number + 1])
 
 
 def _is_title(title: str, line: str) -> bool:

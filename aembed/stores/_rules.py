@@ -54,12 +54,16 @@ def mismatch_error(
     place: str, held: Space, asked: Space, way_out: str, *, places: tuple[str, str] | None = None
 ) -> SpaceMismatchError:
     """`places` are the URLs of this store and of the one that may be built beside it, by a command."""
-    says = f"{place} holds vectors of {held}; asked for was {asked}."
-    if differ_in_preparation(held, asked):
+    says, otherwise = f"{place} holds vectors of {held}; asked for was {asked}.", differ_in_preparation(held, asked)
+    if otherwise:
         says += " The texts are prepared otherwise; without the options that prepare texts it goes on with its own."
     if places is None:
         return SpaceMismatchError(f"{says} {way_out[0].upper()}{way_out[1:]}")
     moving, building = (store_command(places, asked, anew=anew) for anew in (False, True))
+    if otherwise and document_part(held.preparation) != document_part(asked.preparation):
+        error = SpaceMismatchError(f"{says} Or {way_out}: {shlex.join(building)}")
+        error.commands = (building,)
+        return error
     error = SpaceMismatchError(
         f"{says} If that is the same model elsewhere, its rows are taken over (Embedder.move) by  "
         f"{shlex.join(moving)}  If not, {way_out}: {shlex.join(building)}"

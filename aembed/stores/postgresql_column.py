@@ -182,7 +182,7 @@ class PostgresColumn(Indexed):
 
         Rows that the table refuses, or drops, are found by halves: raises RowsRefusedError once all others are filled.
         """
-        batch = sql.FillBatch(ids, [sha256(text.encode()).digest() for text in texts], matrix)
+        batch = sql.FillBatch(ids, [sha256(text.encode()).digest() for text in texts], matrix, range(len(ids)))
         # Rows are locked in the order of their keys, as by every worker: then no two wait for each other in a circle.
         order = sorted(range(len(ids)), key=ids.__getitem__)
 

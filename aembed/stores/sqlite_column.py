@@ -232,7 +232,11 @@ class SQLiteColumn(SharedColumn):
 
     def _prepare_column(self, asked: Space, connection: Connection) -> Space:
         table = self._made(connection)
-        self._check_keys(table, connection)
+        # A row that has no key could be paid for, and not be written.
+        missing = " OR ".join(f"{key} IS NULL" for key in table.keys)
+        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
+        if connection.execute(table.select("1", where)).fetchone():
+            raise ConfigError(f"{self._place}: a row to be filled has NULL in its key; give it a value")
         held = books.space(self._target, connection)
         space = self._agree_on_space(held, asked, _width(table, connection))
         table = replace(table, prepared=mark_of(space))
@@ -271,13 +275,6 @@ class SQLiteColumn(SharedColumn):
         if space.dimensions and width not in (None, space.dimensions * 4):
             raise mismatch_error(self._place, replace(space, dimensions=width // 4), asked, self._way_out)
         return space
-
-    def _check_keys(self, table: TableLayout, connection: Connection) -> None:
-        """A row that has no key could be paid for, and not be written."""
-        missing = " OR ".join(f"{key} IS NULL" for key in table.keys)
-        where = f"({missing}) AND {table.text} IS NOT NULL AND {table.is_stale}{table.condition} LIMIT 1"
-        if connection.execute(table.select("1", where)).fetchone():
-            raise ConfigError(f"{self._place}: a row to be filled has NULL in its key; give it a value")
 
     @property
     def _way_out(self) -> str:

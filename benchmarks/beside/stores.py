@@ -3,9 +3,9 @@
     python -m benchmarks.stores [--rows 19207] [--runs 5] [--peer-rows 1025] [--json FILE]
 
 Ways alternate in each run, on new tables of one server; figures are medians, and what was written is compared row
-by row. The bars, of new rows: 0.8 of \\copy, not slower than executemany with a binary codec, ten times each other
-library. These live in a venv of their own (benchmarks/peers/environment.py), are slow, and write fewer rows; their
-clock runs without connecting, creating the table and the first row.
+by row. The bars: a column at 0.55 of \\copy, new rows at 0.85 of it, not slower than executemany with a binary codec,
+and ten times each other library. These live in a venv of their own (benchmarks/peers/environment.py), are slow, and
+write fewer rows; their clock runs without connecting, creating the table and the first row.
 
 An UPDATE does more than a \\copy of new rows: it reads, compares and replaces. What compares with it is the same work
 by psql: \\copy into a staging table and one UPDATE from it. Both are shown.
@@ -239,6 +239,7 @@ async def measure(server: Server, rows: int, runs: int, peer_rows: int) -> Speed
 
 
 COPY, CODEC, OURS = "new rows: psql \\copy", "new rows: executemany, codec", "new rows: aembed"
+COLUMN = "a column: aembed"
 
 
 def ratio(speeds: Speeds, name: str, base: str) -> float:
@@ -247,11 +248,11 @@ def ratio(speeds: Speeds, name: str, base: str) -> float:
 
 
 def missed(speeds: Speeds) -> list[str]:
-    """The bars of new rows: 0.8 of \\copy, not slower than the codec, 10 times each other library."""
+    """New rows: 0.85 of \\copy, not slower than the codec, 10 times each other library. A column: 0.55 of \\copy."""
     peers = [name for name in speeds if name.startswith("new rows: ") and name not in (COPY, CODEC, OURS)]
-    bars = {COPY: 0.8, CODEC: 1.0, **dict.fromkeys(peers, 10.0)}
-    times = {name: ratio(speeds, OURS, name) for name in bars}
-    return [f"aembed is {times[name]:.2f} x {name}, not {bar}" for name, bar in bars.items() if times[name] < bar]
+    bars = [(OURS, COPY, 0.85), (OURS, CODEC, 1.0), *((OURS, peer, 10.0) for peer in peers), (COLUMN, COPY, 0.55)]
+    times = [(ours, base, ratio(speeds, ours, base), bar) for ours, base, bar in bars]
+    return [f"{ours} is {found:.2f} x {base}, not {bar}" for ours, base, found, bar in times if found < bar]
 
 
 def main() -> int:

@@ -18,6 +18,11 @@ def doubts(fail_fast: FailFast, *errors: ProviderError, texts: int = 1) -> list[
     return seen
 
 
+async def turn_of(fail_fast: FailFast, batch: str, *, doubted: bool) -> None:
+    while not fail_fast.takes_turn(batch, doubted=doubted):
+        await fail_fast.changed.wait()
+
+
 def test_p9_the_third_text_that_is_refused_before_any_acceptance_is_a_doubt() -> None:
     assert doubts(FailFast(), BAD, BROKEN, BAD) == [False, False, True]
     assert not any(doubts(FailFast(), *[BAD] * 10, texts=2))
@@ -61,7 +66,7 @@ def test_a2_while_somebody_vouches_nothing_is_sent() -> None:
         fail_fast, started = FailFast(), []
 
         async def batch() -> None:
-            await fail_fast.wait_for_turn("another", doubted=False)
+            await turn_of(fail_fast, "another", doubted=False)
             started.append(1)
 
         async with fail_fast.vouch():
@@ -79,14 +84,14 @@ def test_p9_one_batch_is_split_at_a_time_and_nothing_is_started_beside_it() -> N
         fail_fast, started = FailFast(), []
 
         async def batch(name: str, doubted: bool) -> None:
-            await fail_fast.wait_for_turn(name, doubted=doubted)
+            await turn_of(fail_fast, name, doubted=doubted)
             started.append(name)
             await asyncio.sleep(1)
             fail_fast.leave(name)
 
-        await fail_fast.wait_for_turn("first", doubted=True)
+        await turn_of(fail_fast, "first", doubted=True)
         others = [asyncio.create_task(batch(name, name == "doubted")) for name in ("plain", "doubted", "third")]
-        await fail_fast.wait_for_turn("first", doubted=True)
+        await turn_of(fail_fast, "first", doubted=True)
         await asyncio.sleep(5)
         assert started == []
         fail_fast.leave("first")

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aembed import BadRequestError, Embedder, FakeProvider, Hints, QuotaExceededError, RateLimitError, Record
+from aembed import (
+    BadRequestError,
+    ConfigError,
+    Embedder,
+    FakeProvider,
+    Hints,
+    Limits,
+    QuotaExceededError,
+    RateLimitError,
+    Record,
+    Report,
+    RetryPolicy,
+)
 from aembed.providers._errors import error_for
 from aembed.providers._http import HTTPReply
 from aembed.stores.memory import MemoryStore
@@ -281,3 +294,75 @@ def test_a5_a_provider_of_ones_own_may_say_that_a_day_is_used_up() -> None:
         assert provider.ledger.requests == 1
 
     run_virtual(job)
+
+
+# a limit of a day that the provider's row names
+
+
+def limited(**limits: Any) -> FakeProvider:
+    return FakeProvider(limits=Limits(10, 100_000, 8_191, **limits))
+
+
+def at_the_hour(embedder: Embedder, hour: int, day: int = 28) -> None:
+    embedder._engine.budgets.clock = lambda: datetime(2026, 11, day, hour, tzinfo=UTC)
+
+
+async def test_a5_a_limit_of_the_day_is_counted_in_the_store_and_the_next_day_goes_on(tmp_path: Path) -> None:
+    """100 texts are ten requests, of which a day allows four: over two runs, each by a process of its own."""
+    records = [Record(text, text) for text in numbers(100)]
+    stored, messages = [], []
+    for day, hour, count in ((28, 9, 20), (28, 10, 100), (28, 23, 100), (29, 0, 100)):
+        provider = limited(requests_per_day=4)
+        async with Embedder(provider) as embedder:
+            at_the_hour(embedder, hour, day)
+            try:
+                report = await embedder.embed_into(tmp_path / "rows.db", records[:count])
+            except QuotaExceededError as error:
+                messages.append(f"{error.hints} {error}")
+                report = error.report or Report()
+        stored.append((provider.ledger.requests, report.stored + report.unchanged))
+    assert stored == [(2, 20), (2, 40), (0, 40), (4, 80)]
+    assert re.search(r"'day', reset_spent=3600.0.* 4 requests a day .* resets at 2026-11-29 00:00 UTC", messages[1])
+
+
+async def test_a5_what_is_left_of_a_days_tokens_is_filled_and_not_passed(tmp_path: Path) -> None:
+    """Texts of 5 tokens, of which a day allows 333: the last request has what is left of them."""
+    records = [Record(text, text) for text in (f"{number:020d}" for number in range(100))]
+    provider = limited(tokens_per_day=333)
+    async with Embedder(provider) as embedder:
+        with pytest.raises(QuotaExceededError, match="333 tokens a day") as stopped:
+            await embedder.embed_into(tmp_path / "rows.db", records)
+    assert stopped.value.report is not None
+    assert 300 < stopped.value.report.billed_tokens <= 333
+
+
+async def test_a5_a_day_ends_at_midnight_of_its_own_time_zone() -> None:
+    """07:00 UTC is still the day before in California, where the service counts; 08:00 is not."""
+    async with Embedder(limited(requests_per_day=1, day_zone="America/Los_Angeles")) as embedder:
+        at_the_hour(embedder, 6)
+        await embedder.embed_documents(numbers(10))
+        at_the_hour(embedder, 7)
+        with pytest.raises(QuotaExceededError, match="resets at 2026-11-28 00:00 PST") as stopped:
+            await embedder.embed_documents(numbers(10))
+        assert stopped.value.hints == Hints(spent_window="day", reset_spent=3_600.0)
+        at_the_hour(embedder, 8)
+        await embedder.embed_documents(numbers(10))
+
+
+async def test_a5_a_refused_request_takes_nothing_from_the_day_that_is_counted() -> None:
+    def refuse_the_first(number: int, texts: Any) -> Exception | None:
+        return RateLimitError("429: busy") if number == 1 else None
+
+    provider = FakeProvider(script=refuse_the_first, limits=Limits(10, 100_000, 8_191, requests_per_day=3))
+    async with Embedder(provider, retry=RetryPolicy(backoff_base=0.01)) as embedder:
+        embeddings = await embedder.embed_documents(numbers(30))
+    assert not embeddings.failures
+    assert provider.ledger.requests == 4
+
+
+async def test_a5_a_time_zone_that_is_not_known_is_told_before_anything_is_sent() -> None:
+    provider = limited(requests_per_day=1, day_zone="Mars/Olympus")
+    async with Embedder(provider) as embedder:
+        with pytest.raises(ConfigError, match="Mars/Olympus"):
+            await embedder.embed_documents(numbers(10))
+    assert provider.ledger.requests == 0

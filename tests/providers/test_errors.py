@@ -27,7 +27,7 @@ KEY = "sk-canary-5up3rs3cr3t-0123456789"
 
 def refused(status: int, body: Any, headers: dict[str, str] | None = None, inputs: int = 100) -> ProviderError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return error_for(HTTPReply(status, headers or {}, raw), inputs=inputs, key=Secret(KEY))
+    return error_for(HTTPReply(status, headers or {}, raw), inputs=inputs, secrets=[Secret(KEY)])
 
 
 def openai_error(message: str, kind: str | None = "invalid_request_error", code: Any = None, param: Any = None) -> Any:

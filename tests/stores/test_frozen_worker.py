@@ -26,7 +26,7 @@ from tests.service.vectors import vector_of
 from tests.stage.postgres import run_sql
 from tests.stores.samples import SPACE, NewPlace, rows
 
-ROWS = 20
+ROWS, QUEUED = 20, 300
 JOB = f"""
     import asyncio, sys
     from aembed import Embedder, Record
@@ -34,10 +34,13 @@ JOB = f"""
     from aembed.stores import open_column
     leasing.LEASE_SECONDS = 0.6
     async def main(kind, place, url):
-        async with Embedder({MODEL!r}, api_key={KEY!r}, base_url=url, max_batch_size=10) as embedder:
+        async with Embedder({MODEL!r}, api_key={KEY!r}, base_url=url, max_batch_size=10, concurrency=2) as embedder:
             if kind == "store":
                 report = await embedder.embed_into(place, [Record(str(n), f"old {{n}}") for n in range({ROWS})])
                 print(report.stored, report.failed, report.failures[0])
+            elif kind == "long":
+                report = await embedder.embed_into(place, [Record(str(n), f"text {{n}}") for n in range({QUEUED})])
+                print(report.stored, report.unchanged, report.failed)
             else:
                 path, table = place.split("#")
                 column = open_column(path, table, text="body")
@@ -90,6 +93,26 @@ async def test_c7_a_late_write_to_a_store_replaces_nothing_that_is_newer(
     assert told[0].startswith(b"10 10 "), told
     assert b"was written by another job while this one stood still" in told[0]
     await store.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "postgresql"])
+async def test_c7_a_worker_that_comes_back_buys_nothing_of_what_was_queued_and_is_written_by_now(
+    scheme: str, tmp_path: Path, new_place: NewPlace
+) -> None:
+    """It asks for its leases again, and takes over what the others have paid for."""
+    place = new_place(scheme, tmp_path)
+    inputs = [Record(str(number), f"text {number}") for number in range(QUEUED)]
+    async with (
+        serving("--key", KEY, "--latency", "0.7") as service,
+        Embedder(MODEL, api_key=KEY, base_url=service.url) as embedder,
+    ):
+        async with frozen(service, "long", place) as told:
+            report = await embedder.embed_into(place, inputs)
+            assert report.stored == QUEUED
+        bought = sum((await service.texts()).values())
+    assert bought <= QUEUED + 2 * 10, "no more than what was on its way when it was frozen"
+    assert told[1] == b"", told
+    assert sum(map(int, told[0].split())) == QUEUED, told
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aembed import Embedder, FakeProvider, Record
-from aembed.pipeline import leasing
+from aembed.pipeline import leased_elsewhere, leasing
 from aembed.protocols import Leases
 from aembed.stores import open_store
 from tests.jobs import records, rows_of, words
@@ -96,6 +96,25 @@ async def test_t8_jobs_at_once_of_several_embedders_pay_for_each_text_once(
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "postgresql"])
+async def test_t8_jobs_that_read_far_ahead_share_their_work(
+    scheme: str, tmp_path: Path, new_place: NewPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one of them holds is more than any job may wait for at the least."""
+    monkeypatch.setattr(leased_elsewhere, "MOST_WAITING", 100)
+    url = new_place(scheme, tmp_path)
+    stores, providers = [open_store(url) for _ in range(2)], [FakeProvider(dimensions=8, latency=0.2) for _ in range(2)]
+    embedders = [Embedder(provider, max_batch_size=50, concurrency=8) for provider in providers]
+    jobs = [one.embed_into(store, records(words(5_000))) for one, store in zip(embedders, stores, strict=True)]
+    await asyncio.gather(*jobs)
+    bought = [provider.ledger.texts for provider in providers]
+    assert sum(bought) == 5_000
+    assert min(bought) > 1_000, bought
+    for embedder, store in zip(embedders, stores, strict=True):
+        await embedder.aclose()
+        await store.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "postgresql"])
 async def test_t8_a_lease_is_one_workers_until_its_time_is_over(
     scheme: str, tmp_path: Path, new_place: NewPlace
 ) -> None:
@@ -122,8 +141,23 @@ async def test_t8_a_lease_is_one_workers_until_its_time_is_over(
     third = await joined(store, alone=True)
     assert await store.lease(third, [one, two, three], seconds=60.0) == {one, two, three}
     assert await store.lease(second, [one], seconds=60.0) == set(), "a late sign of life changes nothing"
+    await store.leave(second)
+    assert await store.lease(third, [one, two], seconds=60.0) == {one, two}, "what it holds is its own"
     await store.leave(third)
+    await check_that_two_who_were_alone_go_on(store)
     await store.aclose()
+
+
+async def check_that_two_who_were_alone_go_on(store: Leases) -> None:
+    """One was frozen while the other joined: each was told that it is alone."""
+    frozen = await joined(store, alone=True)
+    await store.lease(frozen, [], seconds=0.0)
+    await asyncio.sleep(0.01)
+    other = await joined(store, alone=True)
+    for token in (frozen, other):
+        await store.lease(token, [bytes(16)], seconds=60.0)
+    for token, text in ((frozen, b"4" * 16), (other, b"5" * 16)):
+        assert await store.lease(token, [text], seconds=60.0) == {text}
 
 
 async def joined(store: Leases, *, alone: bool) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from aembed import (
     SQLiteStore,
     StoreError,
 )
+from aembed.stores._sqlite._filling import hooks_of
 from tests.jobs import words
 from tests.stores.sqlite_tables import DROPS, KEEPS, LOSES, REFUSES, Kind, made, run, trigger
 
@@ -101,6 +104,28 @@ async def test_t3_a_function_that_only_the_users_program_knows_is_named_before_a
     told, requests = await stopped(path)
     assert "no such function: sound_of" in told
     assert requests == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "is_hook"),
+    [
+        ("slot INTEGER UNIQUE ON CONFLICT REPLACE", True),
+        ("slot INTEGER UNIQUE on/* and what */\n conflict ignore", True),
+        ("slot TEXT DEFAULT '' UNIQUE ON CONFLICT IGNORE -- what is 'new'", True),
+        ("slot TEXT DEFAULT 'it''s -- ' UNIQUE ON CONFLICT IGNORE", True),
+        ("\"it's\" TEXT, slot TEXT UNIQUE ON CONFLICT IGNORE, [it's too] TEXT", True),
+        ("slot TEXT /* ' */ UNIQUE ON CONFLICT IGNORE /* ' */", True),
+        ("slot INTEGER -- written ON CONFLICT REPLACE", False),
+        ("slot INTEGER /* not\n ON CONFLICT REPLACE */", False),
+        ("slot TEXT DEFAULT 'ON CONFLICT IGNORE'", False),
+        ('"on conflict" TEXT, [ON CONFLICT x] TEXT, `ON CONFLICT y` TEXT', False),
+        ("location TEXT, conflict TEXT", False),
+    ],
+)
+def test_t1_on_conflict_is_a_constraint_where_sqlite_reads_it_as_one(column: str, is_hook: bool) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"CREATE TABLE notes (id INTEGER PRIMARY KEY, {column}\n)")
+        assert bool(hooks_of("Notes", connection)) == is_hook
 
 
 @pytest.mark.parametrize("kind", KEEPS)

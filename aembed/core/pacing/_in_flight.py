@@ -111,10 +111,6 @@ class Doubt:
     refused: int = 1
     strikes: int = 0
 
-    def is_answered_by(self, sent: SentRequest) -> bool:
-        """Whether the acceptance of that request would answer the doubt."""
-        return sent.number > self.after and sent.tokens >= COMPARABLE * self.tokens
-
 
 class InFlight:
     """The number of requests at a time: `most` are allowed, `first` of them before anything is known."""
@@ -211,7 +207,8 @@ class InFlight:
             self._wait = self._accepted
             self._climbed += self._limit > before
             if self._climbed > 1:
-                self._hold_no_longer_against(self._limit + 1)
+                for at in range(self._limit + 1, self.most + 1):
+                    self._against[at] = min(self._against[at], BEYOND)
 
     @property
     def settles_at(self) -> float:
@@ -249,29 +246,23 @@ class InFlight:
 
     def _answer(self, sent: SentRequest, in_flight: int) -> Suspicion:
         doubt = self._doubt
-        if doubt is None or not doubt.is_answered_by(sent):
+        # A smaller one would pass where the refused one did not.
+        if doubt is None or sent.number <= doubt.after or sent.tokens < COMPARABLE * doubt.tokens:
             return Suspicion.NOTHING
         is_late, self._doubt = self._is_late(sent), None
         if is_late:
             return Suspicion.WINDOW
         if self._level(sent, in_flight) >= doubt.lowest:
-            self._forget_doubt(doubt)
+            # The same level was accepted: those refusals say nothing of the number in flight.
+            for _ in range(doubt.refused):
+                self.chance = min(MOST_CHANCE, self.chance + MEMORY * (1.0 - self.chance))
+            self._against = [min(pair) for pair in zip(self._against, doubt.against, strict=True)]
+            self._find_limit()
         return Suspicion.NOTHING
 
     def _is_late(self, sent: SentRequest) -> bool:
         """Whether the request was sent when a hint was over before which nothing was accepted."""
         return bool(self._doubt and self._doubt.strikes and -inf < self._doubt.hinted_until <= sent.at)
-
-    def _forget_doubt(self, doubt: Doubt) -> None:
-        """The same level was accepted: those refusals say nothing of the number in flight."""
-        for _ in range(doubt.refused):
-            self.chance = min(MOST_CHANCE, self.chance + MEMORY * (1.0 - self.chance))
-        self._against = [min(pair) for pair in zip(self._against, doubt.against, strict=True)]
-        self._find_limit()
-
-    def _hold_no_longer_against(self, first: int) -> None:
-        for at in range(first, self.most + 1):
-            self._against[at] = min(self._against[at], BEYOND)
 
     def note_refused(self, sent: SentRequest, in_flight: int, now: float, hint: float | None) -> Suspicion:
         """A request was refused, with so many in flight at this moment, this one included."""
@@ -284,9 +275,23 @@ class InFlight:
         self._refused_after = self._number
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
-        self._count_against(level)
+        # A refusal speaks against its level and all above; not against those where it is chance in all likelihood.
+        before = self._limit
+        evidence = log((1.0 - MISTAKEN) / self.chance)
+        self._against[level] = min(self._against[level] + evidence, MOST)
+        if not self.proven_chance or self._against[level] >= BEYOND:
+            for at in range(level + 1, self.most + 1):
+                self._against[at] = min(self._against[at] + evidence, MOST)
+        self._find_limit()
+        if level > before or self._limit < before:
+            beyond = min(self._limit + 1, self.most)
+            self._failed_tries[beyond] += 1
+            self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
+            self._accepted = 0
         assert self._doubt
-        if sent.level == level == 1 and self._doubt.refused >= self._telling_row:
+        # So many refusals in a row are no accident.
+        telling_row = max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
+        if sent.level == level == 1 and self._doubt.refused >= telling_row:
             return Suspicion.WINDOW
         return Suspicion.FREQUENT if self.frequency.is_high else Suspicion.NOTHING
 
@@ -303,26 +308,6 @@ class InFlight:
             doubt.refused += 1
             doubt.strikes += level <= self._next_tested_level and self.chance**doubt.refused < UNLIKELY
             doubt.tokens = min(doubt.tokens, sent.tokens)
-
-    @property
-    def _telling_row(self) -> int:
-        """Refusals in a row that are no accident."""
-        return max(LEAST_ROW, ceil(log(CERTAIN) / log(self.chance)))
-
-    def _count_against(self, level: int) -> None:
-        """A refusal speaks against its level and all above; not against those where it is chance in all likelihood."""
-        before = self._limit
-        evidence = log((1.0 - MISTAKEN) / self.chance)
-        self._against[level] = min(self._against[level] + evidence, MOST)
-        if not self.proven_chance or self._against[level] >= BEYOND:
-            for at in range(level + 1, self.most + 1):
-                self._against[at] = min(self._against[at] + evidence, MOST)
-        self._find_limit()
-        if level > before or self._limit < before:
-            beyond = min(self._limit + 1, self.most)
-            self._failed_tries[beyond] += 1
-            self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
-            self._accepted = 0
 
     def _find_limit(self) -> None:
         """Sets the limit anew: it is at least one, and no more than were tried before."""

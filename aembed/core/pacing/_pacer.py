@@ -129,6 +129,8 @@ class Pacer:
 
     def resize(self, reservation: Reservation, tokens: float, texts: int, now: float) -> None:
         """The request is sent now, with so much in it. Its own start stays; a bulk request that waits is moved."""
+        if tokens == reservation.tokens and texts == reservation.texts:
+            return
         more: dict[Unit, float] = {"tokens": tokens - reservation.tokens, "texts": texts - reservation.texts}
         head = self._head
         rates = {unit: self._rate(unit) for unit in more}
@@ -143,16 +145,12 @@ class Pacer:
         if head and pushes:
             self._book(head, now)
 
-    def observe(self, hints: Hints | None, now: float) -> None:
-        """Learns from the headers of a reply that was neither vectors nor a rate limit."""
-        self._observe(hints or Hints(), None, now)
-
-    def _observe(self, hints: Hints, answered: Reservation | None, now: float) -> None:
-        """Gives each budget what the headers say of it; `answered` is the request whose reply had them."""
+    def observe(self, hints: Hints | None, now: float, answered: Reservation | None = None) -> None:
+        """Gives each budget what the headers of a reply say of it; `answered` is the request, where it has vectors."""
         before = self._count_buckets()
         seconds, dropped = now - answered.start if answered else 0.0, False
         costs = answered.costs if answered else {}
-        for unit, limit, remaining, reset, window in _limits(hints):
+        for unit, limit, remaining, reset, window in _limits(hints or Hints()):
             was = self._budgets[unit].learned
             if limit is not None or remaining is not None:
                 cost = costs.get(unit, 0.0)
@@ -185,7 +183,7 @@ class Pacer:
 
     def note_accepted(self, reservation: Reservation, hints: Hints | None, now: float, in_flight: int) -> None:
         self.accepted_requests += 1
-        self._observe(hints or Hints(), reservation, now)
+        self.observe(hints, now, reservation)
         self._first_batch = inf
         self._inquiry.note_accepted(reservation, now, in_flight)
 

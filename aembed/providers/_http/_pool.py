@@ -54,7 +54,8 @@ class Pool(httpcore.AsyncConnectionPool):
         if not is_original(patched := httpcore.AsyncConnectionPool.handle_async_request):
             return await patched(self, request)  # a mock, in the place of all pools
         exchange: Exchange = request.extensions[EXTENSION]
-        head, origin, content = _head(request), _origin(request.url), await _content(request)
+        url = request.url
+        head, origin, content = _head(request), _origin(url.scheme, url.host, url.port), await _content(request)
         try:
             connection = await self.ask(origin, head, content, exchange)
         except OSError as error:
@@ -156,10 +157,6 @@ async def _content(request: httpcore.Request) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _cached_origin(scheme: bytes, host: bytes, port: int | None) -> Origin:
+def _origin(scheme: bytes, host: bytes, port: int | None) -> Origin:
     tls = scheme == b"https"
     return Origin(tls, host.decode("ascii"), port or (443 if tls else 80))
-
-
-def _origin(url: httpcore.URL) -> Origin:
-    return _cached_origin(url.scheme, url.host, url.port)

@@ -15,7 +15,7 @@ from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
 from aembed.stores._postgresql._names import quote_name
 from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
-from aembed.stores._postgresql._wire import Column, literal, normalize, vector_of
+from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, normalize, vector_of
 from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
 
@@ -106,15 +106,16 @@ async def count(table: ColumnLayout, connection: Connection) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FillBatch:
-    """Rows to be filled: the key of each, the hash of the text that was embedded, and the vector."""
+    """Rows to be filled: the key of each, the hash of the text that was embedded, and the row of its vector."""
 
     ids: Sequence[str]
     hashes: Sequence[bytes]
     matrix: Matrix
+    rows: Sequence[int]
 
     def pick(self, positions: Sequence[int]) -> FillBatch:
-        rows = list(positions)
-        return FillBatch([self.ids[i] for i in rows], [self.hashes[i] for i in rows], self.matrix[rows])
+        ids, hashes = [self.ids[i] for i in positions], [self.hashes[i] for i in positions]
+        return FillBatch(ids, hashes, self.matrix, [self.rows[i] for i in positions])
 
 
 async def fill(
@@ -164,7 +165,7 @@ async def update(
     """As `fill`, of rows that nobody else holds."""
     rows = batch.pick(picked)
     columns: dict[str, tuple[str, Column]] = {
-        name: ("text", [value.encode() for value in values])
+        name: ("text", EncodedColumn(str.encode, values, range(len(values))))
         for name, values in zip(_names(table), zip(*map(native, rows.ids), strict=True), strict=True)
     }
     columns["aembed_hash"] = ("bytea", rows.hashes)
@@ -187,7 +188,7 @@ async def update(
     size = len(picked) if in_one else ROWS
     copies = table.copies
     return await stage_rows(
-        columns, rows.matrix, table.storage, table.vectors, work, connection, copies=copies, rows=size
+        columns, rows.matrix, rows.rows, table.storage, table.vectors, work, connection, copies=copies, rows=size
     )
 
 

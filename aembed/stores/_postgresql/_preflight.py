@@ -176,5 +176,6 @@ async def _try_row(
     """Why this row is not taken."""
     # A vector of length 1, as a real one: a constraint of the user's own may refuse the zero vector, which has no
     # cosine.
-    batch = sql.FillBatch([id], [sha256(text.encode()).digest()], np.full((1, width), width**-0.5, np.float32))
+    matrix = np.full((1, width), width**-0.5, np.float32)
+    batch = sql.FillBatch([id], [sha256(text.encode()).digest()], matrix, [0])
     return await try_write(partial(sql.update, batch, [0], hooks, None, place, table, connection), place, connection)

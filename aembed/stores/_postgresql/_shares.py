@@ -94,13 +94,17 @@ async def lease(
     ends_at: float = await connection.fetchval(_sql(BEAT, layout), token, seconds)
     if done:
         await connection.execute(_sql(RELEASE, layout), token, list(done))
-    if not wanted or await connection.fetchval(_sql(ALONE, layout), token):
+    if not wanted:
+        return set(), ends_at
+    # This comes before the question: of two that each took itself for alone, because one of them was frozen while the
+    # other joined, each would wait for the other for ever.
+    await connection.execute(_sql(TELL, layout), token)
+    if await connection.fetchval(_sql(ALONE, layout), token):
         return set(), ends_at
     leased = {fingerprint for (fingerprint,) in await connection.fetch(_sql(LEASE, layout), token, list(wanted))}
     written = [fingerprint for (fingerprint,) in await connection.fetch(_sql(WRITTEN, layout), list(leased))]
     if written:
         await connection.execute(_sql(RELEASE, layout), token, written)
-    await connection.execute(_sql(TELL, layout), token)
     return leased.difference(written), ends_at
 
 

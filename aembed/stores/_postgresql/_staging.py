@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._wire import Column, Storage, copy_pieces, literal
+from aembed.stores._postgresql._wire import Column, Storage, Values, copy_pieces, literal
 from aembed.types import Matrix
 
 VECTOR = "aembed_vector"
@@ -40,6 +40,7 @@ MOST_PLAIN_BYTES = 7_000
 async def stage_rows(
     columns: Mapping[str, tuple[str, Column]],
     matrix: Matrix,
+    picked: Sequence[int],
     storage: Storage,
     vectors: str,
     work: Callable[[], Awaitable[int]],
@@ -50,8 +51,8 @@ async def stage_rows(
 ) -> int:
     """Does the work over pieces of the rows, in `pg_temp.aembed_staged`; returns the sum of what it returns.
 
-    `columns` gives each name its type and its values; the vectors are the column `aembed_vector`. `copies`: whether the
-    server knows COPY.
+    `columns` gives each name its type and its values; the vectors, which are the `picked` rows of the matrix, are the
+    column `aembed_vector`. `copies`: whether the server knows COPY.
     """
     row_bytes = matrix.shape[1] * (4 if storage == "vector" else 2)
     create = CREATE.format(
@@ -62,25 +63,25 @@ async def stage_rows(
     )
     await connection.execute(create)
     touched = 0
-    for start in range(0, len(matrix), rows):
+    for start in range(0, len(picked), rows):
         if start:
             await connection.execute(EMPTY)
         piece = slice(start, start + rows)
         values = [values[piece] for _, values in columns.values()]
         if copies:
-            source = copy_pieces(values, matrix[piece], storage)
+            source = copy_pieces(values, matrix, storage, picked[piece])
             await connection.copy_to_table(
                 "aembed_staged", schema_name="pg_temp", columns=[*columns, VECTOR], source=source, format="binary"
             )
         else:
             types = [type for type, _ in columns.values()]
-            await _insert(types, values, matrix[piece], f"{vectors}.{storage}", connection)
+            await _insert(types, values, matrix[list(picked[piece])], f"{vectors}.{storage}", connection)
         touched += await work()
     return touched
 
 
 async def _insert(
-    types: Sequence[str], columns: Sequence[Column], matrix: Matrix, vector: str, connection: Connection
+    types: Sequence[str], columns: Sequence[Values], matrix: Matrix, vector: str, connection: Connection
 ) -> None:
     """Row by row, for a server that does not know COPY."""
     casts = [*(CASTS.get(type, type) for type in types), f"text::{vector}"]
@@ -102,7 +103,7 @@ def statement_work(statement: str, connection: Connection) -> Callable[[], Await
     return done
 
 
-def position_column(positions: Sequence[int]) -> Column:
+def position_column(positions: Sequence[int]) -> Values:
     """Positions, as COPY's int4."""
     return [position.to_bytes(4, "big") for position in positions]
 

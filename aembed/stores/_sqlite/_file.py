@@ -23,20 +23,16 @@ def path_of(path: str | os.PathLike[str]) -> Path:
     name = os.fspath(path)
     scheme, colon, rest = name.partition(":")
     if colon and scheme.partition("+")[0] == "sqlite":
-        name = _path_named_by(rest)
+        if "?" in rest:
+            raise ConfigError("a sqlite: URL takes no parameters; give a file name that holds a ? as a plain path")
+        if rest.startswith("//") and not rest.startswith("///") and rest != "//":
+            raise ConfigError(f"sqlite:{rest} has two slashes; write sqlite:/{rest}")
+        name = "" if rest == "//" else rest.removeprefix("///")
     if not name or "\0" in name:
         raise ConfigError("a SQLite store needs the name of a file: notes.db, or sqlite:///notes.db")
     if name == ":memory:":
         raise ConfigError("a SQLite store is a file; for one in memory write memory:")
     return Path(name)
-
-
-def _path_named_by(rest: str) -> str:
-    if "?" in rest:
-        raise ConfigError("a sqlite: URL takes no parameters; give a file name that holds a ? as a plain path")
-    if rest.startswith("//") and not rest.startswith("///") and rest != "//":
-        raise ConfigError(f"sqlite:{rest} has two slashes; write sqlite:/{rest}")
-    return "" if rest == "//" else rest.removeprefix("///")
 
 
 BESIDE = ("-wal", "-shm")

@@ -5,6 +5,7 @@ A row that is lost leaves no trace: what a trigger made of it is taken back, and
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ Row: TypeAlias = Sequence[Any]
 """The vector, the key, and what else the statement takes: the parameters of both statements of a FillTarget."""
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
-# The words ON and CONFLICT may stand in a comment or a name, too: then rows are looked at for nothing, and none is
-# lost.
-HOOKS = """SELECT 'the trigger ''' || name || '''' FROM sqlite_master
-    WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE
-    UNION ALL SELECT 'a constraint with ON CONFLICT' FROM sqlite_master
-    WHERE type = 'table' AND name = ? COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%' ORDER BY 1"""
+HOOKS = """SELECT type, name, sql FROM sqlite_master WHERE (type = 'trigger' AND tbl_name = ? COLLATE NOCASE)
+    OR (type = 'table' AND name = ? COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%') ORDER BY type, name"""
 """A trigger may change, skip or undo what is written; a constraint may skip it, or remove another row for it."""
+# No pragma tells what a constraint does on a conflict, so the words are looked for in the table's SQL. What is left out
+# are comments, strings and quoted names, in all the ways in which SQLite writes them (its documentation: "SQL Comments"
+# and "SQLite Keywords").
+NO_KEYWORDS = re.compile(r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]""", re.DOTALL)
+ON_CONFLICT = re.compile(r"\bON\s+CONFLICT\b", re.IGNORECASE)
 
 
 DROPPED = "after it was written its vector is another"
@@ -42,7 +44,10 @@ class FillTarget:
 
 def hooks_of(table: str, connection: Connection) -> list[str]:
     """What a write meets, in words: without any, what SQLite counts is what it keeps."""
-    return [name for (name,) in connection.execute(HOOKS, (table, table))]
+    found = connection.execute(HOOKS, (table, table)).fetchall()
+    is_skipping = any(type == "table" and ON_CONFLICT.search(NO_KEYWORDS.sub(" ", sql)) for type, _, sql in found)
+    constraints = ["a constraint with ON CONFLICT"] if is_skipping else []
+    return constraints + [f"the trigger '{name}'" for type, name, _ in found if type == "trigger"]
 
 
 def fill(rows: Sequence[Row], target: FillTarget, connection: Connection) -> tuple[int, dict[int, str]]:

@@ -37,9 +37,9 @@ ALONE = "SELECT 1 FROM aembed_workers WHERE alone AND token <> ?"
 OTHERS = """SELECT 1 FROM aembed_workers
     WHERE token <> ? AND expires_at >= (julianday('now') - 2440587.5) * 86400.0"""
 RELEASE = "DELETE FROM aembed_leases WHERE fingerprint = ? AND token = ?"
-HELD = "SELECT fingerprint FROM aembed_leases WHERE fingerprint IN ({})"
+HELD = "SELECT fingerprint, token FROM aembed_leases WHERE fingerprint IN ({})"
 WRITTEN = "SELECT fingerprint FROM aembed_rows WHERE fingerprint IN ({})"
-LEASE = "INSERT INTO aembed_leases (fingerprint, token) VALUES (?, ?)"
+LEASE = "INSERT OR IGNORE INTO aembed_leases (fingerprint, token) VALUES (?, ?)"
 
 
 def make_tables(connection: Connection) -> None:
@@ -81,8 +81,10 @@ def lease(
     connection.execute(TELL, (token,))
     if connection.execute(ALONE, (token,)).fetchone():
         return set()
-    taken = {fingerprint for sql in (HELD, *unless) for (fingerprint,) in select_in(connection, sql, wanted)}
-    leased = set(wanted) - taken
+    leased = set(wanted)
+    leased.difference_update(held for held, owner in select_in(connection, HELD, wanted) if owner != token)
+    for sql in unless:
+        leased.difference_update(done for (done,) in select_in(connection, sql, wanted))
     connection.executemany(LEASE, [(fingerprint, token) for fingerprint in leased])
     return leased
 
