@@ -32,7 +32,8 @@ from aembed.core.pacing import Throttling
 from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.splitting import Tries
 from aembed.dispatch._admission import Admission, Permit
-from aembed.dispatch._pool import Member, Pool
+from aembed.dispatch._member import Member
+from aembed.dispatch._pool import Pool
 from aembed.dispatch._requests import CHANCE_MEMORY, Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError, RateLimitError

@@ -62,7 +62,10 @@ class Dispatcher:
         admission: Admission | Pool
         if isinstance(provider, HasAddresses) and not isinstance(pacer, Pacer):
             addresses = provider.addresses
-            admission = Pool([server_in_words(each.space) for each in addresses], pacer, concurrency, retry.max_outage)
+            names = [server_in_words(each.space) for each in addresses]
+            if len({*names}) < len(names):
+                names = [each.space.endpoint or name for each, name in zip(addresses, names, strict=True)]
+            admission = Pool(names, pacer, concurrency, retry.max_outage)
             self.concurrency *= len(addresses)
         else:
             assert isinstance(pacer, Pacer)
