@@ -397,7 +397,7 @@ def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Pro
             raise ConfigError(f"{next(iter(given))}= is for a model that is named by a str; give it to the provider")
         return model
     if not isinstance(given.get("base_url", ""), str | list | tuple):
-        raise ConfigError(f"base_url must be a str or a list of them, not {type(given['base_url']).__name__}")
+        raise ConfigError(f"base_url must be a str, not {type(given['base_url']).__name__}, or a list of them")
     key = given.get("api_key", "")
     for each in key if isinstance(key, list | tuple) else [key]:
         if not isinstance(each, str) and not callable(each):
