@@ -23,6 +23,7 @@ from aembed.providers._options import Headers, KeySource
 from aembed.providers._secrets import Secret
 from aembed.providers._service import Service
 from aembed.providers._threads import run_in_thread
+from aembed.ranges import one_line_of
 from aembed.types import Limits
 
 _TITAN = Service(
@@ -81,7 +82,8 @@ def family_of(model: str) -> Service:
 def region_of(given: str | None, *, needed: bool) -> str:
     region = given or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
     if (needed or region) and not re.fullmatch(r"[a-z]{2,}(-[a-z0-9]+)+", region):
-        raise ConfigError(f"bedrock: region={region!r} is none: pass region=, or type  export AWS_REGION=us-east-1")
+        wrong = f"region={one_line_of(region)} is no region of AWS" if region else "no region is named"
+        raise ConfigError(f"bedrock: {wrong}: pass region=, or type  export AWS_REGION=us-east-1")
     return region
 
 

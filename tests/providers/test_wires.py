@@ -328,7 +328,7 @@ def test_models_and_regions_of_bedrock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert older.payload(["one"], "") == {"inputText": "one"}
     with pytest.raises(ConfigError, match="is not amazon"):
         open_provider("bedrock:anthropic.claude")
-    with pytest.raises(ConfigError, match="region='frankfurt' is none"):
+    with pytest.raises(ConfigError, match="region='frankfurt' is no region"):
         open_provider("bedrock:amazon.titan-embed-text-v2:0", region="frankfurt")
     monkeypatch.delenv("AWS_REGION")
     with pytest.raises(ConfigError, match="export AWS_REGION"):
