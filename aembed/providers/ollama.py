@@ -33,6 +33,7 @@ NATIVE = replace(
     uncut={"truncate": False},
     cut={"truncate": True},
     tells="api/show",
+    is_self_hosted=True,
 )
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,8})\s*$", re.MULTILINE)
 

@@ -12,19 +12,27 @@ import numpy as np
 import pytest
 
 from aembed import (
+    AuthenticationError,
     BadRequestError,
+    ConfigError,
     Embedder,
     Failure,
+    NotFoundError,
+    PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
     Record,
     RetryPolicy,
     Space,
     SQLiteStore,
+    UnavailableError,
     open_provider,
 )
 from aembed.providers import HTTPProvider
+from aembed.providers._aws import sign
+from aembed.providers._secrets import Secret
 from tests.providers.services._scripted import KEY, WAIT, Answer, ScriptedService, running
+from tests.providers.services.bedrock import ACCESS_KEY, REGION, SECRET_KEY, CohereOnBedrock, Titan, error
 from tests.providers.services.cohere import Cohere, CohereV3
 from tests.providers.services.gemini import MOST_BYTES, Gemini, Gemini2
 from tests.providers.services.ollama_native import OllamaNative
@@ -185,7 +193,7 @@ async def test_a_store_of_ollamas_other_route_goes_on_and_buys_nothing(tmp_path:
 
 
 async def test_ollama_refuses_what_it_would_have_cut() -> None:
-    """A Modelfile, or the server itself, may allow less than what is known of the model."""
+    """OLLAMA_CONTEXT_LENGTH, of the server itself, may allow less than what it tells of the model."""
     async with running(Narrow) as service:
         async with embedding(service) as embedder:
             embeddings = await embedder.embed_documents(["one", "safe " * 1_000, "two"])
@@ -200,6 +208,7 @@ async def test_ollama_refuses_what_it_would_have_cut() -> None:
 
 class Narrow(OllamaNative):
     max_tokens_per_text = 512
+    told: ClassVar[int | None] = 2_048
 
 
 class Unknown(OllamaNative):
@@ -228,3 +237,130 @@ async def test_an_odd_answer_to_that_question_does_no_harm(body: bytes) -> None:
 
     async with running(Odd) as service, embedding(service) as embedder:
         assert (await embedder.embed_documents(["one"])).vectors.shape == (1, 768)
+
+
+# Bedrock
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Credentials of AWS in the environment, and none elsewhere."""
+    for name in ("AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_REGION", REGION)
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("kind", [Titan, CohereOnBedrock])
+async def test_without_a_key_requests_to_bedrock_are_signed(kind: type[ScriptedService]) -> None:
+    async with running(kind) as service, embedding(service, api_key=None) as embedder:
+        embeddings = await embedder.embed_documents(["one", "zwei und drei"])
+        assert np.allclose(embeddings.vectors, service.right(["one", "zwei und drei"], "document"), atol=1e-6)
+
+
+@pytest.mark.parametrize("token", ["", "FwoGZXIvYXdzEXAMPLE/+="])
+def test_signatures_are_those_of_botocore(token: str) -> None:
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    url = "https://bedrock-runtime.eu-central-1.amazonaws.com/model/us.cohere.embed-v4%3A0/invoke"
+    body = b'{"a": "\xc3\xa9"}'
+    key = Secret(":".join(filter(None, (ACCESS_KEY, SECRET_KEY, token))))
+    while True:
+        ours = sign(url, body, key, service="bedrock", region=REGION)
+        signed = {name: value.reveal() for name, value in ours.items() if isinstance(value, Secret)}
+        theirs = AWSRequest("POST", url, data=body)
+        SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY, token or None), "bedrock", REGION).add_auth(theirs)
+        if theirs.headers["x-amz-date"] == signed["x-amz-date"]:  # no second began between them
+            break
+    assert signed == {name.lower(): value for name, value in theirs.headers.items()}
+
+
+@pytest.mark.usefixtures("aws")
+async def test_credentials_of_aws_that_are_refused_are_read_again_and_shown_nowhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEXAMPLETOKEN0123456789")
+    async with running(Titan) as service, embedding(service, api_key=None) as embedder:
+        service.script = {0: error(403, "ExpiredTokenException", f"{ACCESS_KEY} {SECRET_KEY} has expired")}
+        assert (await embedder.embed_documents(["one"])).vectors.shape == (1, 1_024)
+        assert service.ledger.requests == 2
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another/secret/of/forty/characters/12345")
+        service.script = {2: error(403, "ExpiredTokenException", f"{ACCESS_KEY} {SECRET_KEY} has expired")}
+        with pytest.raises(AuthenticationError) as refusing:
+            await embedder.embed_documents(["two"])
+        shown = f"{refusing.value!r} {refusing.value.body} {embedder!r} {caplog.text}"
+        for secret in (ACCESS_KEY, SECRET_KEY, "another/secret", "EXAMPLETOKEN"):
+            assert secret not in shown
+
+
+@pytest.mark.usefixtures("aws")
+async def test_without_any_credentials_of_aws_the_job_stops_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    async with running(Titan) as service, embedding(service, api_key=None) as embedder:
+        with pytest.raises(ConfigError, match="aws configure"):
+            await embedder.embed_documents(["one"])
+        assert service.ledger.requests == 0
+
+
+@pytest.mark.usefixtures("aws")
+def test_models_and_regions_of_bedrock(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = open_provider("bedrock:us.cohere.embed-v4:0", region="us-east-1", api_key=KEY)
+    assert isinstance(made, HTTPProvider)
+    assert made.base_url == "https://bedrock-runtime.us-east-1.amazonaws.com"
+    assert made.path == "/model/us.cohere.embed-v4%3A0/invoke"
+    assert made.space == Space("bedrock", "us.cohere.embed-v4:0", 1_536)
+    assert (made.price_usd, made.limits.max_batch_size) == (0.12, 96)
+    titan = open_provider("bedrock:amazon.titan-embed-text-v2:0", dimensions=512)
+    assert isinstance(titan, HTTPProvider)
+    assert titan.payload(["one"], "") == {"inputText": "one", "dimensions": 512, "normalize": True}
+    older = open_provider("bedrock:amazon.titan-embed-text-v1")
+    assert isinstance(older, HTTPProvider)
+    assert older.payload(["one"], "") == {"inputText": "one"}
+    with pytest.raises(ConfigError, match="is not amazon"):
+        open_provider("bedrock:anthropic.claude")
+    with pytest.raises(ConfigError, match="region='frankfurt' is none"):
+        open_provider("bedrock:amazon.titan-embed-text-v2:0", region="frankfurt")
+    monkeypatch.delenv("AWS_REGION")
+    with pytest.raises(ConfigError, match="export AWS_REGION"):
+        open_provider("bedrock:amazon.titan-embed-text-v2:0")
+
+
+async def test_tokens_of_bedrock_are_counted_by_a_header() -> None:
+    async with running(CohereOnBedrock) as service:
+        provider = provider_of(service)
+        assert (await provider.embed(["one", "four words are here"], input_type="document")).usage.tokens == 6
+        await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "meant"),
+    [
+        (429, "ThrottlingException", RateLimitError),
+        (429, "ModelNotReadyException", UnavailableError),
+        (400, "ServiceQuotaExceededException", QuotaExceededError),
+        (408, "ModelTimeoutException", UnavailableError),
+        (424, "ModelErrorException", UnavailableError),
+        (503, "ServiceUnavailableException", UnavailableError),
+        (400, "ValidationException", BadRequestError),
+        (403, "AccessDeniedException", PermissionDeniedError),
+        (403, "UnrecognizedClientException", AuthenticationError),
+        (404, "ResourceNotFoundException", NotFoundError),
+    ],
+)
+async def test_kinds_of_errors_of_bedrock(status: int, kind: str, meant: type[Exception]) -> None:
+    async with running(Titan) as service:
+        provider = provider_of(service)
+        service.script = {0: error(status, kind, "What the model says.")}
+        with pytest.raises(meant, match="What the model says"):
+            await provider.embed(["one"], input_type="document")
+        await provider.aclose()

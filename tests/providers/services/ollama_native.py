@@ -29,7 +29,9 @@ class OllamaNative(ScriptedService):
     cuts = True
     uncut_field = "truncate"
     has_index = False
-    parameters = "num_ctx                        8192"
+    parameters: ClassVar[str] = "num_ctx                        8192"
+    told: ClassVar[int | None] = None
+    """The context that it tells, where that is not what it takes."""
     _native = True
 
     def is_embedding(self, request: Request) -> bool:
@@ -39,7 +41,10 @@ class OllamaNative(ScriptedService):
     def tell(self, request: Request) -> Answer:
         if request.target != "/api/show" or json.loads(request.body)["model"] != self.model:
             return Answer(404, {"error": "not found"})
-        info = {"nomic-bert.context_length": self.max_tokens_per_text, "nomic-bert.embedding_length": self.width}
+        info = {
+            "nomic-bert.context_length": self.told or self.max_tokens_per_text,
+            "nomic-bert.embedding_length": self.width,
+        }
         return Answer(
             200, {"model_info": {"general.architecture": "nomic-bert", **info}, "parameters": self.parameters}
         )
