@@ -136,7 +136,7 @@ async def test_together() -> None:
     together = pytest.importorskip("together")
     async with (
         running(Together) as service,
-        together.AsyncTogether(api_key=KEY, base_url=service.url, max_retries=0) as client,
+        together.AsyncTogether(api_key=KEY, base_url=f"http://127.0.0.1:{service.port}", max_retries=0) as client,
     ):
         reply = await client.embeddings.create(model=service.model, input=TEXTS)
         assert is_right(service, vectors(reply))
