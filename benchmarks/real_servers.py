@@ -1,4 +1,4 @@
-"""Real servers with tiny models, reached by their own rows: `python -m benchmarks.real_servers [infinity] [llamacpp]`.
+"""Real servers with tiny models, reached by their own rows: `python -m benchmarks.real_servers`.
 
 Of 200 texts each vector must be that of its text asked for alone; then a text that is too long, and what the server
 tells of itself. It prints what was seen, and fails where a vector is another one.

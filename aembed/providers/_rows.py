@@ -202,7 +202,7 @@ DEEPINFRA = Service(
 # together 3.1.1: model and input are all that its request has, and a reply may hold no usage. No limit is documented.
 TOGETHER = Service(
     name="together",
-    base_url="https://api.together.xyz/v1",
+    base_url="https://api.together.ai/v1",
     limits=replace(_OWN_LIMITS, max_tokens_per_text=32_768),
     key_variable="TOGETHER_API_KEY",
     dimensions_field="",
