@@ -115,6 +115,7 @@ VARIABLES = {
     "OPENAI_BASE_URL": "The address of `openai:`, where `base_url=` is not given.",
     "OPENAI_ORG_ID": "Sent as the header openai-organization.",
     "OPENAI_PROJECT_ID": "Sent as the header openai-project.",
+    "CLOUDFLARE_ACCOUNT_ID": "The account of `cloudflare:`, which stands in its address.",
     "AWS_BEARER_TOKEN_BEDROCK": "The key of `bedrock:`; without it requests are signed with the credentials of AWS.",
     "AWS_REGION, AWS_DEFAULT_REGION": "The region of `bedrock:`, where `region=` is not given.",
     "CO_API_KEY": "The key of `cohere:`.",
@@ -206,12 +207,14 @@ def command_flags() -> str:
 
 
 def variables() -> Mapping[str, str]:
-    """Raises ValueError where a row reads a variable that is not described."""
-    read = {name for row in ROWS.values() for name in (row.key_variable, row.url_variable)}
-    read |= {name for row in ROWS.values() for name in row.header_variables}
-    if missing := read - {""} - VARIABLES.keys():
+    """Keys of rows need no description. Raises ValueError where a row reads another variable that is not described."""
+    keys = {row.key_variable: f"The key of `{row.name}:`." for row in ROWS.values() if row.key_variable}
+    read = {row.url_variable for row in ROWS.values()} | {
+        name for row in ROWS.values() for name in row.header_variables
+    }
+    if missing := read - {""} - VARIABLES.keys() - keys.keys():
         raise ValueError(f"VARIABLES lacks {sorted(missing)}")
-    return VARIABLES
+    return {**VARIABLES, **{name: said for name, said in sorted(keys.items()) if name not in VARIABLES}}
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

@@ -44,10 +44,12 @@ class FailFast:
         return len(self._refused) >= MOST_REFUSALS
 
     def note_accepted(self, number: int) -> None:
-        """The request of that number was accepted, which says nothing of those that were sent after it."""
+        """The request of that number was accepted. It clears the account, unless it was sent before all that was refused
+        since: an account that runs dry answers first what it took before."""
         if self._refused or not self.proven:
             self.proven = True
-            self._refused = [refused for refused in self._refused if refused > number]
+            if number > min(self._refused, default=0):
+                self._refused.clear()
             self.refusal = self.refusal if self._refused else None
             self._notify()
 

@@ -25,6 +25,7 @@ import numpy as np
 from aembed.core.sending import not_sent_yet
 from aembed.core.vectors import check_squares, squares
 from aembed.errors import BadRequestError, ConfigError, InputError
+from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.protocols import TokenCounter
 from aembed.providers._threads import run_in_thread
 from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
@@ -68,9 +69,11 @@ class InProcessProvider:
         *,
         download: str,
         limits: Limits = LIMITS,
+        preparation: Preparation = NO_PREPARATION,
         run_in_thread: RunInThread = run_in_thread,
     ) -> None:
         self.space = space
+        self.preparation = preparation
         self.limits = limits
         self.price_usd: float | None = 0.0
         self._load, self._download = load, download

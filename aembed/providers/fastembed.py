@@ -7,19 +7,23 @@ A folder holds the model (`model.onnx`, or one other .onnx file, perhaps below `
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aembed.errors import ConfigError
 from aembed.providers._in_process import InProcessProvider, Model, check_installed, is_folder, space_of
+from aembed.providers._prefixes import asked_for, chosen_preparation, default_preparation
 from aembed.ranges import check_whole_number
 from aembed.types import InputType
 
 POOLINGS = {"cls": "CLS", "mean": "MEAN", "lasttoken": "LAST_TOKEN", "none": "DISABLED"}
 """As sentence-transformers names them, and as fastembed does. "none": the model's own output is one vector a text."""
 OPTIONS = {
+    "document_prefix": "a text",
     "pooling": "cls, mean, lasttoken or none, of a folder that does not say it",
+    "query_prefix": "a text",
     "threads": "a whole number; null for as many as the machine has cores",
 }
 FILES = ("onnx/model.onnx", "model.onnx", "onnx/model_optimized.onnx", "model_optimized.onnx")
@@ -32,6 +36,8 @@ def open_provider(
     dimensions: int | None,
     pooling: str | None = None,
     threads: int | None = None,
+    document_prefix: str | None = None,
+    query_prefix: str | None = None,
     **options: Any,
 ) -> InProcessProvider:
     check_installed(prefix, "fastembed", 'pip install "aembed[fastembed]"', options)
@@ -40,7 +46,12 @@ def open_provider(
     threads = None if threads is None else check_whole_number("threads", threads, 1)
     space = space_of(prefix, model, dimensions)
     download = f"""python -c "from fastembed import TextEmbedding; TextEmbedding('{model}')\""""
-    return InProcessProvider(space, partial(_load, space.model, pooling, threads), download=download)
+    # fastembed 0.9.1 puts no prefix before a text, though 16 of its models were made for one.
+    wanted = default_preparation(space.model)
+    chosen = chosen_preparation(wanted, document_prefix=document_prefix, query_prefix=query_prefix)
+    space = replace(space, preparation=asked_for(chosen))
+    load, preparation = partial(_load, space.model, pooling, threads), wanted if chosen is None else chosen
+    return InProcessProvider(space, load, download=download, preparation=preparation)
 
 
 def _load(name: str, pooling: str | None, threads: int | None) -> Model:

@@ -4,8 +4,8 @@
 
 The server is another process and answers at once. The first round of each contestant is for its memory, the next are
 for its CPU time, the last are watched for stalls of the event loop, which costs CPU time itself. Those that no bar is
-about have fewer rounds; haystack embeds every tenth section, and its figures are multiplied by ten. What runs on uvloop
-stands beside the same on asyncio's own loop.
+about have fewer rounds; haystack embeds every tenth section, and its figures are multiplied by ten. aembed on uvloop
+stands beside aembed on asyncio's own loop.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from benchmarks.beside.peers import (
     LLAMA_INDEX,
     OPENAI,
     RAW_ASYNCIO,
-    RAW_UVLOOP,
     THREAD_POOL,
     Contestant,
 )
@@ -43,10 +42,10 @@ from benchmarks.results import FOLDER, Bar, finish, median, table
 from tests.sections import SECTIONS, sections
 from tests.service.own_process import KEY, serving
 
-OVER_HTTP = (AEMBED, AEMBED_UVLOOP, BLOCKING, RAW_ASYNCIO, RAW_UVLOOP, OPENAI, BASETEN_NUMPY, BASETEN_BASE64)
+OVER_HTTP = (AEMBED, AEMBED_UVLOOP, BLOCKING, RAW_ASYNCIO, OPENAI, BASETEN_NUMPY, BASETEN_BASE64)
 NO_BAR = (THREAD_POOL, LANGCHAIN, LLAMA_INDEX, LITELLM)
 TENTH = 10
-OVER_TLS = (AEMBED, AEMBED_UVLOOP, RAW_ASYNCIO, RAW_UVLOOP, OPENAI, BASETEN_NUMPY, BASETEN_BASE64)
+OVER_TLS = (AEMBED, AEMBED_UVLOOP, RAW_ASYNCIO, OPENAI, BASETEN_NUMPY, BASETEN_BASE64)
 
 
 def certificate(folder: Path) -> Path:

@@ -73,7 +73,8 @@ def test_p8_twenty_bad_texts_fail_and_no_other(where: str, named: bool, concurre
     assert outcome.reasons == {"BadRequestError"}
     assert outcome.report.stored == 4_076
     assert service.ledger.requests <= 16 + 20 * (2 if named else 24)
-    assert service.ledger.texts_again <= 20
+    # A short text that is known to be good is asked for each at most, or for two where others were in flight beside it.
+    assert service.ledger.texts_again <= 20 * (1 if named or concurrency == 1 else 2)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8, 64])

@@ -65,6 +65,17 @@ async def test_a_model_in_the_process_gives_what_its_library_gives(kind: str, na
     assert np.allclose(again.matrix[0], expected[0], atol=1e-5)
 
 
+async def test_fastembed_gets_the_prefixes_that_its_models_were_made_for(tmp_path: Path) -> None:
+    folder = tiny_models.write_onnx(tmp_path / "e5-small-v2", pooling="mean_tokens")
+    async with Embedder(f"fastembed:{folder}") as embedder:
+        document, query = (await embedder.embed_documents(["cat"]))[0], await embedder.embed_query("cat")
+    assert np.allclose(document, mean_of("passage:", "cat", ends=True), atol=1e-5)
+    assert np.allclose(query, mean_of("query:", "cat", ends=True), atol=1e-5)
+    provider = open_provider(f"fastembed:{folder}", document_prefix="", query_prefix="")
+    async with Embedder(provider) as embedder:
+        assert np.allclose((await embedder.embed_documents(["cat"]))[0], mean_of("cat", ends=True), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_store_is_filled_searched_and_found_unchanged(kind: str, names: dict[str, str], tmp_path: Path) -> None:
     records = [Record(str(i), text) for i, text in enumerate(["cat", "dog", "moon", "cat sun " * 3, ""])]

@@ -92,6 +92,9 @@ def drawn(seed: int) -> Drawn:
     file, session = random.choice(FILES), random.choice(SESSIONS)
     if "journal_mode" not in file:
         session = {**session, "journal_mode": random.choice(JOURNALS)}
+    if "json_extract" in "".join(kind.statements("")):
+        # SQLite 3.40 takes json_extract in a trigger for unsafe then, and refuses every write: no row could be filled.
+        session = {name: value for name, value in session.items() if name != "trusted_schema"}
     schedule = draw(seed)
     runs = [replace(run, raises=None, edits=_edits(random)) for run in schedule.runs[:-1]] + [schedule.runs[-1]]
     return Drawn(

@@ -45,7 +45,6 @@ AEMBED_PACED = Contestant("aembed, limit given", "ours:fresh", "tokens_per_minut
 AEMBED_UNAWARE = Contestant("aembed, limit unknown", "ours:fresh", "defaults")
 BLOCKING = Contestant("limit: blocking socket", "bare:blocking", f"{BATCHES}, one at a time, one pybase64 pass")
 RAW_ASYNCIO = Contestant("limit: raw asyncio", "bare:raw_asyncio", f"{BATCHES}, asyncio.Protocol, one pybase64 pass")
-RAW_UVLOOP = Contestant("limit: raw uvloop", "bare:raw_asyncio", "the same on uvloop", loop="uvloop")
 OPENAI = Contestant("openai-python", "openai_python:batched", f"AsyncOpenAI, base64, {BATCHES}", "openai")
 ONE_A_REQUEST = Contestant("one text a request", "openai_python:one_a_request", "AsyncOpenAI, base64", "openai")
 THREAD_POOL = Contestant(

@@ -7,7 +7,6 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -83,8 +82,8 @@ class _Reply(asyncio.BufferedProtocol):
     """One keep-alive connection; each reply is read straight into its body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes.
-        self.transport = cast(asyncio.Transport, transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
         self._head, self._room = bytearray(), bytearray(_MOST_HEAD_BYTES)
         self._body: bytearray | None = None
 
