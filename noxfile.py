@@ -34,6 +34,7 @@ PROMISES = (
     "shared_key",
     "backfill",
     "outage",
+    "pool",
     "wide",
     "search_beside",
     "sharing",

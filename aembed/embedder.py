@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -14,7 +14,7 @@ import anyio
 from aembed.core.spaces import differ_in_preparation, merge_spaces
 from aembed.engine import Engine
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
-from aembed.options import Options
+from aembed.options import Key, Options
 from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.backlog_sink import BacklogSink
 from aembed.pipeline.channel import Channel
@@ -69,16 +69,18 @@ class Embedder:
     """Turns texts into vectors, many requests at a time, inside the provider's limits.
 
     `model` is "provider:model" ("openai:text-embedding-3-small"), "local", or a Provider object.
-    `api_key` and `base_url` default to the provider's own environment variables; the key may be an async callable that
-    gives a token, called again once that was refused. `concurrency` is the most
-    requests in flight; "auto" begins with 8 and goes up to 64, as long as the provider takes them. Where it takes
-    fewer, that is found out. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the
-    replies. `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the
-    provider's own limits. A text of more tokens than the model takes fails (`too_long="error"`), is cut
-    ("truncate"), or is embedded in pieces whose weighted mean is its vector ("split"). `timeout` is the most
-    seconds one request may take. `budget`, one or several, stops a job before the request that would exceed it, and
-    `query_budget` queries. `cache_bytes` is the memory for vectors of queries that come again, 0: none.
-    `max_queue_size` is the most queries that may wait, None: any number.
+    `api_key` and `base_url` default to the provider's own environment variables; the key may be an async callable
+    that gives a token, called again once that was refused. `base_url` may be a list of addresses that serve the
+    same model: what one refuses, or cannot take now, goes to another; `api_key` is then for all, or a list with one
+    for each, and `concurrency` and the ceilings a minute hold for each address. `concurrency` is the most requests
+    in flight; "auto" begins with 8 and goes up to 64, as long as the provider takes them. Where it takes fewer,
+    that is found out. `requests_per_minute` and `tokens_per_minute` are ceilings; None: learned from the replies.
+    `max_batch_size` (inputs) and `max_tokens_per_batch` may only be smaller than the provider's own limits. A text
+    of more tokens than the model takes fails (`too_long="error"`), is cut ("truncate"), or is embedded in pieces
+    whose weighted mean is its vector ("split"). `timeout` is the most seconds one request may take. `budget`, one
+    or several, stops a job before the request that would exceed it, and `query_budget` queries. `cache_bytes` is
+    the memory for vectors of queries that come again, 0: none. `max_queue_size` is the most queries that may wait,
+    None: any number.
     `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
 
     Use it as `async with Embedder(...) as embedder`, or construct it and `await embedder.aclose()`.
@@ -89,8 +91,8 @@ class Embedder:
         self,
         model: str | Provider,
         *,
-        api_key: str | Callable[[], Awaitable[str]] | None = None,
-        base_url: str | None = None,
+        api_key: Key | Sequence[Key] = None,
+        base_url: str | Sequence[str] | None = None,
         dimensions: int | None = None,
         concurrency: int | Literal["auto"] = 8,
         requests_per_minute: float | None = None,
@@ -394,10 +396,12 @@ def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Pro
         if given:
             raise ConfigError(f"{next(iter(given))}= is for a model that is named by a str; give it to the provider")
         return model
-    if not isinstance(given.get("base_url", ""), str):
-        raise ConfigError(f"base_url must be a str, not {type(given['base_url']).__name__}")
-    if not isinstance(given.get("api_key", ""), str) and not callable(given["api_key"]):
-        raise ConfigError(f"api_key must be a str or an async callable, not {type(given['api_key']).__name__}")
+    if not isinstance(given.get("base_url", ""), str | list | tuple):
+        raise ConfigError(f"base_url must be a str, not {type(given['base_url']).__name__}, or a list of them")
+    key = given.get("api_key", "")
+    for each in key if isinstance(key, list | tuple) else [key]:
+        if not isinstance(each, str) and not callable(each):
+            raise ConfigError(f"api_key must be a str or an async callable, not {type(each).__name__}")
     client = given.get("http_client")
     if client is not None and not (hasattr(client, "build_request") and hasattr(client, "aclose")):
         raise ConfigError(f"http_client must be an AsyncClient of httpx or httpx2, not {type(client).__name__}")

@@ -32,7 +32,7 @@ from aembed.pipeline.preparing import Preparing
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
-from aembed.protocols import Backlog, Learns, Provider, Store
+from aembed.protocols import Backlog, HasAddresses, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
 from aembed.types import InputType, Limits, Space
@@ -53,13 +53,11 @@ class Engine:
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
         self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
-        self._pacer = Pacer(
-            requests_per_minute=options.requests_per_minute,
-            tokens_per_minute=options.tokens_per_minute,
-            texts_per_minute=provider.limits.texts_per_minute,
-            concurrency=options.most_in_flight,
-            first_concurrency=options.first_in_flight,
-        )
+        addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
+        pacers = [_make_pacer(each, options) for each in addresses]
+        self._pacers = pacers if isinstance(provider, HasAddresses) else pacers[0]
+        self._most_in_flight = len(pacers) * options.most_in_flight
+        self._first_in_flight = len(pacers) * options.first_in_flight
         self._cache = Cache(options.cache_bytes)
         self._billing = Billing()
         self._loop_affinity = LoopAffinity()
@@ -109,7 +107,7 @@ class Engine:
                 retry=options.retry,
                 timeout=options.timeout,
                 dimensions=self.space.dimensions,
-                pacer=self._pacer,
+                pacer=self._pacers,
                 random=self.random,
             )
         return self._dispatcher
@@ -214,7 +212,7 @@ class Engine:
 
     def make_dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
-        dry = DryDispatcher(self.options.first_in_flight, Cap.from_limits(self.limits))
+        dry = DryDispatcher(self._first_in_flight, Cap.from_limits(self.limits))
         return self._assemble_job(dry, sink, feed, space, Observers(), self.make_tally(total), SpendLimit([]))
 
     def _assemble_job(
@@ -236,7 +234,7 @@ class Engine:
         return job
 
     def make_tally(self, total: int | None = None) -> Tally:
-        at_risk_tokens = self.options.most_in_flight * self.limits.max_tokens_per_batch
+        at_risk_tokens = self._most_in_flight * self.limits.max_tokens_per_batch
         now = asyncio.get_running_loop().time()
         return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
 
@@ -290,6 +288,17 @@ class Engine:
 
     def _narrow_limits(self, limits: Limits) -> Limits:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
+
+
+def _make_pacer(provider: Provider, options: Options) -> Pacer:
+    """What the user set holds for each address, as slots do: each has an account, or a server, of its own."""
+    return Pacer(
+        requests_per_minute=options.requests_per_minute,
+        tokens_per_minute=options.tokens_per_minute,
+        texts_per_minute=provider.limits.texts_per_minute,
+        concurrency=options.most_in_flight,
+        first_concurrency=options.first_in_flight,
+    )
 
 
 def widen_space(space: Space, carried: Space | None) -> Space:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from aembed.errors import ConfigError
 from aembed.ranges import check_number, check_seconds, check_whole_number, one_line_of
@@ -19,12 +19,15 @@ FIRST_AUTO, MOST_AUTO = 8, 64
 MOST_CONCURRENCY = 10_000
 """Each request in flight may hold a connection, and so a file descriptor."""
 
+Key: TypeAlias = str | Callable[[], Awaitable[str]] | None
+"""One key: a str, an async callable that gives a token, None: the provider's own variable of the environment."""
+
 
 class QueryOptions(TypedDict, total=False):
     """The keywords of Embedder but for `timeout`, which is the call's own in `aembed.embed_query`."""
 
-    api_key: str | Callable[[], Awaitable[str]] | None
-    base_url: str | None
+    api_key: Key | Sequence[Key]
+    base_url: str | Sequence[str] | None
     dimensions: int | None
     concurrency: int | Literal["auto"]
     requests_per_minute: float | None

@@ -98,6 +98,16 @@ class EmbedsPrepared(Provider, Protocol):
         ...
 
 
+@runtime_checkable
+class HasAddresses(Provider, Protocol):
+    """A provider of one model that is served at several addresses, each with limits and outages of its own."""
+
+    @property
+    def addresses(self) -> Sequence[Provider]:
+        """One for each address. Requests go to these, and `embed` of the whole is not called."""
+        ...
+
+
 class TokenCounter(Protocol):
     """Counts and cuts in the tokenizer's own tokens. Called in a thread: it may take long."""
 

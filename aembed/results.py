@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -139,7 +139,7 @@ class Stats:
     in `retry_after` seconds. `accepted` and `throttled` count requests since the beginning. `concurrency` is how many
     requests may be in flight now. `limit` names the limit that is believed to set the speed, and why; it is empty where
     none is known. `last_error` is what the last request failed with that was tried again; for `failing_seconds` none
-    has been answered.
+    has been answered. Where there are several addresses, `addresses` has the same of each by its host and port.
     """
 
     waiting: int = 0
@@ -157,6 +157,7 @@ class Stats:
     last_error: str = ""
     failing_seconds: float = 0.0
     cache: CacheStats = CacheStats()
+    addresses: Mapping[str, Stats] = field(default_factory=dict)
 
 
 class Embeddings(Sequence[Vector | None]):

@@ -35,11 +35,14 @@ before anything is read or sent.
 
 EMBEDDER = {
     "model": '`"provider:model"` (as `openai:text-embedding-3-small`), `"local"`, or a Provider object.',
-    "api_key": "The key. None: the provider's own variable of the environment.",
-    "base_url": "Another server that speaks the same format. None: the provider's own address, or its variable.",
+    "api_key": "The key. None: the provider's own variable of the environment. Of several addresses: one for all, or a "
+    "list with one for each.",
+    "base_url": "Another server that speaks the same format, or a list of addresses that serve one model. None: the "
+    "provider's own address, or its variable.",
     "dimensions": "Shorten the vectors, where the model can.",
-    "concurrency": 'The most requests in flight, up to 10,000; `"auto"` begins with 8 and goes up to 64.',
-    "requests_per_minute": "A ceiling. None: learned from the replies.",
+    "concurrency": 'The most requests in flight, up to 10,000; `"auto"` begins with 8 and goes up to 64. Each of '
+    "several addresses has so many.",
+    "requests_per_minute": "A ceiling, for each address. None: learned from the replies.",
     "tokens_per_minute": "A ceiling, in tokens as the provider counts them. None: learned from the replies.",
     "max_batch_size": "The most texts in a request. It may only be smaller than the provider's own limit.",
     "max_tokens_per_batch": "The most tokens in a request. It may only be smaller than the provider's own limit.",

@@ -78,7 +78,10 @@ Model: TypeAlias = Annotated[
     ),
 ]
 BaseURL: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="URL", show_default=False, help="Another server that speaks the same format.")
+    list[str] | None,
+    typer.Option(
+        metavar="URL", show_default=False, help="Another server that speaks the same format; once more for each more."
+    ),
 ]
 ProviderOptions: TypeAlias = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from aembed.cli import _flags as flags
 from aembed.cli._typed_command import TypedCommand
 from aembed.core.addresses import is_loopback
+from aembed.core.spaces import places_of, share_a_place
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
 from aembed.options import MOST_AUTO
@@ -110,21 +111,25 @@ class ModelFlags:
         Raises ConfigError before anything is read.
         """
         if self.model is None and held is not None:
-            return replace(self, model=f"{held.provider}:{held.model}", base_url=self._server(held)).embedder(held)
+            return replace(self, model=f"{held.provider}:{held.model}", base_url=self._servers(held)).embedder(held)
         embedder = self._make_embedder(self.dimensions)
         if held and self.dimensions is None and _is_shortened(embedder.space, held):
             return self._make_embedder(held.dimensions)
         return embedder
 
-    def _server(self, held: Space) -> str | None:
-        if self.base_url is None and is_loopback(urlsplit(held.endpoint).hostname or ""):
-            return held.endpoint
+    def _servers(self, held: Space) -> list[str] | None:
+        """Those of the store may be used unasked where all of them are this machine."""
+        places = places_of(held)
+        if not self.base_url and all(is_loopback(urlsplit(place).hostname or "") for place in places):
+            return places
         return self.base_url
 
     def _make_embedder(self, dimensions: int | None) -> Embedder:
         own = merge_options(map(parse_option, self.option or ()))
         model = self.model or os.environ.get("AEMBED_MODEL") or DEFAULT_MODEL
-        return self._embedder(partial(open_provider, model, base_url=self.base_url, dimensions=dimensions, **own))
+        # One URL is a str, so that providers of other packages need not know of several.
+        urls = self.base_url[0] if self.base_url and len(self.base_url) == 1 else self.base_url or None
+        return self._embedder(partial(open_provider, model, base_url=urls, dimensions=dimensions, **own))
 
     def _embedder(self, opened: Callable[..., Provider]) -> Embedder:
         return Embedder(opened(), timeout=self.timeout)
@@ -215,13 +220,18 @@ def check_server(embedder: Embedder, held: Space | None, again: TypedCommand) ->
     A store may come from somebody else: it alone does not decide where texts and the key are sent.
     """
     asked = embedder.space
-    if held is None or held.endpoint == asked.endpoint or (held.provider, held.model) != (asked.provider, asked.model):
+    if held is None or (held.provider, held.model) != (asked.provider, asked.model) or share_a_place(held, asked):
         return
-    if held.endpoint:
+    if flags := server_flags(held):
         raise ConfigError(
             f"the store's vectors were made by {held.model} at {held.endpoint}; "
-            f"to send texts there:  {again.command_line('--base-url', held.endpoint, without=('base_url',))}"
+            f"to send texts there:  {again.command_line(*flags, without=('base_url',))}"
         )
+
+
+def server_flags(held: Space) -> tuple[str, ...]:
+    """`--base-url` with each address of a space."""
+    return tuple(word for place in places_of(held) if place for word in ("--base-url", place))
 
 
 def _is_shortened(asked: Space, held: Space) -> bool:

@@ -44,7 +44,7 @@ async def use_column(url: str, names: ColumnFlags) -> AsyncIterator[Column]:
 async def use_embedder(settings: ModelFlags, held: Space | None, again: TypedCommand) -> AsyncIterator[Embedder]:
     """One that fits a store which holds this space."""
     async with settings.embedder(held) as embedder:
-        if settings.base_url is None:
+        if not settings.base_url:
             check_server(embedder, held, again)
         yield embedder
 

@@ -57,7 +57,7 @@ async def _move_column(url: str, names: RowFlags, settings: ModelFlags, again: T
 async def _run_move(store: Store | Column, held: Space | None, settings: ModelFlags, again: TypedCommand) -> float:
     # An address that is named here is the new one.
     embedder = settings.embedder(held)
-    if settings.base_url is None:
+    if not settings.base_url:
         check_server(embedder, held, again)
     async with embedder:
         return await embedder.move(store)

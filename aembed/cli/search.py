@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aembed.cli import _flags as flags
-from aembed.cli._options import ColumnFlags, ModelFlags
+from aembed.cli._options import ColumnFlags, ModelFlags, server_flags
 from aembed.cli._run import OK, run
 from aembed.cli._show import printable_place, tell_json, terminal_columns
 from aembed.cli._stores import check_filled, use_column, use_embedder, use_store
@@ -24,7 +24,7 @@ from aembed.core.spaces import merge_spaces
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
 from aembed.stores import Column
-from aembed.types import Match, Space
+from aembed.types import Match
 
 # Chosen: with a line for score and id, eight rows fit into the 24 lines of a terminal.
 TEXT_LINES = 2
@@ -73,7 +73,7 @@ async def _search(
             space = info.space
         embedder = await stack.enter_async_context(use_embedder(settings, space, again))
         if merge_spaces(space, embedder.space) is None:
-            own = again.command_line(*_server_of(space), without=OF_THE_MODEL)
+            own = again.command_line(*(server_flags(space) if space else ()), without=OF_THE_MODEL)
             raise SpaceMismatchError(
                 f"{printable_place(url)} holds vectors of {space}; asked for was {embedder.space}. With its "
                 f"own model:  {own}"
@@ -87,10 +87,6 @@ async def _search(
     else:
         _tell(matches)
     return OK
-
-
-def _server_of(space: Space | None) -> tuple[str, ...]:
-    return ("--base-url", space.endpoint) if space and space.endpoint else ()
 
 
 def _parse_filters(where: Sequence[str]) -> list[dict[str, Any]]:

@@ -118,6 +118,11 @@ class Gate:
         return self._closed_at is None
 
     @property
+    def is_limited(self) -> bool:
+        """Whether a rate limit has closed it, and no outage."""
+        return self._limited
+
+    @property
     def opens_at(self) -> float:
         """When the next request may pass; in the past while the gate is open.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ def merge_spaces(held: Space | None, asked: Space) -> Space | None:
     # Law 6: what can be refused is refused before money is spent; a store of another model is.
     if held is None:
         return settled_space(asked)
-    if (held.provider, held.model) != (asked.provider, asked.model) or not is_same_place(_place(held), _place(asked)):
+    if (held.provider, held.model) != (asked.provider, asked.model) or not share_a_place(held, asked):
         return None
     if None not in (held.dimensions, asked.dimensions) and held.dimensions != asked.dimensions:
         return None
@@ -37,7 +37,9 @@ def merge_spaces(held: Space | None, asked: Space) -> Space | None:
     if asked.preparation and kept_form(asked.preparation) != prepared:
         return None
     dimensions = asked.dimensions or held.dimensions
-    return replace(asked, dimensions=dimensions, origin=held.origin, preparation=prepared)
+    # A pool that was at A and B is still the same at B and C, so whoever keeps the space keeps all of its addresses.
+    endpoint = asked.endpoint if held.endpoint == asked.endpoint else _joint_endpoint(held, asked)
+    return replace(asked, dimensions=dimensions, endpoint=endpoint, origin=held.origin, preparation=prepared)
 
 
 def settled_space(asked: Space) -> Space:
@@ -89,8 +91,35 @@ def is_still(held: Space, prepared: Space) -> bool:
     return same and name in (f"{held.provider}:{held.model}", held.origin)
 
 
-def _place(space: Space) -> str:
-    return space.endpoint or LOCAL_SERVERS.get(space.provider, "")
+def pooled_endpoint(provider: str, places: Iterable[str]) -> str:
+    """The endpoint of a pool of these: one name, however they are ordered. The provider's own address, "", is named
+    by its prefix, as in "openai:"."""
+    names = sorted({place or f"{provider}:" for place in places})
+    return "" if names == [f"{provider}:"] else " ".join(names)
+
+
+def places_of(space: Space) -> list[str]:
+    """The addresses that an endpoint stands for: one, or those of a pool; "" is the provider's own."""
+    return ["" if name == f"{space.provider}:" else name for name in space.endpoint.split(" ")]
+
+
+def share_a_place(one: Space, other: Space) -> bool:
+    """Whether both have an address in common, so that a pool may gain addresses and lose others."""
+    others = [_place(other, place) for place in places_of(other)]
+    return any(is_same_place(_place(one, place), each) for place in places_of(one) for each in others)
+
+
+def _joint_endpoint(held: Space, asked: Space) -> str:
+    """One address is told as it is asked for, whatever name of this machine was kept."""
+    if " " not in held.endpoint + asked.endpoint:
+        return asked.endpoint
+    known = [_place(asked, place) for place in places_of(asked)]
+    more = [place for place in places_of(held) if not any(is_same_place(_place(held, place), each) for each in known)]
+    return pooled_endpoint(asked.provider, [*places_of(asked), *more])
+
+
+def _place(space: Space, place: str) -> str:
+    return place or LOCAL_SERVERS.get(space.provider, "")
 
 
 def is_same_model(one: str, other: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -12,8 +12,10 @@ import anyio
 
 from aembed.core.gate import Gate, GatePass
 from aembed.core.pacing import Pacer, Reservation, Throttling
+from aembed.core.packing import Cap
 from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
+from aembed.results import Stats
 from aembed.types import Hints
 
 logger = logging.getLogger("aembed")
@@ -33,6 +35,8 @@ class Permit:
     reservation: Reservation
     gate_pass: GatePass
     number: int
+    admission: Admission
+    """Whose slot it is: that of the address to which the request goes."""
 
 
 class Admission:
@@ -69,6 +73,30 @@ class Admission:
         return int(self._slots.borrowed_tokens)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the gate is open."""
+        return self.gate.is_open
+
+    @property
+    def opens_at(self) -> float:
+        """When the next request may pass the gate; in the past while it is open."""
+        return self.gate.opens_at
+
+    @property
+    def lost_at(self) -> float:
+        """When the provider will have been away for max_outage, if nothing is answered until then."""
+        return self.gate.lost_at
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may be in flight now, as far as refusals tell."""
+        return self.pacer.concurrency
+
+    def narrow_cap(self, cap: Cap) -> Cap:
+        """What the next batch may hold, as far as rate limits and refusals go."""
+        return self.pacer.narrow_cap(cap)
+
+    @property
     def startable_queries(self) -> int:
         """How many free slots the budget of requests has something for now, if queries go before bulk."""
         now = asyncio.get_running_loop().time()
@@ -85,11 +113,13 @@ class Admission:
         control: bool = False,
         divisible: bool = False,
         remaining: float = inf,
+        not_before: Mapping[Admission, float] | None = None,
     ) -> Permit | None:
         """Waits for leave to send a request, and takes a slot for it. So many `remaining` requests of the job follow.
 
-        Returns None where a request of that size is never accepted, and is `divisible`. While the gate is closed, a
-        `control` goes before all others. Raises OutageError once the provider was away for too long.
+        Returns None where a request of that size is never accepted, and is `divisible`. While the gate is
+        closed, a `control` goes before all others. `not_before` is for a Pool, which has other addresses.
+        Raises OutageError once the provider was away for too long.
         """
         lane = "control" if control else "queries" if interactive else "bulk"
         self._controls += control
@@ -98,15 +128,18 @@ class Admission:
                 if divisible and self.pacer.is_too_large(tokens):
                     return None
                 reservation = await self._wait_for_pace(tokens, texts, interactive, control, remaining)
-                self._slots.acquire_on_behalf_of_nowait(reservation)
-                now = asyncio.get_running_loop().time()
-                self.pacer.note_sent(reservation, self.in_flight, now)
                 self.sent += 1
-                return Permit(reservation, self.gate.enter(now), self.sent)
+                return self._admit(reservation, self.sent)
         finally:
             self._controls -= control
             if control:
                 self._notify()
+
+    def _admit(self, reservation: Reservation, number: int) -> Permit:
+        self._slots.acquire_on_behalf_of_nowait(reservation)
+        now = asyncio.get_running_loop().time()
+        self.pacer.note_sent(reservation, self.in_flight, now)
+        return Permit(reservation, self.gate.enter(now), number, self)
 
     def note_success(self, permit: Permit, hints: Hints) -> None:
         self.accepted = max(self.accepted, permit.number)
@@ -175,6 +208,25 @@ class Admission:
                 f"the provider did not recover within max_outage ({self._last_failure}); "
                 "run the same again later: what is stored is kept"
             )
+
+    def make_stats(self, now: float) -> Stats:
+        """What is believed of this address, without what waits and what is cached, which are not known here."""
+        gate, pacer, waits = self.gate, self.pacer, self.wait_report
+        return Stats(
+            in_flight=self.in_flight,
+            accepted=pacer.accepted_requests,
+            throttled=pacer.throttled_requests,
+            requests_last_minute=round(pacer.spent_units("requests", now)),
+            tokens_last_minute=round(pacer.spent_units("tokens", now)),
+            requests_per_minute=pacer.limit("requests"),
+            tokens_per_minute=pacer.limit("tokens"),
+            concurrency=pacer.concurrency,
+            limit=pacer.belief(),
+            gate_open=gate.is_open,
+            retry_after=max(0.0, gate.opens_at - now),
+            last_error=waits.last_error,
+            failing_seconds=0.0 if waits.failing_since is None else now - waits.failing_since,
+        )
 
     async def wait_for_answer(self, seconds: float) -> None:
         """Waits until any request was answered other than by a rate limit, so many seconds at the most."""

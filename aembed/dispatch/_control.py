@@ -56,6 +56,8 @@ class Control:
         """
         await submission.wait(self._lock.acquire())
         try:
+            if self._requests.pool:
+                await submission.wait(self._requests.pool.wait_for_accepted(number))
             if self._requests.admission.accepted <= number:
                 await self._send_until_accepted(submission, patient=True)
         finally:

@@ -224,7 +224,7 @@ class Delivery:
     async def _handle_failure(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
         """Judges a part that failed: nobody is to blame before something else was seen to be accepted."""
         since = self._bisection.witness_number(part, error, tries)
-        if since is None and not self._admission.gate.is_open:
+        if since is None and not self._admission.is_open:
             since = tries.number
         outage = False
         if since is not None and self._requests.max_retries:

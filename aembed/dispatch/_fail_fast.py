@@ -44,8 +44,11 @@ class FailFast:
         return len(self._refused) >= MOST_REFUSALS
 
     def note_accepted(self, number: int) -> None:
-        """The request of that number was accepted. It clears the account, unless it was sent before all that was refused
-        since: an account that runs dry answers first what it took before."""
+        """The request of that number was accepted.
+
+        It clears the account, unless it was sent before all that was refused since: an account that runs dry still
+        answers what it took before.
+        """
         if self._refused or not self.proven:
             self.proven = True
             if number > min(self._refused, default=0):

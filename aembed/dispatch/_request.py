@@ -31,7 +31,9 @@ from aembed.core.gate import PROBE_SECONDS, pause_seconds
 from aembed.core.pacing import Throttling
 from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.splitting import Tries
-from aembed.dispatch._admission import Permit
+from aembed.dispatch._admission import Admission, Permit
+from aembed.dispatch._member import Member
+from aembed.dispatch._pool import Pool
 from aembed.dispatch._requests import CHANCE_MEMORY, Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError, RateLimitError
@@ -74,6 +76,10 @@ class Request:
         self._tokens = tokens
         self._divisible = divisible
         self._awaited = awaited
+        self._pool = requests.pool
+        self._not_before: dict[Admission, float] = {}
+        """Until when this request leaves addresses of a pool alone that have failed it."""
+        self._refused_by: list[Member] = []
         self._permit: Permit | None = None
         self._refusal = Throttling()
         self._limited = self._hinted = False
@@ -110,42 +116,62 @@ class Request:
         return await retrying(attempt)
 
     async def _attempt(self) -> Reply:
-        """One try: leave to send, the request, and what becomes of it told to gate and pacer."""
-        submission, tries = self._submission, self._tries
-        permit, submission.permit = submission.permit, None
-        permit = self._permit = permit or await submission.wait(
-            self._admission.enter(
-                self._tokens,
-                texts=len(self._texts),
-                interactive=submission.interactive or tries.control,
-                control=tries.control,
-                divisible=self._divisible,
-                remaining=submission.remaining() if submission.remaining else inf,
-            )
-        )
-        if permit is None:
-            raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
-        tries.number = permit.number
-        try:
-            reply = await self._send_promptly()
-        except BaseException as error:
-            self._refusal = self._admission.note_throttled(permit, error)
-            raise
-        self._admission.note_success(permit, reply.hints)
-        if tries.failures:
-            self._requests.chance += CHANCE_MEMORY * (1.0 - self._requests.chance)
-        return reply
+        """One try: leave to send, the request, and what becomes of it told to gate and pacer.
 
-    async def _send_promptly(self) -> Reply:
+        In a pool it goes on at once where an address refuses it that may be to blame itself.
+        """
+        submission, tries = self._submission, self._tries
+        while True:
+            permit, submission.permit = submission.permit, None
+            permit = self._permit = permit or await submission.wait(
+                self._admission.enter(
+                    self._tokens,
+                    texts=len(self._texts),
+                    interactive=submission.interactive or tries.control,
+                    control=tries.control,
+                    divisible=self._divisible,
+                    remaining=submission.remaining() if submission.remaining else inf,
+                    not_before=self._not_before,
+                )
+            )
+            if permit is None:
+                raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
+            tries.number = permit.number
+            try:
+                reply = await self._send_promptly(permit.admission)
+            except BaseException as error:
+                self._refusal = permit.admission.note_throttled(permit, error)
+                if self._pool is None or not self._goes_elsewhere(self._pool, permit, error):
+                    raise
+                submission.retries += 1
+                continue
+            permit.admission.note_success(permit, reply.hints)
+            if self._refused_by and self._pool:
+                self._pool.note_contradicted(self._refused_by)
+            if tries.failures:
+                self._requests.chance += CHANCE_MEMORY * (1.0 - self._requests.chance)
+            return reply
+
+    def _goes_elsewhere(self, pool: Pool, permit: Permit, error: BaseException) -> bool:
+        """Whether another address is asked at once. What waiting may clear is decided by tenacity."""
+        if not isinstance(error, ProviderError) or isinstance(error, WAIT_AND_RETRY) or self._submission.dropped:
+            return False
+        goes = pool.goes_elsewhere(permit, error, self._refused_by, single=len(self._texts) == 1)
+        if goes:
+            # Not without end: what is asked again later is asked of the others first.
+            self._not_before[permit.admission] = asyncio.get_running_loop().time() + PROBE_SECONDS
+        return goes
+
+    async def _send_promptly(self, admission: Admission) -> Reply:
         for _ in range(MOST_AT_ONCE):
             try:
-                return await self._send_reserved()
+                return await self._send_reserved(admission)
             except ProviderError as error:
                 if not error.at_once or self._submission.dropped:
                     raise
-        return await self._send_reserved()
+        return await self._send_reserved(admission)
 
-    async def _send_reserved(self) -> Reply:
+    async def _send_reserved(self, admission: Admission) -> Reply:
         """Sends one request, and reserves what may be on its bill before it goes out."""
         # Law 6: what can be refused is refused before money is spent (key, model, dimension, ..., budget).
         submission, held = self._submission, None
@@ -156,8 +182,10 @@ class Request:
                 raise asyncio.CancelledError
         submission.requests += 1
         try:
-            urgent = submission.interactive or self._tries.control
-            reply = await self._requests.send_once(self._texts, self._tokens, submission, urgent=urgent)
+            # In a pool a probe that hangs would hold a slot which the next probe needs, while others do its work.
+            probes = self._pool is not None and self._permit is not None and self._permit.gate_pass.probe
+            urgent = submission.interactive or self._tries.control or probes
+            reply = await self._requests.send_once(self._texts, self._tokens, submission, admission, urgent=urgent)
         except BaseException as error:
             # What may be on the bill stays noted in the budget; what surely is not is given back.
             if may_be_billed(error):
@@ -187,11 +215,11 @@ class Request:
         # A wait for a rate limit is no failed attempt: it is bounded by max_outage, and not by max_retries.
         if self._permit is None:
             return True
-        error = error_of(state)
+        error, admission = error_of(state), self._permit.admission
         assert error is not None
         self._limited = isinstance(error, RateLimitError)
         self._hinted = hint_of(error) is not None
-        blame = self._admission.note_failure(
+        blame = admission.note_failure(
             self._permit,
             error,
             wait=state.upcoming_sleep,
@@ -200,21 +228,23 @@ class Request:
             alone=self._tries.alone,
         )
         if self._limited:
-            return self._divisible and (self._refusal.too_large or self._is_too_heavy())
-        if not blame and not self._requests.max_retries:
+            too_large = self._refusal.too_large and (self._pool is None or self._pool.is_too_large(self._tokens))
+            return self._divisible and (too_large or self._is_too_heavy(admission))
+        # An address that is away says nothing of the request, which goes on elsewhere.
+        if not blame and (not self._requests.max_retries or (self._pool is not None and self._pool.is_open)):
             return False
         self._tries.failures += 1
-        self._tries.rest = self._admission.gate.rest_seconds(state.upcoming_sleep, hinted=self._hinted)
+        self._tries.rest = 0.0 if self._pool else admission.gate.rest_seconds(state.upcoming_sleep, hinted=self._hinted)
         by_chance = self._requests.chance > SELDOM and not (self._divisible and may_be_billed(error))
         self._tries.blame += blame if by_chance else 1.0
         most = self._tries.most
         if may_be_billed(error):
             self._tries.billed += 1
             # While the gate is closed nothing goes out that may be billed again, but one short text.
-            most = self._tries.most_billed if self._admission.gate.is_open or not self._divisible else 1
+            most = self._tries.most_billed if admission.gate.is_open or not self._divisible else 1
         return self._tries.failures >= most
 
-    def _is_too_heavy(self) -> bool:
+    def _is_too_heavy(self, admission: Admission) -> bool:
         """Whether the size is what is refused: no wait helped, and nothing as large was ever accepted."""
         self._refusals += 1
         now = asyncio.get_running_loop().time()
@@ -223,7 +253,7 @@ class Request:
         waited = now - self._refused_since
         self._tries.too_heavy = self._tries.unproven and self._refusals > 1 and waited >= patience
         if self._tries.too_heavy:
-            self._admission.pacer.forget_refusals(now)
+            admission.pacer.forget_refusals(now)
         return self._tries.too_heavy
 
     async def _sleep(self, seconds: float) -> None:
@@ -231,15 +261,27 @@ class Request:
 
         What was refused without a hint goes again once one of the others has landed, or soon where there are none.
         """
+        assert self._permit is not None
         self._submission.retries += 1
-        if self._limited and self._admission.gate.is_open and not self._hinted:
-            alone = SOONER_ALONE if self._admission.in_flight == 0 else 1.0
-            await self._submission.wait(self._admission.wait_for_answer(alone * min(seconds, PROBE_SECONDS)))
-            return
-        rest = self._admission.gate.rest_seconds(seconds, hinted=self._hinted)
-        if rest > 0:
-            self._admission.note_rest(rest)
+        admission = self._permit.admission
+        answerable = self._limited and admission.gate.is_open and not self._hinted
+        if isinstance(admission, Member):
+            self._leave_alone(admission, seconds, answerable)
+        elif answerable:
+            alone = SOONER_ALONE if admission.in_flight == 0 else 1.0
+            await self._submission.wait(admission.wait_for_answer(alone * min(seconds, PROBE_SECONDS)))
+        elif (rest := admission.gate.rest_seconds(seconds, hinted=self._hinted)) > 0:
+            admission.note_rest(rest)
             await self._submission.rest(rest, stays=self._awaited)
+
+    def _leave_alone(self, member: Member, seconds: float, answerable: bool) -> None:
+        """The request goes on elsewhere, while the address rests as this request would have rested there."""
+        if answerable:
+            seconds = min(seconds, PROBE_SECONDS) * (SOONER_ALONE if member.in_flight == 0 else 1.0)
+        else:
+            seconds = member.gate.rest_seconds(seconds, hinted=self._hinted)
+        self._not_before[member] = asyncio.get_running_loop().time() + seconds
+        member.rest(seconds, hinted=not answerable)
 
 
 def error_of(state: RetryCallState) -> BaseException | None:

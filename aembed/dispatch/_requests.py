@@ -25,6 +25,7 @@ from aembed.core.quoting import without_quotes
 from aembed.core.spaces import is_same_model
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission
+from aembed.dispatch._pool import Pool
 from aembed.dispatch._submission import Submission
 from aembed.errors import (
     InvalidReplyError,
@@ -54,8 +55,8 @@ class Requests:
 
     def __init__(
         self,
-        provider: Provider,
-        admission: Admission,
+        providers: Sequence[Provider],
+        admission: Admission | Pool,
         *,
         retry: RetryPolicy,
         timeout: float,
@@ -71,35 +72,38 @@ class Requests:
         self.backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
         self.chance = 0.0
         """How often requests that had failed were accepted as they were, lately."""
-        self._provider = provider
-        self._prepares = provider if isinstance(provider, EmbedsPrepared) else None
+        self.pool = admission if isinstance(admission, Pool) else None
+        members = admission.members if isinstance(admission, Pool) else (admission,)
+        self._addresses = {
+            member: _Address(provider, timeout) for member, provider in zip(members, providers, strict=True)
+        }
         self._timeout = timeout
-        self._deadlines = Deadlines(timeout)
-        self._under_way: dict[_OpenRequest, None] = {}
         self._model = ""
 
-    async def send_once(self, texts: Sequence[str], tokens: float, submission: Submission, *, urgent: bool) -> Reply:
-        """Sends one request within its deadline, and returns a reply that can be trusted.
+    async def send_once(
+        self, texts: Sequence[str], tokens: float, submission: Submission, admission: Admission, *, urgent: bool
+    ) -> Reply:
+        """Sends one request within its deadline to the address of that admission, and returns a reply to be trusted.
 
         What is `urgent` (a query or a control) is cut by the deadline that was learned, however much was cut before.
         """
         # Law 1: a request that is under way is ended by its own deadline, and else only at the end of `drain`.
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        most = self._deadlines.deadline_of(tokens) if urgent else self._timeout
+        started, address = loop.time(), self._addresses[admission]
+        most = address.deadlines.deadline_of(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
-        seconds = min(most, max(self.admission.gate.lost_at - started, LEAST_SECONDS))
+        seconds = min(most, max(admission.lost_at - started, LEAST_SECONDS))
         scope = anyio.CancelScope(deadline=started + seconds)
         under_way = _OpenRequest(scope, started, tokens, urgent, submission)
-        self._under_way[under_way] = None
+        address.under_way[under_way] = None
         if not urgent:
-            self._tighten()
+            self._tighten(address)
         try:
             with scope:
-                if self._prepares is None:
-                    reply = await self._provider.embed(texts, input_type=submission.input_type)
+                if address.prepares is None:
+                    reply = await address.provider.embed(texts, input_type=submission.input_type)
                 else:
-                    reply = await self._prepares.embed_prepared(
+                    reply = await address.prepares.embed_prepared(
                         texts, input_type=submission.input_type, preparation=submission.preparation
                     )
         except ProviderError as error:
@@ -115,46 +119,62 @@ class Requests:
                 ) from error
             raise
         finally:
-            del self._under_way[under_way]
+            del address.under_way[under_way]
         if scope.cancelled_caught:
             deadline = scope.deadline - started
-            self._deadlines.note_missed(tokens, deadline)
+            address.deadlines.note_missed(tokens, deadline)
             raise UnavailableError(f"no answer within {deadline:.1f} s")
         # What a reply took tightens the deadlines of those that are under way, too.
-        self._deadlines.observe(tokens, loop.time() - started)
-        self._tighten()
-        self._check(reply, len(texts))
+        address.deadlines.observe(tokens, loop.time() - started)
+        self._tighten(address)
+        self._check(reply, len(texts), admission)
         return reply
 
-    def _tighten(self) -> None:
+    def _tighten(self, address: _Address) -> None:
         """Shortens the deadlines of requests under way, the oldest first, as far as the ration of cut tokens goes."""
         rationed = 0.0
-        for request in self._under_way:
-            seconds = self._deadlines.deadline_of(request.tokens)
+        for request in address.under_way:
+            seconds = address.deadlines.deadline_of(request.tokens)
             if seconds < self._timeout and not request.urgent:
                 to_come = request.submission.to_come() if request.submission.to_come else 0.0
-                if rationed + request.tokens > self._deadlines.tokens_that_may_be_cut(to_come):
+                if rationed + request.tokens > address.deadlines.tokens_that_may_be_cut(to_come):
                     continue
                 rationed += request.tokens
             request.scope.deadline = min(request.scope.deadline, request.started + seconds)
 
-    def _check(self, reply: Reply, inputs: int) -> None:
+    def _check(self, reply: Reply, inputs: int, admission: Admission) -> None:
         # Law 3: a vector is stored only beside the text that it was made from: count, width and finite values first,
         # whatever provider object it came from.
         matrix = reply.matrix
         if matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != inputs or not matrix.size:
             raise InvalidReplyError(f"expected {inputs} float32 vectors, got {matrix.dtype} of shape {matrix.shape}")
+        if self.pool and self.dimensions not in (None, matrix.shape[1]):
+            raise SpaceMismatchError(
+                f"{admission.wait_report.where} gives vectors of {matrix.shape[1]} dimensions, and the other addresses "
+                f"of {self.dimensions}; take it out of base_url"
+            )
         check_width(matrix, self.dimensions)
         if not reply.checked:
             check_squares(squares(matrix))
         self.dimensions = int(matrix.shape[1])
         # A name that differs from the request's is normal; one that changes is another model.
         if self._model and reply.model and not is_same_model(reply.model, self._model):
+            who = "the provider" if self.pool is None else admission.wait_report.where
             raise SpaceMismatchError(
-                f"the provider answered with the model {reply.model!r}, before with {self._model!r}; "
+                f"{who} answered with the model {reply.model!r}, before with {self._model!r}; "
                 "their vectors cannot be compared: build a new store with one of them"
             )
         self._model = self._model or reply.model
+
+
+class _Address:
+    """Where requests go, and how soon they are answered there."""
+
+    def __init__(self, provider: Provider, timeout: float) -> None:
+        self.provider = provider
+        self.prepares = provider if isinstance(provider, EmbedsPrepared) else None
+        self.deadlines = Deadlines(timeout)
+        self.under_way: dict[_OpenRequest, None] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

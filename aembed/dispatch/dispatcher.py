@@ -23,12 +23,13 @@ from aembed.core.packing import Cap
 from aembed.core.sending import NotSent, not_sent_yet
 from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._delivery import Deliver, Delivery, Evidence
+from aembed.dispatch._pool import Pool
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._shared import Shared, Waiting, receive_shared
 from aembed.dispatch._submission import Submission
 from aembed.dispatch._wait_report import WaitReport, server_in_words
 from aembed.preparation import NO_PREPARATION, Preparation
-from aembed.protocols import EmbedsAlike, Provider
+from aembed.protocols import EmbedsAlike, HasAddresses, Provider
 from aembed.results import Stats
 from aembed.types import InputType, Limits, RetryPolicy
 
@@ -53,20 +54,27 @@ class Dispatcher:
         retry: RetryPolicy,
         timeout: float,
         dimensions: int | None,
-        pacer: Pacer,
+        pacer: Pacer | Sequence[Pacer],
         random: Random,
     ) -> None:
         self.concurrency = concurrency
         self._limits = limits
-        self._pacer = pacer
+        admission: Admission | Pool
+        if isinstance(provider, HasAddresses) and not isinstance(pacer, Pacer):
+            addresses = provider.addresses
+            names = [server_in_words(each.space) for each in addresses]
+            if len({*names}) < len(names):
+                names = [each.space.endpoint or name for each, name in zip(addresses, names, strict=True)]
+            admission = Pool(names, pacer, concurrency, retry.max_outage)
+            self.concurrency *= len(addresses)
+        else:
+            assert isinstance(pacer, Pacer)
+            addresses = (provider,)
+            gate, waits = Gate(max_outage=retry.max_outage), WaitReport(server_in_words(provider.space))
+            admission = Admission(concurrency=concurrency, pacer=pacer, gate=gate, wait_report=waits)
         self._requests = Requests(
-            provider,
-            Admission(
-                concurrency=concurrency,
-                pacer=pacer,
-                gate=Gate(max_outage=retry.max_outage),
-                wait_report=WaitReport(server_in_words(provider.space)),
-            ),
+            addresses,
+            admission,
             retry=retry,
             timeout=timeout,
             dimensions=dimensions,
@@ -98,7 +106,7 @@ class Dispatcher:
     @property
     def slots(self) -> int:
         """Requests that may be in flight now: fewer than `concurrency` where the provider takes fewer."""
-        return self._pacer.concurrency
+        return self._requests.admission.concurrency
 
     @property
     def wait_report(self) -> WaitReport:
@@ -114,7 +122,7 @@ class Dispatcher:
         cap = self._evidence.learned_limits.narrow_cap(cap, estimated=limits.estimated)
         if self._evidence.weight.is_limited:
             cap = self._evidence.weight.narrow_cap(cap)
-        return self._pacer.narrow_cap(cap)
+        return self._requests.admission.narrow_cap(cap)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task that nobody's cancellation reaches; `drain` waits for it. It begins once the caller waits."""
@@ -160,30 +168,15 @@ class Dispatcher:
 
     def make_stats(self, now: float) -> Stats:
         """The counts of this dispatcher, without what waits and what is cached, which are not known here."""
-        gate, pacer = self._requests.admission.gate, self._pacer
-        return Stats(
-            in_flight=self.in_flight,
-            accepted=pacer.accepted_requests,
-            throttled=pacer.throttled_requests,
-            requests_last_minute=round(pacer.spent_units("requests", now)),
-            tokens_last_minute=round(pacer.spent_units("tokens", now)),
-            requests_per_minute=pacer.limit("requests"),
-            tokens_per_minute=pacer.limit("tokens"),
-            concurrency=pacer.concurrency,
-            limit=pacer.belief(),
-            gate_open=gate.is_open,
-            retry_after=max(0.0, gate.opens_at - now),
-            last_error=self.wait_report.last_error,
-            failing_seconds=0.0 if self.wait_report.failing_since is None else now - self.wait_report.failing_since,
-        )
+        return self._requests.admission.make_stats(now)
 
     # queries: what is sent is chosen once it may be sent
 
     @property
     def seconds_until_open(self) -> float:
         """Seconds until the next request may pass the gate."""
-        gate = self._requests.admission.gate
-        return 0.0 if gate.is_open else max(0.0, gate.opens_at - asyncio.get_running_loop().time())
+        admission = self._requests.admission
+        return 0.0 if admission.is_open else max(0.0, admission.opens_at - asyncio.get_running_loop().time())
 
     def call_on_close(self, callback: Callable[[], object]) -> None:
         """Called whenever the gate has closed, or stays closed."""
@@ -204,7 +197,7 @@ class Dispatcher:
 
     def resize(self, permit: Permit, tokens: float, texts: int) -> None:
         """Says how much the request of a permit carries in the end."""
-        self._pacer.resize(permit.reservation, tokens, texts, asyncio.get_running_loop().time())
+        permit.admission.pacer.resize(permit.reservation, tokens, texts, asyncio.get_running_loop().time())
 
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
         """Sends a batch and delivers one answer for each request; what was refused, or failed, is sent in parts.

@@ -6,13 +6,14 @@ that is called as `open_provider` calls those here, with a model and keywords.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from aembed.errors import ConfigError
+from aembed.options import Key
 from aembed.protocols import Provider
 from aembed.ranges import dimensions_of
 
@@ -52,8 +53,8 @@ def open_provider(name: Literal["local"], *, concurrency: int = 8) -> Provider: 
 def open_provider(
     name: str,
     *,
-    api_key: str | Callable[[], Awaitable[str]] | None = None,
-    base_url: str | None = None,
+    api_key: Key | Sequence[Key] = None,
+    base_url: str | Sequence[str] | None = None,
     dimensions: int | None = None,
     concurrency: int = 8,
     http_client: Any = None,
@@ -64,8 +65,8 @@ def open_provider(
 def open_provider(
     name: str,
     *,
-    api_key: str | Callable[[], Awaitable[str]] | None = None,
-    base_url: str | None = None,
+    api_key: Key | Sequence[Key] = None,
+    base_url: str | Sequence[str] | None = None,
     dimensions: int | None = None,
     concurrency: int = 8,
     http_client: Any = None,
@@ -85,23 +86,37 @@ def open_provider(
     that was refused. `deployment` and `api_version` are options of azure: alone, `region` is one of bedrock:, `pooling`
     and `threads` are those of fastembed:.
 
+    `base_url` may be a list of addresses that serve the same model (regional deployments, two GPUs): each has
+    `concurrency` requests, limits and outages of its own, and what one refuses goes to another. `api_key` is then one
+    for all of them, or a list with one for each.
+
     Nothing is read or sent, but the provider's environment variables. Raises ConfigError for an unknown
     provider, a missing key, or an option that it cannot take.
     """
     prefix, _, model = name.partition(":")
     if not model.strip() and prefix not in _WITHOUT_MODEL and prefix in prefixes():
         raise ConfigError(f"{name!r} names no model; it looks like {prefix}:MODEL")
-    opened = _opener(prefix, options)
-    provider: Provider = opened(
-        model.strip(),
-        api_key=api_key,
-        base_url=base_url,
-        dimensions=dimensions_of(dimensions),
-        concurrency=concurrency,
-        http_client=http_client,
-        **options,
-    )
-    return provider
+    opened, dimensions = _opener(prefix, options), dimensions_of(dimensions)
+
+    def open_one(base_url: str | None, api_key: Key) -> Provider:
+        provider: Provider = opened(
+            model.strip(),
+            api_key=api_key,
+            base_url=base_url,
+            dimensions=dimensions,
+            concurrency=concurrency,
+            http_client=http_client,
+            **options,
+        )
+        return provider
+
+    if base_url is None or isinstance(base_url, str):
+        if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
+            raise ConfigError("api_key may be a list where base_url is one: give one key, as a str")
+        return open_one(base_url, api_key)
+    from aembed.providers._address_pool import open_addresses
+
+    return open_addresses(open_one, base_url, api_key)
 
 
 def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:

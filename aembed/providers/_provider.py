@@ -13,54 +13,31 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isfinite
-from typing import Any, Protocol, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack
 from urllib.parse import urljoin
 
 import anyio
-import msgspec
 
 from aembed.core.billing import utf8_bytes
 from aembed.core.headers import parse_hints
-from aembed.core.replies import CutShortError, Parsed, ReplyReader, usage_of
-from aembed.core.vectors import DimensionError
-from aembed.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ConfigError,
-    InvalidReplyError,
-    NotFoundError,
-    ProviderError,
-    UnavailableError,
-)
+from aembed.core.replies import Parsed, ReplyReader
+from aembed.errors import AuthenticationError, InvalidReplyError, ProviderError, UnavailableError
 from aembed.preparation import Preparation
 from aembed.providers._credentials import Credentials
-from aembed.providers._errors import error_for, error_in, redacted_line, request_id, with_origin
+from aembed.providers._errors import error_for, error_in, request_id, with_origin
+from aembed.providers._exchanges import Notices, Reader, encode_body, explain, name_address, server_seconds, usage_in
 from aembed.providers._form import Form, VectorLengths
-from aembed.providers._http import HTTP, HTTPClient, HTTPReply, cut_short, most_reply_bytes
-from aembed.providers._options import (
-    Headers,
-    HTTPOptions,
-    KeySource,
-    base_url_of,
-    check_choice,
-    check_dimensions,
-    check_encoding,
-    check_fields,
-    check_flag,
-    check_headers,
-    check_tokens,
-    headers_of,
-    is_own,
-    key_of,
-)
-from aembed.providers._prefixes import asked_for, chosen_preparation
+from aembed.providers._http import HTTP, HTTPClient, HTTPReply, most_reply_bytes
+from aembed.providers._options import Headers, HTTPOptions, KeySource
 from aembed.providers._recorder import recorder_of
 from aembed.providers._secrets import Secret
 from aembed.providers._server_answers import ServerAnswers, read_answers
 from aembed.providers._service import Service
+from aembed.providers._settings import Settings
 from aembed.providers._threads import run_in_thread
-from aembed.types import Hints, InputType, Reply, Space, Usage
+from aembed.types import Hints, InputType, Reply
+
+__all__ = ["INLINE_BYTES", "HTTPProvider", "Reader"]
 
 logger = logging.getLogger("aembed")
 
@@ -72,27 +49,8 @@ FLOATS_BATCH_SIZE = 256
 # smaller, one that is just starting is not understood.
 ANSWER_SECONDS = 1.0
 """How long a server may take to say what its model is."""
-# Chosen: a few sentences. What is longer is no advice, and a log is not the place for it.
-MOST_WARNING = 500
 INLINE_BYTES = 1_000_000
 """A reply of another kind up to this size is parsed within a few ms; a larger one in a thread (law 11)."""
-
-
-class Reader(Protocol):
-    """Reads the reply to one request: `feed` takes bytes as they come, `parse` is what they say."""
-
-    @property
-    def size_bytes(self) -> int: ...
-    @property
-    def is_whole(self) -> bool:
-        """Whether `parse` has all the work still to do."""
-        ...
-
-    def feed(self, data: bytes | memoryview) -> None: ...
-    def whole_reply(self) -> bytes | bytearray: ...
-    def parse(self, *, dimensions: int | None, normalised: bool = False, proven: bool = False) -> Parsed:
-        """Raises InvalidReplyError for anything that is not exactly one sound vector for each input."""
-        ...
 
 
 class HTTPProvider:
@@ -122,47 +80,21 @@ class HTTPProvider:
     ) -> None:
         self.service = service = service or self.service
         self.model = model
-        known = service.model(model)
-        allow_http = check_flag("allow_http", options.get("allow_http", False))
-        self.base_url = base_url_of(service, base_url, allow_http)
-        own = bool(service.base_url) and self.base_url == service.base_url
-        self.dimensions = check_dimensions(service, model, known, dimensions)
-        """The width that is asked for; None where the model gives its own."""
-        # A service without an address of its own that has a variable for its key is one that wants a key everywhere.
-        key = key_of(service, api_key, required=own or not service.base_url)
-        if own and isinstance(key, Secret):
-            self.base_url = service.url_of_key(key.reveal())
-        self._credentials = Credentials(key, service.key_header)
-        self._headers = headers_of(service, check_headers(options.get("headers")))
-        self._extra_body = check_fields("extra_body", options.get("extra_body"))
-        chosen = chosen_preparation(
-            wanted := service.preparation_of(model),
-            document_prefix=options.get("document_prefix"),
-            query_prefix=options.get("query_prefix"),
-            input_types=options.get("input_types"),
-        )
-        self.preparation = wanted if chosen is None else chosen
-        self._check_input_types()
-        self._may_cut = check_flag("truncate", options.get("truncate", False))
-        self._recorder = recorder_of(options.get("record"), self._secrets)
-        self._normalised = known.has_length_1(dimensions)
-        self._form = Form(check_encoding(options.get("encoding")), base64="base64" in service.encodings)
-        self._lengths = VectorLengths(check_choice("normalize", options.get("normalize")), known=self._normalised)
+        settings = Settings.check(service, model, api_key, base_url, dimensions, options)
+        self.base_url, self.dimensions, self.preparation = settings.base_url, settings.dimensions, settings.preparation
+        self.space, self.limits, self.price_usd = settings.space, settings.limits, settings.price_usd
+        self._credentials = Credentials(settings.key, service.key_header)
+        self._headers, self._extra_body = settings.headers, settings.extra_body
+        self._may_cut, self._normalised, self._asks = settings.may_cut, settings.normalised, settings.asks
         self._counts_tokens = service.counts_tokens
-        is_unknown = dimensions is None and known.dimensions is None and is_own(self.base_url)
-        self._asks = bool(service.tells) and (service.is_self_hosted or is_unknown)
-        self._warned = False
+        self._recorder = recorder_of(options.get("record"), self._secrets)
+        self._form = Form(settings.encoding, base64="base64" in service.encodings)
+        self._lengths = VectorLengths(settings.normalize, known=settings.normalised)
+        self._notices = Notices(service.name)
         self._http = HTTP(concurrency=concurrency, http_client=http_client)
         self._run_in_thread = run_in_thread
-        place = "" if own else self.base_url
-        self.space = Space(service.name, model, dimensions or known.dimensions, place, preparation=asked_for(chosen))
-        limits = service.limits_of(known, check_tokens(options.get("max_tokens_per_text")))
-        # A rate is that of the service's own address: what stands before it, or is like it, has another one.
-        rate = limits.texts_per_minute if own else None
-        self.limits = replace(limits, texts_per_minute=rate, estimated=not (own and service.counts_are_known))
         if self._form.numbers:
             self._use_numbers()
-        self.price_usd = known.price_usd
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.space}>"
@@ -216,7 +148,6 @@ class HTTPProvider:
         return read_answers(body, self.model)
 
     # what is the same for all
-
     embeds_alike = True
     """But for what a preparation says, documents and queries are sent alike."""
 
@@ -262,19 +193,15 @@ class HTTPProvider:
         self.limits = told.narrow(self.limits)
         if self._form.numbers:
             self._use_numbers()
-        if told.cuts and not self._may_cut:
-            logger.warning(
-                "%s cuts texts that are longer than %s tokens and does not say so: start it without --auto-truncate",
-                self.space,
-                told.max_tokens_per_text or "its model takes",
-            )
+        if not self._may_cut:
+            told.warn_of_cuts(self.space)
 
     async def aclose(self) -> None:
         """Closes the connections made here, not an `http_client` that was passed."""
         await self._http.aclose()
 
     async def _embed(self, texts: Sequence[str], input_type: str) -> Reply:
-        body = self._encode_payload(texts, input_type)
+        body = encode_body({**self.payload(texts, input_type), **self._extra_body}, texts)
         reader, broken_before = self.reader(len(texts)), self._form.broken_numbers
         url, key_header = f"{self.base_url}{self.path}", await self._credentials.headers()
         reply = None
@@ -290,49 +217,31 @@ class HTTPProvider:
                 raise self._refusal(reply, texts)
             parsed = await self._parse(reply, reader, texts)
         except ProviderError as error:
-            await self._record(texts, reply, reader, error)
+            if self._recorder is not None and (reply is not None or reader.size_bytes):
+                await self._run_in_thread(self._recorder.note, texts, reply, reader, error)
             raise
         self._form.note_answered(numbers=parsed.floats, broken_before=broken_before)
         if parsed.floats:
             self._use_numbers()
-        self._pass_on(reply)
+        self._notices.pass_on(reply, self._secrets())
         return Reply(
             self._lengths.scale(parsed.matrix, parsed.squares, self.model),
             parsed.model,
-            self._usage(parsed.usage, reply.headers),
+            usage_in(reply, parsed.usage, self.service, counts_tokens=self._counts_tokens),
             self.hints(reply.headers) or parse_hints(reply.headers),
             request_id(reply, self._secrets()),
-            _server_seconds(reply),
+            server_seconds(reply),
             checked=True,
         )
 
-    def _usage(self, said: Usage, headers: Mapping[str, str]) -> Usage:
-        if not self._counts_tokens:
-            return Usage(None, said.cost_usd)
-        told = headers.get(self.service.tokens_header, "") if self.service.tokens_header else ""
-        # Chosen: nine digits, since a request has a few million tokens at most.
-        return usage_of(int(told), said.cost_usd) if told.isdecimal() and len(told) < 10 else said
-
-    def _encode_payload(self, texts: Sequence[str], input_type: str) -> bytes:
-        """A lone surrogate has no UTF-8. Python's error would carry the text."""
-        try:
-            return msgspec.json.encode({**self.payload(texts, input_type), **self._extra_body})
-        except UnicodeEncodeError:
-            error = BadRequestError("a text holds a lone surrogate, which UTF-8 cannot carry")
-        error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
-        raise error
-
     def _refusal(self, reply: HTTPReply, texts: Sequence[str]) -> ProviderError:
-        """The error that a status means. Where nothing is at that address it is named; it holds no key."""
+        """The error that a status means."""
         secrets, hints = self._secrets(), self.hints(reply.headers)
         own, tokens = self.error(reply.status, reply.headers, reply.body), self._estimate_tokens(texts)
         if isinstance(own, ProviderError):
             return with_origin(own, reply, secrets, own.hints or hints)
         error = error_for(reply, inputs=len(texts), tokens=tokens, secrets=secrets, hints=hints, error=own)
-        if error.status_code in (404, 405) and isinstance(error, NotFoundError) and "model" not in str(error).lower():
-            usual = self.service.path or "/v1"
-            hint = "" if self.base_url.endswith(usual) else f"; should base_url be {self.base_url}{usual}?"
-            error.args = (f"{error} (POST {self.base_url}{self.path}{hint})",)
+        name_address(error, self.service, self.base_url, self.path)
         return error
 
     async def _parse(self, reply: HTTPReply, reader: Reader, texts: Sequence[str]) -> Parsed:
@@ -346,39 +255,11 @@ class HTTPProvider:
         try:
             in_thread = reader.is_whole and reader.size_bytes > INLINE_BYTES
             return await self._run_in_thread(parse) if in_thread else parse()
-        except CutShortError as error:
-            invalid: ProviderError = error if reply.framed else cut_short()
-        except DimensionError as error:
-            if self.dimensions is not None:
-                error.args = (f"{error}; where a server ignores dimensions=, leave that out",)
-            invalid = error
         except InvalidReplyError as error:
-            invalid = error
+            invalid = explain(error, reply, dimensions=self.dimensions)
         reply, secrets = replace(reply, body=bytes(reader.whole_reply())), self._secrets()
         held = error_in(reply, inputs=len(texts), tokens=self._estimate_tokens(texts), secrets=secrets)
         raise held or with_origin(invalid, reply, secrets, self.hints(reply.headers))
-
-    def _pass_on(self, reply: HTTPReply) -> None:
-        """What the provider wants its user to know (Voyage: that an account has a small limit), once."""
-        if (said := reply.headers.get("x-api-warning")) and not self._warned:
-            self._warned = True
-            warning = redacted_line(said, self._secrets())[:MOST_WARNING]
-            logger.warning("%s says: %s", self.service.name, warning)
-
-    async def _record(
-        self, texts: Sequence[str], reply: HTTPReply | None, reader: Reader, error: ProviderError
-    ) -> None:
-        """Of a reply that broke off there is what had come; where nothing had, there is nothing to record."""
-        if self._recorder is None or (reply is None and not reader.size_bytes):
-            return
-        status, headers = (reply.status, reply.headers) if reply else (None, {})
-        body = reply.body if reply and reply.body else bytes(reader.whole_reply())
-        await self._run_in_thread(self._recorder.write, texts, status, headers, body, error)
-
-    def _check_input_types(self) -> None:
-        types = self.preparation.document_type or self.preparation.query_type
-        if types and not self.service.input_type_field:
-            raise ConfigError(f"{self.service.name}: has no field for input_types; use document_prefix, query_prefix")
 
     def _secrets(self) -> list[Secret]:
         """The key as it is, and what else goes out in headers."""
@@ -392,11 +273,3 @@ class HTTPProvider:
     def _use_numbers(self) -> None:
         if self.limits.max_batch_size > FLOATS_BATCH_SIZE:
             self.limits = replace(self.limits, max_batch_size=FLOATS_BATCH_SIZE)
-
-
-def _server_seconds(reply: HTTPReply) -> float | None:
-    try:
-        milliseconds = float(reply.headers.get("openai-processing-ms", ""))
-    except ValueError:
-        return None
-    return milliseconds / 1000 if isfinite(milliseconds) and milliseconds >= 0 else None

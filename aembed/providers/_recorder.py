@@ -18,6 +18,8 @@ from typing import Any
 from aembed.core.quoting import without_any_part
 from aembed.errors import ConfigError, ProviderError
 from aembed.providers._echoes import without_echoes
+from aembed.providers._exchanges import Reader
+from aembed.providers._http import HTTPReply
 from aembed.providers._secrets import Secret
 
 logger = logging.getLogger("aembed")
@@ -57,6 +59,12 @@ class Recorder:
 
     def __repr__(self) -> str:
         return f"<Recorder {self._folder}>"
+
+    def note(self, texts: Sequence[str], reply: HTTPReply | None, reader: Reader, error: ProviderError) -> None:
+        """A reply that was refused or broken; of one that broke off there is what had come."""
+        status, headers = (reply.status, reply.headers) if reply else (None, {})
+        body = reply.body if reply and reply.body else bytes(reader.whole_reply())
+        self.write(texts, status, headers, body, error)
 
     def write(
         self,

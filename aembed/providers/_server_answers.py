@@ -7,13 +7,16 @@ text-embeddings-inference tells at /info how many texts and tokens it takes, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from aembed.types import Limits
+from aembed.types import Limits, Space
+
+logger = logging.getLogger("aembed")
 
 _CONTEXTS = ("n_ctx", "n_ctx_train", "max_model_len")
 _COUNTS_CHARACTERS = frozenset({"infinity"})
@@ -40,6 +43,12 @@ class ServerAnswers:
             max_tokens_per_batch=self.max_tokens_per_batch or limits.max_tokens_per_batch,
             max_tokens_per_text=min(self.max_tokens_per_text or limits.max_tokens_per_text, limits.max_tokens_per_text),
         )
+
+    def warn_of_cuts(self, space: Space) -> None:
+        if self.cuts:
+            most = self.max_tokens_per_text or "its model takes"
+            way_out = "start it without --auto-truncate"
+            logger.warning("%s cuts texts of more tokens than %s and does not say so: %s", space, most, way_out)
 
 
 def read_answers(body: bytes, model: str) -> ServerAnswers:

@@ -1,8 +1,4 @@
-"""`openai:` and every service that is a row (_rows.py), and every server that speaks OpenAI's `POST /embeddings`.
-
-Sources: the docstring of openai-python's embeddings resource (2,048 inputs and 300,000 tokens a request,
-8,192 tokens an input, no empty string); the 300,000 are counted as UTF-8 bytes / 4 (recorded replies).
-"""
+"""`openai:` and every service that is a row (_rows.py), and every server that speaks OpenAI's `POST /embeddings`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from aembed.core.addresses import is_loopback
-from aembed.core.spaces import differ_in_preparation
+from aembed.core.spaces import differ_in_preparation, places_of
 from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
 from aembed.preparation import Preparation, document_part
 from aembed.results import Report
@@ -86,9 +86,11 @@ def arguments_of(asked: Space) -> tuple[str, ...]:
     """Model, server, width and preparation: without the server that was meant texts would go to another one."""
     flags = ["-m", f"{asked.provider}:{asked.model}"]
     if asked.endpoint:
-        flags += ["--base-url", asked.endpoint]
-        server = urlsplit(asked.endpoint)
-        if server.scheme == "http" and not is_loopback(server.hostname or ""):
+        places = [place for place in places_of(asked) if place]
+        for place in places:
+            flags += ["--base-url", place]
+        servers = map(urlsplit, places)
+        if any(server.scheme == "http" and not is_loopback(server.hostname or "") for server in servers):
             flags += ["--option", "allow_http=true"]
     if asked.dimensions and asked.provider != "local":
         flags += ["--dimensions", str(asked.dimensions)]

@@ -27,7 +27,6 @@ voyageai = pytest.importorskip("voyageai")
 mistralai = pytest.importorskip("mistralai.client")
 errors = pytest.importorskip("mistralai.client.errors")
 openai = pytest.importorskip("openai")
-together = pytest.importorskip("together")
 
 TEXTS = ["Rust values memory safety", "记忆安全", 'a "quoted"\ttext']
 
@@ -56,7 +55,7 @@ async def test_voyageai() -> None:
         refusals = [
             (service.too_long(0, 40_000), voyageai.error.InvalidRequestError),
             (service.rate_limited(), voyageai.error.RateLimitError),
-            (service.outage(), voyageai.error.ServerError),
+            (service.outage(), voyageai.error.ServiceUnavailableError),
             (service.wrong_key(KEY), voyageai.error.AuthenticationError),
         ]
         for answer, error in refusals:
@@ -131,6 +130,7 @@ async def test_openai_of_azure() -> None:
 
 
 async def test_together() -> None:
+    together = pytest.importorskip("together")
     async with (
         running(Together) as service,
         together.AsyncTogether(api_key=KEY, base_url=service.url, max_retries=0) as client,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tests.providers.services._scripted import Answer, ScriptedService
+from tests.providers.services._scripted import Answer, Asked, ScriptedService
 
 
 def _error(status: int, message: str, kind: str, code: str) -> Answer:
@@ -21,6 +21,9 @@ class Mistral(ScriptedService):
     dimensions_field = "output_dimension"
     request_id_header = "mistral-correlation-id"
     more_fields = frozenset({"output_dtype", "metadata"})
+
+    def encode(self, asked: Asked, billed: int) -> Any:
+        return {"id": f"{self.ledger.requests:032x}", **super().encode(asked, billed)}
 
     def usage(self, billed: int) -> dict[str, Any]:
         return {"prompt_tokens": billed, "total_tokens": billed, "completion_tokens": 0, "request_count": None}
