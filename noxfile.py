@@ -56,8 +56,8 @@ NETWORK = (
 """What runs on other event loops, too. Tests on virtual time stay on their own loop, and a file of nothing else is left
 out."""
 
-SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1", "cohere==7.3.1")
-MORE_SDKS = ("google-genai==3.6.1", "ollama==0.6.3")
+SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1")
+SDKS_OF_WIRES = ("botocore==1.44.8", "cohere==7.3.1", "google-genai==3.6.1", "ollama==0.6.3")
 nox.options.sessions = ["lint", "types", "tests", "tests-uvloop"]
 LEAST_CAUGHT = 0.85
 PARALLEL = ("-n", "3", "--dist", "loadfile")
@@ -203,8 +203,10 @@ def sentence_transformers(session: nox.Session) -> None:
 @nox.session
 def sdks(session: nox.Session) -> None:
     """The services' own SDKs against the scripted servers that the tests judge aembed by: whether these are right."""
-    session.install("-e", ".[dev]", *SDKS, *MORE_SDKS)
-    session.run("pytest", "-q", "tests/providers/test_sdks.py", *session.posargs)
+    session.install("-e", ".[dev]", *SDKS, *SDKS_OF_WIRES)
+    session.run(
+        "pytest", "-q", "tests/providers/test_sdks.py", "tests/providers/test_sdks_of_wires.py", *session.posargs
+    )
 
 
 @nox.session

@@ -19,7 +19,7 @@ from aembed.ranges import dimensions_of
 
 if TYPE_CHECKING:
     from aembed.providers._models import Model
-    from aembed.providers._options import HTTPOptions
+    from aembed.providers._options import ProviderOptions
     from aembed.providers._provider import HTTPProvider
     from aembed.providers._service import Service
 
@@ -58,7 +58,7 @@ def open_provider(
     dimensions: int | None = None,
     concurrency: int = 8,
     http_client: Any = None,
-    **options: Unpack[HTTPOptions],
+    **options: Unpack[ProviderOptions],
 ) -> Provider: ...
 
 
@@ -83,7 +83,8 @@ def open_provider(
     refuse it). In the place of what the model is known to want stand `document_prefix` and `query_prefix` (what is put
     before each text; "" for nothing) and `input_types` (the service's own words for documents and queries, as
     "passage,query"; "" sends none). `api_key` may be an async callable that gives a token, which is called again once
-    that was refused.
+    that was refused. `deployment` and `api_version` are options of azure: alone, `region` is one of bedrock:, `pooling`
+    and `threads` are those of fastembed:.
 
     `base_url` may be a list of addresses that serve the same model (regional deployments, two GPUs): each has
     `concurrency` requests, limits and outages of its own, and what one refuses goes to another. `api_key` is then one

@@ -52,6 +52,17 @@ class HTTPOptions(TypedDict, total=False):
     truncate: bool
 
 
+class ProviderOptions(HTTPOptions, total=False):
+    """Those, and the ones of single providers: `api_version` and `deployment` of azure:, `region` of bedrock:, `pooling`
+    and `threads` of fastembed:."""
+
+    api_version: str
+    deployment: str
+    pooling: str
+    region: str | None
+    threads: int | None
+
+
 OPTIONS: Mapping[str, str] = {
     "allow_http": "true or false",
     "document_prefix": "a text",

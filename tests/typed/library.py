@@ -152,4 +152,6 @@ async def main(folder: Path) -> None:
         assert [result.index async for result in results] == [0]
     assert (await aembed.embed_query("one", model=FakeProvider(), timeout=3.0, cache_bytes=0)).shape == (64,)
     assert await handed_on(["one"], concurrency=2, budget=Budget(max_cost_usd=1.0)) == 1
+    made = aembed.open_provider("bedrock:amazon.titan-embed-text-v2:0", api_key="k", region="eu-west-1", normalize=True)
+    assert made.space.dimensions == 1_024
     await store.aclose()
