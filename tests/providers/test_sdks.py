@@ -14,12 +14,9 @@ import pytest
 from tests.providers.services import ScriptedService
 from tests.providers.services._scripted import KEY, WAIT, Answer, running
 from tests.providers.services.azure import Azure, AzureDated
-from tests.providers.services.cohere import Cohere, CohereV3
 from tests.providers.services.dashscope import DashScope
-from tests.providers.services.gemini import Gemini, Gemini2
 from tests.providers.services.mistral import Codestral, Mistral
 from tests.providers.services.nvidia import Nvidia
-from tests.providers.services.ollama_native import OllamaNative
 from tests.providers.services.openai import OpenAI
 from tests.providers.services.openrouter import OpenRouter
 from tests.providers.services.together import Together
@@ -143,53 +140,3 @@ async def test_together() -> None:
         service.script = {1: service.rate_limited()}
         with pytest.raises(together.RateLimitError):
             await client.embeddings.create(model=service.model, input=TEXTS)
-
-
-@pytest.mark.parametrize("kind", [Cohere, CohereV3], ids=lambda kind: kind.__name__)
-async def test_cohere(kind: type[ScriptedService]) -> None:
-    cohere = pytest.importorskip("cohere")
-    async with running(kind) as service:
-        client = cohere.AsyncClientV2(api_key=KEY, base_url=f"http://127.0.0.1:{service.port}")
-        asked = {"model": service.model, "embedding_types": ["float"], "truncate": "NONE"}
-        for word, meant in (("search_document", "document"), ("search_query", "query")):
-            reply = await client.embed(texts=TEXTS, input_type=word, **asked)
-            assert is_right(service, reply.embeddings.float_, meant)
-        assert all(asked.uncut for asked in service.ledger.decoded)
-        with pytest.raises(cohere.BadRequestError):
-            await client.embed(texts=["safe " * 200_000], input_type="search_query", **asked)
-        wrong = cohere.AsyncClientV2(api_key="wrong-key-0000", base_url=f"http://127.0.0.1:{service.port}")
-        with pytest.raises(cohere.UnauthorizedError):
-            await wrong.embed(texts=TEXTS, input_type="search_query", **asked)
-
-
-@pytest.mark.parametrize("kind", [Gemini, Gemini2], ids=lambda kind: kind.__name__)
-async def test_google_genai(kind: type[ScriptedService]) -> None:
-    genai = pytest.importorskip("google.genai")
-    async with running(kind) as service:
-
-        def client_with(key: str) -> Any:
-            options = genai.types.HttpOptions(base_url=f"http://127.0.0.1:{service.port}", api_version="v1beta")
-            return genai.Client(api_key=key, http_options=options)
-
-        parts = [genai.types.Part(text=service.prefixes[0] + text) for text in TEXTS]
-        contents = [genai.types.Content(parts=[part]) for part in parts]
-        config = genai.types.EmbedContentConfig(task_type="RETRIEVAL_DOCUMENT") if kind is Gemini else None
-        asked = {"model": service.model, "contents": contents, "config": config}
-        reply = await client_with(KEY).aio.models.embed_content(**asked)
-        assert is_right(service, [found.values for found in reply.embeddings])
-        service.script = {1: service.rate_limited()}
-        with pytest.raises(genai.errors.ClientError) as refusing:
-            await client_with(KEY).aio.models.embed_content(**asked)
-        assert (refusing.value.code, refusing.value.status) == (429, "RESOURCE_EXHAUSTED")
-        with pytest.raises(genai.errors.ClientError):
-            await client_with("wrong-key-0000").aio.models.embed_content(**asked)
-
-
-async def test_ollama() -> None:
-    ollama = pytest.importorskip("ollama")
-    async with running(OllamaNative) as service:
-        client = ollama.AsyncClient(host=f"http://127.0.0.1:{service.port}")
-        texts = [service.prefixes[0] + text for text in TEXTS]
-        reply = await client.embed(model=service.model, input=texts, truncate=False)
-        assert is_right(service, reply.embeddings)
-        assert reply.prompt_eval_count == service.ledger.billed_tokens
