@@ -53,8 +53,8 @@ class HTTPOptions(TypedDict, total=False):
 
 
 class ProviderOptions(HTTPOptions, total=False):
-    """Those, and the ones of single providers: `api_version` and `deployment` of azure:, `region` of bedrock:, `pooling`
-    and `threads` of fastembed:."""
+    """Those, and the ones of single providers: `api_version` and `deployment` of azure:, `region` of bedrock:,
+    `pooling` and `threads` of fastembed:."""
 
     api_version: str
     deployment: str
