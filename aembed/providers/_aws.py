@@ -79,8 +79,13 @@ def family_of(model: str) -> Service:
     return replace(family, models={model: known} if known else {})
 
 
-def region_of(given: str | None, *, needed: bool) -> str:
-    region = given or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+def region_of(given: str | None, base_url: str | None, *, signs: bool) -> str:
+    """An address of AWS's own names it, too; without any, another address with a key needs none."""
+    named = re.fullmatch(r"https://bedrock-runtime\.([a-z0-9-]+)\.amazonaws\.com/*", base_url or "")
+    needed = signs or base_url is None
+    region = (
+        (named[1] if named else given) or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    )
     if (needed or region) and not re.fullmatch(r"[a-z]{2,}(-[a-z0-9]+)+", region):
         wrong = f"region={one_line_of(region)} is no region of AWS" if region else "no region is named"
         raise ConfigError(f"bedrock: {wrong}: pass region=, or type  export AWS_REGION=us-east-1")

@@ -84,7 +84,7 @@ def open_provider(
     """The region is that of the option, or of AWS_REGION or AWS_DEFAULT_REGION; vectors of all of them are alike."""
     family = family_of(model)
     signs = api_key is None and not os.environ.get(family.key_variable, "").strip()
-    region = region_of(region, needed=signs or options.get("base_url") is None)
+    region = region_of(region, options.get("base_url"), signs=signs)
     address = f"https://bedrock-runtime.{region}.amazonaws.com" if region else ""
     key = credentials_of(family) if signs else api_key
     provider = BedrockProvider(model, service=replace(family, base_url=address), api_key=key, **options)

@@ -31,6 +31,7 @@ from aembed import (
 from aembed.providers import HTTPProvider
 from aembed.providers._aws import sign
 from aembed.providers._secrets import Secret
+from aembed.providers.bedrock import BedrockProvider
 from tests.providers.services._scripted import KEY, WAIT, Answer, ScriptedService, running
 from tests.providers.services.bedrock import ACCESS_KEY, REGION, SECRET_KEY, CohereOnBedrock, Titan, error
 from tests.providers.services.cohere import Cohere, CohereV3
@@ -320,6 +321,9 @@ def test_models_and_regions_of_bedrock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.path == "/model/us.cohere.embed-v4%3A0/invoke"
     assert made.space == Space("bedrock", "us.cohere.embed-v4:0", 1_536)
     assert (made.price_usd, made.limits.max_batch_size) == (0.12, 96)
+    other = open_provider("bedrock:us.cohere.embed-v4:0", base_url="https://bedrock-runtime.us-west-2.amazonaws.com")
+    assert isinstance(other, BedrockProvider)
+    assert (other.space, other.signs_for) == (made.space, "us-west-2")
     titan = open_provider("bedrock:amazon.titan-embed-text-v2:0", dimensions=512)
     assert isinstance(titan, HTTPProvider)
     assert titan.payload(["one"], "") == {"inputText": "one", "dimensions": 512, "normalize": True}
