@@ -129,9 +129,9 @@ def check_rows(place: str, space: Space | None, rows: Rows) -> None:
 
 
 def probe_matrix(width: int) -> Matrix:
-    """One row to try a table with, as a real vector is: of length 1, because a constraint may refuse the zero vector,
-    and in a direction that no trigger gives by itself."""
-    row = np.random.default_rng(width).standard_normal((1, width), np.float32)
+    """One row to try a table with: of length 1, because a constraint may refuse the zero vector, near to the diagonal,
+    because one may ask for a distance from an axis, and not on it: a trigger may give equal values by itself."""
+    row = 1.0 + 0.1 * np.random.default_rng(width).standard_normal((1, width), np.float32)
     matrix: Matrix = row / np.linalg.norm(row)
     return matrix
 

@@ -21,7 +21,8 @@ def test_json(docs: Path, tmp_path: Path) -> None:
     assert aembed(tmp_path, "index", "docs", "-m", "fake:x").code == 0
     told = aembed(tmp_path, "status", "--json").json
     assert told["rows"] == 4
-    assert told["space"] == {"provider": "fake", "model": "x", "dimensions": 64, "endpoint": "", "origin": ""}
+    space = {"provider": "fake", "model": "x", "dimensions": 64, "endpoint": "", "origin": "", "preparation": ""}
+    assert told["space"] == space
     assert told["size_bytes"] >= (tmp_path / "aembed.db").stat().st_size > 0
     assert told["sources"] == {str(docs): 4}
     assert told["last_run"]["stored"] == 4
