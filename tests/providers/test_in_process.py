@@ -444,8 +444,10 @@ async def test_what_a_library_raises_fails_that_text_alone_and_is_quoted_without
 def test_a_program_that_is_interrupted_ends(folder: Path, tmp_path: Path) -> None:
     """With the real library in the middle of a job: no thread of it keeps the process."""
     code = """if True:
-        import asyncio, itertools, sys
+        import asyncio, itertools, signal, sys
         from aembed import Embedder
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
 
         async def main():
             async with Embedder(sys.argv[1]) as embedder:
