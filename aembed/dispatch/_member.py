@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from aembed.core.gate import PROBE_SECONDS, Gate, GatePass
 from aembed.core.pacing import Pacer, Reservation
@@ -14,9 +14,6 @@ from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import ProviderError
 from aembed.types import Hints
 
-if TYPE_CHECKING:
-    from aembed.dispatch._pool import Pool
-
 logger = logging.getLogger("aembed")
 
 # Chosen: a key is mended, or a model deployed, by hand, which takes minutes; each look costs one refused request.
@@ -24,10 +21,23 @@ OUT_SECONDS, MOST_OUT_SECONDS = 60.0, 900.0
 """An address that refuses everything is asked again after so many seconds, twice as many each time, up to the most."""
 
 
+class Whole(Protocol):
+    """What an address needs of the pool that it belongs to."""
+
+    accepted: int
+    wait_report: WaitReport
+
+    @property
+    def lost_at(self) -> float: ...
+    def note_closed(self) -> None: ...
+    def check_outage(self) -> None: ...
+    def notify(self) -> None: ...
+
+
 class Member(Admission):
     """Leave to send to one address of a pool."""
 
-    def __init__(self, pool: Pool, where: str, pacer: Pacer, concurrency: int, max_outage: float) -> None:
+    def __init__(self, pool: Whole, where: str, pacer: Pacer, concurrency: int, max_outage: float) -> None:
         gate, self._report = Gate(max_outage=max_outage), _AddressReport(where, pool.wait_report)
         super().__init__(concurrency=concurrency, pacer=pacer, gate=gate, wait_report=self._report)
         self._pool = pool
