@@ -296,6 +296,7 @@ def _make_pacer(provider: Provider, options: Options) -> Pacer:
         requests_per_minute=options.requests_per_minute,
         tokens_per_minute=options.tokens_per_minute,
         texts_per_minute=provider.limits.texts_per_minute,
+        texts_per_request=provider.limits.max_batch_size,
         concurrency=options.most_in_flight,
         first_concurrency=options.first_in_flight,
     )

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aembed import Embedder, FakeProvider
 from aembed.core.pacing import Pacer
 from aembed.core.pacing._budget import RateBudget
 from aembed.errors import ProviderError, RateLimitError
-from aembed.types import Hints
+from aembed.types import Hints, Limits
 from benchmarks.promises.pacing import KINDS
 from tests.core.traffic import accept, refuse, send
 from tests.service.windows import WINDOWS, Window, WindowKind
@@ -176,6 +177,28 @@ def test_a_limit_of_texts_sets_the_pace_and_the_largest_batch() -> None:
     assert starts == pytest.approx([5.0, 5.9, 6.9])
     assert pacer.spent_units("texts", 7.0) == 3 * 97
     assert pacer.belief() == "6,000 texts a minute, as it was given"
+
+
+def test_full_requests_are_sent_full_where_they_are_a_small_part_of_the_limit() -> None:
+    """As at Cohere: 96 texts a request, 2,000 a minute; calls are counted, too."""
+    pacer = Pacer(texts_per_minute=2_000, texts_per_request=96)
+    assert pacer.max_batch_texts == 96
+    starts = [pacer.reserve(10, 0.0, texts=96).start for _ in range(80)]
+    # No window of a minute sees more than the limit, though each request comes 0.15 s late or early.
+    most = max(sum(start <= late < start + 60.15 for late in starts) for start in starts)
+    assert 1_800 <= most * 96 <= 2_000
+    assert Pacer(texts_per_minute=2_000, texts_per_request=256).max_batch_texts == 54
+
+
+def test_a_job_at_a_limit_of_texts_sends_as_few_requests_as_it_can() -> None:
+    provider = FakeProvider(limits=Limits(96, 300_000, 8_000, texts_per_minute=2_000), latency=0.2)
+
+    async def job() -> None:
+        async with Embedder(provider) as embedder:
+            assert len((await embedder.embed_documents([f"text {n}" for n in range(960)])).failures) == 0
+
+    run_virtual(job)
+    assert [sent.inputs for sent in provider.ledger.log] == [96] * 10
 
 
 def test_texts_that_join_a_request_as_it_is_sent_are_charged() -> None:

@@ -17,6 +17,9 @@ PACE = 0.97
 # at 0.97: batches of 5 % of a minute are refused up to 4 %, of 29 % up to 25 %.
 BATCH_SHARE = 0.027
 """The largest batch, as a share of a minute's limit."""
+# Computed: with whole requests of a twentieth of the limit 0.9475 of it is used. Larger, more of it would be lost.
+LARGEST_WHOLE = 0.05
+"""A request that is full at up to this share of a minute's limit is sent full, at a pace that leaves room for it."""
 MINUTE = 60.0
 # Chosen: a window of a second or two holds five such batches. Larger, the pace between them would have to be far lower.
 LARGEST_SHARE = 0.2
@@ -112,14 +115,17 @@ class RateBudget:
         "_sized_at",
         "ceiling",
         "due",
+        "full_request",
         "is_bucket",
         "learned",
         "limit",
         "window",
     )
 
-    def __init__(self, ceiling: float | None) -> None:
+    def __init__(self, ceiling: float | None, full_request: float = 0.0) -> None:
         self.ceiling = ceiling
+        self.full_request = full_request
+        """What a request has of it at the most, where calls are counted, too; 0 where that does not matter."""
         self.learned: float | None = None
         self.limit = ceiling
         """The smaller of the two; None while none is known."""
@@ -163,13 +169,16 @@ class RateBudget:
     def _pace(self) -> float:
         """The share of the limit that is used; less in a short window, which has to hold one batch and the lateness."""
         if self.window >= MINUTE:
-            return PACE
+            return min(PACE, 1.0 - LATE / MINUTE - self._batch_share)
         return min(PACE, (1.0 - self._batch_share * MINUTE / self.window) / (1.0 + LATE / self.window))
 
     @property
     def _batch_share(self) -> float:
         """The largest batch as a share of a minute's limit."""
-        return BATCH_SHARE if self.window >= MINUTE else min(BATCH_SHARE, LARGEST_SHARE * self.window / MINUTE)
+        if self.window < MINUTE:
+            return min(BATCH_SHARE, LARGEST_SHARE * self.window / MINUTE)
+        whole = self.full_request / self.limit if self.limit else 0.0
+        return whole if BATCH_SHARE < whole <= LARGEST_WHOLE else BATCH_SHARE
 
     @property
     def max_cost(self) -> float:

@@ -35,6 +35,7 @@ class Pacer:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         texts_per_minute: float | None = None,
+        texts_per_request: int = 0,
         concurrency: int = 8,
         first_concurrency: int | None = None,
     ) -> None:
@@ -42,7 +43,7 @@ class Pacer:
         self._budgets: dict[Unit, RateBudget] = {
             "requests": RateBudget(requests_per_minute),
             "tokens": RateBudget(tokens_per_minute),
-            "texts": RateBudget(texts_per_minute),
+            "texts": RateBudget(texts_per_minute, texts_per_request),
         }
         self._inquiry = Inquiry(concurrency, first)
         self._congestion = self._inquiry.congestion
