@@ -20,8 +20,6 @@ from aembed.providers import _options
 from aembed.providers._aws import KINDS, credentials_of, family_of, region_of, sign
 from aembed.providers._provider import HTTPProvider, Reader
 
-__all__ = ["OPTIONS", "BedrockProvider", "open_provider"]
-
 OPTIONS = {**_options.OPTIONS, "region": "a region of AWS, as eu-central-1"}
 
 
