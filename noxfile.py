@@ -60,7 +60,7 @@ out, as are those of single services and of models in the process: what they sen
 
 SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1")
 SDKS_OF_WIRES = ("botocore==1.44.8", "cohere==7.3.1", "google-genai==3.6.1", "ollama==0.6.3")
-nox.options.sessions = ["lint", "types", "tests", "tests-uvloop"]
+nox.options.sessions = ["lint", "types", "tests"]
 LEAST_CAUGHT = 0.85
 PARALLEL = ("-n", "3", "--dist", "loadfile")
 """Many tests wait: for processes, sockets, moments. So three run at a time; each process has servers of its own."""
