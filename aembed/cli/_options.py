@@ -20,7 +20,7 @@ from aembed.errors import ConfigError
 from aembed.options import MOST_AUTO
 from aembed.protocols import Provider
 from aembed.providers import open_provider
-from aembed.providers._options import HEADERS_OF_KEYS
+from aembed.providers._options import is_of_key
 from aembed.stores import Column, open_column
 from aembed.types import Budget, RetryPolicy, Space
 
@@ -196,10 +196,10 @@ def parse_option(given: str) -> tuple[str, object]:
         # A command line is seen by others, and kept in the history of the shell.
         named = {entry: written} if point else value
         for header in named if isinstance(named, dict) else ():
-            if header.strip().lower() in HEADERS_OF_KEYS:
+            if is_of_key(header):
                 raise ConfigError(
                     f"--option headers.{header}=...: a key is never passed on the command line; type  "
-                    "export OPENAI_API_KEY=...  (or the variable of that provider)"
+                    "export OPENAI_API_KEY=...  (or the variable of that provider), or pass headers= in Python"
                 )
         return name, named
     return name, {entry: value} if point else value

@@ -79,14 +79,17 @@ OPTIONS: Mapping[str, str] = {
 """The same, as `open_provider` and the command's --option take them."""
 # Names of RFC 9110, section 5.6.2.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-HEADERS_OF_KEYS = frozenset(
-    {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
-)
-"""Headers that hold keys. A key is passed as api_key=, or in the environment: a command line is seen by others."""
+# Azure's gateways have ocp-apim-subscription-key, Cloudflare's cf-aig-authorization, Helicone helicone-auth.
+_OF_KEYS = re.compile(r"\b(?:api)?(?:key|auth|authorization|token|secret|password|cookie|credentials?)s?\b")
 _LEAST_SECRET = 16
 """Characters. Chosen: keys of services have 20 and more."""
 # What the connection says of itself; a second one would contradict it.
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
+
+
+def is_of_key(header: str) -> bool:
+    """Whether a header of that name holds a key, by one of the words in it."""
+    return _OF_KEYS.search(header.lower().replace("_", "-")) is not None
 
 
 def is_own(base_url: str) -> bool:

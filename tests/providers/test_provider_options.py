@@ -83,7 +83,17 @@ def test_the_command_takes_entries_of_a_mapping_one_by_one() -> None:
     }
 
 
-@pytest.mark.parametrize("given", ["headers.Authorization=Bearer sk-1", 'headers={"api-key": "sk-1"}'])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "headers.Authorization=Bearer sk-1",
+        'headers={"api-key": "sk-1"}',
+        "headers.Ocp-Apim-Subscription-Key=sk-1",
+        "headers.helicone-auth=Bearer sk-1",
+        "headers.X_ApiKey=sk-1",
+        "headers.x-session-tokens=sk-1",
+    ],
+)
 def test_a_key_is_refused_on_the_command_line_without_being_shown(given: str) -> None:
     with pytest.raises(ConfigError, match="a key is never passed on the command line") as caught:
         parse_option(given)
