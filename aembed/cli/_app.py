@@ -71,18 +71,18 @@ TRACEBACK = "AEMBED_TRACEBACK"
 """The variable that shows a mistake of ours with its traceback, which may hold texts of the user."""
 
 
+def _check_empty(arguments: Sequence[str]) -> None:
+    """An empty value is a variable of the shell that is not set: as a PATH it would be the folder where we are."""
+    for before, argument in pairwise(("", *arguments)):
+        flag = argument[:-1] if re.fullmatch(r"--[a-z-]+=\s*", argument) else before if before.startswith("-") else ""
+        if not argument.strip() or (argument.startswith(f"{flag}=") and flag):
+            raise ConfigError(f"{flag.rstrip('= ') or 'an argument'} is empty; is a variable of your shell not set?")
+
+
 def exit_code_of(arguments: Sequence[str]) -> int:
     """Runs the command with these arguments. Whatever is wrong with them is told in one line."""
     try:
-        # An empty value is a variable of the shell that is not set: as a PATH it would be the folder where we are.
-        for before, argument in pairwise(("", *arguments)):
-            flag = (
-                argument[:-1] if re.fullmatch(r"--[a-z-]+=\s*", argument) else before if before.startswith("-") else ""
-            )
-            if not argument.strip() or (argument.startswith(f"{flag}=") and flag):
-                raise ConfigError(
-                    f"{flag.rstrip('= ') or 'an argument'} is empty; is a variable of your shell not set?"
-                )
+        _check_empty(arguments)
         return _invoke(list(arguments))
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "aembed"

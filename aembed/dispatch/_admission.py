@@ -129,13 +129,14 @@ class Admission:
                     return None
                 reservation = await self._wait_for_pace(tokens, texts, interactive, control, remaining)
                 self.sent += 1
-                return self._admit(reservation, self.sent)
+                return self.admit(reservation, self.sent)
         finally:
             self._controls -= control
             if control:
                 self._notify()
 
-    def _admit(self, reservation: Reservation, number: int) -> Permit:
+    def admit(self, reservation: Reservation, number: int) -> Permit:
+        """Takes the slot and passes the gate, which are known to be free and open."""
         self._slots.acquire_on_behalf_of_nowait(reservation)
         now = asyncio.get_running_loop().time()
         self.pacer.note_sent(reservation, self.in_flight, now)

@@ -8,7 +8,7 @@ from math import inf
 from typing import Protocol
 
 from aembed.core.gate import PROBE_SECONDS, Gate, GatePass
-from aembed.core.pacing import Pacer, Reservation
+from aembed.core.pacing import Pacer
 from aembed.dispatch._admission import EARLY, Admission, Permit
 from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import ProviderError
@@ -88,9 +88,6 @@ class Member(Admission):
         if not self._may_pass_gate(control, now):
             return self.gate.opens_at if control or not self._controls else inf
         return now
-
-    def admit(self, reservation: Reservation, number: int) -> Permit:
-        return self._admit(reservation, number)
 
     def note_controls(self, controls: int) -> None:
         """So many controls wait in the pool, and go first where a gate is closed."""
