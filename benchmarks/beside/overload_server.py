@@ -31,6 +31,7 @@ _REFUSED = re.compile(r'http_requests_total\{handler="/embeddings",method="POST"
 @dataclass(frozen=True, slots=True)
 class Overloaded:
     url: str
+    process: Process
 
     async def refused(self) -> int:
         """The server's own count of the requests for embeddings that it refused."""
@@ -87,7 +88,7 @@ async def _ready(process: Process, url: str) -> Overloaded:
         while process.returncode is None:
             try:
                 await client.get(f"{url}/health")
-                return Overloaded(url)
+                return Overloaded(url, process)
             except httpx.TransportError:
                 await asyncio.sleep(0.2)
     raise LookupError(f"it ended with exit code {process.returncode}; AEMBED_BENCH_STDERR=1 shows what it says")
