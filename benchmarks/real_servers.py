@@ -1,4 +1,5 @@
-"""Real servers with tiny models, reached by their own rows: `python -m benchmarks.real_servers`.
+"""Real servers with tiny models, reached by their own rows: `python -m benchmarks.real_servers`, and servers that run
+already: `python -m benchmarks.real_servers llamacpp=http://127.0.0.1:8080`.
 
 Of 200 texts each vector must be that of its text asked for alone; then a text that is too long, and what the server
 tells of itself. Then two of them as a pool, of which one is killed in the middle of a job. It prints what was seen, and
@@ -75,9 +76,14 @@ async def try_out_pool() -> None:
 
 async def main(names: list[str]) -> None:
     for name in names or SERVERS:
+        prefix, is_running, url = name.partition("=")
+        if is_running:
+            await try_out(prefix, url)
+            continue
         async with SERVERS[name]() as url:
             await try_out(name, url)
-    await try_out_pool()
+    if not names:
+        await try_out_pool()
 
 
 if __name__ == "__main__":
