@@ -1,6 +1,6 @@
 """Stage 6 for services with a format of their own, whose vectors are JSON numbers: the reply is read whole.
 
-Law 10: msgspec makes Python floats of the numbers, which become one matrix at once; JSON leaves no faster way.
+Law 10: the numbers become rows of the matrix from their bytes, see `core/numbers.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Generic
 
 import msgspec
 
+from aembed.core.numbers import Numbers
 from aembed.core.replies import Body, Parsed, decode_reply, usage_of
 from aembed.core.vectors import check_squares, check_width, from_floats, squares, vectors_in_order
 
@@ -20,7 +21,7 @@ class Found:
     """What a reply says: a vector for each input, in order; the model's name and the tokens that were billed, where it
     tells them."""
 
-    vectors: Sequence[Sequence[float]]
+    vectors: Sequence[Numbers | list[float]]
     model: str = ""
     tokens: int | None = None
 

@@ -21,6 +21,7 @@ import numpy as np
 import pybase64
 
 from aembed.core.encodings import check_float32
+from aembed.core.numbers import Numbers
 from aembed.core.vectors import (
     ShapeError,
     Squares,
@@ -49,7 +50,7 @@ _MOST_BEFORE_FIRST_BYTES, _MOST_BETWEEN_BYTES = 1_000, 300
 # Computed: a vector of 16,000 floats, the most that any store holds, has 85,336 characters of base64.
 _MOST_AHEAD_BYTES = 128 * 1024
 """A reply that leaves more bytes than this unread is of another kind."""
-_MARK = b"#"
+_MARK, _MARK_STRING, _QUOTE = b"#", b'"#"', ord('"')
 """No character of base64."""
 
 
@@ -80,7 +81,7 @@ _Piece: TypeAlias = tuple[bytes, memoryview, int]
 
 
 class _ReplyItem(msgspec.Struct):
-    embedding: str | list[float]
+    embedding: Numbers
     index: int | str | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -105,6 +106,7 @@ class _Usage(msgspec.Struct):
 
 _REPLY = msgspec.json.Decoder(_Reply)
 _USAGE = msgspec.json.Decoder(_Usage)
+_TEXT = msgspec.json.Decoder(str)
 _COST = msgspec.json.Decoder(float | _Cost | None)
 
 
@@ -248,7 +250,7 @@ class ReplyReader:
         except InvalidReplyError:
             return None
         # Each mark is the embedding of one item, in the order in which they were cut out; and there is nothing else.
-        if any(item.embedding != "#" for item in reply.data):
+        if any(bytes(item.embedding) != _MARK_STRING for item in reply.data):
             return None
         matrix, lengths = self._matrix, self._squares
         if order != list(range(self._inputs)):
@@ -259,13 +261,18 @@ class ReplyReader:
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:
     """Parses any reply. For a large one this makes a Python str or float of everything and holds the interpreter."""
     reply = decode_reply(_REPLY, body)
-    vectors = vectors_in_order([(item.index, item.embedding) for item in reply.data], inputs)
+    vectors = vectors_in_order([(item.index, _read_embedding(item.embedding)) for item in reply.data], inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
     return Parsed(matrix, squares(matrix), reply.model or "", _read_usage(reply.usage), floats)
 
 
-def decode_reply(decoder: msgspec.json.Decoder[Body], body: bytes | bytearray) -> Body:
+def _read_embedding(embedding: Numbers) -> str | Numbers:
+    """A vector in base64 as a str; what is anything else is left."""
+    return decode_reply(_TEXT, embedding) if memoryview(embedding)[0] == _QUOTE else embedding
+
+
+def decode_reply(decoder: msgspec.json.Decoder[Body], body: bytes | bytearray | msgspec.Raw) -> Body:
     """The body of a reply as that decoder reads it. Raises InvalidReplyError, which quotes nothing of it."""
     opening = "the reply is not an embedding reply"
     try:

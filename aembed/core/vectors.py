@@ -17,6 +17,7 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
+from aembed.core.numbers import read_numbers
 from aembed.errors import InvalidReplyError
 from aembed.types import Matrix
 
@@ -128,13 +129,16 @@ def _rows(rows: Sequence[bytes | memoryview], row_bytes: int) -> Iterator[bytes]
 
 
 def from_floats(vectors: Sequence[Any]) -> Matrix:
-    """The matrix of vectors that are lists of numbers, all of one length."""
-    if not all(isinstance(vector, list) for vector in vectors):
+    """The matrix of vectors that are lists of numbers, or the JSON of such lists, all of one length."""
+    if any(isinstance(vector, str) for vector in vectors):
         raise InvalidReplyError("the reply mixes base64 and numbers")
-    matrix = np.empty((len(vectors), _width(vectors)), np.float32)
+    try:
+        rows = read_numbers(vectors)
+    except msgspec.ValidationError as error:
+        raise ShapeError(f"a vector is no list of numbers: {error}", empty="got `null`" in str(error)) from None
+    matrix = np.empty((len(rows), _width(rows)), np.float32)
     with np.errstate(over="ignore"):
-        # Measured: 17 ns a number, and 25 ns where numpy makes one matrix of lists of lists.
-        for row, vector in zip(matrix, vectors, strict=True):
+        for row, vector in zip(matrix, rows, strict=True):
             row[:] = vector
     return matrix
 

@@ -14,6 +14,7 @@ import msgspec
 
 from aembed.core.headers import parse_hints
 from aembed.core.number_replies import Found, NumbersReader
+from aembed.core.numbers import Numbers
 from aembed.providers._options import OPTIONS
 from aembed.providers._provider import HTTPProvider, Reader
 from aembed.providers._service import Service
@@ -50,7 +51,7 @@ class _Meta(msgspec.Struct):
 
 
 class _Reply(msgspec.Struct):
-    embeddings: dict[str, list[list[float]]]
+    embeddings: dict[str, list[Numbers]]
     meta: _Meta | None = None
 
 

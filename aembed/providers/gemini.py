@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from aembed.core.number_replies import Found, NumbersReader
+from aembed.core.numbers import Numbers
 from aembed.providers._options import OPTIONS
 from aembed.providers._prefixes import default_preparation
 from aembed.providers._provider import HTTPProvider, Reader
@@ -42,7 +43,7 @@ GEMINI = Service(
 
 
 class _Embedding(msgspec.Struct):
-    values: list[float]
+    values: Numbers
 
 
 class _Usage(msgspec.Struct):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from aembed.core.number_replies import Found, NumbersReader
+from aembed.core.numbers import Numbers
 from aembed.providers._options import OPTIONS
 from aembed.providers._provider import HTTPProvider, Reader
 from aembed.providers._rows import OLLAMA, ollama_url
@@ -39,7 +40,7 @@ _NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,8})\s*$", re.MULTILINE)
 
 
 class _Reply(msgspec.Struct):
-    embeddings: list[list[float]]
+    embeddings: list[Numbers]
     model: str = ""
     prompt_eval_count: int | None = None
 
