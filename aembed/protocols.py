@@ -320,6 +320,20 @@ class Backlog(Protocol):
 
 
 @runtime_checkable
+class Reclaims(Protocol):
+    """What a Backlog may do besides: give each row to one worker at a time, as long as that one shows signs of life."""
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether no such sign came in time, at least once: others may have taken, and filled, what was held here."""
+        ...
+
+    async def reclaim(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of these rows that are still pending and that no other worker holds: they are held here again."""
+        ...
+
+
+@runtime_checkable
 class Refusals(Protocol):
     """What a Backlog may do besides: keep texts that were refused, so that the next run skips them."""
 

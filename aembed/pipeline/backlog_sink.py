@@ -14,7 +14,7 @@ from aembed.errors import (
 from aembed.pipeline.backfilling import Passes
 from aembed.pipeline.leasing_sinks import Leasing, LeasingSink, add_paid_rows, await_store, kept_refusals, rows_of
 from aembed.pipeline.sinks import Settled
-from aembed.protocols import Backlog, Refusals, Shares
+from aembed.protocols import Backlog, Reclaims, Refusals, Shares
 from aembed.types import Failure, Known, Matrix, Vector
 
 
@@ -34,6 +34,7 @@ class BacklogSink(LeasingSink):
         self._shares = backlog if isinstance(backlog, Shares) else None
         super().__init__(worker if self._shares else None)
         self._backlog = backlog
+        self._reclaims = backlog if isinstance(backlog, Reclaims) else None
         self._run = run
         self._refusals = backlog if isinstance(backlog, Refusals) else None
         self._retry_failed = retry_failed
@@ -44,9 +45,16 @@ class BacklogSink(LeasingSink):
         refused = await await_store(self._refusals.refused({entry.record.id: entry.fingerprint for entry in entries}))
         return Known() if self._retry_failed else Known(refused=refused)
 
+    @property
+    def has_lapsed(self) -> bool:
+        return self._reclaims.has_lapsed if self._reclaims else super().has_lapsed
+
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         """Whoever held one before has filled its row before he gave it up: while others are there rows are looked at
         once more."""
+        if self._reclaims:
+            held = await await_store(self._reclaims.reclaim([entry.record.id for entry in entries]))
+            return {entry.key for entry in entries if entry.record.id in held}
         leased = await super().lease(entries)
         if self._worker is None or self._worker.is_alone:
             return leased

@@ -76,11 +76,19 @@ class LeasedElsewhere:
         return len(self._items) > MOST_WAITING and self._batches.is_beyond_a_job(*totals(self._items.values()))
 
     async def still_leased(self, batch: Sequence[Item]) -> list[Item]:
-        """What this job still holds of a batch, after it stood still for too long; the rest is waited for."""
-        leased = await self._sink.lease([item.entry for item in batch])
-        self._items.update((item.entry.key, item) for item in batch if item.entry.key not in leased)
+        """What this job still holds of a batch, after it stood still for too long. The rest is waited for; where rows
+        are held, and not texts, it stays pending."""
+        asked, held = list(batch), list[Item]()
+        while asked:
+            leased = await self._sink.lease([item.entry for item in asked])
+            held += [item for item in asked if item.entry.key in leased]
+            lost = [item for item in asked if item.entry.key not in leased]
+            if self._sink.leases:
+                self._items.update((item.entry.key, item) for item in lost)
+                break
+            asked = [other for item in lost if (other := self._outcomes.leave_pending(item)) is not None]
         self._notify()
-        return [item for item in batch if item.entry.key in leased]
+        return held
 
     async def finish(self) -> None:
         """Returns once nothing is waited for any more. What was read by now has to be sent without the rest."""

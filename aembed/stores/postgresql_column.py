@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
@@ -207,6 +208,21 @@ class PostgresColumn(Indexed):
                 await self._run(partial(self._probe_rows, matrix.shape[1]))
             raise RowsRefusedError({ids[i]: error for i, error in refused.items()}, filled) from None
         return filled
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether this worker stood still for so long that others may have taken its rows."""
+        return self._worker is not None and self._worker.has_lapsed
+
+    async def reclaim(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of these rows that are still pending and that no other worker holds: they are held here again."""
+        worker = self._worker
+        if worker is None:
+            return frozenset(ids)
+        held = await self._run(partial(sql.reclaim, ids, worker))
+        worker.note_given_up(id for id in ids if id not in held)
+        worker.note_taken(held)
+        return held
 
     async def fail(self, ids: Sequence[str]) -> None:
         """Notes that these rows get no vector in this run, so that other workers do not wait for them.

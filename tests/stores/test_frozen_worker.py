@@ -46,7 +46,8 @@ JOB = f"""
                 column = open_column(path, table, text="body")
                 if path.startswith("postgresql"):
                     column._lease_seconds = 0.6
-                await embedder.backfill(column)
+                report = await embedder.backfill(column)
+                print(report.stored, report.unchanged, report.failed, flush=True)
     asyncio.run(main(*sys.argv[1:]))
 """
 """What it had sent is answered while it stands still."""
@@ -113,6 +114,47 @@ async def test_c7_a_worker_that_comes_back_buys_nothing_of_what_was_queued_and_i
     assert bought <= QUEUED + 2 * 10, "no more than what was on its way when it was frozen"
     assert told[1] == b"", told
     assert sum(map(int, told[0].split())) == QUEUED, told
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_c7_a_worker_of_a_column_that_comes_back_buys_nothing_of_what_is_filled_by_now(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, table: str
+) -> None:
+    """The others took but a part; the 50 rows that are left have texts that earlier rows have, too."""
+    path = str(tmp_path / "app.db")
+    vector = "BLOB" if kind == "sqlite" else "vector(1536)"
+    values = ", ".join(f"({number}, 'text {number % 200}')" for number in range(QUEUED))
+    create = f"CREATE TABLE {table} (id int PRIMARY KEY, body text, embedding {vector})"
+    insert = f"INSERT INTO {table} (id, body) VALUES {values}"  # noqa: S608
+    empty = f"SELECT count(*) FROM {table} WHERE embedding IS NULL"  # noqa: S608
+    if kind == "sqlite":
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(create)
+            connection.execute(insert)
+    else:
+        path = request.getfixturevalue("database")
+        await run_sql(path, create, insert)
+    column = open_column(path, table, text="body")
+    async with (
+        serving("--key", KEY, "--latency", "0.7") as service,
+        Embedder(MODEL, api_key=KEY, base_url=service.url) as embedder,
+    ):
+        async with frozen(service, "column", f"{path}#{table}") as told:
+            if kind == "postgresql":
+                await asyncio.sleep(1)
+            report = await embedder.backfill(column, limit=QUEUED - 50)
+            assert report.stored == QUEUED - 50
+        bought = sum((await service.texts()).values())
+    assert told[1] == b"", told
+    assert bought <= 200 + 2 * 10 + 50, (
+        "beside what was on its way when it was frozen only the rows that it still holds"
+    )
+    if kind == "sqlite":
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute(empty).fetchall() == [(0,)]
+    else:
+        assert (await run_sql(path, empty))[0][0] == 0
+    await column.aclose()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

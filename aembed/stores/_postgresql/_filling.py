@@ -34,6 +34,13 @@ ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_ne
 CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM unnest({given}) AS aembed_new ({names})
     WHERE {is_key} AND t.{vector} IS NOT NULL AND t.{fingerprint} IS NOT NULL
         AND t.{fingerprint} IS DISTINCT FROM {hash}"""
+RECLAIM = """WITH held AS (
+    SELECT {id} AS id FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}) ON {is_key}
+    WHERE {condition} FOR UPDATE OF t SKIP LOCKED)
+INSERT INTO aembed.leases AS l (target, key, token) SELECT $1, id, $2 FROM held
+ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
+WHERE l.token = excluded.token OR NOT EXISTS (SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
+RETURNING key"""
 NEAREST = """SELECT {columns}, t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}
     FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
 """Only of those that come near is the text compared: that of every row would take long."""
@@ -206,6 +213,24 @@ async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection)
     return (
         touched_rows(await connection.execute(statement, *map(list, zip(*map(native, ids), strict=True)))) if ids else 0
     )
+
+
+async def reclaim(
+    ids: Sequence[str], worker: leases.ColumnWorker, table: ColumnLayout, connection: Connection
+) -> set[str]:
+    """Those of the rows that are pending and that no other living worker holds: this one, which lives again, does."""
+    await connection.execute(leases.BEAT, worker.token, worker.lease_seconds)
+    statement = RECLAIM.format(
+        id=table.id,
+        table=table.table,
+        given=", ".join(f"${i}::text[]" for i in range(3, len(table.keys) + 3)),
+        names=", ".join(_names(table)),
+        is_key=_is_key(table),
+        condition=table.is_pending,
+        alive=leases.ALIVE,
+    )
+    keys = map(list, zip(*map(native, ids), strict=True))
+    return {key for (key,) in await connection.fetch(statement, worker.target, worker.token, *keys)} if ids else set()
 
 
 async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connection: Connection) -> int:

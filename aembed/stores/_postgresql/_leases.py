@@ -78,9 +78,17 @@ class ColumnWorker:
         self.target = target
         self.lease_seconds = lease_seconds
         self.held: set[str] = set()
-        self._active_at = 0.0
+        self._active_at = self._seen_at = asyncio.get_running_loop().time()
+        self._has_lapsed = False
         self._freed = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether no sign of life came in time, at least once: others may have taken what was held here."""
+        silence = asyncio.get_running_loop().time() - self._seen_at
+        self._has_lapsed = self._has_lapsed or silence > self.lease_seconds
+        return self._has_lapsed
 
     def keep_alive(self, beat: Callable[[], Awaitable[None]]) -> None:
         self._note_activity()
@@ -118,7 +126,14 @@ class ColumnWorker:
             await asyncio.sleep(self.lease_seconds / 3)
             if asyncio.get_running_loop().time() - self._active_at < IDLE_SECONDS:
                 with suppress(StoreError):
-                    await beat()
+                    await self._show_life(beat)
+
+    async def _show_life(self, beat: Callable[[], Awaitable[None]]) -> None:
+        asked_at = asyncio.get_running_loop().time()
+        await beat()
+        # The silence is looked for before this sign of life ends it.
+        self._has_lapsed = self.has_lapsed
+        self._seen_at = asked_at
 
 
 def lease_target(column: str, table: ColumnLayout) -> str:
