@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import numpy as np
 
 from aembed import Embedded, Embedder, open_provider
-from benchmarks.beside import overload_server
+from benchmarks.beside import llama_server, overload_server
 
 LONG = "safe " * 3_000
 
@@ -29,6 +29,7 @@ async def infinity() -> AsyncIterator[str]:
 
 SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
     "infinity": infinity,
+    "llamacpp": llama_server.serving,
 }
 
 
@@ -38,14 +39,19 @@ async def try_out(prefix: str, url: str) -> None:
         embeddings = await embedder.embed_documents([*texts, LONG])
         failures = {failure.index: str(failure.error) for failure in embeddings.failures}
         alone = [await embedder.embed_query(text) for text in texts[:20]]
-        far = max(1 - float(np.dot(found, embeddings[i])) for i, found in enumerate(alone))
+        far = max(1 - cosine(found, embeddings[i]) for i, found in enumerate(alone))
         report = embeddings.report
         print(f"{prefix} at {url}: {embedder.space}")
         print(f"  {report.stored} stored, {report.requests} requests, {report.billed_tokens} tokens billed")
         print(f"  the most that cosine to the text alone is below 1: {far:.1e}")
         print(f"  failures: {failures}")
+        print(f"  texts that were cut: {report.truncated}")
         if far > 1e-3 or not failures.keys() <= {200}:
             raise SystemExit(1)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
 async def try_out_pool() -> None:
