@@ -182,7 +182,10 @@ class Store(Protocol):
         ...
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest rows, best first. `where` keeps rows whose metadata has these values."""
+        """The k nearest rows, best first. `where` is a filter of their metadata, in the language of docs/searching.md.
+
+        The verbs of Embedder have checked it. Raises ConfigError for one that this store does not understand.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -311,7 +314,7 @@ class Backlog(Protocol):
         ...
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
+        """The k nearest of the filled rows, best first; `where` is a filter of their columns, as that of a Store."""
         ...
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ A function here is given what happened and what time it is, and returns what fol
     splitting  what is left of a batch that was refused            weighing   how large a request the server bears
     counting   how the provider counts tokens                      truncation whether it cuts long texts in silence
     billing    what texts may cost that nobody can count           progress   counts of a job, and its report
+    filters    which rows a search is about
 
 `cache`, `pieces`, `quoting`, `sending` and `addresses` are small and stand alone. The laws that comments quote
 ("Law 3: ...") are promises of the whole engine; each comment says the one that its line keeps.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from hashlib import sha256
-from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from aembed.core.addresses import is_loopback
+from aembed.core.filters import Filter, parse_filter
 from aembed.core.spaces import differ_in_preparation, places_of
 from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
 from aembed.preparation import Preparation, document_part
@@ -29,7 +29,6 @@ EMPTY = (
 # They grow with a change that an older aembed would misread: that one then refuses the store. Only stores with a
 # preparation have the second one, since 0.1.0 would embed texts and queries without it.
 FIRST_SCHEMA, SCHEMA_OF_PREPARED = 1, 2
-Scalar: TypeAlias = str | int | float | bool | None
 
 
 def schema_version(space: Space) -> int:
@@ -167,29 +166,11 @@ def decode(metadata: str | None) -> dict[str, Any] | None:
     return None if metadata is None else json.loads(metadata)
 
 
-def check_search(k: int, where: Metadata | None) -> Mapping[str, Scalar]:
-    """The filter, checked. Raises ConfigError for k below 1 or a value that is not a JSON scalar."""
+def check_search(k: int, where: Metadata | None) -> Filter:
+    """The filter, checked. Raises ConfigError for k below 1, or for what no filter may say."""
     if k < 1:
         raise ConfigError(f"k={k} must be 1 or more")
-    for name, value in (where or {}).items():
-        if (
-            not isinstance(value, str | int | float | None)
-            # sqlite3 raises OverflowError for an int of more than 64 bits.
-            or (isinstance(value, int) and not -(2**63) <= value < 2**63)
-            or (isinstance(value, float) and not isfinite(value))
-        ):
-            raise ConfigError(f"where: {name!r} must be a str, a finite number of at most 64 bits, a bool or None")
-    return where or {}
-
-
-def has_metadata(metadata: Metadata | None, where: Mapping[str, Scalar]) -> bool:
-    """Whether the metadata has all of these values. True is not 1, as in JSON."""
-    held = metadata or {}
-    return all(name in held and _is_same_value(held[name], value) for name, value in where.items())
-
-
-def _is_same_value(held: Any, asked: Scalar) -> bool:
-    return isinstance(held, bool) == isinstance(asked, bool) and bool(held == asked)
+    return parse_filter(where)
 
 
 def summary(report: Report) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, InputError
 from aembed.results import Report
@@ -19,7 +20,6 @@ from aembed.stores._rules import (
     check_search,
     decode,
     encode,
-    has_metadata,
     mismatch_error,
     rejection_error,
     summary,
@@ -171,18 +171,16 @@ class MemoryStore:
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest rows, best first. Raises SpaceMismatchError for a vector of another width."""
-        filters = check_search(k, where)
+        wanted = check_search(k, where)
         if not self._rows or not self._space or not self._space.dimensions:
             return []
         query = check_query(vector, self._space.dimensions, _PLACE)
-        found = find_nearest(query, [self._rows_to_search(filters)], k)
+        found = find_nearest(query, [self._rows_to_search(wanted)], k)
         return [Match(id, self._rows[id].text, decode(self._rows[id].metadata), score) for id, score in found]
 
-    def _rows_to_search(self, filters: Metadata) -> SearchChunk:
-        if filters:
-            return self._stack_rows(
-                [id for id, row in self._rows.items() if has_metadata(decode(row.metadata), filters)]
-            )
+    def _rows_to_search(self, wanted: Filter) -> SearchChunk:
+        if wanted:
+            return self._stack_rows([id for id, row in self._rows.items() if wanted.matches(decode(row.metadata))])
         self._chunk = self._chunk or self._stack_rows(list(self._rows))
         return self._chunk
 

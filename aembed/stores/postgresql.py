@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
@@ -30,7 +31,6 @@ from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._postgresql._wire import Storage
 from aembed.stores._rules import (
     BESIDE,
-    Scalar,
     check_rows,
     check_search,
     encode,
@@ -370,16 +370,13 @@ class PostgresStore(Indexed):
         return await sql.info(fresh or layout, connection)
 
     async def _find_matches(
-        self, vector: Vector, k: int, where: Mapping[str, Scalar], layout: StoreLayout, connection: Connection
+        self, vector: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
     ) -> list[Match]:
         space = layout.space
         if not space or not space.dimensions:
             return []
         query = check_query(vector, space.dimensions, self._place)
-        filters = _filter(where)
-        if filters and _JSON_NUL.search(filters):
-            return []
-        found, matrix = await sql.find_candidates(query, k, filters, layout, connection)
+        found, matrix = await sql.find_candidates(query, k, wanted, layout, connection)
         matches = {match.id: match for match in found}
         best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
         return [replace(matches[id], score=score) for id, score in best]
@@ -391,10 +388,6 @@ def _storage(name: str | None) -> Storage | None:
             return name
         case _:
             raise ConfigError(f'storage={name!r} must be "vector" or "halfvec"')
-
-
-def _filter(where: Mapping[str, Scalar]) -> str | None:
-    return encode(where) if where else None
 
 
 def _refusal(record: Record) -> InputError | None:

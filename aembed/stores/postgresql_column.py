@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
@@ -29,12 +30,13 @@ from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest, native, read_layout
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
+from aembed.stores._postgresql._filters import explain_unreadable, on_columns
 from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parse_name, quote_name
-from aembed.stores._rules import Scalar, check_search, column_command, mark_of
+from aembed.stores._rules import check_search, column_command, mark_of
 from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
@@ -325,7 +327,7 @@ class PostgresColumn(Indexed):
         return [Embedded(id, index, vector, text) for index, (id, text, vector) in enumerate(found)]
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values."""
+        """The k nearest of the filled rows, best first; `where` is a filter of their columns."""
         return await self._run(partial(self._find_matches, vector, k, check_search(k, where)))
 
     async def aclose(self) -> None:
@@ -453,14 +455,15 @@ class PostgresColumn(Indexed):
         return await sql.fill(batch, self._worker, again, self._hooks, refused, self._place, table, connection)
 
     async def _find_matches(
-        self, vector: Vector, k: int, where: Mapping[str, Scalar], table: ColumnLayout, connection: Connection
+        self, vector: Vector, k: int, wanted: Filter, table: ColumnLayout, connection: Connection
     ) -> list[Match]:
-        filters = sql.build_filters(where, table)
+        filters = on_columns(wanted, table)
         width = table.dimensions or await sql.filled_width(table, connection)
         if width is None:
             return []
         query = check_query(vector, width, self._place)
-        found = await sql.find_candidates(query, k, filters, table, connection)
+        with explain_unreadable(wanted, table):
+            found = await sql.find_candidates(query, k, filters, table, connection)
         matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
         matrix = np.stack([each for *_, each in found]) if found else np.empty((0, width), np.float32)
         best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)

@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import TypeVar
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
@@ -18,7 +19,6 @@ from aembed.stores._lives import Lives, superseded_error
 from aembed.stores._rules import (
     BESIDE,
     FIRST_SCHEMA,
-    Scalar,
     check_rows,
     check_schema,
     check_search,
@@ -291,12 +291,10 @@ class SQLiteStore:
                 answers.append(best)
         return answers
 
-    def _chunks_to_search(
-        self, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
-    ) -> Iterable[SearchChunk]:
+    def _chunks_to_search(self, dimensions: int, connection: Connection, wanted: Filter) -> Iterable[SearchChunk]:
         """Kept in memory between searches, 256 MB of them; of those, what was written meanwhile is read again."""
-        if where:
-            return sql.chunks(where, dimensions, self._database.name, connection)
+        if wanted:
+            return sql.chunks(wanted, dimensions, self._database.name, connection)
         # SQLite counts here what other connections have written. To this one, which only searches, our writer is
         # another, too; `renewed` has those of its rows whose vector may be new under the same fingerprint.
         (version,) = connection.execute("PRAGMA data_version").fetchone()

@@ -10,9 +10,10 @@ from functools import partial
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
-from aembed.stores._rules import EMPTY, Scalar, check_search, column_command, mark_of, mismatch_error, probe_matrix
+from aembed.stores._rules import EMPTY, check_search, column_command, mark_of, mismatch_error, probe_matrix
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _leases as leases
@@ -20,6 +21,7 @@ from aembed.stores._sqlite._columns import TableLayout, TableNames, key_as_json,
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
 from aembed.stores._sqlite._file import between_pages
 from aembed.stores._sqlite._filling import FillTarget, error_of, fill, taken_back
+from aembed.stores._sqlite._filters import on_columns
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._shared import SharedColumn
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
@@ -195,7 +197,7 @@ class SQLiteColumn(SharedColumn):
         return await self._read_beside(partial(self._read_sample, most))
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest of the filled rows, best first; `where` keeps rows whose columns have these values.
+        """The k nearest of the filled rows, best first; `where` is a filter of their columns.
 
         Raises OverloadedError where a thousand searches wait.
         """
@@ -369,14 +371,13 @@ class SQLiteColumn(SharedColumn):
         return answers
 
     def _read_chunks(
-        self, table: TableLayout, dimensions: int, connection: Connection, where: Mapping[str, Scalar]
+        self, table: TableLayout, dimensions: int, connection: Connection, wanted: Filter
     ) -> Iterator[SearchChunk]:
-        filters = "".join(f" AND {table.column(name)} IS ?" for name in where)
-        condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}{filters}"
+        condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}"
+        filters, parameters = on_columns(wanted, table.column)
+        condition += f" AND {filters}" if filters else ""
         size, last = max(1, CHUNK_BYTES // (dimensions * 4)), list[Any]()
-        while page := connection.execute(
-            table.select_vectors(condition, last), [*where.values(), *last, size]
-        ).fetchall():
+        while page := connection.execute(table.select_vectors(condition, last), [*parameters, *last, size]).fetchall():
             matrix = matrix_of([blob for *_, blob in page], dimensions, self._database.name)
             keys: list[list[Any]] = [key for *key, _ in page]
             between_pages(connection)

@@ -228,6 +228,67 @@ async def test_search_filters_by_columns_and_checks_what_it_is_given(table: Tabl
         await column.search(vectors(1)[0], 0)
 
 
+TYPED = """CREATE TABLE typed (id INTEGER PRIMARY KEY, content TEXT, lang TEXT, year INTEGER, price NUMERIC(8, 2),
+    size DOUBLE PRECISION, day DATE, ok BOOLEAN, embedding {vector})"""
+TYPED_ROWS = """INSERT INTO typed VALUES (1, 'one', 'en', 1999, 9.99, 0.5, '2024-01-31', true{0}),
+    (2, 'two', 'de', 2024, 10, 1.5, '2024-02-01', false{0}), (3, 'three', NULL, NULL, NULL, NULL, NULL, NULL{0}),
+    (4, 'four', 'En', 2010, 100, 1e300, '2023-12-31', true{0})"""
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ({"lang": ["en", "de"]}, "12"),
+        ({"lang": ["en", None]}, "13"),
+        ({"lang": [None]}, "3"),
+        ({"lang": []}, ""),
+        ({"lang": {"ne": "en"}}, "234"),
+        ({"lang": {"nin": ["en", None]}}, "24"),
+        ({"lang": {"nin": []}}, "1234"),
+        ({"lang": {"ne": None}}, "124"),
+        # Code point by code point, whatever the order of the database is: "E" comes before "d".
+        ({"lang": {"gte": "d"}}, "12"),
+        ({"lang": {"lt": "en"}}, "24"),
+        ({"lang": {"gt": "e\0"}}, "1"),
+        ({"lang": {"in": ["en", "d\0e"]}}, "1"),
+        ({"year": [1999, 2010]}, "14"),
+        ({"year": "1999"}, "1"),
+        ({"year": {"gte": 2010}}, "24"),
+        ({"year": {"gt": 1999.5, "lte": 2010}}, "4"),
+        ({"year": {"lt": 10_000_000_000}}, "124"),
+        ({"year": {"gte": 2000}, "lang": {"ne": "de"}}, "4"),
+        ({"price": {"lt": 10}}, "1"),
+        ({"price": {"in": [10, 9.99]}}, "12"),
+        ({"size": {"gt": 0.5}}, "24"),
+        ({"size": {"eq": 1e300}}, "4"),
+        ({"day": {"gte": "2024-01-31"}}, "12"),
+        ({"day": {"gte": "2024-01-01", "lt": "2024-02-01"}}, "1"),
+        ({"day": "2023-12-31"}, "4"),
+        ({"ok": True}, "14"),
+        ({"ok": {"ne": True}}, "23"),
+        ({"ok": [True, False]}, "124"),
+    ],
+    ids=str,
+)
+async def test_filters_of_columns_are_of_the_columns_types(empty: Table, where: dict[str, Any], ids: str) -> None:
+    await empty.sql(TYPED.format(vector=empty.vector), TYPED_ROWS.format(", NULL"))
+    column = empty.open("typed")
+    await column.prepare(SPACE)
+    await fill(column, await every(column))
+    found = await column.search(vectors(1)[0], 9, where=where)
+    assert "".join(sorted(match.id for match in found)) == ids
+
+
+async def test_keys_inside_of_a_column_are_refused(table: Table) -> None:
+    column = table.open()
+    await column.prepare(SPACE)
+    await fill(column, await every(column))
+    with pytest.raises(
+        ConfigError, match=r"where\['lang'\]\['has'\] is for the metadata of a store: 'lang' is a column"
+    ):
+        await column.search(vectors(1)[0], 9, where={"lang": {"has": {"x": 1}}})
+
+
 async def test_i16_a_column_with_vectors_keeps_to_its_space(table: Table) -> None:
     column = table.open()
     await column.prepare(Space("fake", "words", 4))

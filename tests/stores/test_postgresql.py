@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -14,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aembed.embedder import Embedder
 from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
+from aembed.providers.fake import FakeProvider
 from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores.postgresql import MOST_KEY_BYTES, PostgresStore
+from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Rows, Space
-from tests.stage.postgres import free_port, run_sql
+from tests.stage.postgres import free_port, run_sql, with_database
 from tests.stores.samples import SPACE, digests, fingerprint, fingerprints, rows, unit, vectors
 
 TYPE_OF = """SELECT format_type(atttypid, atttypmod) FROM pg_attribute
@@ -488,3 +491,53 @@ async def test_s7_an_index_is_not_built_through_a_pooler(pooled: str, table: str
         await store.prepare(SPACE)
         with pytest.raises(ConfigError, match="direct connection"):
             await store.create_index()
+
+
+async def test_an_index_over_the_metadata_serves_equality_and_lists(database: str, table: str) -> None:
+    async with opened(database, table=table) as store:
+        await store.prepare(SPACE)
+        metadata = [{"n": n, "o": {"n": n}} for n in range(5_000)]
+        await store.write(rows([f"{n:04d}" for n in range(5_000)], metadata=metadata))
+        await run_sql(database, f"CREATE INDEX {table}_gin ON {table} USING gin (metadata)", f"ANALYZE {table}")
+        for where in ({"n": 7}, {"n": [7]}, {"n": [7, 8]}, {"o": {"has": {"n": {"in": [7, 8]}}}}):
+            assert (await store.search(unit(1, 0, 0, 0), 1, where=where))[0].id in ("0007", "0008")
+    scans = f"SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = '{table}_gin'"  # noqa: S608
+    # The server counts a scan of each value of a list, and tells of them when the connection has ended.
+    async with asyncio.timeout(30):
+        while (await run_sql(database, scans))[0][0] < 4:  # noqa: ASYNC110 - a statistic does not call
+            await asyncio.sleep(0.05)
+
+
+async def test_texts_are_compared_by_code_point_whatever_the_order_of_the_database(database: str, table: str) -> None:
+    name = f"ordered_{table}"
+    for order in ("LOCALE_PROVIDER icu ICU_LOCALE 'en'", "LOCALE 'en_US.UTF-8'"):
+        with suppress(asyncpg.PostgresError):
+            await run_sql(database, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {order}")
+            break
+    else:
+        pytest.skip("this server has no ICU, and the machine no en_US.UTF-8")
+    place = with_database(database, name)
+    await run_sql(
+        place, "CREATE EXTENSION vector", "CREATE TABLE t (id text PRIMARY KEY, content text, embedding vector(4))"
+    )
+    await run_sql(place, "INSERT INTO t VALUES ('a', 'a'), ('B', 'B')")
+    assert await run_sql(place, "SELECT 'a' < 'B'") == [(True,)]
+    async with opened(place, table="notes") as store:
+        await store.prepare(SPACE)
+        await store.write(rows(["a", "B"], metadata=[{"id": "a"}, {"id": "B"}]))
+        assert [match.id for match in await store.search(unit(1, 0, 0, 0), 9, where={"id": {"lt": "a"}})] == ["B"]
+    column = PostgresColumn(place, "t", text="content")
+    await column.prepare(SPACE)
+    await column.write(['"a"', '"B"'], ["a", "B"], vectors(2))
+    assert [match.id for match in await column.search(vectors(1)[0], 9, where={"id": {"lt": "a"}})] == ['"B"']
+    await column.aclose()
+    await run_sql(database, f"DROP DATABASE {name}")
+
+
+async def test_many_searches_share_the_pool(database: str, table: str) -> None:
+    texts = [f"text {number}" for number in range(200)]
+    async with opened(database, table=table) as store, Embedder(FakeProvider()) as embedder:
+        await embedder.embed_into(store, [Record(text, text, {"n": n}) for n, text in enumerate(texts)])
+        found = await embedder.search_many(store, texts, k=1, where={"n": {"lt": 150}})
+    assert [match.id for (match,) in found[:150]] == texts[:150]
+    assert all(match.score < 1 for (match,) in found[150:])

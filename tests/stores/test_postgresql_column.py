@@ -648,3 +648,31 @@ async def test_s12_a_wide_column_is_indexed_as_halfvec(sql: Sql, column_of: Open
     await column.aclose()
     used = await sql("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE 'aembed_hnsw%'")
     assert used[0][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ({"day": {"gte": 2024}}, r"where\['day'\]: 2024 is a number, and column 'day' of .* is .*date"),
+        ({"lang": {"gte": 2024}}, "2024 is a number, and column 'lang' of .*; compare it with a str"),
+        ({"day": {"gte": "soon"}}, "a value is not what its column of .* holds .'day' is .*date"),
+        ({"day": "2024-13-01"}, "a value is not what its column of .* holds"),
+        ({"id": "x", "lang": "en"}, "'id' is .*int8.*, 'lang' is .*text"),
+        ({"id": {"gte": "x"}}, "a value is not what its column of .* holds"),
+        ({"id": [1, 2.5]}, "a value is not what its column of .* holds"),
+        ({"small": 100_000}, "a value is not what its column of .* holds"),
+    ],
+    ids=str,
+)
+@direct
+async def test_a_filter_that_the_columns_type_cannot_be(
+    sql: Sql, column_of: Open, url: str, where: dict[str, Any], says: str
+) -> None:
+    await sql(SECTIONS, "ALTER TABLE sections ADD COLUMN day date, ADD COLUMN small smallint")
+    await sql("INSERT INTO sections VALUES (1, 'one', 'en')")
+    column = column_of()
+    await column.prepare(SPACE)
+    await column.write(["1"], ["one"], vectors(1))
+    with pytest.raises(ConfigError, match=says):
+        await column.search(vectors(1)[0], 1, where=where)
+    assert len(await column.search(vectors(1)[0], 1, where={"id": 1})) == 1

@@ -199,6 +199,33 @@ NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 HOSTILE = st.sampled_from(['"', 'x"; DROP TABLE keep; --', "a]b", "select", "t", "?", "{}", "a, b"])
 
 
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        # A column of dates has numbers for its affinity, and would make the number 2024 of the text.
+        ({"day": {"gte": "2024"}}, ["1"]),
+        ({"day": {"lt": "2024"}}, ["2"]),
+        ({"day": {"gte": 1}}, ["3"]),
+        ({"lang": {"gte": 5}}, []),
+        ({"lang": {"gte": "5"}}, ["1", "2", "3"]),
+        ({"lang": "EN"}, ["1"]),
+        ({"lang": {"gt": "EN", "lt": "z"}}, []),
+        ({"id": "2"}, ["2"]),
+        ({"id": {"gte": "2"}}, []),
+    ],
+    ids=str,
+)
+async def test_a_range_compares_values_of_one_type(path: Path, sql: Sql, where: dict[str, Any], ids: list[str]) -> None:
+    sql("CREATE TABLE sections (id INTEGER PRIMARY KEY, content TEXT, lang TEXT COLLATE NOCASE, day DATE, embedding)")
+    sql("INSERT INTO sections VALUES (1, 'a', 'en', '2024-01-31', NULL), (2, 'b', 'zz', '2023-12-31', NULL)")
+    sql("INSERT INTO sections VALUES (3, 'c', '9', 2460000.5, NULL)")
+    column = SQLiteColumn(path, "sections", text="content")
+    await column.prepare(SPACE)
+    await fill(column, await every(column))
+    assert sorted(match.id for match in await column.search(vectors(1)[0], 9, where=where)) == ids
+    await column.aclose()
+
+
 @settings(max_examples=60, deadline=None)
 @given(names=st.lists(NAME | HOSTILE, min_size=4, max_size=4, unique_by=str.lower))
 async def test_any_name_is_quoted(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:

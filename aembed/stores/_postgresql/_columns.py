@@ -81,6 +81,8 @@ class ColumnLayout:
     key_types: tuple[str, ...]
     key_is_number: tuple[bool, ...]
     types: dict[str, str]
+    categories: dict[str, str]
+    """By the column's name, as the type of the column, one letter each."""
     vectors: str
     storage: Storage
     dimensions: int | None
@@ -224,6 +226,7 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
         key_types=tuple(types[key] for key in keys),
         key_is_number=tuple(columns[key]["category"] in NUMBERS for key in keys),
         types=types,
+        categories={name: row["category"] for name, row in columns.items()},
         vectors=quote_name(schema),
         storage=vector["base"],
         dimensions=vector["width"] if vector["width"] > 0 else None,

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
-from aembed.stores._postgresql._names import quote_name
 from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, normalize, vector_of
-from aembed.stores._rules import Scalar
 from aembed.types import Matrix, Vector
-
-Filters: TypeAlias = tuple[str, list[str]]
 
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
@@ -266,21 +262,8 @@ def mark(table: ColumnLayout) -> str:
     return f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
 
 
-def build_filters(where: Mapping[str, Scalar], table: ColumnLayout) -> Filters:
-    """SQL whose parameters begin at $3, and their values."""
-    parts, values = [], []
-    for name, value in where.items():
-        type = table.type_of(name)
-        if value is None:
-            parts.append(f" AND t.{quote_name(name)} IS NULL")
-        else:
-            values.append(str(value).lower() if isinstance(value, bool) else str(value))
-            parts.append(f" AND t.{quote_name(name)} = ${len(values) + 2}::text::{type}")
-    return "".join(parts), values
-
-
 async def find_candidates(
-    query: Vector, k: int, filters: Filters, table: ColumnLayout, connection: Connection
+    query: Vector, k: int, filters: Condition, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str | None, Vector]]:
     """Id, text and vector of the k best rows and some more: the server compares in float32.
 
@@ -299,7 +282,7 @@ async def find_candidates(
 
 
 async def _find_nearest(
-    query: Vector, most: int, filters: Filters, table: ColumnLayout, connection: Connection
+    query: Vector, most: int, filters: Condition, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str | None, Vector, bool]]:
     """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
@@ -307,11 +290,13 @@ async def _find_nearest(
     if await is_indexed(table.target, connection):
         await widen(most, connection)
         order = table.target.distance("t.")
-    condition = f"t.{table.vector} IS NOT NULL{table.condition}{filters[0]} ORDER BY {order} LIMIT $2"
+    passing, values = filters
+    condition = f"t.{table.vector} IS NOT NULL{table.condition}{f' AND {passing}' if passing else ''}"
+    condition += f" ORDER BY {order} LIMIT $2"
     columns = f"{table.id}, ({table.text})::text, {sent}"
     statement = select(f"{columns}, true", condition, table)
     if table.fingerprint is not None:
         parts = {"fingerprint": table.fingerprint, "hash": table.stored_hash, "table": table.table}
         statement = NEAREST.format(columns=columns, condition=condition, **parts)
-    found = await connection.fetch(statement, literal(normalize(query)), most, *filters[1])
+    found = await connection.fetch(statement, literal(normalize(query)), most, *values)
     return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

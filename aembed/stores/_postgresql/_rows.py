@@ -12,10 +12,12 @@ from json import loads
 
 import numpy as np
 
+from aembed.core.filters import Filter
 from aembed.errors import StoreError
 from aembed.stores._lives import Life
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._filters import on_metadata
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
 from aembed.stores._postgresql._proof import is_same, write_with_proof
@@ -73,8 +75,7 @@ HAS_ROWS = "SELECT EXISTS (SELECT FROM {rows})"
 COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
 SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
 SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name"
-SEARCH = SELECT + "WHERE $3::text IS NULL OR metadata @> $3::text::jsonb ORDER BY "
-EXACT = SEARCH + """{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id LIMIT $2"""
+DISTANCE = "{v}.l2_normalize(embedding::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector, id"
 
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, their vectors would be decoded for longer on the event loop;
 # smaller, round trips take the time.
@@ -290,14 +291,17 @@ async def info(layout: StoreLayout, connection: Connection) -> StoreInfo:
 
 
 async def find_candidates(
-    query: Vector, k: int, where: str | None, layout: StoreLayout, connection: Connection
+    query: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
 ) -> tuple[list[Match], Matrix]:
     """The k best rows and some more, without their scores, and their vectors."""
-    most, statement = 2 * k + SHORTLIST, EXACT
+    most, order = 2 * k + SHORTLIST, DISTANCE
     if await is_indexed(layout.target, connection):
         await widen(most, connection)
-        statement = f"{SEARCH}{layout.target.distance()} LIMIT $2"
-    found = await connection.fetch(layout.sql(statement), literal(normalize(query)), most, where)
+        order = layout.target.distance()
+    condition, values = on_metadata(wanted)
+    passing = f"WHERE {condition} " if condition else ""
+    statement = layout.sql(f"{SELECT}{passing}ORDER BY {order} LIMIT $2")
+    found = await connection.fetch(statement, literal(normalize(query)), most, *values)
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty

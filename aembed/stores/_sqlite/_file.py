@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from aembed.errors import ConfigError, StoreError
+from aembed.stores._sqlite._filters import MATCHES, matches
 
 # With a write-ahead log and NORMAL, rows that were told as stored are lost in one simulated power cut of eight, and
 # with FULL in none (SQLite 3.40, benchmarks.power_cuts).
@@ -106,6 +107,7 @@ def _connect(path: Path, timeout: float, *, reads_only: bool) -> sqlite3.Connect
     try:
         for pragma in (*PRAGMAS, f"query_only = {int(reads_only)}"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function(MATCHES, 2, matches, deterministic=True)
         for parameters in (1, 2):
             connection.create_function(HASH, parameters, text_hash, deterministic=True)
     except sqlite3.Error:

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
-from aembed.stores._rules import Scalar, decode, encode, probe_matrix, schema_version
+from aembed.stores._rules import decode, encode, probe_matrix, schema_version
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite._database import blobs, matrix_of, select_in
 from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
+from aembed.stores._sqlite._filters import on_metadata
 from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
 
 # The embedding is the last column: SQLite reads a row from its beginning, so that the columns before it are found
@@ -71,8 +73,6 @@ DELETE = "DELETE FROM aembed_rows WHERE id = ?"
 PAGE = "SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
 FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
-# json_each and not json_extract, in whose paths the dots, quotes and brackets of a key have a meaning.
-HAS_VALUE = "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND {})"
 
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
 # the thread and back.
@@ -268,25 +268,9 @@ def find_rows(ids: Sequence[str], connection: Connection) -> dict[str, tuple[str
     return {id: (text, decode(metadata)) for id, text, metadata in select_in(connection, FOUND, ids)}
 
 
-def chunks(where: Mapping[str, Scalar], dimensions: int, name: Path, connection: Connection) -> Iterator[SearchChunk]:
-    """The vectors of the rows that have these values, 16 MB at a time."""
-    condition, parameters = _condition(where)
-    cursor = connection.execute(SEARCHED + condition, parameters)
+def chunks(wanted: Filter, dimensions: int, name: Path, connection: Connection) -> Iterator[SearchChunk]:
+    """The vectors of the rows that pass the filter, 16 MB at a time."""
+    condition, parameters = on_metadata(wanted)
+    cursor = connection.execute(f"{SEARCHED} WHERE {condition}", parameters)
     while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
         yield SearchChunk.from_rows([id for id, _ in rows], matrix_of([blob for _, blob in rows], dimensions, name))
-
-
-def _condition(where: Mapping[str, Scalar]) -> tuple[str, list[Scalar]]:
-    tests = [(name, *_test(value)) for name, value in where.items()]
-    sql = " AND ".join(HAS_VALUE.format(test) for _, test, _ in tests)
-    return f" WHERE {sql}" if tests else "", [each for name, _, value in tests for each in (name, value)]
-
-
-def _test(value: Scalar) -> tuple[str, Scalar]:
-    match value:
-        case None | bool():
-            return "type = ?", dumps(value)
-        case str():
-            return "type = 'text' AND value = ?", value
-        case _:
-            return "type IN ('integer', 'real') AND value = ?", value

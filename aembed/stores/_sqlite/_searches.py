@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from threading import Lock
 from typing import TypeAlias
 
+from aembed.core.filters import Filter
 from aembed.errors import AembedError, ConfigError, OverloadedError, StoreError, copy_error
-from aembed.stores._rules import Scalar, encode
 from aembed.stores._search import NearestQuery, SearchChunk, check_query, find_nearest_of_each
 from aembed.stores._sqlite._thread import SQLiteThread, await_outcome
 from aembed.types import Match, Vector
@@ -27,13 +27,8 @@ MOST_AT_ONCE = 64
 class Search:
     vector: Vector
     k: int
-    where: Mapping[str, Scalar]
+    where: Filter
     answer: Future[list[Match]] = field(default_factory=Future)
-
-    @property
-    def filter(self) -> str | None:
-        """Searches of one filter read the same rows."""
-        return encode(self.where) if self.where else None
 
 
 SearchAnswer: TypeAlias = "list[tuple[str, float]] | AembedError"
@@ -91,23 +86,23 @@ def search_rows(
     asked: Sequence[Search],
     dimensions: int,
     place: str,
-    chunks: Callable[[Mapping[str, Scalar]], Iterable[SearchChunk]],
+    chunks: Callable[[Filter], Iterable[SearchChunk]],
 ) -> list[SearchAnswer]:
     """In one pass over the rows for all searches that have the same filter; `chunks` gives the rows of a filter."""
     found: dict[int, SearchAnswer] = {}
     best: Sequence[SearchAnswer]
-    groups: dict[str | None, list[tuple[int, NearestQuery]]] = {}
+    groups: dict[Filter, list[tuple[int, NearestQuery]]] = {}
     for position, search in enumerate(asked):
         try:
             query = NearestQuery(check_query(search.vector, dimensions, place), search.k)
         except AembedError as error:
             found[position] = error
         else:
-            groups.setdefault(search.filter, []).append((position, query))
-    for group in groups.values():
+            groups.setdefault(search.where, []).append((position, query))
+    for where, group in groups.items():
         positions, queries = [position for position, _ in group], [query for _, query in group]
         try:
-            best = find_nearest_of_each(queries, chunks(asked[positions[0]].where))
+            best = find_nearest_of_each(queries, chunks(where))
         except ConfigError as error:
             best = [error] * len(positions)
         found.update(zip(positions, best, strict=True))
