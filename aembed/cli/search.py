@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from itertools import product
-from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +17,9 @@ from aembed.cli._show import printable_place, tell_json, terminal_columns
 from aembed.cli._stores import check_filled, use_column, use_embedder, use_store
 from aembed.cli._streams import printable_line, say, tell
 from aembed.cli._typed_command import OF_THE_MODEL, TypedCommand
+from aembed.cli._where import parse_filters
 from aembed.core.spaces import merge_spaces
+from aembed.embedder import Embedder
 from aembed.errors import ConfigError, SpaceMismatchError
 from aembed.protocols import Store
 from aembed.stores import Column
@@ -39,7 +38,9 @@ def search(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", show_default=False, help="Only rows whose metadata (or column) has this value."
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="Only rows whose metadata (or column) has this value; also !=, <, <=, > and >=, or a filter in JSON.",
         ),
     ] = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
@@ -48,7 +49,7 @@ def search(
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
-    run(_search(store, column.named(), model, TypedCommand(context), question, k, _parse_filters(where or []), as_json))
+    run(_search(store, column.named(), model, TypedCommand(context), question, k, parse_filters(where or []), as_json))
 
 
 async def _search(
@@ -78,10 +79,7 @@ async def _search(
                 f"{printable_place(url)} holds vectors of {space}; asked for was {embedder.space}. With its "
                 f"own model:  {own}"
             )
-        found = [await embedder.search(searched, question, k=k, where=each) for each in filters]
-    # Two ways of reading a value may find the same row.
-    best = {match.id: match for each in found for match in each}
-    matches = sorted(best.values(), key=lambda match: -match.score)[:k]
+        matches = await search_each(embedder, searched, question, k, filters)
     if as_json:
         tell_json({"matches": [_match_as_json(match) for match in matches]})
     else:
@@ -89,26 +87,20 @@ async def _search(
     return OK
 
 
-def _parse_filters(where: Sequence[str]) -> list[dict[str, Any]]:
-    """A CSV's 2024 is a text, a JSONL's may be a number: each way of reading the values is one filter."""
-    readings = [[(name, value) for value in _values_meant(text)] for name, text in map(_split, where)]
-    return [dict(pairs) for pairs in product(*readings)]
-
-
-def _split(condition: str) -> tuple[str, str]:
-    name, equals, value = condition.partition("=")
-    if not name or not equals:
-        raise ConfigError(f"--where {condition!r} is not KEY=VALUE")
-    return name, value
-
-
-def _values_meant(text: str) -> list[str | int | float | bool | None]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return [text]
-    is_beyond = isinstance(value, float) and not isfinite(value)  # 1e999, NaN
-    return [text] if is_beyond or isinstance(value, str | list | dict) else [value, text]
+async def search_each(
+    embedder: Embedder, searched: Store | Column, question: str, k: int, filters: Sequence[dict[str, Any]]
+) -> list[Match]:
+    """The best of all filters, which are the ways of reading one. One that a column's type forbids is left out."""
+    best: dict[str, Match] = {}
+    refused: list[ConfigError] = []
+    for where in filters:
+        try:
+            best |= {match.id: match for match in await embedder.search(searched, question, k=k, where=where)}
+        except ConfigError as error:
+            refused.append(error)
+    if len(refused) == len(filters):
+        raise refused[0]
+    return sorted(best.values(), key=lambda match: -match.score)[:k]
 
 
 def _match_as_json(match: Match) -> dict[str, Any]:

@@ -40,17 +40,27 @@ def test_headings_are_told_by_the_id(docs: Path, tmp_path: Path) -> None:
         (["year=2024"], {"n0", "text"}),
         (["kind=odd one"], {"n1"}),
         (["kind=none"], set()),
+        (["year >= 1999", "year<2024"], {"n3"}),
+        (['{"at": {"has": {"page": {"gt": 2}}}}', "even=true"], {"n4"}),
     ],
 )
 def test_where_reads_values_as_json_and_as_text(tmp_path: Path, where: list[str], ids: set[str]) -> None:
     rows = notes(5)
-    rows[0]["year"] = 2024
-    rows[1]["kind"] = "odd one"
+    rows[0]["year"], rows[3]["year"] = 2024, 1999
+    rows[1]["kind"], rows[2]["kind"] = "odd one", "a>b=c"
+    rows[2]["at"], rows[4]["at"] = {"page": 2}, {"page": 3}
     write_jsonl(tmp_path / "a.jsonl", [*rows, {"id": "text", "text": "a year", "year": "2024"}])
     assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
     flags = [flag for condition in where for flag in ("--where", condition)]
     ran = aembed(tmp_path, "search", "a question", "--json", *flags)
     assert {match["id"] for match in ran.json["matches"]} == ids
+
+
+def test_a_condition_that_is_none_is_refused(docs: Path, tmp_path: Path) -> None:
+    assert aembed(tmp_path, "index", "docs", *INDEX).code == 0
+    ran = aembed(tmp_path, "search", "a question", "--where", '{"year": {"$gte": 2}}')
+    assert (ran.code, ran.out) == (2, "")
+    assert "where['year']: '$gte' is no operator; write 'gte', without the $" in " ".join(ran.err.split())
 
 
 def test_nothing_found_is_said_apart(docs: Path, tmp_path: Path) -> None:
