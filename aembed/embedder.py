@@ -11,6 +11,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
+from aembed.coalesce import embed_queries
+from aembed.core.filters import parse_filter
 from aembed.core.spaces import differ_in_preparation, merge_spaces
 from aembed.engine import Engine
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
@@ -47,6 +49,7 @@ from aembed.types import (
     Embedded,
     Failure,
     Match,
+    Matrix,
     Metadata,
     Record,
     RetryPolicy,
@@ -63,6 +66,11 @@ AnyStore: TypeAlias = Store | str | os.PathLike[str]
 # Chosen: people do not wait for longer. Larger, callers would hold on to requests of web apps that are given up.
 QUERY_TIMEOUT = 10.0
 """Seconds within which a query has its vector, where nothing else is said."""
+# Chosen: a tenth of the queue, so that the queries of others find room there. Smaller, a provider that takes few texts
+# in a request would have fewer requests in flight.
+QUERIES_AT_ONCE = 1_000
+# Chosen: as many as SQLite answers in one pass (MOST_AT_ONCE). Larger, they would wait in its queue for each other.
+SEARCHES_AT_ONCE = 64
 
 
 class Embedder:
@@ -360,27 +368,70 @@ class Embedder:
     ) -> list[Match]:
         """The k rows nearest to the text, best first; `Match.score` is the cosine similarity, 1 is equal.
 
-        `where` keeps rows whose metadata (in a column of a table: whose columns) has these values. An empty store gives
-        an empty list, without a request. Raises SpaceMismatchError for a store of another model, and what `embed_query`
-        raises.
+        `where` is a filter of the rows' metadata, in a column of a table of its columns: {"lang": "en"} for equal, a
+        list for any of its values, {"year": {"gte": 2000, "lt": 2020}} for a range; docs/searching.md has all of it. An
+        empty store gives an empty list, without a request. Raises ConfigError for what is no filter, SpaceMismatchError
+        for a store of another model, and what `embed_query` raises.
         """
         k = check_whole_number("k", k, 1)
+        parse_filter(where)
+        async with self._use_searched(store) as (opened, space):
+            if space is None:
+                return []
+            vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
+            self._engine.preparing.note(opened, space)
+            return await opened.search(vector, k, where=where)
+
+    async def search_many(
+        self, store: AnyStore | Backlog, texts: Iterable[str], *, k: int = 5, where: Metadata | None = None
+    ) -> list[list[Match]]:
+        """For each text, in their order, what `search` finds. The texts share requests, and the searches passes.
+
+        A text that fails, as an empty one, is a PartialError with `.embeddings`, before any search, and costs the
+        others nothing: those have their vectors there. Raises what stopped them all, with `.embeddings`, and what
+        `search` raises; a text of which there is no vector within `timeout` of the Embedder is an UnavailableError.
+        """
+        refuse_what_is_no_list(texts)
+        k, asked = check_whole_number("k", k, 1), list(texts)
+        parse_filter(where)
+        engine = self._engine
+        with engine.run_verb():
+            async with self._use_searched(store) as (opened, space):
+                if space is None or not asked:
+                    return [[] for _ in asked]
+                coalescer, options = engine.coalescer_of(space.preparation), engine.options
+                at_once = max(QUERIES_AT_ONCE, engine.limits.max_batch_size)
+                embeddings = await embed_queries(
+                    asked,
+                    lambda text: coalescer.vector(text, max(QUERY_TIMEOUT, options.timeout)),
+                    min(at_once, options.max_queue_size or at_once),
+                )
+                engine.preparing.note(opened, space)
+                return await _search_all(opened, embeddings.vectors, k, where)
+
+    @asynccontextmanager
+    async def _use_searched(self, store: AnyStore | Backlog) -> AsyncIterator[tuple[Store | Backlog, Space | None]]:
+        """The store and the space of its vectors; None while it is empty."""
         if isinstance(store, Backlog):
             held = await store.space() if isinstance(store, Column) else None
-            space = check_space(held, self.space, "fill another column")
-            return await store.search(await self._embed_query(store, space, text), k, where=where)
+            yield store, check_space(held, self.space, "fill another column")
+            return
         async with _use_store(store) as opened:
             info = await opened.info()
-            if info.space is None:
-                return []
-            space = check_space(info.space, self.space)
-            return await opened.search(await self._embed_query(opened, space, text), k, where=where)
+            yield opened, info.space and check_space(info.space, self.space)
 
-    async def _embed_query(self, store: Store | Backlog, space: Space, text: str) -> Vector:
-        """The vector of a query as that store has its queries prepared."""
-        vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
-        self._engine.preparing.note(store, space)
-        return vector
+
+async def _search_all(store: Store | Backlog, vectors: Matrix, k: int, where: Metadata | None) -> list[list[Match]]:
+    """Many at a time, for the store to answer together, and not all of them: others search, too."""
+    found: list[list[Match]] = []
+    for start in range(0, len(vectors), SEARCHES_AT_ONCE):
+        some = vectors[start : start + SEARCHES_AT_ONCE]
+        searches = (store.search(vector, k, where=where) for vector in some)
+        for answer in await asyncio.gather(*searches, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            found.append(answer)
+    return found
 
 
 def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Provider:

@@ -57,17 +57,17 @@ EMBEDDER = {
     "http_client": "An AsyncClient of httpx or httpx2 of your own. It is used as it is, and never closed.",
 }
 VERBS = {
-    "texts": "Any iterable or async iterable of str.",
+    "texts": "Any iterable or async iterable of str; `search_many` takes no async one.",
     "text": "The text of one query.",
     "records": "Any iterable or async iterable of Record or str, or another store.",
-    "store": "A store, or its URL or path. `search` takes a column, too.",
+    "store": "A store, or its URL or path. `search` and `search_many` take a column, too.",
     "backlog": "A column of a table of your own.",
     "on_progress": "Called with a Progress, five times a second at the most; may be `async def`.",
     "on_failure": "Called with each Failure; may be `async def`.",
     "retry_failed": "Send texts that were refused by an earlier run once more.",
     "limit": "Fill so many rows only.",
     "k": "How many rows.",
-    "where": "Keep rows whose metadata (or columns) have these values.",
+    "where": "Keep rows whose metadata (or columns) pass this filter; see [Search](searching.md#filters).",
     "timeout": "The caller's own, for `embed_query`; for `aclose`, how long what was sent may take to arrive.",
 }
 RETRY = {
@@ -168,7 +168,18 @@ def page() -> str:
 
 
 STORE_CLASSES = ("SQLiteStore", "PostgresStore", "SQLiteColumn", "PostgresColumn")
-VERB_NAMES = ("embed_documents", "embed_query", "stream", "embed_into", "plan", "backfill", "search", "move", "aclose")
+VERB_NAMES = (
+    "embed_documents",
+    "embed_query",
+    "stream",
+    "embed_into",
+    "plan",
+    "backfill",
+    "search",
+    "search_many",
+    "move",
+    "aclose",
+)
 
 
 def keywords(owner: Any, meaning: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ from tests.service.server import Server
 
 SCRIPTS = [block for block in blocks("python", "") if block.page != "README.md"]
 COMMANDS: Any = typer.main.get_command(app)
-ASKS = re.compile(r"\.(embed_\w+|stream|backfill|search)\(")
+ASKS = re.compile(r"\.(embed_\w+|stream|backfill|search|search_many)\(")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 TABLES = """CREATE EXTENSION IF NOT EXISTS vector;

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ from aembed import (
     AuthenticationError,
     BadRequestError,
     Budget,
+    BudgetExceededError,
     ConfigError,
     Embedder,
     Embeddings,
     FakeProvider,
     InputError,
     Limits,
+    Match,
     MemoryStore,
     PartialError,
     Record,
@@ -32,6 +36,7 @@ from aembed import (
     SQLiteColumn,
     SQLiteStore,
     Store,
+    StoreError,
     UnavailableError,
 )
 from tests.jobs import one_by_one, records, rows_of, vector_of, words
@@ -477,6 +482,92 @@ async def test_a_search_finds_the_nearest_rows(store: Store) -> None:
     assert (matches[0].id, matches[0].score) == ("text 7", pytest.approx(1))
     assert len(matches) == 3
     assert sorted(match.id for match in odd) == sorted(f"text {n}" for n in range(1, 20, 2))
+
+
+async def test_many_searches_share_requests_and_find_what_each_finds(store: Store) -> None:
+    provider = FakeProvider(keep_texts=True)
+    asked = [f"text {n % 90}" for n in range(200)]
+    async with Embedder(provider) as embedder:
+        assert await embedder.search_many(store, asked) == [[]] * 200
+        await embedder.embed_into(store, [Record(text, text, {"page": n % 2}) for n, text in enumerate(words(100))])
+        before = provider.ledger.requests
+        found = await embedder.search_many(store, iter(asked), k=3, where={"page": [1, 3]})
+        (request,) = provider.ledger.log[before:]
+        assert found == [await embedder.search(store, text, k=3, where={"page": 1}) for text in asked]
+        assert await embedder.search_many(store, []) == []
+    assert (request.input_type, sorted(request.texts)) == ("query", sorted(set(asked)))
+    assert [len(each) for each in found] == [3] * 200
+
+
+async def test_many_searches_of_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT, embedding BLOB)")
+        connection.executemany("INSERT INTO notes (body) VALUES (?)", [(text,) for text in words(20)])
+    column = SQLiteColumn(path, "notes", text="body")
+    async with Embedder(FakeProvider()) as embedder:
+        await embedder.backfill(column)
+        found = await embedder.search_many(column, ["text 3", "text 4"], k=2, where={"id": {"gt": 4}})
+    await column.aclose()
+    assert [[match.score < 1 for match in each] for each in found] == [[True, True], [False, True]]
+
+
+async def test_a_text_of_many_that_fails_costs_the_others_nothing(store: Store) -> None:
+    provider = small()
+    async with Embedder(provider) as embedder:
+        await embedder.embed_into(store, [Record("a", "a text")])
+        with pytest.raises(PartialError, match="2 of 25 texts failed") as told:
+            await embedder.search_many(store, [*words(12), "", *words(11, start=12), 5])  # type: ignore[list-item]
+        embeddings = told.value.embeddings
+        assert embeddings is not None
+        assert [failure.index for failure in embeddings.failures] == [12, 24]
+        assert sum(vector is not None for vector in embeddings) == 23
+        assert np.allclose(embeddings[0], await embedder.embed_query("text 0"))
+
+
+async def test_what_stops_many_searches_is_raised_with_what_was_paid(store: Store) -> None:
+    provider = small()
+    async with Embedder(provider, query_budget=Budget(max_billed_tokens=60)) as embedder:
+        await embedder.embed_into(store, [Record("a", "a text")])
+        with pytest.raises(BudgetExceededError) as told:
+            await embedder.search_many(store, words(100))
+    assert told.value.embeddings is not None
+    paid = sum(vector is not None for vector in told.value.embeddings)
+    assert (len(told.value.embeddings), paid) == (100, len(sent(provider)) - 1)
+    assert 0 < paid < 100
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "says"),
+    [
+        ({"texts": "one text"}, InputError, "takes many texts"),
+        ({"texts": ["a"], "k": 0}, ConfigError, "k=0"),
+        ({"texts": ["a"], "where": {"a": {"b": 1}}}, ConfigError, "'b' is no operator"),
+    ],
+)
+async def test_what_cannot_be_searched_for_is_refused_before_a_request(
+    store: Store, asked: dict[str, Any], error: type[AembedError], says: str
+) -> None:
+    provider = FakeProvider()
+    async with Embedder(provider) as embedder:
+        await embedder.embed_into(store, [Record("a", "a text")])
+        with pytest.raises(error, match=says):
+            await embedder.search_many(store, **asked)
+        with pytest.raises(ConfigError, match="'b' is no operator"):
+            await embedder.search(store, "a", where={"a": {"b": 1}})
+    assert provider.ledger.requests == 1
+
+
+async def test_a_store_that_fails_one_of_many_searches_is_told() -> None:
+    class Failing(MemoryStore):
+        async def search(self, *args: Any, **options: Any) -> list[Match]:
+            raise StoreError("down")
+
+    failing = Failing()
+    async with Embedder(FakeProvider()) as embedder:
+        await embedder.embed_into(failing, [Record("a", "a text")])
+        with pytest.raises(StoreError, match="down"):
+            await embedder.search_many(failing, words(100))
 
 
 # cancelling and closing

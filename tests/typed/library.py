@@ -106,6 +106,8 @@ async def of_a_store(embedder: Embedder, store: Store | str | Path) -> list[Matc
     for found in matches:
         assert found.score <= 1.01
         assert (found.metadata or {}).get("page") == 1
+    many: list[list[Match]] = await embedder.search_many(store, ["one text"], k=2, where={"page": {"lte": 1}})
+    assert [len(each) for each in many] == [len(matches)]
     return matches
 
 

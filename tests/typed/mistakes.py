@@ -59,6 +59,7 @@ async def methods(embedder: Embedder) -> None:
     await embedder.backfill("notes", limit=3)  # refused
     await embedder.search(MemoryStore(), "one", k="5")  # refused
     await embedder.search(MemoryStore(), "one", where=["page"])  # refused
+    await embedder.search_many(MemoryStore(), [1])  # refused
     await embedder.aclose(timeout="30")  # refused
     embedder.embed("one")  # refused
 
