@@ -541,3 +541,27 @@ async def test_many_searches_share_the_pool(database: str, table: str) -> None:
         found = await embedder.search_many(store, texts, k=1, where={"n": {"lt": 150}})
     assert [match.id for (match,) in found[:150]] == texts[:150]
     assert all(match.score < 1 for (match,) in found[150:])
+
+
+async def test_a_search_reads_its_query_once_whichever_plan_the_server_takes(database: str, table: str) -> None:
+    """From its sixth time on a statement may have a plan in which parameters are computed for each row."""
+    asked: list[str] = []
+
+    async def listen(connection: asyncpg.Connection) -> None:
+        connection.add_query_logger(lambda query: asked.append(query.query))
+
+    pool = await asyncpg.create_pool(database, min_size=1, max_size=1, init=listen)
+    async with opened(pool, table=table) as store:
+        await store.prepare(SPACE)
+        await store.write(rows(["a"], unit(1, 2, 3, 4)[None]))
+        await store.search(unit(1, 2, 3, 4), 1)
+    statement = next(query for query in reversed(asked) if "LIMIT $2" in query)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_indexscan = off")
+        prepared = await connection.prepare(statement)
+        name = prepared.get_name()
+        plan = await connection.fetch(f"EXPLAIN (VERBOSE) EXECUTE {quote_name(name)}('[1,2,3,4]', 1)")
+    await pool.close()
+    parsing = [line.strip() for (line,) in plan if "$1" in line]
+    assert any("Sort Key" in line for (line,) in plan), plan
+    assert parsing == ["Output: ($1)::vector"] * 2, "only subqueries that are computed once have it"

@@ -37,12 +37,9 @@ INSERT INTO aembed.leases AS l (target, key, token) SELECT $1, id, $2 FROM held
 ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
 WHERE l.token = excluded.token OR NOT EXISTS (SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
 RETURNING key"""
-NEAREST = """SELECT {columns}, t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}
-    FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
-"""Only of those that come near is the text compared: that of every row would take long."""
-# Both vectors are made 1 long first, which turns the inner product into the cosine: pgvector's own cosine of very short
-# vectors (1e-25) is NaN. The query comes as text, for which asyncpg needs no codec.
-DISTANCE = "{v}.l2_normalize(t.{vector}::{v}.vector) OPERATOR({v}.<#>) $1::text::{v}.vector"
+NEAREST = """SELECT {columns}, {is_current} FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
+"""Only of those that come near the vector is written out and the text compared: that of every row would take long."""
+IS_CURRENT = "t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}"
 
 # Chosen: larger, a page of long texts takes more memory, and a worker keeps more rows from the others; smaller, a round
 # trip for each page takes the time.
@@ -286,7 +283,7 @@ async def _find_nearest(
 ) -> list[tuple[str, str | None, Vector, bool]]:
     """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    order = f"{DISTANCE.format(v=table.vectors, vector=table.vector)}, {table.key_list}"
+    order = f"{table.target.exact_distance('t.')}, {table.key_list}"
     if await is_indexed(table.target, connection):
         await widen(most, connection)
         order = table.target.distance("t.")
@@ -294,9 +291,9 @@ async def _find_nearest(
     condition = f"t.{table.vector} IS NOT NULL{table.condition}{f' AND {passing}' if passing else ''}"
     condition += f" ORDER BY {order} LIMIT $2"
     columns = f"{table.id}, ({table.text})::text, {sent}"
-    statement = select(f"{columns}, true", condition, table)
+    is_current = "true"
     if table.fingerprint is not None:
-        parts = {"fingerprint": table.fingerprint, "hash": table.stored_hash, "table": table.table}
-        statement = NEAREST.format(columns=columns, condition=condition, **parts)
+        is_current = IS_CURRENT.format(fingerprint=table.fingerprint, hash=table.stored_hash)
+    statement = NEAREST.format(columns=columns, is_current=is_current, table=table.table, condition=condition)
     found = await connection.fetch(statement, literal(normalize(query)), most, *values)
     return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

@@ -40,6 +40,13 @@ LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
 # Chosen: 50 rows of 1,536 floats are 0.3 MB more to read for a search. Smaller, rows that float32 cannot tell apart at
 # the last place might be left out.
 SHORTLIST = 50
+# The query stands in a subquery of its own: as `$1::text::vector` a generic plan would parse it again for each row. It
+# comes as text, for which asyncpg needs no codec. A vector that is stored out of line is read once for each time it is
+# named. pgvector 0.8.6 sums squares in float32: its cosine distance of vectors that are 1e-23 long is NaN, of those
+# that are 1e20 long it is 1 or NaN. Such a vector is made 1 long first, which turns the inner product into the cosine.
+EXACT_DISTANCE = """coalesce(
+    nullif(nullif({vector} OPERATOR({v}.<=>) (SELECT $1::text::{v}.vector), 'NaN'), 1),
+    1 + ({v}.l2_normalize({vector}) OPERATOR({v}.<#>) (SELECT $1::text::{v}.vector)))"""
 """Rows beyond the k best that are scored again in float64: the server compares in float32."""
 # SET takes no parameters, so that the size is written into the statement: nothing but a size may pass.
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
@@ -99,6 +106,10 @@ class IndexTarget:
         """Of the index, to the query $1."""
         column = self.expression.replace(self.column, f"{alias}{self.column}", 1)
         return f"{column} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
+
+    def exact_distance(self, alias: str = "") -> str:
+        """Of each row, to the query $1: its cosine distance."""
+        return EXACT_DISTANCE.format(vector=f"{alias}{self.column}::{self.v}.vector", v=self.v)
 
 
 async def is_indexed(target: IndexTarget, connection: Connection) -> bool:
