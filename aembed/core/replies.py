@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 import pybase64
 
-from aembed.core.encodings import check_float32
+from aembed.core.encodings import encoding_error, may_be_float32, read_as_float64
 from aembed.core.numbers import Numbers
 from aembed.core.vectors import (
     ShapeError,
@@ -62,7 +62,7 @@ class Parsed:
     """Row i of `matrix`, shape (inputs, dimensions), belongs to input i of the request.
 
     `squares` has the squared length of each. `usage` is what the reply says it billed; `floats` tells that the
-    vectors came as JSON numbers.
+    vectors came as JSON numbers, `doubles` that their base64 held float64.
     """
 
     matrix: Matrix
@@ -70,6 +70,7 @@ class Parsed:
     model: str
     usage: Usage
     floats: bool
+    doubles: bool = False
 
 
 class CutShortError(InvalidReplyError):
@@ -160,11 +161,23 @@ class ReplyReader:
         parsed = self._parse_cut() or _parse_whole(self.whole_reply(), self._inputs)
         # Law 3: a vector is stored only beside the text that it was made from, so count, order, width and values are
         # checked before anybody else sees the matrix.
+        if not parsed.floats:
+            parsed = self._read_encoding(parsed, dimensions, proven)
         check_width(parsed.matrix, dimensions)
-        if not (proven or dimensions or parsed.floats):
-            check_float32(parsed.matrix, parsed.squares)
         check_squares(parsed.squares, normalised=normalised)
         return parsed
+
+    def _read_encoding(self, parsed: Parsed, dimensions: int | None, proven: bool) -> Parsed:
+        """The vectors by what their bytes are: float32, or float64. Raises EncodingError where they are neither."""
+        width = parsed.matrix.shape[1]
+        is_twice = dimensions is not None and width == 2 * dimensions
+        if not is_twice and (dimensions or proven or may_be_float32(parsed.matrix, parsed.squares)):
+            return parsed
+        if (values := read_as_float64(parsed.matrix)) is not None:
+            return replace(parsed, matrix=values, squares=squares(values), doubles=True)
+        if dimensions:
+            return parsed
+        raise encoding_error(width)
 
     def whole_reply(self) -> bytes | bytearray:
         """The reply as it came."""

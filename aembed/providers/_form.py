@@ -38,6 +38,8 @@ class Form:
         self.numbers = encoding == "float" or (encoding is None and not base64)
         self._chosen = encoding is not None
         self._base64_works = False
+        self.width: int | None = None
+        """How wide the vectors of the last good reply were."""
         self._try_numbers = False
         self._broken_numbers = 0
         self._replies_of_numbers, self._patience = 0, PATIENCE
@@ -70,13 +72,19 @@ class Form:
         self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
         return True
 
-    def note_answered(self, *, numbers: bool, broken_before: int = 0) -> None:
-        """A reply was good, and held that; so many replies in numbers were broken when it was asked for."""
+    def note_answered(
+        self, *, numbers: bool, broken_before: int = 0, width: int | None = None, doubles: bool = False
+    ) -> None:
+        """A reply was good, and held that; so many replies in numbers were broken when it was asked for.
+
+        One that held float64 proves nothing of the next one, which another server may send.
+        """
+        self.width = width
         self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
         if broken_before == self._broken_numbers:
             self._broken_numbers = 0
         if not numbers:
-            self._base64_works = True
+            self._base64_works |= not doubles
         elif not self._chosen:
             self.numbers = not self._base64_works
 

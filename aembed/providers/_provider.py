@@ -220,7 +220,12 @@ class HTTPProvider:
             if self._recorder is not None and (reply is not None or reader.size_bytes):
                 await self._run_in_thread(self._recorder.note, texts, reply, reader, error)
             raise
-        self._form.note_answered(numbers=parsed.floats, broken_before=broken_before)
+        self._form.note_answered(
+            numbers=parsed.floats,
+            broken_before=broken_before,
+            width=parsed.matrix.shape[1],
+            doubles=parsed.doubles,
+        )
         if parsed.floats:
             self._use_numbers()
         self._notices.pass_on(reply, self._secrets())
@@ -248,7 +253,7 @@ class HTTPProvider:
         """The body of a 2xx reply. Raises InvalidReplyError, or the error that stands in it."""
         parse = partial(
             reader.parse,
-            dimensions=self.space.dimensions,
+            dimensions=self.space.dimensions or self._form.width,
             normalised=self._normalised,
             proven=self._form.is_proven,
         )

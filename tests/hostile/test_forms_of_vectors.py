@@ -13,16 +13,18 @@ import pytest
 from aembed import ConfigError, Embedder, InvalidReplyError, MemoryStore, open_provider
 from tests.hostile.jobs import KEY, QUICK
 from tests.jobs import records, words
-from tests.service.faults import Always, Mutate
+from tests.service.faults import Always, Mutate, Request
 from tests.service.server import Server
 from tests.service.vectors import vector_of
 
 UNKNOWN = "tei:text-embedding-3-small"
 """A model whose width no row names."""
+DOUBLES: dict[str, Callable[[Any], Any]] = {
+    "float64": lambda row: row.astype("<f8"),
+    "float64 of exact values": lambda row: row.astype("<f8") / 3,
+    "float64 of float16": lambda row: row.astype("<f2").astype("<f8"),
+}
 OTHER_TYPES: dict[str, Callable[[Any], bytes]] = {
-    "float64": lambda row: row.astype("<f8").tobytes(),
-    "float64 of exact values": lambda row: (row.astype("<f8") / 3).tobytes(),
-    "float64 of float16": lambda row: row.astype("<f2").astype("<f8").tobytes(),
     "float16": lambda row: row.astype("<f2").tobytes(),
     "bfloat16": lambda row: (row.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes(),
     "int8": lambda row: np.round(row / np.abs(row).max() * 127).astype(np.int8).tobytes(),
@@ -63,6 +65,48 @@ async def test_a21_bytes_of_another_type_are_never_read_as_float32(kind: str, le
             embeddings = await embedder.embed_documents(texts)
         assert all(np.array_equal(row, vector_of(text, 1_536)) for row, text in zip(embeddings, texts, strict=True))
         assert server.ledger.requests <= embeddings.report.requests <= 4
+
+
+@pytest.mark.parametrize("length", [1.0, 0.6, 19.0, 144.0])
+@pytest.mark.parametrize("dimensions", [None, 1_536])
+@pytest.mark.parametrize("kind", DOUBLES)
+async def test_a21_float64_is_read_and_nothing_is_bought_again(
+    kind: str, dimensions: int | None, length: float
+) -> None:
+    """Each reply that was on its way proves it by itself, whether the width is known or not."""
+    texts, change = words(100), DOUBLES[kind]
+    script = Always(each_vector(lambda row: change(row * np.float32(length)).tobytes()))
+    async with Server(script=script) as server:
+        async with at(server, dimensions=dimensions, normalize=False, max_batch_size=5) as embedder:
+            embeddings = await embedder.embed_documents(texts)
+        assert (server.ledger.requests, server.ledger.texts_again) == (20, 0)
+    expected = [change(vector_of(text, 1_536) * np.float32(length)).astype(np.float32) for text in texts]
+    assert np.array_equal(embeddings.vectors, expected)
+
+
+async def test_a21_of_two_servers_behind_one_address_one_may_send_float64() -> None:
+    class Every:
+        which = 0
+
+        def __call__(self, request: Request) -> Mutate | None:
+            return each_vector(lambda row: row.astype("<f8").tobytes()) if request.number % 3 == self.which else None
+
+    texts = words(100)
+    for which in (0, 1):
+        script = Every()
+        script.which = which
+        async with Server(script=script) as server, at(server, max_batch_size=5) as embedder:
+            embeddings = await embedder.embed_documents(texts)
+            assert (server.ledger.requests, server.ledger.texts_again) == (20, 0)
+        assert np.array_equal(embeddings.vectors, [vector_of(text, 1_536) for text in texts])
+
+
+async def test_a21_vectors_twice_as_wide_as_asked_for_are_no_float64() -> None:
+    """A server that leaves out the field for the width: its values are float32, and the job stops."""
+    script = Always(each_vector(lambda row: np.concatenate([row, row[::-1]])))
+    async with Server(script=script) as server, at(server, "openai:text-embedding-3-small") as embedder:
+        with pytest.raises(InvalidReplyError, match="3072 dimensions instead of 1536"):
+            await embedder.embed_documents(words(20))
 
 
 @pytest.mark.parametrize("length", [1.0, 0.6, 19.0, 144.0])
