@@ -121,9 +121,9 @@ VARIABLES = {
     "CLOUDFLARE_ACCOUNT_ID": "The account of `cloudflare:`, which stands in its address.",
     "AWS_BEARER_TOKEN_BEDROCK": "The key of `bedrock:`; without it requests are signed with the credentials of AWS.",
     "AWS_REGION, AWS_DEFAULT_REGION": "The region of `bedrock:`, where `region=` is not given.",
-    "CO_API_KEY": "The key of `cohere:`.",
+    "CO_API_KEY, COHERE_API_KEY": "The key of `cohere:`: the first that is set.",
     "CO_API_URL": "The address of `cohere:`, where `base_url=` is not given.",
-    "GEMINI_API_KEY": "The key of `gemini:`.",
+    "GOOGLE_API_KEY, GEMINI_API_KEY": "The key of `gemini:`: the first that is set, as google-genai has it.",
     "OLLAMA_HOST": "Where Ollama is: `host`, `host:port`, `:port` or a URL.",
     "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY": "Proxies, as httpx reads them, but never for this machine.",
     "SSL_CERT_FILE, SSL_CERT_DIR": "Certificates to trust.",
@@ -222,7 +222,10 @@ def command_flags() -> str:
 
 def variables() -> Mapping[str, str]:
     """Keys of rows need no description. Raises ValueError where a row reads another variable that is not described."""
-    keys = {row.key_variable: f"The key of `{row.name}:`." for row in ROWS.values() if row.key_variable}
+    keys = {}
+    for row in ROWS.values():
+        if names := ", ".join(row.key_variables):
+            keys[names] = f"The key of `{row.name}:`" + (": the first that is set." if "," in names else ".")
     read = {row.url_variable for row in ROWS.values()} | {
         name for row in ROWS.values() for name in row.header_variables
     }

@@ -186,11 +186,13 @@ def base_url_of(service: Service, base_url: str | None, allow_http: bool) -> str
 def key_of(service: Service, api_key: str | KeySource | None, *, required: bool) -> Secret | KeySource | None:
     if api_key is not None:
         return api_key if callable(api_key) else check_key(api_key, "api_key")
-    named = os.environ.get(service.key_variable, "") if service.key_variable else ""
-    if named.strip():
-        return check_key(named, service.key_variable)
-    if required and service.key_variable:
-        raise ConfigError(f"no key for {service.name}: pass api_key=, or type  export {service.key_variable}=...")
+    for variable in service.key_variables:
+        if (named := os.environ.get(variable, "")).strip():
+            return check_key(named, variable)
+    if required and service.key_variables:
+        first, *others = service.key_variables
+        also = f"  (or {', '.join(others)})" if others else ""
+        raise ConfigError(f"no key for {service.name}: pass api_key=, or type  export {first}=...{also}")
     return None
 
 

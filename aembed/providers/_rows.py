@@ -71,7 +71,7 @@ TEI = Service(
 _OWN_LIMITS = Limits(max_batch_size=256, max_tokens_per_batch=262_144, max_tokens_per_text=131_072)
 
 # vLLM 0.11: longer than max_model_len is a 400 unless truncate_prompt_tokens is sent; `dimensions` is a 400 for models
-# that are not made to be shortened. Its base64 was float64 in 2024, which the first reply shows.
+# that are not made to be shortened. Its base64 was float64 in 2024, which each reply shows.
 VLLM = Service(
     name="vllm",
     base_url=LOCAL_SERVERS["vllm"],
@@ -190,12 +190,13 @@ SILICONFLOW = Service(
     key_variable="SILICONFLOW_API_KEY",
 )
 
-# deepinfra.com and langchain.js: 1,024 texts; base64 is refused.
+# deepinfra.com and langchain.js: 1,024 texts; base64 is refused. DEEPINFRA_API_TOKEN is what langchain reads.
 DEEPINFRA = Service(
     name="deepinfra",
     base_url="https://api.deepinfra.com/v1/openai",
     limits=Limits(max_batch_size=1_024, max_tokens_per_batch=300_000, max_tokens_per_text=32_768),
     key_variable="DEEPINFRA_API_KEY",
+    other_key_variables=("DEEPINFRA_API_TOKEN",),
     encodings=_NUMBERS_ONLY,
 )
 

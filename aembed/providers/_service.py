@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -23,7 +23,8 @@ class Service:
     Only what differs from OpenAI's format has to be said; `name` is the prefix that users type. `base_url` is its own
     address, "" where there is none and base_url= is needed. `path` is appended to a base_url that names none.
 
-    The key goes into `key_header`: behind "Bearer " in `authorization`, as it is in any other.
+    The key goes into `key_header`: behind "Bearer " in `authorization`, as it is in any other. It is read from
+    `key_variable`, or else from the first of `other_key_variables` that is set: names that SDKs and frameworks read.
 
     `dimensions_field` is the field that shortens vectors, "" where there is none. `encodings` are the fields that ask
     for vectors in base64 or as numbers; without "base64" it is never asked for. `input_type_field` is the field that
@@ -47,6 +48,7 @@ class Service:
     endpoint: str = "/embeddings"
     path: str = ""
     key_variable: str = ""
+    other_key_variables: tuple[str, ...] = ()
     key_header: str = "authorization"
     url_variable: str = ""
     url_of: Callable[[str], str] = str
@@ -72,6 +74,11 @@ class Service:
     def model(self, name: str) -> Model:
         """What is known of that model here: by this service, or else by models.toml."""
         return self.models.get(name) or model_of(self.name, name) or Model(self.name, name, price_usd=self.price_usd)
+
+    @property
+    def key_variables(self) -> Sequence[str]:
+        """Those in which a key may stand. The first one that is set counts."""
+        return [name for name in (self.key_variable, *self.other_key_variables) if name]
 
     def preparation_of(self, model: str) -> Preparation:
         """What is done for a model of that name by default. Where the service has a field that tells queries from

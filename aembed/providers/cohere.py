@@ -31,6 +31,8 @@ COHERE = Service(
     endpoint="/embed",
     path="/v2",
     key_variable="CO_API_KEY",
+    # langchain-cohere, LiteLLM and Haystack read this one.
+    other_key_variables=("COHERE_API_KEY",),
     url_variable="CO_API_URL",
     dimensions_field="output_dimension",
     encodings={"float": {"embedding_types": ["float"]}},

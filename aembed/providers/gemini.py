@@ -1,9 +1,10 @@
 """`gemini:` speaks the Gemini API's own format, `POST /v1beta/models/MODEL:batchEmbedContents`.
 
-Sources: google-genai 3.6.1 (fields, x-goog-api-key), pydantic-ai-slim 2.68.0, recorded replies. google-genai 3.6.1 asks
-at /v1, earlier releases at /v1beta; all replies that were recorded came from /v1beta, so that is asked here. Another
-one is named by base_url=. The API neither cuts nor refuses by a field: what 001 does with more than 2,048 tokens nobody
-says, so texts are counted first. A wrong key is a 400; that, RetryInfo and quotas of a day are read in _errors.py.
+Sources: google-genai 3.6.1 (fields, x-goog-api-key; where both variables are set it takes GOOGLE_API_KEY),
+pydantic-ai-slim 2.68.0, recorded replies. google-genai 3.6.1 asks at /v1, earlier releases at /v1beta; all replies that
+were recorded came from /v1beta, so that is asked here. Another one is named by base_url=. The API neither cuts nor
+refuses by a field: what 001 does with more than 2,048 tokens nobody says, so texts are counted first. A wrong key is a
+400; that, RetryInfo and quotas of a day are read in _errors.py.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ GEMINI = Service(
     limits=Limits(max_batch_size=100, max_tokens_per_batch=900_000, max_tokens_per_text=8_192),
     endpoint="",
     path="/v1beta",
-    key_variable="GEMINI_API_KEY",
+    key_variable="GOOGLE_API_KEY",
+    other_key_variables=("GEMINI_API_KEY",),
     key_header="x-goog-api-key",
     encodings={"float": {}},
     input_type_field="taskType",

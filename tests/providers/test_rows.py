@@ -55,6 +55,41 @@ def test_azure_is_found_by_its_variables(monkeypatch: pytest.MonkeyPatch) -> Non
         opened("azure:text-embedding-3-small", api_version="2024-10-21&x=1")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "first", "second"),
+    [
+        ("gemini:gemini-embedding-001", "GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        ("cohere:embed-v4.0", "CO_API_KEY", "COHERE_API_KEY"),
+        ("deepinfra:BAAI/bge-m3", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"),
+    ],
+)
+async def test_a_key_is_read_from_the_first_of_its_variables_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, prefix: str, first: str, second: str
+) -> None:
+    """In the order of the service's own SDK. It goes to the service, or to the base_url that was given."""
+    for name in (first, second, "CO_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=rf"export {first}=\.\.\.  \(or {second}\)"):
+        opened(prefix)
+    own, other = "key-in-the-first-variable", "key-in-the-second-variable"
+    monkeypatch.setenv(second, other)
+    assert await sent_key(opened(prefix)) == other
+    monkeypatch.setenv(first, f" {own}\n")
+    assert await sent_key(opened(prefix)) == own
+    assert await sent_key(opened(prefix, api_key="key-that-was-passed")) == "key-that-was-passed"
+    assert own not in repr(opened(prefix))
+    monkeypatch.setenv(first, "key with\nwhat no header holds")
+    with pytest.raises(ConfigError, match=first) as raised:
+        opened(prefix)
+    assert "what no header holds" not in str(raised.value)
+
+
+async def sent_key(provider: HTTPProvider) -> str:
+    """The key that goes out in the header of a request."""
+    (value,) = (await provider._credentials.headers()).values()
+    return value.reveal().removeprefix("Bearer ")
+
+
 async def test_a_token_for_azure_is_a_bearers_and_is_asked_for_again_once_refused() -> None:
     class Entra(Azure):
         key_header = "authorization"
