@@ -258,7 +258,7 @@ class Coalescer:
         if self._spend_limit:
             await self._wait_until_affordable(self._spend_limit)
         assert self._queue.oldest is not None
-        permit = await self._dispatcher.admit(self._queue.oldest.item.tokens)
+        permit = await self._dispatcher.admit(self._queue.oldest.item.tokens, self._new_submission())
         left = self._spend_limit.tokens_left if self._spend_limit else inf
         return self._make_batch(self._queue.take(left, self._measure.most_cost), permit)
 
@@ -290,15 +290,18 @@ class Coalescer:
         items = [flight.item for flight in flights]
         texts, tokens = totals(items)
         self._dispatcher.resize(permit, tokens, texts)
-        shorten, held_back = self._measure.shorten, self._on_close
-        submission = Submission("query", self._measure.preparation, interactive=True, permit=permit, shorten=shorten)
-        submission.when_resting = held_back
-        if self._spend_limit:
-            submission.spend_limit, submission.costs = self._spend_limit, self._measure
+        submission = self._new_submission()
+        submission.permit, submission.when_resting = permit, self._on_close
         batch = QueryBatch(submission, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
             flight.batch = batch
         return batch
+
+    def _new_submission(self) -> Submission:
+        submission = Submission("query", self._measure.preparation, interactive=True, shorten=self._measure.shorten)
+        if self._spend_limit:
+            submission.spend_limit, submission.costs = self._spend_limit, self._measure
+        return submission
 
     def _send_batch(self, batch: QueryBatch) -> Coroutine[Any, Any, None]:
         return self._dispatcher.send(batch.items, batch.submission, partial(self._deliver, batch))

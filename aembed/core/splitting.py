@@ -98,6 +98,8 @@ class Tries:
     """Seconds to wait before the next try."""
     number: int = 0
     """The number of the last request that was sent."""
+    address: object = None
+    """Where it was sent."""
     unproven: bool = False
     """Nothing as large as this part was ever accepted."""
     on_trial: bool = False

@@ -7,7 +7,9 @@ A batch passes these, from the outside to the inside, which is a good order to r
     _delivery      one batch until nothing is left of it; with _fail_fast and _control, which find out who is to blame
     _request       one request with all its tries
     _requests      one try, with its deadline and its checks
-    _pool          the same for several addresses of one model: whichever is free first; each is a _member
+    _sending       the same with its money, reserved beforehand
+    _pool          the same for several addresses of one model: whichever is free first; each is a _member, each
+                   request has a _route through them, and a _probe asks those that are away
     _admission     leave to send: a slot, a place in the budgets, an open gate; two lanes, queries before bulk
 
 `_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_loop_affinity` is the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -113,12 +113,12 @@ class Admission:
         control: bool = False,
         divisible: bool = False,
         remaining: float = inf,
-        not_before: Mapping[Admission, float] | None = None,
+        route: object = None,
     ) -> Permit | None:
         """Waits for leave to send a request, and takes a slot for it. So many `remaining` requests of the job follow.
 
         Returns None where a request of that size is never accepted, and is `divisible`. While the gate is
-        closed, a `control` goes before all others. `not_before` is for a Pool, which has other addresses.
+        closed, a `control` goes before all others. `route` is for a Pool, which has several addresses.
         Raises OutageError once the provider was away for too long.
         """
         lane = "control" if control else "queries" if interactive else "bulk"

@@ -9,13 +9,13 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.core.splitting import Tries
+from aembed.dispatch._member import Member
 from aembed.dispatch._request import Request
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._sending import WORD
 from aembed.dispatch._submission import Submission
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, copy_error
 
-WORD = "a"
-"""This is sent while no text is known to be good."""
 # Chosen: about 100 tokens, 0.000002 dollars at OpenAI's price.
 # Longer texts would cost more, and may fail for their size.
 MOST_CHARACTERS = 400
@@ -26,7 +26,8 @@ PAUSES = (0.5, 1.0, 2.0)
 
 
 class Control:
-    """Finds out whose fault it is: sends a short text that was accepted before, at most one at a time.
+    """Finds out whose fault it is: sends a short text that was accepted before (WORD while there is none), one at a
+    time.
 
     Where that is accepted the server and the account are well, and what failed or was refused is to blame itself.
     """
@@ -81,11 +82,13 @@ class Control:
             self._lock.release()
         return self._refused_at <= asked
 
-    def is_void(self, number: int, error: ProviderError) -> bool:
+    def is_void(self, number: int, error: ProviderError, address: object = None) -> bool:
         """Whether the refusal of that request says nothing about its texts, as good ones were refused then, too.
 
         A single broken reply to a good one says nothing about what was refused for its content.
         """
+        if isinstance(address, Member) and number <= address.void_until:
+            return True
         return number <= (self._refused_at if isinstance(error, InvalidReplyError) else self._rejected_at)
 
     async def _send_until_accepted(self, submission: Submission, patient: bool) -> None:

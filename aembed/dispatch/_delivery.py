@@ -75,6 +75,7 @@ class _HeldRefusal:
     error: ProviderError
     number: int
     sent: int
+    address: object
 
 
 class Evidence:
@@ -212,7 +213,7 @@ class Delivery:
             case FailItems() if interactive:
                 await self._deliver(Refused(part, error))
             case FailItems():
-                self._held.append(_HeldRefusal(part, error, tries.number, sent))
+                self._held.append(_HeldRefusal(part, error, tries.number, sent, tries.address))
             case FailJob() if interactive or not (self._fail_fast.proven and self._bisection.may_pardon(error)):
                 raise error
             case FailJob():
@@ -265,7 +266,7 @@ class Delivery:
         for refused in list(self._held):
             if refused.sent < self._admission.accepted:
                 self._held.remove(refused)
-                if not self._evidence.control.is_void(refused.number, refused.error):
+                if not self._evidence.control.is_void(refused.number, refused.error, refused.address):
                     await self._deliver(Refused(refused.items, refused.error))
                 elif self._bisection.voids(refused.items):
                     self._bisection.put_back(refused.items)

@@ -7,7 +7,7 @@ import logging
 from math import inf
 from typing import Protocol
 
-from aembed.core.gate import PROBE_SECONDS, Gate, GatePass
+from aembed.core.gate import LONGEST_HINT, PROBE_SECONDS, Gate, GatePass
 from aembed.core.pacing import Pacer
 from aembed.dispatch._admission import EARLY, Admission, Permit
 from aembed.dispatch._wait_report import WaitReport
@@ -25,6 +25,7 @@ class Whole(Protocol):
     """What an address needs of the pool that it belongs to."""
 
     accepted: int
+    sent: int
     wait_report: WaitReport
 
     @property
@@ -45,6 +46,8 @@ class Member(Admission):
         self._out_seconds = OUT_SECONDS
         self.doubted = self.contradicted = 0
         """Refusals without a reason since anything was accepted, and those of them that others did not share."""
+        self.void_until = 0
+        """What it refused up to the request of that number says nothing of the texts."""
         self.refusal = ProviderError("")
         """The last of them."""
         self._failures = 0
@@ -54,7 +57,11 @@ class Member(Admission):
     @property
     def is_believed(self) -> bool:
         """Whether a refusal may be laid to the text: it accepts others."""
-        return self.pacer.accepted_requests > 0 and not self.doubted
+        return self.has_accepted and not self.doubted
+
+    @property
+    def has_accepted(self) -> bool:
+        return self.pacer.accepted_requests > 0
 
     @property
     def is_out(self) -> bool:
@@ -64,8 +71,21 @@ class Member(Admission):
     @property
     def is_working(self) -> bool:
         """Whether it has accepted something, or told its limits, and is not away; a rate limit passes."""
-        known = self.pacer.accepted_requests > 0 or self.pacer.limit("tokens") is not None
+        known = self.has_accepted or self.pacer.limit("tokens") is not None
         return known and not self.is_out and (self.gate.is_open or self.gate.is_limited)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it will answer: it is neither away nor out of service, and no rate limit has lasted for too long."""
+        since = self.wait_report.failing_since
+        now, asked = asyncio.get_running_loop().time(), self.wait_report.last_error_at
+        lasts = since is not None and now - since >= LONGEST_HINT >= now - asked
+        return not self.is_out and not self.is_away and not lasts
+
+    @property
+    def is_away(self) -> bool:
+        """Whether an outage has closed its gate. What refuses costs nothing, and is probed by the work itself."""
+        return not self.gate.is_open and not self.gate.is_limited
 
     @property
     def lost_at(self) -> float:
@@ -109,7 +129,7 @@ class Member(Admission):
             return
         if not self.is_out:
             logger.warning("%s is out of service: %s; its requests go to the other addresses", self.where, error)
-        self._report.is_out, self.contradicted = True, 0
+        self._report.is_out, self.contradicted, self.void_until = True, 0, self._pool.sent
         self._out_seconds = min(2.0 * seconds, MOST_OUT_SECONDS)
         self.wait_report.last_error, self.wait_report.last_error_at = str(error), now
         self.gate.note_refusal(gate_pass, now, wait=seconds, hinted=True, closes=True)

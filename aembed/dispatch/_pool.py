@@ -4,6 +4,7 @@ Each address has slots, a pacer and a gate of its own (Member), so a 429 or an o
 was refused or failed there goes on elsewhere at once, and that address rests as the request would have rested:
 
     rate limit, 5xx, timeout ...    its hint, or its gate, holds that address back; after max_outage of all: OutageError
+    away (5xx, timeout in a row)    one short text at a time asks beside the work whether it is back (_probe.py)
     key, quota, model is missing    the address is out of service: asked again after 60 s, and then ever more seldom
     refused for what it holds       believed of an address that accepts others; a single text is to blame where two
                                     addresses refuse it, and an address is, whose refusals others do not share
@@ -14,18 +15,19 @@ What is learned of texts and of sizes, and the numbers of requests, are those of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 import anyio
 
+from aembed.core.gate import PROBE_SECONDS
 from aembed.core.pacing import Pacer, Reservation
 from aembed.core.packing import Cap
-from aembed.core.retrying import FailJob, verdict
-from aembed.dispatch._admission import EARLY, Admission, Permit
+from aembed.dispatch._admission import EARLY, Permit
 from aembed.dispatch._member import Member
+from aembed.dispatch._route import PROBE_TOKENS, Asks, Route, is_of_address, says_why
 from aembed.dispatch._wait_report import WaitReport
-from aembed.errors import OutageError, ProviderError
+from aembed.errors import BadRequestError, OutageError, ProviderError
 from aembed.results import Stats
 
 # As many as make the texts of a single server doubtful (MOST_REFUSALS in _fail_fast.py).
@@ -69,8 +71,9 @@ class Pool:
 
     @property
     def lost_at(self) -> float:
-        """When the last of them will have been away for max_outage."""
-        return max(member.gate.lost_at for member in self.members)
+        """When the last of them will have been away for max_outage. One that is out of service is not waited for."""
+        awaited = [member for member in self.members if not member.is_out] or self.members
+        return max(member.gate.lost_at for member in awaited)
 
     @property
     def concurrency(self) -> int:
@@ -157,31 +160,41 @@ class Pool:
         control: bool = False,
         divisible: bool = False,
         remaining: float = inf,
-        not_before: Mapping[Admission, float] | None = None,
+        route: Route | None = None,
     ) -> Permit | None:
-        """As `Admission.enter`, at the address that is free first. `not_before` has the addresses that this request
-        leaves alone for a while."""
+        """As `Admission.enter`, at the address that is free first."""
         lane = "control" if control else "queries" if interactive else "bulk"
         self._count_control(control)
         held: tuple[Member, Reservation] | None = None
+        route = route or Route()
+        probe = route.probe
         loop = asyncio.get_running_loop()
         try:
             async with self._lanes[lane]:
                 while True:
                     self.check_outage()
-                    now, soonest = loop.time(), inf
+                    now = loop.time()
                     if divisible and self.is_too_large(tokens):
                         return None
-                    if held and held[0].free_at(interactive, control, remaining, now) > now + EARLY:
+                    # What is urgent is itself no more than a short text.
+                    asks = bool(probe and probe.is_possible) and (self.is_open or not (interactive or control))
+                    soonest = self._ask_those_away(probe, now) if probe and asks else inf
+                    if held and (
+                        held[0].free_at(interactive, control, remaining, now) > now + EARLY
+                        or (asks and held[0].is_away)
+                    ):
                         held[0].pacer.give_back(held[1], now)
                         held = None
                     # A query keeps the place that it has: each reservation elsewhere would push bulk back there.
                     keeps = held is not None and interactive
-                    for member in () if keeps else self._in_order(interactive or control):
+                    able = [each for each in self._in_order(interactive or control) if not (asks and each.is_away)]
+                    for member in () if keeps else able:
                         if (held and held[0] is member) or (divisible and member.pacer.is_too_large(tokens)):
                             continue
+                        if route.avoids(member, able):
+                            continue
                         free_at = member.free_at(interactive, control, remaining, now)
-                        free_at = max(free_at, (not_before or {}).get(member, -inf))
+                        free_at = max(free_at, route.not_before.get(member, -inf))
                         if free_at > now + EARLY:
                             soonest = min(soonest, free_at)
                             continue
@@ -202,6 +215,24 @@ class Pool:
             if held:
                 held[0].pacer.give_back(held[1], loop.time())
             self._count_control(-control)
+
+    def _ask_those_away(self, probe: Asks, now: float) -> float:
+        """Asks each address that is away, and may be asked now, whether it is back; returns when the next may be."""
+        soonest = inf
+        for member in self.members:
+            if not member.is_away:
+                continue
+            free_at = member.free_at(True, False, inf, now)
+            if free_at <= now + EARLY:
+                reservation = member.pacer.reserve(PROBE_TOKENS, now, texts=1, interactive=True)
+                if (free_at := reservation.start) > now + EARLY:
+                    member.pacer.give_back(reservation, now)
+                else:
+                    self.sent += 1
+                    probe.start(member.admit(reservation, self.sent))
+                    free_at = member.opens_at
+            soonest = min(soonest, free_at)
+        return soonest
 
     async def _wait(self, held: tuple[Member, Reservation] | None, soonest: float, interactive: bool) -> None:
         """Until the place that is held may be used, another address may be free, or anything has changed."""
@@ -230,47 +261,40 @@ class Pool:
 
     # who is to blame
 
-    def goes_elsewhere(self, permit: Permit, error: ProviderError, refused_by: list[Member], *, single: bool) -> bool:
+    def goes_elsewhere(
+        self, permit: Permit, error: ProviderError, route: Route, *, single: bool, control: bool
+    ) -> bool:
         """Whether a request that was refused goes on to another address, for this one may be to blame.
 
-        `refused_by` are the addresses that refused it without a reason, and grows. Raises nothing.
+        Its route leaves this one alone from now on. Raises nothing.
         """
-        member = permit.admission
+        member, refused_by = permit.admission, route.refused_by
         assert isinstance(member, Member)
-        others = [each for each in self.members if each is not member and not each.is_out and each not in refused_by]
+        others = [each for each in self.members if each is not member and not each.is_out]
         if not others:
             return False
-        if _is_of_address(error) or member.is_out:
+        # Not without end: what is asked again later is asked of the others first.
+        route.not_before[member] = asyncio.get_running_loop().time() + PROBE_SECONDS
+        if is_of_address(error) or member.is_out or (control and isinstance(error, BadRequestError)):
             member.put_out(error, permit.gate_pass)
             return True
+        if not any(each.is_there and each not in refused_by and each not in route.failed_at for each in others):
+            return False
         # Law 5: a rejected batch is never sent again unchanged, but to an address that has not refused it: one that
         # accepts nothing says nothing of the batch. A single text is only lost where two refuse it.
         believed = member.is_believed and (not single or bool(refused_by))
         member.doubted += 1
-        if believed or _says_why(error):
+        if believed or says_why(error):
             return False
-        refused_by.append(member)
-        member.refusal = error
+        refused_by[member] = member.refusal = error
         return True
 
-    def note_contradicted(self, refused_by: Sequence[Member]) -> None:
+    def note_contradicted(self, refused_by: Iterable[Member]) -> None:
         """Another address has accepted what these refused."""
         for member in refused_by:
             member.contradicted += 1
             if member.contradicted >= MOST_CONTRADICTED and not member.is_out:
                 member.put_out(member.refusal)
-
-
-def _is_of_address(error: ProviderError) -> bool:
-    """Whether no request can succeed there: its key, its quota, its model. A firewall's page may be about a text."""
-    of_firewall = error.body.lstrip().startswith("<")
-    return isinstance(verdict(error, items=1, broken_replies=2), FailJob) and not of_firewall
-
-
-def _says_why(error: ProviderError) -> bool:
-    """Whether the refusal names the text, or how much a request may hold."""
-    named = ("offender", "max_batch_size", "max_tokens_per_batch", "max_tokens")
-    return any(getattr(error, name, None) is not None for name in named)
 
 
 def _sum_of(limits: Sequence[float | None]) -> float | None:

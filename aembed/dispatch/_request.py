@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from math import ceil, inf
+from math import inf
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -33,8 +33,10 @@ from aembed.core.retrying import WAIT_AND_RETRY, may_be_billed
 from aembed.core.splitting import Tries
 from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._member import Member
-from aembed.dispatch._pool import Pool
+from aembed.dispatch._probe import Probe
 from aembed.dispatch._requests import CHANCE_MEMORY, Requests
+from aembed.dispatch._route import Route
+from aembed.dispatch._sending import send_promptly
 from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError, RateLimitError
 from aembed.types import Reply
@@ -43,9 +45,6 @@ from aembed.types import Reply
 # would wait a second for nothing; at 0 it would be refused again at once.
 SOONER_ALONE = 0.1
 """The part of the backoff that is waited where nothing is on its way whose answer could be waited for."""
-# One for a connection that was closed meanwhile, and one for a reply format that the provider does not speak.
-MOST_AT_ONCE = 2
-"""A request is sent again at once so many times."""
 # Chosen: one request of the last ones that was accepted as it was after it had failed is enough to speak of chance for
 # the next three; each part that fails for good takes a fifth of that away.
 SELDOM = 0.1
@@ -77,9 +76,7 @@ class Request:
         self._divisible = divisible
         self._awaited = awaited
         self._pool = requests.pool
-        self._not_before: dict[Admission, float] = {}
-        """Until when this request leaves addresses of a pool alone that have failed it."""
-        self._refused_by: list[Member] = []
+        self._route = Route(Probe(requests, submission)) if requests.pool else None
         self._permit: Permit | None = None
         self._refusal = Throttling()
         self._limited = self._hinted = False
@@ -131,72 +128,42 @@ class Request:
                     control=tries.control,
                     divisible=self._divisible,
                     remaining=submission.remaining() if submission.remaining else inf,
-                    not_before=self._not_before,
+                    route=self._route,
                 )
             )
             if permit is None:
                 raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
-            tries.number = permit.number
+            tries.number, tries.address = permit.number, permit.admission
             try:
-                reply = await self._send_promptly(permit.admission)
+                # In a pool a probe that hangs would hold a slot which the next probe needs, while others do its work.
+                probes = self._pool is not None and permit.gate_pass.probe
+                urgent = submission.interactive or tries.control or probes
+                reply = await send_promptly(
+                    self._requests, submission, self._texts, self._tokens, permit.admission, urgent=urgent
+                )
             except BaseException as error:
                 self._refusal = permit.admission.note_throttled(permit, error)
-                if self._pool is None or not self._goes_elsewhere(self._pool, permit, error):
+                if not self._goes_elsewhere(permit, error):
+                    if self._route and (telling := self._route.most_telling(permit, error)) is not error:
+                        raise telling from error
                     raise
                 submission.retries += 1
                 continue
             permit.admission.note_success(permit, reply.hints)
-            if self._refused_by and self._pool:
-                self._pool.note_contradicted(self._refused_by)
+            if self._pool and self._route and self._route.refused_by:
+                self._pool.note_contradicted(self._route.refused_by)
             if tries.failures:
                 self._requests.chance += CHANCE_MEMORY * (1.0 - self._requests.chance)
             return reply
 
-    def _goes_elsewhere(self, pool: Pool, permit: Permit, error: BaseException) -> bool:
+    def _goes_elsewhere(self, permit: Permit, error: BaseException) -> bool:
         """Whether another address is asked at once. What waiting may clear is decided by tenacity."""
-        if not isinstance(error, ProviderError) or isinstance(error, WAIT_AND_RETRY) or self._submission.dropped:
+        if self._pool is None or self._route is None or self._submission.dropped:
             return False
-        goes = pool.goes_elsewhere(permit, error, self._refused_by, single=len(self._texts) == 1)
-        if goes:
-            # Not without end: what is asked again later is asked of the others first.
-            self._not_before[permit.admission] = asyncio.get_running_loop().time() + PROBE_SECONDS
-        return goes
-
-    async def _send_promptly(self, admission: Admission) -> Reply:
-        for _ in range(MOST_AT_ONCE):
-            try:
-                return await self._send_reserved(admission)
-            except ProviderError as error:
-                if not error.at_once or self._submission.dropped:
-                    raise
-        return await self._send_reserved(admission)
-
-    async def _send_reserved(self, admission: Admission) -> Reply:
-        """Sends one request, and reserves what may be on its bill before it goes out."""
-        # Law 6: what can be refused is refused before money is spent (key, model, dimension, ..., budget).
-        submission, held = self._submission, None
-        if submission.spend_limit and submission.costs:
-            held = await submission.spend_limit.reserve(submission.costs.most_billed(self._texts, self._tokens))
-            if submission.dropped:
-                held.release()
-                raise asyncio.CancelledError
-        submission.requests += 1
-        try:
-            # In a pool a probe that hangs would hold a slot which the next probe needs, while others do its work.
-            probes = self._pool is not None and self._permit is not None and self._permit.gate_pass.probe
-            urgent = submission.interactive or self._tries.control or probes
-            reply = await self._requests.send_once(self._texts, self._tokens, submission, admission, urgent=urgent)
-        except BaseException as error:
-            # What may be on the bill stays noted in the budget; what surely is not is given back.
-            if may_be_billed(error):
-                submission.lost_tokens += ceil(self._tokens)
-            elif held:
-                held.release()
-            raise
-        if held and submission.costs:
-            billed = submission.costs.believed_bill(self._texts, self._tokens, reply.usage.tokens)
-            await held.settle(billed, reply.usage.cost_usd)
-        return reply
+        if not isinstance(error, ProviderError) or isinstance(error, WAIT_AND_RETRY):
+            return False
+        single, control = len(self._texts) == 1, self._tries.control
+        return self._pool.goes_elsewhere(permit, error, self._route, single=single, control=control)
 
     def _backoff(self, state: RetryCallState) -> float:
         """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
@@ -230,16 +197,22 @@ class Request:
         if self._limited:
             too_large = self._refusal.too_large and (self._pool is None or self._pool.is_too_large(self._tokens))
             return self._divisible and (too_large or self._is_too_heavy(admission))
-        # An address that is away says nothing of the request, which goes on elsewhere.
-        if not blame and (not self._requests.max_retries or (self._pool is not None and self._pool.is_open)):
+        if self._route and self._route.is_judged:
+            return False  # By another address; this one says nothing.
+        billed = may_be_billed(error)
+        self._tries.billed += billed
+        if not blame and not self._requests.max_retries:
             return False
+        is_away = not admission.gate.is_open and (not blame or self._tries.alone)
+        if is_away and self._pool is not None and self._pool.is_open:
+            # An address that is away says nothing of the request, which goes on elsewhere: not without end.
+            return billed and self._tries.billed >= self._tries.most_billed
         self._tries.failures += 1
         self._tries.rest = 0.0 if self._pool else admission.gate.rest_seconds(state.upcoming_sleep, hinted=self._hinted)
-        by_chance = self._requests.chance > SELDOM and not (self._divisible and may_be_billed(error))
+        by_chance = self._requests.chance > SELDOM and not (self._divisible and billed)
         self._tries.blame += blame if by_chance else 1.0
         most = self._tries.most
-        if may_be_billed(error):
-            self._tries.billed += 1
+        if billed:
             # While the gate is closed nothing goes out that may be billed again, but one short text.
             most = self._tries.most_billed if admission.gate.is_open or not self._divisible else 1
         return self._tries.failures >= most
@@ -265,8 +238,8 @@ class Request:
         self._submission.retries += 1
         admission = self._permit.admission
         answerable = self._limited and admission.gate.is_open and not self._hinted
-        if isinstance(admission, Member):
-            self._leave_alone(admission, seconds, answerable)
+        if self._route and isinstance(admission, Member):
+            self._leave_alone(admission, self._route, seconds, answerable)
         elif answerable:
             alone = SOONER_ALONE if admission.in_flight == 0 else 1.0
             await self._submission.wait(admission.wait_for_answer(alone * min(seconds, PROBE_SECONDS)))
@@ -274,13 +247,15 @@ class Request:
             admission.note_rest(rest)
             await self._submission.rest(rest, stays=self._awaited)
 
-    def _leave_alone(self, member: Member, seconds: float, answerable: bool) -> None:
+    def _leave_alone(self, member: Member, route: Route, seconds: float, answerable: bool) -> None:
         """The request goes on elsewhere, while the address rests as this request would have rested there."""
+        if not self._limited and member not in route.failed_at:
+            route.failed_at.append(member)
         if answerable:
             seconds = min(seconds, PROBE_SECONDS) * (SOONER_ALONE if member.in_flight == 0 else 1.0)
         else:
             seconds = member.gate.rest_seconds(seconds, hinted=self._hinted)
-        self._not_before[member] = asyncio.get_running_loop().time() + seconds
+        route.not_before[member] = asyncio.get_running_loop().time() + seconds
         member.rest(seconds, hinted=not answerable)
 
 

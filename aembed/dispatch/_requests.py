@@ -12,9 +12,10 @@ The deadlines of requests that are under way become shorter as others are answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import anyio
 import numpy as np
@@ -62,7 +63,10 @@ class Requests:
         timeout: float,
         dimensions: int | None,
         random: Random,
+        start_probe: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
+        self.start_probe = start_probe
+        """Starts the task that asks an address of a pool whether it is back."""
         self.dimensions = dimensions
         self.admission = admission
         self.max_retries = retry.max_retries

@@ -68,6 +68,8 @@ class Submission:
     """Leave for the first request, where that was got beforehand."""
     batch_slots: BatchSlots | None = None
     """The places that its batches hold while they are sent, and until they are stored."""
+    may_probe: bool = True
+    """Whether it pays for asking an address that is away whether it is back: not without money."""
     rests_until: float = -inf
     """Until then a request that was refused is not sent again, as the server asked."""
     when_resting: Callable[[], object] | None = None

@@ -24,7 +24,9 @@ from aembed.core.sending import NotSent, not_sent_yet
 from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._delivery import Deliver, Delivery, Evidence
 from aembed.dispatch._pool import Pool
+from aembed.dispatch._probe import Probe
 from aembed.dispatch._requests import Requests
+from aembed.dispatch._route import Route
 from aembed.dispatch._shared import Shared, Waiting, receive_shared
 from aembed.dispatch._submission import Submission
 from aembed.dispatch._wait_report import WaitReport, server_in_words
@@ -79,6 +81,7 @@ class Dispatcher:
             timeout=timeout,
             dimensions=dimensions,
             random=random,
+            start_probe=self._start_probe,
         )
         self._evidence = Evidence(self._requests, lambda: self.cap)
         alike = isinstance(provider, EmbedsAlike) and provider.embeds_alike
@@ -132,6 +135,12 @@ class Dispatcher:
         self._owned.add(task)
         task.add_done_callback(self._note_task_end)
         return task
+
+    def _start_probe(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Starts a task whose answer nobody waits for: `drain` ends it, as what was not sent."""
+        task = self.start_task(coroutine)
+        self._unsent.add(task)
+        task.add_done_callback(self._unsent.discard)
 
     def _note_task_end(self, task: asyncio.Task[None]) -> None:
         """Forgets the task. Its error was told to whoever waited; where nobody does any more, it is no news."""
@@ -189,9 +198,13 @@ class Dispatcher:
         """How many requests of queries could start now."""
         return self._requests.admission.startable_queries
 
-    async def admit(self, tokens: float) -> Permit:
-        """Leave for one request of queries, to be sent at once. Raises OutageError."""
-        permit = await self._requests.admission.enter(tokens, interactive=True)
+    async def admit(self, tokens: float, submission: Submission) -> Permit:
+        """Leave for one request of queries, to be sent at once. Raises OutageError.
+
+        The submission pays for asking an address of a pool whether it is back.
+        """
+        route = Route(Probe(self._requests, submission)) if self._requests.pool else None
+        permit = await self._requests.admission.enter(tokens, interactive=True, route=route)
         assert permit is not None
         return permit
 

@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
-from aembed import ConfigError, Embedder, Embeddings, MemoryStore, RetryPolicy, SpaceMismatchError
+from aembed import (
+    Budget,
+    BudgetExceededError,
+    ConfigError,
+    Embedder,
+    Embeddings,
+    MemoryStore,
+    RetryPolicy,
+    SpaceMismatchError,
+)
 from aembed.errors import AuthenticationError, BadRequestError, OutageError
-from aembed.providers._address_pool import AddressPool
-from aembed.providers.openai import OpenAIProvider
 from tests.jobs import records, words
-from tests.service.faults import Fault, Outage, Request, Script, Status
-from tests.service.in_process import DIMENSIONS, KEY, MODEL, InProcess, inline
+from tests.service.faults import Cut, Fault, Hang, Outage, Request, Script, Status
+from tests.service.in_process import AT_ONCE, DIMENSIONS, KEY, MODEL, embedder_of_pool
 from tests.service.limits import RateLimits
 from tests.service.server import Latency, Server
 from tests.service.service import Model, Rules, Service
-from tests.service.vectors import vector_of
+from tests.service.vectors import digest, vector_of
 from tests.stage.clock import run_virtual
 
 USUAL = Latency(1.0)
+PROBE = digest(b"a")
 REFUSED = Status(400, {"error": {"message": "Something is wrong.", "type": "invalid_request_error"}})
 
 
 def always(fault: Fault) -> Script:
     return lambda request: fault
-
-
-@asynccontextmanager
-async def embedder_of(services: Sequence[Service], latency: Latency = USUAL, **options: Any) -> AsyncIterator[Any]:
-    """Each of the services is an address; their requests are real but for the sockets."""
-    async with AsyncExitStack() as stack:
-        addresses = []
-        for number, service in enumerate(services):
-            client = httpx.AsyncClient(transport=InProcess(service, latency))
-            await stack.enter_async_context(client)
-            settings: dict[str, Any] = {"http_client": client, "run_in_thread": inline, "dimensions": DIMENSIONS}
-            url = f"https://{chr(ord('a') + number)}.test/v1"
-            addresses.append(OpenAIProvider(MODEL, api_key=KEY, base_url=url, **settings))
-        embedder = await stack.enter_async_context(Embedder(AddressPool(addresses), **options))
-        embedder._engine.run_in_thread = inline
-        yield embedder
 
 
 def are_right(embeddings: Embeddings, texts: Sequence[str], dimensions: int = DIMENSIONS) -> bool:
@@ -57,7 +47,10 @@ def are_right(embeddings: Embeddings, texts: Sequence[str], dimensions: int = DI
 
 
 def times_billed(services: Sequence[Service]) -> Counter[bytes]:
-    return sum([Counter(service.ledger.times_billed) for service in services], Counter())
+    """Of the texts of the job: the word that asks an address whether it is back is none of them."""
+    times = sum([Counter(service.ledger.times_billed) for service in services], Counter[bytes]())
+    del times[PROBE]
+    return times
 
 
 @pytest.mark.parametrize("fault", [Status(429), Status(503), Status(401), Status(404), REFUSED], ids=str)
@@ -65,7 +58,7 @@ def test_what_an_address_refuses_from_the_first_goes_to_the_other(fault: Fault) 
     services = [Service(script=always(fault)), Service()]
 
     async def test() -> None:
-        async with embedder_of(services, max_batch_size=10) as embedder:
+        async with embedder_of_pool(services, USUAL, max_batch_size=10) as embedder:
             texts = words(400)
             assert are_right(await embedder.embed_documents(texts), texts)
             assert asyncio.get_running_loop().time() < 10.0
@@ -82,7 +75,7 @@ def test_an_address_that_stops_working_is_taken_back_once_it_works(fault: Fault)
     services = [Service(script=Outage(10.0, 100.0, fault)), Service()]
 
     async def test() -> None:
-        async with embedder_of(services, Latency(1.0, fixed=5.0), concurrency=2, max_batch_size=10) as embedder:
+        async with embedder_of_pool(services, Latency(1.0, fixed=5.0), concurrency=2, max_batch_size=10) as embedder:
             texts = words(1_300)
             assert are_right(await embedder.embed_documents(texts), texts)
         assert any(event.at > 100.0 and event.label == "accepted" for event in services[0].ledger.events)
@@ -95,7 +88,7 @@ def test_a_query_goes_to_the_address_that_works() -> None:
     services = [Service(script=always(Status(503))), Service(script=Outage(0.0, 1e9, Status(429))), Service()]
 
     async def test() -> None:
-        async with embedder_of(services) as embedder:
+        async with embedder_of_pool(services, USUAL) as embedder:
             for number in range(50):
                 vector = await embedder.embed_query(f"query {number}", timeout=3.0)
                 assert np.array_equal(vector, vector_of(f"query {number}", DIMENSIONS))
@@ -111,7 +104,7 @@ def test_a_bad_text_fails_alone_where_every_address_refuses_it() -> None:
     services = [Service(script=script) for _ in range(3)]
 
     async def test() -> None:
-        async with embedder_of(services, max_batch_size=16) as embedder:
+        async with embedder_of_pool(services, USUAL, max_batch_size=16) as embedder:
             texts = [f"bad {n}" if n in (0, 77, 78, 200) else f"text {n}" for n in range(300)]
             embeddings = await embedder.embed_documents(texts)
             assert [failure.index for failure in embeddings.failures] == [0, 77, 78, 200]
@@ -125,7 +118,7 @@ def test_where_all_addresses_refuse_the_key_the_job_stops() -> None:
     services = [Service(Rules(key="another")) for _ in range(3)]
 
     async def test() -> None:
-        async with embedder_of(services) as embedder:
+        async with embedder_of_pool(services, USUAL) as embedder:
             with pytest.raises(AuthenticationError):
                 await embedder.embed_documents(words(100))
         assert sum(service.ledger.requests for service in services) <= 24
@@ -137,14 +130,14 @@ def test_an_outage_of_all_addresses_is_waited_for_and_ends_after_max_outage() ->
     services = [Service(script=Outage(0.0, 60.0)) for _ in range(2)]
 
     async def waited() -> None:
-        async with embedder_of(services) as embedder:
+        async with embedder_of_pool(services, USUAL) as embedder:
             texts = words(100)
             assert are_right(await embedder.embed_documents(texts), texts)
             assert 60.0 < asyncio.get_running_loop().time() < 70.0
 
     async def lost() -> None:
         away = [Service(script=always(Status(503))) for _ in range(2)]
-        async with embedder_of(away, retry=RetryPolicy(max_outage=120.0)) as embedder:
+        async with embedder_of_pool(away, USUAL, retry=RetryPolicy(max_outage=120.0)) as embedder:
             with pytest.raises(OutageError, match="pool of 2 addresses"):
                 await embedder.embed_documents(words(100))
             assert 120.0 <= asyncio.get_running_loop().time() < 130.0
@@ -158,7 +151,7 @@ def test_a_hint_of_one_address_holds_up_no_other() -> None:
     services = [Service(limits=RateLimits.of("fixed", 30)), Service(limits=RateLimits.of("fixed", 300))]
 
     async def test() -> None:
-        async with embedder_of(services, max_batch_size=1) as embedder:
+        async with embedder_of_pool(services, USUAL, max_batch_size=1) as embedder:
             texts = words(300)
             assert are_right(await embedder.embed_documents(texts), texts)
             assert asyncio.get_running_loop().time() < 61.0
@@ -171,7 +164,7 @@ def test_addresses_of_several_widths_or_models_stop_the_job_and_say_which() -> N
     async def test() -> None:
         other = Rules(models={MODEL: Model(DIMENSIONS, answers_as="another-model")})
         services = [Service(), Service(other)]
-        async with embedder_of(services) as embedder:
+        async with embedder_of_pool(services, USUAL) as embedder:
             with pytest.raises(SpaceMismatchError, match=r"[ab]\.test answered with the model"):
                 await embedder.embed_documents(words(5_000))
 
@@ -182,7 +175,7 @@ def test_stats_tell_what_is_believed_of_each_address() -> None:
     services = [Service(limits=RateLimits.of("gcra", 600, 100_000)), Service(script=always(Status(401)))]
 
     async def test() -> None:
-        async with embedder_of(services) as embedder:
+        async with embedder_of_pool(services, USUAL) as embedder:
             await embedder.embed_documents(words(3_000))
             stats = embedder.stats()
             assert list(stats.addresses) == ["a.test", "b.test"]
@@ -242,3 +235,116 @@ async def test_a_store_is_the_same_whichever_addresses_of_the_pool_fill_it() -> 
 def test_addresses_that_cannot_be_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         Embedder(f"openai:{MODEL}", **{"api_key": KEY} | options)
+
+
+# an address that is away is asked by short texts, beside the work
+
+
+@pytest.mark.parametrize("fault", [Hang(billed=True), Cut(), Status(504, billed=True), Status(503)], ids=str)
+def test_e11_an_address_that_is_away_is_sent_no_work_and_is_taken_back_once_it_answers(fault: Fault) -> None:
+    """Its gate closes after five failures in a row; beside those, only what was in flight then is sent in vain."""
+    services = [Service(script=Outage(30.0, 200.0, fault)), Service()]
+
+    async def test() -> None:
+        async with embedder_of_pool(services, Latency(1.0, fixed=4.0), concurrency=4, max_batch_size=5) as embedder:
+            texts = words(2_000)
+            embeddings = await embedder.embed_documents(texts)
+            assert are_right(embeddings, texts)
+            report, events = embeddings.report, services[0].ledger.events
+            assert asyncio.get_running_loop().time() < 320.0
+            assert sum(30.0 <= event.at < 200.0 and event.inputs > 1 for event in events) <= 5 + 4
+            assert any(event.at > 200.0 and event.inputs > 1 for event in events)
+            billed = sum(service.ledger.billed_tokens for service in services)
+            assert report.billed_tokens + report.lost_tokens >= billed
+        assert max(times_billed(services).values()) <= 2
+
+    run_virtual(test)
+
+
+def test_e11_work_is_not_held_up_by_an_address_that_hangs() -> None:
+    """Nothing of the job waits for a probe: what was sent before the first hang was seen is all that is late."""
+    services = [Service(script=Outage(20.0, 1e9, Hang())), Service()]
+
+    async def test() -> float:
+        async with embedder_of_pool(services, Latency(1.0, fixed=2.0), concurrency=2, max_batch_size=5) as embedder:
+            texts = words(2_000)
+            assert are_right(await embedder.embed_documents(texts), texts)
+            return asyncio.get_running_loop().time()
+
+    # 400 requests of about 2 s, two at a time at the one that is left: 400 s less what both did in the first 20 s.
+    assert run_virtual(test) < 440.0
+
+
+def test_e11_where_only_queries_come_an_address_is_taken_back_too() -> None:
+    services = [Service(script=Outage(1.0, 60.0, Hang())), Service()]
+
+    async def test() -> None:
+        async with embedder_of_pool(services, AT_ONCE, timeout=2.0) as embedder:
+            for number in range(200):
+                vector = await embedder.embed_query(f"query {number}", timeout=5.0)
+                assert np.array_equal(vector, vector_of(f"query {number}", DIMENSIONS))
+                await asyncio.sleep(0.5)
+        assert any(event.at > 60.0 and event.label == "accepted" for event in services[0].ledger.events)
+
+    run_virtual(test)
+
+
+def test_e11_a_budget_that_is_used_up_stops_the_job_though_all_addresses_are_away() -> None:
+    """What asks them costs a token each, which is not there."""
+    services = [Service(script=Outage(5.0, 1e9, Hang(billed=True))) for _ in range(2)]
+
+    async def test() -> None:
+        latency = Latency(1.0, fixed=2.0)
+        async with embedder_of_pool(services, latency, concurrency=1, max_batch_size=5, budget=Budget(60)) as embedder:
+            with pytest.raises(BudgetExceededError):
+                await embedder.embed_documents(words(100))
+        assert sum(service.ledger.billed_tokens for service in services) <= 60
+
+    run_virtual(test)
+
+
+def test_e12_a_text_is_not_blamed_for_an_address_that_fails_it_by_itself() -> None:
+    """The second server dies of long texts, each time, and of nothing else; the first one takes them, one at a time."""
+
+    def script(request: Request) -> Fault | None:
+        return Status(500) if any("long" in text for text in request.texts) else None
+
+    services = [Service(), Service(script=script)]
+
+    async def test() -> None:
+        async with embedder_of_pool(services, USUAL, concurrency=1, max_batch_size=4) as embedder:
+            texts = [f"{'long' if n % 10 == 0 else 'short'} {n}" for n in range(200)]
+            assert are_right(await embedder.embed_documents(texts), texts)
+
+    run_virtual(test)
+
+
+def test_e12_a_text_that_one_refuses_and_others_fail_is_refused_and_is_not_tried_for_ever() -> None:
+    def bad(request: Request) -> Fault | None:
+        return REFUSED if any(text.startswith("bad") for text in request.texts) else None
+
+    def busy(request: Request) -> Fault | None:
+        return Status(429, headers=[("retry-after", "20")])
+
+    services = [Service(script=bad), Service(script=always(Status(503))), Service(script=busy)]
+
+    async def test() -> None:
+        async with embedder_of_pool(services, USUAL, concurrency=2, max_batch_size=8) as embedder:
+            embeddings = await embedder.embed_documents(["bad one", *words(100)])
+            assert [type(failure.error) for failure in embeddings.failures] == [BadRequestError]
+            assert asyncio.get_running_loop().time() < 200.0
+        assert services[0].ledger.requests <= 30
+
+    run_virtual(test)
+
+
+def test_e12_an_address_that_refuses_all_is_not_believed_while_the_others_are_away() -> None:
+    """Once the other is back, what was refused meanwhile is sent to it."""
+    services = [Service(script=Outage(2.0, 40.0, Status(503))), Service(script=Outage(2.0, 1e9, REFUSED))]
+
+    async def test() -> None:
+        async with embedder_of_pool(services, USUAL, concurrency=2, max_batch_size=4) as embedder:
+            texts = words(600)
+            assert are_right(await embedder.embed_documents(texts), texts)
+
+    run_virtual(test)

@@ -8,14 +8,15 @@ virtual time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
 import msgspec
 
 from aembed import Embedder
+from aembed.providers._address_pool import AddressPool
 from aembed.providers.openai import OpenAIProvider
 from tests.service import refusals
 from tests.service.faults import Body, Cut, Hang, Late, Mutate, Status, Truncate
@@ -111,3 +112,21 @@ async def embedder_of(
         async with Embedder(provider, **options) as embedder:
             embedder._engine.run_in_thread = inline
             yield embedder
+
+
+@asynccontextmanager
+async def embedder_of_pool(
+    services: Sequence[Service], latency: Latency = AT_ONCE, *, refusal_seconds: float = 0.02, **options: Any
+) -> AsyncIterator[Embedder]:
+    """An Embedder for which each of the services is an address: a.test, b.test ..."""
+    async with AsyncExitStack() as stack:
+        addresses = []
+        for number, service in enumerate(services):
+            client = httpx.AsyncClient(transport=InProcess(service, latency, refusal_seconds))
+            await stack.enter_async_context(client)
+            settings: dict[str, Any] = {"http_client": client, "run_in_thread": inline, "dimensions": DIMENSIONS}
+            url = f"https://{chr(ord('a') + number)}.test/v1"
+            addresses.append(OpenAIProvider(MODEL, api_key=KEY, base_url=url, **settings))
+        embedder = await stack.enter_async_context(Embedder(AddressPool(addresses), **options))
+        embedder._engine.run_in_thread = inline
+        yield embedder
