@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -92,9 +93,12 @@ class End:
 class History:
     """`kinds` has how each run ended, and `steps` how many steps each took."""
 
-    def __init__(self, schedule: Schedule, disk: Faulty | None = None) -> None:
+    def __init__(
+        self, schedule: Schedule, disk: Faulty | None = None, books: Books | None = None, addresses: int = 1
+    ) -> None:
         self.schedule = schedule
-        self.books = Books(schedule)
+        self.addresses = addresses
+        self.books = books or Books(schedule)
         self.disk: Any = disk or Disk()
         self.kinds: list[str] = []
         self.steps: list[int] = []
@@ -136,6 +140,11 @@ class History:
         self._check_budget(run, end, self.books.ledger.billed_tokens - billed)
         self._check_end(run, end)
         return end
+
+    @property
+    def slots(self) -> int:
+        """Requests that may be in flight, at all addresses together."""
+        return self.schedule.concurrency * self.addresses
 
     # one process
 
@@ -189,15 +198,21 @@ class History:
         }
         latency = Latency(1.0, sigma=schedule.sigma, seed=schedule.seed)
         try:
-            async with embedder_of(self.books, latency, budget=budgets_of(run), **options) as embedder:
+            async with self._embedder(latency, budget=budgets_of(run), **options) as embedder:
                 embedder._engine.random = random
                 embedder._engine.budgets.today = lambda: date.fromordinal(1 + run.day)
                 if schedule.shares:
-                    provider: Any = embedder._engine.provider
-                    provider.limits = replace(provider.limits, encoding=None)
+                    for provider in self._providers(embedder):
+                        provider.limits = replace(provider.limits, encoding=None)
                 return End(await self._verb(embedder, run, told))
         except BaseException as error:
             return End(error=error)
+
+    def _embedder(self, latency: Latency, **options: Any) -> AbstractAsyncContextManager[Embedder]:
+        return embedder_of(self.books, latency, **options)
+
+    def _providers(self, embedder: Embedder) -> Sequence[Any]:
+        return [embedder._engine.provider]
 
     async def _verb(self, embedder: Embedder, run: Run, told: list[Progress]) -> Report:
         return await embedder.embed_into(self.disk, source_of(run), on_progress=told.append)
@@ -211,11 +226,11 @@ class History:
 
     def _check_cost(self, run: Run, end: End) -> None:
         """What was billed is on the disk, in the error, or was lost; only what was lost is billed again."""
-        books, schedule = self.books, self.schedule
+        books = self.books
         missing = books.delivered - self.disk.paid_for - {CONTROL}
         if end.killed or (self._left(run) and end.kind == "CancelledError"):
             # It waits 30 s for a store that hangs, and not at all once it is cancelled again: then nobody is told.
-            assert len(missing) <= schedule.concurrency * schedule.batch, f"{len(missing)} texts were in flight"
+            assert len(missing) <= self.slots * self.schedule.batch, f"{len(missing)} texts were in flight"
             if end.told:
                 again = sum(books.tokens[key] for key in missing) + self._at_the_kill * end.killed
                 assert again <= end.told.at_risk_tokens, f"{again} tokens in flight, {end.told.at_risk_tokens} told"
@@ -226,13 +241,13 @@ class History:
         self.excused.update(missing)
         self._check_bill(run)
         for key, times in books.ledger.times_billed.items():
-            in_this_run = times - books.billed_before[key]
+            in_this_run = times - books.billed_before[key] - (books.controls[key] - books.controls_before[key])
             assert in_this_run <= MOST_BILLED or key == CONTROL, f"a text was billed {in_this_run} times in one run"
         assert books.controls.total() <= books.troubles, "it asks more often than something failed"
-        assert books.ledger.max_in_flight <= schedule.concurrency
+        assert books.ledger.max_in_flight <= self.slots
         assert not books.sent_after_that, "a request went out after the key was refused"
         is_away = run.dry is not None and run.dry.fault in AWAY
-        most = MOST_SENT_DRY + min(books.accidents, schedule.concurrency)
+        most = self.addresses * MOST_SENT_DRY + min(books.accidents, self.slots)
         assert is_away or books.account.sent_after <= most, f"{books.account.sent_after} sent by a dry account"
 
     def _check_bill(self, run: Run) -> None:

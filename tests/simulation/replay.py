@@ -1,7 +1,8 @@
 """Runs simulated histories again: `python -m tests.simulation.replay SEED ...` shows each schedule and how it ended.
 
 `--first 0 --count 100000` runs that many and prints the seeds that fail. With `--tables` they fill a column of the
-user's own table, with `--stores` a store in a file whose table loses rows.
+user's own table, with `--stores` a store in a file whose table loses rows, with `--pools` they are sent to a pool of
+addresses.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from pprint import pprint
 
 from tests.simulation.history import History
+from tests.simulation.pools import of_a_pool
 from tests.simulation.tables import Make, in_memory, of_a_store, of_a_table
 from tests.stage.vocabulary import write_vocabularies
 
@@ -64,9 +66,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--stores", action="store_true")
+    parser.add_argument("--pools", action="store_true")
     options = parser.parse_args()
-    make: Make = of_a_table if options.tables else of_a_store if options.stores else in_memory
-    flag = "--tables " if options.tables else "--stores " if options.stores else ""
+    make, flag = in_memory, ""
+    for name, kind in {"tables": of_a_table, "stores": of_a_store, "pools": of_a_pool}.items():
+        if getattr(options, name):
+            make, flag = kind, f"--{name} "
     # A process that is killed leaves coroutines that never began: they are no leak of the program.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.history import History
+from tests.simulation.pools import of_a_pool
 from tests.simulation.servers import draw
 from tests.simulation.tables import Make, drawn, in_memory, of_a_store, of_a_table
 
@@ -18,6 +19,8 @@ SCHEDULES = int(os.environ.get("AEMBED_SCHEDULES", "1200"))
 TABLES = SCHEDULES // 20
 """Of them so many are played on real files, whose tables lose rows: half on columns of the user's, half on stores. Each
 takes as long as three others."""
+POOLS = SCHEDULES // 15
+"""As many beside are sent to a pool of addresses."""
 PARTS = 20
 """So that no test takes longer than its timeout; raise that (--timeout) with AEMBED_SCHEDULES."""
 
@@ -60,6 +63,12 @@ def test_t1_t2_t3_whatever_a_table_does_what_is_told_is_true_and_nothing_is_boug
     assert kinds.keys() >= {"done", "crash"}
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_e11_e12_whatever_addresses_do_the_promises_hold_while_one_of_them_is_well(part: int, tmp_path: Path) -> None:
+    kinds = Counter(k for seed in range(part, POOLS, 4) for k in ended(of_a_pool(seed, tmp_path), f"--pools {seed}"))
+    assert kinds.keys() >= {"done", "crash"}
+
+
 @pytest.mark.parametrize(
     ("make", "seed"),
     [(of_a_table, 159), (in_memory, 1275)],
@@ -67,6 +76,24 @@ def test_t1_t2_t3_whatever_a_table_does_what_is_told_is_true_and_nothing_is_boug
 )
 def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> None:
     ended(make(seed, tmp_path), f"{'--tables ' if make is of_a_table else ''}{seed}")
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [38, 248, 228, 311, 332, 388, 396, 402],
+    ids=[
+        "a broken reply goes on and on to the only address that is there",
+        "a text waits without end for an address that only refuses as too early",
+        "a text fails that one address alone has failed",
+        "a bad key of the last address stops the job",
+        "a text is refused for good by an address that has accepted nothing",
+        "an address that refuses all stops the job while the other is away",
+        "two addresses that hang share a text without end",
+        "a control waits for an address that it may not ask",
+    ],
+)
+def test_e11_e12_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
+    ended(of_a_pool(seed, tmp_path), f"--pools {seed}")
 
 
 @pytest.mark.parametrize("seed", range(5))

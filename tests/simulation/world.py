@@ -60,6 +60,7 @@ class Books(Service):
         self.tokens: dict[bytes, float] = {}
         self.billed_before: Counter[bytes] = Counter()
         self.controls: Counter[bytes] = Counter()
+        self.controls_before: Counter[bytes] = Counter()
         """A text that was accepted and goes alone once more: whether the provider accepts anything."""
         self.troubles = 0
         self.accidents = 0
@@ -75,6 +76,7 @@ class Books(Service):
         self.accidents = 0
         self.delivered = set()
         self.billed_before = Counter(self.ledger.times_billed)
+        self.controls_before = Counter(self.controls)
         self.key_refused_at = inf
 
     def receive(self, headers: Mapping[str, str], body: bytes, now: float) -> Exchange:
@@ -144,9 +146,13 @@ class RunFaults:
         broken = isinstance(fault, Truncate | Mutate | Body)
         if any(self._met[t] >= self._most or (broken and self._broken[t]) for t in request.texts):
             return None
-        self._met.update(request.texts)
+        self.note_met(request)
         self._broken.update(request.texts if broken else ())
         return fault
+
+    def note_met(self, request: Request) -> None:
+        """The texts of that request have met a fault, of whatever kind."""
+        self._met.update(request.texts)
 
 
 class Faulty:
