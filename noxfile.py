@@ -58,7 +58,7 @@ NETWORK = (
 """What runs on other event loops, too. Tests on virtual time stay on their own loop, and a file of nothing else is left
 out, as are those of single services and of models in the process: what they send goes the way of all others."""
 
-SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1")
+SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1", "perplexityai==0.46.1")
 SDKS_OF_WIRES = ("botocore==1.44.8", "cohere==7.3.1", "google-genai==3.6.1", "ollama==0.6.3")
 nox.options.sessions = ["lint", "types", "tests"]
 LEAST_CAUGHT = 0.85

@@ -124,6 +124,7 @@ VARIABLES = {
     "CO_API_KEY, COHERE_API_KEY": "The key of `cohere:`: the first that is set.",
     "CO_API_URL": "The address of `cohere:`, where `base_url=` is not given.",
     "GOOGLE_API_KEY, GEMINI_API_KEY": "The key of `gemini:`: the first that is set, as google-genai has it.",
+    "PERPLEXITY_API_KEY, PPLX_API_KEY": "The key of `perplexity:`: the first that is set.",
     "OLLAMA_HOST": "Where Ollama is: `host`, `host:port`, `:port` or a URL.",
     "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY": "Proxies, as httpx reads them, but never for this machine.",
     "SSL_CERT_FILE, SSL_CERT_DIR": "Certificates to trust.",

@@ -162,12 +162,12 @@ class ReplyReader:
         # Law 3: a vector is stored only beside the text that it was made from, so count, order, width and values are
         # checked before anybody else sees the matrix.
         if not parsed.floats:
-            parsed = self._read_encoding(parsed, dimensions, proven)
+            parsed = self.read_encoding(parsed, dimensions, proven)
         check_width(parsed.matrix, dimensions)
         check_squares(parsed.squares, normalised=normalised)
         return parsed
 
-    def _read_encoding(self, parsed: Parsed, dimensions: int | None, proven: bool) -> Parsed:
+    def read_encoding(self, parsed: Parsed, dimensions: int | None, proven: bool) -> Parsed:
         """The vectors by what their bytes are: float32, or float64. Raises EncodingError where they are neither."""
         width = parsed.matrix.shape[1]
         is_twice = dimensions is not None and width == 2 * dimensions

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pybase64
 import pytest
 
 from tests.providers.services import ScriptedService
@@ -19,6 +20,7 @@ from tests.providers.services.mistral import Codestral, Mistral
 from tests.providers.services.nvidia import Nvidia
 from tests.providers.services.openai import OpenAI
 from tests.providers.services.openrouter import OpenRouter
+from tests.providers.services.perplexity import Perplexity
 from tests.providers.services.together import Together
 from tests.providers.services.vllm import VLLM
 from tests.providers.services.voyage import Voyage
@@ -139,4 +141,20 @@ async def test_together() -> None:
         assert is_right(service, vectors(reply))
         service.script = {1: service.rate_limited()}
         with pytest.raises(together.RateLimitError):
+            await client.embeddings.create(model=service.model, input=TEXTS)
+
+
+async def test_perplexityai() -> None:
+    perplexity = pytest.importorskip("perplexity")
+    async with (
+        running(Perplexity) as service,
+        perplexity.AsyncPerplexity(api_key=KEY, base_url=f"http://127.0.0.1:{service.port}", max_retries=0) as client,
+    ):
+        for encoding in ({}, {"encoding_format": "base64_int8"}):
+            reply = await client.embeddings.create(model=service.model, input=TEXTS, **encoding)
+            rows = [np.frombuffer(pybase64.b64decode(item.embedding), np.int8) for item in reply.data]
+            assert np.array_equal(rows, service.right(TEXTS, ""))
+            assert reply.usage.cost.total_cost > 0
+        service.script = {2: service.rate_limited()}
+        with pytest.raises(perplexity.RateLimitError):
             await client.embeddings.create(model=service.model, input=TEXTS)
