@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from aembed.core.billing import utf8_bytes
 from aembed.core.changes import Item
@@ -100,6 +101,8 @@ class Tries:
     """The number of the last request that was sent."""
     address: object = None
     """Where it was sent."""
+    failed_at: list[Any] = field(default_factory=list)
+    """The addresses of a pool that have failed parts of the same batch."""
     unproven: bool = False
     """Nothing as large as this part was ever accepted."""
     on_trial: bool = False

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -134,6 +134,7 @@ class Delivery:
         self._deliver = deliver
         self._bisection = Bisection(batch, evidence.learned_limits, evidence.weight, self._requests.max_retries)
         self._held: list[_HeldRefusal] = []
+        self._failed_at: list[Any] = []
         self._stops = len(evidence.control.stopping)
 
     async def run(self) -> None:
@@ -168,6 +169,7 @@ class Delivery:
     async def _send(self, part: Sequence[Item]) -> None:
         """Sends a part until it is answered, refused or failed, and does what follows."""
         tries = self._bisection.tries_of(part)
+        tries.failed_at = self._failed_at
         try:
             reply = await self._request(part, tries)
         except UnavailableError as error:

@@ -11,7 +11,7 @@ from aembed.core.gate import LONGEST_HINT, PROBE_SECONDS, Gate, GatePass
 from aembed.core.pacing import Pacer
 from aembed.dispatch._admission import EARLY, Admission, Permit
 from aembed.dispatch._wait_report import WaitReport
-from aembed.errors import ProviderError
+from aembed.errors import ProviderError, UnavailableError
 from aembed.types import Hints
 
 logger = logging.getLogger("aembed")
@@ -50,7 +50,8 @@ class Member(Admission):
         """What it refused up to the request of that number says nothing of the texts."""
         self.refusal = ProviderError("")
         """The last of them."""
-        self._failures = 0
+        self._failures = self.failed_in_a_row = 0
+        """Rests, and of them failures, since anything was accepted."""
         self._rests: list[tuple[float, bool]] = []
         """Until when places rest that were refused, and whether the server said so."""
 
@@ -143,9 +144,15 @@ class Member(Admission):
         if self.is_out:
             logger.info("%s is in service again", self.where)
         self._report.is_out, self._out_seconds = False, OUT_SECONDS
-        self.doubted = self.contradicted = self._failures = 0
+        self.doubted = self.contradicted = self._failures = self.failed_in_a_row = 0
         self._pool.accepted = max(self._pool.accepted, permit.number)
         super().note_success(permit, hints)
+
+    def note_failure(
+        self, permit: Permit, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
+    ) -> float:
+        self.failed_in_a_row += isinstance(error, UnavailableError)
+        return super().note_failure(permit, error, wait=wait, hinted=hinted, closes=closes, alone=alone)
 
     def check_outage(self) -> None:
         self._pool.check_outage()

@@ -278,7 +278,9 @@ class Pool:
         if is_of_address(error) or member.is_out or (control and isinstance(error, BadRequestError)):
             member.put_out(error, permit.gate_pass)
             return True
-        if not any(each.is_there and each not in refused_by and each not in route.failed_at for each in others):
+        # An address that is known to accept others says more than one that failed, and that more than any other.
+        failed_at = route.failed_at if member.has_accepted else ()
+        if not any(each.is_there and each not in refused_by and each not in failed_at for each in others):
             return False
         # Law 5: a rejected batch is never sent again unchanged, but to an address that has not refused it: one that
         # accepts nothing says nothing of the batch. A single text is only lost where two refuse it.
@@ -288,6 +290,12 @@ class Pool:
             return False
         refused_by[member] = member.refusal = error
         return True
+
+    def says_nothing(self, member: Member, route: Route) -> bool:
+        """Whether the failure of a request there says nothing of it: the address fails others, too, and this request
+        was not sent there before."""
+        others = any(each.is_there for each in self.members if each is not member)
+        return others and member not in route.failed_at and (member.failed_in_a_row > 1 or not member.has_accepted)
 
     def note_contradicted(self, refused_by: Iterable[Member]) -> None:
         """Another address has accepted what these refused."""

@@ -38,7 +38,7 @@ from aembed.dispatch._requests import CHANCE_MEMORY, Requests
 from aembed.dispatch._route import Route
 from aembed.dispatch._sending import send_promptly
 from aembed.dispatch._submission import Submission
-from aembed.errors import ProviderError, RateLimitError
+from aembed.errors import ProviderError, RateLimitError, UnavailableError
 from aembed.types import Reply
 
 # Chosen: with a base of 1 s that is 50 to 100 ms, in which a slot at the server becomes free. At 1.0 a single query
@@ -76,7 +76,7 @@ class Request:
         self._divisible = divisible
         self._awaited = awaited
         self._pool = requests.pool
-        self._route = Route(Probe(requests, submission)) if requests.pool else None
+        self._route = Route(Probe(requests, submission), failed_at=tries.failed_at) if requests.pool else None
         self._permit: Permit | None = None
         self._refusal = Throttling()
         self._limited = self._hinted = False
@@ -110,7 +110,12 @@ class Request:
             sleep=self._sleep,
             reraise=True,
         )
-        return await retrying(attempt)
+        try:
+            return await retrying(attempt)
+        except UnavailableError as error:
+            if self._route and (refusal := self._route.common_refusal):
+                raise refusal from error
+            raise
 
     async def _attempt(self) -> Reply:
         """One try: leave to send, the request, and what becomes of it told to gate and pacer.
@@ -203,8 +208,10 @@ class Request:
         self._tries.billed += billed
         if not blame and not self._requests.max_retries:
             return False
-        is_away = not admission.gate.is_open and (not blame or self._tries.alone)
-        if is_away and self._pool is not None and self._pool.is_open:
+        says_nothing = self._says_nothing(admission, blame)
+        if self._route and admission not in self._route.failed_at:
+            self._route.failed_at.append(admission)
+        if says_nothing:
             # An address that is away says nothing of the request, which goes on elsewhere: not without end.
             return billed and self._tries.billed >= self._tries.most_billed
         self._tries.failures += 1
@@ -216,6 +223,13 @@ class Request:
             # While the gate is closed nothing goes out that may be billed again, but one short text.
             most = self._tries.most_billed if admission.gate.is_open or not self._divisible else 1
         return self._tries.failures >= most
+
+    def _says_nothing(self, admission: Admission, blame: float) -> bool:
+        """Whether a failure at an address of a pool is that of the address."""
+        if self._pool is None or self._route is None or not isinstance(admission, Member):
+            return False
+        is_away = not admission.gate.is_open and (not blame or self._tries.alone)
+        return (is_away and self._pool.is_open) or self._pool.says_nothing(admission, self._route)
 
     def _is_too_heavy(self, admission: Admission) -> bool:
         """Whether the size is what is refused: no wait helped, and nothing as large was ever accepted."""
@@ -249,8 +263,6 @@ class Request:
 
     def _leave_alone(self, member: Member, route: Route, seconds: float, answerable: bool) -> None:
         """The request goes on elsewhere, while the address rests as this request would have rested there."""
-        if not self._limited and member not in route.failed_at:
-            route.failed_at.append(member)
         if answerable:
             seconds = min(seconds, PROBE_SECONDS) * (SOONER_ALONE if member.in_flight == 0 else 1.0)
         else:

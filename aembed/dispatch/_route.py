@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from aembed.core.retrying import FailJob, verdict
-from aembed.dispatch._admission import Permit
+from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._member import Member
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
@@ -32,8 +32,8 @@ class Route:
     """Until when it leaves addresses alone that have failed it."""
     refused_by: dict[Member, ProviderError] = field(default_factory=dict)
     """Those that refused it without a reason, and how."""
-    failed_at: list[Member] = field(default_factory=list)
-    """Those that were to be asked, and failed: they say nothing of it."""
+    failed_at: list[Admission] = field(default_factory=list)
+    """Those that failed it, or another part of its batch."""
 
     def avoids(self, member: Member, members: Sequence[Member]) -> bool:
         """Whether others are asked before that one: what an address does is not laid to the text while there are any.
@@ -54,6 +54,11 @@ class Route:
         if member in self.refused_by:
             return 1 if member.has_accepted else 3
         return 2 if member in self.failed_at else 0
+
+    @property
+    def common_refusal(self) -> ProviderError | None:
+        """The refusal, where several addresses refused it and the others failed."""
+        return next(iter(self.refused_by.values())) if len(self.refused_by) > 1 else None
 
     @property
     def is_judged(self) -> bool:

@@ -14,6 +14,7 @@ from aembed.providers._rows import ROWS
 from aembed.providers.azure import AZURE
 from aembed.providers.cohere import COHERE
 from aembed.providers.gemini import GEMINI
+from aembed.providers.perplexity import PERPLEXITY
 from tests.pages import ROOT
 from tests.providers.raw_server import RawServer, json_reply, serving
 from tests.providers.services._scripted import KEY, Answer, running
@@ -214,7 +215,7 @@ def test_the_table_of_the_page_has_every_row_with_its_limits() -> None:
     page = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:3] == "| `"]
     table = {row[0].strip("` :"): row[2:] for row in cells if len(row) == 7}
-    own = {"azure": AZURE, "cohere": COHERE, "gemini": GEMINI}
+    own = {"azure": AZURE, "cohere": COHERE, "gemini": GEMINI, "perplexity": PERPLEXITY}
     # Bedrock has other limits for each family of its models.
     assert table.keys() == {*ROWS, *own, "bedrock"}
     for name, row in {**ROWS, **own}.items():

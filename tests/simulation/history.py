@@ -247,7 +247,7 @@ class History:
         assert books.ledger.max_in_flight <= self.slots
         assert not books.sent_after_that, "a request went out after the key was refused"
         is_away = run.dry is not None and run.dry.fault in AWAY
-        most = self.addresses * MOST_SENT_DRY + min(books.accidents, self.slots)
+        most = self.addresses * (MOST_SENT_DRY + min(books.accidents, self.schedule.concurrency))
         assert is_away or books.account.sent_after <= most, f"{books.account.sent_after} sent by a dry account"
 
     def _check_bill(self, run: Run) -> None:

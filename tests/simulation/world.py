@@ -129,7 +129,7 @@ class RunFaults:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
 
     def begin(self, run: Run) -> None:
         self._run, self._number = run, -1
@@ -144,7 +144,7 @@ class RunFaults:
         if run.relentless or fault is None or (isinstance(fault, Status) and fault.code == 429):
             return fault
         broken = isinstance(fault, Truncate | Mutate | Body)
-        if any(self._met[t] >= self._most or (broken and self._broken[t]) for t in request.texts):
+        if any(self._met[t] >= self.most or (broken and self._broken[t]) for t in request.texts):
             return None
         self.note_met(request)
         self._broken.update(request.texts if broken else ())
