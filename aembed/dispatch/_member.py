@@ -7,7 +7,7 @@ import logging
 from math import inf
 from typing import Protocol
 
-from aembed.core.gate import LONGEST_HINT, PROBE_SECONDS, Gate, GatePass
+from aembed.core.gate import FAILURES_IN_A_ROW, LONGEST_HINT, PROBE_SECONDS, Gate, GatePass
 from aembed.core.pacing import Pacer
 from aembed.dispatch._admission import EARLY, Admission, Permit
 from aembed.dispatch._wait_report import WaitReport
@@ -152,6 +152,8 @@ class Member(Admission):
         self, permit: Permit, error: BaseException, *, wait: float, hinted: bool, closes: bool, alone: bool = False
     ) -> float:
         self.failed_in_a_row += isinstance(error, UnavailableError)
+        # What fails there goes to others, so that a row of failures is that of the address, whatever they carried.
+        alone = alone and self.failed_in_a_row < FAILURES_IN_A_ROW
         return super().note_failure(permit, error, wait=wait, hinted=hinted, closes=closes, alone=alone)
 
     def check_outage(self) -> None:

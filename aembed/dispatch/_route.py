@@ -52,8 +52,10 @@ class Route:
 
     def _rank(self, member: Member) -> int:
         if member in self.refused_by:
-            return 1 if member.has_accepted else 3
-        return 2 if member in self.failed_at else 0
+            return 1 if member.has_accepted else 4
+        if member in self.failed_at:
+            return 3 if member.failed_in_a_row > 1 else 2
+        return 0
 
     @property
     def common_refusal(self) -> ProviderError | None:

@@ -157,7 +157,8 @@ NVIDIA = Service(
 )
 
 # api.jina.ai/docs: `task` and `embedding_type`; 512 texts as its refusal of November 2025 says. Models before v3 know
-# no tasks.
+# no tasks. jina.ai/api-dashboard/rate-limit, read 2026-11: 100, 500 or 5,000 requests and 0.1, 2 or 50 million tokens a
+# minute, by what was paid for, which refusals tell. Chosen: 300,000 tokens, since no sum of a request is documented.
 JINA = Service(
     name="jina",
     base_url="https://api.jina.ai/v1",
@@ -171,18 +172,18 @@ JINA = Service(
     cut={"truncate": True},
 )
 
-# alibabacloud.com/help, "Text embedding synchronous API": ten texts of text-embedding-v3 and -v4, numbers alone. Keys
-# of mainland China belong to dashscope.aliyuncs.com: base_url=.
+# alibabacloud.com/help, "Text embedding synchronous API", as of 2026-03: ten texts of 8,192 tokens each for
+# text-embedding-v3 and -v4, numbers alone. Keys of mainland China belong to dashscope.aliyuncs.com: base_url=.
 DASHSCOPE = Service(
     name="dashscope",
     base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-    limits=Limits(max_batch_size=10, max_tokens_per_batch=300_000, max_tokens_per_text=8_192),
+    limits=Limits(max_batch_size=10, max_tokens_per_batch=81_920, max_tokens_per_text=8_192),
     key_variable="DASHSCOPE_API_KEY",
     encodings=_NUMBERS_ONLY,
 )
 
-# docs.siliconflow.com: 32 texts; some of its models take 64, as their refusals say. Keys of siliconflow.cn belong
-# there: base_url=.
+# docs.siliconflow.com: 32 texts; some of its models take 64, as their refusals say. Chosen: the sum of tokens. Keys of
+# siliconflow.cn belong there: base_url=.
 SILICONFLOW = Service(
     name="siliconflow",
     base_url="https://api.siliconflow.com/v1",
@@ -210,7 +211,8 @@ TOGETHER = Service(
     encodings=_NUMBERS_ONLY,
 )
 
-# docs.fireworks.ai: OpenAI's fields, `dimensions` of nomic's models alone. No limit is documented.
+# docs.fireworks.ai: OpenAI's fields, `dimensions` of nomic's models alone. No limit is documented there; langchain.js
+# says 8 texts, which nobody else does: more is sent, and what is refused is divided and teaches it.
 FIREWORKS = Service(
     name="fireworks",
     base_url="https://api.fireworks.ai/inference/v1",
@@ -227,7 +229,8 @@ def cloudflare_url(account: str) -> str:
 
 
 # developers.cloudflare.com/workers-ai: at most 100 texts, by the schema of its models; numbers alone. The account is
-# part of the address.
+# part of the address. Its page on limits, of 2026-09: 3,000 requests a minute (1,500 for bge-large), which is more than
+# this client sends at a time. Chosen: the sum of tokens, which issue 11316 of cloudflare-docs says to be less for some.
 CLOUDFLARE = Service(
     name="cloudflare",
     base_url="",

@@ -80,7 +80,7 @@ def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "seed",
-    [38, 248, 228, 311, 332, 388, 396, 402],
+    [38, 248, 228, 311, 332, 388, 396, 402, 1324, 5071, 5182],
     ids=[
         "a broken reply goes on and on to the only address that is there",
         "a text waits without end for an address that only refuses as too early",
@@ -90,6 +90,9 @@ def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> 
         "an address that refuses all stops the job while the other is away",
         "two addresses that hang share a text without end",
         "a control waits for an address that it may not ask",
+        "an address that has accepted nothing is believed as the others are late",
+        "a part goes back to an address that hangs, again and again",
+        "of two addresses that failed it a text goes to the one that fails everything",
     ],
 )
 def test_e11_e12_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
