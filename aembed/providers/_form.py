@@ -10,7 +10,14 @@ import numpy as np
 
 from aembed.core.encodings import EncodingError
 from aembed.core.vectors import DimensionError, ShapeError, Squares
-from aembed.errors import BadRequestError, InvalidReplyError, NotFoundError, ProviderError, UnavailableError
+from aembed.errors import (
+    BadRequestError,
+    InvalidReplyError,
+    NotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnavailableError,
+)
 from aembed.types import Matrix
 
 logger = logging.getLogger("aembed")
@@ -60,6 +67,8 @@ class Form:
 
     def note_failure(self, error: ProviderError, *, numbers: bool) -> bool:
         """Whether the same request is worth sending again at once, with numbers."""
+        if self._try_numbers and numbers and isinstance(error, RateLimitError):
+            return False  # Numbers are still to be tried.
         self._try_numbers = False
         self._broken_numbers += numbers and _is_encoding(error)
         if self._chosen or numbers or self._broken_numbers >= MOST_BROKEN_NUMBERS:

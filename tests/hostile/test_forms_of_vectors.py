@@ -13,7 +13,7 @@ import pytest
 from aembed import ConfigError, Embedder, InvalidReplyError, MemoryStore, open_provider
 from tests.hostile.jobs import KEY, QUICK
 from tests.jobs import records, words
-from tests.service.faults import Always, Mutate, Request
+from tests.service.faults import Always, Fault, Mutate, Request, Status
 from tests.service.server import Server
 from tests.service.vectors import vector_of
 
@@ -125,6 +125,19 @@ async def test_a21_where_base64_was_asked_for_by_name_nothing_is_guessed() -> No
             with pytest.raises(InvalidReplyError, match="cannot be float32; they may be float64, float16 or int8"):
                 await embedder.embed_into(MemoryStore(), records(words(20)))
         assert server.ledger.requests <= 4
+
+
+async def test_a21_numbers_are_still_to_be_tried_where_they_met_a_rate_limit() -> None:
+    """A limit so low that what is asked for again at once always comes too early."""
+
+    def script(request: Request) -> Fault | None:
+        return each_vector(OTHER_TYPES["int8"]) if request.base64 else too_early.pop() if too_early else None
+
+    too_early: list[Fault] = [Status(429, headers=[("retry-after", "0")])]
+    async with Server(script=script) as server, at(server) as embedder:
+        embeddings = await embedder.embed_documents(words(20))
+        assert len(embeddings.failures) == 0
+        assert server.ledger.requests == 3
 
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
