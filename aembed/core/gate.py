@@ -183,8 +183,12 @@ class Gate:
                 self._close(now, wait, limited, hinted)
         elif gate_pass is self._probe:
             self._close_again(now, wait, limited, hinted)
-        elif hinted:
-            self._due = max(self._due, now + wait)
+        else:
+            if gate_pass.probe and not limited:
+                # One of several probes at a time that hung: what a rate limit has closed is away by now.
+                self._limited = False
+            if hinted:
+                self._due = max(self._due, now + wait)
 
     def rest_seconds(self, wait: float, *, hinted: bool = False) -> float:
         """How long a failed request waits by itself: not at all while the gate is closed, for everybody waits then.

@@ -309,3 +309,14 @@ def test_a_server_that_recovers_is_no_longer_taken_for_a_flaky_one() -> None:
 def test_a15_what_waits_alone_waits_as_long_as_it_was_told() -> None:
     assert {pause_seconds(0.0, 6.0, Random(seed), alone=True) for seed in range(100)} == {6.0}
     assert len({pause_seconds(1.0, None, Random(seed), alone=True) for seed in range(100)}) == 100
+
+
+def test_a_gate_that_a_rate_limit_closed_is_one_of_an_outage_once_any_of_its_probes_has_hung() -> None:
+    gate = Gate()
+    gate.note_refusal(gate.enter(0.0), 0.0, wait=10.0, hinted=True)
+    first = gate.enter(10.0)
+    gate.enter(15.0)
+    assert gate.is_limited
+    gate.note_failure(first, 20.0, wait=1.0)
+    assert not gate.is_limited
+    assert not gate.is_open

@@ -224,6 +224,12 @@ class PoolHistory(History):
         assert isinstance(provider, HasAddresses)
         return provider.addresses
 
+    @property
+    def _tries_again(self) -> bool:
+        """Or one that was refused by an address which had accepted nothing yet, and that the others failed."""
+        fails = any(place.address.fault in AWAY for place in self.places)
+        return super()._tries_again or (fails and bool(self.schedule.poison))
+
     def _possible_errors(self, run: Run) -> tuple[type[BaseException], ...]:
         # Where the key or the account is refused everywhere it is the word of the last address that stops the job.
         return (*super()._possible_errors(run), *([OutageError, ProviderError] if _is_refused(run) else []))
