@@ -36,10 +36,11 @@ from aembed.pipeline.reading import (
     text_record,
 )
 from aembed.pipeline.results import Results, run_and_close
+from aembed.pipeline.searching import prepare_hybrid, search_store
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.spend_limit import close_when_done
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
-from aembed.protocols import Backlog, Provider, Store
+from aembed.protocols import Backlog, Provider, SearchesWords, Store
 from aembed.providers import open_provider
 from aembed.ranges import check_seconds, check_whole_number, dimensions_of, one_line_of
 from aembed.results import Embeddings, Plan, Report, Stats
@@ -364,26 +365,41 @@ class Embedder:
                                 return report
 
     async def search(
-        self, store: AnyStore | Backlog, text: str, *, k: int = 5, where: Metadata | None = None
+        self,
+        store: AnyStore | Backlog,
+        text: str,
+        *,
+        k: int = 5,
+        where: Metadata | None = None,
+        hybrid: bool = False,
     ) -> list[Match]:
         """The k rows nearest to the text, best first; `Match.score` is the cosine similarity, 1 is equal.
 
         `where` is a filter of the rows' metadata, in a column of a table of its columns: {"lang": "en"} for equal, a
-        list for any of its values, {"year": {"gte": 2000, "lt": 2020}} for a range; docs/searching.md has all of it. An
-        empty store gives an empty list, without a request. Raises ConfigError for what is no filter, SpaceMismatchError
-        for a store of another model, and what `embed_query` raises.
+        list for any of its values, {"year": {"gte": 2000, "lt": 2020}} for a range; docs/searching.md has all of it.
+        With `hybrid` rows that hold exact names of the text (options, functions, error codes) come first, too, and
+        `Match.rank` is the order; a store of aembed's own builds the index for it at the first such search. An
+        empty store gives an empty list, without a request. Raises ConfigError for what is no filter and where the store
+        finds no words, SpaceMismatchError for a store of another model, and what `embed_query` raises.
         """
         k = check_whole_number("k", k, 1)
         parse_filter(where)
         async with self._use_searched(store) as (opened, space):
             if space is None:
                 return []
+            words = await prepare_hybrid(opened) if hybrid else None
             vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
             self._engine.preparing.note(opened, space)
-            return await opened.search(vector, k, where=where)
+            return await search_store(opened, words, text, vector, k, where)
 
     async def search_many(
-        self, store: AnyStore | Backlog, texts: Iterable[str], *, k: int = 5, where: Metadata | None = None
+        self,
+        store: AnyStore | Backlog,
+        texts: Iterable[str],
+        *,
+        k: int = 5,
+        where: Metadata | None = None,
+        hybrid: bool = False,
     ) -> list[list[Match]]:
         """For each text, in their order, what `search` finds. The texts share requests, and the searches passes.
 
@@ -399,6 +415,7 @@ class Embedder:
             async with self._use_searched(store) as (opened, space):
                 if space is None or not asked:
                     return [[] for _ in asked]
+                words = await prepare_hybrid(opened) if hybrid else None
                 coalescer, options = engine.coalescer_of(space.preparation), engine.options
                 at_once = max(QUERIES_AT_ONCE, engine.limits.max_batch_size)
                 embeddings = await embed_queries(
@@ -407,7 +424,7 @@ class Embedder:
                     min(at_once, options.max_queue_size or at_once),
                 )
                 engine.preparing.note(opened, space)
-                return await _search_all(opened, embeddings.vectors, k, where)
+                return await _search_all(opened, words, asked, embeddings.vectors, k, where)
 
     @asynccontextmanager
     async def _use_searched(self, store: AnyStore | Backlog) -> AsyncIterator[tuple[Store | Backlog, Space | None]]:
@@ -421,12 +438,20 @@ class Embedder:
             yield opened, info.space and check_space(info.space, self.space)
 
 
-async def _search_all(store: Store | Backlog, vectors: Matrix, k: int, where: Metadata | None) -> list[list[Match]]:
+async def _search_all(
+    store: Store | Backlog,
+    words: SearchesWords | None,
+    texts: Sequence[str],
+    vectors: Matrix,
+    k: int,
+    where: Metadata | None,
+) -> list[list[Match]]:
     """Many at a time, for the store to answer together, and not all of them: others search, too."""
     found: list[list[Match]] = []
     for start in range(0, len(vectors), SEARCHES_AT_ONCE):
-        some = vectors[start : start + SEARCHES_AT_ONCE]
-        searches = (store.search(vector, k, where=where) for vector in some)
+        some = slice(start, start + SEARCHES_AT_ONCE)
+        pairs = zip(texts[some], vectors[some], strict=True)
+        searches = (search_store(store, words, text, vector, k, where) for text, vector in pairs)
         for answer in await asyncio.gather(*searches, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer

@@ -194,6 +194,22 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class SearchesWords(Protocol):
+    """What a Store or a Backlog may do besides: find rows by the exact names of a question (`hybrid` of a search)."""
+
+    async def prepare_words(self) -> None:
+        """Called before the question is paid for. Raises ConfigError where `search_words` cannot answer."""
+        ...
+
+    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k best rows that hold words of the text which are rare in the store, best first.
+
+        `score` is the similarity to the vector; `where` keeps rows as in `search`.
+        """
+        ...
+
+
+@runtime_checkable
 class Accounts(Protocol):
     """What a Store or a Backlog may do besides: keep what a job has spent of its budget, from run to run.
 

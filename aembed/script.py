@@ -104,6 +104,7 @@ async def search(
     model: str | Provider,
     k: int = 5,
     where: Metadata | None = None,
+    hybrid: bool = False,
     **options: Unpack[EmbedderOptions],
 ) -> list[Match]:
     """The k rows nearest to the text, best first.
@@ -111,4 +112,4 @@ async def search(
     Makes an Embedder of these keywords, uses it once and closes it. See Embedder.search.
     """
     async with Embedder(model, **options) as embedder:
-        return await embedder.search(store, text, k=k, where=where)
+        return await embedder.search(store, text, k=k, where=where, hybrid=hybrid)

@@ -65,12 +65,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A search result. `score` is the cosine similarity; 1 is equal, in every store."""
+    """A search result. `score` is the cosine similarity; 1 is equal, in every store.
+
+    `rank` is its place in the result, from 1; 0 where a store was asked and no Embedder. In a hybrid search the scores
+    need not be in that order.
+    """
 
     id: str
     text: str | None
     metadata: Metadata | None
     score: float
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ VERBS = {
     "limit": "Fill so many rows only.",
     "k": "How many rows.",
     "where": "Keep rows whose metadata (or columns) pass this filter; see [Search](searching.md#filters).",
+    "hybrid": "Look up exact names of the question, too, and fuse both rankings.",
     "timeout": "The caller's own, for `embed_query`; for `aclose`, how long what was sent may take to arrive.",
 }
 RETRY = {

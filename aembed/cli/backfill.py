@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
@@ -23,10 +24,11 @@ from aembed.cli._typed_command import TypedCommand
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.results import Plan, Report
-from aembed.stores import Column, Indexable, files_of
+from aembed.stores import Column, Indexable, IndexesWords, files_of
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
 
+OnBuild: TypeAlias = Callable[[str, int, int], object]
 # As the store of PostgreSQL checks it: here it is said before anything is opened, and before the rows are paid for.
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
@@ -50,7 +52,8 @@ class BackfillOrder:
 
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help="Fill N rows only.")] = None
     index: Annotated[
-        bool, typer.Option("--index", help="PostgreSQL: build the index for searches when the rows are filled.")
+        bool,
+        typer.Option("--index", help="Build the indexes for searches (SQLite: for --hybrid) once the rows are filled."),
     ] = False
     index_memory: flags.IndexMemory = None
     dry_run: flags.DryRun = False
@@ -95,6 +98,8 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
     ):
         into = f"{names.name} of {printable_place(order.store)}"
         output.note(f"{names.table}.{names.text or '(SQL)'} -> {into}, {embedder.space}")
+        if order.index_memory and not isinstance(column, Indexable):
+            raise ConfigError("--index-memory is for PostgreSQL; leave it out")
         for line in await column.preflight(embedder.space, index=order.index):
             output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")
         plan = await _plan(order, column, embedder)
@@ -129,15 +134,28 @@ async def _plan(order: BackfillOrder, column: Column, embedder: Embedder) -> Pla
 
 
 async def _index_column(column: Column, memory: str | None, output: Output) -> int:
-    """Searches are fast from then on. An index that is there is left as it is. What fails here was paid for before."""
-    assert isinstance(column, Indexable)
+    """Searches are fast from then on, and may be hybrid. An index that is there is left as it is. What fails here was
+    paid for before."""
     output.note("building the index")
     try:
         with _progress.show_building(quiet=output.quiet) as on_progress:
-            await column.create_index(memory=memory, on_progress=on_progress)
+            if isinstance(column, Indexable):
+                await column.create_index(memory=memory, on_progress=on_progress)
+            if isinstance(column, IndexesWords):
+                await _index_words(column, output, on_progress)
     except AembedError as error:
         say(f"the rows are filled, and the index is not built: {reason_in_words(error)}")
         say("run the same command again to build it; nothing is paid for twice")
         return STOPPED
     output.note("the index is built")
     return OK
+
+
+async def _index_words(column: IndexesWords, output: Output, on_progress: OnBuild | None) -> None:
+    """Beside the other index: where the words cannot be indexed, that one is there all the same."""
+    try:
+        await column.index_words(on_progress=on_progress)
+    except ConfigError as error:
+        if not isinstance(column, Indexable):
+            raise
+        output.note(f"no index of words for --hybrid: {reason_in_words(error)}")

@@ -27,6 +27,8 @@ from aembed.types import Match
 
 # Chosen: with a line for score and id, eight rows fit into the 24 lines of a terminal.
 TEXT_LINES = 2
+HYBRID_BY_DEFAULT = False
+"""Of a store of aembed's own. A table of the user's own has an index of words only where one was asked for."""
 
 
 @flags.spread
@@ -43,13 +45,23 @@ def search(
             help="Only rows whose metadata (or column) has this value; also !=, <, <=, > and >=, or a filter in JSON.",
         ),
     ] = None,
+    hybrid: Annotated[
+        bool | None,
+        typer.Option(
+            "--hybrid/--no-hybrid",
+            show_default=False,
+            help="Look up exact names of the question, too: options, functions, codes, and what is in quotes.",
+        ),
+    ] = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     column: ColumnFlags,
     model: ModelFlags,
     as_json: flags.AsJSON = False,
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
-    run(_search(store, column.named(), model, TypedCommand(context), question, k, parse_filters(where or []), as_json))
+    names, again = column.named(), TypedCommand(context)
+    is_hybrid = (HYBRID_BY_DEFAULT and names is None) if hybrid is None else hybrid
+    run(_search(store, names, model, again, question, k, parse_filters(where or []), is_hybrid, as_json))
 
 
 async def _search(
@@ -60,6 +72,7 @@ async def _search(
     question: str,
     k: int,
     filters: Sequence[dict[str, Any]],
+    is_hybrid: bool,
     as_json: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
@@ -79,32 +92,38 @@ async def _search(
                 f"{printable_place(url)} holds vectors of {space}; asked for was {embedder.space}. With its "
                 f"own model:  {own}"
             )
-        matches = await search_each(embedder, searched, question, k, filters)
+        matches = await search_each(embedder, searched, question, k, filters, is_hybrid)
     if as_json:
-        tell_json({"matches": [_match_as_json(match) for match in matches]})
+        tell_json({"matches": [_match_as_json(rank, match) for rank, match in enumerate(matches, 1)]})
     else:
         _tell(matches)
     return OK
 
 
 async def search_each(
-    embedder: Embedder, searched: Store | Column, question: str, k: int, filters: Sequence[dict[str, Any]]
+    embedder: Embedder,
+    searched: Store | Column,
+    question: str,
+    k: int,
+    filters: Sequence[dict[str, Any]],
+    is_hybrid: bool,
 ) -> list[Match]:
     """The best of all filters, which are the ways of reading one. One that a column's type forbids is left out."""
     best: dict[str, Match] = {}
     refused: list[ConfigError] = []
     for where in filters:
         try:
-            best |= {match.id: match for match in await embedder.search(searched, question, k=k, where=where)}
+            found = await embedder.search(searched, question, k=k, where=where, hybrid=is_hybrid)
+            best |= {match.id: match for match in found}
         except ConfigError as error:
             refused.append(error)
     if len(refused) == len(filters):
         raise refused[0]
-    return sorted(best.values(), key=lambda match: -match.score)[:k]
+    return sorted(best.values(), key=lambda match: (match.rank if is_hybrid else 0, -match.score))[:k]
 
 
-def _match_as_json(match: Match) -> dict[str, Any]:
-    return {"score": match.score, "id": match.id, "text": match.text, "metadata": match.metadata}
+def _match_as_json(rank: int, match: Match) -> dict[str, Any]:
+    return {"rank": rank, "score": match.score, "id": match.id, "text": match.text, "metadata": match.metadata}
 
 
 def _tell(matches: Sequence[Match]) -> None:

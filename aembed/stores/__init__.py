@@ -46,6 +46,15 @@ class Indexable(Protocol):
         ...
 
 
+@runtime_checkable
+class IndexesWords(Protocol):
+    """A store or a column that an index of words, for hybrid searches, can be built over."""
+
+    async def index_words(self, *, on_progress: Callable[[str, int, int], object] | None = None) -> None:
+        """Builds the index beside running writes; one that is there stays. `on_progress` as in Indexable."""
+        ...
+
+
 def schemes() -> list[str]:
     """The URL schemes that can be opened: `sqlite`, `memory` ..."""
     names = (module.name for module in pkgutil.iter_modules(__path__))

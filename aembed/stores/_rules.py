@@ -118,6 +118,15 @@ def column_command(url: str, flags: Sequence[str], asked: Space, *, anew: str | 
     return ("aembed", "backfill", "--store", url, *flags, "--vector", anew, "--create-columns", *arguments_of(asked))
 
 
+def no_words_error(place: str, command: tuple[str, ...] | None) -> ConfigError:
+    """`command` builds the index; None where its URL is not known."""
+    by = f", or by  {shlex.join(command)}" if command else ""
+    return ConfigError(
+        f"{place}: hybrid search needs an index of words, which is made in your table only when you ask for it: by "
+        f"index_words(){by}"
+    )
+
+
 def check_rows(place: str, space: Space | None, rows: Rows) -> None:
     """Raises SpaceMismatchError unless the rows are as wide as the store's space."""
     width = rows.matrix.shape[1]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aembed.errors import InputError, SpaceMismatchError
-from aembed.types import Matrix, Vector
+from aembed.types import Match, Matrix, Vector
 
 Doubles: TypeAlias = NDArray[np.float64]
 
@@ -75,6 +75,27 @@ def find_nearest_of_each(
             for position, query in enumerate(queries):
                 best[position] = _merge_best(best[position], query, chunk, scores[position])
     return [[(id, -score) for score, id in each] for each in best]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedRow:
+    """A row that holds names of a question, and what they weigh."""
+
+    weight: float
+    match: Match
+    vector: Vector
+
+
+def rank_named(query: Vector, rows: Sequence[NamedRow], k: int) -> list[Match]:
+    """The k best: those whose names weigh more, of equals the nearer ones, then by id. `score` is the similarity."""
+    if not rows:
+        return []
+    by_id = {row.match.id: row for row in rows}
+    chunk = SearchChunk.from_rows(list(by_id), np.stack([row.vector for row in by_id.values()]))
+    found = find_nearest(query, [chunk], len(by_id))
+    # Sorting is stable, so that equals stay as `find_nearest` has ordered them.
+    best = sorted(found, key=lambda each: -by_id[each[0]].weight)[:k]
+    return [replace(by_id[id].match, score=score) for id, score in best]
 
 
 def _unit(query: Vector) -> Vector:

@@ -13,6 +13,7 @@ import numpy as np
 
 from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
+from aembed.core.words import names_in
 from aembed.errors import ConfigError, InputError
 from aembed.results import Report
 from aembed.stores._rules import (
@@ -24,7 +25,8 @@ from aembed.stores._rules import (
     rejection_error,
     summary,
 )
-from aembed.stores._search import SearchChunk, check_query, find_nearest
+from aembed.stores._search import NamedRow, SearchChunk, check_query, find_nearest, rank_named
+from aembed.stores._word_table import WordTable
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 _PLACE = "this memory store"
@@ -62,6 +64,7 @@ class MemoryStore:
         self._spent = Counter[str]()
         self._model = ""
         self._chunk: SearchChunk | None = None
+        self._words: WordTable | None = None
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._rows):,} rows>"
@@ -102,7 +105,7 @@ class MemoryStore:
         for id in rows.ids:
             self._refusals.pop(id, None)
         self._refusals.update((refusal.id, refusal) for refusal in refusals)
-        self._chunk = None
+        self._chunk = self._words = None
 
     async def stale(self, source: str, keep: AbstractSet[str]) -> list[str]:
         """The ids of rows of that source that are not in `keep`."""
@@ -110,7 +113,7 @@ class MemoryStore:
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Removes these rows and refusals; returns how many rows were there."""
-        self._chunk = None
+        self._chunk = self._words = None
         for id in ids:
             self._refusals.pop(id, None)
         return sum(self._forget(id) for id in ids)
@@ -177,6 +180,25 @@ class MemoryStore:
         query = check_query(vector, self._space.dimensions, _PLACE)
         found = find_nearest(query, [self._rows_to_search(wanted)], k)
         return [Match(id, self._rows[id].text, decode(self._rows[id].metadata), score) for id, score in found]
+
+    async def prepare_words(self) -> None:
+        """Nothing to prepare. See SearchesWords."""
+
+    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k best rows that hold rare words of the text, best first. See SearchesWords."""
+        wanted = check_search(k, where)
+        if not self._rows or not self._space or not self._space.dimensions:
+            return []
+        query = check_query(vector, self._space.dimensions, _PLACE)
+        self._words = self._words or WordTable({id: row.text for id, row in self._rows.items()})
+        weights = self._words.rare_rows(names_in(text))
+        held = ((weight, id, self._rows[id], decode(self._rows[id].metadata)) for id, weight in weights.items())
+        rows = [
+            NamedRow(weight, Match(id, row.text, metadata, 0.0), row.vector)
+            for weight, id, row, metadata in held
+            if wanted.matches(metadata)
+        ]
+        return rank_named(query, rows, k)
 
     def _rows_to_search(self, wanted: Filter) -> SearchChunk:
         if wanted:

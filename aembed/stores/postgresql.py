@@ -29,6 +29,7 @@ from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parse_name
 from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._postgresql._wire import Storage
+from aembed.stores._postgresql._words import WordTarget, is_word_indexed
 from aembed.stores._rules import (
     BESIDE,
     check_rows,
@@ -250,9 +251,33 @@ class PostgresStore(Indexed):
         """
         return await self._read(partial(self._find_matches, vector, k, check_search(k, where)), [])
 
+    async def prepare_words(self) -> None:
+        """Builds the index of words, once for all searches, where it is not there. See SearchesWords.
+
+        Raises ConfigError for a store that keeps no texts, and behind a pooler in transaction mode.
+        """
+        if not self._store_text or not await self._read(sql.has_texts, True):
+            raise ConfigError(f"{self._place} keeps no texts (store_text=False) to find words in; leave hybrid out")
+
+        async def is_there(layout: StoreLayout, connection: Connection) -> bool:
+            return await is_word_indexed(layout.word_target, connection)
+
+        if not await self._read(is_there, True):
+            await self.index_words()
+
+    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k best rows that hold rare words of the text, best first. See SearchesWords."""
+        return await self._read(partial(self._find_named, text, vector, k, check_search(k, where)), [])
+
     async def aclose(self) -> None:
         """Closes the connections, if they are ours; later calls raise StoreError."""
         await self._database.aclose()
+
+    async def _word_target(self) -> WordTarget:
+        async def target(layout: StoreLayout, connection: Connection) -> WordTarget:
+            return layout.word_target
+
+        return await self._write(target)
 
     async def _target(self) -> IndexTarget:
         async def target(layout: StoreLayout, connection: Connection) -> IndexTarget:
@@ -380,6 +405,20 @@ class PostgresStore(Indexed):
         matches = {match.id: match for match in found}
         best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
         return [replace(matches[id], score=score) for id, score in best]
+
+    async def _find_named(
+        self,
+        text: str,
+        vector: Vector,
+        k: int,
+        wanted: Filter,
+        layout: StoreLayout,
+        connection: Connection,
+    ) -> list[Match]:
+        if not layout.space or not layout.space.dimensions:
+            return []
+        query = check_query(vector, layout.space.dimensions, self._place)
+        return await sql.find_named(text, query, k, wanted, layout, connection)
 
 
 def _storage(name: str | None) -> Storage | None:

@@ -27,6 +27,7 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._apart import Refused
+from aembed.stores._postgresql._building import OnBuild
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest, native, read_layout
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
@@ -35,8 +36,10 @@ from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._indexed import Indexed
+from aembed.stores._postgresql._named import find_named
 from aembed.stores._postgresql._names import parse_name, quote_name
-from aembed.stores._rules import check_search, column_command, mark_of
+from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
+from aembed.stores._rules import check_search, column_command, mark_of, no_words_error
 from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
@@ -131,7 +134,8 @@ class PostgresColumn(Indexed):
 
         async def announced(table: ColumnLayout, connection: Connection) -> list[str]:
             held = await self._read_space(table, connection)
-            return await preflight.announce_changes(self._place, space, held, index, table, connection)
+            words = self._words(table)
+            return await preflight.announce_changes(self._place, space, held, index, words, table, connection)
 
         return await self._run(announced)
 
@@ -305,9 +309,19 @@ class PostgresColumn(Indexed):
     def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
         """The command that fills a column beside this one with vectors of that space, or that moves this one there;
         None of a pool, whose URL is not known here."""
-        names, address = self._asked, self._database.address
-        if address is None:
+        if (address := self._database.address) is None:
             return None
+        return column_command(
+            address.url(), self._flags(anew), asked, anew=f"{self._asked.vector}_new" if anew else None
+        )
+
+    def _own_command(self, flag: str) -> tuple[str, ...] | None:
+        """The command that fills this column, with that flag."""
+        address = self._database.address
+        return ("aembed", "backfill", "--store", address.url(), *self._flags(False), flag) if address else None
+
+    def _flags(self, anew: bool) -> list[str]:
+        names = self._asked
         fingerprint = f"{names.fingerprint}_new" if anew and names.fingerprint else names.fingerprint
         named = {
             "table": f"{names.table.schema}.{names.table.table}" if names.table.schema else names.table.table,
@@ -318,8 +332,7 @@ class PostgresColumn(Indexed):
             "vector": None if anew else names.vector,
         }
         flags = [word for name, value in named.items() if value for word in (f"--{name}", value)]
-        flags += [word for key in names.key or () for word in ("--key", key)]
-        return column_command(address.url(), flags, asked, anew=f"{names.vector}_new" if anew else None)
+        return flags + [word for key in names.key or () for word in ("--key", key)]
 
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
@@ -330,12 +343,52 @@ class PostgresColumn(Indexed):
         """The k nearest of the filled rows, best first; `where` is a filter of their columns."""
         return await self._run(partial(self._find_matches, vector, k, check_search(k, where)))
 
+    async def prepare_words(self) -> None:
+        """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
+
+        async def is_there(table: ColumnLayout, connection: Connection) -> bool:
+            return await is_word_indexed(self._words(table), connection)
+
+        if not await self._run(is_there):
+            raise no_words_error(self._place, self._own_command("--index"))
+
+    async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
+        """Builds the index of words for hybrid search (GIN) while writes go on; one that is there stays.
+
+        Raises ConfigError behind a pooler in transaction mode, and for a text_sql that the server cannot index.
+        """
+
+        async def may_index(table: ColumnLayout, connection: Connection) -> bool:
+            return await may_index_words(self._words(table), connection)
+
+        if not await self._run(may_index):
+            raise ConfigError(
+                f"{self._place}: PostgreSQL indexes no words of this text: what makes it, text_sql or a cast, is not "
+                "IMMUTABLE (concat_ws() is not, || is)"
+            )
+        await super().index_words(on_progress=on_progress)
+
+    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k best of the filled rows that hold rare words of the text, best first. See SearchesWords."""
+        return await self._run(partial(self._find_named, text, vector, k, check_search(k, where)))
+
     async def aclose(self) -> None:
         """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._leave()
         await self._database.aclose()
+
+    def _words(self, table: ColumnLayout) -> WordTarget:
+        named = self._asked.text
+        text = f"{self._asked.text_sql}\n" if named is None else quote_name(named)
+        return WordTarget(table.table, table.schema, text)
+
+    async def _word_target(self) -> WordTarget:
+        async def target(table: ColumnLayout, connection: Connection) -> WordTarget:
+            return self._words(table)
+
+        return await self._run(target)
 
     async def _target(self) -> IndexTarget:
         async def target(table: ColumnLayout, connection: Connection) -> IndexTarget:
@@ -468,3 +521,20 @@ class PostgresColumn(Indexed):
         matrix = np.stack([each for *_, each in found]) if found else np.empty((0, width), np.float32)
         best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
         return [replace(matches[id], score=score) for id, score in best]
+
+    async def _find_named(
+        self,
+        text: str,
+        vector: Vector,
+        k: int,
+        wanted: Filter,
+        table: ColumnLayout,
+        connection: Connection,
+    ) -> list[Match]:
+        filters = on_columns(wanted, table)
+        width = table.dimensions or await sql.filled_width(table, connection)
+        if width is None:
+            return []
+        query = check_query(vector, width, self._place)
+        with explain_unreadable(wanted, table):
+            return await find_named(text, query, k, filters, self._words(table), table, connection)

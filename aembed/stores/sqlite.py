@@ -27,13 +27,14 @@ from aembed.stores._rules import (
     store_command,
     summary,
 )
-from aembed.stores._search import SearchChunk
+from aembed.stores._search import SearchChunk, check_query
 from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite import _rows as sql
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._filling import error_of, hooks_of
 from aembed.stores._sqlite._kept import SearchedRows
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
+from aembed.stores._sqlite._words import OnBuild, WordIndex, find_named
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ T = TypeVar("T")
 # large batch would read all of them again.
 MOST_RENEWED = 20_000
 """Rows written between two searches, after which the next one reads all rows again."""
+WORDS = WordIndex("aembed_words", "aembed_rows", "text")
 # Chosen: 43,690 vectors of 1,536 floats, searched from memory; those beyond are read from the file for each search.
 # Larger, a process that searches once keeps that memory for good.
 CACHE_BYTES = 256 * 1024 * 1024
@@ -185,6 +187,30 @@ class SQLiteStore:
         """
         return await self._database.searches.ask(Search(vector, k, check_search(k, where)), self._answer_searches)
 
+    async def prepare_words(self) -> None:
+        """Builds the index of words, once for all searches, where it is not there. See SearchesWords."""
+        if not await self._read_beside(WORDS.is_ready, True):
+            await self.index_words()
+
+    async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
+        """Builds the index of words for hybrid search, a piece at a time beside running writes, which keep it then.
+
+        One that is there stays, and goes on where another process has ended; one that does not fit the rows is built
+        anew. `on_progress` is given the phase, how many rows are done and how many there are. Raises ConfigError where
+        SQLite has no FTS5.
+        """
+        await WORDS.build(self._write, on_progress)
+
+    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k best rows that hold rare words of the text, best first. See SearchesWords."""
+        nothing: tuple[list[Match], bool] = ([], False)
+        find = partial(self._find_named, text, vector, k, check_search(k, where))
+        found, is_odd = await self._read_beside(find, nothing)
+        if is_odd and await self._write(WORDS.forget_misfit):
+            await self.index_words()
+            found, _ = await self._read_beside(find, nothing)
+        return found
+
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
         await self._database.aclose()
@@ -290,6 +316,18 @@ class SQLiteStore:
             else:
                 answers.append(best)
         return answers
+
+    def _find_named(
+        self, text: str, vector: Vector, k: int, wanted: Filter, connection: Connection
+    ) -> tuple[list[Match], bool]:
+        space = sql.space(connection)
+        if not space or not space.dimensions:
+            return [], False
+        query = check_query(vector, space.dimensions, self._name)
+        if not WORDS.is_complete(connection):
+            raise StoreError(f"{self._name} has no index of words; call prepare_words() first")
+        read = partial(sql.read_numbered, wanted=wanted, connection=connection)
+        return find_named(WORDS, text, query, k, read, self._database.name, connection)
 
     def _chunks_to_search(self, dimensions: int, connection: Connection, wanted: Filter) -> Iterable[SearchChunk]:
         """Kept in memory between searches, 256 MB of them; of those, what was written meanwhile is read again."""

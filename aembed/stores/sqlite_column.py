@@ -21,9 +21,10 @@ from aembed.stores._sqlite._columns import TableLayout, TableNames, key_as_json,
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
 from aembed.stores._sqlite._file import between_pages
 from aembed.stores._sqlite._filling import FillTarget, error_of, fill, taken_back
-from aembed.stores._sqlite._filters import on_columns
+from aembed.stores._sqlite._filters import Condition, on_columns
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._shared import SharedColumn
+from aembed.stores._sqlite._worded import WordedColumn
 from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(SharedColumn):
+class SQLiteColumn(SharedColumn, WordedColumn):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -102,13 +103,14 @@ class SQLiteColumn(SharedColumn):
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` would make, a line each, after the same checks. Writes nothing."""
-        if index:
-            raise ConfigError("SQLite has no index for vectors: its searches read all rows; leave --index out")
         made: list[str] = []
 
         def tried(connection: Connection) -> None:
             made[:] = self._announce_changes(connection)
             self._prepare_column(space, connection)
+            if index and not (words := self._words(connection)).is_complete(connection):
+                words.build_piece(connection)
+                made.append(f"index {words.name} (FTS5, words for hybrid search) on {words.text} of {words.table}")
             raise _TakenBack
 
         with suppress(_TakenBack):
@@ -179,18 +181,24 @@ class SQLiteColumn(SharedColumn):
 
     def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
         """The command that fills a column beside this one with vectors of that space, or that moves this one there."""
+        names, (url, flags) = self._names, self._url_and_flags
+        if anew:
+            flags += ["--fingerprint", f"{names.fingerprint}_new"] if names.fingerprint else []
+            return column_command(url, flags, asked, anew=f"{names.vector}_new")
+        flags += ["--vector", names.vector, *(["--fingerprint", names.fingerprint] if names.fingerprint else ())]
+        return column_command(url, flags, asked, anew=None)
+
+    @property
+    def _url_and_flags(self) -> tuple[str, list[str]]:
+        """Of the table and what is read of it, without the column of the vectors."""
         names = self._names
         flags = ["--table", names.table, "--text", names.text]
         for key in names.key or ():
             flags += ["--key", key]
         if names.where:
             flags += ["--where", names.where]
-        url = str(self._database.name) if "?" in str(self._database.name) else f"sqlite:///{self._database.name}"
-        if anew:
-            flags += ["--fingerprint", f"{names.fingerprint}_new"] if names.fingerprint else []
-            return column_command(url, flags, asked, anew=f"{names.vector}_new")
-        flags += ["--vector", names.vector, *(["--fingerprint", names.fingerprint] if names.fingerprint else ())]
-        return column_command(url, flags, asked, anew=None)
+        path = str(self._database.name)
+        return path if "?" in path else f"sqlite:///{path}", flags
 
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
@@ -354,10 +362,9 @@ class SQLiteColumn(SharedColumn):
     def _answer_searches(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
         held = books.space(self._target, connection)
         table = read_layout(self._names, connection, held)
-        width = _width(table, connection)
-        if width is None:
+        dimensions = self._width_of(table, connection)
+        if dimensions is None:
             return [[] for _ in asked]
-        dimensions = held.dimensions if held and held.dimensions else width // 4
         text = table.select(table.text, table.is_key)
         answers: list[Answer] = []
         for best in search_rows(
@@ -370,12 +377,21 @@ class SQLiteColumn(SharedColumn):
                 answers.append(best)
         return answers
 
+    def _width_of(self, table: TableLayout, connection: Connection) -> int | None:
+        size_bytes, held = _width(table, connection), books.space(self._target, connection)
+        if size_bytes is None:
+            return None
+        return held.dimensions if held and held.dimensions else size_bytes // 4
+
+    def _is_searched(self, table: TableLayout, wanted: Filter) -> Condition:
+        filters, parameters = on_columns(wanted, table.column)
+        condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}"
+        return condition + (f" AND {filters}" if filters else ""), parameters
+
     def _read_chunks(
         self, table: TableLayout, dimensions: int, connection: Connection, wanted: Filter
     ) -> Iterator[SearchChunk]:
-        condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}"
-        filters, parameters = on_columns(wanted, table.column)
-        condition += f" AND {filters}" if filters else ""
+        condition, parameters = self._is_searched(table, wanted)
         size, last = max(1, CHUNK_BYTES // (dimensions * 4)), list[Any]()
         while page := connection.execute(table.select_vectors(condition, last), [*parameters, *last, size]).fetchall():
             matrix = matrix_of([blob for *_, blob in page], dimensions, self._database.name)

@@ -147,12 +147,32 @@ def test_the_status_of_a_column(table: Path, tmp_path: Path) -> None:
     assert aembed(tmp_path, "status", *NAMES, "--json").json["pending"] == 4
 
 
-@pytest.mark.parametrize("flag", [("--index",), ("--text-sql", "content")])
-def test_what_sqlite_has_not_is_refused(table: Path, tmp_path: Path, flag: tuple[str, ...]) -> None:
-    command = FILL[:5] + FILL[7:] if "--text-sql" in flag else FILL
-    ran = aembed(tmp_path, *command, *flag)
+@pytest.mark.parametrize("flags", [("--index", "--index-memory", "1GB"), ("--text-sql", "content")])
+def test_what_sqlite_has_not_is_refused(table: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    command = FILL[:5] + FILL[7:] if "--text-sql" in flags else FILL
+    ran = aembed(tmp_path, *command, *flags)
     assert (ran.code, ran.out) == (2, "")
-    assert "SQLite" in ran.err
+    assert "PostgreSQL" in ran.err
+    assert column(table) == [None] * 5
+
+
+def test_a_table_of_sqlite_is_indexed_for_hybrid_search_when_that_is_asked_for(table: Path, tmp_path: Path) -> None:
+    before = table.read_bytes()
+    announced = aembed(tmp_path, *FILL, "--index", "--dry-run")
+    assert "would be made: index aembed_words_" in announced.err
+    assert table.read_bytes() == before
+    assert aembed(tmp_path, *FILL).code == 1
+    search = ("search", "drei", "--table", "sections", "--text", "content", "--store", "notes.db", "--hybrid")
+    refused = aembed(tmp_path, *search)
+    assert refused.code == 2
+    command = shlex.split(refused.err.splitlines()[-1].partition("or by  ")[2])
+    assert command[:2] == ["aembed", "backfill"]
+    assert command[-1] == "--index"
+    ran = aembed(tmp_path, *command[1:])
+    assert ran.code == 1
+    assert "the index is built" in ran.err
+    found = aembed(tmp_path, *search, "--json").json["matches"]
+    assert (found[0]["id"], found[0]["rank"]) == ("3", 1)
 
 
 def test_fills_indexes_and_searches_a_table_of_postgresql(database: str, tmp_path: Path) -> None:

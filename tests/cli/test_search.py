@@ -63,6 +63,22 @@ def test_a_condition_that_is_none_is_refused(docs: Path, tmp_path: Path) -> None
     assert "where['year']: '$gte' is no operator; write 'gte', without the $" in " ".join(ran.err.split())
 
 
+def test_hybrid_puts_the_rows_that_hold_a_name_first(tmp_path: Path) -> None:
+    rows = [{"id": f"n{i}", "text": f"about option_{i} and more", "year": 2000 + i % 2} for i in range(40)]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+    question = ("search", "what does option_21 do?", "-k", "3", "--json")
+    plain = aembed(tmp_path, *question).json["matches"]
+    hybrid = aembed(tmp_path, *question, "--hybrid").json["matches"]
+    assert [match["rank"] for match in plain] == [match["rank"] for match in hybrid] == [1, 2, 3]
+    assert [match["id"] for match in hybrid] == ["n21", plain[0]["id"], plain[1]["id"]]
+    assert hybrid[0]["score"] < hybrid[1]["score"] == plain[0]["score"]
+    assert aembed(tmp_path, *question, "--no-hybrid").json["matches"] == plain
+    filtered = aembed(tmp_path, *question, "--hybrid", "--where", "year=2001").json["matches"]
+    assert filtered[0]["id"] == "n21"
+    assert {match["metadata"]["year"] for match in filtered} == {2001}
+
+
 def test_nothing_found_is_said_apart(docs: Path, tmp_path: Path) -> None:
     assert aembed(tmp_path, "index", "docs", *INDEX).code == 0
     ran = aembed(tmp_path, "search", "a question", "--where", "a=b")

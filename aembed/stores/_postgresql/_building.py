@@ -7,8 +7,8 @@ each partition is indexed beside running writes, and what is built is attached. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -16,9 +16,11 @@ from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._errors import Refused, explain_error
 from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, IndexTarget, settings
 from aembed.stores._postgresql._names import TableName
+from aembed.stores._postgresql._words import WordTarget
 
 OnBuild: TypeAlias = Callable[[str, int, int], object]
 """Phase of an index's build, how much of it is done, and how much there is: blocks of the table, or rows."""
+BuildTarget: TypeAlias = IndexTarget | WordTarget
 
 # asyncpg takes timeout=None for the command_timeout of the connection, so that no limit has to be a large number.
 # Chosen: a week; smaller, a build over a large table might be given up after hours of work.
@@ -33,16 +35,19 @@ PARTITIONS = """SELECT c.relname AS name, n.nspname AS schema, c.relkind::text A
         LEFT JOIN pg_catalog.pg_class p ON p.oid = t.parentrelid
         LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
     ORDER BY t.level, n.nspname, c.relname"""
+LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))"
+"""Of the session: one who builds the same index is waited for, since his would be taken for one that was broken off."""
+UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended($1, 0))"
 ATTACHED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhrelid = pg_catalog.to_regclass($1))"
 ATTACH = "ALTER INDEX {parent} ATTACH PARTITION {index}"
 
 
 async def build(
-    target: IndexTarget,
+    target: BuildTarget,
     database: PostgresDatabase,
     *,
-    memory: str | None,
-    workers: int | None,
+    memory: str | None = None,
+    workers: int | None = None,
     on_progress: OnBuild | None,
 ) -> None:
     prepare = settings(memory, workers)
@@ -54,7 +59,8 @@ async def build(
             try:
                 for statement in prepare:
                     await connection.execute(statement)
-                await _build_parts(await _parts(target, connection), database, connection, on_progress)
+                async with _alone(target, connection):
+                    await _build_parts(await _parts(target, connection), database, connection, on_progress)
             finally:
                 with suppress(*Refused):
                     # The connection may belong to the user's pool, and goes back as it was.
@@ -63,9 +69,24 @@ async def build(
         raise explain_error(error, database.name) from None
 
 
-async def _parts(target: IndexTarget, connection: Connection) -> Sequence[tuple[IndexTarget, IndexTarget | None, bool]]:
+@asynccontextmanager
+async def _alone(target: BuildTarget, connection: Connection) -> AsyncIterator[None]:
+    while True:
+        # Tried again and again, and not waited for: the other's CREATE INDEX CONCURRENTLY waits for our statements, and
+        # the server would take that for a deadlock.
+        if await connection.fetchval(LOCK, target.full_name):
+            break
+        await asyncio.sleep(WATCH_SECONDS)
+    try:
+        yield
+    finally:
+        with suppress(*Refused):
+            await connection.execute(UNLOCK, target.full_name)
+
+
+async def _parts(target: BuildTarget, connection: Connection) -> Sequence[tuple[BuildTarget, BuildTarget | None, bool]]:
     """The table and its partitions, each with what it is a partition of, and whether it has partitions itself."""
-    parts = list[tuple[IndexTarget, IndexTarget | None, bool]]()
+    parts = list[tuple[BuildTarget, BuildTarget | None, bool]]()
     for row in await connection.fetch(PARTITIONS, target.table):
         part = replace(target, table=str(TableName(row["name"], row["schema"])), schema=row["schema"])
         parent = TableName(row["parent"], row["parent_schema"]) if row["parent"] else None
@@ -75,7 +96,7 @@ async def _parts(target: IndexTarget, connection: Connection) -> Sequence[tuple[
 
 
 async def _build_parts(
-    parts: Sequence[tuple[IndexTarget, IndexTarget | None, bool]],
+    parts: Sequence[tuple[BuildTarget, BuildTarget | None, bool]],
     database: PostgresDatabase,
     connection: Connection,
     on_progress: OnBuild | None,
@@ -97,13 +118,13 @@ def _name_phases(which: str, on_progress: OnBuild | None) -> OnBuild | None:
     return lambda phase, done, total: on_progress(which + phase, done, total)
 
 
-async def _attach(part: IndexTarget, above: IndexTarget | None, connection: Connection) -> None:
+async def _attach(part: BuildTarget, above: BuildTarget | None, connection: Connection) -> None:
     if above and not await connection.fetchval(ATTACHED, part.full_name):
         await connection.execute(ATTACH.format(parent=above.full_name, index=part.full_name))
 
 
 async def _build_one(
-    target: IndexTarget, database: PostgresDatabase, connection: Connection, on_progress: OnBuild | None
+    target: BuildTarget, database: PostgresDatabase, connection: Connection, on_progress: OnBuild | None
 ) -> None:
     # CREATE INDEX CONCURRENTLY that broke off leaves an index which is not valid; IF NOT EXISTS would take it for the
     # finished one.
@@ -118,7 +139,7 @@ async def _build_one(
             await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch(target: IndexTarget, database: PostgresDatabase, on_progress: OnBuild) -> None:
+async def _watch(target: BuildTarget, database: PostgresDatabase, on_progress: OnBuild) -> None:
     async def asked(connection: Connection) -> tuple[str, int, int] | None:
         row = await connection.fetchrow(PROGRESS, target.table)
         return (row["phase"], row["done"], row["total"]) if row else None

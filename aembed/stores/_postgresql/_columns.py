@@ -150,6 +150,13 @@ class ColumnLayout:
         return f"({empty} OR t.{self.fingerprint} IS DISTINCT FROM {self.stored_hash})"
 
     @property
+    def is_current(self) -> str:
+        """The vector is not known to be of an earlier text."""
+        if self.fingerprint is None:
+            return "true"
+        return f"(t.{self.fingerprint} IS NULL OR t.{self.fingerprint} IS NOT DISTINCT FROM {self.stored_hash})"
+
+    @property
     def is_pending(self) -> str:
         keyed = "".join(f" AND t.{key} IS NOT NULL" for key in self.keys)
         return f"({self.text}) IS NOT NULL AND {self.is_stale}{keyed}{self.condition}"

@@ -93,7 +93,7 @@ async def read_some_texts(table: ColumnLayout, connection: Connection) -> dict[s
 
 async def read_texts_again(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> dict[str, str]:
     """Those texts as they are now."""
-    values = (f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(_typed_keys(table), 1))
+    values = (f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(typed_keys(table), 1))
     statement = select(f"({table.text})::text", " AND ".join(values), table)
     found = {id: await connection.fetchval(statement, *native(id)) for id in ids}
     return {id: text for id, text in found.items() if text is not None}
@@ -246,7 +246,7 @@ def _names(table: ColumnLayout) -> list[str]:
     return [f"aembed_key{i}" for i in range(len(table.keys))]
 
 
-def _typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
+def typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
     return zip(table.keys, table.key_types, strict=True)
 
 

@@ -1,10 +1,11 @@
-"""What the store and the column offer alike: an index for searches."""
+"""What the store and the column offer alike: an index for searches, and one of words for hybrid searches."""
 
 from __future__ import annotations
 
 from aembed.stores._postgresql._building import OnBuild, build
 from aembed.stores._postgresql._database import PostgresDatabase
 from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._words import WordTarget
 
 
 class Indexed:
@@ -23,5 +24,15 @@ class Indexed:
         target = await self._target()
         await build(target, self._database, memory=memory, workers=workers, on_progress=on_progress)
 
+    async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
+        """Builds the index of words for hybrid search (GIN) while writes go on; one that is there stays.
+
+        Raises ConfigError behind a pooler in transaction mode.
+        """
+        await build(await self._word_target(), self._database, on_progress=on_progress)
+
     async def _target(self) -> IndexTarget:
+        raise NotImplementedError
+
+    async def _word_target(self) -> WordTarget:
         raise NotImplementedError

@@ -18,6 +18,7 @@ from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._proof import try_write
+from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
 from aembed.stores._rules import EMPTY, mismatch_error, probe_matrix
 from aembed.types import Space
 
@@ -37,7 +38,13 @@ MOST_PROBED = 8
 
 
 async def announce_changes(
-    place: str, asked: Space, held: Space | None, index: bool, table: ColumnLayout, connection: Connection
+    place: str,
+    asked: Space,
+    held: Space | None,
+    index: bool,
+    words: WordTarget,
+    table: ColumnLayout,
+    connection: Connection,
 ) -> list[str]:
     """What will be made, a line each. Raises as `check_column`."""
     space = await check_column(place, asked, held, table, connection)
@@ -49,10 +56,18 @@ async def announce_changes(
     target = replace(table.target, dimensions=space.dimensions) if table.vector in added else table.target
     knowable = target.dimensions or table.vector not in table.absent
     if index and knowable and target.create(concurrently=True) and not await is_indexed(target, connection):
-        if not await connection.fetchval(OWNS, table.oid):
-            raise StoreError(f"{place}: only the owner of {table.table} may index it; connect as the owner for --index")
+        await _check_owner(place, table, connection)
         lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
+    if index and not await is_word_indexed(words, connection):
+        await _check_owner(place, table, connection)
+        if await may_index_words(words, connection):
+            lines.append(f"index {words.name} (GIN, words for hybrid search) on the texts of {table.table}")
     return lines
+
+
+async def _check_owner(place: str, table: ColumnLayout, connection: Connection) -> None:
+    if not await connection.fetchval(OWNS, table.oid):
+        raise StoreError(f"{place}: only the owner of {table.table} may index it; connect as the owner for --index")
 
 
 async def check_column(

@@ -13,6 +13,7 @@ from json import loads
 import numpy as np
 
 from aembed.core.filters import Filter
+from aembed.core.words import names_in
 from aembed.errors import StoreError
 from aembed.stores._lives import Life
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
@@ -24,7 +25,9 @@ from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._tables import StoreLayout, set_meta
 from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, literal, normalize, vector_of
+from aembed.stores._postgresql._words import rare_rows
 from aembed.stores._rules import decode, encode
+from aembed.stores._search import NamedRow, rank_named
 from aembed.types import Embedded, Known, Match, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
 
 KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE id = ANY ($1::text[])
@@ -78,6 +81,8 @@ SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($
 # The vectors of the rows that were found are written out, and not those of all that are sorted.
 NEAREST = """SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent
     FROM (SELECT id, text, metadata, embedding FROM {rows} """
+NAMED = SELECT + "WHERE id = ANY ($1::text[])"
+HAS_TEXTS = """SELECT EXISTS (SELECT FROM {rows} WHERE text IS NOT NULL) OR NOT EXISTS (SELECT FROM {rows})"""
 
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, their vectors would be decoded for longer on the event loop;
 # smaller, round trips take the time.
@@ -307,3 +312,28 @@ async def find_candidates(
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty
+
+
+async def has_texts(layout: StoreLayout, connection: Connection) -> bool:
+    return bool(await connection.fetchval(layout.sql(HAS_TEXTS)))
+
+
+async def find_named(
+    question: str, query: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
+) -> list[Match]:
+    """The k best rows that hold rare names of the question."""
+    weights = await rare_rows(layout.word_target, "t.id", names_in(question), connection)
+    condition, values = on_metadata(wanted)
+    passing = f" AND {condition}" if condition else ""
+    statement = layout.sql(f"{NAMED}{passing} LIMIT $2")
+    found = await connection.fetch(statement, [id for id, _ in weights], len(weights), *values)
+    rows = [
+        NamedRow(
+            weights[row["id"], row["text"]],
+            Match(row["id"], row["text"], decode(row["metadata"]), 0.0),
+            vector_of(row["sent"]),
+        )
+        for row in found
+        if (row["id"], row["text"]) in weights
+    ]
+    return rank_named(query, rows, k)

@@ -15,6 +15,7 @@ from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._names import TableName, quote_name
 from aembed.stores._postgresql._wire import Storage
+from aembed.stores._postgresql._words import WordTarget
 from aembed.stores._rules import FIRST_SCHEMA, check_schema, schema_version
 from aembed.types import Space
 
@@ -103,6 +104,10 @@ class StoreLayout:
     def target(self) -> IndexTarget:
         names = self.names
         return IndexTarget(names.rows, names.schema, '"embedding"', self.vectors, self.storage, self.dimensions)
+
+    @property
+    def word_target(self) -> WordTarget:
+        return WordTarget(self.names.rows, self.names.schema, '"text"')
 
     def sql(self, statement: str) -> str:
         names = self.names

@@ -142,11 +142,19 @@ class SQLiteDatabase:
 
 def select_in(connection: sqlite3.Connection, sql: str, values: Iterable[Any]) -> Iterator[Any]:
     """The rows of `sql`, whose `{}` becomes a `?` for each value, in pieces within SQLite's limit on variables."""
-    most = min(MOST_VARIABLES, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+    for piece, marks in in_pieces(connection, values):
+        yield from connection.execute(sql.format(marks), piece)
+
+
+def in_pieces(
+    connection: sqlite3.Connection, values: Iterable[Any], others: int = 0
+) -> Iterator[tuple[list[Any], str]]:
+    """The values in pieces, each with a `?` for each, that leave room for so many other variables."""
+    most = max(1, min(MOST_VARIABLES, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - others))
     given = list(values)
     for start in range(0, len(given), most):
         piece = given[start : start + most]
-        yield from connection.execute(sql.format(",".join("?" * len(piece))), piece)
+        yield piece, ",".join("?" * len(piece))
 
 
 def blobs(matrix: Matrix) -> Iterator[memoryview]:

@@ -18,10 +18,10 @@ from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
 from aembed.stores._rules import decode, encode, probe_matrix, schema_version
 from aembed.stores._search import SearchChunk
-from aembed.stores._sqlite._database import blobs, matrix_of, select_in
+from aembed.stores._sqlite._database import blobs, in_pieces, matrix_of, select_in
 from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
 from aembed.stores._sqlite._filters import on_metadata
-from aembed.types import Embedded, Known, Refusal, Rows, Space, Vector
+from aembed.types import Embedded, Known, Match, Refusal, Rows, Space, Vector
 
 # The embedding is the last column: SQLite reads a row from its beginning, so that the columns before it are found
 # without the pages that hold the vector.
@@ -72,6 +72,7 @@ IDS_OF = "SELECT id FROM aembed_rows WHERE source = ? ORDER BY id"
 DELETE = "DELETE FROM aembed_rows WHERE id = ?"
 PAGE = "SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
+NUMBERED = "SELECT rowid, id, text, metadata, embedding FROM aembed_rows WHERE rowid IN ({})"
 FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
 
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
@@ -266,6 +267,15 @@ def read_page(start: str, index: int, connection: Connection) -> list[Embedded]:
 
 def find_rows(ids: Sequence[str], connection: Connection) -> dict[str, tuple[str, dict[str, Any] | None]]:
     return {id: (text, decode(metadata)) for id, text, metadata in select_in(connection, FOUND, ids)}
+
+
+def read_numbered(numbers: Sequence[int], wanted: Filter, connection: Connection) -> Iterator[tuple[int, Match, bytes]]:
+    """Of these rowids the rows that pass the filter, without a score, and their vectors."""
+    condition, parameters = on_metadata(wanted) if wanted else ("1", [])
+    for piece, marks in in_pieces(connection, numbers, len(parameters)):
+        sql = f"{NUMBERED.format(marks)} AND {condition}"
+        for number, id, text, metadata, blob in connection.execute(sql, [*piece, *parameters]):
+            yield number, Match(id, text, decode(metadata), 0.0), blob
 
 
 def chunks(wanted: Filter, dimensions: int, name: Path, connection: Connection) -> Iterator[SearchChunk]:
