@@ -21,7 +21,7 @@ from aembed.errors import BadRequestError, InvalidReplyError, ProviderError, cop
 MOST_CHARACTERS = 400
 """A text of more characters is not used as a control."""
 # Chosen: 3.5 seconds in all, in which an account may be filled or a router recover, and a person still waits.
-PAUSES = (0.5, 1.0, 2.0)
+PAUSES = (1.0, 2.5)
 """A control that was refused is sent again after so many seconds, once for each of these."""
 
 

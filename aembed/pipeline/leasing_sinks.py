@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import anyio
 
 from aembed.core.changes import Entry, Key
+from aembed.core.vectors import ShapeError
 from aembed.errors import (
     AembedError,
     BadRequestError,
@@ -104,6 +105,11 @@ async def await_store(awaitable: Any) -> Any:
         raise StoreError(f"the store raised {type(error).__name__}") from error
 
 
+def _is_misshapen(error: InvalidReplyError) -> bool:
+    """Whether the reply is wrong in a way that no text can be the cause of. One without a vector may be a text's."""
+    return isinstance(error, ShapeError) and not error.empty
+
+
 def kept_refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
     """The refusals that are kept: those for which the content of the text is to blame.
 
@@ -118,7 +124,8 @@ def kept_refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]
             "".join([c if c.isprintable() else " " for c in str(error)]),
         )
         for entry, error in refused
-        if isinstance(error, InputError | InvalidReplyError | RowRefusedError)
+        if isinstance(error, InputError | RowRefusedError)
+        or (isinstance(error, InvalidReplyError) and not _is_misshapen(error))
         or (isinstance(error, BadRequestError) and error.status_code != 429)
     ]
 
