@@ -46,7 +46,7 @@ def queries(kind: str, d: int) -> Matrix:
 
 @pytest.mark.parametrize("d", [1, 3, 64, 1500])
 @pytest.mark.parametrize("kind", KINDS)
-def test_t21_every_cosine_is_within_its_bounds(kind: str, d: int) -> None:
+def test_t24_every_cosine_is_within_its_bounds(kind: str, d: int) -> None:
     matrix = KINDS[kind](np.random.default_rng(d), 400, d)
     strange = Frame(np.linspace(-1, 1, d) / np.sqrt(d), 1.0 + np.arange(d) % 5)
     for frame in (Frame.of_sample(matrix), Frame.of_sample(KINDS["plain"](np.random.default_rng(1), 9, d)), strange):
@@ -63,7 +63,7 @@ def test_t21_every_cosine_is_within_its_bounds(kind: str, d: int) -> None:
             assert (true <= finer_most).all()
 
 
-def test_t21_the_bounds_are_narrow_where_models_vectors_are_alike() -> None:
+def test_t24_the_bounds_are_narrow_where_models_vectors_are_alike() -> None:
     random = np.random.default_rng(5)
     matrix, query = KINDS["of_one_direction"](random, 5_000, 256), KINDS["of_one_direction"](random, 1, 256)[0]
     frame = Frame.of_sample(matrix)
@@ -77,7 +77,7 @@ def test_t21_the_bounds_are_narrow_where_models_vectors_are_alike() -> None:
         assert (most >= np.sort(least)[-5]).sum() < few
 
 
-def test_t21_rows_with_nan_or_infinity_have_no_codes() -> None:
+def test_t24_rows_with_nan_or_infinity_have_no_codes() -> None:
     for value in (np.nan, np.inf):
         matrix = np.ones((3, 4), np.float32)
         matrix[1, 2] = value
@@ -87,7 +87,7 @@ def test_t21_rows_with_nan_or_infinity_have_no_codes() -> None:
 
 @pytest.mark.parametrize("d", [1, 31, 1024, 1025, 3072, 16_000])
 @pytest.mark.parametrize("by", ["numpy", "library"])
-def test_t21_products_are_exact(by: str, d: int) -> None:
+def test_t24_products_are_exact(by: str, d: int) -> None:
     if by == "library":
         pytest.importorskip("simsimd")
         assert _products.is_by_library(d)
@@ -98,7 +98,7 @@ def test_t21_products_are_exact(by: str, d: int) -> None:
     assert np.array_equal(product(rows, rows[:7]), expected)
 
 
-def test_t21_a_product_that_is_wrong_is_not_used() -> None:
+def test_t24_a_product_that_is_wrong_is_not_used() -> None:
     def narrow(rows: Matrix, vectors: Matrix) -> Matrix:
         return (rows.astype(np.int16) @ vectors.astype(np.int16).T).astype(np.float64)
 
@@ -112,7 +112,7 @@ def test_t21_a_product_that_is_wrong_is_not_used() -> None:
 
 @pytest.mark.parametrize("k", [1, 7, 1000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_t21_the_shortlist_has_all_of_the_best(
+def test_t24_the_shortlist_has_all_of_the_best(
     kind: str, k: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aembed.stores._map._shortlist._BLOCK_BYTES", 97 * 40)
@@ -132,7 +132,7 @@ def test_t21_the_shortlist_has_all_of_the_best(
             assert (true[others] < found.rest).all()
 
 
-def test_t21_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_t24_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
     matrix = KINDS["of_one_direction"](np.random.default_rng(1), 250, 33)
     id = written(tmp_path / "map", matrix)
     mapped, coded = RowMap.open(tmp_path / "map", id), encode_rows(matrix, Frame.of_sample(matrix))
@@ -145,7 +145,7 @@ def test_t21_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
         written(tmp_path / "map", matrix)
 
 
-def test_t21_an_empty_map(tmp_path: Path) -> None:
+def test_t24_an_empty_map(tmp_path: Path) -> None:
     id = written(tmp_path / "map", np.empty((0, 8), np.float32))
     mapped = RowMap.open(tmp_path / "map", id)
     asked = CodedQuery.of(np.ones(8, np.float32), mapped.frame)
@@ -158,7 +158,7 @@ def test_t21_an_empty_map(tmp_path: Path) -> None:
     [MapId(2**61 + 6, 7, 33), MapId(2**61 + 5, 8, 33), MapId(2**61 + 5, 7, 32)],
     ids=["token", "schema", "width"],
 )
-def test_t21_the_map_of_another_state_is_refused(other: MapId, tmp_path: Path) -> None:
+def test_t24_the_map_of_another_state_is_refused(other: MapId, tmp_path: Path) -> None:
     written(tmp_path / "map", KINDS["plain"](np.random.default_rng(1), 50, 33))
     with pytest.raises(MapError, match="another"):
         RowMap.open(tmp_path / "map", other)
@@ -171,7 +171,7 @@ def read_all(path: Path, id: MapId) -> None:
 
 
 @pytest.mark.parametrize("by", ["numpy", "library"])
-def test_t21_one_bit_that_is_turned_over_anywhere_is_found(
+def test_t24_one_bit_that_is_turned_over_anywhere_is_found(
     by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if by == "library":
@@ -191,7 +191,7 @@ def test_t21_one_bit_that_is_turned_over_anywhere_is_found(
             read_all(path, id)
 
 
-def test_t21_a_map_that_was_cut_or_has_grown_is_found(tmp_path: Path) -> None:
+def test_t24_a_map_that_was_cut_or_has_grown_is_found(tmp_path: Path) -> None:
     path = tmp_path / "map"
     id = written(path, KINDS["plain"](np.random.default_rng(1), 60, 9))
     data = path.read_bytes()
@@ -204,7 +204,7 @@ def test_t21_a_map_that_was_cut_or_has_grown_is_found(tmp_path: Path) -> None:
         RowMap.open(path, id)
 
 
-def test_t21_a_map_that_is_cut_while_it_is_in_use_is_not_read(tmp_path: Path) -> None:
+def test_t24_a_map_that_is_cut_while_it_is_in_use_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "map"
     id = written(path, KINDS["plain"](np.random.default_rng(1), 60, 9))
     mapped = RowMap.open(path, id)
@@ -214,7 +214,7 @@ def test_t21_a_map_that_is_cut_while_it_is_in_use_is_not_read(tmp_path: Path) ->
         mapped.check_size()
 
 
-def test_t21_equal_vectors_score_the_same_alone_and_among_others() -> None:
+def test_t24_equal_vectors_score_the_same_alone_and_among_others() -> None:
     """The best are scored in other company than by a search that reads all rows."""
     from aembed.stores._search import Best
 
@@ -229,7 +229,7 @@ def test_t21_equal_vectors_score_the_same_alone_and_among_others() -> None:
                 assert np.array_equal([score for _, score in sorted(best.found())], true)
 
 
-def test_t21_where_rows_of_a_map_are(tmp_path: Path) -> None:
+def test_t24_where_rows_of_a_map_are(tmp_path: Path) -> None:
     mapped = RowMap.open(tmp_path / "map", written(tmp_path / "map", KINDS["plain"](np.random.default_rng(1), 30, 9)))
     assert mapped.positions_of(np.array([300, 20, 15, 10, 20, 301, -5])).tolist() == [0, 1, 29]
     assert mapped.positions_of(np.empty(0, np.int64)).tolist() == []

@@ -98,7 +98,7 @@ async def answer(column: SQLiteColumn, query: Vector, k: int, where: dict[str, A
 
 @pytest.mark.parametrize("triggers", [None, "search"], ids=["in one process", "with triggers"])
 @pytest.mark.parametrize("columns", TABLES.values(), ids=TABLES)
-async def test_t21_a_column_is_searched_by_its_map(columns: str, triggers: str | None, tmp_path: Path) -> None:
+async def test_t24_a_column_is_searched_by_its_map(columns: str, triggers: str | None, tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     made(path, columns)
     column = await mapped(await column_of(path, create_triggers=triggers))
@@ -111,7 +111,7 @@ async def test_t21_a_column_is_searched_by_its_map(columns: str, triggers: str |
     await column.aclose()
 
 
-async def test_t21_conditions_are_those_of_the_rows_as_they_are_now(tmp_path: Path) -> None:
+async def test_t24_conditions_are_those_of_the_rows_as_they_are_now(tmp_path: Path) -> None:
     """Also where they ask other tables, whose changes nobody notes."""
     path = tmp_path / "notes.db"
     made(path)
@@ -150,7 +150,7 @@ def change(connection: sqlite3.Connection, chance: Random, step: int) -> None:
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 @pytest.mark.parametrize("triggers", [None, "search"], ids=["in one process", "with triggers"])
-async def test_t21_what_others_write_to_a_table_is_seen(
+async def test_t24_what_others_write_to_a_table_is_seen(
     triggers: str | None, journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aembed.stores._sqlite._making._MOST_UNKNOWN", 30)
@@ -171,7 +171,7 @@ async def test_t21_what_others_write_to_a_table_is_seen(
     await column.aclose()
 
 
-async def test_t21_a_job_fills_a_column_that_has_a_map(tmp_path: Path) -> None:
+async def test_t24_a_job_fills_a_column_that_has_a_map(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     made(path)
     column = await mapped(await column_of(path, create_triggers="search"))
@@ -187,7 +187,7 @@ async def test_t21_a_job_fills_a_column_that_has_a_map(tmp_path: Path) -> None:
     await column.aclose()
 
 
-async def test_t21_triggers_are_told_before_they_are_made(tmp_path: Path) -> None:
+async def test_t24_triggers_are_told_before_they_are_made(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     made(path)
     column = SQLiteColumn(path, "notes", text="content", create_triggers="search")
@@ -209,7 +209,7 @@ async def test_t21_triggers_are_told_before_they_are_made(tmp_path: Path) -> Non
         open_column("postgresql://localhost/x", "notes", text="content", create_triggers="search")
 
 
-async def test_t21_a_table_without_numbers_is_searched_without_a_map(tmp_path: Path) -> None:
+async def test_t24_a_table_without_numbers_is_searched_without_a_map(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     made(path, suffix="WITHOUT ROWID")
     column = await column_of(path)
@@ -222,7 +222,7 @@ async def test_t21_a_table_without_numbers_is_searched_without_a_map(tmp_path: P
     await column.aclose()
 
 
-async def test_t21_a_vacuum_that_numbers_the_rows_anew(tmp_path: Path) -> None:
+async def test_t24_a_vacuum_that_numbers_the_rows_anew(tmp_path: Path) -> None:
     """As SQLite does in a table without a key and without an index; no trigger tells of it."""
     path = tmp_path / "notes.db"
     made(path, TABLES["no key"])
@@ -238,7 +238,7 @@ async def test_t21_a_vacuum_that_numbers_the_rows_anew(tmp_path: Path) -> None:
     await column.aclose()
 
 
-async def test_t21_a_store_and_columns_of_one_file_have_a_map_each(tmp_path: Path) -> None:
+async def test_t24_a_store_and_columns_of_one_file_have_a_map_each(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     made(path)
     store = SQLiteStore(path)

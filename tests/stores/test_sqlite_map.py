@@ -120,7 +120,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.mark.parametrize("d", [2, 24, 200])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_t21_answers_are_those_of_reading_all_rows(
+async def test_t24_answers_are_those_of_reading_all_rows(
     kind: str, d: int, tmp_path: Path, reads: list[object]
 ) -> None:
     random = np.random.default_rng(d)
@@ -141,7 +141,7 @@ async def test_t21_answers_are_those_of_reading_all_rows(
     await store.aclose()
 
 
-async def test_t21_many_searches_at_once(tmp_path: Path, reads: list[object]) -> None:
+async def test_t24_many_searches_at_once(tmp_path: Path, reads: list[object]) -> None:
     path, random = tmp_path / "notes.db", np.random.default_rng(1)
     store = await mapped(await filled(path, KINDS["of_one_direction"](random, 900, D), [{"n": i} for i in range(900)]))
     reads.clear()
@@ -189,7 +189,7 @@ def change(connection: sqlite3.Connection, random: Random, step: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_t21_a_map_tells_nothing_that_the_rows_do_not(
+async def test_t24_a_map_tells_nothing_that_the_rows_do_not(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are written, renamed, moved and removed here and by others; maps are made and published in between."""
@@ -250,7 +250,7 @@ def begun(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-async def test_t21_answers_while_another_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_t24_answers_while_another_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aembed.stores._sqlite._making._MOST_UNKNOWN", 20)
     path = tmp_path / "notes.db"
     store = await mapped(await filled(path, vectors(500, D)))
@@ -271,7 +271,7 @@ async def test_t21_answers_while_another_process_writes(tmp_path: Path, monkeypa
     assert by_map > 20
 
 
-async def test_t21_a_map_is_made_by_the_second_search_and_by_the_end_of_a_job(tmp_path: Path) -> None:
+async def test_t24_a_map_is_made_by_the_second_search_and_by_the_end_of_a_job(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     store = await filled(path, vectors(300, D))
     await store.search(vectors(1, D)[0], 1)
@@ -299,7 +299,7 @@ async def test_t21_a_map_is_made_by_the_second_search_and_by_the_end_of_a_job(tm
     assert maps(path) == [map_of(path).name], "the one before is removed"
 
 
-async def test_t21_a_small_store_gets_no_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_t24_a_small_store_gets_no_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aembed.stores._sqlite._making.MAPPED_FROM_BYTES", 300 * D * 4 + 1)
     path = tmp_path / "notes.db"
     store = await filled(path, vectors(300, D))
@@ -337,7 +337,7 @@ def restored_dump(path: Path, backup: Path, connection: sqlite3.Connection) -> N
 
 @pytest.mark.parametrize("has_newer", [False, True], ids=["the map of the backup", "a newer map"])
 @pytest.mark.parametrize("restore", [restored_file, restored_online, restored_dump])
-async def test_t21_a_backup_that_is_restored(
+async def test_t24_a_backup_that_is_restored(
     restore: Callable[[Path, Path, sqlite3.Connection], None], has_newer: bool, tmp_path: Path
 ) -> None:
     path, backup = tmp_path / "notes.db", tmp_path / "backup.db"
@@ -406,7 +406,7 @@ def gone(path: Path, there: Path) -> None:
     [of_another_database, cut, emptied, flipped_codes, flipped_columns, a_folder, gone],
     ids=lambda h: h.__name__,
 )
-async def test_t21_a_map_that_is_not_as_it_was_written_is_thrown_away(
+async def test_t24_a_map_that_is_not_as_it_was_written_is_thrown_away(
     harm: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "notes.db"
@@ -427,7 +427,7 @@ async def test_t21_a_map_that_is_not_as_it_was_written_is_thrown_away(
     await store.aclose()
 
 
-async def test_t21_a_map_that_is_cut_while_it_is_in_use(tmp_path: Path) -> None:
+async def test_t24_a_map_that_is_cut_while_it_is_in_use(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     store = await mapped(await filled(path, vectors(300, D)))
     os.truncate(map_of(path), 5000)
@@ -460,7 +460,7 @@ asyncio.run(main())
 """
 
 
-async def test_t21_a_process_that_is_killed_while_it_makes_maps(
+async def test_t24_a_process_that_is_killed_while_it_makes_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aembed.stores._sqlite._making._ABANDONED_AFTER", 0)
@@ -488,7 +488,7 @@ async def test_t21_a_process_that_is_killed_while_it_makes_maps(
     assert maps(path) == [map_of(path).name], "what the killed ones left is removed"
 
 
-async def test_t21_two_processes_make_one_map_between_them(tmp_path: Path) -> None:
+async def test_t24_two_processes_make_one_map_between_them(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     store = await filled(path, vectors(300, D))
     part = map_path(path, 5).with_name(map_path(path, 5).name + ".part")
@@ -503,7 +503,7 @@ async def test_t21_two_processes_make_one_map_between_them(tmp_path: Path) -> No
     await store.aclose()
 
 
-async def test_t21_what_was_begun_later_is_published(tmp_path: Path) -> None:
+async def test_t24_what_was_begun_later_is_published(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     await (await filled(path, vectors(30, D))).aclose()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -518,7 +518,7 @@ async def test_t21_what_was_begun_later_is_published(tmp_path: Path) -> None:
         assert not changes.publish(sql.NOTED, third, 19, connection)
 
 
-async def test_t21_nothing_is_noted_without_a_map_nor_of_rows_beyond_it(tmp_path: Path) -> None:
+async def test_t24_nothing_is_noted_without_a_map_nor_of_rows_beyond_it(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     store = await mapped(await filled(path, vectors(30, D)))
     await store.write(rows([f"new {i}" for i in range(50)], vectors(50, D)))
@@ -539,7 +539,7 @@ async def test_t21_nothing_is_noted_without_a_map_nor_of_rows_beyond_it(tmp_path
     await store.aclose()
 
 
-async def test_t21_a_store_that_may_not_be_written_is_searched_without_a_map(
+async def test_t24_a_store_that_may_not_be_written_is_searched_without_a_map(
     public_folder: Path, unprivileged: Unprivileged
 ) -> None:
     path = public_folder / "notes.db"
@@ -558,7 +558,7 @@ async def test_t21_a_store_that_may_not_be_written_is_searched_without_a_map(
         await store.aclose()
 
 
-async def test_t21_a_row_that_holds_nan_is_no_reason_for_a_wrong_order(tmp_path: Path) -> None:
+async def test_t24_a_row_that_holds_nan_is_no_reason_for_a_wrong_order(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     store = await mapped(await filled(path, vectors(30, D)))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -570,7 +570,7 @@ async def test_t21_a_row_that_holds_nan_is_no_reason_for_a_wrong_order(tmp_path:
     await store.aclose()
 
 
-async def test_t21_a_vector_of_another_width_is_told_as_before(tmp_path: Path) -> None:
+async def test_t24_a_vector_of_another_width_is_told_as_before(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     store = await mapped(await filled(path, vectors(30, D)))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -580,7 +580,7 @@ async def test_t21_a_vector_of_another_width_is_told_as_before(tmp_path: Path) -
     await store.aclose()
 
 
-async def test_t21_many_equal_rows_are_read_a_few_at_a_time(tmp_path: Path, reads: list[object]) -> None:
+async def test_t24_many_equal_rows_are_read_a_few_at_a_time(tmp_path: Path, reads: list[object]) -> None:
     import tracemalloc
 
     path = tmp_path / "notes.db"
