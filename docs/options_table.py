@@ -99,6 +99,7 @@ STORES = {
     "where": "A condition in SQL: these rows only. It is put into the statements as it is.",
     "fingerprint": "A column that keeps the hash of the text; rows whose text changed since are filled again.",
     "create_columns": "Add the columns of vectors and fingerprints where they are missing.",
+    "create_triggers": '`"search"`: add triggers that note which rows change, for fast searches of a large table.',
 }
 FAKE = {
     "model": "A name.",

@@ -42,8 +42,19 @@ class FilledFlags(RowFlags):
         bool, typer.Option("--create-columns", help="Add the columns of --vector and --fingerprint where missing.")
     ] = False
 
+    create_triggers: Annotated[
+        str | None,
+        typer.Option(
+            "--create-triggers",
+            metavar="search",
+            show_default=False,
+            help="SQLite: add triggers that note changes, for fast searches of a large table.",
+        ),
+    ] = None
+
     def _choices(self) -> dict[str, Any]:
-        return {"create_columns": self.create_columns, **super()._choices()}
+        made = {"create_columns": self.create_columns, "create_triggers": self.create_triggers}
+        return made | super()._choices()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pkgutil
 import re
@@ -81,7 +82,8 @@ def files_of(url: str | os.PathLike[str]) -> tuple[Path, ...]:
         return ()
     path = path_of(url)
     # A file that a user has made may be in another journal mode than WAL, and then SQLite keeps a -journal beside it.
-    return (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")))
+    beside = (path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal"))
+    return (path, *beside, *sorted(path.parent.glob(f"{glob.escape(path.name)}-map-*")))
 
 
 def open_column(
@@ -97,8 +99,8 @@ def open_column(
 ) -> Column:
     """The column `vector` of a table of the user's own, in the database at a URL, as the Column of its kind takes it.
 
-    `others` are `fingerprint`, and `text_sql`, which PostgreSQL alone has. Nothing is opened yet. Raises ConfigError
-    for a kind of store that has no tables, and for an option that it has not.
+    `others` are `fingerprint`, `text_sql`, which PostgreSQL alone has, and `create_triggers`, which SQLite has. Nothing
+    is opened yet. Raises ConfigError for a kind of store that has no tables, and for an option that it has not.
     """
     module = _module(url)
     if f"{module}_column" not in {found.name for found in pkgutil.iter_modules(__path__)}:

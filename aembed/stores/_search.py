@@ -18,6 +18,9 @@ Doubles: TypeAlias = NDArray[np.float64]
 # they fall to either side. Larger, more rows would be scored again in each search.
 _SLACK = 1e-4
 """More than float32 can be off for 16,000 dimensions: rows this close to the k-th are scored again in float64."""
+# Computed: a square of less than 1e-38 is off by up to 7e-46, and 16,000 of them by a billionth of the square of the
+# shortest. Sums of squares overflow from 3e38 on.
+_SHORTEST, _LONGEST = 1e-16, 1e18
 # Chosen: 1,024 rows of 1,536 float64 are 13 MB, of 16,000 they are 131 MB. Larger, many equal rows would take a
 # multiple of their own memory.
 _RESCORED_AT_ONCE = 1024
@@ -25,7 +28,7 @@ _RESCORED_AT_ONCE = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchChunk:
-    """Some rows: ids, their vectors of shape (n, dimensions), and the vectors' lengths."""
+    """Some rows: ids, their vectors of shape (n, dimensions), and the lengths, NaN where float32 cannot tell."""
 
     ids: Sequence[str]
     matrix: Matrix
@@ -34,7 +37,9 @@ class SearchChunk:
     @classmethod
     def from_rows(cls, ids: Sequence[str], matrix: Matrix) -> SearchChunk:
         with np.errstate(over="ignore"):
-            return cls(ids, matrix, np.sqrt(np.einsum("ij,ij->i", matrix, matrix)))
+            lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+        lengths[~((lengths > _SHORTEST) & (lengths < _LONGEST))] = np.nan
+        return cls(ids, matrix, lengths)
 
 
 def check_query(vector: Vector, dimensions: int, place: str) -> Vector:
@@ -56,6 +61,27 @@ class NearestQuery:
     k: int
 
 
+class Best:
+    """The k best of those that were found already and of rows that come in any order, each of them scored exactly."""
+
+    def __init__(self, query: NearestQuery, found: Iterable[tuple[str, float]]) -> None:
+        self._query, self._k = query.vector, query.k
+        self._best = [(-score, id) for id, score in found]
+
+    def add(self, ids: Sequence[str], matrix: Matrix) -> None:
+        exact = _scores(self._query, matrix, np.arange(len(ids)))
+        self._best = sorted([*self._best, *zip((-exact).tolist(), ids, strict=True)])[: self._k]
+
+    @property
+    def floor(self) -> float:
+        """The worst of k scores; no row that scores less is among the best. Minus infinity while there are fewer."""
+        return -self._best[-1][0] if len(self._best) == self._k else -np.inf
+
+    def found(self) -> list[tuple[str, float]]:
+        """As `find_nearest` of the same rows."""
+        return [(id, -score) for score, id in self._best]
+
+
 def find_nearest(query: Vector, chunks: Iterable[SearchChunk], k: int) -> list[tuple[str, float]]:
     """The ids and cosine similarities of the k best rows, best first, equals by id. A zero vector scores 0."""
     return find_nearest_of_each([NearestQuery(query, k)], chunks)[0]
@@ -70,7 +96,7 @@ def find_nearest_of_each(
     for chunk in chunks:
         if len(chunk.ids):
             with np.errstate(all="ignore"):
-                # A zero vector gives 0 / 0 here. What is not finite is scored again by `_scores`.
+                # What is not finite, as the length of a zero vector, is scored again by `_scores`.
                 scores = (units @ chunk.matrix.T) / chunk.lengths
             for position, query in enumerate(queries):
                 best[position] = _merge_best(best[position], query, chunk, scores[position])

@@ -53,6 +53,8 @@ LEAVE_SECONDS = 5.0
 
 
 def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
+    if "create_triggers" in names:
+        raise ConfigError("create_triggers is for SQLite; a column of PostgreSQL is searched fast by an index: --index")
     return PostgresColumn(url, table, **names)
 
 

@@ -27,12 +27,14 @@ from aembed.stores._rules import (
     store_command,
     summary,
 )
-from aembed.stores._search import SearchChunk, check_query
+from aembed.stores._search import NearestQuery, SearchChunk, check_query
 from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite import _rows as sql
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._filling import error_of, hooks_of
 from aembed.stores._sqlite._kept import SearchedRows
+from aembed.stores._sqlite._making import MapMaker, is_worthwhile
+from aembed.stores._sqlite._mapped import RowReader, TableMap
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._words import OnBuild, WordIndex, find_named
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
@@ -66,6 +68,8 @@ class SQLiteStore:
         self._database = SQLiteDatabase(path, lock_timeout, absent="call prepare(space) first")
         self._space: Space | None = None
         self._lives = Lives()
+        self._maker = MapMaker(self._database.mapper, sql.NOTED, creates_triggers=True)
+        self._map = TableMap(self._database.mapper.path, sql.NOTED, self._maker)
         self._kept: tuple[Connection, int, SearchedRows] | None = None
         self._keeps = False
         self._renewed: set[str] = set()
@@ -131,8 +135,10 @@ class SQLiteStore:
         return await self._read_beside(self._read_info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
-        """Keeps the report of the last run for `info`, without its failures."""
-        await self._write(partial(sql.set_meta, "last_run", summary(report)))
+        """Keeps the report of the last run for `info`, without its failures. A large store gets a map for searches."""
+        dimensions = await self._write(partial(self._finish_job, report))
+        if dimensions:
+            self._maker.start(dimensions, to_the_end=True)
 
     async def spend(self, job: str, tokens: int) -> int:
         """Adds tokens to what that job has spent (less than 0: gives back); returns the sum. See Accounts."""
@@ -213,6 +219,7 @@ class SQLiteStore:
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
+        self._maker.stop()
         await self._database.aclose()
 
     @property
@@ -309,7 +316,8 @@ class SQLiteStore:
             return [[] for _ in asked]
         rows = partial(self._chunks_to_search, space.dimensions, connection)
         answers: list[Answer] = []
-        for best in search_rows(asked, space.dimensions, self._name, rows):
+        by_map = partial(self._find_by_map, space.dimensions, connection)
+        for best in search_rows(asked, space.dimensions, self._name, rows, by_map):
             if isinstance(best, list):
                 found = sql.find_rows([id for id, _ in best], connection)
                 answers.append([Match(id, *found[id], score) for id, score in best])
@@ -328,6 +336,34 @@ class SQLiteStore:
             raise StoreError(f"{self._name} has no index of words; call prepare_words() first")
         read = partial(sql.read_numbered, wanted=wanted, connection=connection)
         return find_named(WORDS, text, query, k, read, self._database.name, connection)
+
+    def _find_by_map(
+        self, dimensions: int, connection: Connection, wanted: Filter, queries: Sequence[NearestQuery]
+    ) -> Sequence[list[tuple[str, float]] | None]:
+        reader = RowReader(
+            partial(sql.picked, wanted, connection),
+            partial(sql.beyond, wanted, connection),
+            bool(wanted),
+            dimensions,
+            self._database.name,
+        )
+        found = self._map.find(queries, reader, connection)
+        if None not in found:
+            self._forget_kept()
+        return found
+
+    def _forget_kept(self) -> None:
+        """What is in memory is needed no more."""
+        self._kept = None
+        with self._renewing:
+            self._keeps, self._renewed = False, set()
+
+    def _finish_job(self, report: Report, connection: Connection) -> int | None:
+        """The dimensions of a store that is large enough for a map."""
+        sql.set_meta("last_run", summary(report), connection)
+        space = sql.space(connection)
+        dimensions = space.dimensions if space else None
+        return dimensions if dimensions and is_worthwhile(sql.NOTED, dimensions, connection) else None
 
     def _chunks_to_search(self, dimensions: int, connection: Connection, wanted: Filter) -> Iterable[SearchChunk]:
         """Kept in memory between searches, 256 MB of them; of those, what was written meanwhile is read again."""

@@ -14,14 +14,19 @@ from aembed.core.filters import Filter
 from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.stores._rules import EMPTY, check_search, column_command, mark_of, mismatch_error, probe_matrix
-from aembed.stores._search import SearchChunk
+from aembed.stores._search import NearestQuery, SearchChunk
 from aembed.stores._sqlite import _bookkeeping as books
+from aembed.stores._sqlite import _changes as changes
 from aembed.stores._sqlite import _leases as leases
+from aembed.stores._sqlite._changes import NotedTable
+from aembed.stores._sqlite._column_maps import ColumnMaps, NumberedRows, has_numbers, noted_table, searched
 from aembed.stores._sqlite._columns import TableLayout, TableNames, key_as_json, native, quote_name, read_layout
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
 from aembed.stores._sqlite._file import between_pages
 from aembed.stores._sqlite._filling import FillTarget, error_of, fill, taken_back
-from aembed.stores._sqlite._filters import Condition, on_columns
+from aembed.stores._sqlite._filters import Condition
+from aembed.stores._sqlite._making import is_worthwhile
+from aembed.stores._sqlite._mapped import RowReader
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._shared import SharedColumn
 from aembed.stores._sqlite._worded import WordedColumn
@@ -59,7 +64,9 @@ class SQLiteColumn(SharedColumn, WordedColumn):
     has changed since are filled again, no search finds them by the earlier text, and their vector is cleared where the
     new text fails. `create_columns` lets `prepare` add those two columns where they are missing. `where` is a
     condition in SQL that is put into the statements as it is: never make it from what somebody else typed.
-    `lock_timeout` is how many seconds to wait for another process's lock.
+    `lock_timeout` is how many seconds to wait for another process's lock. `create_triggers="search"` lets `prepare` add
+    triggers that note which rows change, so that searches of a large table have a map of it; without them each process
+    makes one for itself, until the file changes.
 
     Several processes, and several jobs of one, may fill one column at once: each text is paid for by one of them. What
     a process that was killed had leased the others take over at once, on its machine; else within ten seconds.
@@ -76,14 +83,21 @@ class SQLiteColumn(SharedColumn, WordedColumn):
         where: str | None = None,
         create_columns: bool = False,
         fingerprint: str | None = None,
+        create_triggers: str | None = None,
         lock_timeout: float = 30.0,
     ) -> None:
+        if create_triggers not in (None, "search"):
+            raise ConfigError(
+                f'create_triggers={create_triggers!r}: triggers are made for searches only; write "search"'
+            )
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
         for name in (table, text, vector, *(keys or ()), *((fingerprint,) if fingerprint is not None else ())):
             quote_name(name)
         self._target = (table, vector)
         self._names = TableNames(table, text, vector, keys, where, create_columns, fingerprint)
         self._database = SQLiteDatabase(path, lock_timeout, absent="check the path")
+        self._creates_triggers = create_triggers is not None
+        self._maps = ColumnMaps(self._database.mapper)
         self._space: Space | None = None
 
     def __repr__(self) -> str:
@@ -204,6 +218,12 @@ class SQLiteColumn(SharedColumn, WordedColumn):
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
         return await self._read_beside(partial(self._read_sample, most))
 
+    async def leave(self, token: int) -> None:
+        """Gives up all that the worker of that token holds. A large table whose changes are noted gets a map."""
+        await super().leave(token)
+        if large := await self._read(self._large_table):
+            self._maps.make_after_job(*large)
+
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` is a filter of their columns.
 
@@ -214,6 +234,7 @@ class SQLiteColumn(SharedColumn, WordedColumn):
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
+        self._maps.stop()
         await self._database.aclose()
 
     @property
@@ -256,7 +277,18 @@ class SQLiteColumn(SharedColumn, WordedColumn):
             books.keep_space(space, self._target, connection)
         if space.dimensions:
             leases.make_tables(connection)
+        if self._creates_triggers:
+            changes.create_triggers(self._noted(table, connection), connection)
         return space
+
+    def _noted(self, table: TableLayout, connection: Connection) -> NotedTable:
+        """Raises ConfigError for a table whose rows have no numbers."""
+        noted = noted_table(self._names, table)
+        if not has_numbers(noted, connection):
+            raise ConfigError(
+                f"{self._place}: a table WITHOUT ROWID is searched without a map; leave create_triggers out"
+            )
+        return noted
 
     def _layout(self, connection: Connection) -> TableLayout:
         return read_layout(self._names, connection, books.space(self._target, connection))
@@ -275,6 +307,8 @@ class SQLiteColumn(SharedColumn, WordedColumn):
             yield books.MADE
         elif not books.has(leases.WORKERS, connection):
             yield books.SHARED
+        if self._creates_triggers and not changes.is_noted(noted := self._noted(table, connection), connection):
+            yield f"triggers {', '.join(noted.triggers())} and tables aembed_maps, aembed_changes: which rows change"
 
     def _agree_on_space(self, held: Space | None, asked: Space, width: int | None) -> Space:
         """`width` is the bytes of a vector that is there already; a column with none may change its space."""
@@ -367,9 +401,9 @@ class SQLiteColumn(SharedColumn, WordedColumn):
             return [[] for _ in asked]
         text = table.select(table.text, table.is_key)
         answers: list[Answer] = []
-        for best in search_rows(
-            asked, dimensions, self._place, partial(self._read_chunks, table, dimensions, connection)
-        ):
+        rows = partial(self._read_chunks, table, dimensions, connection)
+        by_map = partial(self._find_by_map, table, dimensions, connection)
+        for best in search_rows(asked, dimensions, self._place, rows, by_map):
             if isinstance(best, list):
                 found = ((id, connection.execute(text, native(id)).fetchone(), score) for id, score in best)
                 answers.append([Match(id, row[0], None, score) for id, row, score in found if row])
@@ -384,9 +418,30 @@ class SQLiteColumn(SharedColumn, WordedColumn):
         return held.dimensions if held and held.dimensions else size_bytes // 4
 
     def _is_searched(self, table: TableLayout, wanted: Filter) -> Condition:
-        filters, parameters = on_columns(wanted, table.column)
-        condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}"
-        return condition + (f" AND {filters}" if filters else ""), parameters
+        return searched(table, wanted)
+
+    def _large_table(self, connection: Connection) -> tuple[NotedTable, int] | None:
+        """Whose changes are noted, with its dimensions."""
+        held = books.space(self._target, connection)
+        noted = noted_table(self._names, read_layout(self._names, connection, held))
+        if not held or not held.dimensions or not changes.is_noted(noted, connection):
+            return None
+        return (noted, held.dimensions) if is_worthwhile(noted, held.dimensions, connection) else None
+
+    def _find_by_map(
+        self,
+        table: TableLayout,
+        dimensions: int,
+        connection: Connection,
+        wanted: Filter,
+        queries: Sequence[NearestQuery],
+    ) -> Sequence[list[tuple[str, float]] | None]:
+        noted = noted_table(self._names, table)
+        if not has_numbers(noted, connection):
+            return [None] * len(queries)
+        rows = NumberedRows(table, noted.rowid, wanted, connection)
+        reader = RowReader(rows.picked, rows.beyond, rows.is_filtered, dimensions, self._database.name)
+        return self._maps.of(noted, connection).find(queries, reader, connection)
 
     def _read_chunks(
         self, table: TableLayout, dimensions: int, connection: Connection, wanted: Filter

@@ -59,6 +59,18 @@ async def test_very_small_and_very_large_vectors_are_compared(store: Store, scal
     assert [(match.id, match.score) for match in matches] == [("b", 1.0), ("a", pytest.approx(2**-0.5))]
 
 
+async def test_very_small_and_very_large_vectors_are_compared_with_others(store: Store) -> None:
+    """Their squares are no more, or not precisely, float32 numbers."""
+    scales = [1e-40, 1e-30, 1e-22, 3e-20, 1e-18, 1.0, 1e18, 1e20, 1e37]
+    near = np.array([[100, 1, 0, 0]], np.float32)
+    far = np.tile(np.array([[100, 3, 0, 0]], np.float32), (20, 1))
+    scaled = np.array([[scale] for scale in scales]) * near / 100
+    await store.write(rows([f"near {i}" for i in range(len(scales))], scaled.astype(np.float32)))
+    await store.write(rows([f"far {i}" for i in range(20)], far))
+    found = {match.id for match in await store.search(unit(100, 1, 0, 0), len(scales))}
+    assert found == {f"near {i}" for i in range(len(scales))}
+
+
 async def test_search_sees_what_was_written_and_deleted_since(store: Store) -> None:
     query = unit(1, 0, 0, 0)
     await store.write(rows(["a"], unit(0, 1, 0, 0)[None]))

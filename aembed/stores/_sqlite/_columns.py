@@ -119,6 +119,10 @@ class TableLayout:
         condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
 
+    def select_numbered(self, number: str, condition: str) -> str:
+        """Number of the row, key and vector."""
+        return self.select(f"{number}, {self.key_list}, {self.vector}", condition + self._is_keyed)
+
     @property
     def _after(self) -> str:
         return f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"

@@ -1,7 +1,7 @@
 """One SQLite file, the threads that use it, and values on their way into it and out of it.
 
 One thread writes, and reads what a job has to know before it writes. Another answers questions, a third one searches:
-with the log ahead (WAL) they read beside a write, and never hold one back.
+with the log ahead (WAL) they read beside a write, and never hold one back. A fourth one makes maps for searches.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class SQLiteDatabase:
         self._reader = SQLiteThread(self.name, lock_timeout, "-reads", reads_only=True)
         self._searcher = SQLiteThread(self.name, lock_timeout, "-searches", reads_only=True)
         self.searches = Searches(self._searcher)
+        self.mapper = SQLiteThread(self.name, lock_timeout, "-maps")
+        """Makes maps, and is idle otherwise."""
         self._most_log_bytes = MOST_LOG_BYTES
 
     def read(self, work: Work[T], missing: T) -> Awaitable[T]:
@@ -78,7 +80,7 @@ class SQLiteDatabase:
     async def aclose(self) -> None:
         """Closes the file, after the work that was handed in before. Later calls raise StoreError."""
         # The writer is closed last: the last connection of all copies SQLite's log into the file and removes it.
-        for worker in (self._searcher, self._reader, self._writer):
+        for worker in (self.mapper, self._searcher, self._reader, self._writer):
             await worker.aclose()
 
     def _run_on(self, worker: SQLiteThread, work: Work[T], missing: T) -> Awaitable[T]:

@@ -19,10 +19,11 @@ Row: TypeAlias = Sequence[Any]
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
 HOOKS = """SELECT type, name, sql FROM sqlite_master
-    WHERE (type = 'trigger' AND tbl_name = ? COLLATE NOCASE AND substr(name, 1, 13) <> 'aembed_words_')
+    WHERE (type = 'trigger' AND tbl_name = ? COLLATE NOCASE AND substr(name, 1, 13) <> 'aembed_words_'
+        AND instr(sql, 'INSERT INTO aembed_changes') = 0)
     OR (type = 'table' AND name = ? COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%') ORDER BY type, name"""
 """A trigger may change, skip or undo what is written; a constraint may skip it, or remove another row for it. Those of
-aembed's own indexes of words do none of it."""
+aembed's own indexes of words, and those that note for a map what is written (_changes), do none of it."""
 # No pragma tells what a constraint does on a conflict, so the words are looked for in the table's SQL. What is left out
 # are comments, strings and quoted names, in all the ways in which SQLite writes them (its documentation: "SQL Comments"
 # and "SQLite Keywords").

@@ -18,9 +18,11 @@ from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
 from aembed.stores._rules import decode, encode, probe_matrix, schema_version
 from aembed.stores._search import SearchChunk
+from aembed.stores._sqlite._changes import NotedTable, is_noted
 from aembed.stores._sqlite._database import blobs, in_pieces, matrix_of, select_in
 from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
 from aembed.stores._sqlite._filters import on_metadata
+from aembed.stores._sqlite._noted import upsert_noted
 from aembed.types import Embedded, Known, Match, Refusal, Rows, Space, Vector
 
 # The embedding is the last column: SQLite reads a row from its beginning, so that the columns before it are found
@@ -73,6 +75,10 @@ DELETE = "DELETE FROM aembed_rows WHERE id = ?"
 PAGE = "SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
 NUMBERED = "SELECT rowid, id, text, metadata, embedding FROM aembed_rows WHERE rowid IN ({})"
+PICKED = """SELECT rowid, id, embedding FROM aembed_rows
+    WHERE ({}) AND rowid IN (SELECT value FROM json_each(?))"""
+BEYOND = "SELECT rowid, id, embedding FROM aembed_rows WHERE ({}) AND rowid > ?"
+NOTED = NotedTable("aembed_rows", "aembed_rows", "embedding")
 FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
 
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
@@ -179,7 +185,10 @@ def upsert(rows: Rows, connection: Connection) -> dict[int, str]:
     """Returns by position why rows were not taken: all others were. Comes first in its transaction."""
     if not hooks_of("aembed_rows", connection):
         try:
-            connection.executemany(UPSERT, _given(rows))
+            if is_noted(NOTED, connection):
+                upsert_noted(_given(rows), connection)
+            else:
+                connection.executemany(UPSERT, _given(rows))
         except sqlite3.Error as error:
             if not is_of_row(error):
                 raise
@@ -284,3 +293,15 @@ def chunks(wanted: Filter, dimensions: int, name: Path, connection: Connection) 
     cursor = connection.execute(f"{SEARCHED} WHERE {condition}", parameters)
     while rows := cursor.fetchmany(max(1, CHUNK_BYTES // (dimensions * 4))):
         yield SearchChunk.from_rows([id for id, _ in rows], matrix_of([blob for _, blob in rows], dimensions, name))
+
+
+def picked(wanted: Filter, connection: Connection, numbers: str) -> Iterator[tuple[int, str, bytes]]:
+    """Number, id and vector of the rows with these numbers, a JSON array, that pass the filter."""
+    condition, parameters = on_metadata(wanted) if wanted else ("1", [])
+    return connection.execute(PICKED.format(condition), [*parameters, numbers])
+
+
+def beyond(wanted: Filter, connection: Connection, last: int) -> Iterator[tuple[int, str, bytes]]:
+    """The same of the rows with larger numbers."""
+    condition, parameters = on_metadata(wanted) if wanted else ("1", [])
+    return connection.execute(BEYOND.format(condition), [*parameters, last])

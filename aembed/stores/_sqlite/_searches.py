@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from sqlite3 import Connection
 from threading import Lock
 from typing import TypeAlias
@@ -35,6 +36,10 @@ SearchAnswer: TypeAlias = "list[tuple[str, float]] | AembedError"
 """Ids and scores, or what is wrong with the query."""
 Answer: TypeAlias = "list[Match] | Exception"
 Answerer: TypeAlias = Callable[[Sequence[Search], Connection], Sequence[Answer]]
+
+
+ByMap: TypeAlias = Callable[[Filter, Sequence[NearestQuery]], Sequence["list[tuple[str, float]] | None"]]
+"""Answers queries of one filter by a map; None for those that it cannot answer."""
 
 
 class Searches:
@@ -87,8 +92,10 @@ def search_rows(
     dimensions: int,
     place: str,
     chunks: Callable[[Filter], Iterable[SearchChunk]],
+    by_map: ByMap | None = None,
 ) -> list[SearchAnswer]:
-    """In one pass over the rows for all searches that have the same filter; `chunks` gives the rows of a filter."""
+    """For all searches that have the same filter at once: by the map where it can answer, else in one pass over the
+    rows; `chunks` gives the rows of a filter."""
     found: dict[int, SearchAnswer] = {}
     best: Sequence[SearchAnswer]
     groups: dict[Filter, list[tuple[int, NearestQuery]]] = {}
@@ -102,8 +109,19 @@ def search_rows(
     for where, group in groups.items():
         positions, queries = [position for position, _ in group], [query for _, query in group]
         try:
-            best = find_nearest_of_each(queries, chunks(where))
+            found_by_map = by_map(where, queries) if by_map else [None] * len(queries)
+            best = _answer_rest(found_by_map, queries, partial(chunks, where))
         except ConfigError as error:
             best = [error] * len(positions)
         found.update(zip(positions, best, strict=True))
     return [found[position] for position in range(len(asked))]
+
+
+def _answer_rest(
+    found: Sequence[list[tuple[str, float]] | None],
+    queries: Sequence[NearestQuery],
+    chunks: Callable[[], Iterable[SearchChunk]],
+) -> list[list[tuple[str, float]]]:
+    rest = [query for query, answer in zip(queries, found, strict=True) if answer is None]
+    answers = iter(find_nearest_of_each(rest, chunks()) if rest else [])
+    return [next(answers) if answer is None else answer for answer in found]

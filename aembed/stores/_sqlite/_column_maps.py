@@ -1,0 +1,105 @@
+"""Maps of a user's own table: which rows they are of, and how those that are candidates are read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from sqlite3 import Connection
+from typing import Any
+
+from aembed.core.filters import Filter
+from aembed.stores._sqlite import _changes as changes
+from aembed.stores._sqlite._changes import NotedTable
+from aembed.stores._sqlite._columns import ROWID_NAMES, TableLayout, TableNames, key_as_json
+from aembed.stores._sqlite._filters import on_columns
+from aembed.stores._sqlite._making import MapMaker
+from aembed.stores._sqlite._mapped import Numbered, TableMap
+from aembed.stores._sqlite._passing import PassingMap, PassingMapMaker
+from aembed.stores._sqlite._thread import SQLiteThread
+
+NUMBER = "SELECT {rowid} FROM {table} LIMIT 0"
+
+
+def noted_table(names: TableNames, table: TableLayout) -> NotedTable:
+    """What is noted of it. A map has all rows with a vector; conditions are asked of the rows that are read."""
+    taken = {column.lower() for column in table.columns}
+    rowid = next((name for name in ROWID_NAMES if name not in taken), "")
+    return NotedTable(f"{names.table}.{names.vector}", table.table, table.filled, rowid)
+
+
+def has_numbers(noted: NotedTable, connection: Connection) -> bool:
+    """Not so a table WITHOUT ROWID, nor one whose columns have all names of the number."""
+    if not noted.rowid:
+        return False
+    try:
+        connection.execute(noted.sql(NUMBER))
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def searched(table: TableLayout, wanted: Filter) -> tuple[str, list[Any]]:
+    """The condition of rows that a search may find, and its parameters."""
+    filters, parameters = on_columns(wanted, table.column)
+    condition = f"{table.vector} IS NOT NULL AND {table.is_current}{table.condition}"
+    return f"{condition} AND {filters}" if filters else condition, [*parameters]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRows:
+    """Rows of a search by their numbers."""
+
+    table: TableLayout
+    rowid: str
+    wanted: Filter
+    connection: Connection
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.wanted or self.table.condition or self.table.mark)
+
+    def picked(self, numbers: str) -> Iterator[Numbered]:
+        return self._rows("IN (SELECT value FROM json_each(?))", numbers)
+
+    def beyond(self, last: int) -> Iterator[Numbered]:
+        return self._rows("> ?", last)
+
+    def _rows(self, test: str, value: str | int) -> Iterator[Numbered]:
+        condition, parameters = searched(self.table, self.wanted)
+        # The number's test comes last, as its parameter does.
+        sql = self.table.select_numbered(f"t.{self.rowid}", f"{condition} AND t.{self.rowid} {test}")
+        for number, *key, blob in self.connection.execute(sql, [*parameters, value]):
+            yield number, key_as_json(key), blob
+
+
+class ColumnMaps:
+    """The maps of one column: one that triggers keep good where the table has them, else one of this process."""
+
+    def __init__(self, worker: SQLiteThread) -> None:
+        self._worker = worker
+        self._noted: NotedTable | None = None
+        self._kept: TableMap | None = None
+        self._passing: TableMap | None = None
+        self._makers: list[MapMaker] = []
+
+    def of(self, noted: NotedTable, connection: Connection) -> TableMap:
+        if noted != self._noted:
+            self._noted, self._kept, self._passing = noted, None, None
+        if changes.is_noted(noted, connection):
+            if self._kept is None:
+                self._makers.append(maker := MapMaker(self._worker, noted))
+                self._kept = TableMap(self._worker.path, noted, maker)
+            return self._kept
+        if self._passing is None:
+            self._makers.append(own := PassingMapMaker(self._worker, noted))
+            self._passing = PassingMap(self._worker.path, noted, own)
+        return self._passing
+
+    def make_after_job(self, noted: NotedTable, dimensions: int) -> None:
+        self._makers.append(maker := MapMaker(self._worker, noted))
+        maker.start(dimensions, to_the_end=True)
+
+    def stop(self) -> None:
+        for maker in self._makers:
+            maker.stop()
