@@ -30,7 +30,7 @@ def model() -> USE:
 def ranks(model: USE, name: str) -> list[int]:
     """For each question how many rows are better than the first of its right section; parts count as the section."""
     questions: list[dict[str, str]] = json.loads((HERE / f"questions_{name}.json").read_text(encoding="utf-8"))
-    records = [item for item in open_paths([HERE / "documents" / name]).records() if isinstance(item, Record)]
+    records = records_of(name)
     ids = [record.id.split("~")[0] for record in records]
     scores = model.encode([question["question"] for question in questions]) @ matrix(model, records).T
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -46,6 +46,10 @@ def matrix(model: USE, records: list[Record]) -> Matrix:
     return vectors
 
 
+def records_of(name: str) -> list[Record]:
+    return [item for item in open_paths([HERE / "documents" / name]).records() if isinstance(item, Record)]
+
+
 def batches(order: list[int], size: int) -> Iterator[list[int]]:
     yield from (order[start : start + size] for start in range(0, len(order), size))
 
@@ -56,3 +60,11 @@ def test_the_local_model_finds_sections_no_worse_than_before(model: USE, name: s
     assert len(found) == 20
     assert sum(rank == 0 for rank in found) >= first, found
     assert sum(rank < 5 for rank in found) >= in_five, found
+
+
+@pytest.mark.parametrize(("name", "questions"), [("python", 20), ("npm", 20), ("flask", 24), ("fastify", 24)])
+def test_the_right_section_of_each_question_is_there(name: str, questions: int) -> None:
+    asked = json.loads((HERE / f"questions_{name}.json").read_text(encoding="utf-8"))
+    right = {section for each in asked for section in each.get("sections") or [each["section"]]}
+    assert len({each["question"] for each in asked}) == questions
+    assert right <= {record.id.split("~")[0] for record in records_of(name)}
