@@ -174,7 +174,7 @@ async def test_an_arithmetic_of_a_later_aembed_is_not_mixed_with_this_one(is_nam
                 await embedder.search(store, "the moon")
 
 
-async def test_weights_that_are_not_the_known_ones_stop_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_z12_weights_that_are_not_the_known_ones_stop_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "SHA256", "0" * 64)
     async with Embedder("local") as embedder:
         with pytest.raises(ConfigError, match="other weights"):

@@ -115,7 +115,7 @@ def test_the_graph_is_an_onnx_model() -> None:
     assert len(products) == 4 * weights.LAYERS
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
+def test_z12_other_weights_are_refused(tmp_path: Path) -> None:
     content = bytearray(weights.installed_path().read_bytes())
     content[len(content) // 2] ^= 1
     changed = tmp_path / "model.onnx"
