@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 import numpy as np
 
+from aembed.core.sending import not_sent_yet
 from aembed.core.vectors import check
 from aembed.errors import ConfigError
 from aembed.preparation import NO_PREPARATION, Preparation, kept_form
@@ -122,7 +123,7 @@ class LocalProvider:
         self._kind, self._is_named = model, is_named
         self._languages = None if is_named else Languages()
         self._run_in_thread = run_in_thread
-        self._turn = anyio.Lock()
+        self._documents, self._turn = anyio.Lock(), anyio.Lock()
         self._encoder: Encoder | None = None
 
     def __repr__(self) -> str:
@@ -143,14 +144,29 @@ class LocalProvider:
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """Documents and queries are embedded alike. One forward pass at a time, in a thread."""
+        # A deadline is for an answer that may never come. This one comes, and asked for again is computed again.
+        with anyio.CancelScope(shield=True):
+            if input_type == "query":
+                return await self._embed(texts)
+            # Documents of one request go before those of the next, and are stored before them.
+            with not_sent_yet.get()():
+                await self._documents.acquire()
+            try:
+                reply = await self._embed(texts)
+            finally:
+                self._documents.release()
+        if self._languages:
+            self._note_languages(self._languages, texts)
+        return reply
+
+    async def _embed(self, texts: Sequence[str]) -> Reply:
+        """A query waits for one turn, whatever documents wait."""
         parts, size = [], self._kind.texts_per_turn
         for start in range(0, len(texts), size):
             async with self._turn:
                 parts.append(await self._run_in_thread(self._forward, list(texts[start : start + size])))
         matrix = np.concatenate(parts)
         check(matrix, dimensions=self._kind.dimensions, normalised=True)
-        if self._languages and input_type == "document":
-            self._note_languages(self._languages, texts)
         return Reply(matrix, self._kind.name, Usage(0), checked=True)
 
     async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:

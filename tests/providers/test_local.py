@@ -10,8 +10,11 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 
@@ -19,6 +22,7 @@ from aembed import Embedder, MemoryStore, Preparation, Record, SpaceMismatchErro
 from aembed.errors import ConfigError
 from aembed.protocols import EmbedsPrepared, FollowsStores, Prepares, Provider
 from aembed.providers._minilm import weights
+from aembed.providers._threads import run_in_thread
 from aembed.providers.local import MINILM, USE, LocalModel, LocalProvider
 from aembed.stores import open_column
 from aembed.types import Space
@@ -75,6 +79,24 @@ async def test_the_event_loop_lives_meanwhile(local: LocalProvider, model: Local
         gaps.append(time.perf_counter() - start)
     assert (await task).matrix.shape == (90, model.dimensions)
     assert sorted(gaps)[-(len(gaps) // 100 + 1)] < 0.05
+
+
+async def test_documents_of_one_request_go_before_those_of_the_next_and_a_query_between(model: LocalModel) -> None:
+    passed: list[str] = []
+
+    async def run_and_note(function: Any, *arguments: Any) -> Any:
+        passed.extend(text.split()[0] for text in arguments[0])
+        return await run_in_thread(function, *arguments)
+
+    local = LocalProvider(model, run_in_thread=run_and_note)
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(partial(local.embed, [f"{number} {text}" for text in TEXTS * 6], input_type="document"))
+        await asyncio.sleep(0)
+        tasks.start_soon(partial(local.embed, ["query"], input_type="query"))
+    documents = [name for name in passed if name != "query"]
+    assert documents == sorted(documents)
+    assert passed.index("query") <= 2 * model.texts_per_turn
 
 
 @pytest.mark.parametrize("text", [" ", "\x00", "\u200b", "x" * 20_000, "日本語", "🙂"])
