@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
@@ -40,7 +40,7 @@ from aembed.pipeline.searching import prepare_hybrid, search_store
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.spend_limit import close_when_done
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
-from aembed.protocols import Backlog, Provider, SearchesWords, Store
+from aembed.protocols import Backlog, FollowsStores, Provider, SearchesWords, Store
 from aembed.providers import open_provider
 from aembed.ranges import check_seconds, check_whole_number, dimensions_of, one_line_of
 from aembed.results import Embeddings, Plan, Report, Stats
@@ -141,7 +141,10 @@ class Embedder:
             "dimensions": dimensions_of(dimensions),
             "http_client": http_client,
         }
+        self._options = options
         self._engine = Engine(_provider_of(model, own, options.most_in_flight), options)
+        self._followed: dict[str, Engine] = {}
+        """By its name, each other model that a store went on with (FollowsStores)."""
 
     def __repr__(self) -> str:
         return f"<Embedder {self._engine}>"
@@ -155,10 +158,15 @@ class Embedder:
     @property
     def in_flight(self) -> int:
         """How many requests are under way now."""
-        return self._engine.in_flight
+        return sum(engine.in_flight for engine in self._engines)
+
+    @property
+    def _engines(self) -> list[Engine]:
+        return [self._engine, *self._followed.values()]
 
     async def __aenter__(self) -> Self:
-        self._engine.open()
+        for engine in self._engines:
+            engine.open()
         return self
 
     async def __aexit__(
@@ -173,7 +181,35 @@ class Embedder:
         on their way hear UnavailableError at once. What is asked of a closed Embedder is a ConfigError; it may be
         opened again by `async with`, or in another event loop.
         """
-        await self._engine.aclose(check_seconds("timeout", timeout, zero=True))
+        seconds = check_seconds("timeout", timeout, zero=True)
+        async with AsyncExitStack() as stack:
+            for engine in self._engines:
+                stack.push_async_callback(engine.aclose, seconds)
+
+    @asynccontextmanager
+    async def _run_verb_on(self, store: Store | Backlog) -> AsyncIterator[Engine]:
+        """While a verb of many texts runs: the engine of the model that made the rows of that store."""
+        with self._engine.run_verb():
+            held = None
+            if isinstance(self._engine.provider, FollowsStores):
+                if isinstance(store, Store):
+                    held = (await await_store(store.info())).space
+                elif isinstance(store, Column):
+                    held = await await_store(store.space())
+            engine = self._engine_for(held)
+            with nullcontext() if engine is self._engine else engine.run_verb():
+                yield engine
+
+    def _engine_for(self, held: Space | None) -> Engine:
+        """This Embedder's own, but where a store holds rows of another model that its provider has."""
+        provider = self._engine.provider
+        other = provider.for_store(held) if held and isinstance(provider, FollowsStores) else None
+        if held is None or other is None:
+            return self._engine
+        self._engine.check_open()
+        if held.model not in self._followed:
+            self._followed[held.model] = Engine(other, self._options)
+        return self._followed[held.model]
 
     # verbs
 
@@ -266,27 +302,26 @@ class Embedder:
         with `.report`.
         """
         refuse_what_is_no_list(records)
-        engine = self._engine
-        with engine.run_verb():
-            async with (
-                aclosing(Feed(rows_of(records), any_record)) as feed,
-                _use_store(store) as opened,
-                close_when_done(engine.budgets.limit_of_job(opened, self.space)) as spend_limit,
-            ):
-                space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
-                async with hold_leases(opened) as worker:
-                    sink = StoreSink(opened, retry_failed=retry_failed, worker=worker)
-                    observers = Observers(on_progress, on_failure)
-                    total = known_length(records)
-                    job = engine.make_job(
-                        sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
-                    )
-                    try:
-                        with log_ending("embed_into", job.report):
-                            return await job.run()
-                    finally:
-                        with anyio.CancelScope(shield=True):
-                            await note(opened, job.report())
+        async with (
+            aclosing(Feed(rows_of(records), any_record)) as feed,
+            _use_store(store) as opened,
+            self._run_verb_on(opened) as engine,
+            close_when_done(engine.budgets.limit_of_job(opened, engine.space)) as spend_limit,
+        ):
+            space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
+            async with hold_leases(opened) as worker:
+                sink = StoreSink(opened, retry_failed=retry_failed, worker=worker)
+                observers = Observers(on_progress, on_failure)
+                total = known_length(records)
+                job = engine.make_job(
+                    sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
+                )
+                try:
+                    with log_ending("embed_into", job.report):
+                        return await job.run()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do, with its requests, tokens and price. Sends nothing and writes nothing.
@@ -294,18 +329,20 @@ class Embedder:
         Reads all of `records`. Raises SpaceMismatchError where the store holds vectors of another model.
         """
         refuse_what_is_no_list(records)
-        engine = self._engine
-        with engine.run_verb():
-            async with aclosing(Feed(rows_of(records), any_record)) as feed, _use_store(store) as opened:
-                await engine.learn()
-                info = await opened.info()
-                check_space(info.space, self.space)
-                space = engine.planned_space(info.space, await await_store(space_of(records)))
-                if info.space:
-                    engine.preparing.note(opened, space)
-                sink = PlanSink(opened, retry_failed=retry_failed)
-                report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
-            return make_plan(report, sink.changed)
+        async with (
+            aclosing(Feed(rows_of(records), any_record)) as feed,
+            _use_store(store) as opened,
+            self._run_verb_on(opened) as engine,
+        ):
+            await engine.learn()
+            info = await opened.info()
+            check_space(info.space, engine.space)
+            space = engine.planned_space(info.space, await await_store(space_of(records)))
+            if info.space:
+                engine.preparing.note(opened, space)
+            sink = PlanSink(opened, retry_failed=retry_failed)
+            report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
+        return make_plan(report, sink.changed)
 
     async def move(self, store: AnyStore | Backlog) -> float:
         """Makes the rows of a store, or of a column of a table of your own, this Embedder's, where another name or
@@ -340,29 +377,30 @@ class Embedder:
         vectors of another model; else what stopped the job, with `.report`. Cancelled, it waits up to 30 s until
         everything sent is stored.
         """
-        engine = self._engine
         limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
-        with engine.run_verb():
-            async with close_when_done(engine.budgets.limit_of_job(backlog, self.space)) as spend_limit:
-                space = await engine.prepare(backlog, spend_limit)
-                passes = Passes(backlog, engine.make_tally(), limit, on_failure)
-                observers = Observers(on_progress, passes.note_failure)
-                with log_ending("backfill", passes.report), raise_plainly():
-                    async with hold_leases(backlog) as worker:
-                        sink = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
-                        while True:
-                            feed = Feed(passes.records(), any_record)
-                            job = engine.make_job(
-                                sink,
-                                feed,
-                                space=space,
-                                observers=observers,
-                                tally=passes.tally,
-                                spend_limit=spend_limit,
-                            )
-                            report = await job.run()
-                            if not passes.has_another():
-                                return report
+        async with (
+            self._run_verb_on(backlog) as engine,
+            close_when_done(engine.budgets.limit_of_job(backlog, engine.space)) as spend_limit,
+        ):
+            space = await engine.prepare(backlog, spend_limit)
+            passes = Passes(backlog, engine.make_tally(), limit, on_failure)
+            observers = Observers(on_progress, passes.note_failure)
+            with log_ending("backfill", passes.report), raise_plainly():
+                async with hold_leases(backlog) as worker:
+                    sink = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
+                    while True:
+                        feed = Feed(passes.records(), any_record)
+                        job = engine.make_job(
+                            sink,
+                            feed,
+                            space=space,
+                            observers=observers,
+                            tally=passes.tally,
+                            spend_limit=spend_limit,
+                        )
+                        report = await job.run()
+                        if not passes.has_another():
+                            return report
 
     async def search(
         self,
@@ -384,12 +422,12 @@ class Embedder:
         """
         k = check_whole_number("k", k, 1)
         parse_filter(where)
-        async with self._use_searched(store) as (opened, space):
+        async with self._use_searched(store) as (engine, opened, space):
             if space is None:
                 return []
             words = await prepare_hybrid(opened) if hybrid else None
-            vector = await self._engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
-            self._engine.preparing.note(opened, space)
+            vector = await engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
+            engine.preparing.note(opened, space)
             return await search_store(opened, words, text, vector, k, where)
 
     async def search_many(
@@ -410,9 +448,8 @@ class Embedder:
         refuse_what_is_no_list(texts)
         k, asked = check_whole_number("k", k, 1), list(texts)
         parse_filter(where)
-        engine = self._engine
-        with engine.run_verb():
-            async with self._use_searched(store) as (opened, space):
+        with self._engine.run_verb():
+            async with self._use_searched(store) as (engine, opened, space):
                 if space is None or not asked:
                     return [[] for _ in asked]
                 words = await prepare_hybrid(opened) if hybrid else None
@@ -427,15 +464,19 @@ class Embedder:
                 return await _search_all(opened, words, asked, embeddings.vectors, k, where)
 
     @asynccontextmanager
-    async def _use_searched(self, store: AnyStore | Backlog) -> AsyncIterator[tuple[Store | Backlog, Space | None]]:
-        """The store and the space of its vectors; None while it is empty."""
+    async def _use_searched(
+        self, store: AnyStore | Backlog
+    ) -> AsyncIterator[tuple[Engine, Store | Backlog, Space | None]]:
+        """The engine of its model, the store, and the space of its vectors; None while it is empty."""
         if isinstance(store, Backlog):
             held = await store.space() if isinstance(store, Column) else None
-            yield store, check_space(held, self.space, "fill another column")
+            engine = self._engine_for(held)
+            yield engine, store, check_space(held, engine.space, "fill another column")
             return
         async with _use_store(store) as opened:
             info = await opened.info()
-            yield opened, info.space and check_space(info.space, self.space)
+            engine = self._engine_for(info.space)
+            yield engine, opened, info.space and check_space(info.space, engine.space)
 
 
 async def _search_all(

@@ -140,12 +140,16 @@ class Engine:
 
     # the time from the first verb to the end
 
-    @contextmanager
-    def run_verb(self) -> Iterator[None]:
-        """While a verb of many texts runs: `aclose` waits for its end. Raises ConfigError where this is closed."""
+    def check_open(self) -> None:
+        """Raises ConfigError where this is closed."""
         self._arrive()
         if self._loop_affinity.closed:
             raise _closed_error()
+
+    @contextmanager
+    def run_verb(self) -> Iterator[None]:
+        """While a verb of many texts runs: `aclose` waits for its end. Raises ConfigError where this is closed."""
+        self.check_open()
         verbs, ended = self._verbs, asyncio.get_running_loop().create_future()
         verbs.add(ended)
         try:

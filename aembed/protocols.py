@@ -99,6 +99,18 @@ class EmbedsPrepared(Provider, Protocol):
 
 
 @runtime_checkable
+class FollowsStores(Provider, Protocol):
+    """A provider of several models: a store goes on with the one that made its rows."""
+
+    def for_store(self, held: Space) -> Provider | None:
+        """The provider of a store of that space, where it is another one; None where this one is right, or none is.
+
+        Raises ConfigError where the space is one of its own, and it cannot be had.
+        """
+        ...
+
+
+@runtime_checkable
 class HasAddresses(Provider, Protocol):
     """A provider of one model that is served at several addresses, each with limits and outages of its own."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import typer.main
 
 import aembed
-from aembed.cli._app import TRACEBACK, app
+from aembed.cli._app import TRACEBACK, make_app
 from aembed.providers import openai, prefixes
 from aembed.providers._recorder import VARIABLE
 from aembed.providers._rows import ROWS
@@ -207,7 +207,7 @@ def verbs() -> str:
 def command_flags() -> str:
     """Each flag once, with the commands that take it; one that means something else elsewhere stands there again."""
     found: dict[tuple[str, str], tuple[str, str, list[str]]] = {}
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in typer.main.get_command(make_app()).commands.items():
         for each in command.params:
             if each.param_type_name == "argument":
                 flag, text = each.metavar or each.name.upper(), each.help or ""

@@ -22,13 +22,13 @@ import typer.main
 
 import aembed
 from aembed import Embedder, FakeProvider, PostgresColumn, StoreError
-from aembed.cli._app import app
+from aembed.cli._app import make_app
 from docs import options_table
 from tests.pages import PAGES, README, ROOT, Block, blocks, prose
 from tests.service.server import Server
 
 SCRIPTS = [block for block in blocks("python", "") if block.page != "README.md"]
-COMMANDS: Any = typer.main.get_command(app)
+COMMANDS: Any = typer.main.get_command(make_app())
 ASKS = re.compile(r"\.(embed_\w+|stream|backfill|search|search_many)\(")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)

@@ -17,8 +17,11 @@ from aembed.cli._streams import prepare_streams, say
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command with these arguments, else those of the process, and ends it with SystemExit."""
     prepare_streams()
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        from aembed.cli._app import exit_code_of
+        from aembed.cli._app import app_for, exit_code_of
+
+        app = app_for(given)
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as error:
@@ -26,4 +29,4 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         say(f'error: the command needs a package that is missing, {error.name}:  pip install "aembed[cli]"')
         sys.exit(2)
-    sys.exit(exit_code_of(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(exit_code_of(app, given))

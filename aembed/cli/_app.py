@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
 from itertools import pairwise
 from traceback import extract_tb
@@ -17,38 +18,41 @@ from aembed import __version__
 from aembed.cli import _help as help
 from aembed.cli._run import OK, SIGNALLED, STOPPED, USAGE, exit_code, reason_in_words
 from aembed.cli._streams import ReaderGone, flush_streams, say, tell
-from aembed.cli.backfill import backfill
-from aembed.cli.failures import failures
-from aembed.cli.index import index
-from aembed.cli.move import move
-from aembed.cli.remove import remove
-from aembed.cli.search import search
-from aembed.cli.status import status
 from aembed.errors import AembedError, ConfigError
 
 _UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, or the one that typer carries with it
 
-# Tracebacks in colour would print the values of variables: keys and texts.
-app = typer.Typer(
-    name="aembed",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings=help.CONTEXT,
-    epilog=help.epilog(help.PROVIDERS, help.VARIABLES, help.EXIT_CODES),
-)
-JOB = (help.PROVIDERS, help.VARIABLES, help.EXIT_CODES)
-app.command(short_help="Files, folders or another store into a store.", epilog=help.epilog(help.INDEX, *JOB))(index)
-app.command(short_help="The rows nearest to a question.", epilog=help.epilog(help.SEARCH, help.EXIT_CODES))(search)
-app.command(short_help="The empty embedding column of your own table.", epilog=help.epilog(help.BACKFILL, *JOB))(
-    backfill
-)
-app.command(short_help="What a store holds.", epilog=help.epilog(help.STATUS, help.EXIT_CODES))(status)
-app.command(short_help="The texts that were refused.", epilog=help.epilog(help.FAILURES, help.EXIT_CODES))(failures)
+_JOB = (help.PROVIDERS, help.VARIABLES, help.EXIT_CODES)
+COMMANDS = {
+    "index": ("Files, folders or another store into a store.", (help.INDEX, *_JOB)),
+    "search": ("The rows nearest to a question.", (help.SEARCH, help.EXIT_CODES)),
+    "backfill": ("The empty embedding column of your own table.", (help.BACKFILL, *_JOB)),
+    "status": ("What a store holds.", (help.STATUS, help.EXIT_CODES)),
+    "failures": ("The texts that were refused.", (help.FAILURES, help.EXIT_CODES)),
+    "move": ("Another name or address of a store's model.", (help.MOVE, *_JOB)),
+    "remove": ("Rows out of a store.", (help.REMOVE, help.EXIT_CODES)),
+}
+"""Each in the file of its name: what one line of help says, and what stands below its flags."""
 
-app.command(short_help="Another name or address of a store's model.", epilog=help.epilog(help.MOVE, *JOB))(move)
-app.command(short_help="Rows out of a store.", epilog=help.epilog(help.REMOVE, help.EXIT_CODES))(remove)
+
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """With these commands. Only their files are imported: the readers of documents take a third of a search's start."""
+    # Tracebacks in colour would print the values of variables: keys and texts.
+    app = typer.Typer(
+        name="aembed",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings=help.CONTEXT,
+        epilog=help.epilog(help.PROVIDERS, help.VARIABLES, help.EXIT_CODES),
+    )
+    app.callback()(aembed)
+    for name in names:
+        short, below = COMMANDS[name]
+        command = getattr(import_module(f"aembed.cli.{name}"), name)
+        app.command(name, short_help=short, epilog=help.epilog(*below))(command)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -57,7 +61,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def aembed(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -79,11 +82,16 @@ def _check_empty(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{flag.rstrip('= ') or 'an argument'} is empty; is a variable of your shell not set?")
 
 
-def exit_code_of(arguments: Sequence[str]) -> int:
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """With the command that is named first, or with all of them."""
+    return make_app(COMMANDS.keys() & arguments[:1] or COMMANDS)
+
+
+def exit_code_of(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Runs the command with these arguments. Whatever is wrong with them is told in one line."""
     try:
         _check_empty(arguments)
-        return _invoke(list(arguments))
+        return _invoke(app, list(arguments))
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "aembed"
         say(f"error: {error.format_message()}  ({command} --help)")
@@ -108,7 +116,7 @@ def exit_code_of(arguments: Sequence[str]) -> int:
         flush_streams()
 
 
-def _invoke(arguments: list[str]) -> int:
+def _invoke(app: typer.Typer, arguments: list[str]) -> int:
     if arguments and not _HELP & set(arguments):
         return app(args=arguments, prog_name="aembed", standalone_mode=False) or OK
     shown = StringIO()

@@ -110,7 +110,9 @@ class ModelFlags:
 
         Raises ConfigError before anything is read.
         """
-        if self.model is None and held is not None:
+        # "local" alone names a provider that goes on with what made the store (FollowsStores).
+        is_named = self.model is not None and not (held and self.model == held.provider)
+        if held is not None and not is_named:
             return replace(self, model=f"{held.provider}:{held.model}", base_url=self._servers(held)).embedder(held)
         embedder = self._make_embedder(self.dimensions)
         if held and self.dimensions is None and _is_shortened(embedder.space, held):

@@ -94,7 +94,11 @@ class Preparing:
     def note(self, store: Store | Backlog, space: Space) -> None:
         """Tells once of a store whose texts are not prepared as its model wants, and what to do."""
         asked = self._provider.space
-        if not space.preparation and not asked.preparation and (wanted := self._wanted(None)):
+        if space.preparation or asked.preparation:
+            return
+        wanted = self._wanted(None)
+        # An arithmetic is nobody's choice, and needs no advice.
+        if wanted and replace(Preparation.parse(wanted), arithmetic=""):
             self._tell(store, replace(space, preparation=wanted))
 
     def _tell(self, store: object, wanted: Space) -> None:

