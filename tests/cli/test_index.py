@@ -134,7 +134,9 @@ def test_standard_input_with_fields_of_other_names(tmp_path: Path) -> None:
     flags = ("--id-field", "key", "--text-field", "body", "--metadata-fields", "lang,year")
     assert aembed(tmp_path, "index", "-", *flags, *FAKE, input=lines).code == 0
     found = aembed(tmp_path, "search", "seven", "--json").json["matches"]
-    assert found == [{"rank": 1, "score": pytest.approx(1, abs=1e-5), "id": "7", "text": "seven", "metadata": {"lang": "en"}}]
+    assert found == [
+        {"rank": 1, "score": pytest.approx(1, abs=1e-5), "id": "7", "text": "seven", "metadata": {"lang": "en"}}
+    ]
 
 
 def test_quiet_prints_failures_only(tmp_path: Path) -> None:

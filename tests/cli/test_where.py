@@ -83,7 +83,7 @@ async def test_a_reading_that_the_columns_type_forbids_is_left_out(database: str
         await embedder.backfill(column)
 
         async def found(*where: str) -> list[str]:
-            matches = await search_each(embedder, column, "a question", 5, parse_filters(where))
+            matches = await search_each(embedder, column, "a question", 5, parse_filters(where), False)
             return sorted(match.id for match in matches)
 
         assert await found("year>=2000") == ["2"]
