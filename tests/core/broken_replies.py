@@ -423,11 +423,6 @@ def _recoded(reply: Reply, change: Callable[[Any], bytes]) -> Reply | None:
 
 
 @kind
-def base64_of_doubles(rng: random.Random, reply: Reply) -> Reply | None:
-    return _recoded(reply, lambda values: values.astype("<f8").tobytes())
-
-
-@kind
 def base64_of_halves(rng: random.Random, reply: Reply) -> Reply | None:
     return _recoded(reply, lambda values: values.astype("<f2").tobytes())
 
