@@ -76,11 +76,9 @@ class Form:
         if not self._base64_works:
             self._try_numbers = _blames_base64(error)
             return self._try_numbers
-        if not _blames_base64(error):
+        if self._replies_of_numbers or not _is_encoding(error):
             return False
-        # What was on its way when the first one failed is asked for as numbers now, too.
-        if not self._replies_of_numbers:
-            self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
+        self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
         return True
 
     def note_answered(

@@ -101,21 +101,6 @@ async def test_a21_of_two_servers_behind_one_address_one_may_send_float64() -> N
         assert np.array_equal(embeddings.vectors, [vector_of(text, 1_536) for text in texts])
 
 
-@pytest.mark.parametrize("code", [400, 500])
-async def test_a21_of_two_servers_behind_one_address_one_may_refuse_base64(code: int) -> None:
-    """It is asked for numbers at once, and no text is tried in base64 until it fails."""
-    refused = {"error": {"message": "encoding_format base64 is not supported"}}
-
-    def script(request: Request) -> Status | None:
-        return Status(code, refused) if request.base64 and request.number % 2 else None
-
-    async with Server(script=script) as server, at(server, max_batch_size=5) as embedder:
-        embeddings = await embedder.embed_documents(words(100))
-        assert len(embeddings.failures) == 0
-        assert server.ledger.texts_again == 0
-        assert server.ledger.requests <= 20 + 8, "one more for each that was in flight"
-
-
 async def test_a21_vectors_twice_as_wide_as_asked_for_are_no_float64() -> None:
     """A server that leaves out the field for the width: its values are float32, and the job stops."""
     script = Always(each_vector(lambda row: np.concatenate([row, row[::-1]])))
