@@ -63,10 +63,10 @@ async def test_very_small_and_very_large_vectors_are_compared_with_others(store:
     """Their squares are no more, or not precisely, float32 numbers."""
     scales = [1e-40, 1e-30, 1e-22, 3e-20, 1e-18, 1.0, 1e18, 1e20, 1e37]
     near = np.array([[100, 1, 0, 0]], np.float32)
-    far = np.tile(np.array([[100, 3, 0, 0]], np.float32), (20, 1))
+    far = np.array([[100, 3, 0, 0]]) * np.array([[1e-32], [1.0]])[np.arange(200) % 2]
     scaled = np.array([[scale] for scale in scales]) * near / 100
     await store.write(rows([f"near {i}" for i in range(len(scales))], scaled.astype(np.float32)))
-    await store.write(rows([f"far {i}" for i in range(20)], far))
+    await store.write(rows([f"far {i}" for i in range(200)], far.astype(np.float32)))
     found = {match.id for match in await store.search(unit(100, 1, 0, 0), len(scales))}
     assert found == {f"near {i}" for i in range(len(scales))}
 

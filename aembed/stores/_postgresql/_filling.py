@@ -37,9 +37,8 @@ INSERT INTO aembed.leases AS l (target, key, token) SELECT $1, id, $2 FROM held
 ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
 WHERE l.token = excluded.token OR NOT EXISTS (SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
 RETURNING key"""
-NEAREST = """SELECT {columns}, {is_current} FROM (SELECT t.* FROM {table} AS t WHERE {condition}) AS t"""
+NEAREST = "SELECT {columns}, {is_current} FROM "
 """Only of those that come near the vector is written out and the text compared: that of every row would take long."""
-IS_CURRENT = "t.{fingerprint} IS NULL OR t.{fingerprint} IS NOT DISTINCT FROM {hash}"
 
 # Chosen: larger, a page of long texts takes more memory, and a worker keeps more rows from the others; smaller, a round
 # trip for each page takes the time.
@@ -75,11 +74,8 @@ async def sample(most: int, table: ColumnLayout, connection: Connection) -> list
     if table.vector in table.absent:
         return []
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    current = ""
-    if table.fingerprint is not None:
-        mark = f"t.{table.fingerprint}"
-        current = f" AND ({mark} IS NULL OR {mark} IS NOT DISTINCT FROM {table.stored_hash})"
-    condition = f"t.{table.vector} IS NOT NULL AND ({table.text}) IS NOT NULL{current}{table.condition} LIMIT $1"
+    has_both = f"t.{table.vector} IS NOT NULL AND ({table.text}) IS NOT NULL"
+    condition = f"{has_both} AND {table.is_current}{table.condition} LIMIT $1"
     found = await connection.fetch(select(f"{table.id}, ({table.text})::text, {sent}", condition, table), most)
     return [(id, text, vector_of(vector)) for id, text, vector in found]
 
@@ -198,9 +194,7 @@ async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection)
         table=table.table,
         vector=table.vector,
         fingerprint=table.fingerprint,
-        given=", ".join(f"${i}::text[]" for i in range(1, len(table.keys) + 1)),
-        names=", ".join(_names(table)),
-        is_key=_is_key(table),
+        **_given_keys(table, 1),
         hash=table.stored_hash,
     )
     return (
@@ -216,9 +210,7 @@ async def reclaim(
     statement = RECLAIM.format(
         id=table.id,
         table=table.table,
-        given=", ".join(f"${i}::text[]" for i in range(3, len(table.keys) + 3)),
-        names=", ".join(_names(table)),
-        is_key=_is_key(table),
+        **_given_keys(table, 3),
         condition=table.is_pending,
         alive=leases.ALIVE,
     )
@@ -240,6 +232,12 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
     keys = zip(*map(native, batch.ids), strict=True)
     count: int = await connection.fetchval(statement, *map(list, keys), list(batch.hashes))
     return count
+
+
+def _given_keys(table: ColumnLayout, first: int) -> dict[str, str]:
+    """What a statement needs that is given keys: an array for each of their columns, from that parameter on."""
+    given = ", ".join(f"${i}::text[]" for i in range(first, len(table.keys) + first))
+    return {"given": given, "names": ", ".join(_names(table)), "is_key": _is_key(table)}
 
 
 def _names(table: ColumnLayout) -> list[str]:
@@ -283,17 +281,13 @@ async def _find_nearest(
 ) -> list[tuple[str, str | None, Vector, bool]]:
     """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    order = f"{table.target.exact_distance('t.')}, {table.key_list}"
-    if await is_indexed(table.target, connection):
+    by_index = await is_indexed(table.target, connection)
+    if by_index:
         await widen(most, connection)
-        order = table.target.distance("t.")
     passing, values = filters
     condition = f"t.{table.vector} IS NOT NULL{table.condition}{f' AND {passing}' if passing else ''}"
-    condition += f" ORDER BY {order} LIMIT $2"
-    columns = f"{table.id}, ({table.text})::text, {sent}"
-    is_current = "true"
-    if table.fingerprint is not None:
-        is_current = IS_CURRENT.format(fingerprint=table.fingerprint, hash=table.stored_hash)
-    statement = NEAREST.format(columns=columns, is_current=is_current, table=table.table, condition=condition)
+    nearest = table.target.nearest(condition, table.key_list, by_index=by_index)
+    statement = NEAREST.format(columns=f"{table.id}, ({table.text})::text, {sent}", is_current=table.is_current)
+    statement += nearest
     found = await connection.fetch(statement, literal(normalize(query)), most, *values)
     return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

@@ -40,14 +40,21 @@ LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
 # Chosen: 50 rows of 1,536 floats are 0.3 MB more to read for a search. Smaller, rows that float32 cannot tell apart at
 # the last place might be left out.
 SHORTLIST = 50
-# The query stands in a subquery of its own: as `$1::text::vector` a generic plan would parse it again for each row. It
-# comes as text, for which asyncpg needs no codec. A vector that is stored out of line is read once for each time it is
-# named. pgvector 0.8.6 sums squares in float32: its cosine distance of vectors that are 1e-23 long is NaN, of those
-# that are 1e20 long it is 1 or NaN. Such a vector is made 1 long first, which turns the inner product into the cosine.
-EXACT_DISTANCE = """coalesce(
-    nullif(nullif({vector} OPERATOR({v}.<=>) (SELECT $1::text::{v}.vector), 'NaN'), 1),
-    1 + ({v}.l2_normalize({vector}) OPERATOR({v}.<#>) (SELECT $1::text::{v}.vector)))"""
 """Rows beyond the k best that are scored again in float64: the server compares in float32."""
+# The query stands in a subquery of its own: as `$1::text::vector` a generic plan would parse it again for each row. It
+# comes as text, for which asyncpg needs no codec.
+QUERY = "(SELECT $1::text::{v}.vector)"
+# pgvector 0.8.6 sums squares in float32, so that its cosine distance is wrong for vectors that are about 1e-19 long or
+# shorter, or 1e19 or longer (findings/pgvector-cosine-depends-on-the-length.sh). Those are made 1 long first, which
+# turns the inner product into the cosine.
+EXACT_DISTANCE = f"""CASE WHEN aembed_vector OPERATOR({{v}}.<#>) aembed_vector BETWEEN -1e30 AND -1e-30
+    THEN aembed_vector OPERATOR({{v}}.<=>) {QUERY}
+    ELSE 1 + ({{v}}.l2_normalize(aembed_vector) OPERATOR({{v}}.<#>) {QUERY}) END"""
+# A vector that is stored out of line would be fetched once for each time it is named: it is copied first, whole, as no
+# vector is longer. OFFSET 0 keeps the planner from writing the copy in its places.
+COPIED = (
+    "(SELECT t.*, {v}.subvector(t.{column}::{v}.vector, 1, 16000) AS aembed_vector FROM {table} AS t{where} OFFSET 0)"
+)
 # SET takes no parameters, so that the size is written into the statement: nothing but a size may pass.
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
@@ -107,9 +114,14 @@ class IndexTarget:
         column = self.expression.replace(self.column, f"{alias}{self.column}", 1)
         return f"{column} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
 
-    def exact_distance(self, alias: str = "") -> str:
-        """Of each row, to the query $1: its cosine distance."""
-        return EXACT_DISTANCE.format(vector=f"{alias}{self.column}::{self.v}.vector", v=self.v)
+    def nearest(self, condition: str, then: str, *, by_index: bool) -> str:
+        """The $2 rows, as `t`, that are nearest to the query $1 of those that meet the condition; equals by `then`."""
+        where = f" WHERE {condition}" if condition else ""
+        rows, order = f"{self.table} AS t{where}", self.distance("t.")
+        if not by_index:
+            copied = COPIED.format(v=self.v, column=self.column, table=self.table, where=where)
+            rows, order = f"{copied} AS t", f"{EXACT_DISTANCE.format(v=self.v)}, {then}"
+        return f"(SELECT t.* FROM {rows} ORDER BY {order} LIMIT $2) AS t"  # noqa: S608
 
 
 async def is_indexed(target: IndexTarget, connection: Connection) -> bool:

@@ -79,8 +79,7 @@ COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
 SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
 SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name"
 # The vectors of the rows that were found are written out, and not those of all that are sorted.
-NEAREST = """SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent
-    FROM (SELECT id, text, metadata, embedding FROM {rows} """
+NEAREST = "SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent FROM "
 NAMED = SELECT + "WHERE id = ANY ($1::text[])"
 HAS_TEXTS = """SELECT EXISTS (SELECT FROM {rows} WHERE text IS NOT NULL) OR NOT EXISTS (SELECT FROM {rows})"""
 
@@ -301,13 +300,11 @@ async def find_candidates(
     query: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
 ) -> tuple[list[Match], Matrix]:
     """The k best rows and some more, without their scores, and their vectors."""
-    most, order = 2 * k + SHORTLIST, f"{layout.target.exact_distance()}, id"
-    if await is_indexed(layout.target, connection):
+    most, by_index = 2 * k + SHORTLIST, await is_indexed(layout.target, connection)
+    if by_index:
         await widen(most, connection)
-        order = layout.target.distance()
     condition, values = on_metadata(wanted)
-    passing = f"WHERE {condition} " if condition else ""
-    statement = layout.sql(f"{NEAREST}{passing}ORDER BY {order} LIMIT $2) AS nearest")
+    statement = layout.sql(NEAREST) + layout.target.nearest(condition, "id", by_index=by_index)
     found = await connection.fetch(statement, literal(normalize(query)), most, *values)
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
