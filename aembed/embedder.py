@@ -36,11 +36,11 @@ from aembed.pipeline.reading import (
     text_record,
 )
 from aembed.pipeline.results import Results, run_and_close
-from aembed.pipeline.searching import prepare_hybrid, search_store
+from aembed.pipeline.searching import prepare_hybrid, search_all, search_store
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.spend_limit import close_when_done
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
-from aembed.protocols import Backlog, FollowsStores, Provider, SearchesWords, Store
+from aembed.protocols import Backlog, FollowsStores, Provider, Store
 from aembed.providers import open_provider
 from aembed.ranges import check_seconds, check_whole_number, dimensions_of, one_line_of
 from aembed.results import Embeddings, Plan, Report, Stats
@@ -50,7 +50,6 @@ from aembed.types import (
     Embedded,
     Failure,
     Match,
-    Matrix,
     Metadata,
     Record,
     RetryPolicy,
@@ -70,8 +69,6 @@ QUERY_TIMEOUT = 10.0
 # Chosen: a tenth of the queue, so that the queries of others find room there. Smaller, a provider that takes few texts
 # in a request would have fewer requests in flight.
 QUERIES_AT_ONCE = 1_000
-# Chosen: as many as SQLite answers in one pass (MOST_AT_ONCE). Larger, they would wait in its queue for each other.
-SEARCHES_AT_ONCE = 64
 
 
 class Embedder:
@@ -461,7 +458,7 @@ class Embedder:
                     min(at_once, options.max_queue_size or at_once),
                 )
                 engine.preparing.note(opened, space)
-                return await _search_all(opened, words, asked, embeddings.vectors, k, where)
+                return await search_all(opened, words, asked, embeddings.vectors, k, where)
 
     @asynccontextmanager
     async def _use_searched(
@@ -477,27 +474,6 @@ class Embedder:
             info = await opened.info()
             engine = self._engine_for(info.space)
             yield engine, opened, info.space and check_space(info.space, engine.space)
-
-
-async def _search_all(
-    store: Store | Backlog,
-    words: SearchesWords | None,
-    texts: Sequence[str],
-    vectors: Matrix,
-    k: int,
-    where: Metadata | None,
-) -> list[list[Match]]:
-    """Many at a time, for the store to answer together, and not all of them: others search, too."""
-    found: list[list[Match]] = []
-    for start in range(0, len(vectors), SEARCHES_AT_ONCE):
-        some = slice(start, start + SEARCHES_AT_ONCE)
-        pairs = zip(texts[some], vectors[some], strict=True)
-        searches = (search_store(store, words, text, vector, k, where) for text, vector in pairs)
-        for answer in await asyncio.gather(*searches, return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            found.append(answer)
-    return found
 
 
 def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Provider:

@@ -7,16 +7,12 @@ it. Where it is not installed (it has no wheels for Python 3.14 yet) msgspec doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from functools import cache
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-try:
-    import simdjson
-except ImportError:
-    simdjson = None  # type: ignore[assignment]
 
 Numbers: TypeAlias = msgspec.Raw
 """The type of a vector in the struct of a reply: the bytes of a JSON array of numbers."""
@@ -27,16 +23,27 @@ _LIST = msgspec.json.Decoder(list[float])
 
 def read_numbers(vectors: Sequence[Numbers | list[float]]) -> list[Row]:
     """The numbers of each vector; a list is read already. Raises ValidationError of msgspec for anything else."""
+    simdjson = _simdjson()
     parser = simdjson.Parser() if simdjson else None
     return [vector if isinstance(vector, list) else _read(parser, vector) for vector in vectors]
 
 
-def _read(parser: simdjson.Parser | None, vector: Numbers) -> Row:
+@cache
+def _simdjson() -> Any:
+    """The package where it is installed, else None. It is loaded with the first vector that comes as numbers."""
+    try:
+        import simdjson
+    except ImportError:
+        return None
+    return simdjson
+
+
+def _read(parser: Any, vector: Numbers) -> Row:
     # simdjson flattens arrays within an array; msgspec says what is wrong with them.
     if parser and bytes(vector).count(b"[") == 1:
         try:
             numbers = parser.parse(vector)
-            if isinstance(numbers, simdjson.Array):
+            if isinstance(numbers, _simdjson().Array):
                 return np.frombuffer(numbers.as_buffer(of_type="d"), np.float64)
         except (ValueError, TypeError, RuntimeError):
             pass  # An integer of more than 64 bits is a number, too.

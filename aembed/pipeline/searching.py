@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from aembed.core.fusing import DEPTH, fuse, with_ranks
 from aembed.errors import ConfigError
 from aembed.protocols import Backlog, SearchesWords, Store
-from aembed.types import Match, Metadata, Vector
+from aembed.types import Match, Matrix, Metadata, Vector
+
+# Chosen: as many as SQLite answers in one pass (MOST_AT_ONCE). Larger, they would wait in its queue for each other.
+SEARCHES_AT_ONCE = 64
 
 
 async def prepare_hybrid(store: Store | Backlog) -> SearchesWords:
@@ -29,3 +35,24 @@ async def search_store(
     depth = max(k, DEPTH)
     nearest = await store.search(vector, depth, where=where)
     return fuse(nearest, await words.search_words(text, vector, depth, where=where), k)
+
+
+async def search_all(
+    store: Store | Backlog,
+    words: SearchesWords | None,
+    texts: Sequence[str],
+    vectors: Matrix,
+    k: int,
+    where: Metadata | None,
+) -> list[list[Match]]:
+    """Many at a time, for the store to answer together, and not all of them: others search, too."""
+    found: list[list[Match]] = []
+    for start in range(0, len(vectors), SEARCHES_AT_ONCE):
+        some = slice(start, start + SEARCHES_AT_ONCE)
+        pairs = zip(texts[some], vectors[some], strict=True)
+        searches = (search_store(store, words, text, vector, k, where) for text, vector in pairs)
+        for answer in await asyncio.gather(*searches, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            found.append(answer)
+    return found

@@ -15,9 +15,6 @@ from itertools import count
 from json import dumps, loads
 from typing import Any, TypeVar
 
-import numpy as np
-
-from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
@@ -27,21 +24,15 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._apart import Refused
-from aembed.stores._postgresql._building import OnBuild
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest, native, read_layout
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
-from aembed.stores._postgresql._filters import explain_unreadable, on_columns
 from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
-from aembed.stores._postgresql._index import IndexTarget
-from aembed.stores._postgresql._indexed import Indexed
-from aembed.stores._postgresql._named import find_named
 from aembed.stores._postgresql._names import parse_name, quote_name
-from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
-from aembed.stores._rules import check_search, column_command, mark_of, no_words_error
-from aembed.stores._search import SearchChunk, check_query, find_nearest
-from aembed.types import Embedded, Match, Matrix, Metadata, Record, Refusal, Space, Vector
+from aembed.stores._postgresql._searched import SearchedColumn
+from aembed.stores._rules import column_command, mark_of
+from aembed.types import Embedded, Matrix, Record, Refusal, Space
 
 T = TypeVar("T")
 
@@ -58,7 +49,7 @@ def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
     return PostgresColumn(url, table, **names)
 
 
-class PostgresColumn(Indexed):
+class PostgresColumn(SearchedColumn):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
@@ -341,62 +332,12 @@ class PostgresColumn(Indexed):
         found = await self._run(partial(sql.sample, most))
         return [Embedded(id, index, vector, text) for index, (id, text, vector) in enumerate(found)]
 
-    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest of the filled rows, best first; `where` is a filter of their columns."""
-        return await self._run(partial(self._find_matches, vector, k, check_search(k, where)))
-
-    async def prepare_words(self) -> None:
-        """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
-
-        async def is_there(table: ColumnLayout, connection: Connection) -> bool:
-            return await is_word_indexed(self._words(table), connection)
-
-        if not await self._run(is_there):
-            raise no_words_error(self._place, self._own_command("--index"))
-
-    async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
-        """Builds the index of words for hybrid search (GIN) while writes go on; one that is there stays.
-
-        Raises ConfigError behind a pooler in transaction mode, and for a text_sql that the server cannot index.
-        """
-
-        async def may_index(table: ColumnLayout, connection: Connection) -> bool:
-            return await may_index_words(self._words(table), connection)
-
-        if not await self._run(may_index):
-            raise ConfigError(
-                f"{self._place}: PostgreSQL indexes no words of this text: what makes it, text_sql or a cast, is not "
-                "IMMUTABLE (concat_ws() is not, || is)"
-            )
-        await super().index_words(on_progress=on_progress)
-
-    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k best of the filled rows that hold rare words of the text, best first. See SearchesWords."""
-        return await self._run(partial(self._find_named, text, vector, k, check_search(k, where)))
-
     async def aclose(self) -> None:
         """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._leave()
         await self._database.aclose()
-
-    def _words(self, table: ColumnLayout) -> WordTarget:
-        named = self._asked.text
-        text = f"{self._asked.text_sql}\n" if named is None else quote_name(named)
-        return WordTarget(table.table, table.schema, text)
-
-    async def _word_target(self) -> WordTarget:
-        async def target(table: ColumnLayout, connection: Connection) -> WordTarget:
-            return self._words(table)
-
-        return await self._run(target)
-
-    async def _target(self) -> IndexTarget:
-        async def target(table: ColumnLayout, connection: Connection) -> IndexTarget:
-            return table.target
-
-        return await self._run(target)
 
     @property
     def _place(self) -> str:
@@ -508,35 +449,3 @@ class PostgresColumn(Indexed):
         if forgiven := self._refused.intersection(batch.ids):
             await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
         return await sql.fill(batch, self._worker, again, self._hooks, refused, self._place, table, connection)
-
-    async def _find_matches(
-        self, vector: Vector, k: int, wanted: Filter, table: ColumnLayout, connection: Connection
-    ) -> list[Match]:
-        filters = on_columns(wanted, table)
-        width = table.dimensions or await sql.filled_width(table, connection)
-        if width is None:
-            return []
-        query = check_query(vector, width, self._place)
-        with explain_unreadable(wanted, table):
-            found = await sql.find_candidates(query, k, filters, table, connection)
-        matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
-        matrix = np.stack([each for *_, each in found]) if found else np.empty((0, width), np.float32)
-        best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
-        return [replace(matches[id], score=score) for id, score in best]
-
-    async def _find_named(
-        self,
-        text: str,
-        vector: Vector,
-        k: int,
-        wanted: Filter,
-        table: ColumnLayout,
-        connection: Connection,
-    ) -> list[Match]:
-        filters = on_columns(wanted, table)
-        width = table.dimensions or await sql.filled_width(table, connection)
-        if width is None:
-            return []
-        query = check_query(vector, width, self._place)
-        with explain_unreadable(wanted, table):
-            return await find_named(text, query, k, filters, self._words(table), table, connection)

@@ -91,3 +91,12 @@ def public_folder() -> Iterator[Path]:
         os.chmod(folder, 0o755)
         yield Path(folder)
         os.chmod(folder, 0o755)
+
+
+@pytest.fixture
+def small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every SQLite place gets a map, and a new one as soon as that is due; pages have 50 rows of 24 floats."""
+    monkeypatch.setattr("aembed.stores._sqlite._making.MAPPED_FROM_BYTES", 1)
+    monkeypatch.setattr("aembed.stores._sqlite._making._REST", 0)
+    monkeypatch.setattr("aembed.stores._sqlite._making._REST_AFTER_FAILURE", 0)
+    monkeypatch.setattr("aembed.stores._sqlite._making._PAGE_BYTES", 50 * 4 * 24)

@@ -20,6 +20,7 @@ from aembed.types import Space, Vector
 from tests.stores.samples import rows, vectors
 from tests.stores.vector_kinds import KINDS
 
+pytestmark = pytest.mark.usefixtures("small_maps")
 D = 24
 SPACE = Space("fake", "fake", D)
 TABLES = {
@@ -29,14 +30,6 @@ TABLES = {
     "no key": "id INTEGER, content TEXT, embedding BLOB, kind INTEGER",
     "a column rowid": "id INTEGER UNIQUE, rowid TEXT, content TEXT, embedding BLOB, kind INTEGER",
 }
-
-
-@pytest.fixture(autouse=True)
-def small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aembed.stores._sqlite._making.MAPPED_FROM_BYTES", 1)
-    monkeypatch.setattr("aembed.stores._sqlite._making._REST", 0)
-    monkeypatch.setattr("aembed.stores._sqlite._making._REST_AFTER_FAILURE", 0)
-    monkeypatch.setattr("aembed.stores._sqlite._making._PAGE_BYTES", 50 * 4 * D)
 
 
 def made(path: Path, columns: str = TABLES["integer key"], suffix: str = "", n: int = 400) -> None:

@@ -30,17 +30,9 @@ from aembed.types import Matrix, Space, Vector
 from tests.stores.samples import Unprivileged, rows, vectors
 from tests.stores.vector_kinds import KINDS
 
+pytestmark = pytest.mark.usefixtures("small_maps")
 D = 24
 Answer = list[tuple[str, float]]
-
-
-@pytest.fixture(autouse=True)
-def small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every store gets a map, and a new one as soon as that is due."""
-    monkeypatch.setattr("aembed.stores._sqlite._making.MAPPED_FROM_BYTES", 1)
-    monkeypatch.setattr("aembed.stores._sqlite._making._REST", 0)
-    monkeypatch.setattr("aembed.stores._sqlite._making._REST_AFTER_FAILURE", 0)
-    monkeypatch.setattr("aembed.stores._sqlite._making._PAGE_BYTES", 50 * 4 * D)
 
 
 def names(n: int) -> list[str]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aembed.stores._map._file import MapId
+from aembed.stores._sqlite._columns import quote_name
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_maps (name TEXT PRIMARY KEY NOT NULL, last INTEGER NOT NULL,
@@ -82,8 +83,7 @@ class NotedTable:
                 NOTE.format(row=row.format(self.rowid), name=name, condition=condition.format(self.rowid))
                 for row, condition in rows.items()
             )
-            quoted = '"' + trigger.replace('"', '""') + '"'
-            made[trigger] = TRIGGER.format(trigger=quoted, event=event, table=self.table, notes=notes)
+            made[trigger] = TRIGGER.format(trigger=quote_name(trigger), event=event, table=self.table, notes=notes)
         return made
 
 

@@ -1,0 +1,123 @@
+"""How a column of a PostgreSQL table is searched: by vectors, and by exact names once these are indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from aembed.core.filters import Filter
+from aembed.errors import ConfigError
+from aembed.stores._postgresql import _filling as sql
+from aembed.stores._postgresql._building import OnBuild
+from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._filters import Condition, explain_unreadable, on_columns
+from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._indexed import Indexed
+from aembed.stores._postgresql._named import find_named
+from aembed.stores._postgresql._names import quote_name
+from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
+from aembed.stores._rules import check_search, no_words_error
+from aembed.stores._search import SearchChunk, check_query, find_nearest
+from aembed.types import Match, Metadata, Vector
+
+T = TypeVar("T")
+_Finder: TypeAlias = Callable[[Vector, Condition, ColumnLayout, Connection], Awaitable[list[Match]]]
+
+
+class SearchedColumn(Indexed):
+    """The searches of a column, and the indexes that they use."""
+
+    _asked: ColumnRequest
+
+    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k nearest of the filled rows, best first; `where` is a filter of their columns."""
+
+        async def nearest(
+            query: Vector, filters: Condition, table: ColumnLayout, connection: Connection
+        ) -> list[Match]:
+            found = await sql.find_candidates(query, k, filters, table, connection)
+            if not found:
+                return []
+            matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
+            matrix = np.stack([each for *_, each in found])
+            best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
+            return [replace(matches[id], score=score) for id, score in best]
+
+        return await self._run(partial(self._find, nearest, vector, check_search(k, where)))
+
+    async def prepare_words(self) -> None:
+        """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
+
+        async def is_there(table: ColumnLayout, connection: Connection) -> bool:
+            return await is_word_indexed(self._words(table), connection)
+
+        if not await self._run(is_there):
+            raise no_words_error(self._place, self._own_command("--index"))
+
+    async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
+        """Builds the index of words for hybrid search (GIN) while writes go on; one that is there stays.
+
+        Raises ConfigError behind a pooler in transaction mode, and for a text_sql that the server cannot index.
+        """
+
+        async def may_index(table: ColumnLayout, connection: Connection) -> bool:
+            return await may_index_words(self._words(table), connection)
+
+        if not await self._run(may_index):
+            raise ConfigError(
+                f"{self._place}: PostgreSQL indexes no words of this text: what makes it, text_sql or a cast, is not "
+                "IMMUTABLE (concat_ws() is not, || is)"
+            )
+        await super().index_words(on_progress=on_progress)
+
+    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
+        """The k best of the filled rows that hold rare words of the text, best first. See SearchesWords."""
+
+        async def named(query: Vector, filters: Condition, table: ColumnLayout, connection: Connection) -> list[Match]:
+            return await find_named(text, query, k, filters, self._words(table), table, connection)
+
+        return await self._run(partial(self._find, named, vector, check_search(k, where)))
+
+    def _words(self, table: ColumnLayout) -> WordTarget:
+        named = self._asked.text
+        text = f"{self._asked.text_sql}\n" if named is None else quote_name(named)
+        return WordTarget(table.table, table.schema, text)
+
+    async def _word_target(self) -> WordTarget:
+        async def target(table: ColumnLayout, connection: Connection) -> WordTarget:
+            return self._words(table)
+
+        return await self._run(target)
+
+    async def _target(self) -> IndexTarget:
+        async def target(table: ColumnLayout, connection: Connection) -> IndexTarget:
+            return table.target
+
+        return await self._run(target)
+
+    @property
+    def _place(self) -> str:
+        raise NotImplementedError
+
+    def _own_command(self, flag: str) -> tuple[str, ...] | None:
+        raise NotImplementedError
+
+    async def _run(self, work: Callable[[ColumnLayout, Connection], Awaitable[T]]) -> T:
+        raise NotImplementedError
+
+    async def _find(
+        self, find: _Finder, vector: Vector, wanted: Filter, table: ColumnLayout, connection: Connection
+    ) -> list[Match]:
+        """What it finds for a query that fits; nothing where no row has a vector."""
+        filters = on_columns(wanted, table)
+        width = table.dimensions or await sql.filled_width(table, connection)
+        if width is None:
+            return []
+        query = check_query(vector, width, self._place)
+        with explain_unreadable(wanted, table):
+            return await find(query, filters, table, connection)
