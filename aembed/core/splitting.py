@@ -2,15 +2,16 @@
 
 Law 5: a rejected batch is never sent again unchanged. One batch goes through this, until nothing is left of it:
 
-    batch --> next() --> a part is sent
+    batch --> next_part() --> a part is sent
       ^                    |
       |                    +-- answered ---------------------> its items are done
       |                    |
       |                    +-- refused for what it holds (400)
       |   blamed text, others   |-- the provider names a text: that text, and all the others
-      +---- parts that fit -----|-- it names a limit: as many parts as fit in it, now and later (Lessons)
+      +---- parts that fit -----|-- it names a limit: as many parts as fit in it, now and later (LearnedLimits)
       |     halves -------------|-- it names nothing: two halves
-      |                         +-- a single text: it fails, once it is known that others are accepted
+      |                         +-- a single text: it fails, once it is known that others are accepted; if it was the
+      |                             whole batch, and nothing was named, once it was refused again after that
       |                    |
       |                    +-- failed (5xx, timeout, a broken connection, a broken reply)
       +---- the same part ------|-- first: once more; a whole batch and a single text are forgiven some failures
@@ -140,6 +141,8 @@ class Bisection:
         self._largest = (0, 0.0)
         self._blamed: Item | None = None
         self._believes_blame = True
+        self.is_confirmed = False
+        """The whole batch is sent once more, after a refusal that named nothing and something that was accepted."""
 
     def next_part(self) -> Sequence[Item] | None:
         """The part to send now, cut to the size that may be tried; None once nothing is left."""
@@ -173,6 +176,17 @@ class Bisection:
         """Whether these may be sent once more where their refusal said nothing of them: not without end."""
         self._voided.update(map(id, items))
         return max(self._voided[id(item)] for item in items) <= MOST_PARDONS
+
+    def is_unconfirmed(self, items: Sequence[Item], error: ProviderError) -> bool:
+        """Whether these were refused in one request only, in words that name neither a text nor a limit.
+
+        An account that is out of order for a moment says such things too, so they are sent once more. What came out of
+        a larger batch was refused several times.
+        """
+        if items is not self._whole or self.is_confirmed or not isinstance(error, BadRequestError):
+            return False
+        self.is_confirmed = error.offender is None and not error.about_length and not names_a_limit(error)
+        return self.is_confirmed
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Keeps for later what was refused while everything was refused."""
@@ -330,6 +344,10 @@ class Bisection:
             return packed
         first, rest = _sample(batch) if sampled and len(batch) > 2 else ([], batch)
         return [part for part in (first, *halves(rest)) if part]
+
+
+def names_a_limit(error: BadRequestError) -> bool:
+    return bool(error.max_batch_size or error.max_tokens_per_batch or error.max_tokens)
 
 
 def _limit_of_all(batch: Sequence[Item], error: BadRequestError) -> int | None:

@@ -100,10 +100,10 @@ class Control:
                 break
             except (BadRequestError, InvalidReplyError) as error:
                 refusals.append(error)
-                if not patient:
-                    # A single broken reply is nothing.
-                    del pauses[1 if isinstance(error, InvalidReplyError) else 0 :]
-                    patient = True
+                # A broken reply is nothing: two in a row were seen by chance.
+                if not patient and isinstance(error, BadRequestError):
+                    pauses.clear()
+                patient = True
                 if not pauses:
                     self.stopping.append(error)
                     raise

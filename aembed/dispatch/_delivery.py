@@ -266,9 +266,11 @@ class Delivery:
     async def _let_go(self) -> None:
         """Decides on what is held: what was refused before something else was accepted is refused in earnest."""
         for refused in list(self._held):
-            if refused.sent < self._admission.accepted:
+            if refused.sent < self._admission.accepted or self._bisection.is_confirmed:
                 self._held.remove(refused)
-                if not self._evidence.control.is_void(refused.number, refused.error, refused.address):
+                if self._bisection.is_unconfirmed(refused.items, refused.error):
+                    self._bisection.put_back(refused.items)
+                elif not self._evidence.control.is_void(refused.number, refused.error, refused.address):
                     await self._deliver(Refused(refused.items, refused.error))
                 elif self._bisection.voids(refused.items):
                     self._bisection.put_back(refused.items)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from aembed.core.splitting import names_a_limit
 from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
@@ -67,7 +68,7 @@ class FailFast:
         # Another width cannot come from a text, so the control is asked at once, before more of the job is paid for.
         if isinstance(error, DimensionError) and error.wanted:
             self._refused = [number] * MOST_REFUSALS
-        elif _is_of_content(error) and not _names_a_limit(error):
+        elif _is_of_content(error) and not (isinstance(error, BadRequestError) and names_a_limit(error)):
             names_a_text = isinstance(error, BadRequestError) and error.offender is not None
             counts = not names_a_text if self.proven else texts == 1
             self._refused += [number] * counts
@@ -101,9 +102,3 @@ class FailFast:
 
 def _is_of_content(error: ProviderError) -> bool:
     return isinstance(error, BadRequestError | InvalidReplyError) and error.status_code not in OF_THEIR_SIZE
-
-
-def _names_a_limit(error: ProviderError) -> bool:
-    if not isinstance(error, BadRequestError):
-        return False
-    return bool(error.max_batch_size or error.max_tokens_per_batch or error.max_tokens)

@@ -38,7 +38,8 @@ class Form:
     """Base64 is a third of the bytes and needs no JSON parser; numbers are what every server speaks.
 
     Until base64 has worked once, whatever may come of it has one try with numbers. Where it works and then does not,
-    as from one of several servers behind an address, numbers are asked for during the next `PATIENCE` replies.
+    as from one of several servers behind an address, numbers are asked for during the next `PATIENCE` replies; an error
+    that blames it in words, which may quote a text, has one try with numbers and changes nothing else.
     """
 
     def __init__(self, encoding: Encoding | None, *, base64: bool) -> None:
@@ -76,8 +77,11 @@ class Form:
         if not self._base64_works:
             self._try_numbers = _blames_base64(error)
             return self._try_numbers
-        if self._replies_of_numbers or not _is_encoding(error):
+        if self._replies_of_numbers:
             return False
+        if not _is_encoding(error):
+            self._try_numbers = _blames_base64(error)
+            return self._try_numbers
         self._replies_of_numbers, self._patience = self._patience, MORE_PATIENCE * self._patience
         return True
 
@@ -89,6 +93,7 @@ class Form:
         One that held float64 proves nothing of the next one, which another server may send.
         """
         self.width = width
+        self._try_numbers &= not numbers
         self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
         if broken_before == self._broken_numbers:
             self._broken_numbers = 0

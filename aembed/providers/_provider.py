@@ -226,7 +226,7 @@ class HTTPProvider:
             width=parsed.matrix.shape[1],
             doubles=parsed.doubles,
         )
-        if parsed.floats:
+        if parsed.floats and not self._form.is_proven:
             self._use_numbers()
         self._notices.pass_on(reply, self._secrets())
         return Reply(

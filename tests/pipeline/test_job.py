@@ -119,7 +119,7 @@ def test_i11_a_text_that_equals_one_being_refused_fails_with_it() -> None:
         assert [str(failure) for failure in report.failures] == ["first: 400: no", "second: 400: no"]
 
     run_virtual(job)
-    assert sent(provider) == ["the same", "a"]
+    assert sent(provider) == ["the same", "a", "the same"]
 
 
 @pytest.mark.parametrize("stopping", [None, AuthenticationError("401")])
@@ -503,6 +503,23 @@ def test_a_failed_batch_marks_only_its_own_texts() -> None:
     run_virtual(job)
 
 
+@pytest.mark.parametrize("names", [False, True])
+def test_a2_a_single_text_that_is_refused_in_passing_is_no_bad_text(names: bool) -> None:
+    """Words that name the text are believed at once."""
+
+    def script(number: int, texts: Sequence[str]) -> Exception | None:
+        error = BadRequestError("422: not now")
+        error.offender = 0 if names else None
+        return None if texts == ["a"] or number > 1 else error
+
+    async def job() -> Report:
+        async with Embedder(small(script=script)) as embedder:
+            return await embedder.embed_into(MemoryStore(), records(["a text"]))
+
+    report = run_virtual(job)
+    assert (report.stored, report.failed, report.requests) == ((0, 1, 2) if names else (1, 0, 3))
+
+
 def test_a_text_that_was_refused_is_not_sent_again_until_asked() -> None:
     def script(number: int, texts: Sequence[str]) -> Exception | None:
         return BadRequestError("400: no") if "text 3" in texts else None
@@ -516,7 +533,7 @@ def test_a_text_that_was_refused_is_not_sent_again_until_asked() -> None:
 
     assert run_virtual(run)[:2] == (1, 0)
     assert run_virtual(run) == (1, 1, 0)
-    assert run_virtual(lambda: run(retry_failed=True)) == (1, 0, 2)
+    assert run_virtual(lambda: run(retry_failed=True)) == (1, 0, 3)
 
 
 def test_a_text_whose_retries_ran_out_fails_and_is_sent_again_by_the_next_run() -> None:
