@@ -3,7 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aembed.embedder import AnyStore, Embedder, RecordLike, Records, Texts
+from aembed.embedder import Embedder, RecordLike, Records, Texts
+from aembed.engines import AnyStore
 from aembed.errors import (
     AembedError,
     AuthenticationError,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
-from aembed.coalesce import embed_queries
-from aembed.core.filters import parse_filter
-from aembed.core.spaces import differ_in_preparation, merge_spaces
 from aembed.engine import Engine
-from aembed.errors import AembedError, ConfigError, SpaceMismatchError
+from aembed.engines import AnyStore, Engines, check_space, use_store
+from aembed.errors import AembedError
 from aembed.options import Key, Options
 from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.backlog_sink import BacklogSink
@@ -36,42 +33,31 @@ from aembed.pipeline.reading import (
     text_record,
 )
 from aembed.pipeline.results import Results, run_and_close
-from aembed.pipeline.searching import prepare_hybrid, search_all, search_store
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.spend_limit import close_when_done
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
-from aembed.protocols import Backlog, FollowsStores, Provider, Store
-from aembed.providers import open_provider
-from aembed.ranges import check_seconds, check_whole_number, dimensions_of, one_line_of
+from aembed.protocols import Backlog, Provider, Store
+from aembed.providers import provider_of
+from aembed.query_verbs import QueryVerbs
+from aembed.ranges import check_seconds, check_whole_number, dimensions_of
 from aembed.results import Embeddings, Plan, Report, Stats
-from aembed.stores import Column, open_store
 from aembed.types import (
     Budget,
     Embedded,
     Failure,
-    Match,
-    Metadata,
     Record,
     RetryPolicy,
     Space,
     TooLong,
-    Vector,
 )
 
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
 RecordLike: TypeAlias = Record | str | Embedded | Failure
 """A str is a record whose id is its position; a row of another store is one too; a Failure is told as it is."""
 Records: TypeAlias = Iterable[RecordLike] | AsyncIterable[RecordLike] | Store
-AnyStore: TypeAlias = Store | str | os.PathLike[str]
-# Chosen: people do not wait for longer. Larger, callers would hold on to requests of web apps that are given up.
-QUERY_TIMEOUT = 10.0
-"""Seconds within which a query has its vector, where nothing else is said."""
-# Chosen: a tenth of the queue, so that the queries of others find room there. Smaller, a provider that takes few texts
-# in a request would have fewer requests in flight.
-QUERIES_AT_ONCE = 1_000
 
 
-class Embedder:
+class Embedder(QueryVerbs):
     """Turns texts into vectors, many requests at a time, inside the provider's limits.
 
     `model` is "provider:model" ("openai:text-embedding-3-small"), "local", or a Provider object.
@@ -138,10 +124,8 @@ class Embedder:
             "dimensions": dimensions_of(dimensions),
             "http_client": http_client,
         }
-        self._options = options
-        self._engine = Engine(_provider_of(model, own, options.most_in_flight), options)
-        self._followed: dict[str, Engine] = {}
-        """By its name, each other model that a store went on with (FollowsStores)."""
+        self._engine = Engine(provider_of(model, own, options.most_in_flight), options)
+        self._engines = Engines(self._engine)
 
     def __repr__(self) -> str:
         return f"<Embedder {self._engine}>"
@@ -155,14 +139,10 @@ class Embedder:
     @property
     def in_flight(self) -> int:
         """How many requests are under way now."""
-        return sum(engine.in_flight for engine in self._engines)
-
-    @property
-    def _engines(self) -> list[Engine]:
-        return [self._engine, *self._followed.values()]
+        return sum(engine.in_flight for engine in self._engines.all())
 
     async def __aenter__(self) -> Self:
-        for engine in self._engines:
+        for engine in self._engines.all():
             engine.open()
         return self
 
@@ -180,33 +160,8 @@ class Embedder:
         """
         seconds = check_seconds("timeout", timeout, zero=True)
         async with AsyncExitStack() as stack:
-            for engine in self._engines:
+            for engine in self._engines.all():
                 stack.push_async_callback(engine.aclose, seconds)
-
-    @asynccontextmanager
-    async def _run_verb_on(self, store: Store | Backlog) -> AsyncIterator[Engine]:
-        """While a verb of many texts runs: the engine of the model that made the rows of that store."""
-        with self._engine.run_verb():
-            held = None
-            if isinstance(self._engine.provider, FollowsStores):
-                if isinstance(store, Store):
-                    held = (await await_store(store.info())).space
-                elif isinstance(store, Column):
-                    held = await await_store(store.space())
-            engine = self._engine_for(held)
-            with nullcontext() if engine is self._engine else engine.run_verb():
-                yield engine
-
-    def _engine_for(self, held: Space | None) -> Engine:
-        """This Embedder's own, but where a store holds rows of another model that its provider has."""
-        provider = self._engine.provider
-        other = provider.for_store(held) if held and isinstance(provider, FollowsStores) else None
-        if held is None or other is None:
-            return self._engine
-        self._engine.check_open()
-        if held.model not in self._followed:
-            self._followed[held.model] = Engine(other, self._options)
-        return self._followed[held.model]
 
     # verbs
 
@@ -238,16 +193,6 @@ class Embedder:
                 error.embeddings = sink.make_embeddings(job.report(), self.space.dimensions, error)
                 raise
             return sink.make_embeddings(report, self.space.dimensions)
-
-    async def embed_query(self, text: str, *, timeout: float = QUERY_TIMEOUT) -> Vector:
-        """The vector of one query, the caller's own; shape (dimensions,).
-
-        Calls that come together share requests, equal texts share one input. Cancelled, or after `timeout` seconds,
-        it leaves the others alone. Raises InputError or what the provider said of this text; UnavailableError with
-        `.retry_after` where there is no vector in time, at once where the provider asks to wait for longer;
-        OverloadedError at once where `max_queue_size` queries wait.
-        """
-        return await self._engine.coalescer.vector(text, check_seconds("timeout", timeout))
 
     def stats(self) -> Stats:
         """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, the cache; see Stats.
@@ -301,8 +246,8 @@ class Embedder:
         refuse_what_is_no_list(records)
         async with (
             aclosing(Feed(rows_of(records), any_record)) as feed,
-            _use_store(store) as opened,
-            self._run_verb_on(opened) as engine,
+            use_store(store) as opened,
+            self._engines.run_verb_on(opened) as engine,
             close_when_done(engine.budgets.limit_of_job(opened, engine.space)) as spend_limit,
         ):
             space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
@@ -328,8 +273,8 @@ class Embedder:
         refuse_what_is_no_list(records)
         async with (
             aclosing(Feed(rows_of(records), any_record)) as feed,
-            _use_store(store) as opened,
-            self._run_verb_on(opened) as engine,
+            use_store(store) as opened,
+            self._engines.run_verb_on(opened) as engine,
         ):
             await engine.learn()
             info = await opened.info()
@@ -353,7 +298,7 @@ class Embedder:
             if isinstance(store, Backlog):
                 await engine.learn()
                 return await move(store, self.space, self._embed_documents)
-            async with _use_store(store) as opened:
+            async with use_store(store) as opened:
                 await engine.learn()
                 return await move(opened, self.space, self._embed_documents)
 
@@ -376,7 +321,7 @@ class Embedder:
         """
         limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
         async with (
-            self._run_verb_on(backlog) as engine,
+            self._engines.run_verb_on(backlog) as engine,
             close_when_done(engine.budgets.limit_of_job(backlog, engine.space)) as spend_limit,
         ):
             space = await engine.prepare(backlog, spend_limit)
@@ -398,132 +343,3 @@ class Embedder:
                         report = await job.run()
                         if not passes.has_another():
                             return report
-
-    async def search(
-        self,
-        store: AnyStore | Backlog,
-        text: str,
-        *,
-        k: int = 5,
-        where: Metadata | None = None,
-        hybrid: bool = False,
-    ) -> list[Match]:
-        """The k rows nearest to the text, best first; `Match.score` is the cosine similarity, 1 is equal.
-
-        `where` is a filter of the rows' metadata, in a column of a table of its columns: {"lang": "en"} for equal, a
-        list for any of its values, {"year": {"gte": 2000, "lt": 2020}} for a range; docs/searching.md has all of it.
-        With `hybrid` rows that hold exact names of the text (options, functions, error codes) come first, too, and
-        `Match.rank` is the order; a store of aembed's own builds the index for it at the first such search. An
-        empty store gives an empty list, without a request. Raises ConfigError for what is no filter and where the store
-        finds no words, SpaceMismatchError for a store of another model, and what `embed_query` raises.
-        """
-        k = check_whole_number("k", k, 1)
-        parse_filter(where)
-        async with self._use_searched(store) as (engine, opened, space):
-            if space is None:
-                return []
-            words = await prepare_hybrid(opened) if hybrid else None
-            vector = await engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
-            engine.preparing.note(opened, space)
-            return await search_store(opened, words, text, vector, k, where)
-
-    async def search_many(
-        self,
-        store: AnyStore | Backlog,
-        texts: Iterable[str],
-        *,
-        k: int = 5,
-        where: Metadata | None = None,
-        hybrid: bool = False,
-    ) -> list[list[Match]]:
-        """For each text, in their order, what `search` finds. The texts share requests, and the searches passes.
-
-        A text that fails, as an empty one, is a PartialError with `.embeddings`, before any search, and costs the
-        others nothing: those have their vectors there. Raises what stopped them all, with `.embeddings`, and what
-        `search` raises; a text of which there is no vector within `timeout` of the Embedder is an UnavailableError.
-        """
-        refuse_what_is_no_list(texts)
-        k, asked = check_whole_number("k", k, 1), list(texts)
-        parse_filter(where)
-        with self._engine.run_verb():
-            async with self._use_searched(store) as (engine, opened, space):
-                if space is None or not asked:
-                    return [[] for _ in asked]
-                words = await prepare_hybrid(opened) if hybrid else None
-                coalescer, options = engine.coalescer_of(space.preparation), engine.options
-                at_once = max(QUERIES_AT_ONCE, engine.limits.max_batch_size)
-                embeddings = await embed_queries(
-                    asked,
-                    lambda text: coalescer.vector(text, max(QUERY_TIMEOUT, options.timeout)),
-                    min(at_once, options.max_queue_size or at_once),
-                )
-                engine.preparing.note(opened, space)
-                return await search_all(opened, words, asked, embeddings.vectors, k, where)
-
-    @asynccontextmanager
-    async def _use_searched(
-        self, store: AnyStore | Backlog
-    ) -> AsyncIterator[tuple[Engine, Store | Backlog, Space | None]]:
-        """The engine of its model, the store, and the space of its vectors; None while it is empty."""
-        if isinstance(store, Backlog):
-            held = await store.space() if isinstance(store, Column) else None
-            engine = self._engine_for(held)
-            yield engine, store, check_space(held, engine.space, "fill another column")
-            return
-        async with _use_store(store) as opened:
-            info = await opened.info()
-            engine = self._engine_for(info.space)
-            yield engine, opened, info.space and check_space(info.space, engine.space)
-
-
-def _provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Provider:
-    """`own` are the options that a provider has a part in. Raises ConfigError before any I/O."""
-    given = {name: value for name, value in own.items() if value is not None}
-    if not isinstance(model, str):
-        if not isinstance(model, Provider):
-            raise ConfigError(
-                f"model={one_line_of(model)} must be a str, as openai:text-embedding-3-small, or an object "
-                "with all that "
-                "aembed.Provider has"
-            )
-        if given:
-            raise ConfigError(f"{next(iter(given))}= is for a model that is named by a str; give it to the provider")
-        return model
-    if not isinstance(given.get("base_url", ""), str | list | tuple):
-        raise ConfigError(f"base_url must be a str, not {type(given['base_url']).__name__}, or a list of them")
-    key = given.get("api_key", "")
-    for each in key if isinstance(key, list | tuple) else [key]:
-        if not isinstance(each, str) and not callable(each):
-            raise ConfigError(f"api_key must be a str or an async callable, not {type(each).__name__}")
-    client = given.get("http_client")
-    if client is not None and not (hasattr(client, "build_request") and hasattr(client, "aclose")):
-        raise ConfigError(f"http_client must be an AsyncClient of httpx or httpx2, not {type(client).__name__}")
-    return open_provider(str.__str__(model), **given, concurrency=concurrency)
-
-
-@asynccontextmanager
-async def _use_store(store: AnyStore) -> AsyncIterator[Store]:
-    """A store given by its URL is closed again; one that the caller opened stays open."""
-    if isinstance(store, Store):
-        yield store
-        return
-    opened = open_store(store)
-    try:
-        yield opened
-    finally:
-        with anyio.CancelScope(shield=True):
-            await opened.aclose()
-
-
-NEW_STORE = "build a new store beside it: await embedder.embed_into(new_store, old_store)"
-
-
-def check_space(held: Space | None, asked: Space, way_out: str = NEW_STORE) -> Space:
-    """The space of a store, or a column, that is only read."""
-    space = merge_spaces(held, asked)
-    if space is None:
-        assert held is not None
-        prepared = differ_in_preparation(held, asked)
-        own = "leave out the options that prepare texts" if prepared else "use their own model"
-        raise SpaceMismatchError(f"it holds vectors of {held}, asked for was {asked}; {own}, or {way_out}")
-    return space

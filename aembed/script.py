@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Unpack
 
-from aembed.embedder import AnyStore, Embedder, Records, Texts
+from aembed.embedder import Embedder, Records, Texts
+from aembed.engines import AnyStore
 from aembed.options import EmbedderOptions, QueryOptions
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results

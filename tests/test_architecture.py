@@ -27,11 +27,13 @@ FLOORS = {
     "pipeline": 4,
     "coalesce": 4,
     "engine": 5,
-    "embedder": 6,
-    "script": 7,
-    "cli": 7,
-    "__init__": 8,
-    "__main__": 8,
+    "engines": 6,
+    "query_verbs": 7,
+    "embedder": 8,
+    "script": 9,
+    "cli": 9,
+    "__init__": 10,
+    "__main__": 10,
 }
 ONLY_IMPORTER = {
     "httpx": "providers._http",

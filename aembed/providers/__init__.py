@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from aembed.errors import ConfigError
 from aembed.options import Key
 from aembed.protocols import Provider
-from aembed.ranges import dimensions_of
+from aembed.ranges import dimensions_of, one_line_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aembed.providers._provider import HTTPProvider
     from aembed.providers._service import Service
 
-__all__ = ["HTTPProvider", "Model", "Service", "open_provider", "prefixes"]
+__all__ = ["HTTPProvider", "Model", "Service", "open_provider", "prefixes", "provider_of"]
 
 ENTRY_POINTS = "aembed.providers"
 """The group of the entry points."""
@@ -118,6 +118,30 @@ def open_provider(
     from aembed.providers._address_pool import open_addresses
 
     return open_addresses(open_one, base_url, api_key)
+
+
+def provider_of(model: object, own: Mapping[str, Any], concurrency: int) -> Provider:
+    """`own` are the options that a provider has a part in. Raises ConfigError before any I/O."""
+    given = {name: value for name, value in own.items() if value is not None}
+    if not isinstance(model, str):
+        if not isinstance(model, Provider):
+            raise ConfigError(
+                f"model={one_line_of(model)} must be a str, as openai:text-embedding-3-small, or an object "
+                "with all that aembed.Provider has"
+            )
+        if given:
+            raise ConfigError(f"{next(iter(given))}= is for a model that is named by a str; give it to the provider")
+        return model
+    if not isinstance(given.get("base_url", ""), str | list | tuple):
+        raise ConfigError(f"base_url must be a str, not {type(given['base_url']).__name__}, or a list of them")
+    key = given.get("api_key", "")
+    for each in key if isinstance(key, list | tuple) else [key]:
+        if not isinstance(each, str) and not callable(each):
+            raise ConfigError(f"api_key must be a str or an async callable, not {type(each).__name__}")
+    client = given.get("http_client")
+    if client is not None and not (hasattr(client, "build_request") and hasattr(client, "aclose")):
+        raise ConfigError(f"http_client must be an AsyncClient of httpx or httpx2, not {type(client).__name__}")
+    return open_provider(str.__str__(model), **given, concurrency=concurrency)
 
 
 def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
@@ -24,27 +23,20 @@ from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
-from aembed.stores._postgresql._index import IndexTarget
-from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._names import parse_name
+from aembed.stores._postgresql._searched_store import SearchedStore
 from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._postgresql._wire import Storage
-from aembed.stores._postgresql._words import WordTarget, is_word_indexed
 from aembed.stores._rules import (
     BESIDE,
     check_rows,
-    check_search,
     encode,
     mismatch_error,
     rejection_error,
     store_command,
     summary,
 )
-from aembed.stores._search import SearchChunk, check_query, find_nearest
-from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
-
-T = TypeVar("T")
-Work: TypeAlias = Callable[[StoreLayout, Connection], Awaitable[T]]
+from aembed.types import Embedded, Known, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
@@ -59,7 +51,7 @@ def open_url(url: str) -> PostgresStore:
     return PostgresStore(url)
 
 
-class PostgresStore(Indexed):
+class PostgresStore(SearchedStore):
     """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. `prepare` makes the tables, and
@@ -244,80 +236,9 @@ class PostgresStore(Indexed):
         self._lives.forget(token)
         await self._write(partial(shares.leave, token))
 
-    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest rows, best first: all are read, or an index where there is one.
-
-        Raises SpaceMismatchError for another width.
-        """
-        return await self._read(partial(self._find_matches, vector, k, check_search(k, where)), [])
-
-    async def prepare_words(self) -> None:
-        """Builds the index of words, once for all searches, where it is not there. See SearchesWords.
-
-        Raises ConfigError for a store that keeps no texts, and behind a pooler in transaction mode.
-        """
-        if not self._store_text or not await self._read(sql.has_texts, True):
-            raise ConfigError(f"{self._place} keeps no texts (store_text=False) to find words in; leave hybrid out")
-
-        async def is_there(layout: StoreLayout, connection: Connection) -> bool:
-            return await is_word_indexed(layout.word_target, connection)
-
-        if not await self._read(is_there, True):
-            await self.index_words()
-
-    async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k best rows that hold rare words of the text, best first. See SearchesWords."""
-        return await self._read(partial(self._find_named, text, vector, k, check_search(k, where)), [])
-
     async def aclose(self) -> None:
         """Closes the connections, if they are ours; later calls raise StoreError."""
         await self._database.aclose()
-
-    async def _word_target(self) -> WordTarget:
-        async def target(layout: StoreLayout, connection: Connection) -> WordTarget:
-            return layout.word_target
-
-        return await self._write(target)
-
-    async def _target(self) -> IndexTarget:
-        async def target(layout: StoreLayout, connection: Connection) -> IndexTarget:
-            return layout.target
-
-        return await self._write(target)
-
-    @property
-    def _place(self) -> str:
-        return f"table {self._table} in {self._database.name}"
-
-    async def _find_names(self) -> StoreNames:
-        if self._names is None:
-            find = partial(tables.schema_of, self._table)
-            self._names = StoreNames.from_name(
-                self._table, await self._database.run(find, safe_path=False), self._database.copies
-            )
-        return self._names
-
-    async def _read(self, work: Work[T], empty: T) -> T:
-        names = await self._find_names()
-
-        async def answered(connection: Connection) -> T:
-            layout = self._layout or await tables.find_tables(names, connection)
-            self._layout = layout
-            return empty if layout is None else await work(layout, connection)
-
-        return await self._database.run(answered)
-
-    async def _write(self, work: Work[T], *, slow_ends: bool = False, of_rows: bool = False) -> T:
-        names = await self._find_names()
-
-        async def done(connection: Connection) -> T:
-            layout = self._layout or await tables.find_tables(names, connection)
-            if layout is None:
-                raise StoreError(f"{self._place} is not there; call prepare(space) first")
-            self._layout = layout
-            return await work(layout, connection)
-
-        return await self._database.run(done, slow_ends=slow_ends, of_rows=of_rows)
 
     async def _prepare_tables(self, asked: Space, names: StoreNames, connection: Connection) -> Space:
         await connection.execute(tables.LOCK, names.rows)
@@ -393,32 +314,6 @@ class PostgresStore(Indexed):
     async def _read_info(self, layout: StoreLayout, connection: Connection) -> StoreInfo:
         fresh = await tables.find_tables(layout.names, connection)
         return await sql.info(fresh or layout, connection)
-
-    async def _find_matches(
-        self, vector: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
-    ) -> list[Match]:
-        space = layout.space
-        if not space or not space.dimensions:
-            return []
-        query = check_query(vector, space.dimensions, self._place)
-        found, matrix = await sql.find_candidates(query, k, wanted, layout, connection)
-        matches = {match.id: match for match in found}
-        best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
-        return [replace(matches[id], score=score) for id, score in best]
-
-    async def _find_named(
-        self,
-        text: str,
-        vector: Vector,
-        k: int,
-        wanted: Filter,
-        layout: StoreLayout,
-        connection: Connection,
-    ) -> list[Match]:
-        if not layout.space or not layout.space.dimensions:
-            return []
-        query = check_query(vector, layout.space.dimensions, self._place)
-        return await sql.find_named(text, query, k, wanted, layout, connection)
 
 
 def _storage(name: str | None) -> Storage | None:

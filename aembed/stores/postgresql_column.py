@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import aclosing, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from itertools import count
-from json import dumps, loads
-from typing import Any, TypeVar
+from json import dumps
+from typing import Any
 
-from aembed.core.spaces import space_as_json, space_from_json
+from aembed.core.spaces import space_as_json
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _bookkeeping as books
@@ -24,17 +23,16 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql._apart import Refused
-from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest, native, read_layout
+from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores._postgresql._searched import SearchedColumn
+from aembed.stores._postgresql._shared import SharedColumn
 from aembed.stores._rules import column_command, mark_of
-from aembed.types import Embedded, Matrix, Record, Refusal, Space
-
-T = TypeVar("T")
+from aembed.types import Embedded, Matrix, Refusal, Space
 
 logger = logging.getLogger("aembed")
 
@@ -49,7 +47,7 @@ def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
     return PostgresColumn(url, table, **names)
 
 
-class PostgresColumn(SearchedColumn):
+class PostgresColumn(SharedColumn, SearchedColumn):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
@@ -96,7 +94,7 @@ class PostgresColumn(SearchedColumn):
         self._lease_seconds = lease_seconds
         self._worker: leases.ColumnWorker | None = None
         self._hooks: tuple[Hook, ...] = ()
-        self._keeps = self._warned = False
+        self._is_shared = self._warned = False
         self._spent = Counter[str]()
         self._refused: set[str] = set()
 
@@ -114,7 +112,7 @@ class PostgresColumn(SearchedColumn):
         """
         self._layout = None
         await learn_copy(self._database)
-        await self._check_texts()
+        await preflight.check_texts(self._place, self._asked, self._run)
         return await self._run(partial(self._prepare_column, space))
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
@@ -123,7 +121,7 @@ class PostgresColumn(SearchedColumn):
         if index:
             await self._database.check_direct()
         await learn_copy(self._database)
-        await self._check_texts()
+        await preflight.check_texts(self._place, self._asked, self._run)
 
         async def announced(table: ColumnLayout, connection: Connection) -> list[str]:
             held = await self._read_space(table, connection)
@@ -131,51 +129,6 @@ class PostgresColumn(SearchedColumn):
             return await preflight.announce_changes(self._place, space, held, index, words, table, connection)
 
         return await self._run(announced)
-
-    async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
-        """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
-
-        Where others hold the rest, it waits for them: what they give up, or leave by dying, comes too.
-        """
-        await self._leave()
-        if await self._run(self._is_leased):
-            self._worker = await self._run(self._join_workers)
-        left = limit
-        while True:
-            # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
-            others, found = await self._has_other_workers(), 0
-            async with aclosing(self._pass(left)) as records:
-                async for record in records:
-                    left, found = None if left is None else left - 1, found + 1
-                    yield record
-            if left == 0 or self._worker is None:
-                return
-            if not found and not await self._forget_lost(self._worker):
-                if not (others or await self._has_other_workers()):
-                    return
-                # Chosen: what others give up is seen within a second, and with short leases within a part of one.
-                await asyncio.sleep(min(1.0, self._lease_seconds / 5))
-
-    async def _pass(self, limit: int | None) -> AsyncGenerator[Record, None]:
-        last: list[str] | None = None
-        while limit is None or limit > 0:
-            size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)
-            page = await self._read_page(last, size)
-            mine = [Record(id, text, source=self._asked.table.table) for id, text, is_mine in page if is_mine]
-            for record in mine:
-                yield record
-            if len(page) < size:
-                return
-            last = native(page[-1][0])
-            limit = None if limit is None else limit - len(mine)
-
-    async def _read_page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
-        if (worker := self._worker) is None:
-            return [(id, text, True) for id, text in await self._run(partial(sql.read_page, last, size))]
-        await worker.wait_for_room()
-        page = await self._run(partial(leases.claim, last, size, worker))
-        worker.note_taken(id for id, _, is_mine in page if is_mine)
-        return page
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
         """Fills rows whose text is still the one that was embedded; returns how many were.
@@ -207,21 +160,6 @@ class PostgresColumn(SearchedColumn):
                 await self._run(partial(self._probe_rows, matrix.shape[1]))
             raise RowsRefusedError({ids[i]: error for i, error in refused.items()}, filled) from None
         return filled
-
-    @property
-    def has_lapsed(self) -> bool:
-        """Whether this worker stood still for so long that others may have taken its rows."""
-        return self._worker is not None and self._worker.has_lapsed
-
-    async def reclaim(self, ids: Sequence[str]) -> AbstractSet[str]:
-        """Those of these rows that are still pending and that no other worker holds: they are held here again."""
-        worker = self._worker
-        if worker is None:
-            return frozenset(ids)
-        held = await self._run(partial(sql.reclaim, ids, worker))
-        worker.note_given_up(id for id in ids if id not in held)
-        worker.note_taken(held)
-        return held
 
     async def fail(self, ids: Sequence[str]) -> None:
         """Notes that these rows get no vector in this run, so that other workers do not wait for them.
@@ -308,25 +246,6 @@ class PostgresColumn(SearchedColumn):
             address.url(), self._flags(anew), asked, anew=f"{self._asked.vector}_new" if anew else None
         )
 
-    def _own_command(self, flag: str) -> tuple[str, ...] | None:
-        """The command that fills this column, with that flag."""
-        address = self._database.address
-        return ("aembed", "backfill", "--store", address.url(), *self._flags(False), flag) if address else None
-
-    def _flags(self, anew: bool) -> list[str]:
-        names = self._asked
-        fingerprint = f"{names.fingerprint}_new" if anew and names.fingerprint else names.fingerprint
-        named = {
-            "table": f"{names.table.schema}.{names.table.table}" if names.table.schema else names.table.table,
-            "text": names.text,
-            "text-sql": names.text_sql,
-            "where": names.where,
-            "fingerprint": fingerprint,
-            "vector": None if anew else names.vector,
-        }
-        flags = [word for name, value in named.items() if value for word in (f"--{name}", value)]
-        return flags + [word for key in names.key or () for word in ("--key", key)]
-
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
         found = await self._run(partial(sql.sample, most))
@@ -339,66 +258,6 @@ class PostgresColumn(SearchedColumn):
                 await self._leave()
         await self._database.aclose()
 
-    @property
-    def _place(self) -> str:
-        return f"column {self._asked.vector!r} of table {self._asked.table} in {self._database.name}"
-
-    async def _run(
-        self,
-        work: Callable[[ColumnLayout, Connection], Awaitable[T]],
-        *,
-        slow_ends: bool = False,
-        of_rows: bool = False,
-    ) -> T:
-        async def done(connection: Connection) -> T:
-            if self._layout is None:
-                self._layout = table = await self._read_layout(connection)
-                self._layout = replace(table, prepared=mark_of(await self._read_space(table, connection)))
-            return await work(self._layout, connection)
-
-        return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
-
-    async def _execute(self, statement: str, *parameters: Any) -> None:
-        async def done(connection: Connection) -> None:
-            await connection.execute(statement, *parameters)
-
-        await self._database.run(done, safe_path=False)
-
-    async def _is_leased(self, table: ColumnLayout, connection: Connection) -> bool:
-        return self._keeps and await may_write(connection, *leases.NAMES)
-
-    async def _join_workers(self, table: ColumnLayout, connection: Connection) -> leases.ColumnWorker:
-        token = await leases.join(self._lease_seconds, connection)
-        worker = leases.ColumnWorker(token, leases.lease_target(self._asked.vector, table), self._lease_seconds)
-        worker.keep_alive(partial(self._execute, leases.BEAT, token, self._lease_seconds))
-        return worker
-
-    async def _leave(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker:
-            await worker.stop_beating()
-            await self._execute(leases.LEAVE, worker.token)
-
-    async def _has_other_workers(self) -> bool:
-        worker = self._worker
-        if worker is None:
-            return False
-
-        async def asked(connection: Connection) -> bool:
-            return bool(await connection.fetchval(leases.OTHERS, worker.target, worker.token))
-
-        return await self._database.run(asked, safe_path=False)
-
-    async def _forget_lost(self, worker: leases.ColumnWorker) -> bool:
-        return await self._database.run(partial(leases.forget_lost, worker), safe_path=False)
-
-    async def _read_space(self, table: ColumnLayout, connection: Connection) -> Space | None:
-        found = await books.read_space(self._asked.vector, table, connection)
-        return space_from_json(loads(found)) if found else None
-
-    async def _read_layout(self, connection: Connection) -> ColumnLayout:
-        return replace(await read_layout(self._asked, connection), copies=self._database.copies)
-
     async def _prepare_column(self, asked: Space, table: ColumnLayout, connection: Connection) -> Space:
         if table.absent and asked.dimensions:
             await preflight.add_columns(self._place, asked.dimensions, table, connection)
@@ -407,7 +266,7 @@ class PostgresColumn(SearchedColumn):
         space = await preflight.check_column(self._place, asked, held, table, connection)
         self._layout = table = replace(table, prepared=mark_of(space))
         await self._probe_rows(space.dimensions, table, connection)
-        self._keeps = True
+        self._is_shared = True
         if space.dimensions and not await books.make_schema(connection):
             self._warn_of_working_alone()
         if space.dimensions and space != held:
@@ -422,21 +281,6 @@ class PostgresColumn(SearchedColumn):
                 "is filled by one worker only, and neither what it is for nor which texts were refused is kept",
                 self._place,
             )
-
-    async def _check_texts(self) -> None:
-        """Raises ConfigError for a text that is another one each time that it is read. Somebody may edit it once."""
-        if self._asked.text_sql is None:
-            return
-        before = await self._run(sql.read_some_texts)
-        for _ in range(2):
-            now = await self._run(partial(sql.read_texts_again, list(before)))
-            if all(before[id] == text for id, text in now.items()):
-                return
-            before = now
-        raise ConfigError(
-            f"text_sql of {self._place} gives another text each time that it is read, so that no vector would be that "
-            "of its row: leave out what changes by itself, as now() and random() do"
-        )
 
     async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:
         self._hooks = await preflight.probe(self._place, dimensions, table, connection)

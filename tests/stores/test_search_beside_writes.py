@@ -21,7 +21,7 @@ from aembed.types import Space
 from tests.jobs import records, words
 from tests.stores.samples import SPACE, rows, unit, vectors
 
-PLACES = {"store": "aembed.stores.sqlite.search_rows", "column": "aembed.stores.sqlite_column.search_rows"}
+PLACES = {"store": "aembed.stores.sqlite.search_rows", "column": "aembed.stores._sqlite._searched.search_rows"}
 
 
 async def place_of(kind: str, path: Path, dimensions: int = 64, journal: str = "wal") -> SQLiteStore | SQLiteColumn:
@@ -219,7 +219,7 @@ async def test_t7_a_file_without_a_log_is_searched_beside_its_writes_too(
 ) -> None:
     """A table of the user's own, in the journal mode that SQLite has by itself."""
     column = await place_of("column", tmp_path / "notes.db", journal="delete")
-    monkeypatch.setattr("aembed.stores.sqlite_column.CHUNK_BYTES", 50 * 256)
+    monkeypatch.setattr("aembed.stores._sqlite._searched.CHUNK_BYTES", 50 * 256)
     assert isinstance(column, SQLiteColumn)
     ended = False
 

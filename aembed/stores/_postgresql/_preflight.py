@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from typing import TypeAlias
 
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
-from aembed.stores._postgresql._columns import ColumnLayout
+from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
@@ -21,6 +22,10 @@ from aembed.stores._postgresql._proof import try_write
 from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
 from aembed.stores._rules import EMPTY, mismatch_error, probe_matrix
 from aembed.types import Space
+
+Texts: TypeAlias = dict[str, str]
+ReadTexts: TypeAlias = Callable[[Callable[[ColumnLayout, Connection], Awaitable[Texts]]], Awaitable[Texts]]
+"""Runs such a question in a transaction of its own."""
 
 READ_ONLY = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'"
 HIDDEN = "pg_catalog.row_security_active($1::bigint::oid)"
@@ -115,6 +120,22 @@ async def check(place: str, table: ColumnLayout, connection: Connection) -> None
                 f"{place}: a key stands in several rows, because tables inherit from it (INHERITS) and a unique key "
                 f"holds for one of them alone; fill those by themselves ({names}), or make the keys of all rows unique"
             )
+
+
+async def check_texts(place: str, asked: ColumnRequest, run: ReadTexts) -> None:
+    """Raises ConfigError for a text that is another one each time that it is read. Somebody may edit it once."""
+    if asked.text_sql is None:
+        return
+    before = await run(sql.read_some_texts)
+    for _ in range(2):
+        now = await run(partial(sql.read_texts_again, list(before)))
+        if all(before[id] == text for id, text in now.items()):
+            return
+        before = now
+    raise ConfigError(
+        f"text_sql of {place} gives another text each time that it is read, so that no vector would be that "
+        "of its row: leave out what changes by itself, as now() and random() do"
+    )
 
 
 async def add_columns(place: str, dimensions: int, table: ColumnLayout, connection: Connection) -> None:

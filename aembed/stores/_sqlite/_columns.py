@@ -54,6 +54,11 @@ class TableNames:
     create: bool = False
     fingerprint: str | None = None
 
+    @property
+    def target(self) -> tuple[str, str]:
+        """Table and column: under these the bookkeeping knows it."""
+        return self.table, self.vector
+
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
@@ -200,6 +205,22 @@ def read_layout(names: TableNames, connection: Connection, space: Space | None =
         tuple(f"{quote_name(name)} {types[name]}" for name in absent),
         mark_of(space),
     )
+
+
+def vector_bytes(table: TableLayout, connection: Connection) -> int | None:
+    """Of one vector that is there already."""
+    if any(column.startswith(f"{table.filled} ") for column in table.absent):
+        return None
+    row = connection.execute(table.select(f"length({table.vector})", f"{table.vector} IS NOT NULL LIMIT 1")).fetchone()
+    return row[0] if row else None
+
+
+def vector_width(table: TableLayout, space: Space | None, connection: Connection) -> int | None:
+    """Dimensions of its vectors, which are of that space; None where there are none yet."""
+    size_bytes = vector_bytes(table, connection)
+    if size_bytes is None:
+        return None
+    return space.dimensions if space and space.dimensions else size_bytes // 4
 
 
 def _table(names: TableNames, connection: Connection) -> str:

@@ -13,6 +13,7 @@ from sqlite3 import Connection
 from typing import Any, TypeAlias
 
 from aembed.errors import RowRefusedError
+from aembed.stores._sqlite._columns import TableLayout
 
 Row: TypeAlias = Sequence[Any]
 """The vector, the key, and what else the statement takes: the parameters of both statements of a FillTarget."""
@@ -43,6 +44,11 @@ class FillTarget:
     write: str
     kept: str
     inserts: bool = False
+
+    @classmethod
+    def of_column(cls, name: str, table: TableLayout) -> FillTarget:
+        """Vectors of rows that are there; `name` is that of the table, as the user wrote it."""
+        return cls(name, table.fill(), table.select_vector())
 
 
 def hooks_of(table: str, connection: Connection) -> list[str]:

@@ -14,8 +14,8 @@ from sqlite3 import Connection
 
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _leases as leases
-from aembed.stores._sqlite._columns import TableNames, native, read_layout
-from aembed.stores._sqlite._database import SQLiteDatabase
+from aembed.stores._sqlite._columns import native, read_layout
+from aembed.stores._sqlite._opened import OpenedColumn
 from aembed.stores._sqlite._rows import vector
 from aembed.types import Vector
 
@@ -24,12 +24,8 @@ from aembed.types import Vector
 PREFIX_BYTES = 8
 
 
-class SharedColumn:
+class SharedColumn(OpenedColumn):
     """The methods of `Shares`. Workers of all columns of a file, and of a store in it, know of each other."""
-
-    _database: SQLiteDatabase
-    _names: TableNames
-    _target: books.ColumnTarget
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
         return await self._database.write_lightly(partial(leases.join, seconds))
@@ -55,7 +51,7 @@ class SharedColumn:
         return await self._database.read(lambda connection: dict(self._settled(texts, connection)), {})
 
     def _settled(self, texts: Mapping[str, str], connection: Connection) -> Iterator[tuple[str, Vector | None]]:
-        held = books.space(self._target, connection)
+        held = books.space(self._names.target, connection)
         size_bytes = (held.dimensions or 0) * 4 if held else 0
         look = read_layout(self._names, connection, held).select_settled()
         for id, text in texts.items():
@@ -71,4 +67,4 @@ class SharedColumn:
 
     @property
     def _prefix(self) -> bytes:
-        return blake2b(repr(self._target).encode(), digest_size=PREFIX_BYTES).digest()
+        return blake2b(repr(self._names.target).encode(), digest_size=PREFIX_BYTES).digest()

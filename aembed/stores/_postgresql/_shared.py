@@ -1,0 +1,114 @@
+"""A column of a PostgreSQL table that several workers fill at once: each row that is read is leased by one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing
+from functools import partial
+
+from aembed.stores._postgresql import _filling as sql
+from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql._columns import ColumnLayout, native
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._grants import may_write
+from aembed.stores._postgresql._opened import OpenedColumn
+from aembed.types import Record
+
+
+class SharedColumn(OpenedColumn):
+    """The rows that are pending, and who holds them. `_worker` is None while this one holds none."""
+
+    _lease_seconds: float
+    _worker: leases.ColumnWorker | None
+    _is_shared: bool
+    """Whether rows may be leased, as far as it is known: not before `prepare`."""
+
+    async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
+
+        Where others hold the rest, it waits for them: what they give up, or leave by dying, comes too.
+        """
+        await self._leave()
+        if await self._run(self._is_leased):
+            self._worker = await self._run(self._join_workers)
+        left = limit
+        while True:
+            # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
+            others, found = await self._has_other_workers(), 0
+            async with aclosing(self._pass(left)) as records:
+                async for record in records:
+                    left, found = None if left is None else left - 1, found + 1
+                    yield record
+            if left == 0 or self._worker is None:
+                return
+            if not found and not await self._forget_lost(self._worker):
+                if not (others or await self._has_other_workers()):
+                    return
+                # Chosen: what others give up is seen within a second, and with short leases within a part of one.
+                await asyncio.sleep(min(1.0, self._lease_seconds / 5))
+
+    async def _pass(self, limit: int | None) -> AsyncGenerator[Record, None]:
+        last: list[str] | None = None
+        while limit is None or limit > 0:
+            size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)
+            page = await self._read_page(last, size)
+            mine = [Record(id, text, source=self._asked.table.table) for id, text, is_mine in page if is_mine]
+            for record in mine:
+                yield record
+            if len(page) < size:
+                return
+            last = native(page[-1][0])
+            limit = None if limit is None else limit - len(mine)
+
+    async def _read_page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
+        if (worker := self._worker) is None:
+            return [(id, text, True) for id, text in await self._run(partial(sql.read_page, last, size))]
+        await worker.wait_for_room()
+        page = await self._run(partial(leases.claim, last, size, worker))
+        worker.note_taken(id for id, _, is_mine in page if is_mine)
+        return page
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether this worker stood still for so long that others may have taken its rows."""
+        return self._worker is not None and self._worker.has_lapsed
+
+    async def reclaim(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of these rows that are still pending and that no other worker holds: they are held here again."""
+        worker = self._worker
+        if worker is None:
+            return frozenset(ids)
+        held = await self._run(partial(sql.reclaim, ids, worker))
+        worker.note_given_up(id for id in ids if id not in held)
+        worker.note_taken(held)
+        return held
+
+    async def _is_leased(self, table: ColumnLayout, connection: Connection) -> bool:
+        return self._is_shared and await may_write(connection, *leases.NAMES)
+
+    async def _join_workers(self, table: ColumnLayout, connection: Connection) -> leases.ColumnWorker:
+        token = await leases.join(self._lease_seconds, connection)
+        worker = leases.ColumnWorker(token, leases.lease_target(self._asked.vector, table), self._lease_seconds)
+        worker.keep_alive(partial(self._execute, leases.BEAT, token, self._lease_seconds))
+        return worker
+
+    async def _leave(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker:
+            await worker.stop_beating()
+            await self._execute(leases.LEAVE, worker.token)
+
+    async def _has_other_workers(self) -> bool:
+        worker = self._worker
+        if worker is None:
+            return False
+
+        async def asked(connection: Connection) -> bool:
+            return bool(await connection.fetchval(leases.OTHERS, worker.target, worker.token))
+
+        return await self._database.run(asked, safe_path=False)
+
+    async def _forget_lost(self, worker: leases.ColumnWorker) -> bool:
+        return await self._database.run(partial(leases.forget_lost, worker), safe_path=False)
