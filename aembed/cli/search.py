@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,23 +13,26 @@ from rich.text import Text
 
 from aembed.cli import _flags as flags
 from aembed.cli._options import ColumnFlags, ModelFlags, server_flags
-from aembed.cli._run import OK, run
+from aembed.cli._run import OK, reason_in_words, run
 from aembed.cli._show import printable_place, tell_json, terminal_columns
 from aembed.cli._stores import check_filled, use_column, use_embedder, use_store
 from aembed.cli._streams import printable_line, say, tell
 from aembed.cli._typed_command import OF_THE_MODEL, TypedCommand
 from aembed.cli._where import parse_filters
 from aembed.core.spaces import merge_spaces
+from aembed.core.words import names_in
 from aembed.embedder import Embedder
-from aembed.errors import ConfigError, SpaceMismatchError
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
 from aembed.protocols import Store
 from aembed.stores import Column
+from aembed.stores.sqlite import SQLiteStore
 from aembed.types import Match
 
 # Chosen: with a line for score and id, eight rows fit into the 24 lines of a terminal.
 TEXT_LINES = 2
-HYBRID_BY_DEFAULT = False
-"""Of a store of aembed's own. A table of the user's own has an index of words only where one was asked for."""
+# Chosen: SQLite indexes the words of so many rows in two seconds, once, and each later write costs 20 us more.
+MOST_ROWS_TO_INDEX = 50_000
+"""A SQLite store of at most so many rows gets its index of words with the first question that holds a name."""
 
 
 @flags.spread
@@ -50,7 +54,8 @@ def search(
         typer.Option(
             "--hybrid/--no-hybrid",
             show_default=False,
-            help="Look up exact names of the question, too: options, functions, codes, and what is in quotes.",
+            help="Look up exact names of the question, too: options, functions, codes, and what is in quotes. The "
+            "default for a SQLite store of up to 50,000 rows.",
         ),
     ] = None,
     store: flags.StoreURL = flags.DEFAULT_STORE,
@@ -60,8 +65,7 @@ def search(
 ) -> None:
     """Print the rows nearest to a question: score (1 is equal), id, and the beginning of the text."""
     names, again = column.named(), TypedCommand(context)
-    is_hybrid = (HYBRID_BY_DEFAULT and names is None) if hybrid is None else hybrid
-    run(_search(store, names, model, again, question, k, parse_filters(where or []), is_hybrid, as_json))
+    run(_search(store, names, model, again, question, k, parse_filters(where or []), hybrid, as_json))
 
 
 async def _search(
@@ -72,11 +76,12 @@ async def _search(
     question: str,
     k: int,
     filters: Sequence[dict[str, Any]],
-    is_hybrid: bool,
+    is_hybrid: bool | None,
     as_json: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
         searched: Store | Column
+        looks_up = False
         if names:
             searched = await stack.enter_async_context(use_column(url, names))
             space = await searched.space()
@@ -85,6 +90,8 @@ async def _search(
             info = await searched.info()
             check_filled(url, info)
             space = info.space
+            if is_hybrid is None and names_in(question):
+                looks_up = isinstance(searched, SQLiteStore) and info.rows <= MOST_ROWS_TO_INDEX
         embedder = await stack.enter_async_context(use_embedder(settings, space, again))
         if merge_spaces(space, embedder.space) is None:
             own = again.command_line(*(server_flags(space) if space else ()), without=OF_THE_MODEL)
@@ -92,12 +99,23 @@ async def _search(
                 f"{printable_place(url)} holds vectors of {space}; asked for was {embedder.space}. With its "
                 f"own model:  {own}"
             )
-        matches = await search_each(embedder, searched, question, k, filters, is_hybrid)
+        find = partial(search_each, embedder, searched, question, k, filters)
+        matches = await _find_names_too(find) if looks_up else await find(bool(is_hybrid))
     if as_json:
         tell_json({"matches": [_match_as_json(rank, match) for rank, match in enumerate(matches, 1)]})
     else:
         _tell(matches)
     return OK
+
+
+async def _find_names_too(find: Callable[[bool], Awaitable[list[Match]]]) -> list[Match]:
+    """By the vectors alone where the store cannot be written, which builds the index of words."""
+    try:
+        return await find(True)
+    except (ConfigError, StoreError) as error:
+        matches = await find(False)
+        say(f"exact names were not looked up: {reason_in_words(error)}")
+        return matches
 
 
 async def search_each(

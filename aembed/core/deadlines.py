@@ -35,6 +35,11 @@ BELIEVED = 0.5
 UP, DOWN = 0.5, 0.02
 """How far the estimate follows a slower reply, and how far a faster one."""
 
+# Chosen: a gateway that waited for its upstream waits about as long the next time. Larger, a hung request would hold
+# its place for longer; smaller, what is paid for would be cut just before it came.
+AS_LATE_AGAIN = 1.25
+"""So many times what the latest reply took, of any size, the next one may take."""
+
 
 class Deadlines:
     """The deadlines of one server's requests, in seconds. `timeout` is the ceiling of all."""
@@ -42,7 +47,7 @@ class Deadlines:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._slow: dict[int, float] = {}
-        self._replies = 0
+        self._replies, self._latest = 0, 0.0
         self._slack = 1.0
         self._answered = self._cut = 0.0
         self._hangs = False
@@ -55,6 +60,7 @@ class Deadlines:
         size = _size_class(tokens)
         slow = self._slow.get(size, seconds)
         self._slow[size] = slow + (UP if seconds > slow else DOWN) * (seconds - slow)
+        self._latest = max(seconds, self._latest + DOWN * (seconds - self._latest))
         self._replies += 1
         self._answered += tokens
         self._slack = max(1.0, self._slack / 2)
@@ -71,6 +77,10 @@ class Deadlines:
     def tokens_that_may_be_cut(self, to_come: float = 0.0) -> float:
         """How many tokens may still be cut by a deadline that was learned, where so many are still to be sent."""
         return inf if self._hangs else SHARE_THAT_MAY_BE_CUT * (self._answered + BELIEVED * to_come) - self._cut
+
+    def patient_deadline_of(self, tokens: float) -> float:
+        """The deadline of what need not be answered soon: a server that is late is late with small requests, too."""
+        return min(max(self.deadline_of(tokens), AS_LATE_AGAIN * self._latest), self._timeout)
 
     def deadline_of(self, tokens: float) -> float:
         """The total deadline, from sending to the last byte."""

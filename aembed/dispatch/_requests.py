@@ -138,7 +138,7 @@ class Requests:
         """Shortens the deadlines of requests under way, the oldest first, as far as the ration of cut tokens goes."""
         rationed = 0.0
         for request in address.under_way:
-            seconds = address.deadlines.deadline_of(request.tokens)
+            seconds = address.deadlines.patient_deadline_of(request.tokens)
             if seconds < self._timeout and not request.urgent:
                 to_come = request.submission.to_come() if request.submission.to_come else 0.0
                 if rationed + request.tokens > address.deadlines.tokens_that_may_be_cut(to_come):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +70,12 @@ def test_hybrid_puts_the_rows_that_hold_a_name_first(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", rows)
     assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
     question = ("search", "what does option_21 do?", "-k", "3", "--json")
-    plain = aembed(tmp_path, *question).json["matches"]
+    plain = aembed(tmp_path, *question, "--no-hybrid").json["matches"]
     hybrid = aembed(tmp_path, *question, "--hybrid").json["matches"]
     assert [match["rank"] for match in plain] == [match["rank"] for match in hybrid] == [1, 2, 3]
     assert [match["id"] for match in hybrid] == ["n21", plain[0]["id"], plain[1]["id"]]
     assert hybrid[0]["score"] < hybrid[1]["score"] == plain[0]["score"]
-    assert aembed(tmp_path, *question, "--no-hybrid").json["matches"] == plain
+    assert aembed(tmp_path, *question).json["matches"] == hybrid
     filtered = aembed(tmp_path, *question, "--hybrid", "--where", "year=2001").json["matches"]
     assert filtered[0]["id"] == "n21"
     assert {match["metadata"]["year"] for match in filtered} == {2001}
@@ -101,6 +103,19 @@ def test_an_empty_question_is_refused(docs: Path, tmp_path: Path, question: str)
     ran = aembed(tmp_path, "search", question)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: ")
+
+
+def test_a_store_without_room_for_words_is_searched_by_its_vectors(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"id": f"n{i}", "text": f"about option_{i} and more"} for i in range(40)])
+    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+    with closing(sqlite3.connect(tmp_path / "aembed.db")) as connection:
+        connection.execute("CREATE VIEW aembed_words_changes AS SELECT 1")
+    prose = aembed(tmp_path, "search", "what is there to be read here?")
+    assert (prose.code, prose.err) == (0, "")
+    named = aembed(tmp_path, "search", "what does option_21 do?")
+    assert (named.code, len(named.out.splitlines())) == (0, 10)
+    assert named.err.startswith("exact names were not looked up: ")
+    assert aembed(tmp_path, "search", "what does option_21 do?", "--hybrid").code == 2
 
 
 def test_control_characters_of_a_text_do_not_reach_the_terminal(tmp_path: Path) -> None:

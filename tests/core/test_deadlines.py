@@ -35,6 +35,14 @@ def test_never_below_three_seconds_and_never_above_the_timeout() -> None:
     assert seen(Deadlines(1.0), 1_000, 0.1).deadline_of(1_000) == 1.0
 
 
+def test_a16_what_was_late_lately_is_waited_for_again_whatever_its_size() -> None:
+    deadlines = seen(Deadlines(60.0), 1_000, 0.1, times=20)
+    deadlines.observe(50_000, 6.0)
+    assert deadlines.deadline_of(10) == 3.0
+    assert 6.0 < deadlines.patient_deadline_of(10) < 8.0
+    assert seen(deadlines, 1_000, 0.1, times=100).patient_deadline_of(10) == 3.0
+
+
 def test_a_larger_request_may_take_longer_in_proportion() -> None:
     deadlines = seen(Deadlines(600.0), 1_000, 1.0)
     assert deadlines.deadline_of(100) == pytest.approx(4.0)

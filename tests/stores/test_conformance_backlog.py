@@ -341,7 +341,7 @@ async def test_a_backfill_skips_what_was_refused_until_it_changes_or_is_asked_fo
         assert (second.stored, second.failed, second.refused_earlier, second.requests) == (0, 1, 1, 0)
         assert isinstance(second.failures[0].error, AembedError)
         third = await table.backfill(embedder, retry_failed=True)
-        assert (third.failed, third.refused_earlier, third.requests) == (1, 0, 2)  # it, and one that is accepted
+        assert (third.failed, third.refused_earlier, third.requests) == (1, 0, 3)  # it, one that is accepted, it again
         assert [refusal.id for refusal in await refusals(table.open())] == ["2"]
         await table.sql("UPDATE sections SET content = 'cured' WHERE id = 2")
         fourth = await table.backfill(embedder)
