@@ -168,8 +168,8 @@ def measure(session: nox.Session, scripts: Sequence[str]) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """Hours: 100,000 simulated histories, 1,000 kills, 50 SIGTERMs, 500 power cuts, 10,000 cancelled callers; 100
-    schedules of kills, cuts and edits of a backfill; half an hour of one client.
+    """Hours: 100,000 simulated histories, 1,000 kills, 50 SIGTERMs, 500 power cuts and 15,000 beside search maps;
+    10,000 cancelled callers, 100 schedules of kills, cuts and edits of a backfill, half an hour of one client.
 
     Where a script draws from seeds, `--first` begins at another one: for a part of it.
     """
@@ -179,6 +179,7 @@ def soak(session: nox.Session) -> None:
     module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "4", "--store", "postgresql")
     module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "3", "--signal", "TERM")
     module(session, "benchmarks.power_cuts", "--cuts", "500")
+    module(session, "benchmarks.map_power_cuts")
     for client in ("httpx", "httpx2"):
         module(session, "benchmarks.cancellations", "--client", client)
     module(session, "benchmarks.schedules")

@@ -5,7 +5,8 @@
     for cut in disk.cuts(points, random):
         cut.write(folder)                    # what a disk may hold whose power was cut after that many operations
 
-SQLite's writes, syncs, truncations, creations and deletions are noted on their way to the real files. At a cut each
+SQLite's writes, syncs, truncations, creations and deletions are noted on their way to the real files, and with
+`recorded_module` those of a module of Python that opens, writes, syncs and renames files by `os`. At a cut each
 sector has any of the contents that it had since the last sync of its file, each file any of its sizes, and each name is
 of any file that it was of since the last sync of its folder.
 """
@@ -14,13 +15,17 @@ from __future__ import annotations
 
 import _sqlite3
 import ctypes
+import io
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import Any
 
 SECTOR_BYTES = 512
@@ -119,6 +124,9 @@ class _State:
                 if self._names.get(name) is None:
                     self._name(name, Inode())
             case "delete", (name,):
+                self._name(name, None)
+            case "rename", (name, to):
+                self._name(to, self._names[name])
                 self._name(name, None)
             case "folder", ():
                 self._former.clear()
@@ -273,3 +281,80 @@ def recorded(folder: Path) -> Iterator[Disk]:
         sqlite.sqlite3_vfs_unregister(ctypes.byref(recorder.vfs))
         sqlite.sqlite3_vfs_register(ctypes.byref(usual), 1)
         usual.set_system_call(usual, b"openDirectory", None)
+
+
+# files of Python's own
+
+
+class _RecordedOs:
+    """The module os, which tells a disk of what goes through it to files of its folder."""
+
+    def __init__(self, disk: Disk, *, syncs: bool) -> None:
+        self._disk, self._syncs = disk, syncs
+        self._names: dict[int, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
+        descriptor = os.open(path, flags, mode)
+        if self._disk.is_here(os.fspath(path)):
+            self._names[descriptor] = Path(path).name
+            self._disk.operations.append(("open", self._names[descriptor]))
+        return descriptor
+
+    def fdopen(self, descriptor: int, mode: str) -> Any:
+        if descriptor not in self._names:
+            return os.fdopen(descriptor, mode)
+        return io.BufferedWriter(_RecordedFile(descriptor, self._names[descriptor], self._disk))
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+        if self._syncs and descriptor in self._names:
+            self._disk.operations.append(("sync", self._names[descriptor]))
+
+
+class _RecordedFile(io.FileIO):
+    """Open for writing."""
+
+    def __init__(self, descriptor: int, name: str, disk: Disk) -> None:
+        super().__init__(descriptor, "wb")
+        self._known_as, self._disk = name, disk
+
+    def write(self, data: Any) -> int:
+        self._disk.operations.append(("write", self._known_as, self.tell(), bytes(data)))
+        return super().write(data)
+
+
+_watching: list[Disk] = []
+
+
+@cache
+def _listen() -> None:
+    sys.addaudithook(_heard)
+
+
+def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook, which no process can take back."""
+    if not _watching or event not in ("os.rename", "os.remove"):
+        return
+    disk, paths = _watching[-1], [Path(os.fsdecode(each)) for each in arguments if isinstance(each, str | bytes | Path)]
+    if disk.is_here(str(paths[0])) and paths[0].exists():
+        names = [path.name for path in paths]
+        disk.operations.append(("rename", *names) if event == "os.rename" else ("delete", *names))
+
+
+@contextmanager
+def recorded_module(module: ModuleType, disk: Disk, *, syncs: bool = True) -> Iterator[None]:
+    """What that module writes by its `os` is noted as well, and what all of Python renames and removes.
+
+    Without `syncs` the module's syncs do nothing.
+    """
+    _listen()
+    _watching.append(disk)
+    module.os = _RecordedOs(disk, syncs=syncs)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.os = os  # type: ignore[attr-defined]
+        _watching.pop()

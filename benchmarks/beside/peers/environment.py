@@ -1,4 +1,4 @@
-"""The venvs of the peers: outside the tree, made at first use, kept."""
+"""The venvs of the peers, and earlier builds of our own: outside the tree, made at first use, kept."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+
+from tests.service.own_process import ROOT
 
 _NOTES = "installed.json"
 
 
 def folder(name: str) -> Path:
     """`$AEMBED_BENCH_VENV/NAME`, by default in `~/.cache/aembed-benchmarks`; one for each version of Python."""
-    root = os.environ.get("AEMBED_BENCH_VENV") or Path.home() / ".cache" / "aembed-benchmarks"
-    return Path(root) / f"{name}-{sys.version_info.major}.{sys.version_info.minor}"
+    return root() / f"{name}-{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def root() -> Path:
+    return Path(os.environ.get("AEMBED_BENCH_VENV") or Path.home() / ".cache" / "aembed-benchmarks")
 
 
 def python(name: str, requirements: Sequence[str]) -> Path:
@@ -35,6 +42,21 @@ def python(name: str, requirements: Sequence[str]) -> Path:
 def failed(name: str) -> Mapping[str, str]:
     """Which requirements could not be installed, and pip's last line about each."""
     return {requirement: problem for requirement, problem in _notes(name).items() if problem}
+
+
+def build_of(revision: str) -> Path:
+    """The folder that holds the package aembed as it was at that revision. First in PYTHONPATH it is what our own
+    interpreter imports, with the same libraries as today's."""
+    commit = git("rev-parse", "--short=12", f"{revision}^{{commit}}").decode().strip()
+    place = root() / "builds" / commit
+    if not place.exists():
+        with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", commit, "aembed"))) as archive:
+            archive.extractall(place, filter="data")
+    return place
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
 
 
 def _notes(name: str) -> Mapping[str, str]:
