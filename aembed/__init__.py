@@ -29,30 +29,27 @@ from aembed.errors import (
     StoreError,
     UnavailableError,
 )
+from aembed.limits import Budget, Limits, RetryPolicy
 from aembed.options import EmbedderOptions
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
 from aembed.preparation import Preparation
 from aembed.protocols import Accounts, Backlog, KeepsModel, Moves, Provider, Refusals, SearchesWords, Store
 from aembed.providers import open_provider
-from aembed.results import CacheStats, Embeddings, Plan, Progress, Report, Stats
+from aembed.results import CacheStats, Embeddings, Failure, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
 from aembed.stores import Column, Indexable, open_store
 from aembed.types import (
-    Budget,
     Embedded,
-    Failure,
     Hints,
     InputType,
     Known,
-    Limits,
     Match,
     Matrix,
     Metadata,
     Record,
     Refusal,
     Reply,
-    RetryPolicy,
     Rows,
     Space,
     StoreInfo,

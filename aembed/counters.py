@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 from aembed.core.billing import LEAST_SHARE, Billing
 from aembed.core.changes import Entry, Item, oversize_error
 from aembed.errors import BadRequestError, InputError
+from aembed.limits import Limits
 from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.protocols import HasTokenizer, TokenCounter
-from aembed.types import InputType, Limits, TooLong
+from aembed.types import InputType, TooLong
 
 logger = logging.getLogger("aembed")
 

@@ -13,6 +13,7 @@ import anyio
 from aembed.engine import Engine
 from aembed.engines import AnyStore, Engines, check_space, use_store
 from aembed.errors import AembedError
+from aembed.limits import Budget, RetryPolicy
 from aembed.options import Key, Options
 from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.backlog_sink import BacklogSink
@@ -40,16 +41,8 @@ from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import provider_of
 from aembed.query_verbs import QueryVerbs
 from aembed.ranges import check_seconds, check_whole_number, dimensions_of
-from aembed.results import Embeddings, Plan, Report, Stats
-from aembed.types import (
-    Budget,
-    Embedded,
-    Failure,
-    Record,
-    RetryPolicy,
-    Space,
-    TooLong,
-)
+from aembed.results import Embeddings, Failure, Plan, Report, Stats
+from aembed.types import Embedded, Record, Space, TooLong
 
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
 RecordLike: TypeAlias = Record | str | Embedded | Failure

@@ -21,6 +21,7 @@ from aembed.core.spaces import merge_spaces
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, LoopAffinity
 from aembed.errors import AembedError, ConfigError
+from aembed.limits import Limits
 from aembed.options import Options
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
@@ -35,7 +36,7 @@ from aembed.pipeline.spend_limit import SpendLimit
 from aembed.protocols import Backlog, HasAddresses, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
-from aembed.types import InputType, Limits, Space
+from aembed.types import InputType, Space
 
 PROBE = "dimensions"
 """The one short text that is embedded where nothing else tells how wide the vectors are."""

@@ -31,22 +31,15 @@ An error that stops a job carries `.report`, and `.embeddings` where the job had
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from aembed.results import Embeddings, Report
-    from aembed.types import Hints, Rows
+from aembed.results import AembedError as AembedError
+from aembed.results import PartialError as PartialError
+from aembed.types import Hints, Rows
 
 # Chosen: enough to see what a server said. Larger, each error in a log would be a page, and errors are kept by the
 # thousand.
 _BODY_CHARACTERS = 500
-
-
-class AembedError(Exception):
-    """The base of every error that aembed raises."""
-
-    report: Report | None = None
-    embeddings: Embeddings | None = None
 
 
 class ConfigError(AembedError, ValueError):
@@ -199,10 +192,6 @@ class RowsRefusedError(StoreError):
         super().__init__(f"rows not taken: {len(rows):,}, written: {written:,}; the first: {first}")
         self.rows = rows
         self.written = written
-
-
-class PartialError(AembedError):
-    """Some texts failed. `embeddings` carries the vectors of the others."""
 
 
 ErrorT = TypeVar("ErrorT", bound=AembedError)

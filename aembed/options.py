@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from aembed.errors import ConfigError
+from aembed.limits import Budget, RetryPolicy
 from aembed.ranges import check_number, check_seconds, check_whole_number, one_line_of
-from aembed.types import Budget, RetryPolicy, TooLong
+from aembed.types import TooLong
 
 # Chosen: one stream of full requests uses up OpenAI's tier 1, and four its tier 5 (10 million tokens a minute), so that
 # 8 begin with room. More than 64 is not tried unasked: each holds a connection of somebody's server.

@@ -7,13 +7,13 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol, runtime_checkable
 
 from aembed.errors import InputError
+from aembed.limits import Limits
 from aembed.preparation import Preparation
 from aembed.results import Report
 from aembed.types import (
     Embedded,
     InputType,
     Known,
-    Limits,
     Match,
     Matrix,
     Metadata,

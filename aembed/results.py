@@ -1,4 +1,7 @@
-"""What comes out of a job: its progress, its report, its plan, and the vectors of a list."""
+"""What comes out of a job: its progress, its report, its plan, and the vectors of a list.
+
+AembedError stands here, and not beside the other errors: it carries a Report and Embeddings, whose failures carry one.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,30 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aembed.errors import PartialError
-from aembed.types import Failure, Matrix, Usage, Vector
+from aembed.types import Matrix, Usage, Vector
+
+
+class AembedError(Exception):
+    """The base of every error that aembed raises."""
+
+    # It is imported from there, and so tracebacks and pickles name it.
+    __module__ = "aembed.errors"
+
+    report: Report | None = None
+    embeddings: Embeddings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A record that has no vector, and why. `index` is its position in the input."""
+
+    id: str
+    index: int
+    error: AembedError
+
+    def __str__(self) -> str:
+        """One line, whatever the id holds."""
+        return f"{self.id if self.id.isprintable() else repr(self.id)}: {self.error}"
 
 
 def count_in_words(number: int, one: str, many: str = "") -> str:
@@ -158,6 +183,13 @@ class Stats:
     failing_seconds: float = 0.0
     cache: CacheStats = CacheStats()
     addresses: Mapping[str, Stats] = field(default_factory=dict)
+
+
+class PartialError(AembedError):
+    """Some texts failed. `embeddings` carries the vectors of the others."""
+
+    # It is imported from there, and so tracebacks and pickles name it.
+    __module__ = "aembed.errors"
 
 
 class Embeddings(Sequence[Vector | None]):

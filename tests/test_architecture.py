@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "ranges": 0,
     "types": 0,
+    "limits": 0,
     "preparation": 0,
     "results": 0,
     "protocols": 0,
@@ -83,6 +85,18 @@ def test_imports_run_downwards(path: Path) -> None:
             assert FLOORS[there] != 2 or is_shared(name) or here.endswith("__init__"), f"{here} imports {name}"
         else:
             assert FLOORS[there] < FLOORS[unit(here)] or FLOORS[there] == 0, f"{here} imports {name}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Those for type checkers alone, and those inside functions, count too. Raises CycleError, which names one."""
+    modules = {module_name(path).removesuffix(".__init__"): path for path in FILES}
+
+    def module_of(name: str) -> str:
+        """`errors` for `errors.StoreError`."""
+        return name if name in modules else name.rpartition(".")[0]
+
+    graph = {here: {module_of(name) for name in own_imports(path)} - {here} for here, path in modules.items()}
+    assert len([*TopologicalSorter(graph).static_order()]) >= len(modules) > 200
 
 
 def is_shared(name: str) -> bool:

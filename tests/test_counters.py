@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from aembed.core.changes import Entry, Fingerprinter, Item
 from aembed.counters import ByteCounter, Measure, TiktokenCounter, load_counter
 from aembed.errors import InputError
-from aembed.types import Limits, Record, Space, TooLong
+from aembed.limits import Limits
+from aembed.types import Record, Space, TooLong
 
 LIMITS = Limits(2_048, 300_000, 8_191, encoding="cl100k_base")
 PANIC = " " * 1_000_067 + "x"

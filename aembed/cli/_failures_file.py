@@ -19,7 +19,7 @@ from uuid import uuid4
 from aembed.cli._show import failure_json
 from aembed.cli._streams import printable_line, say
 from aembed.errors import ConfigError
-from aembed.types import Failure
+from aembed.results import Failure
 
 # Chosen: an id may be of any length, so that a line of ours may be longer. Then its beginning decides, and no more than
 # this is read of a file of another kind that has no line breaks.

@@ -14,9 +14,10 @@ import anyio.to_thread
 from aembed.cli._show import is_url
 from aembed.pipeline.reading import iterate
 from aembed.protocols import Backlog, Store
+from aembed.results import Failure
 from aembed.sources import READERS, Reading, Source
 from aembed.sources._files import File, ending
-from aembed.types import Embedded, Failure, Record, Space
+from aembed.types import Embedded, Record, Space
 
 # Chosen: smaller, the hops into the thread cost more than the reading; larger, Ctrl-C and the progress wait for a
 # chunk.

@@ -24,8 +24,7 @@ from aembed.cli._streams import ReaderGone, printable_line, say, tell
 from aembed.core.progress import KEPT_FAILURES
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, BudgetExceededError, ConfigError, StoreError
-from aembed.results import Plan, Progress, Report, count_in_words
-from aembed.types import Failure
+from aembed.results import Failure, Plan, Progress, Report, count_in_words
 
 # Chosen: a dollar buys 50 million tokens of the cheapest model of OpenAI. Smaller, people would be asked about every
 # run, and learn to say yes unread; larger, a wrong folder costs more.

@@ -17,12 +17,13 @@ from aembed.core.addresses import is_loopback
 from aembed.core.spaces import places_of, share_a_place
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
+from aembed.limits import Budget, RetryPolicy
 from aembed.options import MOST_AUTO
 from aembed.protocols import Provider
 from aembed.providers import open_provider
 from aembed.providers._options import is_of_key
 from aembed.stores import Column, open_column
-from aembed.types import Budget, RetryPolicy, Space
+from aembed.types import Space
 
 DEFAULT_MODEL = "local"
 NO_KEY = "dry-run"

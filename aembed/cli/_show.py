@@ -9,8 +9,9 @@ from dataclasses import fields
 from typing import Any
 
 from aembed.cli._streams import printable_line, say, tell
+from aembed.results import Failure
 from aembed.stores import ALIASES, schemes
-from aembed.types import Failure, Refusal
+from aembed.types import Refusal
 
 # Chosen: with the lines around them they fit into the 24 lines of a terminal.
 SHOWN_FAILURES = 20

@@ -54,7 +54,8 @@ from aembed.core.pieces import combine_pieces
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Permit, Refused, SharedAnswer, Submission, Waiting
 from aembed.errors import BudgetExceededError, OverloadedError, copy_error
-from aembed.types import Limits, Record, Vector
+from aembed.limits import Limits
+from aembed.types import Record, Vector
 
 
 class Coalescer:

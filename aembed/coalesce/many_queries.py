@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
-from aembed.results import Embeddings, Report
-from aembed.types import Failure, Vector
+from aembed.results import Embeddings, Failure, Report
+from aembed.types import Vector
 
 OF_ONE_TEXT = (InputError, BadRequestError, InvalidReplyError)
 """With any other error the queries that follow would fare no better."""

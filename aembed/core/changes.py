@@ -22,9 +22,10 @@ import numpy as np
 
 from aembed.core.spaces import have_same_documents
 from aembed.errors import AembedError, InputError
+from aembed.limits import Limits
 from aembed.preparation import Preparation
 from aembed.ranges import is_bool
-from aembed.types import Embedded, InputType, Limits, Metadata, Record, Space, TooLong
+from aembed.types import Embedded, InputType, Metadata, Record, Space, TooLong
 
 # Chosen: with 128 bits a billion texts collide by chance once in 10^21 stores. Stores that exist hold this width, so
 # any other number would make every row look changed, and would be paid for again.

@@ -12,7 +12,7 @@ from math import ceil
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
-from aembed.types import Limits
+from aembed.limits import Limits
 
 # Measured in recorded replies of OpenAI: a request costs about 78 ms + 22 us a token, so 2,000 tokens take 122 ms and
 # half of them 100. Smaller shares would pay for more requests, and be answered hardly sooner.

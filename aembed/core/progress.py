@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aembed.errors import AembedError, copy_error
-from aembed.results import Progress, Report
-from aembed.types import Failure
+from aembed.results import Failure, Progress, Report
 
 # Law 8: memory is bounded. Chosen: nobody reads more than a thousand, all are counted, and on_failure hears of each.
 KEPT_FAILURES = 1_000

@@ -36,8 +36,9 @@ from aembed.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
+from aembed.limits import RetryPolicy
 from aembed.protocols import EmbedsPrepared, Provider
-from aembed.types import Reply, RetryPolicy
+from aembed.types import Reply
 
 # A limit of a minute has room for what it refused after 60 s, if ever; 5 s are for lateness.
 LONGEST_WINDOW = 65.0

@@ -30,10 +30,11 @@ from aembed.dispatch._route import Route
 from aembed.dispatch._shared import Shared, Waiting, receive_shared
 from aembed.dispatch._submission import Submission
 from aembed.dispatch._wait_report import WaitReport, server_in_words
+from aembed.limits import Limits, RetryPolicy
 from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.protocols import EmbedsAlike, HasAddresses, Provider
 from aembed.results import Stats
-from aembed.types import InputType, Limits, RetryPolicy
+from aembed.types import InputType
 
 # Chosen: calls that were told of the end have little left to do; one that hangs must not hold up the program's end.
 LEAVE_SECONDS = 5.0

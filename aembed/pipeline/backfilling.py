@@ -15,8 +15,8 @@ from aembed.errors import SourceError, StoreError
 from aembed.pipeline.purchases import Purchases
 from aembed.pipeline.reading import iterate
 from aembed.protocols import Backlog
-from aembed.results import Report
-from aembed.types import Failure, Record
+from aembed.results import Failure, Report
+from aembed.types import Record
 
 # Chosen: once more, where its text was edited meanwhile or its lease was lost. Larger, a table whose trigger drops
 # vectors is paid for so many times; at 1 an edited row would fail.

@@ -15,7 +15,8 @@ from aembed.pipeline.backfilling import Passes
 from aembed.pipeline.leasing_sinks import Leasing, LeasingSink, add_paid_rows, await_store, kept_refusals, rows_of
 from aembed.pipeline.sinks import Settled
 from aembed.protocols import Backlog, Reclaims, Refusals, Shares
-from aembed.types import Failure, Known, Matrix, Vector
+from aembed.results import Failure
+from aembed.types import Known, Matrix, Vector
 
 
 class BacklogSink(LeasingSink):

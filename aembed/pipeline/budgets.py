@@ -9,10 +9,11 @@ from math import inf
 from typing import get_args
 
 from aembed.errors import ConfigError
+from aembed.limits import Budget, Limits, Per
 from aembed.pipeline.day_limits import day_limits
 from aembed.pipeline.spend_limit import BudgetAccount, RunAccount, SpendLimit
 from aembed.protocols import Accounts
-from aembed.types import Budget, Limits, Per, Space
+from aembed.types import Space
 
 AGAIN = "raise the budget and run the same again"
 RAISE = "raise the budget"

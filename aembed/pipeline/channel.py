@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import anyio
 
-from aembed.types import Embedded, Failure
+from aembed.results import Failure
+from aembed.types import Embedded
 
 Batch: TypeAlias = Iterable[Embedded | Failure]
 

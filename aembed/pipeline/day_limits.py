@@ -14,9 +14,10 @@ from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aembed.errors import ConfigError, QuotaExceededError
+from aembed.limits import Limits
 from aembed.pipeline.spend_limit import BudgetAccount
 from aembed.protocols import Accounts
-from aembed.types import Hints, Limits
+from aembed.types import Hints
 
 Clock = Callable[[], datetime]
 

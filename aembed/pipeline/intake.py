@@ -14,12 +14,14 @@ import numpy as np
 from aembed.core.changes import Entries, Entry, Item, Key, oversize_error
 from aembed.counters import Measure
 from aembed.errors import AembedError, InputError
+from aembed.limits import Limits
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.reading import Chunk, record_in
 from aembed.pipeline.sinks import Sink
-from aembed.types import Embedded, Failure, Limits, Record
+from aembed.results import Failure
+from aembed.types import Embedded, Record
 
 # Law 11: CPU work that takes longer than 5 ms is done in a thread, or in pieces. Hashing 1 MB takes about 1 ms.
 PIECE_BYTES = 1_000_000

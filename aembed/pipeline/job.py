@@ -30,6 +30,7 @@ from aembed.core.progress import Tally
 from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, BatchSlots, Refused, Submission
 from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
+from aembed.limits import Limits
 from aembed.pipeline.batches import Batches, Sender
 from aembed.pipeline.budget_shares import BudgetShares
 from aembed.pipeline.intake import Intake
@@ -40,7 +41,6 @@ from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.results import Report
-from aembed.types import Limits
 
 logger = logging.getLogger("aembed")
 

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from aembed.errors import ConfigError
-from aembed.results import Progress
-from aembed.types import Failure
+from aembed.results import Failure, Progress
 
 logger = logging.getLogger("aembed")
 

@@ -23,7 +23,8 @@ from aembed.errors import (
 )
 from aembed.pipeline.observing import PATIENCE, ObserverCalls, Observers
 from aembed.pipeline.sinks import Sink
-from aembed.types import Failure, Known, Matrix, Record, Refusal
+from aembed.results import Failure
+from aembed.types import Known, Matrix, Record, Refusal
 
 # Chosen: the ticker asks the clock again no sooner, so that a clock that stands still does not keep the loop busy.
 LEAST_SLEEP = 0.01

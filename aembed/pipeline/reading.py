@@ -15,7 +15,8 @@ import anyio
 
 from aembed.errors import InputError, SourceError
 from aembed.protocols import Store
-from aembed.types import Embedded, Failure, Record, Space
+from aembed.results import Failure
+from aembed.types import Embedded, Record, Space
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from aembed.errors import ConfigError
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.job import Job
 from aembed.pipeline.logs import log_ending
-from aembed.results import Report
-from aembed.types import Embedded, Failure
+from aembed.results import Failure, Report
+from aembed.types import Embedded
 
 
 class Results:

@@ -14,8 +14,8 @@ import numpy as np
 from aembed.core.changes import Entry, Key
 from aembed.errors import AembedError, InputError, StoppedError
 from aembed.pipeline.channel import Channel
-from aembed.results import Embeddings, Report
-from aembed.types import Embedded, Failure, Known, Matrix, Record, Vector
+from aembed.results import Embeddings, Failure, Report
+from aembed.types import Embedded, Known, Matrix, Record, Vector
 
 # Law 11: CPU work of more than 5 ms is done in a thread. A
 # result of 1 MB is filled within 1 ms; a thread would cost more.

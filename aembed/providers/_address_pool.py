@@ -11,11 +11,12 @@ from typing import Any
 
 from aembed.core.spaces import pooled_endpoint
 from aembed.errors import ConfigError, UnavailableError
+from aembed.limits import Limits
 from aembed.options import Key
 from aembed.preparation import Preparation
 from aembed.protocols import EmbedsAlike, EmbedsPrepared, Learns, Prepares, Provider
 from aembed.ranges import one_line_of
-from aembed.types import InputType, Limits, Reply, Space
+from aembed.types import InputType, Reply, Space
 
 
 class AddressPool:

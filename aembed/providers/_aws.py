@@ -18,13 +18,13 @@ from importlib.util import find_spec
 from urllib.parse import quote, urlsplit
 
 from aembed.errors import AuthenticationError, ConfigError, ProviderError, QuotaExceededError, UnavailableError
+from aembed.limits import Limits
 from aembed.providers._models import model_of
 from aembed.providers._options import Headers, KeySource
 from aembed.providers._secrets import Secret
 from aembed.providers._service import Service
 from aembed.providers._threads import run_in_thread
 from aembed.ranges import one_line_of
-from aembed.types import Limits
 
 _TITAN = Service(
     name="bedrock",

@@ -25,10 +25,11 @@ import numpy as np
 from aembed.core.sending import not_sent_yet
 from aembed.core.vectors import check_squares, squares
 from aembed.errors import BadRequestError, ConfigError, InputError
+from aembed.limits import Limits
 from aembed.preparation import NO_PREPARATION, Preparation
 from aembed.protocols import TokenCounter
 from aembed.providers._threads import run_in_thread
-from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
+from aembed.types import InputType, Matrix, Reply, Space, Usage
 
 RunInThread: TypeAlias = Callable[..., Awaitable[Any]]
 Forward: TypeAlias = Callable[[list[str], InputType], Any]

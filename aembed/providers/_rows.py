@@ -9,8 +9,8 @@ from typing import Literal
 
 from aembed.core.spaces import LOCAL_SERVERS
 from aembed.errors import ConfigError
+from aembed.limits import Limits
 from aembed.providers._service import Fields, Service
-from aembed.types import Limits
 
 _NUMBERS_ONLY: Mapping[Literal["base64", "float"], Fields] = {"float": {}}
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from aembed.types import Limits, Space
+from aembed.limits import Limits
+from aembed.types import Space
 
 logger = logging.getLogger("aembed")
 

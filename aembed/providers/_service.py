@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from aembed.limits import Limits
 from aembed.preparation import Preparation
 from aembed.providers._models import Model, model_of
 from aembed.providers._prefixes import default_preparation
-from aembed.types import Limits
 
 Fields: TypeAlias = Mapping[str, Any]
 """Fields of a request's body, with their values."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from aembed.errors import ConfigError
+from aembed.limits import Limits
 from aembed.preparation import Preparation
 from aembed.providers._form import Encoding
 from aembed.providers._options import (
@@ -27,7 +28,7 @@ from aembed.providers._options import (
 from aembed.providers._prefixes import asked_for, chosen_preparation
 from aembed.providers._secrets import Secret
 from aembed.providers._service import Fields, Service
-from aembed.types import Limits, Space
+from aembed.types import Space
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ import msgspec
 from aembed.core.headers import parse_hints
 from aembed.core.number_replies import Found, NumbersReader
 from aembed.core.numbers import Numbers
+from aembed.limits import Limits
 from aembed.providers._options import OPTIONS
 from aembed.providers._provider import HTTPProvider, Reader
 from aembed.providers._service import Service
-from aembed.types import Hints, Limits
+from aembed.types import Hints
 
 __all__ = ["OPTIONS", "CohereProvider", "open_provider"]
 

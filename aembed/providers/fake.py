@@ -16,8 +16,9 @@ import anyio
 import numpy as np
 
 from aembed.errors import BadRequestError, ConfigError
+from aembed.limits import Limits
 from aembed.preparation import NO_PREPARATION, Preparation
-from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
+from aembed.types import InputType, Matrix, Reply, Space, Usage
 
 Fault: TypeAlias = Exception | float | None
 """Raise that, answer that many seconds later, or do nothing out of the ordinary."""

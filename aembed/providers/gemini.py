@@ -18,11 +18,11 @@ import msgspec
 
 from aembed.core.number_replies import Found, NumbersReader
 from aembed.core.numbers import Numbers
+from aembed.limits import Limits
 from aembed.providers._options import OPTIONS
 from aembed.providers._prefixes import default_preparation
 from aembed.providers._provider import HTTPProvider, Reader
 from aembed.providers._service import Service
-from aembed.types import Limits
 
 __all__ = ["OPTIONS", "GeminiProvider", "open_provider"]
 

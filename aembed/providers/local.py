@@ -20,11 +20,12 @@ import numpy as np
 from aembed.core.sending import not_sent_yet
 from aembed.core.vectors import check
 from aembed.errors import ConfigError
+from aembed.limits import Limits
 from aembed.preparation import NO_PREPARATION, Preparation, kept_form
 from aembed.providers._languages import Languages
 from aembed.providers._minilm import INSTALL
 from aembed.providers._threads import run_in_thread
-from aembed.types import InputType, Limits, Matrix, Reply, Space, Usage
+from aembed.types import InputType, Matrix, Reply, Space, Usage
 
 logger = logging.getLogger("aembed")
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from aembed.limits import Limits
 from aembed.providers._in_process import InProcessProvider, Model, check_installed, is_folder, space_of
-from aembed.types import InputType, Limits
+from aembed.types import InputType
 
 OPTIONS: dict[str, str] = {}
 # Chosen: tens of milliseconds a request; no text is too long.

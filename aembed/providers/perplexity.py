@@ -16,10 +16,10 @@ import numpy as np
 from aembed.core.replies import Parsed, ReplyReader
 from aembed.core.vectors import squares
 from aembed.errors import ConfigError
+from aembed.limits import Limits
 from aembed.providers._options import OPTIONS
 from aembed.providers._provider import HTTPProvider, Reader
 from aembed.providers._service import Service
-from aembed.types import Limits
 
 __all__ = ["OPTIONS", "PerplexityProvider", "open_provider"]
 

@@ -14,12 +14,13 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 
 from aembed.errors import ConfigError, InputError
+from aembed.results import Failure
 from aembed.sources import csv, documents, html, json, jsonl, markdown, plain, rst
 from aembed.sources._files import File, Unreadable, find, unreadable_error
 from aembed.sources._ids import IdClashes
 from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
 from aembed.sources._stdin import spool_stdin
-from aembed.types import Failure, Record
+from aembed.types import Record
 
 Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[NumberedRecord]]
 Placed: TypeAlias = Record | Failure | NothingToRead

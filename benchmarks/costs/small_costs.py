@@ -26,7 +26,8 @@ import numpy as np
 from aembed import Record, SQLiteStore
 from aembed.core.changes import Fingerprinter
 from aembed.counters import Measure
-from aembed.types import Limits, Rows, Space
+from aembed.limits import Limits
+from aembed.types import Rows, Space
 from benchmarks.results import Bar, finish, median, table
 from tests.sections import sections
 

@@ -14,7 +14,8 @@ from aembed import Embedder, FakeProvider
 from aembed.core.pacing import Pacer
 from aembed.core.pacing._budget import RateBudget
 from aembed.errors import ProviderError, RateLimitError
-from aembed.types import Hints, Limits
+from aembed.limits import Limits
+from aembed.types import Hints
 from benchmarks.promises.pacing import KINDS
 from tests.core.traffic import accept, refuse, send
 from tests.service.windows import WINDOWS, Window, WindowKind

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from aembed.core.changes import DIGEST_BYTES, Entries, Entry, Fingerprinter, UnstoredEntries, oversize_error, row_digest
 from aembed.errors import InputError
-from aembed.types import Limits, Record, Space
+from aembed.limits import Limits
+from aembed.types import Record, Space
 from tests.jobs import item_of
 
 SPACE = Space("openai", "text-embedding-3-small", 1_536)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aembed.core.packing import LEAST_SHARE_TOKENS, Cap, Window, count_last_batches, fitting_items, halves, pack, taper
-from aembed.types import Limits
+from aembed.limits import Limits
 
 OPENAI = Cap(2_048, 300_000)
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from aembed.core.progress import KEPT_FAILURES, Tally
 from aembed.errors import InputError
-from aembed.results import Progress, Report
-from aembed.types import Failure
+from aembed.results import Failure, Progress, Report
 
 count = st.integers(0, 1_000)
 

@@ -13,8 +13,8 @@ from aembed.core.changes import Item
 from aembed.core.pacing import Pacer
 from aembed.dispatch import Answer, Answered, Dispatcher, Refused, Submission
 from aembed.errors import AuthenticationError, BadRequestError, RateLimitError, UnavailableError
+from aembed.limits import RetryPolicy
 from aembed.providers.fake import FakeProvider, Script
-from aembed.types import RetryPolicy
 from tests.jobs import item_of
 from tests.stage.clock import run_virtual
 

@@ -10,7 +10,8 @@ import pytest
 
 from aembed.errors import InputError, SourceError
 from aembed.pipeline.reading import CHUNK, Chunk, Feed, Read, any_record, record_in, text_record
-from aembed.types import Embedded, Failure, Record
+from aembed.results import Failure
+from aembed.types import Embedded, Record
 from tests.jobs import all_of, one_by_one, words
 from tests.stage.clock import run_virtual
 

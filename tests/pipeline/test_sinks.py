@@ -16,9 +16,9 @@ from aembed.pipeline.channel import Channel
 from aembed.pipeline.leasing_sinks import STORE_TIMEOUT, await_store
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
-from aembed.results import Report
+from aembed.results import Failure, Report
 from aembed.stores.memory import MemoryStore
-from aembed.types import Embedded, Failure, Record, Refusal, Rows, Space
+from aembed.types import Embedded, Record, Refusal, Rows, Space
 from tests.jobs import words
 from tests.stage.clock import run_virtual
 

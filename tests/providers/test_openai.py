@@ -21,6 +21,7 @@ from aembed.errors import (
     RateLimitError,
     UnavailableError,
 )
+from aembed.limits import Limits
 from aembed.protocols import Provider
 from aembed.providers import open_provider
 from aembed.providers._provider import INLINE_BYTES
@@ -28,7 +29,7 @@ from aembed.providers._rows import ROWS, ollama_url
 from aembed.providers._secrets import Secret
 from aembed.providers._urls import check_base_url
 from aembed.providers.openai import OpenAIProvider
-from aembed.types import Limits, Reply, Space
+from aembed.types import Reply, Space
 from tests.core.broken_replies import reply_of, unit_vectors
 from tests.providers.clients import every_client, http_client
 from tests.providers.raw_server import RawServer, json_reply, reply, serving, then_close, then_reset

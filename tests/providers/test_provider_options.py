@@ -12,9 +12,9 @@ import pytest
 from aembed import Embedder, RetryPolicy
 from aembed.cli._options import merge_options, parse_option
 from aembed.errors import AuthenticationError, ConfigError, UnavailableError
+from aembed.limits import Limits
 from aembed.providers import HTTPProvider, Service, open_provider
 from aembed.providers._provider import HTTPProvider as Provider
-from aembed.types import Limits
 from tests.core.broken_replies import reply_of, unit_vectors
 from tests.providers.raw_server import RawServer, json_reply, serving
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from aembed.errors import InputError
+from aembed.results import Failure
 from aembed.sources import READERS, _bounds, open_paths
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS
 from aembed.sources._rows import Fields
-from aembed.types import Failure, Record
+from aembed.types import Record
 
 PAGES = Path(__file__).parent / "pages"
 SIZE = 40_000

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from aembed.errors import ConfigError, InputError
+from aembed.results import Failure
 from aembed.sources import _bounds, documents, open_paths
-from aembed.types import Failure, Record
+from aembed.types import Record
 from tests.sources import papers
 
 BODY = '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>{}</w:body></w:document>'

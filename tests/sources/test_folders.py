@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError
+from aembed.results import Failure
 from aembed.sources import Source, open_paths
-from aembed.types import Failure, Record
+from aembed.types import Record
 from tests.jobs import resolve_ids
 
 

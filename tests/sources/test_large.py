@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from aembed.results import Failure
 from aembed.sources import _bounds, open_paths
-from aembed.types import Failure, Record
+from aembed.types import Record
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it has no limit on a process's memory")
 

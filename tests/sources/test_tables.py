@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.errors import ConfigError
+from aembed.results import Failure
 from aembed.sources import _bounds, open_paths
-from aembed.types import Failure, Record
+from aembed.types import Record
 
 CELLS = st.text("ab ,;|\t\"'\n1", max_size=12)
 

@@ -27,7 +27,8 @@ from aembed.core.changes import Entry, Item
 from aembed.core.pacing import Pacer
 from aembed.dispatch import Answer, Answered, Dispatcher, Submission
 from aembed.errors import ProviderError, RateLimitError, UnavailableError
-from aembed.types import Hints, InputType, Limits, Record, Reply, RetryPolicy, Space
+from aembed.limits import Limits, RetryPolicy
+from aembed.types import Hints, InputType, Record, Reply, Space
 from tests.service.limits import RateLimits
 
 JITTER = 0.05

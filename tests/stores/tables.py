@@ -9,9 +9,8 @@ from typing import Any
 from aembed.embedder import Embedder
 from aembed.errors import AembedError
 from aembed.providers.fake import FakeProvider
-from aembed.results import Report
+from aembed.results import Failure, Report
 from aembed.stores.postgresql_column import PostgresColumn
-from aembed.types import Failure
 from tests.stage.postgres import run_sql
 
 CREATE = "CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector(8), seen bytea)"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from aembed.errors import InputError, SpaceMismatchError, StoreError
 from aembed.protocols import Accounts, KeepsModel, Store
-from aembed.results import Report
+from aembed.results import Failure, Report
 from aembed.stores import open_store, schemes
-from aembed.types import Embedded, Failure, Known, Matrix, Record, Refusal, Rows, Space, StoreInfo
+from aembed.types import Embedded, Known, Matrix, Record, Refusal, Rows, Space, StoreInfo
 from tests.stores.samples import SPACE, URLS, NewPlace, digests, fingerprint, fingerprints, rows, unit, vectors
 
 SCHEMES = schemes()

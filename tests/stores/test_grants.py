@@ -11,10 +11,10 @@ import pytest
 
 from aembed.embedder import Embedder
 from aembed.errors import SpaceMismatchError
+from aembed.limits import Budget
 from aembed.preparation import Preparation
 from aembed.providers.fake import FakeProvider
 from aembed.stores.postgresql_column import PostgresColumn
-from aembed.types import Budget
 from tests.stage.postgres import run_sql
 from tests.stores.tables import backfilled, filled, new_table
 
