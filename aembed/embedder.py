@@ -19,7 +19,7 @@ from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.backlog_sink import BacklogSink
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.leasing import hold_leases
-from aembed.pipeline.leasing_sinks import await_store, note
+from aembed.pipeline.leasing_sinks import note
 from aembed.pipeline.logs import log_ending
 from aembed.pipeline.moving import move
 from aembed.pipeline.observing import Observers, OnFailure, OnProgress
@@ -36,6 +36,7 @@ from aembed.pipeline.reading import (
 from aembed.pipeline.results import Results, run_and_close
 from aembed.pipeline.sinks import ListSink, StreamSink
 from aembed.pipeline.spend_limit import close_when_done
+from aembed.pipeline.store_calls import await_store
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
 from aembed.protocols import Backlog, Provider, Store
 from aembed.providers import provider_of

@@ -26,13 +26,13 @@ from aembed.options import Options
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.job import Job
-from aembed.pipeline.leasing_sinks import await_store
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.preparing import Preparing
 from aembed.pipeline.reading import Feed, text_record
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Backlog, HasAddresses, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats

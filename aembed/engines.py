@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
@@ -12,7 +13,7 @@ import anyio
 from aembed.core.spaces import differ_in_preparation, merge_spaces
 from aembed.engine import Engine
 from aembed.errors import SpaceMismatchError
-from aembed.pipeline.leasing_sinks import await_store
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Backlog, FollowsStores, Store
 from aembed.stores import Column, open_store
 from aembed.types import Space
@@ -21,13 +22,13 @@ AnyStore: TypeAlias = Store | str | os.PathLike[str]
 NEW_STORE = "build a new store beside it: await embedder.embed_into(new_store, old_store)"
 
 
+@dataclass(eq=False, repr=False)
 class Engines:
     """The engines of one Embedder: its own, and that of each other model which a store went on with (FollowsStores)."""
 
-    def __init__(self, own: Engine) -> None:
-        self._own = own
-        self._followed: dict[str, Engine] = {}
-        """By the name of the model."""
+    _own: Engine
+    _followed: dict[str, Engine] = field(default_factory=dict)
+    """By the name of the model."""
 
     def all(self) -> list[Engine]:
         return [self._own, *self._followed.values()]

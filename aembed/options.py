@@ -68,8 +68,11 @@ class Options:
     max_queue_size: int | None
 
     def __post_init__(self) -> None:
+        concurrency = self.concurrency
+        if concurrency != "auto":
+            concurrency = check_whole_number("concurrency", concurrency, 1, MOST_CONCURRENCY, why=', or "auto"')
         checked: dict[str, object] = {
-            "concurrency": _check_concurrency(self.concurrency),
+            "concurrency": concurrency,
             "timeout": check_seconds("timeout", self.timeout),
             "cache_bytes": check_whole_number("cache_bytes", self.cache_bytes, 0),
         }
@@ -102,12 +105,6 @@ class Options:
     @property
     def query_budgets(self) -> tuple[Budget, ...]:
         return _check_budgets("query_budget", self.query_budget)
-
-
-def _check_concurrency(given: object) -> int | Literal["auto"]:
-    return (
-        "auto" if given == "auto" else check_whole_number("concurrency", given, 1, MOST_CONCURRENCY, why=', or "auto"')
-    )
 
 
 def _check_budgets(name: str, given: object) -> tuple[Budget, ...]:

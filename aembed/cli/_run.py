@@ -24,7 +24,6 @@ from aembed.errors import (
     SpaceMismatchError,
     StoreError,
 )
-from aembed.results import Progress
 
 # 2 is what click and most programs end with for wrong usage. 128 is what shells add to the number of a signal.
 OK, SOME_FAILED, USAGE, STOPPED, SIGNALLED = 0, 1, 2, 3, 128
@@ -51,12 +50,21 @@ class Interrupted(Exception):
 
 def run(command: Coroutine[Any, Any, int]) -> NoReturn:
     """Runs a command and ends with the exit code that it returns, or that its error means."""
-    raise typer.Exit(_exit_code(command))
+    try:
+        code = asyncio.run(_run_stoppable(command))
+    except Interrupted as interrupted:
+        say("")
+        code = SIGNALLED + interrupted.number
+    except AembedError as error:
+        say(f"error: {reason_in_words(error)}")
+        code = exit_code(error)
+    raise typer.Exit(code)
 
 
 def exit_code(error: AembedError) -> int:
     """2 where another try of the same is vain and nothing was spent, else 3."""
-    if isinstance(error, _VAIN) and not _is_budget_spent(error.report):
+    spent = error.report is not None and bool(error.report.stored or error.report.billed_tokens)
+    if isinstance(error, _VAIN) and not spent:
         return USAGE
     return USAGE if isinstance(error, StoreError) and error.report is None else STOPPED
 
@@ -107,17 +115,6 @@ def interrupt_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _exit_code(command: Coroutine[Any, Any, int]) -> int:
-    try:
-        return asyncio.run(_run_stoppable(command))
-    except Interrupted as interrupted:
-        say("")
-        return SIGNALLED + interrupted.number
-    except AembedError as error:
-        say(f"error: {reason_in_words(error)}")
-        return exit_code(error)
-
-
 def _heeded_signals() -> list[signal.Signals]:
     """Those that whoever started the command did not have it ignore, as nohup and a shell's & do."""
     return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -125,10 +122,6 @@ def _heeded_signals() -> list[signal.Signals]:
 
 def _interrupt(number: int, _: object) -> NoReturn:
     raise Interrupted(number)
-
-
-def _is_budget_spent(report: Progress | None) -> bool:
-    return report is not None and bool(report.stored or report.billed_tokens)
 
 
 async def _run_stoppable(command: Coroutine[Any, Any, int]) -> int:
@@ -166,15 +159,11 @@ class _Signals:
 
     def _receive(self, number: int) -> None:
         if self.received is not None:
-            _end_at_once(SIGNALLED + number)
+            with suppress(OSError, ValueError):
+                if os.isatty(2):
+                    os.write(2, _SHOW_CURSOR)
+            flush_streams()
+            # sys.exit would wait for threads, one of which may be what hangs.
+            os._exit(SIGNALLED + number)
         self.received = number
         self._task.cancel()
-
-
-def _end_at_once(code: int) -> NoReturn:
-    with suppress(OSError, ValueError):
-        if os.isatty(2):
-            os.write(2, _SHOW_CURSOR)
-    flush_streams()
-    # sys.exit would wait for threads, one of which may be what hangs.
-    os._exit(code)

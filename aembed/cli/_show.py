@@ -75,16 +75,13 @@ def say_failures(failures: Sequence[Failure], failed: int, *, rest: str) -> None
     """The first of them; `rest` says how to see the others."""
     shown = failures[:SHOWN_FAILURES]
     for failure in shown:
-        say(f"  {printable_line(failure.id)}: {printable_line(_reason_without_place(failure))}")
+        # The id names the place already.
+        file, _, line = failure.id.rpartition(":")
+        message = str(failure.error).removeprefix(f"{file} element {line}: ")
+        reason = message.removeprefix(f"{file} line {line}: ").removeprefix(f"{failure.id}: ")
+        say(f"  {printable_line(failure.id)}: {printable_line(reason)}")
     if failed > len(shown):
         say(f"  ... and {failed - len(shown):,} more; {rest}")
-
-
-def _reason_without_place(failure: Failure) -> str:
-    """Without the place that the id names already."""
-    file, _, line = failure.id.rpartition(":")
-    message = str(failure.error).removeprefix(f"{file} element {line}: ")
-    return message.removeprefix(f"{file} line {line}: ").removeprefix(f"{failure.id}: ")
 
 
 def failure_json(failure: Failure | Refusal) -> dict[str, Any]:

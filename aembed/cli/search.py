@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any
@@ -149,13 +149,11 @@ def _tell(matches: Sequence[Match]) -> None:
         say("no row matches")
     for match in matches:
         tell(f"{match.score:.3f}  {printable_line(match.id)}")
-        for line in _first_lines(_body_without_headings(match.text or "", match.metadata or {})):
+        # A section begins with its headings, which its id tells already.
+        text = match.text or ""
+        body = (text.partition("\n\n")[2] if (match.metadata or {}).get("heading") else text) or text
+        for line in _first_lines(body):
             tell(f"       {line}")
-
-
-def _body_without_headings(text: str, metadata: Mapping[str, Any]) -> str:
-    """A section begins with its headings, which its id tells already."""
-    return (text.partition("\n\n")[2] if metadata.get("heading") else text) or text
 
 
 def _first_lines(text: str) -> list[str]:

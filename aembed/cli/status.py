@@ -73,13 +73,12 @@ def _status_lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
     yield "rows", f"{info.rows:,}"
     yield "model", str(info.space or "none yet")
     yield "size", size_in_words(info.size_bytes)
-    yield "failures", f"{info.failures:,}" + (f"  ({_listing(url)} lists them)" if info.failures else "")
+    listing = shlex.join(
+        ["aembed", "failures", *(() if url == flags.DEFAULT_STORE else ("--store", printable_url(url)))]
+    )
+    yield "failures", f"{info.failures:,}" + (f"  ({listing} lists them)" if info.failures else "")
     for number, (source, rows) in enumerate(sorted(info.sources.items())):
         yield "" if number else "sources", f"{source}  {count_in_words(rows, 'row')}"
     if info.last_run:
         known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
         yield "last run", str(Progress(**known))
-
-
-def _listing(url: str) -> str:
-    return shlex.join(["aembed", "failures", *(() if url == flags.DEFAULT_STORE else ("--store", printable_url(url)))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,15 +16,16 @@ ENTRY_BYTES = 320
 """Bytes that Python needs for one entry beside its numbers."""
 
 
+@dataclass(eq=False, repr=False)
 class Cache:
     """Holds at most `max_bytes`, Python's own share counted. A key is the fingerprint of space, input type and text."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.size_bytes = 0
-        self.hits = self.misses = 0
-        self.saved_tokens = 0.0
-        self._entries: OrderedDict[bytes, tuple[Vector, float]] = OrderedDict()
+    max_bytes: int
+    size_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    saved_tokens: float = 0.0
+    _entries: OrderedDict[bytes, tuple[Vector, float]] = field(default_factory=OrderedDict)
 
     def stats(self) -> CacheStats:
         return CacheStats(self.hits, self.misses, round(self.saved_tokens), len(self._entries), self.size_bytes)

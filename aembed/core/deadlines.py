@@ -11,6 +11,7 @@ was answered, and of half of what is still to come, since that is believed and n
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import inf
 
 # Chosen: a server under load answers a few times slower without being dead. Smaller, paid replies would be cut; larger,
@@ -41,16 +42,18 @@ AS_LATE_AGAIN = 1.25
 """So many times what the latest reply took, of any size, the next one may take."""
 
 
+@dataclass(eq=False, repr=False)
 class Deadlines:
     """The deadlines of one server's requests, in seconds. `timeout` is the ceiling of all."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._slow: dict[int, float] = {}
-        self._replies, self._latest = 0, 0.0
-        self._slack = 1.0
-        self._answered = self._cut = 0.0
-        self._hangs = False
+    _timeout: float
+    _slow: dict[int, float] = field(default_factory=dict)
+    _replies: int = 0
+    _latest: float = 0.0
+    _slack: float = 1.0
+    _answered: float = 0.0
+    _cut: float = 0.0
+    _hangs: bool = False
 
     def __repr__(self) -> str:
         return f"<Deadlines {self._replies} replies, slack {self._slack:g}, at most {self._timeout:g} s>"

@@ -93,21 +93,22 @@ class GatePass:
     probe: bool
 
 
+@dataclass(eq=False, repr=False)
 class Gate:
     """A gate is open, or it is closed until `opens_at`, and from then on lets one probe at a time through."""
 
-    def __init__(self, *, max_outage: float = 900.0) -> None:
-        self._max_outage = max_outage
-        self._closed_at: float | None = None
-        self._due = -inf
-        self._limited = False
-        self._pause = 0.0
-        self._probe: GatePass | None = None
-        self._failures = 0
-        self._failing_since: float | None = None
-        self._failure_rate = 0.0
-        self.closings = 0
-        self.probes = 0
+    max_outage: float = 900.0
+    _closed_at: float | None = None
+    _due: float = -inf
+    is_limited: bool = False
+    """Whether a rate limit has closed it, and no outage."""
+    _pause: float = 0.0
+    _probe: GatePass | None = None
+    _failures: int = 0
+    _failing_since: float | None = None
+    _failure_rate: float = 0.0
+    closings: int = 0
+    probes: int = 0
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
@@ -116,11 +117,6 @@ class Gate:
     @property
     def is_open(self) -> bool:
         return self._closed_at is None
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether a rate limit has closed it, and no outage."""
-        return self._limited
 
     @property
     def opens_at(self) -> float:
@@ -150,9 +146,9 @@ class Gate:
         self._failure_rate += MEMORY * (0.0 - self._failure_rate)
         self._failures = 0
         self._failing_since = None
-        if self._closed_at is not None and (gate_pass.probe or not self._limited):
+        if self._closed_at is not None and (gate_pass.probe or not self.is_limited):
             self._closed_at = self._probe = None
-            self._limited, self._pause = False, 0.0
+            self.is_limited, self._pause = False, 0.0
         return self._closed_at is None
 
     def note_failure(self, gate_pass: GatePass, now: float, *, wait: float, hinted: bool = False) -> float:
@@ -165,7 +161,11 @@ class Gate:
         blame = self.blame if self.is_open else 0.0
         self._failures += 1
         self._failure_rate += MEMORY * (1.0 - self._failure_rate)
-        self._count_failure(gate_pass, now, wait, hinted, limited=False, closes=self._failures >= self._telling_row())
+        # So many failures in a row are no accident, given how often this server fails. Bounded, so that the logarithm
+        # exists, and so that a server that fails each second request still closes the gate.
+        usual = min(max(self._failure_rate, 1e-9), 0.5)
+        telling_row = max(FAILURES_IN_A_ROW, int(log(CHANCE) / log(usual)))
+        self._count_failure(gate_pass, now, wait, hinted, limited=False, closes=self._failures >= telling_row)
         return blame
 
     def note_refusal(
@@ -180,13 +180,15 @@ class Gate:
         self._failing_since = now if self._failing_since is None else self._failing_since
         if self.is_open:
             if closes:
-                self._close(now, wait, limited, hinted)
+                self.closings += 1
+                self._closed_at = now
+                self._close_again(now, wait, limited, hinted)
         elif gate_pass is self._probe:
             self._close_again(now, wait, limited, hinted)
         else:
             if gate_pass.probe and not limited:
                 # One of several probes at a time that hung: what a rate limit has closed is away by now.
-                self._limited = False
+                self.is_limited = False
             if hinted:
                 self._due = max(self._due, now + wait)
 
@@ -208,12 +210,12 @@ class Gate:
 
     def is_lost(self, now: float) -> bool:
         """Whether the provider has been away for longer than `max_outage`."""
-        return self._failing_since is not None and now - self._failing_since >= self._max_outage
+        return self._failing_since is not None and now - self._failing_since >= self.max_outage
 
     @property
     def lost_at(self) -> float:
         """When the provider will have been away for that long, if nothing is answered until then."""
-        return inf if self._failing_since is None else self._failing_since + self._max_outage
+        return inf if self._failing_since is None else self._failing_since + self.max_outage
 
     @property
     def blame(self) -> float:
@@ -221,21 +223,9 @@ class Gate:
         # Two logarithms of chances: where 10 % of all requests fail, a failure says half of what it says where 1 % do.
         return 1.0 if self._failure_rate < FLAKY else log(self._failure_rate) / log(HEALTHY)
 
-    def _telling_row(self) -> int:
-        """How many failures in a row are no accident, given how often this server fails."""
-        # Bounded, so that the logarithm exists, and so that a server
-        # that fails each second request still closes the gate.
-        usual = min(max(self._failure_rate, 1e-9), 0.5)
-        return max(FAILURES_IN_A_ROW, int(log(CHANCE) / log(usual)))
-
-    def _close(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
-        self.closings += 1
-        self._closed_at = now
-        self._close_again(now, wait, rate_limited, hinted)
-
     def _close_again(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
         self._probe = None
-        self._limited = rate_limited
+        self.is_limited = rate_limited
         # Without a hint the waits double from probe to probe, and stay within 5 s (law 7).
         self._pause = wait if hinted else min(max(wait, 2.0 * self._pause), PROBE_SECONDS)
         self._due = now + self._pause

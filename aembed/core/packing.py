@@ -7,7 +7,7 @@ between items only.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
@@ -54,6 +54,7 @@ class Cap:
         return max(ceil(inputs / self.inputs), ceil(tokens / self.tokens))
 
 
+@dataclass(eq=False, repr=False)
 class Window(Generic[ItemT]):
     """The items that were read and not sent yet. `take` cuts the next batch out of them.
 
@@ -61,11 +62,10 @@ class Window(Generic[ItemT]):
     batch then has the same mix of short and long texts, so neither limit is reached before the other.
     """
 
-    def __init__(self) -> None:
-        self._items: list[ItemT] = []
-        self._sorted = True
-        self.inputs = 0
-        self.tokens = 0.0
+    _items: list[ItemT] = field(default_factory=list)
+    _sorted: bool = True
+    inputs: int = 0
+    tokens: float = 0.0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -99,7 +99,17 @@ class Window(Generic[ItemT]):
             self._items.sort(key=attrgetter("tokens"), reverse=True)
         candidates = self._items[::stride]
         del self._items[::stride]
-        batch, left = _fill(candidates, cap)
+        # What fits goes, in the order of the candidates; the first one always does.
+        inputs, tokens = 0, 0.0
+        batch: list[ItemT] = []
+        left: list[ItemT] = []
+        for item in candidates:
+            more_inputs, more_tokens = inputs + len(item.texts), tokens + item.tokens
+            if batch and (more_inputs > cap.inputs or more_tokens > cap.tokens):
+                left.append(item)
+                continue
+            batch.append(item)
+            inputs, tokens = more_inputs, more_tokens
         self._items += left
         self._forget(batch)
         self._sorted = not left
@@ -119,21 +129,6 @@ class Window(Generic[ItemT]):
 def totals(items: Collection[HasCost]) -> tuple[int, float]:
     """How many inputs and tokens the items have together."""
     return sum([len(item.texts) for item in items]), sum([item.tokens for item in items])
-
-
-def _fill(candidates: Sequence[ItemT], cap: Cap) -> tuple[list[ItemT], list[ItemT]]:
-    """What fits of the candidates, in their order, and the rest. The first one always goes."""
-    inputs, tokens = 0, 0.0
-    batch: list[ItemT] = []
-    left: list[ItemT] = []
-    for item in candidates:
-        more_inputs, more_tokens = inputs + len(item.texts), tokens + item.tokens
-        if batch and (more_inputs > cap.inputs or more_tokens > cap.tokens):
-            left.append(item)
-            continue
-        batch.append(item)
-        inputs, tokens = more_inputs, more_tokens
-    return batch, left
 
 
 def fitting_items(items: Iterable[ItemT], cap: Cap) -> Iterator[ItemT]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import ceil, log2
 
 from aembed.core.billing import utf8_bytes
@@ -47,14 +48,14 @@ MOST_TESTS = 50
 """So many requests are tested in the life of an Embedder."""
 
 
+@dataclass(eq=False, repr=False)
 class Truncation:
     """What is known of one provider. `limit` is how many tokens it leaves of a text, once that is proven."""
 
-    def __init__(self) -> None:
-        self.limit: int | None = None
-        self._bits = dict[int, float]()
-        """The evidence, in bits, that every text of some requests was cut to so many tokens, by that number."""
-        self._tests = 0
+    limit: int | None = None
+    _bits: dict[int, float] = field(default_factory=dict[int, float])
+    """The evidence, in bits, that every text of some requests was cut to so many tokens, by that number."""
+    _tests: int = 0
 
     def observe(self, texts: Sequence[str], tokens: float, billed: int | None) -> int:
         """Returns how many of these texts were surely cut.

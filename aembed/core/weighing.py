@@ -8,7 +8,7 @@ known, and one request at a time tries a larger one: four times as large at firs
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from aembed.core.packing import Cap, HasCost, ItemT, fitting_items, totals
@@ -40,18 +40,18 @@ class BatchSize:
 UNLIMITED = BatchSize(inf, inf)
 
 
+@dataclass(eq=False, repr=False)
 class Weight:
     """What is known for the life of the Embedder: `passed` was accepted; `failed` was not, though its parts were."""
 
-    def __init__(self) -> None:
-        self.passed = BatchSize()
-        self.failed = UNLIMITED
-        self.is_limited = False
-        self.trial: object = None
-        """Who tries a size now, so that others may wait for it."""
-        self._second_chance = False
-        self._patience = PATIENCE
-        self._accepted = 0
+    passed: BatchSize = field(default_factory=BatchSize)
+    failed: BatchSize = UNLIMITED
+    is_limited: bool = False
+    trial: object = None
+    """Who tries a size now, so that others may wait for it."""
+    _second_chance: bool = False
+    _patience: int = PATIENCE
+    _accepted: int = 0
 
     def __repr__(self) -> str:
         return f"<Weight {self.passed} passed, {self.failed} failed>"

@@ -84,7 +84,13 @@ def names_in(question: str) -> list[Name]:
         elif has_all or _is_name(chunk, shouts):
             found += [name for part in _BETWEEN_NAMES.split(chunk) for name in _named(part)]
         before = words[-1] if words else ""
-    return _within_bounds(found)
+    # The longest first: where a page is pasted, they are the ones that no other page has.
+    names, left = list[Name](), MOST_PHRASES
+    for name in sorted(dict.fromkeys(found), key=lambda name: -sum(map(len, name.phrase))):
+        left -= sum(1 for _ in name.phrases())
+        if left >= 0:
+            names.append(name)
+    return names
 
 
 def words_of(text: str) -> Phrase:
@@ -123,16 +129,6 @@ def _usable(names: Iterable[Name]) -> tuple[Name, ...]:
         elif longest > 1:
             kept.append(name)
     return tuple(kept)
-
-
-def _within_bounds(found: Sequence[Name]) -> list[Name]:
-    """The longest first: where a page is pasted, they are the ones that no other page has."""
-    names, left = list[Name](), MOST_PHRASES
-    for name in sorted(dict.fromkeys(found), key=lambda name: -sum(map(len, name.phrase))):
-        left -= sum(1 for _ in name.phrases())
-        if left >= 0:
-            names.append(name)
-    return names
 
 
 def wanted(names: Sequence[Name], found: Mapping[Phrase, Collection[object]]) -> list[Phrase]:

@@ -62,7 +62,7 @@ class Admission:
         """How many requests were sent; the last one has this number."""
         self.accepted = 0
         """The highest number of a request that was accepted."""
-        self._controls = 0
+        self.controls = 0
 
     def __repr__(self) -> str:
         slots = self._slots
@@ -122,7 +122,7 @@ class Admission:
         Raises OutageError once the provider was away for too long.
         """
         lane = "control" if control else "queries" if interactive else "bulk"
-        self._controls += control
+        self.controls += control
         try:
             async with self._lanes[lane]:
                 if divisible and self.pacer.is_too_large(tokens):
@@ -131,7 +131,7 @@ class Admission:
                 self.sent += 1
                 return self.admit(reservation, self.sent)
         finally:
-            self._controls -= control
+            self.controls -= control
             if control:
                 self._notify()
 
@@ -290,7 +290,7 @@ class Admission:
             control, loop.time()
         ):
             self.check_outage()
-            may_probe = is_free and (control or not self._controls)
+            may_probe = is_free and (control or not self.controls)
             opens_at = self.gate.opens_at if may_probe else inf
             settles_at = inf if is_free else self.pacer.settles_at + EARLY
             with anyio.CancelScope(deadline=min(opens_at, settles_at)):
@@ -301,7 +301,7 @@ class Admission:
 
     def _may_pass_gate(self, control: bool, now: float) -> bool:
         is_open = self.gate.may_pass(now + EARLY)
-        return is_open and (control or not self._controls or self.gate.is_open)
+        return is_open and (control or not self.controls or self.gate.is_open)
 
     def _has_free_slot(self, interactive: bool, remaining: float, now: float) -> bool:
         """Whether there is a slot. Bulk leaves one of them to queries, while there are any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 import anyio
@@ -25,6 +26,7 @@ PAUSES = (1.0, 2.5)
 """A control that was refused is sent again after so many seconds, once for each of these."""
 
 
+@dataclass(eq=False, repr=False)
 class Control:
     """Finds out whose fault it is: sends a short text that was accepted before (WORD while there is none), one at a
     time.
@@ -32,14 +34,14 @@ class Control:
     Where that is accepted the server and the account are well, and what failed or was refused is to blame itself.
     """
 
-    def __init__(self, requests: Requests) -> None:
-        self._requests = requests
-        self._text = ""
-        self._lock = anyio.Lock(fast_acquire=True)
-        self._failed_at = 0
-        self._refused_at = self._rejected_at = 0
-        self.stopping: list[ProviderError] = []
-        """The last refusal of each control that was refused to the end. What had begun before sends nothing more."""
+    _requests: Requests
+    _text: str = ""
+    _lock: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
+    _failed_at: int = 0
+    _refused_at: int = 0
+    _rejected_at: int = 0
+    stopping: list[ProviderError] = field(default_factory=list)
+    """The last refusal of each control that was refused to the end. What had begun before sends nothing more."""
 
     def learn(self, batch: Sequence[Item]) -> None:
         """Keeps the last text of a batch that was accepted, which is the shortest one of it.

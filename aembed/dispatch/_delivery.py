@@ -142,7 +142,13 @@ class Delivery:
         try:
             while (part := await self._next_part()) or self._held:
                 if part is None:
-                    await self._wait_until_certain()
+                    # Certain is what was held once something that was sent later was accepted; where nothing is on its
+                    # way, that is a control.
+                    sent = max(refused.sent for refused in self._held)
+                    while self._admission.in_flight and self._admission.accepted <= sent:
+                        await self._submission.wait(self._admission.changed.wait())
+                    if self._admission.accepted <= sent:
+                        await self._vouch()
                 else:
                     await self._send(part)
                 await self._let_go()
@@ -206,7 +212,10 @@ class Delivery:
             self._bisection.divide(part)
             return
         verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
-        if isinstance(verdict, FailJob) and _is_of_firewall(error):
+        # A web page is no answer of the service: a firewall before it refuses what one text holds (SQL, HTML), or
+        # everything.
+        is_of_firewall = isinstance(error, PermissionDeniedError) and error.body.lstrip().startswith("<")
+        if isinstance(verdict, FailJob) and is_of_firewall:
             await self._vouch()
             verdict = self._bisection.blame_part(part)
         match verdict:
@@ -242,14 +251,6 @@ class Delivery:
                 self._requests.chance -= CHANCE_MEMORY * self._requests.chance
                 await self._deliver(Refused(part, error))
 
-    async def _wait_until_certain(self) -> None:
-        """Waits until something was accepted after all that is held; where nothing is on its way, sends a control."""
-        sent = max(refused.sent for refused in self._held)
-        while self._admission.in_flight and self._admission.accepted <= sent:
-            await self._submission.wait(self._admission.changed.wait())
-        if self._admission.accepted <= sent:
-            await self._vouch()
-
     async def _vouch(self) -> None:
         """Raises the last refusal where a good text is refused, too: the account or the server is to blame, no text."""
         # Raised only outside of `vouch`, so that whoever waits for its end can go on first.
@@ -276,11 +277,3 @@ class Delivery:
                     self._bisection.put_back(refused.items)
                 else:
                     await self._deliver(Refused(refused.items, UnavailableError(f"{REFUSED_BESIDE}: {refused.error}")))
-
-
-def _is_of_firewall(error: ProviderError) -> bool:
-    """Whether the refusal is a web page, and no answer of the service.
-
-    A firewall before the service then refuses what one text holds (SQL, HTML), or it refuses everything.
-    """
-    return isinstance(error, PermissionDeniedError) and error.body.lstrip().startswith("<")

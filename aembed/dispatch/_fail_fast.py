@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -20,6 +21,7 @@ OF_THEIR_SIZE = frozenset({413, 429})
 """Statuses of requests that are refused for their size, whatever the reply says."""
 
 
+@dataclass(eq=False, repr=False)
 class FailFast:
     """A refusal may be about the account or the server, and not about one text.
 
@@ -29,16 +31,15 @@ class FailFast:
     accepted.
     """
 
-    def __init__(self) -> None:
-        self.proven = False
-        self._splitting: object = None
-        self._vouching = False
-        self._refused: list[int] = []
-        """The numbers of the requests whose refusals count."""
-        self.refusal: ProviderError | None = None
-        """The last refusal."""
-        self.changed = anyio.Event()
-        """Set, and another one made, when it may be the turn of another batch."""
+    proven: bool = False
+    _splitting: object = None
+    _vouching: bool = False
+    _refused: list[int] = field(default_factory=list)
+    """The numbers of the requests whose refusals count."""
+    refusal: ProviderError | None = None
+    """The last refusal."""
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    """Set, and another one made, when it may be the turn of another batch."""
 
     @property
     def is_doubting(self) -> bool:

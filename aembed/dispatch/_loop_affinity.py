@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
 
 from aembed.errors import ConfigError
 
 
+@dataclass(eq=False, repr=False)
 class LoopAffinity:
     """The event loop and process that something is used in. It may move once that loop has stopped, or by a fork.
 
     `closed` says that it was closed in this place; in another one it is opened again.
     """
 
-    def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.closed = False
-        self._process = 0
+    loop: asyncio.AbstractEventLoop | None = None
+    closed: bool = False
+    _process: int = 0
 
     def has_moved(self) -> bool:
         """Whether this is another place than before. Raises ConfigError where the other one is still in use."""

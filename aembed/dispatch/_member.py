@@ -107,12 +107,8 @@ class Member(Admission):
         if not self._has_free_slot(interactive, remaining, now):
             return self.pacer.settles_at + EARLY
         if not self._may_pass_gate(control, now):
-            return self.gate.opens_at if control or not self._controls else inf
+            return self.gate.opens_at if control or not self.controls else inf
         return now
-
-    def note_controls(self, controls: int) -> None:
-        """So many controls wait in the pool, and go first where a gate is closed."""
-        self._controls = controls
 
     def rest(self, seconds: float, *, hinted: bool) -> None:
         """A place rests that was refused. Without a hint ever longer, as long as nothing is accepted."""
@@ -129,20 +125,18 @@ class Member(Admission):
         if self.is_out and not gate_pass.probe:
             return
         if not self.is_out:
-            logger.warning("%s is out of service: %s; its requests go to the other addresses", self.where, error)
+            logger.warning(
+                "%s is out of service: %s; its requests go to the other addresses", self.wait_report.where, error
+            )
         self._report.is_out, self.contradicted, self.void_until = True, 0, self._pool.sent
         self._out_seconds = min(2.0 * seconds, MOST_OUT_SECONDS)
         self.wait_report.last_error, self.wait_report.last_error_at = str(error), now
         self.gate.note_refusal(gate_pass, now, wait=seconds, hinted=True, closes=True)
         self._notify()
 
-    @property
-    def where(self) -> str:
-        return self.wait_report.where
-
     def note_success(self, permit: Permit, hints: Hints) -> None:
         if self.is_out:
-            logger.info("%s is in service again", self.where)
+            logger.info("%s is in service again", self.wait_report.where)
         self._report.is_out, self._out_seconds = False, OUT_SECONDS
         self.doubted = self.contradicted = self._failures = self.failed_in_a_row = 0
         self._pool.accepted = max(self._pool.accepted, permit.number)

@@ -104,7 +104,7 @@ class Pool:
         return [member for member in self.members if member.is_working] or self.members
 
     def make_stats(self, now: float) -> Stats:
-        each = {member.where: member.make_stats(now) for member in self.members}
+        each = {member.wait_report.where: member.make_stats(now) for member in self.members}
         of_requests = [stats.requests_per_minute for stats in each.values()]
         of_tokens = [stats.tokens_per_minute for stats in each.values()]
         waits = self.wait_report
@@ -256,7 +256,7 @@ class Pool:
         if more:
             self._controls += more
             for member in self.members:
-                member.note_controls(self._controls)
+                member.controls = self._controls
             self.notify()
 
     # who is to blame

@@ -6,6 +6,7 @@ would be bought once more.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil
 
 from aembed.core.gate import pause_seconds
@@ -22,12 +23,12 @@ FIRST_PAUSE = 1.0
 """After a probe that failed the next one comes in so many seconds at least, or as the server asks."""
 
 
+@dataclass(eq=False, repr=False)
 class Probe:
     """Asks for a submission, which pays for it, and counts it as lost."""
 
-    def __init__(self, requests: Requests, submission: Submission) -> None:
-        self._requests = requests
-        self._submission = submission
+    _requests: Requests
+    _submission: Submission
 
     @property
     def is_possible(self) -> bool:

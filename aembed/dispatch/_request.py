@@ -253,22 +253,19 @@ class Request:
         admission = self._permit.admission
         answerable = self._limited and admission.gate.is_open and not self._hinted
         if self._route and isinstance(admission, Member):
-            self._leave_alone(admission, self._route, seconds, answerable)
+            # The request goes on elsewhere, while the address rests as this request would have rested there.
+            if answerable:
+                seconds = min(seconds, PROBE_SECONDS) * (SOONER_ALONE if admission.in_flight == 0 else 1.0)
+            else:
+                seconds = admission.gate.rest_seconds(seconds, hinted=self._hinted)
+            self._route.not_before[admission] = asyncio.get_running_loop().time() + seconds
+            admission.rest(seconds, hinted=not answerable)
         elif answerable:
             alone = SOONER_ALONE if admission.in_flight == 0 else 1.0
             await self._submission.wait(admission.wait_for_answer(alone * min(seconds, PROBE_SECONDS)))
         elif (rest := admission.gate.rest_seconds(seconds, hinted=self._hinted)) > 0:
             admission.note_rest(rest)
             await self._submission.rest(rest, stays=self._awaited)
-
-    def _leave_alone(self, member: Member, route: Route, seconds: float, answerable: bool) -> None:
-        """The request goes on elsewhere, while the address rests as this request would have rested there."""
-        if answerable:
-            seconds = min(seconds, PROBE_SECONDS) * (SOONER_ALONE if member.in_flight == 0 else 1.0)
-        else:
-            seconds = member.gate.rest_seconds(seconds, hinted=self._hinted)
-        route.not_before[member] = asyncio.get_running_loop().time() + seconds
-        member.rest(seconds, hinted=not answerable)
 
 
 def error_of(state: RetryCallState) -> BaseException | None:

@@ -112,7 +112,9 @@ class Requests:
                         texts, input_type=submission.input_type, preparation=submission.preparation
                     )
         except ProviderError as error:
-            _quote_nothing(error, texts)
+            # The users' texts are taken out of what a provider said before it reaches a log or a traceback.
+            error.args = tuple(without_quotes(part, texts) if isinstance(part, str) else part for part in error.args)
+            error.body = without_quotes(error.body, texts)
             if isinstance(error, RateLimitError) and error.hints and error.hints.spent_window:
                 # Nothing is left of a day or a month: no short wait clears that, whatever provider object says it.
                 raise QuotaExceededError(
@@ -191,9 +193,3 @@ class _OpenRequest:
     tokens: float
     urgent: bool
     submission: Submission
-
-
-def _quote_nothing(error: ProviderError, texts: Sequence[str]) -> None:
-    """Takes the users' texts out of what a provider said, before it reaches a log or a traceback."""
-    error.args = tuple(without_quotes(part, texts) if isinstance(part, str) else part for part in error.args)
-    error.body = without_quotes(error.body, texts)

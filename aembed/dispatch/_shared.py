@@ -66,12 +66,12 @@ class SharedBatch:
         self.unanswered = [item for item in self.unanswered if id(item) not in done] if done else ()
 
 
+@dataclass(eq=False, repr=False)
 class SharedTexts:
     """The texts that are on their way. They are hashed once somebody asks for one; a job that is alone never does."""
 
-    def __init__(self) -> None:
-        self._shared_batches: dict[SharedBatch, None] = {}
-        self._by_text: dict[str, SharedBatch] | None = None
+    _shared_batches: dict[SharedBatch, None] = field(default_factory=dict)
+    _by_text: dict[str, SharedBatch] | None = None
 
     def has_others_texts(self, submission: Submission) -> bool:
         """Whether anything is on its way for somebody else; equal texts of one job are one item already."""
@@ -112,6 +112,7 @@ class SharedTexts:
                 del by_text[text]
 
 
+@dataclass(eq=False, repr=False)
 class Shared:
     """The texts on their way, by what makes another vector of an equal text. Prefixes do not: they are in the texts.
 
@@ -119,12 +120,11 @@ class Shared:
     a preparation names another type for each.
     """
 
-    def __init__(self, *, alike: bool) -> None:
-        self._alike = alike
-        self._texts = dict[tuple[str, str], SharedTexts]()
+    alike: bool
+    _texts: dict[tuple[str, str], SharedTexts] = field(default_factory=dict[tuple[str, str], SharedTexts])
 
     def _texts_of(self, input_type: InputType, preparation: Preparation) -> SharedTexts:
-        key = "" if self._alike else input_type, preparation.asks(input_type)
+        key = "" if self.alike else input_type, preparation.asks(input_type)
         return self._texts.get(key) or self._texts.setdefault(key, SharedTexts())
 
     def claim(self, batch: Sequence[Item], submission: Submission) -> tuple[SharedBatch, Sequence[Item], Joined]:

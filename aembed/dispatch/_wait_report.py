@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from math import inf
 from urllib.parse import urlsplit
 
@@ -19,25 +20,26 @@ QUIET = 600.0
 """For so many seconds further long waits for a rate limit are not told."""
 
 
+@dataclass(eq=False, repr=False)
 class WaitReport:
     """Tells of waits: of an outage at once, and only once, however often the provider is tried meanwhile."""
 
-    def __init__(self, where: str = "") -> None:
-        self.where = where
-        self.last_error = ""
-        self.last_error_at = -inf
-        self.failing_since: float | None = None
-        self._closed_since: float | None = None
-        self._next_try = -inf
-        self._paced_since: float | None = None
-        self._said_pace = -inf
-        self._pace = ""
-        self._next_request = -inf
+    where: str = ""
+    last_error: str = ""
+    last_error_at: float = -inf
+    failing_since: float | None = None
+    _closed_since: float | None = None
+    _next_try: float = -inf
+    _paced_since: float | None = None
+    _said_pace: float = -inf
+    _pace: str = ""
+    _next_request: float = -inf
 
     def report_line(self, now: float) -> str:
         """The line that says what is waited for now; it is empty where nothing takes long."""
         if self._closed_since is not None:
-            return f"waiting for {self.where}: {self._reason}, {_with_duration('try', self._next_try - now)}"
+            reason = self.last_error.removeprefix(f"no connection to {self.where}: ")
+            return f"waiting for {self.where}: {reason}, {_with_duration('try', self._next_try - now)}"
         if self._paced_since is not None and self._next_request > now:
             return f"waiting for {self.where}: {self._pace}, {_with_duration('request', self._next_request - now)}"
         return ""
@@ -85,10 +87,6 @@ class WaitReport:
             if self._paced_since == self._said_pace:
                 logger.info("the next request to %s goes, after %.0f s", self.where, now - self._paced_since)
             self._paced_since = None
-
-    @property
-    def _reason(self) -> str:
-        return self.last_error.removeprefix(f"no connection to {self.where}: ")
 
 
 def server_in_words(space: Space) -> str:

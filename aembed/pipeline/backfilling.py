@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
@@ -27,6 +28,7 @@ MOST_EMPTY_PASSES = 2
 """After so many passes in a row that bought rows and filled none, no row is bought again."""
 
 
+@dataclass(eq=False, repr=False)
 class Passes:
     """What each pass reads, and whether another pass is worth it. One tally counts all passes.
 
@@ -34,19 +36,17 @@ class Passes:
     too. So nothing is paid for without end, and no row is left behind in silence.
     """
 
-    def __init__(
-        self, backlog: Backlog, tally: Tally, limit: int | None, on_failure: Callable[[Failure], object] | None
-    ) -> None:
-        self.tally = tally
-        self._backlog = backlog
-        self._limit = limit
-        self._on_failure = on_failure
-        self._failed: set[str] = set()
-        self._bought = Purchases()
-        self._unfilled: set[str] = set()
-        self._most_bought = MOST_BOUGHT
-        self._empty_passes = 0
-        self._skipped_before = self._filled_before = 0
+    _backlog: Backlog
+    tally: Tally
+    _limit: int | None
+    _on_failure: Callable[[Failure], object] | None
+    _failed: set[str] = field(default_factory=set)
+    _bought: Purchases = field(default_factory=Purchases)
+    _unfilled: set[str] = field(default_factory=set)
+    _most_bought: int = MOST_BOUGHT
+    _empty_passes: int = 0
+    _skipped_before: int = 0
+    _filled_before: int = 0
 
     async def records(self) -> AsyncIterator[Record | Failure]:
         """The records of one pass: no more than the limit leaves, as what is asked for is held from other workers."""

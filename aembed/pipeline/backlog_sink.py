@@ -12,8 +12,10 @@ from aembed.errors import (
     RowsRefusedError,
 )
 from aembed.pipeline.backfilling import Passes
-from aembed.pipeline.leasing_sinks import Leasing, LeasingSink, add_paid_rows, await_store, kept_refusals, rows_of
+from aembed.pipeline.leasing import LeaseHolder
+from aembed.pipeline.leasing_sinks import LeasingSink, add_paid_rows, kept_refusals, rows_of
 from aembed.pipeline.sinks import Settled
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Backlog, Reclaims, Refusals, Shares
 from aembed.results import Failure
 from aembed.types import Known, Matrix, Vector
@@ -30,7 +32,7 @@ class BacklogSink(LeasingSink):
         run: Passes,
         *,
         retry_failed: bool = False,
-        worker: Leasing | None = None,
+        worker: LeaseHolder | None = None,
     ) -> None:
         self._shares = backlog if isinstance(backlog, Shares) else None
         super().__init__(worker if self._shares else None)

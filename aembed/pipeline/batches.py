@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ class Sender(Protocol):
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None: ...
 
 
+@dataclass(eq=False, repr=False)
 class Batches:
     """The batches of a job: `offer` waits while the window is full, `next_batch` while there is not enough for a batch.
 
@@ -50,26 +52,20 @@ class Batches:
     each notice. `starved` tells whether the source is what everybody waits for.
     """
 
-    def __init__(
-        self,
-        dispatcher: Sender,
-        tally: Tally,
-        starved: Callable[[], bool],
-        narrow_cap: Callable[[Cap], Cap] | None = None,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._tally = tally
-        self._narrow_cap = narrow_cap
-        self._starved = starved
-        self._window = Window[Item]()
-        self._offered_inputs, self._offered_tokens = 0, 0.0
-        self._taken = 0
-        self._ended = False
-        self.hurried = False
-        """Whether nothing more comes before what is here has been sent, because what was read waits for other jobs."""
-        self._shared: tuple[Cap, int] | None = None
-        self._latest_cap: Cap | None = None
-        self._changed = anyio.Event()
+    _dispatcher: Sender
+    _tally: Tally
+    _starved: Callable[[], bool]
+    _narrow_cap: Callable[[Cap], Cap] | None = None
+    _window: Window[Item] = field(default_factory=Window[Item])
+    _offered_inputs: int = 0
+    _offered_tokens: float = 0.0
+    _taken: int = 0
+    _ended: bool = False
+    hurried: bool = False
+    """Whether nothing more comes before what is here has been sent, because what was read waits for other jobs."""
+    _shared: tuple[Cap, int] | None = None
+    _latest_cap: Cap | None = None
+    _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def offer(self, items: Collection[Item]) -> None:
         """Adds items to the window, and waits while there are more than enough."""

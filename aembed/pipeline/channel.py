@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
@@ -17,14 +18,15 @@ from aembed.types import Embedded
 Batch: TypeAlias = Iterable[Embedded | Failure]
 
 
+@dataclass(eq=False, repr=False)
 class Channel:
     """A channel in which whoever puts something waits until it is taken: a slow reader holds the job back."""
 
-    def __init__(self) -> None:
-        self._batches: deque[Batch] = deque()
-        self._holds_back = True
-        self._left = self._ended = False
-        self._changed = anyio.Event()
+    _batches: deque[Batch] = field(default_factory=deque)
+    _holds_back: bool = True
+    _left: bool = False
+    _ended: bool = False
+    _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def put(self, batch: Batch) -> None:
         """Puts results, and waits until they are taken. Once the reader has left they are dropped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import anyio
@@ -33,16 +34,17 @@ MOST_LOOKED_UP = 4_096
 """Texts of one look; the others have their turn at the next ones."""
 
 
+@dataclass(eq=False, repr=False)
 class LeasedElsewhere:
     """The texts of this job that other jobs on the same store have leased."""
 
-    def __init__(self, sink: Sink, outcomes: Outcomes, batches: Batches) -> None:
-        self._sink = sink
-        self._outcomes = outcomes
-        self._batches = batches
-        self._items: dict[Key, Item] = {}
-        self._has_asked = self._stopped = False
-        self._changed = anyio.Event()
+    _sink: Sink
+    _outcomes: Outcomes
+    _batches: Batches
+    _items: dict[Key, Item] = field(default_factory=dict)
+    _has_asked: bool = False
+    _stopped: bool = False
+    _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def sift(self, items: Mapping[Key, Item]) -> Collection[Item]:
         """The items that are to be sent from here; the others are waited for. It waits while those are too many."""
@@ -63,17 +65,13 @@ class LeasedElsewhere:
             while left is not None:
                 left = self._outcomes.leave_pending(left)
         self._notify()
-        while self._is_crowded:
+        # Law 8: memory is bounded by the work in flight. With fewer a job would never come to what the others have not
+        # read yet, and would stand still as long as they go on.
+        while len(self._items) > MOST_WAITING and self._batches.is_beyond_a_job(*totals(self._items.values())):
             self._batches.hurried = True
             await self._changed.wait()
         self._batches.hurried = False
         return [item for key, item in items.items() if key in leased]
-
-    @property
-    def _is_crowded(self) -> bool:
-        # Law 8: memory is bounded by the work in flight. With fewer a job would never come to what the others have not
-        # read yet, and would stand still as long as they go on.
-        return len(self._items) > MOST_WAITING and self._batches.is_beyond_a_job(*totals(self._items.values()))
 
     async def still_leased(self, batch: Sequence[Item]) -> list[Item]:
         """What this job still holds of a batch, after it stood still for too long. The rest is waited for; where rows

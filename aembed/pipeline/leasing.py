@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from aembed.errors import AembedError, StoreError
-from aembed.pipeline.leasing_sinks import await_store
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Backlog, Leases, Store
 
 logger = logging.getLogger("aembed")

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from math import inf
-from typing import Any, Protocol
 
 import anyio
 
@@ -24,29 +23,14 @@ from aembed.errors import (
     RowsRefusedError,
     StoreError,
 )
+from aembed.pipeline.leasing import LeaseHolder
 from aembed.pipeline.sinks import Sink
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Store
 from aembed.results import Report
 from aembed.types import Matrix, Refusal, Rows
 
 logger = logging.getLogger("aembed")
-
-# Supabase, for one, ends each statement after 2 minutes: nothing that takes longer can succeed there. Smaller, a store
-# under load would stop a job whose rows are paid for; larger, a dead one would hold it up.
-STORE_TIMEOUT = 120.0
-"""A store that does not answer is given up after so many seconds."""
-
-
-class Leasing(Protocol):
-    """What keeps other jobs from sending the same texts at the same time."""
-
-    token: int
-    is_alone: bool
-
-    @property
-    def has_lapsed(self) -> bool: ...
-    async def lease(self, fingerprints: Collection[bytes]) -> AbstractSet[bytes]: ...
-    def note_done(self, fingerprints: Collection[bytes]) -> None: ...
 
 
 class LeasingSink(Sink):
@@ -54,7 +38,7 @@ class LeasingSink(Sink):
 
     durable = keeps = True
 
-    def __init__(self, worker: Leasing | None) -> None:
+    def __init__(self, worker: LeaseHolder | None) -> None:
         self._worker = worker
         self.leases = worker is not None
 
@@ -65,8 +49,7 @@ class LeasingSink(Sink):
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         if self._worker is None:
             return await super().lease(entries)
-        leased: AbstractSet[Key] = await self._worker.lease([entry.fingerprint for entry in entries])
-        return leased
+        return await self._worker.lease([entry.fingerprint for entry in entries])
 
     def _note_done(self, entries: Iterable[Entry]) -> None:
         """They are written, or never will be: nobody needs their leases any more."""
@@ -92,24 +75,6 @@ def add_paid_rows(rows: Callable[[], Rows]) -> Iterator[None]:
         raise cut_short from None
 
 
-async def await_store(awaitable: Any) -> Any:
-    """The answer of a store, whosever store it is: anything but an aembed error becomes a StoreError."""
-    try:
-        async with asyncio.timeout(STORE_TIMEOUT):
-            return await awaitable
-    except AembedError:
-        raise
-    except TimeoutError:
-        raise StoreError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
-    except Exception as error:
-        raise StoreError(f"the store raised {type(error).__name__}") from error
-
-
-def _is_misshapen(error: InvalidReplyError) -> bool:
-    """Whether the reply is wrong in a way that no text can be the cause of. One without a vector may be a text's."""
-    return isinstance(error, ShapeError) and not error.empty
-
-
 def kept_refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]:
     """The refusals that are kept: those for which the content of the text is to blame.
 
@@ -125,7 +90,8 @@ def kept_refusals(refused: Sequence[tuple[Entry, AembedError]]) -> list[Refusal]
         )
         for entry, error in refused
         if isinstance(error, InputError | RowRefusedError)
-        or (isinstance(error, InvalidReplyError) and not _is_misshapen(error))
+        # No text can be the cause of a reply of a wrong shape; one without a vector may be a text's.
+        or (isinstance(error, InvalidReplyError) and (not isinstance(error, ShapeError) or error.empty))
         or (isinstance(error, BadRequestError) and error.status_code != 429)
     ]
 

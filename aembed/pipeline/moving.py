@@ -9,7 +9,7 @@ import numpy as np
 
 from aembed.core.spaces import space_after_move
 from aembed.errors import ConfigError, SpaceMismatchError
-from aembed.pipeline.leasing_sinks import await_store
+from aembed.pipeline.store_calls import await_store
 from aembed.preparation import document_part
 from aembed.protocols import Backlog, Moves, MovesColumn, Store
 from aembed.results import Embeddings

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any, TypeAlias
 
@@ -46,6 +46,7 @@ class Observers:
                 raise ConfigError(f"{name} must be a function, or None, not {type(observer).__name__}")
 
 
+@dataclass(eq=False, repr=False)
 class ObserverCalls:
     """Calls the observers of one job. What an `async def` returns is awaited beside the job, one call after another.
 
@@ -53,13 +54,12 @@ class ObserverCalls:
     PATIENCE: from then on they are not called.
     """
 
-    def __init__(self, observers: Observers) -> None:
-        self._observers = observers
-        self._calls: deque[tuple[Callable[[Any], object], Awaitable[object]]] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._patience = PATIENCE
-        self._progress_waits = False
-        self._changed = anyio.Event()
+    _observers: Observers
+    _calls: deque[tuple[Callable[[Any], object], Awaitable[object]]] = field(default_factory=deque)
+    _task: asyncio.Task[None] | None = None
+    _patience: float = PATIENCE
+    _progress_waits: bool = False
+    _changed: anyio.Event = field(default_factory=anyio.Event)
 
     def tell_failure(self, failure: Failure) -> None:
         self._call(self._observers.on_failure, failure)

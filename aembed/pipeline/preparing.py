@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, SpaceMismatchError
-from aembed.pipeline.leasing_sinks import await_store
+from aembed.pipeline.store_calls import await_store
 from aembed.preparation import Preparation, document_part, kept_form
 from aembed.protocols import Backlog, EmbedsPrepared, MovesColumn, Prepares, Provider, Store
 from aembed.types import Space

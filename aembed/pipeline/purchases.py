@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
+from dataclasses import dataclass, field
 
 # Chosen: 4,096 shards keep each insertion into a sorted array short (at 10 million
 # rows 2,400 entries, 20 kB to move). 64 less 24 bits tell rows apart: of a million,
@@ -14,6 +15,7 @@ _ALL = (1 << 64) - 1
 _TEXT = (1 << TEXT_BITS) - 1
 
 
+@dataclass(eq=False, repr=False)
 class Purchases:
     """Eight bytes for each row, however many rows a run fills: 40 bits tell the row, 24 bits its text.
 
@@ -22,8 +24,7 @@ class Purchases:
 
     # Law 8: memory is bounded by the work in flight, not by the input. This is the exception, so it is kept this small.
 
-    def __init__(self) -> None:
-        self._shards: dict[int, array[int]] = {}
+    _shards: dict[int, array[int]] = field(default_factory=dict)
 
     def note(self, id: str, text: str) -> None:
         """Notes that this row is bought, with this text."""

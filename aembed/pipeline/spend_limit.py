@@ -15,14 +15,14 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, floor, inf
 from typing import Any
 
 import anyio
 
 from aembed.errors import AembedError, BudgetExceededError
-from aembed.pipeline.leasing_sinks import await_store
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Accounts
 
 logger = logging.getLogger("aembed")
@@ -36,11 +36,11 @@ ROUNDING = 1e-6
 """This is taken off before a number of tokens is rounded up."""
 
 
+@dataclass(eq=False, repr=False)
 class RunAccount:
     """An account in the memory of this process: after a restart nothing is spent."""
 
-    def __init__(self) -> None:
-        self._spent = Counter[str]()
+    _spent: Counter[str] = field(default_factory=Counter[str])
 
     async def spend(self, job: str, tokens: int) -> int:
         self._spent[job] += tokens
@@ -50,20 +50,20 @@ class RunAccount:
         self._spent.pop(job, None)
 
 
+@dataclass(eq=False, repr=False)
 class BudgetAccount:
     """One budget of `most` tokens. `name` is that of its account: a day's budget has another one after midnight.
 
     What was noted and not billed is given back together with the next note: one write a request.
     """
 
-    def __init__(self, most: float, account: Accounts, name: Callable[[], str], of: str, advice: str) -> None:
-        self.most = most
-        self.of = of
-        self.advice = advice
-        self._account = account
-        self._name = name
-        self._spent: dict[str, int] = {}
-        self._unspent = Counter[str]()
+    most: float
+    _account: Accounts
+    _name: Callable[[], str]
+    of: str
+    advice: str
+    _spent: dict[str, int] = field(default_factory=dict)
+    _unspent: Counter[str] = field(default_factory=Counter[str])
 
     @property
     def tokens_left(self) -> float:

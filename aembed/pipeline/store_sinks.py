@@ -14,7 +14,9 @@ from aembed.errors import (
     RowsRefusedError,
     SpaceMismatchError,
 )
-from aembed.pipeline.leasing_sinks import Leasing, LeasingSink, add_paid_rows, await_store, kept_refusals, rows_of
+from aembed.pipeline.leasing import LeaseHolder
+from aembed.pipeline.leasing_sinks import LeasingSink, add_paid_rows, kept_refusals, rows_of
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import KeepsModel, Store
 from aembed.types import Known, Matrix, Record, Vector
 
@@ -22,7 +24,7 @@ from aembed.types import Known, Matrix, Record, Vector
 class StoreSink(LeasingSink):
     """Writes the rows of a store that aembed owns."""
 
-    def __init__(self, store: Store, *, retry_failed: bool = False, worker: Leasing | None = None) -> None:
+    def __init__(self, store: Store, *, retry_failed: bool = False, worker: LeaseHolder | None = None) -> None:
         super().__init__(worker)
         self._store = store
         self._retry_failed = retry_failed

@@ -150,7 +150,11 @@ def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:
     has_file = prefix in _files()
     if has_file or prefix in ROWS:
         module = import_module(f"{__name__}.{prefix.replace('-', '_') if has_file else 'openai'}")
-        _check(prefix, options, module.OPTIONS)
+        taken: Mapping[str, str] = module.OPTIONS
+        for name in options:
+            if name not in taken:
+                known = "; ".join(f"{known}={values}" for known, values in taken.items())
+                raise ConfigError(f"{prefix}: has no option {name!r}; it takes {known or 'none'}")
         return lambda model, **given: module.open_provider(prefix, model, **given)
     found = [point for point in _entry_points() if point.name == prefix]
     if not found:
@@ -176,11 +180,3 @@ def _load(point: EntryPoint) -> Callable[..., Provider]:
 
 def _files() -> Sequence[str]:
     return [module.name.replace("_", "-") for module in iter_modules(__path__) if not module.name.startswith("_")]
-
-
-def _check(prefix: str, options: Mapping[str, Any], taken: Mapping[str, str]) -> None:
-    """`taken` has the options of that provider, each with the values that it may have."""
-    for name in options:
-        if name not in taken:
-            known = "; ".join(f"{known}={values}" for known, values in taken.items())
-            raise ConfigError(f"{prefix}: has no option {name!r}; it takes {known or 'none'}")

@@ -121,7 +121,10 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
         case 403 if _is_out_of_money(complaint):
             return QuotaExceededError
         case 403:
-            return BadRequestError if _is_of_content(complaint) else PermissionDeniedError
+            is_of_content = (
+                len(complaint.reason) <= REASON_CHARACTERS and OF_CONTENT.search(complaint.reason) is not None
+            )
+            return BadRequestError if is_of_content else PermissionDeniedError
         case 429:
             return _class_of_limit(complaint)
         # All three ask for the same request once more; openai-python tries a 409 again as well, as a lock that timed
@@ -159,10 +162,6 @@ def _is_passing(complaint: Complaint) -> bool:
     return len(complaint.reason) <= REASON_CHARACTERS and PASSING.search(complaint.reason) is not None
 
 
-def _is_of_content(complaint: Complaint) -> bool:
-    return len(complaint.reason) <= REASON_CHARACTERS and OF_CONTENT.search(complaint.reason) is not None
-
-
 def _class_of_limit(complaint: Complaint) -> type[ProviderError]:
     """A request that is larger than the limit itself is refused for what it holds: no wait helps, less of it does."""
     if _is_out_of_money(complaint):
@@ -178,11 +177,8 @@ def _class_of_failure(complaint: Complaint) -> type[ProviderError]:
         return QuotaExceededError
     if CANNOT_EMBED.search(complaint.reason):
         return NotFoundError
-    return BadRequestError if _is_of_its_size(complaint.reason) else UnavailableError
-
-
-def _is_of_its_size(reason: str) -> bool:
-    return TOO_LONG.search(reason) is not None or size_in(reason) != SizeLimit()
+    is_of_its_size = TOO_LONG.search(complaint.reason) is not None or size_in(complaint.reason) != SizeLimit()
+    return BadRequestError if is_of_its_size else UnavailableError
 
 
 def _class_of_refusal(complaint: Complaint) -> type[ProviderError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Protocol
 
@@ -41,12 +42,12 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(eq=False, repr=False)
 class Notices:
     """What a service wants its user to know (Voyage: that an account has a small limit) is told once."""
 
-    def __init__(self, service: str) -> None:
-        self._service = service
-        self._told = False
+    _service: str
+    _told: bool = False
 
     def pass_on(self, reply: HTTPReply, secrets: Sequence[Secret]) -> None:
         if (said := reply.headers.get("x-api-warning")) and not self._told:

@@ -45,36 +45,28 @@ class Form:
     def __init__(self, encoding: Encoding | None, *, base64: bool) -> None:
         self.numbers = encoding == "float" or (encoding is None and not base64)
         self._chosen = encoding is not None
-        self._base64_works = False
+        self.is_proven = False
+        """That bytes in base64 are float32 values."""
         self.width: int | None = None
         """How wide the vectors of the last good reply were."""
         self._try_numbers = False
-        self._broken_numbers = 0
+        self.broken_numbers = 0
+        """Replies in numbers that were broken, and none that was good was asked for since."""
         self._replies_of_numbers, self._patience = 0, PATIENCE
 
     @property
     def is_asking_numbers(self) -> bool:
         return self.numbers or self._try_numbers or self._replies_of_numbers > 0
 
-    @property
-    def broken_numbers(self) -> int:
-        """Replies in numbers that were broken, and none that was good was asked for since."""
-        return self._broken_numbers
-
-    @property
-    def is_proven(self) -> bool:
-        """That bytes in base64 are float32 values."""
-        return self._base64_works
-
     def note_failure(self, error: ProviderError, *, numbers: bool) -> bool:
         """Whether the same request is worth sending again at once, with numbers."""
         if self._try_numbers and numbers and isinstance(error, RateLimitError):
             return False  # Numbers are still to be tried.
         self._try_numbers = False
-        self._broken_numbers += numbers and _is_encoding(error)
-        if self._chosen or numbers or self._broken_numbers >= MOST_BROKEN_NUMBERS:
+        self.broken_numbers += numbers and _is_encoding(error)
+        if self._chosen or numbers or self.broken_numbers >= MOST_BROKEN_NUMBERS:
             return False
-        if not self._base64_works:
+        if not self.is_proven:
             self._try_numbers = _blames_base64(error)
             return self._try_numbers
         if self._replies_of_numbers:
@@ -95,12 +87,13 @@ class Form:
         self.width = width
         self._try_numbers &= not numbers
         self._replies_of_numbers = max(0, self._replies_of_numbers - 1)
-        if broken_before == self._broken_numbers:
-            self._broken_numbers = 0
+        if broken_before == self.broken_numbers:
+            self.broken_numbers = 0
+        """Replies in numbers that were broken, and none that was good was asked for since."""
         if not numbers:
-            self._base64_works |= not doubles
+            self.is_proven |= not doubles
         elif not self._chosen:
-            self.numbers = not self._base64_works
+            self.numbers = not self.is_proven
 
 
 class VectorLengths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 READ_CHARACTERS = 2_000
 """Of each text."""
@@ -38,11 +39,12 @@ _FOREIGN = _words(
 )
 
 
+@dataclass(eq=False, repr=False)
 class Languages:
     """Counts texts. What has too few words to tell, as code, counts as English."""
 
-    def __init__(self) -> None:
-        self._texts = self._foreign = 0
+    _texts: int = 0
+    _foreign: int = 0
 
     def read(self, texts: Iterable[str]) -> None:
         for text in texts:

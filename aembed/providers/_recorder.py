@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\s*,\s*"
 _NUMBERS = re.compile(rf"((?:{_NUMBER}){{4}})(?:{_NUMBER}){{4,}}")
 
 
+@dataclass(eq=False, repr=False)
 class Recorder:
     """`secrets` gives the headers of requests that nothing may show."""
 
-    def __init__(self, folder: Path, secrets: Callable[[], Sequence[Secret]]) -> None:
-        self._folder = folder
-        self._secrets = secrets
-        self._seen: Counter[str] = Counter()
-        self._full = False
+    _folder: Path
+    _secrets: Callable[[], Sequence[Secret]]
+    _seen: Counter[str] = field(default_factory=Counter)
+    _full: bool = False
 
     def __repr__(self) -> str:
         return f"<Recorder {self._folder}>"
@@ -81,7 +82,11 @@ class Recorder:
         self._seen[alike] += 1
 
         def redact(text: str, most: int) -> str:
-            return self._redact_all(text, texts, most)
+            # Cut after what is private has been found: a part of that would not be.
+            text = _NUMBERS.sub(r"\1[...] ", _BASE64.sub(r"\1[...]", text))[: 2 * most]
+            for secret in self._secrets():
+                text = secret.redact(text)
+            return without_any_part(_TOKEN.sub("[redacted]", text), texts)[:most]
 
         reply = {
             "status": status,
@@ -106,13 +111,6 @@ class Recorder:
         except OSError as failed:
             self._full = True
             logger.warning("%s: replies are not recorded any more: %s", self._folder, failed.strerror)
-
-    def _redact_all(self, text: str, texts: Sequence[str], most: int) -> str:
-        """Cut after what is private has been found: a part of that would not be."""
-        text = _NUMBERS.sub(r"\1[...] ", _BASE64.sub(r"\1[...]", text))[: 2 * most]
-        for secret in self._secrets():
-            text = secret.redact(text)
-        return without_any_part(_TOKEN.sub("[redacted]", text), texts)[:most]
 
     def _keep(self, name: str, record: Mapping[str, Any]) -> None:
         """Names are made of a status and of a class of ours alone. Several processes may write to one folder."""

@@ -57,7 +57,12 @@ def read_answers(body: bytes, model: str) -> ServerAnswers:
     try:
         said = msgspec.json.decode(body)
         if isinstance(said, dict) and "max_client_batch_size" in said:
-            return _answers_of_info(said)
+            return ServerAnswers(
+                max_tokens_per_text=next(_numbers_at([said], ("max_input_length",)), None),
+                max_batch_size=next(_numbers_at([said], ("max_client_batch_size",)), None),
+                max_tokens_per_batch=next(_numbers_at([said], ("max_batch_tokens",)), None),
+                cuts=said.get("auto_truncate") is True,
+            )
         served = [item for item in said["data"] if isinstance(item, dict)]
     except (ValueError, RecursionError, LookupError, TypeError):
         return ServerAnswers()
@@ -70,15 +75,6 @@ def read_answers(body: bytes, model: str) -> ServerAnswers:
         dimensions=next(_numbers_at(both, ("n_embd",)), None),
         max_tokens_per_text=min(_numbers_at(both, _CONTEXTS), default=None),
         counts_tokens=found.get("owned_by") not in _COUNTS_CHARACTERS,
-    )
-
-
-def _answers_of_info(said: Mapping[str, Any]) -> ServerAnswers:
-    return ServerAnswers(
-        max_tokens_per_text=next(_numbers_at([said], ("max_input_length",)), None),
-        max_batch_size=next(_numbers_at([said], ("max_client_batch_size",)), None),
-        max_tokens_per_batch=next(_numbers_at([said], ("max_batch_tokens",)), None),
-        cuts=said.get("auto_truncate") is True,
     )
 
 

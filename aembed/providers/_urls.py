@@ -19,7 +19,16 @@ def check_base_url(url: str, name: str = "base_url", *, allow_http: bool = False
 
     https, or http to this machine: a key and private texts travel to it. With `allow_http` any http.
     """
-    parts = _split(url.strip(), name)
+    url = url.strip()
+    try:
+        if not url.isprintable() or any(map(str.isspace, url)):
+            raise ValueError
+        parts = urlsplit(url)
+        if not (parts.path + parts.query + parts.fragment).isascii():
+            raise ValueError
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(f"{name} is not a URL; it looks like https://api.example.com/v1") from None
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(f"{name} must hold no user name, password, query or fragment; a key is passed as api_key=")
     if not parts.hostname:
@@ -40,19 +49,6 @@ def is_nearby(host: str) -> bool:
         return address.is_private or address.is_link_local
     host = host.lower().removesuffix(".")
     return "." not in host or host.endswith((".local", ".internal", ".lan", ".home.arpa"))
-
-
-def _split(url: str, name: str) -> SplitResult:
-    try:
-        if not url.isprintable() or any(map(str.isspace, url)):
-            raise ValueError
-        parts = urlsplit(url)
-        if not (parts.path + parts.query + parts.fragment).isascii():
-            raise ValueError
-        _ = parts.port
-    except ValueError:
-        raise ConfigError(f"{name} is not a URL; it looks like https://api.example.com/v1") from None
-    return parts
 
 
 def _written_host(parts: SplitResult) -> str:

@@ -55,10 +55,6 @@ class LocalModel:
     load: Callable[[], Encoder]
     preparation: Preparation = NO_PREPARATION
 
-    @property
-    def is_installed(self) -> bool:
-        return all(find_spec(package) for package in self.packages)
-
 
 def _load_minilm() -> Encoder:
     from aembed.providers._minilm.model import MiniLM
@@ -115,7 +111,7 @@ class LocalProvider:
     def __init__(
         self, model: LocalModel = MINILM, *, is_named: bool = True, run_in_thread: RunInThread = run_in_thread
     ) -> None:
-        if not model.is_installed:
+        if not all(find_spec(package) for package in model.packages):
             raise ConfigError(f"the local model {model.name} is not installed; type  {INSTALL}")
         self.space = Space("local", model.name, model.dimensions)
         self.preparation = model.preparation
@@ -157,7 +153,15 @@ class LocalProvider:
             finally:
                 self._documents.release()
         if self._languages:
-            self._note_languages(self._languages, texts)
+            self._languages.read(texts)
+            if self._languages.are_mostly_foreign:
+                self._languages = None
+                logger.warning(
+                    "most of these texts are not English, which is all that %s knows: for a new store of other "
+                    "languages name the model  local:%s",
+                    self._kind.name,
+                    USE.name,
+                )
         return reply
 
     async def _embed(self, texts: Sequence[str]) -> Reply:
@@ -181,18 +185,6 @@ class LocalProvider:
         if self._encoder is None:
             self._encoder = self._kind.load()
         return self._encoder.encode(texts)
-
-    def _note_languages(self, languages: Languages, texts: Sequence[str]) -> None:
-        """Tells once."""
-        languages.read(texts)
-        if languages.are_mostly_foreign:
-            self._languages = None
-            logger.warning(
-                "most of these texts are not English, which is all that %s knows: for a new store of other languages "
-                "name the model  local:%s",
-                self._kind.name,
-                USE.name,
-            )
 
 
 def open_provider(prefix: str, model: str, **options: Any) -> LocalProvider:

@@ -6,7 +6,7 @@ it replaces no row that was written after its last sign of life.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aembed.errors import StoreError
 
@@ -27,9 +27,9 @@ class Life:
         return self.lapsed_at
 
 
+@dataclass(eq=False, repr=False)
 class Lives:
-    def __init__(self) -> None:
-        self._lives: dict[int, Life] = {}
+    _lives: dict[int, Life] = field(default_factory=dict)
 
     def note_seen(self, token: int, now: float, seconds: float) -> None:
         """A sign of life: the worker lives so many seconds from now on."""

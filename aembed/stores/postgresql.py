@@ -139,7 +139,9 @@ class PostgresStore(SearchedStore):
             raise RowsRefusedError(refused, len(part))
 
     async def _write_rows(self, rows: Rows, refusals: Sequence[Refusal]) -> None:
-        order, left = sql.order_by_id(rows), list(refusals)
+        left = list(refusals)
+        # Writers that take their locks in one order never wait for each other in a circle.
+        order = sorted(range(len(rows)), key=rows.ids.__getitem__)
 
         async def written(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
             write = partial(self._write_part, rows, part, refused, tuple(left))

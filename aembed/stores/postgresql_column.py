@@ -143,7 +143,12 @@ class PostgresColumn(SharedColumn, SearchedColumn):
             tries, rows = count(), batch.pick(part)
 
             async def fill(table: ColumnLayout, connection: Connection) -> int:
-                return await self._fill_rows(rows, next(tries) > 0, refused, table, connection)
+                if table.dimensions and len(rows.ids) and rows.matrix.shape[1] != table.dimensions:
+                    preflight.check_width(self._place, Space("", "", rows.matrix.shape[1]), table.dimensions, table)
+                if forgiven := self._refused.intersection(rows.ids):
+                    await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
+                again = next(tries) > 0
+                return await sql.fill(rows, self._worker, again, self._hooks, refused, self._place, table, connection)
 
             try:
                 filled = await self._run(fill, slow_ends=slow_ends, of_rows=True)
@@ -267,29 +272,16 @@ class PostgresColumn(SharedColumn, SearchedColumn):
         self._layout = table = replace(table, prepared=mark_of(space))
         await self._probe_rows(space.dimensions, table, connection)
         self._is_shared = True
-        if space.dimensions and not await books.make_schema(connection):
-            self._warn_of_working_alone()
-        if space.dimensions and space != held:
-            await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
-        return space
-
-    def _warn_of_working_alone(self) -> None:
-        if not self._warned:
+        if space.dimensions and not await books.make_schema(connection) and not self._warned:
             self._warned = True
             logger.warning(
                 "the role may not create the schema aembed, or not write all of it (docs/table.md has the GRANTs): %s "
                 "is filled by one worker only, and neither what it is for nor which texts were refused is kept",
                 self._place,
             )
+        if space.dimensions and space != held:
+            await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
+        return space
 
     async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:
         self._hooks = await preflight.probe(self._place, dimensions, table, connection)
-
-    async def _fill_rows(
-        self, batch: sql.FillBatch, again: bool, refused: Refused | None, table: ColumnLayout, connection: Connection
-    ) -> int:
-        if table.dimensions and len(batch.ids) and batch.matrix.shape[1] != table.dimensions:
-            preflight.check_width(self._place, Space("", "", batch.matrix.shape[1]), table.dimensions, table)
-        if forgiven := self._refused.intersection(batch.ids):
-            await books.forgive(sorted(forgiven), self._asked.vector, table, connection)
-        return await sql.fill(batch, self._worker, again, self._hooks, refused, self._place, table, connection)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from aembed.core.changes import Entry, Fingerprinter
 from aembed.errors import BadRequestError, InputError, StoreError, UnavailableError
 from aembed.pipeline.channel import Channel
-from aembed.pipeline.leasing_sinks import STORE_TIMEOUT, await_store
 from aembed.pipeline.sinks import ListSink, StreamSink
+from aembed.pipeline.store_calls import STORE_TIMEOUT, await_store
 from aembed.pipeline.store_sinks import PlanSink, StoreSink
 from aembed.results import Failure, Report
 from aembed.stores.memory import MemoryStore

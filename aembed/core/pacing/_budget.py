@@ -241,7 +241,10 @@ class RateBudget:
         if self.learned is None or remaining is None or remaining < 0:
             return
         if limit is not None and self._is_contradicted(limit, remaining, cost, seconds):
-            self._drop(limit)
+            self._dropped = (limit, self.window)
+            self.learned, self.window = None, MINUTE
+            self.limit, self.due = self.ceiling, -inf
+            self._bucket, self.is_bucket = 0.0, False
             return
         per_window = self.learned * self.window / MINUTE
         telling = cost > 0 and remaining >= TELLING * per_window and now - self._sized_at >= APART
@@ -260,12 +263,6 @@ class RateBudget:
             return False
         self._contradictions = self._contradictions + 1 if limit - remaining < SHOWN * cost else 0
         return self._contradictions >= CONTRADICTIONS
-
-    def _drop(self, limit: float) -> None:
-        self._dropped = (limit, self.window)
-        self.learned, self.window = None, MINUTE
-        self.limit, self.due = self.ceiling, -inf
-        self._bucket, self.is_bucket = 0.0, False
 
     def _learn(self, limit: float, now: float) -> None:
         before, self.learned = self.learned, limit

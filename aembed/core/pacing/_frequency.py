@@ -6,6 +6,7 @@ A bucket that is emptied a little too fast looks like a number in flight that is
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 # Chosen: a pace that is learned from chance slows a job down for nothing, so it takes eight refusals that are not of
 # one burst (six requests apart) and twice as many as the 2 % that pass for chance.
@@ -21,17 +22,19 @@ TRIALS_APART, UNLIKE_CHANCE, SOONER = 300, 0.25, 6
 a larger share than UNLIKE_CHANCE is refused."""
 
 
+@dataclass(eq=False, repr=False)
 class RefusalFrequency:
     """Counts requests, which have numbers in the order in which they are sent."""
 
-    def __init__(self) -> None:
-        self._requests = self._refusals = 0
-        self._apart: deque[tuple[int, int]] = deque(maxlen=OFTEN)
-        """For each of the latest refusals: how many requests had been sent, and how many refused before."""
-        self._dense: deque[int] = deque(maxlen=OFTEN)
-        """The numbers of the latest refused that were sent after another refusal was known."""
-        self._sent = self._next_trial = 0
-        self._trial_apart = TRIALS_APART
+    _requests: int = 0
+    _refusals: int = 0
+    _apart: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=OFTEN))
+    """For each of the latest refusals: how many requests had been sent, and how many refused before."""
+    _dense: deque[int] = field(default_factory=lambda: deque(maxlen=OFTEN))
+    """The numbers of the latest refused that were sent after another refusal was known."""
+    _sent: int = 0
+    _next_trial: int = 0
+    _trial_apart: int = TRIALS_APART
 
     @property
     def share(self) -> float:

@@ -119,7 +119,8 @@ class InFlight:
         self.frequency = RefusalFrequency()
         self._against = [0.0] * (most + 1)
         self._failed_tries = [0] * (most + 1)
-        self._limit = self._highest = min(first or most, most)
+        self.limit = self._highest = min(first or most, most)
+        """The highest level that is believed to be taken, and the one that ever was."""
         self._accepted = self._wait = 0
         self._climbed = 0
         self._number = self._refused_after = 0
@@ -130,28 +131,23 @@ class InFlight:
         """The seconds that a reply takes, those that a refused one was told to wait, and the most until a refusal."""
 
     @property
-    def limit(self) -> int:
-        """The highest level that is believed to be taken."""
-        return self._limit
-
-    @property
     def allowed(self) -> int:
         """How many requests may be in flight now: fewer while a doubt has strikes, more to try a level again."""
         if self._doubt:
-            return self._next_tested_level if self._doubt.strikes else self._limit
-        if self._limit == self.most or self._accepted < self._wait or self._trying:
-            return self._limit
-        return min(self._limit + min(max(1, self._climbed), 1 + self._limit // 2), self.most)
+            return self._next_tested_level if self._doubt.strikes else self.limit
+        if self.limit == self.most or self._accepted < self._wait or self._trying:
+            return self.limit
+        return min(self.limit + min(max(1, self._climbed), 1 + self.limit // 2), self.most)
 
     @property
     def _next_tested_level(self) -> int:
         """The level of the next test."""
-        return max(1, self._limit >> self._doubt.strikes) if self._doubt else self._limit
+        return max(1, self.limit >> self._doubt.strikes) if self._doubt else self.limit
 
     @property
     def is_limited(self) -> bool:
         """Whether fewer are sent than are allowed, because more were refused."""
-        return self._limit < self._highest and self._against[self._limit + 1] >= BEYOND
+        return self.limit < self._highest and self._against[self.limit + 1] >= BEYOND
 
     @property
     def doubted_since(self) -> float | None:
@@ -161,17 +157,17 @@ class InFlight:
     def may_try(self, remaining: float) -> bool:
         """Whether so many requests more take longer than one that is refused would wait."""
         hint = self._hint * (CLIMBING if self._climbed else 1.0)
-        return remaining * self._seconds >= hint * self._limit
+        return remaining * self._seconds >= hint * self.limit
 
     def is_try(self, sent: SentRequest) -> bool:
         """Whether the request was sent to try a level again that had been refused."""
-        return sent.level > self._limit
+        return sent.level > self.limit
 
     def note_sent(self, level: int, tokens: float, now: float) -> SentRequest:
         """Notes that a request went as the one of that level."""
         self._number += 1
         sent = SentRequest(min(level, self.most), tokens, now, self._number)
-        if level > self._limit and level >= self.allowed:
+        if level > self.limit and level >= self.allowed:
             self._trying = sent
         self._under_way[sent] = None
         return sent
@@ -194,16 +190,16 @@ class InFlight:
 
     def _climb(self, sent: SentRequest, in_flight: int) -> None:
         """Counts an acceptance; where it stands for a level above the limit, that is the limit from now on."""
-        before = self._limit
+        before = self.limit
         self._count_for(sent, in_flight)
         level = self._level(sent, in_flight)
         if level > before:
             self._highest = max(self._highest, level)
             self._find_limit()
             self._wait = self._accepted
-            self._climbed += self._limit > before
+            self._climbed += self.limit > before
             if self._climbed > 1:
-                for at in range(self._limit + 1, self.most + 1):
+                for at in range(self.limit + 1, self.most + 1):
                     self._against[at] = min(self._against[at], BEYOND)
 
     @property
@@ -258,15 +254,15 @@ class InFlight:
         self._climbed = 0
         self._doubt_more(sent, level, now, -inf if hint is None else now + hint)
         # A refusal speaks against its level and all above; not against those where it is chance in all likelihood.
-        before = self._limit
+        before = self.limit
         evidence = log((1.0 - MISTAKEN) / self.chance)
         self._against[level] = min(self._against[level] + evidence, MOST)
         if not self.proven_chance or self._against[level] >= BEYOND:
             for at in range(level + 1, self.most + 1):
                 self._against[at] = min(self._against[at] + evidence, MOST)
         self._find_limit()
-        if level > before or self._limit < before:
-            beyond = min(self._limit + 1, self.most)
+        if level > before or self.limit < before:
+            beyond = min(self.limit + 1, self.most)
             self._failed_tries[beyond] += 1
             self._wait = min(TRIED_AGAIN * 2 ** (self._failed_tries[beyond] - 1), RARELY)
             self._accepted = 0
@@ -302,7 +298,7 @@ class InFlight:
     def _find_limit(self) -> None:
         """Sets the limit anew: it is at least one, and no more than were tried before."""
         beyond = (at for at in range(1, self._highest + 1) if self._against[at] >= BEYOND)
-        self._limit = max(1, next(beyond, self._highest + 1) - 1)
+        self.limit = max(1, next(beyond, self._highest + 1) - 1)
 
     def expect(self, share: float) -> None:
         """Expects that such a share is refused, which may be by chance, while a pace is on trial."""

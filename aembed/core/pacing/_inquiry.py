@@ -118,18 +118,16 @@ class Inquiry:
                 self._suspect(reservation, now)
                 return self._throttling_of(reservation), undone
             case Suspicion.FREQUENT if not self.congestion.is_asked:
-                self._watch_frequency(reservation, now)
+                # Refusals come often: where that is hardly chance, a pace is tried at once; else they are watched
+                # first.
+                share = self.in_flight.frequency.recent_share
+                if share >= UNLIKE_CHANCE:
+                    self._try_a_pace(reservation, now, share)
+                elif not self._watches:
+                    self._watches, self._watched, self._watched_refusals = True, 0, 0
             case _:
                 pass
         return Throttling(self.congestion.is_too_large(reservation.tokens)), undone
-
-    def _watch_frequency(self, reservation: Reservation, now: float) -> None:
-        """Refusals come often: where that is hardly chance, a pace is tried at once; else they are watched first."""
-        share = self.in_flight.frequency.recent_share
-        if share >= UNLIKE_CHANCE:
-            self._try_a_pace(reservation, now, share)
-        elif not self._watches:
-            self._watches, self._watched, self._watched_refusals = True, 0, 0
 
     def _watch(self, reservation: Reservation, now: float, *, refused: bool) -> None:
         if not self._watches:

@@ -92,7 +92,15 @@ class HTTP:
         route = None
         try:
             route = await self._route(exchange.url)
-            return self._check_proxy_reply(await self._take_reply(route, exchange), route, exchange.url)
+            if route.pool and not is_watched():
+                reply = await send_by_pool(route.pool, exchange)
+            else:
+                wait, ours = self._connect_timeout, self._given is None
+                reply = await send_by_client(route.client, exchange, ours=ours, connect_timeout=wait)
+            # Where the request was not encrypted, a proxy may have answered in the place of the server.
+            if reply.status == 407 and (route.proxy or self._given):
+                raise unsent_error(refusal_of_proxy(route.proxy, "407", urlsplit(exchange.url).netloc))
+            return replace(reply, via=str(route.proxy)) if route.proxy and exchange.url.startswith("http:") else reply
         except (ProviderError, ConfigError) as error:
             return error.with_traceback(None)
         except Exception as error:
@@ -105,18 +113,6 @@ class HTTP:
         if route and route.pool and isinstance(found, UnavailableError):
             return await _explain_no_answer(found, route.pool, exchange, taken=taken)
         return found
-
-    async def _take_reply(self, route: Route, exchange: Exchange) -> HTTPReply:
-        if route.pool and not is_watched():
-            return await send_by_pool(route.pool, exchange)
-        ours = self._given is None
-        return await send_by_client(route.client, exchange, ours=ours, connect_timeout=self._connect_timeout)
-
-    def _check_proxy_reply(self, reply: HTTPReply, route: Route, url: str) -> HTTPReply:
-        """What a proxy may have said in the place of the server, where the request was not encrypted."""
-        if reply.status == 407 and (route.proxy or self._given):
-            raise unsent_error(refusal_of_proxy(route.proxy, "407", urlsplit(url).netloc))
-        return replace(reply, via=str(route.proxy)) if route.proxy and url.startswith("http:") else reply
 
     async def _route(self, url: str) -> Route:
         if self._given is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import cast
 
@@ -96,7 +96,16 @@ class Connection(asyncio.BufferedProtocol):
         self.usable &= arriving.ended and arriving.keeps_alive and not self._transport.get_write_buffer_size()
         if self.usable:
             arriving.resume()
-            self._read_keep_alive(arriving.headers)
+            # `Keep-Alive: timeout=5, max=100`: how long a server keeps a resting connection, and what it takes more.
+            self._left -= 1
+            for name, value in arriving.headers:
+                if name == b"keep-alive":
+                    said = {name.lower(): int(number) for name, number in _PARAMETER.findall(value)}
+                    self._left = min(self._left, said.get(b"max", inf))
+                    seconds = float(said.get(b"timeout", self._rest_seconds))
+                    # It counts from when it has sent the reply, we from when we have read it.
+                    self._rest_seconds = min(KEEPALIVE_SECONDS, seconds - min(1.0, 0.5 * seconds))
+            self.usable &= self._left > 0 and self._rest_seconds > 0
         else:
             self.abort()
         return arriving.ended
@@ -107,18 +116,6 @@ class Connection(asyncio.BufferedProtocol):
     def may_rest(self, now: float) -> bool:
         """Whether it still may be used for a request."""
         return self.usable and now < self._rests_until
-
-    def _read_keep_alive(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """`Keep-Alive: timeout=5, max=100`: how long a server keeps a connection that rests, and what it takes more."""
-        self._left -= 1
-        for name, value in headers:
-            if name == b"keep-alive":
-                said = {name.lower(): int(number) for name, number in _PARAMETER.findall(value)}
-                self._left = min(self._left, said.get(b"max", inf))
-                seconds = float(said.get(b"timeout", self._rest_seconds))
-                # It counts from when it has sent the reply, we from when we have read it.
-                self._rest_seconds = min(KEEPALIVE_SECONDS, seconds - min(1.0, 0.5 * seconds))
-        self.usable &= self._left > 0 and self._rest_seconds > 0
 
     def abort(self) -> None:
         self.usable = False

@@ -9,7 +9,7 @@ Pure: every moment is an argument, in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Chosen: smaller, a reply that is slow by chance passes for one that waits; larger, a connection without a place is
 # found later.
@@ -39,18 +39,21 @@ class Caller:
     """It is answered soon after it was given room: there was none before."""
 
 
+@dataclass(eq=False, repr=False)
 class ConnectionLimit:
     """`places` is how many connections are answered at a time; None where there is no sign of a limit."""
 
-    def __init__(self) -> None:
-        self.places: int | None = None
-        self._callers: dict[Caller, None] = {}
-        self._fresh: dict[Caller, None] = {}
-        """Those that were never answered, in the order in which they came."""
-        self._slowest = self._slowest_byte = 0.0
-        self._proofs = self._places_then = self._proven = 0
-        self._more_at = 0.0
-        self._interval = SECONDS_UNTIL_MORE
+    places: int | None = None
+    _callers: dict[Caller, None] = field(default_factory=dict)
+    _fresh: dict[Caller, None] = field(default_factory=dict)
+    """Those that were never answered, in the order in which they came."""
+    _slowest: float = 0.0
+    _slowest_byte: float = 0.0
+    _proofs: int = 0
+    _places_then: int = 0
+    _proven: int = 0
+    _more_at: float = 0.0
+    _interval: float = SECONDS_UNTIL_MORE
 
     def __repr__(self) -> str:
         return f"<Served {len(self._callers)} connections, {self.places or 'any number'} at a time>"

@@ -89,7 +89,18 @@ class IncomingReply:
         while not self.ended and self._missing is None:
             match self._http.next_event():
                 case h11.Response() as response:
-                    self._begin(response)
+                    self.status, self.headers = response.status_code, list(response.headers)
+                    named = dict(self.headers)
+                    # RFC 9112, section 6.3.
+                    if (
+                        b"content-length" in named
+                        and b"transfer-encoding" not in named
+                        and self.status not in (204, 304)
+                    ):
+                        self._missing = int(named[b"content-length"])
+                        # There is none, but where the end of the head came in two pieces.
+                        self._take(self._http.trailing_data[0])
+                    self._tell()
                 case h11.Data(data=data):
                     self._pass_on(data)
                 case h11.EndOfMessage():
@@ -99,15 +110,6 @@ class IncomingReply:
                     pass
                 case _:
                     return
-
-    def _begin(self, response: h11.Response) -> None:
-        self.status, self.headers = response.status_code, list(response.headers)
-        named = dict(self.headers)
-        # RFC 9112, section 6.3.
-        if b"content-length" in named and b"transfer-encoding" not in named and self.status not in (204, 304):
-            self._missing = int(named[b"content-length"])
-            self._take(self._http.trailing_data[0])  # none, but where the end of the head came in two pieces
-        self._tell()
 
     def _take(self, data: bytes | memoryview) -> None:
         """Some of a body whose length is known."""

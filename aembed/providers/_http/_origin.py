@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 from aembed.providers._http._connection import Connection
@@ -12,17 +13,17 @@ from aembed.providers._http._connection_limit import ConnectionLimit
 from aembed.providers._http._message import Exchange
 
 
+@dataclass(eq=False, repr=False)
 class Connections:
     """Belongs to one event loop. Who wants one when no more are served waits for a turn, and has sent nothing."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self._connect = connect
-        self._loop = asyncio.get_running_loop()
-        self._served = ConnectionLimit()
-        self._resting: list[Connection] = []
-        self._turns: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self.answered = False
+    _connect: Callable[[], Awaitable[Connection]]
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _served: ConnectionLimit = field(default_factory=ConnectionLimit)
+    _resting: list[Connection] = field(default_factory=list)
+    _turns: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _timer: asyncio.TimerHandle | None = None
+    answered: bool = False
 
     def __repr__(self) -> str:
         return f"<Connections {len(self._resting)} rest, {len(self._turns)} wait, {self._served}>"
@@ -31,7 +32,15 @@ class Connections:
         """The one that rests for the shortest time, or a new one. Raises what `connect` raises."""
         while (connection := self._take_rested()) is None:
             if self._served.may_open(self._loop.time()):
-                connection = await self._open_connection()
+                caller = self._served.note_opened()
+                try:
+                    connection = await self._connect()
+                except BaseException:
+                    self._served.note_closed(caller)
+                    self._serve_next()
+                    raise
+                connection.caller = caller
+                connection.when_lost = partial(self._note_lost, connection)
                 exchange.connected = True
                 break
             await self._turn()
@@ -56,18 +65,6 @@ class Connections:
             self._timer.cancel()
         while self._resting:
             self._close(self._resting.pop())
-
-    async def _open_connection(self) -> Connection:
-        caller = self._served.note_opened()
-        try:
-            connection = await self._connect()
-        except BaseException:
-            self._served.note_closed(caller)
-            self._serve_next()
-            raise
-        connection.caller = caller
-        connection.when_lost = partial(self._note_lost, connection)
-        return connection
 
     def _take_rested(self) -> Connection | None:
         """Those that rested for too long are closed."""

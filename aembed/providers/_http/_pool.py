@@ -125,12 +125,12 @@ class Pool(httpcore.AsyncConnectionPool):
             raise httpcore.ConnectError(str(error)) from error
 
 
+@dataclass(eq=False, repr=False)
 class _Stream:
     """The body of a reply, as httpcore has it. Whoever closes it gives back the connection."""
 
-    def __init__(self, arriving: IncomingReply, finish: Callable[[], None]) -> None:
-        self._arriving = arriving
-        self._finish: Callable[[], None] | None = finish
+    _arriving: IncomingReply
+    _finish: Callable[[], None] | None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._arriving)

@@ -55,7 +55,9 @@ def proxy_for(url: str) -> Proxy | None:
     # rules, which are not those of urllib's proxy_bypass.
     if not getproxies_environment() and proxy_bypass(host):
         return None
-    return _check_proxy(proxies[kind], _variable(kind))
+    names = (f"{kind}_proxy", f"{kind.upper()}_PROXY")
+    variable = next((name for name in names if os.environ.get(name)), "the system's settings")
+    return _check_proxy(proxies[kind], variable)
 
 
 def refusal_of_proxy(proxy: Proxy | None, said: str, host: str) -> ProviderError:
@@ -76,11 +78,6 @@ def refusal_of_proxy(proxy: Proxy | None, said: str, host: str) -> ProviderError
         error = UnavailableError(f"{name} has no connection to {host}: {said[:100]}")
     error.status_code = status
     return error
-
-
-def _variable(kind: str) -> str:
-    names = (f"{kind}_proxy", f"{kind.upper()}_PROXY")
-    return next((name for name in names if os.environ.get(name)), "the system's settings")
 
 
 def _check_proxy(url: str, variable: str) -> Proxy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import TypeAlias
 
@@ -28,11 +28,11 @@ class Address:
 _LookupAnswer: TypeAlias = "list[Address] | OSError"
 
 
+@dataclass(eq=False, repr=False)
 class Resolver:
     """One lookup for each host at a time, shared by all who ask meanwhile. Belongs to one event loop."""
 
-    def __init__(self) -> None:
-        self._under_way: dict[tuple[str, int], asyncio.Future[_LookupAnswer]] = {}
+    _under_way: dict[tuple[str, int], asyncio.Future[_LookupAnswer]] = field(default_factory=dict)
 
     async def addresses(self, host: str, port: int) -> list[Address]:
         """Those of the host, the preferred one first; never none. Raises OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -13,12 +14,12 @@ from aembed.errors import ConfigError
 from aembed.providers._threads import run_in_thread
 
 
+@dataclass(eq=False, repr=False)
 class Trust:
     """Those that SSL_CERT_FILE or SSL_CERT_DIR name, else certifi's: read once, at the first use of TLS."""
 
-    def __init__(self) -> None:
-        self._context: ssl.SSLContext | None = None
-        self._making = anyio.Lock()
+    _context: ssl.SSLContext | None = None
+    _making: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def context(self) -> ssl.SSLContext:
         """Raises ConfigError."""

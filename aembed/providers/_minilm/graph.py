@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aembed.providers._minilm.protobuf import field
-from aembed.providers._minilm.weights import Layer, Linear, Norm, Weights
+from aembed.providers._minilm.weights import Linear, Norm, Weights
 
 INPUT, OUTPUT = "embeddings", "tokens"
 """Both of shape (1, tokens, 384)."""
@@ -33,16 +33,12 @@ def model_of(weights: Weights) -> bytes:
     graph = _Graph()
     x = graph.norm(INPUT, weights.norm)
     for layer in weights.layers:
-        x = _layer(graph, x, layer)
+        queries, keys, values = graph.nodes("Split", [graph.linear(x, layer.attention)], 3, axis=-1)
+        seen = graph.node("MultiHeadAttention", [queries, keys, values], _CONTRIBUTED, num_heads=HEADS)
+        x = graph.sum_norm(graph.linear(seen, layer.attention_output), x, layer.attention_norm)
+        inner = graph.node("Gelu", [graph.linear(x, layer.inner)], _CONTRIBUTED)
+        x = graph.sum_norm(graph.linear(inner, layer.output), x, layer.output_norm)
     return graph.model(x)
-
-
-def _layer(graph: _Graph, x: str, layer: Layer) -> str:
-    queries, keys, values = graph.nodes("Split", [graph.linear(x, layer.attention)], 3, axis=-1)
-    seen = graph.node("MultiHeadAttention", [queries, keys, values], _CONTRIBUTED, num_heads=HEADS)
-    x = graph.sum_norm(graph.linear(seen, layer.attention_output), x, layer.attention_norm)
-    inner = graph.node("Gelu", [graph.linear(x, layer.inner)], _CONTRIBUTED)
-    return graph.sum_norm(graph.linear(inner, layer.output), x, layer.output_norm)
 
 
 class _Graph:

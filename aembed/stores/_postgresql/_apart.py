@@ -51,15 +51,11 @@ def write_row_by_row(
                     # keys.
                     parts += [part[half:], part[:half]]
                 else:
-                    refused[part[0]] = _error_of_row(error, place)
+                    told = explain_error(error, place, of_rows=True)
+                    refused[part[0]] = told if isinstance(told, RowRefusedError) else RowRefusedError(str(told))
             else:
                 await connection.execute(KEEP)
                 touched += int(tag.rpartition(" ")[2])
         return touched
 
     return done
-
-
-def _error_of_row(error: asyncpg.PostgresError, place: str) -> RowRefusedError:
-    told = explain_error(error, place, of_rows=True)
-    return told if isinstance(told, RowRefusedError) else RowRefusedError(str(told))

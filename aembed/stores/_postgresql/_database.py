@@ -179,21 +179,18 @@ class PostgresDatabase:
                     raise StoreError(f"{self.name} rolled the transaction back; nothing was written")
                 return result
         except (asyncpg.PostgresError, StoreError) as error:
-            await self._roll_back(error, connection)
+            try:
+                if is_outage(error):
+                    _end(connection)
+                elif connection.is_in_transaction():
+                    async with asyncio.timeout(CLOSE_SECONDS):
+                        await connection.execute("ROLLBACK")
+            except Refused:
+                _end(connection)
             raise
         except BaseException:
             _end(connection)
             raise
-
-    async def _roll_back(self, error: BaseException, connection: Connection) -> None:
-        try:
-            if is_outage(error):
-                _end(connection)
-            elif connection.is_in_transaction():
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await connection.execute("ROLLBACK")
-        except Refused:
-            _end(connection)
 
     async def _open_pool(self) -> Any:
         if self._closed:
@@ -236,15 +233,12 @@ class PostgresDatabase:
             self._one_session = any(name in version for name in ONE_SESSION)
             return bool(backend != connection.get_server_pid())
         finally:
-            await self._close(connection)
-
-    async def _close(self, connection: Connection) -> None:
-        """A server that does not end its side of a connection is there all the same."""
-        try:
-            await connection.close(timeout=QUIT_SECONDS)
-        except Refused:
-            self._hangs = True
-            _end(connection)
+            # A server that does not end its side of a connection is there all the same.
+            try:
+                await connection.close(timeout=QUIT_SECONDS)
+            except Refused:
+                self._hangs = True
+                _end(connection)
 
 
 def _end(connection: Connection) -> None:

@@ -135,7 +135,8 @@ async def fill(
     if worker is not None:
         # Leases are given up in the transaction that writes: a worker that comes too late finds none, and writes
         # nothing.
-        held = await leases.release_leases(batch.ids, worker, connection)
+        released = await connection.fetch(leases.RELEASE, worker.target, worker.token, list(batch.ids))
+        held = {key for (key,) in released}
         others = [i for i, id in enumerate(batch.ids) if id not in held]
         if again and others:
             filled = await _count_filled_already(batch.pick(others), table, connection)
@@ -143,7 +144,9 @@ async def fill(
     if mine:
         filled += await update(batch, mine, hooks, refused, place, table, connection)
     if worker is not None and refused:
-        await leases.hold_failed([batch.ids[i] for i in refused], worker, connection)
+        # They were released with the others, and get no vector in this run.
+        failed = [batch.ids[i] for i in refused]
+        await connection.execute(leases.HOLD_FAILED, worker.target, worker.token, failed)
     if mine and not hooks:
         await check_unhooked(table.table, connection)
     return filled

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -28,9 +29,9 @@ NUMBERS, TEXTS = "N", "S"
 """Categories of types."""
 
 
+@dataclass(eq=False, repr=False)
 class _Parameters:
-    def __init__(self) -> None:
-        self.values: list[Any] = []
+    values: list[Any] = field(default_factory=list)
 
     def add(self, value: Any, type: str = "text") -> str:
         self.values.append(value)

@@ -126,14 +126,11 @@ class ColumnWorker:
             await asyncio.sleep(self.lease_seconds / 3)
             if asyncio.get_running_loop().time() - self._active_at < IDLE_SECONDS:
                 with suppress(StoreError):
-                    await self._show_life(beat)
-
-    async def _show_life(self, beat: Callable[[], Awaitable[None]]) -> None:
-        asked_at = asyncio.get_running_loop().time()
-        await beat()
-        # The silence is looked for before this sign of life ends it.
-        self._has_lapsed = self.has_lapsed
-        self._seen_at = asked_at
+                    asked_at = asyncio.get_running_loop().time()
+                    await beat()
+                    # The silence is looked for before this sign of life ends it.
+                    self._has_lapsed = self.has_lapsed
+                    self._seen_at = asked_at
 
 
 def lease_target(column: str, table: ColumnLayout) -> str:
@@ -161,16 +158,6 @@ async def claim(
     )
     found = await connection.fetch(statement, size, worker.target, worker.token, *(last or ()))
     return [(id, text, is_mine) for id, text, is_mine in found]
-
-
-async def release_leases(ids: Sequence[str], worker: ColumnWorker, connection: Connection) -> set[str]:
-    """Gives these leases up with the transaction; returns those that were still held."""
-    return {key for (key,) in await connection.fetch(RELEASE, worker.target, worker.token, list(ids))}
-
-
-async def hold_failed(ids: Sequence[str], worker: ColumnWorker, connection: Connection) -> None:
-    """Rows that were released with others, and get no vector in this run."""
-    await connection.execute(HOLD_FAILED, worker.target, worker.token, list(ids))
 
 
 async def forget_lost(worker: ColumnWorker, connection: Connection) -> bool:

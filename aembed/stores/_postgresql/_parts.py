@@ -29,13 +29,11 @@ class DroppedError(StoreError):
     """The server took rows and kept them not: `positions` among those that were written."""
 
     def __init__(self, positions: frozenset[int], place: str, hooks: tuple[Hook, ...]) -> None:
-        super().__init__(dropped_message(place, hooks))
+        blamed = f"{name_hooks(hooks)} drops it or changes it" if hooks else "the server does not keep what it took"
+        super().__init__(
+            f"{place}: a row was written and is not there as it was written: {blamed}; let it keep vector and text"
+        )
         self.positions = positions
-
-
-def dropped_message(place: str, hooks: tuple[Hook, ...]) -> str:
-    blamed = f"{name_hooks(hooks)} drops it or changes it" if hooks else "the server does not keep what it took"
-    return f"{place}: a row was written and is not there as it was written: {blamed}; let it keep vector and text"
 
 
 async def write_by_halves(

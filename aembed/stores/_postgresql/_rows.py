@@ -123,11 +123,6 @@ async def vectors(fingerprints: AbstractSet[bytes], layout: StoreLayout, connect
     return {fingerprint: vector_of(sent) for fingerprint, sent in found}
 
 
-def order_by_id(rows: Rows) -> list[int]:
-    """Positions by id: writers that take their locks in one order never wait for each other in a circle."""
-    return sorted(range(len(rows)), key=rows.ids.__getitem__)
-
-
 async def upsert(
     rows: Rows,
     picked: Sequence[int],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,26 +13,24 @@ from aembed.core.filters import Filter
 from aembed.errors import ConfigError
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._building import OnBuild
-from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
+from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import Condition, explain_unreadable, on_columns
 from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._named import find_named
 from aembed.stores._postgresql._names import quote_name
+from aembed.stores._postgresql._opened import OpenedColumn
 from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
 from aembed.stores._rules import check_search, no_words_error
 from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Match, Metadata, Vector
 
-T = TypeVar("T")
 _Finder: TypeAlias = Callable[[Vector, Condition, ColumnLayout, Connection], Awaitable[list[Match]]]
 
 
-class SearchedColumn(Indexed):
+class SearchedColumn(OpenedColumn, Indexed):
     """The searches of a column, and the indexes that they use."""
-
-    _asked: ColumnRequest
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` is a filter of their columns."""
@@ -99,16 +97,6 @@ class SearchedColumn(Indexed):
             return table.target
 
         return await self._run(target)
-
-    @property
-    def _place(self) -> str:
-        raise NotImplementedError
-
-    def _own_command(self, flag: str) -> tuple[str, ...] | None:
-        raise NotImplementedError
-
-    async def _run(self, work: Callable[[ColumnLayout, Connection], Awaitable[T]]) -> T:
-        raise NotImplementedError
 
     async def _find(
         self, find: _Finder, vector: Vector, wanted: Filter, table: ColumnLayout, connection: Connection

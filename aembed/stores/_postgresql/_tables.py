@@ -141,14 +141,10 @@ async def find_tables(names: StoreNames, connection: Connection) -> StoreLayout 
         row["dimensions"] if (row["dimensions"] or -1) > 0 else None,
         {each["key"]: loads(each["value"]) for each in held},
     )
-    _check(layout)
-    return layout
-
-
-def _check(layout: StoreLayout) -> None:
     check_schema(layout.names.rows, layout.meta.get("schema_version", 0))
     if layout.storage not in ("vector", "halfvec"):
         raise StoreError(f"{layout.names.rows} has no column embedding of type vector or halfvec; it was changed")
+    return layout
 
 
 async def make_tables(names: StoreNames, storage: Storage | None, space: Space, connection: Connection) -> StoreLayout:

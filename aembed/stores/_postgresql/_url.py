@@ -89,7 +89,9 @@ def parse(url: str) -> ServerAddress:
     }
     ours = {name: given[name] for name in OURS & set(given)}
     # Neon's poolers are named `ENDPOINT-pooler.REGION...`, and keep no sessions on any port.
-    is_transactional = _says_transactional(ports, given) or any("-pooler." in host for host in hosts)
+    said = given.get("pgbouncer") == "true" or given.get("statement_cache_size") == "0"
+    is_transactional = said or given.get("prepared_statements") == "false" or POOLER_PORT in ports
+    is_transactional = is_transactional or any("-pooler." in host for host in hosts)
     # Supabase's are named `REGION.pooler.supabase.com`. On any port but 6543 they keep sessions.
     named = any(".pooler." in host for host in hosts)
     return ServerAddress(
@@ -127,8 +129,3 @@ def _seconds(text: str) -> float:
         raise ConfigError("connect_timeout in the database URL must be a number of seconds")
     # libpq takes 0 for no limit at all. Chosen: a minute, so that a server that never answers is told all the same.
     return float(text) or 60.0
-
-
-def _says_transactional(ports: tuple[int, ...], given: dict[str, str]) -> bool:
-    said = given.get("pgbouncer") == "true" or given.get("statement_cache_size") == "0"
-    return said or given.get("prepared_statements") == "false" or POOLER_PORT in ports

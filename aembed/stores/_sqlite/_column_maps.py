@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Any
 
@@ -73,15 +73,15 @@ class NumberedRows:
             yield number, key_as_json(key), blob
 
 
+@dataclass(eq=False, repr=False)
 class ColumnMaps:
     """The maps of one column: one that triggers keep good where the table has them, else one of this process."""
 
-    def __init__(self, worker: SQLiteThread) -> None:
-        self._worker = worker
-        self._noted: NotedTable | None = None
-        self._kept: TableMap | None = None
-        self._passing: TableMap | None = None
-        self._makers: list[MapMaker] = []
+    _worker: SQLiteThread
+    _noted: NotedTable | None = None
+    _kept: TableMap | None = None
+    _passing: TableMap | None = None
+    _makers: list[MapMaker] = field(default_factory=list)
 
     def of(self, noted: NotedTable, connection: Connection) -> TableMap:
         if noted != self._noted:

@@ -126,20 +126,17 @@ class SQLiteDatabase:
             self._most_log_bytes = MOST_LOG_BYTES + (size_bytes if busy else 0)
 
     def _create_file(self, work: Work[T]) -> T:
-        self._make()
-        if connection := self._writer.open():
-            # This order: SQLite fixes the size of pages once the file is in WAL mode, or holds anything.
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL")
-        return self._run_write(work)
-
-    def _make(self) -> None:
         path = self._writer.path
         if not path.parent.is_dir():
             raise StoreError(f"the folder of {self.name} does not exist; create {self.name.parent} first")
         with suppress(FileExistsError):
             # SQLite itself would make it readable for everybody whom the umask lets.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if connection := self._writer.open():
+            # This order: SQLite fixes the size of pages once the file is in WAL mode, or holds anything.
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode = WAL")
+        return self._run_write(work)
 
 
 def select_in(connection: sqlite3.Connection, sql: str, values: Iterable[Any]) -> Iterator[Any]:

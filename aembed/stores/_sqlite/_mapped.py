@@ -65,18 +65,20 @@ class RowReader:
             yield SearchChunk.from_rows([id for _, id, _ in page], matrix)
 
 
+@dataclass(eq=False, repr=False)
 class TableMap:
     """The map of a table as the one thread that searches has it: opened when it is first needed, checked, left when the
     table has another one, and asked for when it has none."""
 
-    def __init__(self, path: Path, noted: NotedTable, maker: MapMaker) -> None:
-        self._path, self._noted, self._maker = path, noted, maker
-        self._searches_without = 0
-        self._mapped: RowMap | None = None
-        self._is_checked = False
-        self._bad: MapId | None = None
-        self._unknown = 0
-        """How many rows the last search had to read because the map does not know them."""
+    _path: Path
+    _noted: NotedTable
+    _maker: MapMaker
+    _searches_without: int = 0
+    _mapped: RowMap | None = None
+    _is_checked: bool = False
+    _bad: MapId | None = None
+    _unknown: int = 0
+    """How many rows the last search had to read because the map does not know them."""
 
     def find(self, queries: Sequence[NearestQuery], reader: RowReader, connection: Connection) -> list[Found | None]:
         """As `find_nearest_of_each`; None for a query that no map can answer."""

@@ -42,7 +42,15 @@ def prepare(place: str, names: TableNames, creates_triggers: bool, asked: Space,
     if connection.execute(table.select("1", where)).fetchone():
         raise ConfigError(f"{place}: a row to be filled has NULL in its key; give it a value")
     held = books.space(names.target, connection)
-    space = _agree_on_space(place, names, held, asked, vector_bytes(table, connection))
+    # A column with no vector may change its space.
+    size_bytes = vector_bytes(table, connection)
+    way_out = EMPTY.format(quote_name(names.table), quote_name(names.vector))
+    space = merge_spaces(held, asked)
+    if space is None and held and size_bytes is not None:
+        raise mismatch_error(place, held, asked, way_out)
+    space = space or settled_space(asked)
+    if size_bytes is not None and space.dimensions and size_bytes != space.dimensions * 4:
+        raise mismatch_error(place, replace(space, dimensions=size_bytes // 4), asked, way_out)
     table = replace(table, prepared=mark_of(space))
     probe(place, names, table, space.dimensions or 1, connection)
     _add_columns(names, connection)  # Once more: a trigger that rolls back has taken it away.
@@ -83,18 +91,6 @@ def _numbered_table(place: str, names: TableNames, table: TableLayout, connectio
     if not has_numbers(noted, connection):
         raise ConfigError(f"{place}: a table WITHOUT ROWID is searched without a map; leave create_triggers out")
     return noted
-
-
-def _agree_on_space(place: str, names: TableNames, held: Space | None, asked: Space, width: int | None) -> Space:
-    """`width` is the bytes of a vector that is there already; a column with none may change its space."""
-    way_out = EMPTY.format(quote_name(names.table), quote_name(names.vector))
-    space = merge_spaces(held, asked)
-    if space is None and held and width is not None:
-        raise mismatch_error(place, held, asked, way_out)
-    space = space or settled_space(asked)
-    if space.dimensions and width not in (None, space.dimensions * 4):
-        raise mismatch_error(place, replace(space, dimensions=width // 4), asked, way_out)
-    return space
 
 
 def probe(place: str, names: TableNames, table: TableLayout, dimensions: int, connection: Connection) -> None:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from sqlite3 import Connection
 from threading import Lock
 from typing import TypeAlias
@@ -42,11 +41,11 @@ ByMap: TypeAlias = Callable[[Filter, Sequence[NearestQuery]], Sequence["list[tup
 """Answers queries of one filter by a map; None for those that it cannot answer."""
 
 
+@dataclass(eq=False, repr=False)
 class Searches:
-    def __init__(self, worker: SQLiteThread) -> None:
-        self._worker = worker
-        self._waiting = deque[Search]()
-        self._lock = Lock()
+    _worker: SQLiteThread
+    _waiting: deque[Search] = field(default_factory=deque[Search])
+    _lock: Lock = field(default_factory=Lock)
 
     async def ask(self, search: Search, answerer: Answerer, absent: StoreError | None = None) -> list[Match]:
         """`absent` is raised where there is no file. One whose caller has left is not searched for.
@@ -110,18 +109,10 @@ def search_rows(
         positions, queries = [position for position, _ in group], [query for _, query in group]
         try:
             found_by_map = by_map(where, queries) if by_map else [None] * len(queries)
-            best = _answer_rest(found_by_map, queries, partial(chunks, where))
+            rest = [query for query, answer in zip(queries, found_by_map, strict=True) if answer is None]
+            answers = iter(find_nearest_of_each(rest, chunks(where)) if rest else [])
+            best = [next(answers) if answer is None else answer for answer in found_by_map]
         except ConfigError as error:
             best = [error] * len(positions)
         found.update(zip(positions, best, strict=True))
     return [found[position] for position in range(len(asked))]
-
-
-def _answer_rest(
-    found: Sequence[list[tuple[str, float]] | None],
-    queries: Sequence[NearestQuery],
-    chunks: Callable[[], Iterable[SearchChunk]],
-) -> list[list[tuple[str, float]]]:
-    rest = [query for query, answer in zip(queries, found, strict=True) if answer is None]
-    answers = iter(find_nearest_of_each(rest, chunks()) if rest else [])
-    return [next(answers) if answer is None else answer for answer in found]

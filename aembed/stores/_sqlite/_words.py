@@ -143,7 +143,15 @@ class WordIndex:
         """Takes more rows in, in the transaction of the caller; whether that was all. Several may build it at once."""
         last = self._last(connection)
         if last is None or not self._has_triggers(connection):
-            self._begin(connection)
+            for trigger in self._triggers:
+                connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
+            with _asking_for_fts5():
+                for table in (f"{self.name}_changes", self.name):
+                    connection.execute(f"DROP TABLE IF EXISTS {table}")
+                connection.execute(self._sql(CREATE))
+            for sql in (KEPT, self._sql(CREATE_CHANGES), *self._triggers.values()):
+                connection.execute(sql)
+            connection.execute(SET_LAST, (self.name, BEFORE_ALL))
             last = BEFORE_ALL
         if last < ALL:
             (upto,) = connection.execute(self._sql(UP_TO, size=PIECE_ROWS), (last,)).fetchone()
@@ -155,17 +163,6 @@ class WordIndex:
             connection.execute(self._sql(TAKE_IN), (changed[-1], changed[-1]))
             connection.execute(self._sql(TAKEN_IN), (changed[-1],))
         return len(changed) < PIECE_ROWS
-
-    def _begin(self, connection: Connection) -> None:
-        for trigger in self._triggers:
-            connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-        with _asking_for_fts5():
-            for table in (f"{self.name}_changes", self.name):
-                connection.execute(f"DROP TABLE IF EXISTS {table}")
-            connection.execute(self._sql(CREATE))
-        for sql in (KEPT, self._sql(CREATE_CHANGES), *self._triggers.values()):
-            connection.execute(sql)
-        connection.execute(SET_LAST, (self.name, BEFORE_ALL))
 
     # searching
 
