@@ -71,7 +71,8 @@ def space_as_json(space: Space) -> dict[str, Any]:
 def space_from_json(kept: Mapping[str, Any]) -> Space:
     """Raises ConfigError for a preparation that this aembed does not know."""
     space = Space(**kept)
-    Preparation.parse(space.preparation)
+    if space.preparation:
+        Preparation.parse(space.preparation)
     return space
 
 

@@ -47,7 +47,7 @@ def check_schema(place: str, version: int) -> None:
 def mark_of(space: Space | None) -> str:
     """What stands before the text in the fingerprints of a column: "" where its texts are not prepared, as those of all
     columns that 0.1.0 filled; else hexadecimal digits, which need no quotation in SQL."""
-    part = document_part(space.preparation) if space else ""
+    part = document_part(space.preparation) if space and space.preparation else ""
     return sha256(part.encode()).hexdigest()[:32] if part else ""
 
 

@@ -86,7 +86,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def space(self) -> Space | None:
         """Which vectors the column is for; None where that is not known yet."""
-        return await self._read_beside(partial(books.space, self._names.target))
+        return await self._database.read_there_beside(partial(books.space, self._names.target))
 
     async def prepare(self, space: Space) -> Space:
         """Checks the file, the table and that a vector can be written, and keeps the space in `aembed_columns`.
@@ -117,7 +117,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
         last: list[Any] = []
         while limit is None or limit > 0:
             size = min(ROWS_PER_PAGE, limit or ROWS_PER_PAGE)
-            page = await self._read(partial(self._read_page, last, size))
+            page = await self._database.read_there(partial(self._read_page, last, size))
             for *key, text in page:
                 yield Record(key_as_json(key), text, source=self._names.table)
             if len(page) < size:
@@ -153,7 +153,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by key."""
-        return await self._read_beside(partial(books.refusals, self._names.target))
+        return await self._database.read_there_beside(partial(books.refusals, self._names.target))
 
     async def fail(self, ids: Sequence[str]) -> None:
         """With `fingerprint`, vectors that these rows have of earlier texts are cleared: no others come in this run."""
@@ -162,7 +162,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def count(self) -> int:
         """How many rows are pending."""
-        return await self._read_beside(self._count_pending)
+        return await self._database.read_there_beside(self._count_pending)
 
     async def spend(self, job: str, tokens: int) -> int:
         """Kept in `aembed_accounts`."""
@@ -187,12 +187,12 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
-        return await self._read_beside(partial(self._read_sample, most))
+        return await self._database.read_there_beside(partial(self._read_sample, most))
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds. A large table whose changes are noted gets a map."""
         await super().leave(token)
-        if large := await self._read(self._large_table):
+        if large := await self._database.read_there(self._large_table):
             self._maps.make_after_job(*large)
 
     async def aclose(self) -> None:

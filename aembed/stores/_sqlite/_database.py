@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -57,6 +57,14 @@ class SQLiteDatabase:
         """The same beside the writes: it sees what was written before."""
         return self._run_on(self._reader, work, missing)
 
+    def read_there(self, work: Work[T]) -> Awaitable[T]:
+        """As `read`, on a file that has to be there: raises StoreError where it is not."""
+        return self._writer.run(lambda: self._writer.run_transaction("BEGIN", work, self._refuse_absent))
+
+    def read_there_beside(self, work: Work[T]) -> Awaitable[T]:
+        """As `read_beside`, on a file that has to be there."""
+        return self._reader.run(lambda: self._reader.run_transaction("BEGIN", work, self._refuse_absent))
+
     def write(self, work: Work[T], then: Callable[[], object] | None = None) -> Awaitable[T]:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
 
@@ -84,16 +92,21 @@ class SQLiteDatabase:
             await worker.aclose()
 
     def _run_on(self, worker: SQLiteThread, work: Work[T], missing: T) -> Awaitable[T]:
-        return worker.run(lambda: worker.run_transaction("BEGIN", work) if worker.open() else missing)
+        return worker.run(lambda: worker.run_transaction("BEGIN", work, lambda: missing))
 
     def _run_write(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
-        if not self._writer.open():
-            raise StoreError(f"{self.name} does not exist; {self._absent}")
-        result = self._writer.run_transaction("BEGIN IMMEDIATE", work)
+        result = self._writer.run_transaction("BEGIN IMMEDIATE", work, self._refuse_absent)
         if then:
             then()
         self._bound_log()
         return result
+
+    @property
+    def absent_error(self) -> StoreError:
+        return StoreError(f"{self.name} does not exist; {self._absent}")
+
+    def _refuse_absent(self) -> NoReturn:
+        raise self.absent_error
 
     def _run_light_write(self, work: Work[T]) -> T:
         connection = self._writer.open()

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from threading import Event, Lock
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +179,10 @@ class MapMaker:
         return connection.execute(self._noted.sql(PAGE), (start, last, size)).fetchall()
 
     def _run(self, begin: str, work: Work[T]) -> T:
-        return self._worker.explain_errors(lambda: self._worker.run_transaction(begin, work))
+        def gone() -> NoReturn:
+            raise _GivenUp("the file is gone")
+
+        return self._worker.explain_errors(lambda: self._worker.run_transaction(begin, work, gone))
 
     def _remove_files(self, tokens: Collection[int]) -> None:
         """Those that killed processes left, and with tokens all maps but theirs. Raises _GivenUp where another process

@@ -49,7 +49,7 @@ class SearchedColumn(OpenedColumn):
         Raises OverloadedError where a thousand searches wait.
         """
         search = Search(vector, k, check_search(k, where))
-        return await self._database.searches.ask(search, self._answer_searches, self._absent_error)
+        return await self._database.searches.ask(search, self._answer_searches, self._database.absent_error)
 
     async def prepare_words(self) -> None:
         """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
@@ -58,7 +58,7 @@ class SearchedColumn(OpenedColumn):
             words = self._words(connection)
             return words.is_complete(connection), words.is_ready(connection)
 
-        is_there, is_ready = await self._read_beside(state)
+        is_there, is_ready = await self._database.read_there_beside(state)
         if not is_there:
             raise self._no_words_error
         if not is_ready:
@@ -72,14 +72,16 @@ class SearchedColumn(OpenedColumn):
         many rows are done and how many there are. Raises ConfigError for a table WITHOUT ROWID, and where SQLite has no
         FTS5.
         """
-        await (await self._read_beside(self._words)).build(self._database.write, on_progress)
+        await (await self._database.read_there_beside(self._words)).build(self._database.write, on_progress)
 
     async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k best of the filled rows that hold rare words of the text, best first. See SearchesWords.
 
         Raises ConfigError where the index of words is not there, or is of other rows: they were numbered anew.
         """
-        found, is_odd = await self._read_beside(partial(self._find_named, text, vector, k, check_search(k, where)))
+        found, is_odd = await self._database.read_there_beside(
+            partial(self._find_named, text, vector, k, check_search(k, where))
+        )
         if is_odd and await self._database.write(lambda connection: self._words(connection).forget_misfit(connection)):
             raise self._no_words_error
         return found

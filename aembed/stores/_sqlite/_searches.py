@@ -81,9 +81,10 @@ class Searches:
                 search.answer.set_result(answer)
 
     def _answer_round(self, asked: Sequence[Search], answerer: Answerer, absent: StoreError | None) -> Sequence[Answer]:
-        if self._worker.open() is None:
+        def nothing() -> Sequence[Answer]:
             return [absent or [] for _ in asked]
-        return self._worker.run_transaction("BEGIN", lambda connection: answerer(asked, connection))
+
+        return self._worker.run_transaction("BEGIN", lambda connection: answerer(asked, connection), nothing)
 
 
 def search_rows(

@@ -1,4 +1,4 @@
-"""A thread, and the connection to one SQLite file that it alone uses."""
+"""A thread, and the connection to one SQLite file that it alone uses, and that notices when the file has gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from threading import Lock
 from typing import TypeAlias, TypeVar
 
 from aembed.errors import StoreError
-from aembed.stores._sqlite._file import OpenFile, transaction
+from aembed.stores._sqlite._file import HASH, text_hash
+from aembed.stores._sqlite._filters import MATCHES, matches
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -25,6 +26,13 @@ BUSY_SECONDS = 5.0
 # Chosen: SQLite answers some locks at once, whatever its own timeout is. Without a pause the thread would spin until
 # the other process is done; larger, it would be late.
 PAUSE_SECONDS = 0.05
+# With a write-ahead log and NORMAL, rows that were told as stored are lost in one simulated power cut of eight, and
+# with FULL in none (SQLite 3.40, benchmarks.power_cuts).
+PRAGMAS = ("synchronous = FULL", "wal_autocheckpoint = 2048")
+"""A commit is on disk when it returns. The log is copied into the file every 64 MB (32 MB in files made earlier, with
+pages of 16 KiB): the index over fingerprints, random by nature, then costs fewer bytes written."""
+BESIDE = ("-wal", "-shm")
+"""Suffixes of the files that hold what is not in the main file yet, and that tell the processes of each other."""
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 SENTENCES = {
@@ -38,6 +46,42 @@ SENTENCES = {
     sqlite3.SQLITE_TOOBIG: "cannot hold a row of more than 1 GB; cut that text into pieces",
     sqlite3.SQLITE_CONSTRAINT: "refuses the row: a constraint of the table does not hold",
 }
+
+
+class OpenFile:
+    """The connection, and which files it has open. Used by the thread only, and once more at the very end."""
+
+    def __init__(self, *, reads_only: bool = False) -> None:
+        self._reads_only = reads_only
+        self._connection: sqlite3.Connection | None = None
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def connection(self, path: Path, timeout: float) -> sqlite3.Connection | None:
+        """None where the file does not exist."""
+        if self._connection is None and (identity := _identity(path)):
+            self._files = {"": identity}
+            self._connection = _connect(path, timeout, reads_only=self._reads_only)
+        self.check(path)
+        return self._connection
+
+    def check(self, path: Path) -> None:
+        """A file that was removed would take rows that nobody can read again; so would the log beside it."""
+        for suffix, identity in self._files.items() if self._connection else ():
+            if _identity(Path(f"{path}{suffix}")) != identity:
+                self.close()
+                raise StoreError(f"{path.name}{suffix} was removed or replaced while it was in use; run this again")
+
+    def check_beside(self, path: Path) -> None:
+        """After a transaction: the files beside the main one are there now, if they are used at all."""
+        self.check(path)
+        for suffix in BESIDE if self._connection else ():
+            if suffix not in self._files and (found := _identity(Path(f"{path}{suffix}"))):
+                self._files[suffix] = found
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.close()
 
 
 class SQLiteThread:
@@ -86,38 +130,43 @@ class SQLiteThread:
         """None where there is no file."""
         return self.file.connection(self.path, min(BUSY_SECONDS, self.lock_timeout))
 
-    def run_transaction(self, begin: str, work: Work[T]) -> T:
+    def run_transaction(self, begin: str, work: Work[T], absent: Callable[[], T]) -> T:
+        """What the work gives, or, where there is no file, what `absent` does."""
         connection = self.open()
-        assert connection is not None
-        try:
-            with self.between_snapshots if self._reads_only else nullcontext(), transaction(connection, begin):
+        if connection is None:
+            return absent()
+        with self.between_snapshots if self._reads_only else nullcontext():
+            try:
+                connection.execute(begin)
                 result = work(connection)
-        finally:
-            if connection.in_transaction:
-                self.file.close()
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                if connection.in_transaction:
+                    self.file.close()
         self.file.check_beside(self.path)
         return result
 
     def explain_errors(self, call: Callable[[], T]) -> T:
+        """Tries again while another process holds the lock; what goes wrong in the end is a StoreError."""
+        until = time.monotonic() + self.lock_timeout
         try:
-            return self._retry_while_locked(call)
+            while True:
+                try:
+                    return call()
+                except sqlite3.OperationalError as error:
+                    if _code(error) not in BUSY or time.monotonic() >= until:
+                        raise
+                time.sleep(PAUSE_SECONDS)
         except sqlite3.Error as error:
             raise StoreError(self._sentence(error)) from None
         except UnicodeError:
             raise StoreError(f"{self.name} keeps text as UTF-8; a lone surrogate was to be written or read") from None
         except OSError as error:
             raise StoreError(f"{self.name} cannot be opened: {error.strerror}; check the file and its folder") from None
-
-    def _retry_while_locked(self, call: Callable[[], T]) -> T:
-        """Tries again while another process holds the lock."""
-        until = time.monotonic() + self.lock_timeout
-        while True:
-            try:
-                return call()
-            except sqlite3.OperationalError as error:
-                if _code(error) not in BUSY or time.monotonic() >= until:
-                    raise
-            time.sleep(PAUSE_SECONDS)
 
     def _sentence(self, error: sqlite3.Error) -> str:
         """Without SQLite's own message where that may quote a text."""
@@ -127,6 +176,33 @@ class SQLiteThread:
         told = error if _code(error) == sqlite3.SQLITE_ERROR else type(error).__name__
         sentence = SENTENCES.get(_code(error), f"failed: {told}")
         return f"{self.name} {sentence} ({getattr(error, 'sqlite_errorname', 'sqlite3')})"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _connect(path: Path, timeout: float, *, reads_only: bool) -> sqlite3.Connection:
+    # rw and not rwc, which would put an empty file in the place of one that is gone. With isolation_level=None the
+    # sqlite3 module begins no transactions of its own. check_same_thread is off because the last close may come from
+    # another thread.
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    try:
+        for pragma in (*PRAGMAS, f"query_only = {int(reads_only)}"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.create_function(MATCHES, 2, matches, deterministic=True)
+        for parameters in (1, 2):
+            connection.create_function(HASH, parameters, text_hash, deterministic=True)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _code(error: sqlite3.Error) -> int:
