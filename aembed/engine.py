@@ -79,11 +79,6 @@ class Engine:
         return replace(space, dimensions=space.dimensions or known)
 
     @property
-    def own_space(self) -> Space:
-        """The space of what is made without a store."""
-        return replace(self.space, preparation=self.preparing.own)
-
-    @property
     def limits(self) -> Limits:
         """The provider's, which its replies may change, with the user's where those are smaller."""
         limits = self.provider.limits
@@ -213,7 +208,9 @@ class Engine:
         spend_limit: SpendLimit,
     ) -> Job:
         tally = tally or self.make_tally(total)
-        return self._assemble_job(self.dispatcher, sink, feed, space or self.own_space, observers, tally, spend_limit)
+        # Without a store the texts are prepared as the options ask.
+        space = space or replace(self.space, preparation=self.preparing.own)
+        return self._assemble_job(self.dispatcher, sink, feed, space, observers, tally, spend_limit)
 
     def make_dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""

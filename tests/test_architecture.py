@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -97,6 +99,15 @@ def test_no_imports_go_in_a_circle() -> None:
 
     graph = {here: {module_of(name) for name in own_imports(path)} - {here} for here, path in modules.items()}
     assert len([*TopologicalSorter(graph).static_order()]) >= len(modules) > 200
+
+
+def test_the_page_names_every_folder_and_no_file_that_is_not_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = [name for words in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"[\w/*-]+\.py\b", words)]
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for top in (PACKAGE, ROOT / "tests") for path in top.rglob("*.py")]
+    assert [name for name in named if not any(fnmatch(path, f"*/{name}") for path in there)] == []
+    assert len(named) > 80
+    assert [unit for unit in FLOORS if f"{unit}.py" not in page and f"{unit}/" not in page and unit[0] != "_"] == []
 
 
 def is_shared(name: str) -> bool:

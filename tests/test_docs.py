@@ -261,7 +261,8 @@ def public_things() -> Iterator[tuple[str, object]]:
         if inspect.isfunction(thing) or inspect.isclass(thing):
             yield name, thing
         if inspect.isclass(thing):
-            for member, value in vars(thing).items():
+            for member in dir(thing):
+                value = inspect.getattr_static(thing, member)
                 if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                     yield f"{name}.{member}", value
 

@@ -113,8 +113,9 @@ class Request:
         try:
             return await retrying(attempt)
         except UnavailableError as error:
-            if self._route and (refusal := self._route.common_refusal):
-                raise refusal from error
+            # Several addresses refused it, and the others failed.
+            if self._route and len(self._route.refused_by) > 1:
+                raise next(iter(self._route.refused_by.values())) from error
             raise
 
     async def _attempt(self) -> Reply:
@@ -202,8 +203,8 @@ class Request:
         if self._limited:
             too_large = self._refusal.too_large and (self._pool is None or self._pool.is_too_large(self._tokens))
             return self._divisible and (too_large or self._is_too_heavy(admission))
-        if self._route and self._route.is_judged:
-            return False  # By another address; this one says nothing.
+        if self._route and any(member.is_there and member.has_accepted for member in self._route.refused_by):
+            return False  # An address that accepts others has refused it: this one says nothing.
         billed = may_be_billed(error)
         self._tries.billed += billed
         if not blame and not self._requests.max_retries:

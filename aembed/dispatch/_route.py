@@ -57,16 +57,6 @@ class Route:
             return 3 if member.failed_in_a_row > 1 else 2
         return 0
 
-    @property
-    def common_refusal(self) -> ProviderError | None:
-        """The refusal, where several addresses refused it and the others failed."""
-        return next(iter(self.refused_by.values())) if len(self.refused_by) > 1 else None
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether an address has refused it that accepts others, and can be asked again."""
-        return any(member.is_there and member.has_accepted for member in self.refused_by)
-
 
 def is_of_address(error: ProviderError) -> bool:
     """Whether no request can succeed there: its key, its quota, its model. A firewall's page may be about a text."""

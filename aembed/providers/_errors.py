@@ -95,7 +95,10 @@ def error_for(
     error = error or _class_of_error(reply.status, complaint)
     reason = complaint.reason or _NAMES.get(reply.status, error.__name__)
     if 300 <= reply.status < 400:
-        reason = f"redirects are not followed; set base_url to where it points: {_location(reply)}"
+        # Without a query and a password: they may be secrets.
+        location = reply.headers.get("location", "nowhere").partition("?")[0]
+        location = re.sub(r"//[^/@]*@", "//", location)[:200]
+        reason = f"redirects are not followed; set base_url to where it points: {location}"
     by_way = f" (by way of {reply.via})" if reply.via and reply.status in _A_PROXYS_TOO else ""
     refused = _Refused(reply, complaint, inputs, tokens, secrets, hints)
     return refused.build_error(error, f"{reply.status}: ", f"{reason}{by_way}")
@@ -285,9 +288,3 @@ def redacted_line(text: str, secrets: Sequence[Secret]) -> str:
         text = secret.redact(text)
     line = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(line.split())
-
-
-def _location(reply: HTTPReply) -> str:
-    """Without a query and a password: they may be secrets."""
-    url = reply.headers.get("location", "nowhere").partition("?")[0]
-    return re.sub(r"//[^/@]*@", "//", url)[:200]

@@ -35,7 +35,9 @@ def make_context() -> ssl.SSLContext:
     """Raises ConfigError, which names the variable of the environment that is wrong."""
     file, folder = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
     if file:
-        named, problem = f"SSL_CERT_FILE={file}", _problem_of_file(Path(file))
+        named, problem = f"SSL_CERT_FILE={file}", "" if Path(file).exists() else "it names no file"
+        if Path(file).is_dir():
+            problem = "it names a folder (SSL_CERT_DIR is for those)"
     elif folder:
         named, problem = f"SSL_CERT_DIR={folder}", "" if Path(folder).is_dir() else "it names no folder"
     else:
@@ -48,9 +50,3 @@ def make_context() -> ssl.SSLContext:
             problem = f"{reason} ({error.filename})" if error.filename else f"{reason}"
     advice = "set it to a file of PEM certificates, or unset it" if file else "set it right, or unset it"
     raise ConfigError(f"{named or 'TLS cannot be set up'}: {problem}" + (f"; {advice}" if named else ""))
-
-
-def _problem_of_file(path: Path) -> str:
-    if path.is_dir():
-        return "it names a folder (SSL_CERT_DIR is for those)"
-    return "" if path.exists() else "it names no file"

@@ -64,11 +64,6 @@ async def may_keep_space(connection: Connection) -> bool:
     return await may_create(connection, COLUMNS) or await may_write(connection, COLUMNS)
 
 
-async def is_schema_missing(connection: Connection) -> bool:
-    """Whether the schema, or its tables, are missing and may be created."""
-    return await may_create(connection, COLUMNS)
-
-
 async def read_refused(ids: Sequence[str], column: str, table: ColumnLayout, connection: Connection) -> list[Refusal]:
     if not await may_write(connection, REFUSALS):
         return []

@@ -15,6 +15,7 @@ from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._grants import may_create
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import TableName
@@ -56,7 +57,7 @@ async def announce_changes(
     await probe(place, space.dimensions, table, connection)
     added = table.additions(space.dimensions) if space.dimensions else {}
     lines = [f"column {name} {type} of {table.table}" for name, type in added.items()]
-    if await books.is_schema_missing(connection):
+    if await may_create(connection, books.COLUMNS):
         lines.append(books.MADE)
     target = replace(table.target, dimensions=space.dimensions) if table.vector in added else table.target
     knowable = target.dimensions or table.vector not in table.absent

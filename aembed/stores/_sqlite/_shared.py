@@ -28,9 +28,11 @@ class SharedColumn(OpenedColumn):
     """The methods of `Shares`. Workers of all columns of a file, and of a store in it, know of each other."""
 
     async def join(self, seconds: float) -> tuple[int, bool] | None:
+        """A new worker: its token, and whether it is alone. It lives so many seconds without `lease`. See Leases."""
         return await self._database.write_lightly(partial(leases.join, seconds))
 
     async def others(self, token: int) -> bool:
+        """Whether a worker with another token lives."""
         return await self._database.read(partial(leases.others, token), False)
 
     async def lease(
