@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
@@ -65,7 +66,9 @@ class Embedder(QueryVerbs):
     of more tokens than the model takes fails (`too_long="error"`), is cut ("truncate"), or is embedded in pieces
     whose weighted mean is its vector ("split"). `timeout` is the most seconds one request may take. `budget`, one
     or several, stops a job before the request that would exceed it, and `query_budget` queries. `cache_bytes` is
-    the memory for vectors of queries that come again, 0: none. `max_queue_size` is the most queries that may wait,
+    the memory for vectors of queries that come again, 0: none. `cache` is a file, or a postgresql:// URL, that keeps
+    the vectors of all verbs for any number of processes, so that nothing is bought twice; of queries only with
+    `cache_queries`. `max_queue_size` is the most queries that may wait,
     None: any number.
     `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
 
@@ -92,6 +95,8 @@ class Embedder(QueryVerbs):
         timeout: float = 60.0,
         budget: Budget | Sequence[Budget] | None = None,
         query_budget: Budget | Sequence[Budget] | None = None,
+        cache: str | Path | None = None,
+        cache_queries: bool = False,
         cache_bytes: int = 0,
         # Chosen: at a thousand answers a second it is emptied within the 10 s that a query waits. Larger, callers wait
         # who cannot be answered in time; smaller, bursts are refused that could be.
@@ -109,6 +114,8 @@ class Embedder(QueryVerbs):
             timeout=timeout,
             budget=budget,
             query_budget=query_budget,
+            cache=cache,
+            cache_queries=cache_queries,
             cache_bytes=cache_bytes,
             max_queue_size=max_queue_size,
         )
@@ -179,13 +186,17 @@ class Embedder(QueryVerbs):
             sink = ListSink(total, engine.run_in_thread)
             spend_limit, observers = engine.budgets.limit_of_calls(), Observers(on_progress)
             feed = Feed(texts, text_record)
-            job = engine.make_job(sink, feed, space=space, total=total, observers=observers, spend_limit=spend_limit)
-            try:
-                with log_ending("embed_documents", job.report):
-                    report = await job.run()
-            except AembedError as error:
-                error.embeddings = sink.make_embeddings(job.report(), self.space.dimensions, error)
-                raise
+            # What is made for a store is compared with what that holds, so it is made anew.
+            async with nullcontext(sink) if space else engine.use_cache(sink, spend_limit) as cached:
+                job = engine.make_job(
+                    cached, feed, space=space, total=total, observers=observers, spend_limit=spend_limit
+                )
+                try:
+                    with log_ending("embed_documents", job.report):
+                        report = await job.run()
+                except AembedError as error:
+                    error.embeddings = sink.make_embeddings(job.report(), self.space.dimensions, error)
+                    raise
             return sink.make_embeddings(report, self.space.dimensions)
 
     def stats(self) -> Stats:
@@ -205,18 +216,20 @@ class Embedder(QueryVerbs):
         """
         refuse_what_is_no_list(records)
         engine, channel = self._engine, Channel()
-        with engine.run_verb():
-            await engine.learn()
-            spend_limit = engine.budgets.limit_of_calls()
-            job = engine.make_job(StreamSink(channel), Feed(rows_of(records), any_record), spend_limit=spend_limit)
-            running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.run_verb()))
-        try:
-            yield Results(channel, running)
-        finally:
-            job.abandon()
-            running.cancel()
-            channel.leave()
-            await asyncio.gather(running, return_exceptions=True)
+        async with AsyncExitStack() as stack:
+            with engine.run_verb():
+                await engine.learn()
+                spend_limit = engine.budgets.limit_of_calls()
+                sink = await stack.enter_async_context(engine.use_cache(StreamSink(channel), spend_limit))
+                job = engine.make_job(sink, Feed(rows_of(records), any_record), spend_limit=spend_limit)
+                running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.run_verb()))
+            try:
+                yield Results(channel, running)
+            finally:
+                job.abandon()
+                running.cancel()
+                channel.leave()
+                await asyncio.gather(running, return_exceptions=True)
 
     async def embed_into(
         self,
@@ -246,18 +259,19 @@ class Embedder(QueryVerbs):
         ):
             space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
             async with hold_leases(opened) as worker:
-                sink = StoreSink(opened, retry_failed=retry_failed, worker=worker)
+                stored = StoreSink(opened, retry_failed=retry_failed, worker=worker)
                 observers = Observers(on_progress, on_failure)
                 total = known_length(records)
-                job = engine.make_job(
-                    sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
-                )
-                try:
-                    with log_ending("embed_into", job.report):
-                        return await job.run()
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await note(opened, job.report())
+                async with engine.caching.beneath(stored, space.dimensions) as sink:
+                    job = engine.make_job(
+                        sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
+                    )
+                    try:
+                        with log_ending("embed_into", job.report):
+                            return await job.run()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await note(opened, job.report())
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do, with its requests, tokens and price. Sends nothing and writes nothing.
@@ -276,9 +290,10 @@ class Embedder(QueryVerbs):
             space = engine.planned_space(info.space, await await_store(space_of(records)))
             if info.space:
                 engine.preparing.note(opened, space)
-            sink = PlanSink(opened, retry_failed=retry_failed)
-            report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
-        return make_plan(report, sink.changed)
+            planned = PlanSink(opened, retry_failed=retry_failed)
+            async with engine.caching.beneath(planned, space.dimensions) as sink:
+                report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
+        return make_plan(report, planned.changed)
 
     async def move(self, store: AnyStore | Backlog) -> float:
         """Makes the rows of a store, or of a column of a table of your own, this Embedder's, where another name or
@@ -323,17 +338,18 @@ class Embedder(QueryVerbs):
             observers = Observers(on_progress, passes.note_failure)
             with log_ending("backfill", passes.report), raise_plainly():
                 async with hold_leases(backlog) as worker:
-                    sink = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
-                    while True:
-                        feed = Feed(passes.records(), any_record)
-                        job = engine.make_job(
-                            sink,
-                            feed,
-                            space=space,
-                            observers=observers,
-                            tally=passes.tally,
-                            spend_limit=spend_limit,
-                        )
-                        report = await job.run()
-                        if not passes.has_another():
-                            return report
+                    filled = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
+                    async with engine.caching.beneath(filled, space.dimensions) as sink:
+                        while True:
+                            feed = Feed(passes.records(), any_record)
+                            job = engine.make_job(
+                                sink,
+                                feed,
+                                space=space,
+                                observers=observers,
+                                tally=passes.tally,
+                                spend_limit=spend_limit,
+                            )
+                            report = await job.run()
+                            if not passes.has_another():
+                                return report

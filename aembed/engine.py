@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -20,11 +21,12 @@ from aembed.core.progress import Tally
 from aembed.core.spaces import merge_spaces
 from aembed.counters import Measure
 from aembed.dispatch import Dispatcher, LoopAffinity
-from aembed.errors import AembedError, ConfigError
+from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
+from aembed.pipeline.caching import Caching
 from aembed.pipeline.job import Job
 from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
@@ -36,7 +38,9 @@ from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Backlog, HasAddresses, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
-from aembed.types import InputType, Space
+from aembed.types import InputType, Record, Space, Vector
+
+logger = logging.getLogger("aembed")
 
 PROBE = "dimensions"
 """The one short text that is embedded where nothing else tells how wide the vectors are."""
@@ -60,6 +64,7 @@ class Engine:
         self._most_in_flight = len(pacers) * options.most_in_flight
         self._first_in_flight = len(pacers) * options.first_in_flight
         self._cache = Cache(options.cache_bytes)
+        self.caching = Caching(options.cache)
         self._billing = Billing()
         self._loop_affinity = LoopAffinity()
         self._dispatcher: Dispatcher | None = None
@@ -181,7 +186,10 @@ class Engine:
             # While this waited, the Embedder may have been opened again and have another dispatcher, which stays.
             if self._dispatcher is dispatcher:
                 self._dispatcher, self._coalescers = None, {}
-            await self.provider.aclose()
+            try:
+                await self.caching.aclose()
+            finally:
+                await self.provider.aclose()
 
     def make_stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop
@@ -261,17 +269,45 @@ class Engine:
         """What `prepare` would give for a store that holds this space."""
         return widen_space(self.preparing.planned(held, self.space, carried), carried)
 
+    @asynccontextmanager
+    async def use_cache(self, sink: Sink, spend_limit: SpendLimit) -> AsyncIterator[Sink]:
+        """The sink of a job without a store, with the cache beneath it, where there is one."""
+        # Fingerprints name the dimensions, so a cache is asked only once they are known.
+        if self.caching.is_on and self.space.dimensions is None:
+            await self._probe(spend_limit)
+        async with self.caching.beneath(sink, self.space.dimensions) as cached:
+            yield cached
+
+    async def query_vector(self, preparation: str, text: str, timeout: float) -> Vector:
+        """That of one query, for a store of this preparation."""
+        coalescer = self.coalescer_of(preparation)
+        if not self.options.cache_queries or coalescer.remembers(text):
+            return await coalescer.vector(text, timeout)
+        # The provider's own space: what replies tell of the dimensions would change the fingerprint in mid-life.
+        space = replace(self.provider.space, preparation=preparation)
+        fingerprint = self._make_fingerprinter(space, "query").make_entry(0, Record("query", text)).fingerprint
+        with _without_broken_cache():
+            if (held := await self.caching.find(fingerprint)) is not None:
+                return held
+        vector = await coalescer.vector(text, timeout)
+        with _without_broken_cache():
+            await self.caching.keep(fingerprint, vector)
+        return vector
+
     async def _probe(self, spend_limit: SpendLimit) -> None:
         """Embeds one short text, which tells how wide the vectors are."""
-        job = self.make_job(ListSink(1), Feed([PROBE], text_record), total=1, spend_limit=spend_limit)
+        found = ListSink(1)
         try:
-            report = await job.run()
+            async with self.caching.beneath(found, None) as sink:
+                job = self.make_job(sink, Feed([PROBE], text_record), total=1, spend_limit=spend_limit)
+                report = await job.run()
         except AembedError as error:
             # The report is that of the probe, and would be told as that of the job, which has not begun.
             error.report = None
             raise
         if report.failures:
             raise report.failures[0].error
+        self.dispatcher.dimensions = found.make_embeddings(report, None).vectors.shape[1]
 
     def _make_fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
         return Fingerprinter(space, input_type, self.options.too_long, self.limits.max_tokens_per_text)
@@ -308,6 +344,15 @@ def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
     merged = merge_spaces(carried, replace(space, preparation=""))
     return replace(merged, preparation=space.preparation) if merged else space
+
+
+@contextmanager
+def _without_broken_cache() -> Iterator[None]:
+    """Nobody who waits is kept from an answer by a cache that cannot be read or written."""
+    try:
+        yield
+    except StoreError as error:
+        logger.warning("a query goes without the cache: %s", error)
 
 
 def _closed_error() -> ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from aembed.errors import ConfigError
@@ -39,6 +40,8 @@ class QueryOptions(TypedDict, total=False):
     retry: RetryPolicy
     budget: Budget | Sequence[Budget] | None
     query_budget: Budget | Sequence[Budget] | None
+    cache: str | Path | None
+    cache_queries: bool
     cache_bytes: int
     max_queue_size: int | None
     http_client: Any
@@ -64,6 +67,8 @@ class Options:
     timeout: float
     budget: Budget | Sequence[Budget] | None
     query_budget: Budget | Sequence[Budget] | None
+    cache: str | Path | None
+    cache_queries: bool
     cache_bytes: int
     max_queue_size: int | None
 
@@ -89,6 +94,10 @@ class Options:
             raise ConfigError(f"retry={one_line_of(self.retry)} must be a RetryPolicy, as RetryPolicy(max_retries=3)")
         _check_budgets("budget", self.budget)
         _check_budgets("query_budget", self.query_budget)
+        if not isinstance(self.cache_queries, bool):
+            raise ConfigError(f"cache_queries={one_line_of(self.cache_queries)} must be True or False")
+        if self.cache_queries and self.cache is None:
+            raise ConfigError("cache_queries=True keeps queries in a cache, and there is none; give cache= as well")
 
     @property
     def most_in_flight(self) -> int:

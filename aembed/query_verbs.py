@@ -36,7 +36,7 @@ class QueryVerbs:
         `.retry_after` where there is no vector in time, at once where the provider asks to wait for longer;
         OverloadedError at once where `max_queue_size` queries wait.
         """
-        return await self._engine.coalescer.vector(text, check_seconds("timeout", timeout))
+        return await self._engine.query_vector(self._engine.preparing.own, text, check_seconds("timeout", timeout))
 
     async def search(
         self,
@@ -62,7 +62,7 @@ class QueryVerbs:
             if space is None:
                 return []
             words = await prepare_hybrid(opened) if hybrid else None
-            vector = await engine.coalescer_of(space.preparation).vector(text, QUERY_TIMEOUT)
+            vector = await engine.query_vector(space.preparation, text, QUERY_TIMEOUT)
             engine.preparing.note(opened, space)
             return await search_store(opened, words, text, vector, k, where)
 
@@ -89,11 +89,11 @@ class QueryVerbs:
                 if space is None or not asked:
                     return [[] for _ in asked]
                 words = await prepare_hybrid(opened) if hybrid else None
-                coalescer, options = engine.coalescer_of(space.preparation), engine.options
+                options = engine.options
                 at_once = max(QUERIES_AT_ONCE, engine.limits.max_batch_size)
                 embeddings = await embed_queries(
                     asked,
-                    lambda text: coalescer.vector(text, max(QUERY_TIMEOUT, options.timeout)),
+                    lambda text: engine.query_vector(space.preparation, text, max(QUERY_TIMEOUT, options.timeout)),
                     min(at_once, options.max_queue_size or at_once),
                 )
                 engine.preparing.note(opened, space)

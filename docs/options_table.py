@@ -52,6 +52,9 @@ EMBEDDER = {
     "timeout": "The most seconds that one request may take.",
     "budget": "The most that jobs may spend: one Budget, or several.",
     "query_budget": "The most that queries may spend, for the life of the Embedder.",
+    "cache": "A file, or a `postgresql://` URL, that keeps vectors for any number of processes: what it has is not "
+    "bought, see [Many machines](scale.md).",
+    "cache_queries": "Keep the vectors of queries there, too.",
     "cache_bytes": "Memory for the vectors of queries that come again. 0: none.",
     "max_queue_size": "The most queries that may wait. None: any number.",
     "http_client": "An AsyncClient of httpx or httpx2 of your own. It is used as it is, and never closed.",
@@ -113,6 +116,7 @@ FAKE = {
 }
 VARIABLES = {
     "AEMBED_STORE": "The store of the command, in place of `--store`.",
+    "AEMBED_CACHE": "The cache of the command, in place of `--cache`.",
     "AEMBED_MODEL": "The model of the command, where the store has none and `--model` is not given.",
     VARIABLE: "A folder for replies that are refused or broken.",
     TRACEBACK: "Show a mistake of aembed's own with its traceback, which may hold texts.",

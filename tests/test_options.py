@@ -32,6 +32,8 @@ OPTIONS: dict[str, list[Any]] = {
     "max_tokens_per_batch": wrong(WHOLE, 0, 300_001, none=True),
     "timeout": wrong(NEVER, 0, None),
     "cache_bytes": wrong(WHOLE),
+    "cache": [5, "", True, b"cache.db", ["cache.db"]],
+    "cache_queries": [None, 1, 0, "yes"],
     "max_queue_size": wrong(WHOLE, 0, none=True),
     "too_long": [None, "", "shorten", 1, True, ["error"], nan],
     "retry": [None, 3, "3", True, {"max_retries": 3}, RetryPolicy],

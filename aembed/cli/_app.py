@@ -31,6 +31,7 @@ COMMANDS = {
     "failures": ("The texts that were refused.", (help.FAILURES, help.EXIT_CODES)),
     "move": ("Another name or address of a store's model.", (help.MOVE, *_JOB)),
     "remove": ("Rows out of a store.", (help.REMOVE, help.EXIT_CODES)),
+    "cache": ("What a cache of vectors holds.", (help.CACHE, help.EXIT_CODES)),
 }
 """Each in the file of its name: what one line of help says, and what stands below its flags."""
 

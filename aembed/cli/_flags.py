@@ -68,6 +68,16 @@ class BudgetPer(StrEnum):
 StoreURL: TypeAlias = Annotated[
     str, typer.Option("--store", "-s", metavar="URL", envvar="AEMBED_STORE", help="Where the rows are kept.")
 ]
+CachePlace: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        metavar="URL",
+        envvar="AEMBED_CACHE",
+        show_default=False,
+        help="Vectors of any store and run, which are not bought again: a file, or a postgresql:// URL.",
+    ),
+]
 Model: TypeAlias = Annotated[
     str | None,
     typer.Option(

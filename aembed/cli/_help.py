@@ -34,6 +34,7 @@ PROVIDERS = _block(
 VARIABLES = _block(
     "Environment",
     "AEMBED_STORE, AEMBED_MODEL      in place of --store and --model",
+    "AEMBED_CACHE                    in place of --cache",
     "OPENAI_API_KEY                  the key; OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID as for the SDK",
     "OLLAMA_HOST                     where Ollama is",
     "HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE   as for httpx",
@@ -65,6 +66,11 @@ STATUS = _block(
 FAILURES = _block("Examples", "aembed failures --store notes.db --json")
 
 MOVE = _block("Examples", "aembed move --store notes.db --base-url http://localhost:8080/v1")
+CACHE = _block(
+    "Examples",
+    "aembed cache --cache cache.db",
+    'aembed cache --cache "$DATABASE_URL" --prune 90d',
+)
 REMOVE = _block(
     "Examples",
     "aembed remove --source docs --dry-run",

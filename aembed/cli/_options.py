@@ -153,6 +153,7 @@ class Settings(ModelFlags):
     requests_per_minute: flags.RequestsPerMinute = None
     tokens_per_minute: flags.TokensPerMinute = None
     max_retries: flags.MaxRetries = 3
+    cache: flags.CachePlace = None
 
     def _embedder(self, opened: Callable[..., Provider]) -> Embedder:
         connections = MOST_AUTO if self.concurrency == "auto" else self.concurrency
@@ -175,6 +176,7 @@ class Settings(ModelFlags):
             timeout=self.timeout,
             budget=Budget(self.max_billed_tokens, self.max_cost, per),
             too_long=too_long,
+            cache=self.cache or None,
         )
 
 

@@ -121,6 +121,10 @@ class Coalescer:
         finally:
             self._timeouts.stop(waiter, timeout)
 
+    def remembers(self, text: str) -> bool:
+        """Whether its vector is in memory. Raises InputError."""
+        return self._cache.get(self._fingerprinter.make_entry(0, Record("query", text)).fingerprint) is not None
+
     def close(self) -> None:
         """Closes the door: who is not on the way hears it at once; what is on its way lands, and is not tried again."""
         self._closed = True

@@ -129,7 +129,7 @@ class Fingerprinter:
             if space.origin not in self._elsewhere:
                 self._elsewhere[space.origin] = replace(self, space=replace(self.space, origin=space.origin))
             fingerprint = self._elsewhere[space.origin]._fingerprint(utf8_of(entry.record))
-        return row.fingerprint == fingerprint and _is_sound(row.vector, self.space.dimensions)
+        return row.fingerprint == fingerprint and is_sound(row.vector, self.space.dimensions)
 
     def _fingerprint(self, data: bytes) -> bytes:
         # A text of no more bytes than tokens allowed fits whatever its tokens are, so too_long cannot change it.
@@ -139,7 +139,7 @@ class Fingerprinter:
         return fingerprint
 
 
-def _is_sound(vector: object, dimensions: int | None) -> bool:
+def is_sound(vector: object, dimensions: int | None) -> bool:
     """Whether the vector has that width, is finite and is not zero, as a vector of a reply has to be."""
     if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (dimensions,):
         return False

@@ -120,7 +120,7 @@ class LeaseHolder:
 
 
 @asynccontextmanager
-async def hold_leases(store: Store | Backlog) -> AsyncIterator[LeaseHolder | None]:
+async def hold_leases(store: Store | Backlog | Leases) -> AsyncIterator[LeaseHolder | None]:
     """The worker of a job in this store; None where the store has no leases, or the role may not make them."""
     joined = await await_store(store.join(LEASE_SECONDS)) if isinstance(store, Leases) else None
     if joined is None or not isinstance(store, Leases):

@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 
 from aembed.errors import ConfigError
 from aembed.protocols import Backlog, Refusals, Store
+from aembed.ranges import one_line_of
+from aembed.stores._caches import VectorCache
 from aembed.stores._sqlite._file import path_of
 from aembed.types import Space
 
@@ -68,9 +70,20 @@ def open_store(url: str | os.PathLike[str]) -> Store:
 
     Nothing is opened or created yet. Raises ConfigError for a scheme that is not known.
     """
-    module = _module(url) if isinstance(url, str) else "sqlite"
+    module = scheme_of(url) if isinstance(url, str) else "sqlite"
     store: Store = import_module(f"aembed.stores.{module}").open_url(os.fspath(url))
     return store
+
+
+def open_cache(place: object) -> VectorCache:
+    """The cache at a path, or at a URL of SQLite or PostgreSQL. Nothing is opened yet. Raises ConfigError."""
+    if not isinstance(place, str | Path) or not os.fspath(place):
+        raise ConfigError(f'cache={one_line_of(place)} must be a path or a URL, as "cache.db" or "postgresql://..."')
+    scheme = scheme_of(place) if isinstance(place, str) else "sqlite"
+    if scheme not in ("sqlite", "postgresql"):
+        raise ConfigError(f"{scheme}: cannot hold a cache; give the path of a SQLite file, or a postgresql:// URL")
+    cache: VectorCache = import_module(f"aembed.stores.{scheme}_cache").open_url(os.fspath(place))
+    return cache
 
 
 def files_of(url: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -78,7 +91,7 @@ def files_of(url: str | os.PathLike[str]) -> tuple[Path, ...]:
 
     Raises ConfigError for a URL that open_store refuses.
     """
-    if isinstance(url, str) and _module(url) != "sqlite":
+    if isinstance(url, str) and scheme_of(url) != "sqlite":
         return ()
     path = path_of(url)
     # A file that a user has made may be in another journal mode than WAL, and then SQLite keeps a -journal beside it.
@@ -102,7 +115,7 @@ def open_column(
     `others` are `fingerprint`, `text_sql`, which PostgreSQL alone has, and `create_triggers`, which SQLite has. Nothing
     is opened yet. Raises ConfigError for a kind of store that has no tables, and for an option that it has not.
     """
-    module = _module(url)
+    module = scheme_of(url)
     if f"{module}_column" not in {found.name for found in pkgutil.iter_modules(__path__)}:
         raise ConfigError(f"{module}: has no tables of your own; columns are filled in sqlite: and postgresql:")
     opened = import_module(f"aembed.stores.{module}_column").open_url
@@ -112,7 +125,8 @@ def open_column(
     return column
 
 
-def _module(url: str) -> str:
+def scheme_of(url: str) -> str:
+    """The kind of store at a URL, `sqlite` for a path. Raises ConfigError for a scheme that is not known."""
     scheme, colon, _ = url.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):
         return "sqlite"

@@ -14,7 +14,7 @@ from aembed.cli import _progress
 from aembed.providers import prefixes
 from tests.cli.command import aembed, notes, write_jsonl
 
-COMMANDS = ["index", "search", "backfill", "status", "failures", "move", "remove"]
+COMMANDS = ["index", "search", "backfill", "status", "failures", "move", "remove", "cache"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -50,6 +50,7 @@ VALID: dict[str, Sequence[Sequence[str]]] = {
     "failures": [("--store", "filled.db"), TABLE],
     "move": [("--store", "filled.db", *FAKE)],
     "remove": [("--store", "filled.db", "--id", "nothing")],
+    "cache": [("--cache", "cache.db")],
 }
 TAKING = [
     (name, parameter.opts[0])
@@ -71,6 +72,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("prepared")
     write_jsonl(path / "a.jsonl", notes(3))
     assert aembed(path, "index", "a.jsonl", *FAKE, "--store", "filled.db").code == 0
+    assert aembed(path, "index", "a.jsonl", *FAKE, "--store", "other.db", "--cache", "cache.db").code == 0
     with closing(sqlite3.connect(path / "app.db")) as connection, connection:
         connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT, embedding BLOB)")
         connection.execute("INSERT INTO notes (body) VALUES ('one'), ('two')")
