@@ -296,7 +296,8 @@ class Bisection:
         """
         # Law 5: only `Resend`, after a reply that was broken and no rejection, sends the same batch again.
         if isinstance(error, InvalidReplyError):
-            self._broken_replies += 1
+            # A form that the server does not speak says nothing of the texts.
+            self._broken_replies += not error.at_once
             self._lose(batch, 1)
             unproven = not self._weight.is_proven(batch)
             for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)

@@ -25,7 +25,7 @@ import numpy as np
 
 from aembed import Embedder, FakeProvider, Limits, Record, SQLiteStore
 from aembed.providers.fake import fake_vectors
-from aembed.stores._sqlite import _file as sqlite_file
+from aembed.stores._sqlite import _thread as sqlite_file
 from aembed.types import Refusal, Rows
 from tests.service.own_process import judged
 from tests.stage.power import Cut, Disk, recorded

@@ -21,7 +21,7 @@ from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
 from aembed.stores._rules import FIRST_SCHEMA
 from aembed.stores._sqlite._database import SQLiteDatabase
-from aembed.stores._sqlite._file import OpenFile
+from aembed.stores._sqlite._thread import OpenFile
 from aembed.stores._sqlite._rows import create_tables
 from aembed.types import Known, Refusal, Rows, Vector
 from tests.service.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
