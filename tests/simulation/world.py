@@ -21,8 +21,8 @@ from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
 from aembed.stores._rules import FIRST_SCHEMA
 from aembed.stores._sqlite._database import SQLiteDatabase
-from aembed.stores._sqlite._thread import OpenFile
 from aembed.stores._sqlite._rows import create_tables
+from aembed.stores._sqlite._thread import OpenFile
 from aembed.types import Known, Refusal, Rows, Vector
 from tests.service.faults import Body, Fault, First, Mutate, Request, Script, Status, Truncate
 from tests.service.ledger import BYTES_PER_TOKEN
