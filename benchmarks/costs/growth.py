@@ -143,6 +143,7 @@ class Growth:
             steps = part.steps if contestant in ("aembed", "before") else part.steps[:1]
             runs = []
             for step, job in steps:
+                await self.postgres.settle()
                 await asyncio.to_thread(os.sync)
                 command, environ = self._command(part, contestant, job, size, place)
                 marks, stopped = await self._marks(part, contestant, command, environ, temporary)
@@ -239,9 +240,10 @@ def restored(path: Path, builds: Sequence[str]) -> Kept:
 
 
 def current_build() -> str:
-    """The commit, and whether the package differs from it."""
+    """The commit that changed the package last, and whether it was changed since."""
     changed = environment.git("status", "--porcelain", "--", "aembed").strip()
-    return environment.git("rev-parse", "--short=12", "HEAD").decode().strip() + ("+" if changed else "")
+    commit = environment.git("log", "-1", "--format=%h", "--abbrev=12", "--", "aembed").decode().strip()
+    return commit + ("+" if changed else "")
 
 
 _HEAD = ("", "rows/s", "first tenth", "last tenth", "B a row, first", "last", "CPU us, first", "last", "MB")

@@ -39,7 +39,7 @@ def test_bars_are_missed_where_a_store_bends() -> None:
     found = {bar.name.partition(": ")[2]: (round(bar.figure, 2), bar.is_met) for bar in bars(kept)}
     assert found["written a row, last tenth"] == (5.0, False)
     assert found["rows/s of the last tenth to the first"] == (0.5, False)
-    assert found["rows/s, to lancedb's merge_insert, which syncs nothing"] == (1.21, True)
+    assert found["rows/s to the last commit, to lancedb's merge_insert, which syncs nothing"] == (1.21, True)
 
 
 def test_a_run_that_was_kept_is_not_done_again(
