@@ -36,7 +36,10 @@ class Postgres:
         return url
 
     async def used(self) -> Mapping[str, float]:
-        """What the server used since its start."""
+        """What the server used since its start.
+
+        Bytes are not those of /proc: the kernel counts whole folios, which are 1 MB for a segment of the log.
+        """
         assert self._server is not None
         assert self._admin is not None
         wal, written = await self._admin.fetchrow(USED)
