@@ -83,6 +83,37 @@ TABLES: Mapping[str, Sequence[Sequence[Column]]] = {
             ("memory grows by", "growth_mb", ",.0f MB"),
         ),
     ),
+    "growth": (
+        (
+            ("part", "part", ""),
+            ("step", "step", ""),
+            ("rows", "rows", ",d"),
+            ("store", "shown", ""),
+            ("rows/s, first tenth", "first_rate", ",.0f"),
+            ("last", "last_rate", ",.0f"),
+            ("bytes a row, first tenth", "first_written", ",.0f"),
+            ("last", "last_written", ",.0f"),
+            ("CPU a row, first tenth", "first_cpu_us", ",.0f us"),
+            ("last", "last_cpu_us", ",.0f us"),
+            ("memory", "peak_mb", ",.0f MB"),
+        ),
+        (
+            ("embed_documents", "rows", ",d"),
+            ("build", "contestant", ""),
+            ("longest stall", "stall_ms", ",.0f ms"),
+            ("of its own CPU", "held_ms", ",.0f ms"),
+            ("memory beyond texts and vectors", "beyond_mb", ",.0f MB"),
+        ),
+        (
+            ("the command on", "part", ""),
+            ("run", "step", ""),
+            ("rows", "rows", ",d"),
+            ("build", "contestant", ""),
+            ("wall", "wall", ".1f s"),
+            ("CPU", "wall_cpu", ".1f s"),
+            ("memory", "peak_mb", ",.0f MB"),
+        ),
+    ),
     "small_costs": ((("what", "what", ""), ("time", "seconds", ".3f s")),),
 }
 MILLISECONDS = {"stall"}

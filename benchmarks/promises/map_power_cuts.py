@@ -20,6 +20,7 @@ import asyncio
 import sqlite3
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -53,15 +54,19 @@ State = dict[str, str]
 class Tally:
     cuts: int = 0
     while_made: int = 0
+    after: Counter[str] = field(default_factory=Counter)
+    """What was done last to a map's file."""
     searches: int = 0
     by_map: int = 0
     wrong: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        after = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self.after.items()))
         return (
             f"{self.cuts:,} power cuts, {self.while_made:,} of them while a map was made: {self.wrong} of "
-            f"{self.searches:,} searches were wrong; {self.by_map:,} went by a map"
+            f"{self.searches:,} searches were wrong; {self.by_map:,} went by a map\n"
+            f"what was done last, to a map's file: {after}"
         )
 
 
@@ -199,6 +204,9 @@ def one_round(
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             cut.write(Path(folder))
             found = asyncio.run(check(Path(folder), _allowed(cut, state), random, tally))
+        kind, *named = disk.operations[points[number] - 1]
+        if named and "-map-" in str(named[0]):
+            tally.after[kind] += 1
         tally.cuts += 1
         tally.while_made += kinds.count("made from") > kinds.count("made to")
         if number == chosen:

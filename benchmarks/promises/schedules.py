@@ -88,6 +88,9 @@ class Play:
             say(f"  {time.monotonic() - began:5.2f} s  {event.kind}: {await self._count('embedding IS NULL')} empty")
         await asyncio.gather(*self.thawing)
         await self._all_ended()
+        # Of a worker that was killed for being late nobody knows what it had in flight.
+        if self.problems:
+            return
         if self.schedule.table.keeps_nothing:
             await self._check_nothing_was_paid()
             return

@@ -20,7 +20,7 @@ from tests.stage.postgres import Pooler, create_database, drop_database
 from tests.stage.proxy import Proxy
 
 DIMENSIONS = 48
-LONGEST_RUN = 60.0
+LONGEST_RUN = 180.0
 LATENCY = ("--latency", "2", "--sigma", "0.5")
 """About 160 ms a request, spread: the least job takes a second."""
 LEASE_SECONDS = 3.0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_bars_are_missed_where_a_store_bends() -> None:
     found = {bar.name.partition(": ")[2]: (round(bar.figure, 2), bar.is_met) for bar in bars(kept)}
     assert found["written a row, last tenth"] == (5.0, False)
     assert found["rows/s of the last tenth to the first"] == (0.5, False)
-    assert found["rows/s, to lancedb's merge_insert, which syncs nothing"] == (1.21, True)
+    assert found["rows/s to the last commit, to lancedb's merge_insert, which syncs nothing"] == (1.21, True)
 
 
 def test_a_run_that_was_kept_is_not_done_again(
@@ -55,6 +56,15 @@ def test_a_run_that_was_kept_is_not_done_again(
     assert growth.main() == 0
     assert (tmp_path / "growth.jsonl").read_text() == first
     assert "sqlite          write" not in capfd.readouterr().out
+
+
+def test_a_slow_peer_has_one_run(tmp_path: Path) -> None:
+    kept = Kept([run("sqlite", "aembed", [5_000.0] * 10), run("sqlite", "duckdb", [5_000.0] * 10)])
+    asked = growth.Growth(argparse.Namespace(), tmp_path, kept, growth.Postgres(), None, "")
+    sqlite = growth.PARTS["sqlite"]
+    assert asked._is_slow(sqlite, 1_000_000, "duckdb")
+    assert not asked._is_slow(sqlite, 100_000, "duckdb")
+    assert not asked._is_slow(sqlite, 1_000_000, "aembed")
 
 
 @pytest.mark.parametrize("part", ["sqlite-random", "sqlite-column", "list", "folder", "jsonl", "postgres-column"])
