@@ -27,6 +27,7 @@ PROMISES = (
     "main_job",
     "kills",
     "loop_gap",
+    "long_lists",
     "pacing",
     "busy",
     "web",

@@ -195,9 +195,9 @@ class Embedder(QueryVerbs):
                     with log_ending("embed_documents", job.report):
                         report = await job.run()
                 except AembedError as error:
-                    error.embeddings = sink.make_embeddings(job.report(), self.space.dimensions, error)
+                    error.embeddings = await sink.make_embeddings(job.report(), self.space.dimensions, error)
                     raise
-            return sink.make_embeddings(report, self.space.dimensions)
+            return await sink.make_embeddings(report, self.space.dimensions)
 
     def stats(self) -> Stats:
         """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, the cache; see Stats.

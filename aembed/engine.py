@@ -307,7 +307,7 @@ class Engine:
             raise
         if report.failures:
             raise report.failures[0].error
-        self.dispatcher.dimensions = found.make_embeddings(report, None).vectors.shape[1]
+        self.dispatcher.dimensions = (await found.make_embeddings(report, None)).vectors.shape[1]
 
     def _make_fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
         return Fingerprinter(space, input_type, self.options.too_long, self.limits.max_tokens_per_text)

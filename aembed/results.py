@@ -5,7 +5,7 @@ AembedError stands here, and not beside the other errors: it carries a Report an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -36,6 +36,43 @@ class Failure:
     def __str__(self) -> str:
         """One line, whatever the id holds."""
         return f"{self.id if self.id.isprintable() else repr(self.id)}: {self.error}"
+
+
+class Failures(Sequence[Failure]):
+    """Failures of texts whose id is their index, in the order of their index. Each is made when it is asked for.
+
+    A collection of garbage visits each error, and each Failure, while the loop waits: half a second for a million of
+    both. `reasons` are errors, or the words of those that hold nothing else, which `error_of_words` makes again.
+    """
+
+    __slots__ = ("_error_of_words", "_order", "_reasons", "indices")
+
+    def __init__(
+        self,
+        indices: NDArray[np.int64],
+        reasons: Sequence[AembedError | str],
+        error_of_words: Callable[[str], AembedError],
+    ) -> None:
+        self._order = np.argsort(indices, kind="stable")
+        self._reasons = reasons
+        self._error_of_words = error_of_words
+        self.indices = indices[self._order]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Failure: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Failure, ...]: ...
+    def __getitem__(self, place: int | slice) -> Failure | tuple[Failure, ...]:
+        if isinstance(place, slice):
+            return tuple(self[each] for each in range(*place.indices(len(self))))
+        index, reason = int(self.indices[place]), self._reasons[self._order[place]]
+        return Failure(str(index), index, self._error_of_words(reason) if isinstance(reason, str) else reason)
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} failures, the first: {self[0]}>"
 
 
 def count_in_words(number: int, one: str, many: str = "") -> str:
@@ -204,8 +241,8 @@ class Embeddings(Sequence[Vector | None]):
     def __init__(self, matrix: Matrix, failures: Sequence[Failure], report: Report) -> None:
         self._matrix = matrix
         self._matrix.flags.writeable = False
-        self.failures = tuple(failures)
-        self._failed = {failure.index for failure in self.failures}
+        self.failures: Sequence[Failure] = failures if isinstance(failures, Failures) else tuple(failures)
+        self._failed = _failed_rows(self.failures, len(matrix))
         self.report = report
         self.usage = Usage(report.billed_tokens)
 
@@ -220,7 +257,7 @@ class Embeddings(Sequence[Vector | None]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = range(len(self))[index]
-        return None if position in self._failed else self._matrix[position]
+        return None if self._failed is not None and self._failed[position] else self._matrix[position]
 
     def __iter__(self) -> Iterator[Vector | None]:
         return (self[i] for i in range(len(self)))
@@ -242,7 +279,8 @@ class Embeddings(Sequence[Vector | None]):
     def filled(self, value: float) -> Matrix:
         """A copy of shape (n, dimensions) with `value` in the rows of the texts that failed."""
         matrix = self._matrix.copy()
-        matrix[sorted(self._failed)] = value
+        if self._failed is not None:
+            matrix[self._failed] = value
         return matrix
 
     def tolist(self) -> list[list[float] | None]:
@@ -259,3 +297,12 @@ class Embeddings(Sequence[Vector | None]):
         )
         error.embeddings = self
         raise error
+
+
+def _failed_rows(failures: Sequence[Failure], rows: int) -> NDArray[np.bool_] | None:
+    """Says of each row whether its text failed; None where none did."""
+    if not failures:
+        return None
+    failed = np.zeros(rows, np.bool_)
+    failed[failures.indices if isinstance(failures, Failures) else [failure.index for failure in failures]] = True
+    return failed

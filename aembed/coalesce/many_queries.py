@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import numpy as np
 
+from aembed.core.failing import FailureLog
+from aembed.core.progress import KEPT_FAILURES
 from aembed.errors import AembedError, BadRequestError, InputError, InvalidReplyError
-from aembed.results import Embeddings, Failure, Report
-from aembed.types import Vector
+from aembed.results import Embeddings, Report
+from aembed.types import Matrix, Vector
 
 OF_ONE_TEXT = (InputError, BadRequestError, InvalidReplyError)
 """With any other error the queries that follow would fare no better."""
@@ -20,26 +22,41 @@ async def embed_queries(texts: Sequence[str], vector: Callable[[str], Awaitable[
 
     A text that fails alone is a failure of the result; what stops them all is raised, with `.embeddings`.
     """
-    answers: list[Vector | BaseException] = []
-    while len(answers) < len(texts):
-        some = texts[len(answers) : len(answers) + at_once]
-        answered = await asyncio.gather(*map(vector, some), return_exceptions=True)
-        answers += answered
+    answers = _Answers(len(texts))
+    for start in range(0, len(texts), at_once):
+        answered = await asyncio.gather(*map(vector, texts[start : start + at_once]), return_exceptions=True)
+        answers.take(start, answered)
         stopped = [each for each in answered if isinstance(each, BaseException) and not isinstance(each, OF_ONE_TEXT)]
         if stopped:
             if isinstance(stopped[0], AembedError):
-                answers += [stopped[0]] * (len(texts) - len(answers))
-                stopped[0].embeddings = _embeddings(answers)
+                answers.give_up(range(start + len(answered), len(texts)), stopped[0])
+                stopped[0].embeddings = answers.make_embeddings()
             raise stopped[0]
-    return _embeddings(answers)
+    return answers.make_embeddings()
 
 
-def _embeddings(answers: Sequence[Vector | BaseException]) -> Embeddings:
-    width = next((len(each) for each in answers if not isinstance(each, BaseException)), 0)
-    nothing = np.zeros(width, np.float32)
-    matrix = np.stack([nothing if isinstance(each, BaseException) else each for each in answers])
-    failures = [Failure(str(index), index, each) for index, each in enumerate(answers) if isinstance(each, AembedError)]
-    report = Report(
-        inputs=len(answers), stored=len(answers) - len(failures), failed=len(failures), failures=tuple(failures)
-    )
-    return Embeddings(matrix, failures, report)
+class _Answers:
+    """One matrix, filled as the answers come: to make it of a million vectors at the end would hold up the loop."""
+
+    def __init__(self, inputs: int) -> None:
+        self._inputs = inputs
+        self._matrix: Matrix = np.empty((inputs, 0), np.float32)
+        self._failures = FailureLog()
+
+    def take(self, start: int, answered: Sequence[Vector | BaseException]) -> None:
+        for index, each in enumerate(answered, start):
+            if isinstance(each, AembedError):
+                self._failures.add(index, each)
+            elif not isinstance(each, BaseException):
+                if not self._matrix.shape[1]:
+                    self._matrix = np.zeros((self._inputs, len(each)), np.float32)
+                self._matrix[index] = each
+
+    def give_up(self, indices: Iterable[int], error: AembedError) -> None:
+        self._failures.add_all(indices, error)
+
+    def make_embeddings(self) -> Embeddings:
+        failures = self._failures.in_order()
+        stored, failed = self._inputs - len(failures), len(failures)
+        report = Report(inputs=self._inputs, stored=stored, failed=failed, failures=tuple(failures[:KEPT_FAILURES]))
+        return Embeddings(self._matrix, failures, report)

@@ -54,6 +54,11 @@ _MARK, _MARK_STRING, _QUOTE = b"#", b'"#"', ord('"')
 """No character of base64."""
 
 
+# Chosen: a collection of garbage comes after each 700 objects that are not freed yet, and what it finds alive makes one
+# of the whole process come sooner, which holds up the loop for tens of milliseconds.
+_AT_ONCE = 128
+"""So many vectors are cut out before they are decoded."""
+
 Body = TypeVar("Body")
 
 
@@ -81,7 +86,7 @@ _Piece: TypeAlias = tuple[bytes, memoryview, int]
 """What stands before a vector, the vector in base64, and where that ends."""
 
 
-class _ReplyItem(msgspec.Struct):
+class _ReplyItem(msgspec.Struct, gc=False):
     embedding: Numbers
     index: int | str | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -186,16 +191,20 @@ class ReplyReader:
     def _cut(self, data: memoryview) -> None:
         """Raises ValueError for a reply of another kind, before anything of it is forgotten."""
         pieces: list[_Piece] = []
-        if self._ahead:
-            data = self._mend_vector(data, pieces)
-        at = 0
-        for piece in self._pieces(data):
-            pieces.append(piece)
-            at = piece[2]
-        if pieces:
-            before, vectors, _ = zip(*pieces, strict=True)
-            self._keep(vectors)
-            self._before += before
+        kept = len(self._before)
+        try:
+            if self._ahead:
+                data = self._mend_vector(data, pieces)
+            at = 0
+            for piece in self._pieces(data):
+                pieces.append(piece)
+                at = piece[2]
+                if len(pieces) >= _AT_ONCE:
+                    self._keep(pieces)
+            self._keep(pieces)
+        except ValueError:
+            del self._before[kept:]
+            raise
         self._ahead = bytes(data[at:])
 
     def _mend_vector(self, data: memoryview, pieces: list[_Piece]) -> memoryview:
@@ -225,8 +234,12 @@ class ReplyReader:
             yield bytes(data[at:start]), data[start:end], end
             at, most = end, _MOST_BETWEEN_BYTES
 
-    def _keep(self, vectors: Sequence[memoryview]) -> None:
-        """Decodes these vectors into the matrix. Raises ValueError where they cannot be whole rows of it."""
+    def _keep(self, pieces: list[_Piece]) -> None:
+        """Decodes these vectors into the matrix, and forgets the pieces. Raises ValueError where they cannot be whole
+        rows of it."""
+        if not pieces:
+            return
+        vectors = [vector for _, vector, _ in pieces]
         # Four characters of base64 are three bytes, less one for each `=` at the end.
         row_bytes = self._width // 4 * 3 - bytes(vectors[0][-2:]).count(b"=")
         if self._width % 4 or row_bytes % 4:
@@ -240,6 +253,8 @@ class ReplyReader:
             self._matrix = np.empty((self._inputs, row_bytes // 4), np.float32)
         self._matrix[start:end] = rows
         self._squares[start:end] = squares(rows)
+        self._before += [before for before, _, _ in pieces]
+        pieces.clear()
 
     def _join_pieces(self) -> bytearray:
         """The reply as it came, with each vector that was cut out written as base64 again."""
@@ -259,16 +274,23 @@ class ReplyReader:
             return None
         try:
             reply = decode_reply(_REPLY, rest)
-            order = vectors_in_order([(item.index, number) for number, item in enumerate(reply.data)], self._inputs)
+            order = _order_of(reply.data, self._inputs)
         except InvalidReplyError:
             return None
         # Each mark is the embedding of one item, in the order in which they were cut out; and there is nothing else.
         if any(bytes(item.embedding) != _MARK_STRING for item in reply.data):
             return None
         matrix, lengths = self._matrix, self._squares
-        if order != list(range(self._inputs)):
+        if order is not None:
             matrix, lengths = matrix[order], lengths[order]
         return Parsed(matrix, lengths, reply.model or "", _read_usage(reply.usage), floats=False)
+
+
+def _order_of(items: Sequence[_ReplyItem], inputs: int) -> list[int] | None:
+    """The item of each input; None where they stand in the order of the inputs."""
+    if len(items) == inputs and [item.index for item in items] == list(range(inputs)):
+        return None
+    return vectors_in_order([(item.index, number) for number, item in enumerate(items)], inputs)
 
 
 def _parse_whole(body: bytes | bytearray, inputs: int) -> Parsed:

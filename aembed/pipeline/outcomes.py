@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
+import anyio.lowlevel
 
 from aembed.core.changes import Entry, Item, Key
 from aembed.core.progress import CALL_SECONDS, TICK_SECONDS, Tally
@@ -33,6 +34,9 @@ LEAST_SLEEP = 0.01
 # fewer, an equal text may be sent, and refused, once more.
 MOST_REFUSED = 10_000
 """So many texts that the provider refused are remembered."""
+# Chosen: a full request of OpenAI, whose rows are written at once, too. Larger, each write would hold up the loop.
+MOST_EQUALS = 2_048
+"""So many copies of texts are written at once."""
 
 
 class Outcomes:
@@ -118,12 +122,21 @@ class Outcomes:
     async def write_items(self, items: Sequence[Item], matrix: Matrix, model: str = "") -> None:
         """Writes vectors of items, row i for items[i], and of equal texts that join while a write is under way."""
         rows, entries = self._take_equals(items)
-        all_rows = matrix[[*range(len(items)), *rows]] if rows else matrix
-        await self.write([item.entry for item in items] + entries, all_rows, model)
+        now, some = _cut_off(rows, entries)
+        all_rows = matrix[[*range(len(items)), *now]] if now else matrix
+        await self.write([item.entry for item in items] + some, all_rows, model)
+        await self._write_equals(rows, entries, matrix, model)
         while (taken := self._take_equals(items))[0]:
-            rows, entries = taken
-            await self.write(entries, matrix[rows], model)
+            await self._write_equals(*taken, matrix, model)
         self._note_arrived(items)
+
+    async def _write_equals(self, rows: list[int], entries: list[Entry], matrix: Matrix, model: str = "") -> None:
+        """Writes entries[i] with row rows[i] of the matrix, and empties both; a text that came a million times is
+        written, and freed, in parts."""
+        while rows:
+            some_rows, some = _cut_off(rows, entries)
+            await self.write(some, matrix[some_rows], model)
+            await anyio.lowlevel.checkpoint()
 
     async def write_found(self, items: Sequence[Item], matrix: Matrix, known: Known) -> None:
         """Takes over texts that other jobs have written, some for the very same records. Row i belongs to items[i]."""
@@ -136,8 +149,7 @@ class Outcomes:
         self.tally.unchanged += len(settled)
         self._forget([item.entry for item in settled])
         while (taken := self._take_equals(settled))[0]:
-            rows, entries = taken
-            await self.write(entries, matrix[unchanged][rows])
+            await self._write_equals(*taken, matrix[unchanged])
         self._note_arrived(settled)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -250,6 +262,13 @@ class Outcomes:
         follows = self._observers.on_progress is not None
         last = self.tally.make_progress(asyncio.get_running_loop().time()) if follows else None
         await self._observer_calls.finish(last, patience=patience)
+
+
+def _cut_off(rows: list[int], entries: list[Entry]) -> tuple[list[int], list[Entry]]:
+    """Takes as many off their ends as are written at once."""
+    some = rows[-MOST_EQUALS:], entries[-MOST_EQUALS:]
+    del rows[-MOST_EQUALS:], entries[-MOST_EQUALS:]
+    return some
 
 
 def _earlier_refusal_error(refusal: Refusal) -> AembedError:

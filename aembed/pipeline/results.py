@@ -6,12 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 
+import anyio.lowlevel
+
 from aembed.errors import ConfigError
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.job import Job
 from aembed.pipeline.logs import log_ending
 from aembed.results import Failure, Report
 from aembed.types import Embedded
+
+# Chosen: a copy of so many vectors takes half a millisecond, and the reader does something with each.
+AT_ONCE = 256
+"""The loop may do something else after so many results."""
 
 
 class Results:
@@ -26,8 +32,10 @@ class Results:
 
     async def __aiter__(self) -> AsyncIterator[Embedded | Failure]:
         async for results in self._channel:
-            for result in results:
+            for number, result in enumerate(results, 1):
                 yield result
+                if number % AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
         await self._running
 
     @property

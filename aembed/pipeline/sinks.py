@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import numpy as np
 
 from aembed.core.changes import Entry, Key
+from aembed.core.failing import FailureLog
+from aembed.core.spread import SpreadDict
 from aembed.errors import AembedError, InputError, StoppedError
 from aembed.pipeline.channel import Channel
 from aembed.results import Embeddings, Failure, Report
@@ -21,6 +24,9 @@ from aembed.types import Embedded, Known, Matrix, Record, Vector
 # result of 1 MB is filled within 1 ms; a thread would cost more.
 INLINE_BYTES = 1_000_000
 """A result up to this size is filled on the loop, parts of a larger one in a thread."""
+# Chosen: to free so many keys takes a tenth of a millisecond; a checkpoint costs as much as some hundred of them.
+MOST_FREED = 1_000
+"""The loop may do something else after so many keys were freed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,40 +117,52 @@ class ListSink(Sink):
         self._run_in_thread = run_in_thread
         self._filling = anyio.Lock()
         self._matrix: Matrix = np.empty((0, 0), dtype=np.float32)
-        self._index: dict[Key, int] = {}
-        self._written: list[int] = []
-        self._failures: list[Failure] = []
+        self._index = SpreadDict[Key, int]()
+        self._ended = np.zeros(inputs or 0, np.bool_)
+        self._failures = FailureLog()
 
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
-        return {entry.key: self._matrix[self._index[entry.key]] for entry in entries if entry.key in self._index}
+        found = {entry.key: self._index.get(entry.key) for entry in entries}
+        return {key: self._matrix[index] for key, index in found.items() if index is not None}
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         indices = [entry.index for entry in entries]
         async with self._filling:
-            self._reserve(max(indices) + 1, matrix.shape[1])
-            # Each row may be the first to touch its 2 MB of memory, 5 ms a piece: in a thread (law 11).
-            if self._matrix.nbytes > INLINE_BYTES:
-                await self._run_in_thread(self._matrix.__setitem__, indices, matrix)
-            else:
-                self._matrix[indices] = matrix
+            # Each row may be the first to touch its 2 MB of memory, 5 ms a piece.
+            await self._run(self._fill, indices, matrix)
         self._index.update(zip([entry.key for entry in entries], indices, strict=True))
-        self._written += indices
+        self._note_ended(indices)
         return len(entries)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
-        self._failures += failures
+        for failure in failures:
+            self._failures.add(failure.index, failure.error)
+        self._note_ended([failure.index for failure in failures])
 
-    def make_embeddings(self, report: Report, dimensions: int | None, stopped: AembedError | None = None) -> Embeddings:
+    async def make_embeddings(
+        self, report: Report, dimensions: int | None, stopped: AembedError | None = None
+    ) -> Embeddings:
         """The vectors that there are; a text that the job did not come to has failed with what stopped the job."""
         inputs = max(report.inputs, self._inputs or 0) if stopped else report.inputs
-        self._reserve(inputs, self._matrix.shape[1] or dimensions or 0)
-        failures = {failure.index: failure for failure in self._failures}
-        if len(self._written) + len(failures) < inputs:
-            # Law 4: every input ends in exactly one way. Whatever happened, a row that was never written is no vector.
-            reason = stopped or StoppedError("the job ended before it came to this text")
-            for index in set(range(inputs)).difference(self._written, failures):
-                failures[index] = Failure(str(index), index, reason)
-        return Embeddings(self._matrix[:inputs], [failures[index] for index in sorted(failures)], report)
+        await self._run(self._reserve, inputs, self._matrix.shape[1] or dimensions or 0)
+        missing = np.flatnonzero(~self._ended[:inputs]).tolist() + list(range(len(self._ended), inputs))
+        # Law 4: every input ends in exactly one way. Whatever happened, a row that was never written is no vector.
+        self._failures.add_all(missing, stopped or StoppedError("the job ended before it came to this text"))
+        for freed in self._index.clear():
+            if freed > MOST_FREED:
+                await anyio.lowlevel.checkpoint()
+        return Embeddings(self._matrix[:inputs], self._failures.in_order(), report)
+
+    async def _run(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Does what touches the whole of a large matrix, or copies it, in a thread (law 11)."""
+        if self._matrix.nbytes > INLINE_BYTES:
+            await self._run_in_thread(work, *arguments)
+        else:
+            work(*arguments)
+
+    def _fill(self, indices: list[int], matrix: Matrix) -> None:
+        self._reserve(max(indices) + 1, matrix.shape[1])
+        self._matrix[indices] = matrix
 
     def _reserve(self, inputs: int, dimensions: int) -> None:
         if len(self._matrix) < inputs or not self._matrix.shape[1]:
@@ -153,6 +171,13 @@ class ListSink(Sink):
             if self._matrix.size:
                 matrix[: len(self._matrix)] = self._matrix
             self._matrix = matrix
+
+    def _note_ended(self, indices: list[int]) -> None:
+        if (most := max(indices, default=-1)) >= len(self._ended):
+            ended = np.zeros(max(most + 1, 2 * len(self._ended)), np.bool_)
+            ended[: len(self._ended)] = self._ended
+            self._ended = ended
+        self._ended[indices] = True
 
 
 class StreamSink(Sink):

@@ -256,6 +256,7 @@ class PostgresStore(SearchedStore):
             await tables.keep_space(space, layout, connection)
         self._layout = layout = await tables.find_tables(names, connection)
         if layout is not None:
+            await tables.index_odd(layout, connection)
             await self._probe_table(layout, connection)
         return space
 

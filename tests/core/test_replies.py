@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import msgspec
@@ -177,6 +178,27 @@ def test_a_vector_is_looked_for_close_by(first: int, between: int, cut: bool) ->
     reader = fed(body, 3)
     assert (reader._parse_cut() is not None) is cut
     assert np.array_equal(reader.parse(dimensions=8).matrix, unit_vectors(27, 3, 8))
+
+
+def test_a_reply_that_turns_out_to_be_of_another_kind_late_is_put_together_again() -> None:
+    vectors = unit_vectors(30, 500, 8)
+    reply = reply_of(vectors, floats=False)
+    reply["data"][400]["note"] = "x" * 400
+    body = wire(reply)
+    for piece_bytes in (10_000, len(body)):
+        reader = fed(body, 500, piece_bytes)
+        assert reader.whole_reply() == body
+        assert np.array_equal(reader.parse(dimensions=8).matrix, vectors)
+
+
+@pytest.mark.parametrize("dimensions", [16, 24])
+def test_a_reply_of_many_vectors_calls_for_no_collection_of_garbage(dimensions: int) -> None:
+    body = wire(reply_of(unit_vectors(31, 2_048, dimensions), floats=False))
+    parse_openai(body, inputs=2_048, dimensions=dimensions)
+    gc.collect()
+    before = gc.get_stats()[0]["collections"]
+    parse_openai(body, inputs=2_048, dimensions=dimensions)
+    assert gc.get_stats()[0]["collections"] - before <= 1
 
 
 def test_a_reply_that_holds_a_mark_of_ours_is_read_whole() -> None:

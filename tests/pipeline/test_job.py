@@ -8,6 +8,7 @@ from threading import get_ident
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ from aembed import (
 from aembed.pipeline.batches import LINGER
 from aembed.pipeline.intake import LONG_CHARACTERS
 from aembed.pipeline.job import DRAIN_TIMEOUT
+from aembed.pipeline.outcomes import MOST_EQUALS
 from aembed.types import Refusal, Reply, Rows, TooLong
 from tests.jobs import records, rows_of, words
 from tests.stage.clock import run_virtual
@@ -50,11 +52,12 @@ class SlowStore(MemoryStore):
         super().__init__()
         self.seconds = seconds
         self.good_writes = good_writes
-        self.most_at_once = self._at_once = 0
+        self.most_at_once = self._at_once = self.most_rows = 0
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
+        self.most_rows = max(self.most_rows, len(rows))
         await anyio.sleep(self.seconds)
         self._at_once -= 1
         self.good_writes -= 1
@@ -101,6 +104,23 @@ def test_i11_a_text_that_equals_one_being_written_is_not_paid_for() -> None:
 
     run_virtual(job)
     assert sent(provider) == ["the same"]
+
+
+def test_i11_a_text_that_comes_three_thousand_times_is_written_in_parts() -> None:
+    provider, store = small(latency=1.0), SlowStore(0.5)
+    texts = ["the same", "another", *["the same"] * 3_000]
+
+    async def job() -> None:
+        async with Embedder(provider) as embedder:
+            report = await embedder.embed_into(store, records(texts))
+            embeddings = await embedder.embed_documents(texts)
+        assert (report.stored, report.duplicates) == (3_002, 3_000)
+        assert store.most_rows <= MOST_EQUALS + 2
+        assert len(await rows_of(store)) == 3_002
+        assert np.array_equal(embeddings.vectors[2:], np.tile(embeddings.vectors[0], (3_000, 1)))
+
+    run_virtual(job)
+    assert sorted(sent(provider)) == ["another", "another", "the same", "the same"]
 
 
 def test_i11_a_text_that_equals_one_being_refused_fails_with_it() -> None:

@@ -43,7 +43,7 @@ async def test_a_list_is_in_the_order_of_the_input_whatever_came_first(
     for start in range(0, 12, size):
         batch = [entries[index] for index in order[start : start + size]]
         assert await sink.write(batch, matrix_of(batch)) == len(batch)
-    embeddings = sink.make_embeddings(Report(inputs=12), None)
+    embeddings = await sink.make_embeddings(Report(inputs=12), None)
     assert embeddings.vectors[:, 0].tolist() == list(range(12))
 
 
@@ -52,7 +52,7 @@ async def test_what_failed_is_none_and_what_a_stop_left_out_fails_with_it() -> N
     await sink.write([entries[2]], matrix_of([entries[2]]))
     await sink.fail([Failure("0", 0, InputError("empty"))])
     stopped = UnavailableError("gone")
-    embeddings = sink.make_embeddings(Report(inputs=3), 4, stopped)
+    embeddings = await sink.make_embeddings(Report(inputs=3), 4, stopped)
     assert [vector is None for vector in embeddings] == [True, True, False, True]
     assert [str(failure) for failure in embeddings.failures] == ["0: empty", "1: gone", "3: gone"]
 
@@ -61,13 +61,13 @@ async def test_what_failed_is_none_and_what_a_stop_left_out_fails_with_it() -> N
 async def test_a_list_that_misjudged_its_length_has_no_rows_out_of_nothing(told: int) -> None:
     sink, entries = ListSink(told), entries_of(words(3))
     await sink.write(entries, matrix_of(entries))
-    embeddings = sink.make_embeddings(Report(inputs=3), None)
+    embeddings = await sink.make_embeddings(Report(inputs=3), None)
     assert embeddings.vectors[:, 0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("dimensions", "shape"), [(4, (0, 4)), (None, (0, 0))])
 async def test_no_texts_are_no_rows(dimensions: int | None, shape: tuple[int, int]) -> None:
-    assert ListSink(0).make_embeddings(Report(), dimensions).vectors.shape == shape
+    assert (await ListSink(0).make_embeddings(Report(), dimensions)).vectors.shape == shape
 
 
 async def test_a_list_knows_what_it_paid_for_however_far_apart() -> None:

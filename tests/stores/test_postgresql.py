@@ -20,7 +20,7 @@ from aembed.providers.fake import FakeProvider
 from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores.postgresql import MOST_KEY_BYTES, PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
-from aembed.types import Record, Rows, Space
+from aembed.types import Matrix, Record, Rows, Space
 from tests.stage.postgres import free_port, run_sql, with_database
 from tests.stores.samples import SPACE, digests, fingerprint, fingerprints, rows, unit, vectors
 
@@ -30,6 +30,9 @@ KILL_COPY = """SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query L
     AND datname = current_database() AND pg_terminate_backend(pid)"""
 NO_SCANS = "-c%20enable_seqscan%3Doff%20-c%20enable_sort%3Doff"
 """A small table is read faster than its index."""
+ODD_INDEXES = "SELECT count(*) FROM pg_indexes WHERE tablename = '{}' AND indexname LIKE 'aembed_odd_%'"
+DROP_ODD = """DO $$ DECLARE found text; BEGIN FOR found IN SELECT indexname FROM pg_indexes
+    WHERE tablename = '{}' AND indexname LIKE 'aembed_odd_%' LOOP EXECUTE 'DROP INDEX ' || found; END LOOP; END $$"""
 INDEX_SCANS = """SELECT idx_scan AS scans, pg_get_indexdef(indexrelid) AS definition FROM pg_stat_user_indexes
     WHERE relname = '{}' AND indexrelname LIKE 'aembed_hnsw%'"""
 CANARY = "canary-7f3a-in-the-text"
@@ -543,8 +546,8 @@ async def test_many_searches_share_the_pool(database: str, table: str) -> None:
     assert all(match.score < 1 for (match,) in found[150:])
 
 
-async def test_a_search_reads_its_query_once_whichever_plan_the_server_takes(database: str, table: str) -> None:
-    """From its sixth time on a statement may have a plan in which parameters are computed for each row."""
+async def generic_plan(database: str, table: str, matrix: Matrix, before_search: str = "SELECT") -> list[str]:
+    """How the server finds the nearest rows from the sixth search on a connection on, if it takes a generic plan."""
     asked: list[str] = []
 
     async def listen(connection: asyncpg.Connection) -> None:
@@ -552,16 +555,60 @@ async def test_a_search_reads_its_query_once_whichever_plan_the_server_takes(dat
 
     pool = await asyncpg.create_pool(database, min_size=1, max_size=1, init=listen)
     async with opened(pool, table=table) as store:
-        await store.prepare(SPACE)
-        await store.write(rows(["a"], unit(1, 2, 3, 4)[None]))
-        await store.search(unit(1, 2, 3, 4), 1)
+        await store.prepare(replace(SPACE, dimensions=matrix.shape[1]))
+        await store.write(rows([f"{number:04d}" for number in range(len(matrix))], matrix))
+        await run_sql(database, f"ANALYZE {table}", before_search)
+        assert (await store.search(matrix[-1], 1))[0].id == f"{len(matrix) - 1:04d}"
     statement = next(query for query in reversed(asked) if "LIMIT $2" in query)
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_indexscan = off")
-        prepared = await connection.prepare(statement)
-        name = prepared.get_name()
-        plan = await connection.fetch(f"EXPLAIN (VERBOSE) EXECUTE {quote_name(name)}('[1,2,3,4]', 1)")
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        name = (await connection.prepare(statement)).get_name()
+        query = ",".join(map(str, matrix[0]))
+        plan = await connection.fetch(f"EXPLAIN (VERBOSE) EXECUTE {quote_name(name)}('[{query}]', 1)")
     await pool.close()
-    parsing = [line.strip() for (line,) in plan if "$1" in line]
-    assert any("Sort Key" in line for (line,) in plan), plan
-    assert parsing == ["Output: ($1)::vector"] * 2, "only subqueries that are computed once have it"
+    return [line.strip() for (line,) in plan]
+
+
+@pytest.mark.parametrize(("without_index", "times"), [(False, 1), (True, 2)])
+async def test_a_search_reads_its_query_once_whichever_plan_the_server_takes(
+    database: str, table: str, without_index: bool, times: int
+) -> None:
+    """From its sixth time on a statement may have a plan in which parameters are computed for each row."""
+    drop = DROP_ODD.format(table) if without_index else "SELECT"
+    plan = await generic_plan(database, table, unit(1, 2, 3, 4)[None], drop)
+    assert any("Sort Key" in line for line in plan), plan
+    parsing = [line for line in plan if "$1" in line]
+    assert parsing == ["Output: ($1)::vector"] * times, "only subqueries that are computed once have it"
+
+
+@pytest.mark.parametrize("dimensions", [8, 700])
+async def test_a_search_asks_an_index_for_what_the_operator_is_wrong_for(
+    database: str, table: str, dimensions: int
+) -> None:
+    """Rows of 700 dimensions stand out of line, so that a scan of the others looks cheap."""
+    plan = await generic_plan(database, table, vectors(3_000, dimensions))
+    assert len([line for line in plan if "using aembed_odd_" in line]) == 1, plan
+
+
+@pytest.mark.parametrize("storage", ["vector", "halfvec"])
+async def test_a_store_is_searched_right_with_and_without_its_index_of_odd_vectors(
+    database: str, table: str, storage: str
+) -> None:
+    """One of an earlier aembed has none, and is given it by the next job."""
+    odd = np.zeros((2, 4), np.float32)
+    if storage == "vector":
+        odd[:] = [[3e-30, 4e-30, 0, 0], [3e30, 4e30, 0, 0]]
+    async with opened(database, table=table, storage=storage) as store:
+        await store.prepare(SPACE)
+        await store.write(rows([f"far {i}" for i in range(200)], np.tile(unit(-1, 1, 1, 0), (200, 1))))
+        await store.write(rows(["first", "last"], odd))
+        assert (await run_sql(database, ODD_INDEXES.format(table)))[0][0] == 1
+        for _ in range(2):
+            found = await store.search(unit(3, 4, 0, 0), 2)
+            assert [match.id for match in found] == (["first", "last"] if storage == "vector" else ["far 0", "far 1"])
+            found = await store.search(unit(1, -1, -1, 0), 2)
+            assert {match.id for match in found} == {"first", "last"}, "those that point away come after zero"
+            await run_sql(database, DROP_ODD.format(table))
+        assert (await run_sql(database, ODD_INDEXES.format(table)))[0][0] == 0
+        await store.prepare(SPACE)
+        assert (await run_sql(database, ODD_INDEXES.format(table)))[0][0] == 1

@@ -11,7 +11,7 @@ from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
-from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
+from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, normalize, vector_of
@@ -284,12 +284,10 @@ async def _find_nearest(
 ) -> list[tuple[str, str | None, Vector, bool]]:
     """And whether the vector is that of the text."""
     sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
-    by_index = await is_indexed(table.target, connection)
-    if by_index:
-        await widen(most, connection)
+    way = await find_way(table.target, most, connection)
     passing, values = filters
     condition = f"t.{table.vector} IS NOT NULL{table.condition}{f' AND {passing}' if passing else ''}"
-    nearest = table.target.nearest(condition, table.key_list, by_index=by_index)
+    nearest = table.target.nearest(condition, table.key_list, way)
     statement = NEAREST.format(columns=f"{table.id}, ({table.text})::text, {sent}", is_current=table.is_current)
     statement += nearest
     found = await connection.fetch(statement, literal(normalize(query)), most, *values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from aembed.errors import ConfigError
 from aembed.stores._postgresql._names import quote_name
@@ -20,6 +20,14 @@ INDEXED = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg
         JOIN pg_catalog.pg_am m ON m.oid = c.relam JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
     WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND m.amname = 'hnsw' AND o.opcname = $2
         AND pg_catalog.strpos(pg_catalog.pg_get_indexdef(i.indexrelid), $3) > 0)"""
+WAYS = f"""SELECT {INDEXED.removeprefix("SELECT ")} AS by_index,
+    EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND i.indpred IS NOT NULL
+            AND pg_catalog.starts_with(c.relname, $4)) AS knows_odd,
+    CASE WHEN pg_catalog.current_setting('plan_cache_mode', true) IS NOT NULL
+        THEN pg_catalog.set_config('plan_cache_mode', 'force_custom_plan', true) END"""  # noqa: S608
+"""How a column may be searched. A generic plan, which a prepared statement gets after five runs, knows neither how
+many rows are wanted nor how many pass a filter: from here to the end of the transaction there is none."""
 INVALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass($1) AND NOT i.indisvalid)"""
 CREATE = (
@@ -30,10 +38,8 @@ PROGRESS = """SELECT phase,
         (CASE WHEN tuples_total > 0 THEN tuples_total ELSE coalesce(blocks_total, 0) END)::bigint AS total
     FROM pg_catalog.pg_stat_progress_create_index WHERE relid = pg_catalog.to_regclass($1)"""
 # The order may be relaxed: what is found is scored again in float64 and sorted.
-ITERATIVE = """SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {};
-    SET LOCAL plan_cache_mode = force_custom_plan"""
-"""Goes on until k rows pass the filter (pgvector 0.8). A generic plan, which a prepared statement gets after five runs,
-takes any filter for one that few rows pass, and reads the table instead of the index."""
+ITERATIVE = "SET LOCAL hnsw.iterative_scan = relaxed_order; SET LOCAL hnsw.ef_search = {}"
+"""Goes on until k rows pass the filter (pgvector 0.8)."""
 # pgvector takes 1 to 1,000 for hnsw.ef_search. Chosen: 100 at the least, where its default is 40: fewer of the true
 # neighbours would be found for a small k.
 LEAST_CANDIDATES, MOST_CANDIDATES = 100, 1_000
@@ -46,15 +52,27 @@ SHORTLIST = 50
 QUERY = "(SELECT $1::text::{v}.vector)"
 # pgvector 0.8.6 sums squares in float32, so that its cosine distance is wrong for vectors that are about 1e-19 long or
 # shorter, or 1e19 or longer (findings/pgvector-cosine-depends-on-the-length.sh). Those are made 1 long first, which
-# turns the inner product into the cosine.
-EXACT_DISTANCE = f"""CASE WHEN aembed_vector OPERATOR({{v}}.<#>) aembed_vector BETWEEN -1e30 AND -1e-30
-    THEN aembed_vector OPERATOR({{v}}.<=>) {QUERY}
-    ELSE 1 + ({{v}}.l2_normalize(aembed_vector) OPERATOR({{v}}.<#>) {QUERY}) END"""
+# turns the inner product into the cosine. BETWEEN would compute the square twice, and width_bucket does not.
+EXACT_DISTANCE = f"""CASE WHEN pg_catalog.width_bucket({{vector}} OPERATOR({{v}}.<#>) {{vector}}, -1e30, -1e-30, 1) = 1
+    THEN {{vector}} OPERATOR({{v}}.<=>) {QUERY}
+    ELSE 1 + ({{v}}.l2_normalize({{vector}}) OPERATOR({{v}}.<#>) {QUERY}) END"""
 # A vector that is stored out of line would be fetched once for each time it is named: it is copied first, whole, as no
 # vector is longer. OFFSET 0 keeps the planner from writing the copy in its places.
 COPIED = (
     "(SELECT t.*, {v}.subvector(t.{column}::{v}.vector, 1, 16000) AS aembed_vector FROM {table} AS t{where} OFFSET 0)"
 )
+# Computed: PostgreSQL keeps rows of up to some 2,000 bytes whole. Larger, a vector might be fetched twice; smaller, one
+# would be copied for nothing.
+MOST_INLINE_BYTES = 1_900
+# In a table of our own there is an index of such vectors, and of those that are zero, which is empty as a rule: the
+# others are right by <=> alone. It is ordered by a column that no other index begins with, so that the planner has no
+# other way to the first of them.
+ODD = "NOT ({column} OPERATOR({v}.<#>) {column} BETWEEN -1e30 AND -1e-30)"
+ODD_PREFIX = "aembed_odd_"
+CREATE_ODD = "CREATE INDEX IF NOT EXISTS {name} ON {table} (updated_at) WHERE {odd}"
+ANY_ODD = "(SELECT true FROM {table} WHERE {odd} ORDER BY updated_at LIMIT 1)"
+Way: TypeAlias = Literal["index", "plain", "exact"]
+"""By the index for the cosine; by the operator alone, where it is known which vectors it is wrong for; with care."""
 # SET takes no parameters, so that the size is written into the statement: nothing but a size may pass.
 _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
@@ -114,20 +132,53 @@ class IndexTarget:
         column = self.expression.replace(self.column, f"{alias}{self.column}", 1)
         return f"{column} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
 
-    def nearest(self, condition: str, then: str, *, by_index: bool) -> str:
+    def nearest(self, condition: str, then: str, way: Way) -> str:
         """The $2 rows, as `t`, that are nearest to the query $1 of those that meet the condition; equals by `then`."""
         where = f" WHERE {condition}" if condition else ""
-        rows, order = f"{self.table} AS t{where}", self.distance("t.")
-        if not by_index:
-            copied = COPIED.format(v=self.v, column=self.column, table=self.table, where=where)
-            rows, order = f"{copied} AS t", f"{EXACT_DISTANCE.format(v=self.v)}, {then}"
+        rows, vector = f"{self.table} AS t{where}", f"t.{self.column}::{self.v}.vector"
+        match way:
+            case "index":
+                order = self.distance("t.")
+            case "plain":
+                order = f"{vector} OPERATOR({self.v}.<=>) {QUERY.format(v=self.v)}, {then}"
+            case "exact":
+                if self.storage != "vector" or 4 * (self.dimensions or MOST_INLINE_BYTES) > MOST_INLINE_BYTES:
+                    copied = COPIED.format(v=self.v, column=self.column, table=self.table, where=where)
+                    rows, vector = f"{copied} AS t", "aembed_vector"
+                order = f"{EXACT_DISTANCE.format(v=self.v, vector=vector)}, {then}"
         return f"(SELECT t.* FROM {rows} ORDER BY {order} LIMIT $2) AS t"  # noqa: S608
+
+    @property
+    def _odd(self) -> str:
+        return ODD.format(column=self.column, v=self.v)
+
+    @property
+    def create_odd(self) -> str:
+        """Of a table of our own: the index of what the operator is wrong for."""
+        name = self.name.replace("aembed_hnsw_", ODD_PREFIX, 1)
+        return CREATE_ODD.format(name=name, table=self.table, odd=self._odd)
+
+    @property
+    def any_odd(self) -> str:
+        """True where the table holds such a vector; NULL where it holds none."""
+        return ANY_ODD.format(table=self.table, odd=self._odd)
 
 
 async def is_indexed(target: IndexTarget, connection: Connection) -> bool:
-    opclass = f"{target.indexed_storage}_cosine_ops"
-    column = target.column[1:-1].replace('""', '"')
-    return bool(await connection.fetchval(INDEXED, target.table, opclass, column))
+    return bool(await connection.fetchval(INDEXED, *_looked_for(target)))
+
+
+def _looked_for(target: IndexTarget) -> tuple[str, str, str]:
+    return target.table, f"{target.indexed_storage}_cosine_ops", target.column[1:-1].replace('""', '"')
+
+
+async def find_way(target: IndexTarget, most: int, connection: Connection) -> Way:
+    """How the `most` nearest rows are found. Plans of this transaction are custom from now on."""
+    found = await connection.fetchrow(WAYS, *_looked_for(target), ODD_PREFIX)
+    if found["by_index"]:
+        await widen(most, connection)
+        return "index"
+    return "plain" if found["knows_odd"] else "exact"
 
 
 async def widen(k: int, connection: Connection) -> None:

@@ -20,7 +20,7 @@ from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import on_metadata
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
-from aembed.stores._postgresql._index import SHORTLIST, is_indexed, widen
+from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._tables import StoreLayout, set_meta
@@ -79,7 +79,7 @@ COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
 SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
 SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name"
 # The vectors of the rows that were found are written out, and not those of all that are sorted.
-NEAREST = "SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent FROM "
+NEAREST = "SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent"
 NAMED = SELECT + "WHERE id = ANY ($1::text[])"
 HAS_TEXTS = """SELECT EXISTS (SELECT FROM {rows} WHERE text IS NOT NULL) OR NOT EXISTS (SELECT FROM {rows})"""
 
@@ -295,12 +295,19 @@ async def find_candidates(
     query: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
 ) -> tuple[list[Match], Matrix]:
     """The k best rows and some more, without their scores, and their vectors."""
-    most, by_index = 2 * k + SHORTLIST, await is_indexed(layout.target, connection)
-    if by_index:
-        await widen(most, connection)
+    most, target = 2 * k + SHORTLIST, layout.target
+    way = await find_way(target, most, connection)
     condition, values = on_metadata(wanted)
-    statement = layout.sql(NEAREST) + layout.target.nearest(condition, "id", by_index=by_index)
-    found = await connection.fetch(statement, literal(normalize(query)), most, *values)
+    parameters = literal(normalize(query)), most, *values
+    if way == "plain":
+        # In one statement, and so of one snapshot.
+        select = f"{layout.sql(NEAREST)}, {target.any_odd} AS any_odd FROM "
+        found = await connection.fetch(select + target.nearest(condition, "id", way), *parameters)
+        way = "exact" if found and found[0]["any_odd"] else way
+    if way != "plain":
+        found = await connection.fetch(
+            f"{layout.sql(NEAREST)} FROM " + target.nearest(condition, "id", way), *parameters
+        )
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty

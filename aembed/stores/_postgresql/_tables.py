@@ -12,7 +12,7 @@ from typing import Any
 from aembed.core.spaces import space_as_json, space_from_json
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._index import ODD_PREFIX, IndexTarget
 from aembed.stores._postgresql._names import TableName, quote_name
 from aembed.stores._postgresql._wire import Storage
 from aembed.stores._postgresql._words import WordTarget
@@ -41,6 +41,13 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 WRITABLE = """SELECT current_setting('transaction_read_only') = 'off'
     AND has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'INSERT')
     AND has_table_privilege($1, 'UPDATE')"""
+LACKS_ODD = """SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') AND pg_catalog.pg_table_size(c.oid) <= $3
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class o ON o.oid = i.indexrelid
+        WHERE i.indrelid = c.oid AND pg_catalog.starts_with(o.relname, $2))
+    FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)"""
+# Chosen: they are read within a second, while writes wait. Larger tables are searched with care, as before.
+MOST_SCANNED = 256 * 1024 * 1024
+"""Bytes of a table that may be read to index what is odd of it."""
 # COLLATE "C" is the order of bytes: pages come in the order of Python's strings, and an update of the system's locales,
 # which reorders text, leaves these indexes right. EXTERNAL spares the try to compress each vector.
 TABLES = (
@@ -161,8 +168,16 @@ async def make_tables(names: StoreNames, storage: Storage | None, space: Space, 
             )
         )
     layout = StoreLayout(names, quote_name(vectors), kind, space.dimensions, {})
+    if names.copies:
+        await connection.execute(layout.target.create_odd)
     await set_meta("schema_version", FIRST_SCHEMA, layout, connection)
     return layout
+
+
+async def index_odd(layout: StoreLayout, connection: Connection) -> None:
+    """Gives tables of an earlier aembed the index of what the operator is wrong for, where they are small."""
+    if layout.names.copies and await connection.fetchval(LACKS_ODD, layout.names.rows, ODD_PREFIX, MOST_SCANNED):
+        await connection.execute(layout.target.create_odd)
 
 
 async def _install(names: StoreNames, connection: Connection) -> str:
