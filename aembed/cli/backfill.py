@@ -13,6 +13,7 @@ import typer
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._failures_file import check_failures_file
+from aembed.cli._indexes_there import look_at_indexes
 from aembed.cli._inputs import Pending
 from aembed.cli._job import Output, Watch, ask_to_agree, follow_job, show_ending, show_plan
 from aembed.cli._options import RowFlags, Settings
@@ -25,6 +26,7 @@ from aembed.embedder import Embedder
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.results import Plan, Report
 from aembed.stores import Column, Indexable, IndexesWords, files_of
+from aembed.stores._indexes_there import SetsIndexesAside
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
 
@@ -66,6 +68,13 @@ class BackfillOrder:
         bool,
         typer.Option("--index", help="Build the indexes for searches (SQLite: for --hybrid) once the rows are filled."),
     ] = False
+    rebuild_index: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-index",
+            help="With --index: drop indexes that are there first, where more than a sixth of the rows are new.",
+        ),
+    ] = False
     index_memory: flags.IndexMemory = None
     dry_run: flags.DryRun = False
     yes: flags.Yes = False
@@ -101,6 +110,8 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         raise ConfigError(
             f"--index-memory {order.index_memory} must be a size, as 512MB or 2GB, and goes with  --index"
         )
+    if order.rebuild_index and not order.index:
+        raise ConfigError("--rebuild-index goes with  --index")
     if output.failures_to:
         check_failures_file(output.failures_to, files_of(order.store))
     async with (
@@ -114,12 +125,14 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         for line in await column.preflight(embedder.space, index=order.index):
             output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")
         plan = await _plan(order, column, embedder)
+        indexes = await look_at_indexes(column, plan, rebuild=order.rebuild_index, output=output)
         if order.dry_run:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
             return show_plan(plan, seconds, output)
         if not ask_to_agree(plan, yes=order.yes):
             return USAGE
+        await indexes.set_aside(ask=order.index and not order.yes)
 
         async def start(watch: Watch) -> Report:
             return await embedder.backfill(
@@ -131,8 +144,10 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
             )
 
         code = show_ending(await follow_job(start, embedder, plan, output), output)
-        if order.index and code in (OK, SOME_FAILED):
-            return await _index_column(column, order.index_memory, output) or code
+        if code not in (OK, SOME_FAILED):
+            await indexes.tell_missing()
+        elif order.index or await indexes.are_missing():
+            return await _index_column(column, order, output) or code
         return code
 
 
@@ -144,15 +159,18 @@ async def _plan(order: BackfillOrder, column: Column, embedder: Embedder) -> Pla
         return await embedder.plan(empty, pending, retry_failed=order.retry_failed)
 
 
-async def _index_column(column: Column, memory: str | None, output: Output) -> int:
+async def _index_column(column: Column, order: BackfillOrder, output: Output) -> int:
     """Searches are fast from then on, and may be hybrid. An index that is there is left as it is. What fails here was
     paid for before."""
     output.note("building the index")
+    memory = order.index_memory
     try:
         with _progress.show_building(quiet=output.quiet) as on_progress:
-            if isinstance(column, Indexable):
+            if isinstance(column, SetsIndexesAside):
+                await column.restore_indexes(memory=memory, on_progress=on_progress)
+            if order.index and isinstance(column, Indexable):
                 await column.create_index(memory=memory, on_progress=on_progress)
-            if isinstance(column, IndexesWords):
+            if order.index and isinstance(column, IndexesWords):
                 await _index_words(column, output, on_progress)
     except AembedError as error:
         say(f"the rows are filled, and the index is not built: {reason_in_words(error)}")

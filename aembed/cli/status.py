@@ -14,6 +14,7 @@ from aembed.cli._stores import check_filled, use_column, use_store
 from aembed.cli._streams import printable_line, tell
 from aembed.cli._typed_command import printable_url
 from aembed.results import Progress, count_in_words
+from aembed.stores._indexes_there import SetsIndexesAside
 from aembed.types import StoreInfo
 
 
@@ -48,6 +49,7 @@ async def _print_status(url: str, as_json: bool) -> int:
 async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> int:
     async with use_column(url, names) as column:
         pending, space, failures = await column.count(), await column.space(), len(await column.refusals())
+        aside = (await column.indexes_there()).aside if isinstance(column, SetsIndexesAside) else ()
     if as_json:
         held = asdict(space) if space else None
         tell_json(
@@ -58,6 +60,7 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
                 "pending": pending,
                 "space": held,
                 "failures": failures,
+                "dropped_indexes": aside,
             }
         )
         return OK
@@ -65,6 +68,8 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
     tell(f"pending   {pending:,}")
     tell(f"model     {printable_line(space or 'not known yet')}")
     tell(f"failures  {failures:,}")
+    for name in aside:
+        tell(f"index     {printable_line(name)} was dropped and is not built yet; aembed backfill builds it at its end")
     return OK
 
 

@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from tests.cli.command import COMMAND, aembed, environment, notes, write_jsonl
+from tests.stage.postgres import sql
 
 if sys.platform == "win32":
     pytest.skip("no pseudo-terminals", allow_module_level=True)
@@ -95,6 +96,25 @@ def test_more_than_a_dollar_is_asked_for(dear: Path, answer: str) -> None:
     assert "This will cost about $1.04 for 8,00" in opened.seen
     assert "nothing was sent" in opened.seen
     assert not (dear / "aembed.db").exists()
+
+
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_t29_an_index_is_dropped_where_the_answer_is_yes(database: str, tmp_path: Path, answer: str) -> None:
+    sql(
+        database,
+        "DROP TABLE IF EXISTS asked",
+        "CREATE TABLE asked (id int PRIMARY KEY, content text, embedding vector(64))",
+        "INSERT INTO asked VALUES (1, 'a section'), (2, 'another')",
+        "CREATE INDEX mine ON asked USING hnsw (embedding vector_cosine_ops)",
+    )
+    before = sql(database, "SELECT 'mine'::regclass::oid::bigint")
+    flags = ("--store", database, "--table", "asked", "--text", "content", "-m", "fake:x", "--index")
+    with terminal(tmp_path, "backfill", *flags) as opened:
+        opened.read_until("Drop index mine, and build it again at the end?")
+        opened.type(f"{answer}\n")
+        out = opened.end()
+    assert (opened.process.returncode, out[:18]) == (0, "2 texts, 2 stored,")
+    assert (sql(database, "SELECT 'mine'::regclass::oid::bigint") == before) is (answer == "n")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TypeAlias
 
+from aembed.stores._postgresql._aside import SetAside
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._errors import Refused, explain_error
 from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, IndexTarget, settings
@@ -20,7 +21,7 @@ from aembed.stores._postgresql._words import WordTarget
 
 OnBuild: TypeAlias = Callable[[str, int, int], object]
 """Phase of an index's build, how much of it is done, and how much there is: blocks of the table, or rows."""
-BuildTarget: TypeAlias = IndexTarget | WordTarget
+BuildTarget: TypeAlias = IndexTarget | WordTarget | SetAside
 
 # asyncpg takes timeout=None for the command_timeout of the connection, so that no limit has to be a large number.
 # Chosen: a week; smaller, a build over a large table might be given up after hours of work.

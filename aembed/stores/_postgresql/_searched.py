@@ -11,12 +11,14 @@ import numpy as np
 
 from aembed.core.filters import Filter
 from aembed.errors import ConfigError
+from aembed.stores._indexes_there import IndexesThere
+from aembed.stores._postgresql import _aside as aside
 from aembed.stores._postgresql import _filling as sql
-from aembed.stores._postgresql._building import OnBuild
+from aembed.stores._postgresql._building import OnBuild, build
 from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import Condition, explain_unreadable, on_columns
-from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._index import IndexTarget, is_indexed, settings
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._named import find_named
 from aembed.stores._postgresql._names import quote_name
@@ -47,6 +49,39 @@ class SearchedColumn(OpenedColumn, Indexed):
             return [replace(matches[id], score=score) for id, score in best]
 
         return await self._run(partial(self._find, nearest, vector, check_search(k, where)))
+
+    async def create_index(
+        self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
+    ) -> None:
+        async def is_there(table: ColumnLayout, connection: Connection) -> bool:
+            return await is_indexed(table.target, connection)
+
+        settings(memory, workers)  # Called for its checks alone.
+        if not await self._run(is_there):
+            await super().create_index(memory=memory, workers=workers, on_progress=on_progress)
+
+    create_index.__doc__ = Indexed.create_index.__doc__
+
+    async def indexes_there(self) -> IndexesThere:
+        """The indexes over this column that a backfill would have to keep up, and those that one has set aside."""
+        return await self._run(partial(aside.look, self._asked.vector))
+
+    async def set_indexes_aside(self) -> None:
+        """Drops the indexes over this column until `restore_indexes`: searches are exact, and slow, meanwhile.
+
+        How they are made is kept in `aembed.dropped_indexes`, in the same transaction. Raises ConfigError behind a
+        pooler in transaction mode, through which none could be built again; StoreError, with nothing dropped, for one
+        that this role may not drop, that is over a partitioned table or in a tablespace of its own, and where the table
+        is in use for longer than five seconds.
+        """
+        await self._database.check_direct()
+        await self._run(partial(aside.set_aside, self._place, self._asked.vector))
+
+    async def restore_indexes(self, *, memory: str | None = None, on_progress: OnBuild | None = None) -> None:
+        """Builds what was set aside, by this object or another, while writes go on. See `create_index`."""
+        for index in await self._run(partial(aside.find_aside, self._asked.vector)):
+            await build(index, self._database, memory=memory, on_progress=on_progress)
+            await self._run(partial(aside.forget, index))
 
     async def prepare_words(self) -> None:
         """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
