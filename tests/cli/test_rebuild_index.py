@@ -32,7 +32,7 @@ def fill(database: str, table: str, *flags: str) -> tuple[str, ...]:
     return ("backfill", "--store", database, "--table", table, "--text", "content", "-m", "fake:x", *flags)
 
 
-def test_t25_an_index_that_is_there_is_told_of_and_stays(database: str, table: str, tmp_path: Path) -> None:
+def test_t29_an_index_that_is_there_is_told_of_and_stays(database: str, table: str, tmp_path: Path) -> None:
     before = sql(database, INDEXES.format(table))
     for flags in (["--dry-run"], ["--index", "--dry-run"], ["--index", "--rebuild-index", "--dry-run"]):
         ran = aembed(tmp_path, *fill(database, table, *flags))
@@ -48,7 +48,7 @@ def test_t25_an_index_that_is_there_is_told_of_and_stays(database: str, table: s
         assert sql(database, INDEXES.format(table)) == before
 
 
-def test_t25_nothing_is_offered_where_few_of_the_rows_are_new(database: str, table: str, tmp_path: Path) -> None:
+def test_t29_nothing_is_offered_where_few_of_the_rows_are_new(database: str, table: str, tmp_path: Path) -> None:
     assert aembed(tmp_path, *fill(database, table, "--limit", "36")).code == 0
     ran = aembed(tmp_path, *fill(database, table))
     assert f"index {table}_hnsw {THERE}" in ran.err
@@ -61,7 +61,7 @@ def test_t25_nothing_is_offered_where_few_of_the_rows_are_new(database: str, tab
         assert "dropped" not in ran.err
 
 
-def test_t25_it_is_dropped_and_built_again_where_that_is_asked_for(database: str, table: str, tmp_path: Path) -> None:
+def test_t29_it_is_dropped_and_built_again_where_that_is_asked_for(database: str, table: str, tmp_path: Path) -> None:
     before = sql(database, INDEXES.format(table))
     ran = aembed(tmp_path, *fill(database, table, "--index", "--rebuild-index"))
     assert ran.code == 0, ran.err
@@ -70,7 +70,7 @@ def test_t25_it_is_dropped_and_built_again_where_that_is_asked_for(database: str
     assert sql(database, INDEXES.format(table)) == before
 
 
-def test_t25_a_run_that_stops_early_leaves_it_to_the_next_one(database: str, table: str, tmp_path: Path) -> None:
+def test_t29_a_run_that_stops_early_leaves_it_to_the_next_one(database: str, table: str, tmp_path: Path) -> None:
     before = sql(database, INDEXES.format(table))
     ran = aembed(tmp_path, *fill(database, table, "--index", "--rebuild-index", "--max-billed-tokens", "1"))
     assert ran.code == 3, ran.err
@@ -86,7 +86,7 @@ def test_t25_a_run_that_stops_early_leaves_it_to_the_next_one(database: str, tab
     assert "dropped" not in aembed(tmp_path, *column).out
 
 
-def test_t25_one_that_cannot_be_dropped_is_said_before_paying(database: str, table: str, tmp_path: Path) -> None:
+def test_t29_one_that_cannot_be_dropped_is_said_before_paying(database: str, table: str, tmp_path: Path) -> None:
     role = f"r_{table}"
     sql(database, f"CREATE ROLE {role} LOGIN", f"GRANT SELECT, UPDATE ON {table} TO {role}")
     url = database.replace("postgres@", f"{role}@", 1)
@@ -101,7 +101,7 @@ def test_t25_one_that_cannot_be_dropped_is_said_before_paying(database: str, tab
 
 
 @pytest.mark.parametrize("flags", [["--rebuild-index"], ["--rebuild-index", "--yes"]])
-def test_t25_rebuild_goes_with_index(database: str, table: str, tmp_path: Path, flags: list[str]) -> None:
+def test_t29_rebuild_goes_with_index(database: str, table: str, tmp_path: Path, flags: list[str]) -> None:
     ran = aembed(tmp_path, *fill(database, table, *flags))
     assert (ran.code, ran.out) == (2, "")
     assert "--rebuild-index goes with  --index" in ran.err

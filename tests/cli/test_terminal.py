@@ -99,7 +99,7 @@ def test_more_than_a_dollar_is_asked_for(dear: Path, answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["n", "y"])
-def test_t25_an_index_is_dropped_where_the_answer_is_yes(database: str, tmp_path: Path, answer: str) -> None:
+def test_t29_an_index_is_dropped_where_the_answer_is_yes(database: str, tmp_path: Path, answer: str) -> None:
     sql(
         database,
         "DROP TABLE IF EXISTS asked",

@@ -65,7 +65,7 @@ async def make(database: str, table: str, *statements: str) -> list[asyncpg.Reco
     return await run_sql(database, *(each.format(table=table) for each in statements), INDEXES.format(table))
 
 
-async def test_t25_each_index_over_the_column_is_dropped_and_is_the_same_again(
+async def test_t29_each_index_over_the_column_is_dropped_and_is_the_same_again(
     database: str, table: str, column: PostgresColumn
 ) -> None:
     beside = await make(database, table, *BESIDE)
@@ -88,7 +88,7 @@ async def test_t25_each_index_over_the_column_is_dropped_and_is_the_same_again(
     assert (await column.indexes_there()).aside == ()
 
 
-async def test_t25_one_that_is_not_valid_is_said_to_be_so_and_is_valid_again(
+async def test_t29_one_that_is_not_valid_is_said_to_be_so_and_is_valid_again(
     database: str, table: str, column: PostgresColumn
 ) -> None:
     await make(database, table, OVER_THE_COLUMN[0])
@@ -99,7 +99,7 @@ async def test_t25_one_that_is_not_valid_is_said_to_be_so_and_is_valid_again(
     assert (await column.indexes_there()).there == (f"{table}_cosine",)
 
 
-async def test_t25_a_build_that_broke_off_is_begun_anew(database: str, table: str, column: PostgresColumn) -> None:
+async def test_t29_a_build_that_broke_off_is_begun_anew(database: str, table: str, column: PostgresColumn) -> None:
     before = await make(database, table, OVER_THE_COLUMN[0])
     await column.set_indexes_aside()
     await make(database, table, OVER_THE_COLUMN[0])
@@ -109,7 +109,7 @@ async def test_t25_a_build_that_broke_off_is_begun_anew(database: str, table: st
     assert (await column.indexes_there()).there == (f"{table}_cosine",)
 
 
-async def test_t25_one_that_somebody_has_built_meanwhile_is_not_built_twice(
+async def test_t29_one_that_somebody_has_built_meanwhile_is_not_built_twice(
     database: str, table: str, column: PostgresColumn
 ) -> None:
     await make(database, table, OVER_THE_COLUMN[0])
@@ -120,7 +120,7 @@ async def test_t25_one_that_somebody_has_built_meanwhile_is_not_built_twice(
     assert (await column.indexes_there()).aside == ()
 
 
-async def test_t25_a_process_that_is_killed_after_the_drop_leaves_what_the_next_one_builds(
+async def test_t29_a_process_that_is_killed_after_the_drop_leaves_what_the_next_one_builds(
     database: str, table: str, column: PostgresColumn
 ) -> None:
     before = await make(database, table, OVER_THE_COLUMN[0])
@@ -133,7 +133,7 @@ async def test_t25_a_process_that_is_killed_after_the_drop_leaves_what_the_next_
     assert await run_sql(database, INDEXES.format(table)) == before
 
 
-async def test_t25_a_table_that_is_in_use_keeps_its_index(
+async def test_t29_a_table_that_is_in_use_keeps_its_index(
     database: str, table: str, column: PostgresColumn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_aside, "PATIENCE", "SET LOCAL lock_timeout = '50ms'")
@@ -148,7 +148,7 @@ async def test_t25_a_table_that_is_in_use_keeps_its_index(
     assert (await column.indexes_there()).aside == ()
 
 
-async def test_t25_who_does_not_own_the_table_drops_nothing(database: str, table: str, column: PostgresColumn) -> None:
+async def test_t29_who_does_not_own_the_table_drops_nothing(database: str, table: str, column: PostgresColumn) -> None:
     before, role = await make(database, table, OVER_THE_COLUMN[0]), f"r_{table}"
     await run_sql(database, f"CREATE ROLE {role} LOGIN", f"GRANT SELECT, UPDATE ON {table} TO {role}")
     async with aclosing(PostgresColumn(database.replace("postgres@", f"{role}@", 1), table, text="content")) as other:
@@ -159,7 +159,7 @@ async def test_t25_who_does_not_own_the_table_drops_nothing(database: str, table
     assert await run_sql(database, INDEXES.format(table)) == before
 
 
-async def test_t25_an_owner_who_may_keep_nothing_drops_nothing(
+async def test_t29_an_owner_who_may_keep_nothing_drops_nothing(
     database: str, table: str, column: PostgresColumn
 ) -> None:
     before, role = await make(database, table, OVER_THE_COLUMN[0]), f"r_{table}"
@@ -171,7 +171,7 @@ async def test_t25_an_owner_who_may_keep_nothing_drops_nothing(
     assert await run_sql(database, INDEXES.format(table)) == before
 
 
-async def test_t25_a_partitioned_table_keeps_its_index(database: str, table: str) -> None:
+async def test_t29_a_partitioned_table_keeps_its_index(database: str, table: str) -> None:
     await run_sql(
         database,
         f"CREATE TABLE {table} (id int PRIMARY KEY, content text, embedding vector(64)) PARTITION BY HASH (id)",
@@ -185,7 +185,7 @@ async def test_t25_a_partitioned_table_keeps_its_index(database: str, table: str
     assert await run_sql(database, INDEXES.format(table)) == before
 
 
-async def test_t25_behind_a_pooler_nothing_is_dropped(
+async def test_t29_behind_a_pooler_nothing_is_dropped(
     database: str, pooled: str, table: str, column: PostgresColumn
 ) -> None:
     before = await make(database, table, OVER_THE_COLUMN[0])
@@ -195,7 +195,7 @@ async def test_t25_behind_a_pooler_nothing_is_dropped(
     assert await run_sql(database, INDEXES.format(table)) == before
 
 
-async def test_t25_create_index_leaves_one_of_another_name(database: str, table: str, column: PostgresColumn) -> None:
+async def test_t29_create_index_leaves_one_of_another_name(database: str, table: str, column: PostgresColumn) -> None:
     before = await make(database, table, OVER_THE_COLUMN[0])
     await column.create_index()
     assert await run_sql(database, INDEXES.format(table)) == before
