@@ -38,7 +38,9 @@ TEXTS = 1_500
 ASIDE = 200
 QUERIES = 20
 MOST_GROWTH = 0.05
-WARM_UP = 0.2
+WARM_UP, WARM_UP_SECONDS = 0.2, 240.0
+"""The share of the time after which there is a judgement. Memory was seen to settle within four minutes; a shorter run
+has half of its time for that."""
 WORKER_TEXTS = [f"text {number} of the worker that is killed" for number in range(3_000)]
 KILLED_WITHIN = 4.0
 
@@ -179,6 +181,13 @@ def _remove(path: Path) -> None:
         each.unlink()
 
 
+def settled(samples: Sequence[Sample]) -> list[Sample]:
+    """Those after the warm-up."""
+    whole = samples[-1].seconds
+    from_then = max(WARM_UP * whole, min(WARM_UP_SECONDS, whole / 2))
+    return [sample for sample in samples if sample.seconds > from_then]
+
+
 def problems(trends: Sequence[Trend], samples: Sequence[Sample], tally: Tally) -> Iterator[str]:
     yield from tally.problems
     yield from (f"growth: {trend}" for trend in trends if trend.growth > trend.most)
@@ -200,7 +209,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         samples, tally = asyncio.run(soaked(Path(folder), options.minutes, options.seed))
-    judged_samples = [sample for sample in samples if sample.seconds > WARM_UP * samples[-1].seconds]
+    judged_samples = settled(samples)
     trends = [Trend.of(name, judged_samples) for name in ("resident_mb", "descriptors", "threads", "tasks")]
     minutes = samples[-1].seconds / 60
     print(f"{len(samples):,} jobs of {TEXTS:,} texts in {minutes:.1f} minutes; {tally.kills} kills beside it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from benchmarks.promises.kills import Tally
-from benchmarks.promises.soak import Sample, Trend, problems
+from benchmarks.promises.soak import Sample, Trend, problems, settled
 
 NAMES = ("resident_mb", "descriptors", "threads", "tasks")
 
@@ -20,6 +20,13 @@ def samples(leak_mb: float = 0.0, descriptors_every: int = 1_000) -> list[Sample
 
 def found(given: list[Sample], kills: int = 1) -> list[str]:
     return list(problems([Trend.of(name, given) for name in NAMES], given, Tally(kills=kills)))
+
+
+def test_a_short_run_has_half_of_its_time_to_settle() -> None:
+    whole = samples()
+    assert settled(whole)[0].seconds > 0.2 * whole[-1].seconds
+    short = whole[:151]
+    assert (short[-1].seconds, settled(short)[0].seconds) == (300.0, 152.0)
 
 
 def test_what_goes_up_and_down_is_no_slope() -> None:
