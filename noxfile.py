@@ -214,6 +214,13 @@ def sdks(session: nox.Session) -> None:
 
 
 @nox.session
+def integrations(session: nox.Session) -> None:
+    """The engines of many machines, real and local, with workers that are killed."""
+    session.install("-e", ".[dev,ray,daft]")
+    session.run("pytest", "-q", "tests/integrations", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """core/ is broken in two thousand small ways, one at a time: at least 85 % must fail a test of tests/core.
 

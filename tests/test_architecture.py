@@ -36,6 +36,7 @@ FLOORS = {
     "embedder": 8,
     "script": 9,
     "cli": 9,
+    "integrations": 9,
     "__init__": 10,
     "__main__": 10,
 }

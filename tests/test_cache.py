@@ -125,6 +125,15 @@ async def test_a_column_of_postgresql_is_filled_from_the_cache(database: str, tm
     assert (report.stored, provider.ledger.texts) == (30, 30)
 
 
+async def test_many_replies_at_once_are_all_kept(place: str) -> None:
+    provider = FakeProvider(dimensions=64, latency=0.01)
+    for _ in range(2):
+        async with Embedder(provider, cache=place, max_batch_size=200, concurrency=16) as one:
+            found = await one.embed_documents(words(6_000))
+        assert np.array_equal(found.vectors, vectors_of(words(6_000)))
+    assert provider.ledger.texts == 6_000
+
+
 async def test_texts_of_other_models_and_dimensions_are_others(place: str) -> None:
     providers = [FakeProvider(dimensions=64), FakeProvider(dimensions=32), FakeProvider("other", dimensions=64)]
     for provider in (*providers, *providers):

@@ -101,7 +101,9 @@ def test_the_options_that_are_shown_are_there(block: Block) -> None:
     exec(block.code, {})
 
 
-@pytest.mark.parametrize("block", [*blocks("python", "before"), *blocks("python", "airflow")], ids=str)
+@pytest.mark.parametrize(
+    "block", [*blocks("python", "before"), *blocks("python", "airflow"), *blocks("python", "engine")], ids=str
+)
 def test_what_is_not_run_can_be_read(block: Block) -> None:
     compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
@@ -115,6 +117,7 @@ def test_each_block_of_python_is_run_or_says_that_it_is_not() -> None:
         "before",
         "airflow",
         "package",
+        "engine",
     }
     assert len(SCRIPTS) > 25
     assert len(blocks("python", "", "coming-from.md")) >= 11

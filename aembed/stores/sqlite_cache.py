@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from sqlite3 import Connection
@@ -11,7 +11,7 @@ import numpy as np
 
 from aembed.errors import ConfigError
 from aembed.stores._sqlite import _leases as leases
-from aembed.stores._sqlite._database import SQLiteDatabase, T, blobs, select_in
+from aembed.stores._sqlite._database import SQLiteDatabase, blobs, select_in
 from aembed.types import Matrix, Vector
 
 TABLES = (
@@ -68,11 +68,11 @@ class SQLiteCache:
 
     async def keep(self, fingerprints: Sequence[bytes], matrix: Matrix) -> None:
         rows = [*zip(fingerprints, blobs(matrix), strict=True)]
-        await self._write(lambda connection: connection.executemany(KEEP, rows))
+        await self._database.write(partial(_keep, rows))
 
     async def prune(self, seconds: float) -> int:
         removed = 0
-        while some := await self._write(lambda connection: connection.execute(PRUNE, (seconds, ROWS_AT_ONCE)).rowcount):
+        while some := await self._database.write(partial(_prune, seconds)):
             removed += some
         return removed
 
@@ -97,8 +97,14 @@ class SQLiteCache:
     async def aclose(self) -> None:
         await self._database.aclose()
 
-    def _write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        return self._database.write(work)
+
+def _keep(rows: Sequence[tuple[bytes, memoryview]], connection: Connection) -> None:
+    # The cursor is no result: whoever let go of it would do so beside the thread that uses its statement.
+    connection.executemany(KEEP, rows)
+
+
+def _prune(seconds: float, connection: Connection) -> int:
+    return connection.execute(PRUNE, (seconds, ROWS_AT_ONCE)).rowcount
 
 
 def _vectors(fingerprints: AbstractSet[bytes], connection: Connection) -> dict[bytes, Vector]:
