@@ -76,6 +76,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
         for name in (table, text, vector, *(keys or ()), *((fingerprint,) if fingerprint is not None else ())):
             quote_name(name)
         self._names = TableNames(table, text, vector, keys, where, create_columns, fingerprint)
+        self._target = self._names.target
         self._database = SQLiteDatabase(path, lock_timeout, absent="check the path")
         self._creates_triggers = create_triggers is not None
         self._maps = ColumnMaps(self._database.mapper)
@@ -86,7 +87,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def space(self) -> Space | None:
         """Which vectors the column is for; None where that is not known yet."""
-        return await self._database.read_there_beside(partial(books.space, self._names.target))
+        return await self._database.read_there_beside(partial(books.space, self._target))
 
     async def prepare(self, space: Space) -> Space:
         """Checks the file, the table and that a vector can be written, and keeps the space in `aembed_columns`.
@@ -149,11 +150,11 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
         """Keeps them in `aembed_column_refusals` until their row is filled."""
-        await self._database.write(partial(books.refuse, refusals, self._names.target))
+        await self._database.write(partial(books.refuse, refusals, self._target))
 
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by key."""
-        return await self._database.read_there_beside(partial(books.refusals, self._names.target))
+        return await self._database.read_there_beside(partial(books.refusals, self._target))
 
     async def fail(self, ids: Sequence[str]) -> None:
         """With `fingerprint`, vectors that these rows have of earlier texts are cleared: no others come in this run."""
@@ -174,7 +175,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
 
     async def move(self, space: Space) -> None:
         """Keeps that space in the place of the one that is kept."""
-        await self._database.write(partial(books.keep_space, space, self._names.target))
+        await self._database.write(partial(books.keep_space, space, self._target))
 
     def command_for(self, asked: Space, *, anew: bool) -> tuple[str, ...] | None:
         """The command that fills a column beside this one with vectors of that space, or that moves this one there."""
@@ -226,7 +227,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
     def _fill_rows(
         self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix, connection: Connection
     ) -> tuple[int, dict[int, str]]:
-        held = books.space(self._names.target, connection)
+        held = books.space(self._target, connection)
         if held and len(ids) and matrix.shape[1] != held.dimensions:
             raise SpaceMismatchError(f"{self._place} is for {held}; these vectors have {matrix.shape[1]} dimensions")
         if held and self._space and not is_still(held, self._space):
@@ -237,7 +238,7 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
         if refused and not filled:
             preflight.probe(self._place, self._names, table, matrix.shape[1], connection)
         taken = [id for number, id in enumerate(ids) if number not in refused] if refused else ids
-        books.forgive(taken, self._names.target, connection)
+        books.forgive(taken, self._target, connection)
         return filled, refused
 
     def _clear_rows(self, ids: Sequence[str], connection: Connection) -> None:

@@ -14,6 +14,7 @@ class OpenedColumn:
 
     _database: SQLiteDatabase
     _names: TableNames
+    _target: books.ColumnTarget
 
     @property
     def _place(self) -> str:
@@ -32,4 +33,4 @@ class OpenedColumn:
         return path if "?" in path else f"sqlite:///{path}", flags
 
     def _layout(self, connection: Connection) -> TableLayout:
-        return read_layout(self._names, connection, books.space(self._names.target, connection))
+        return read_layout(self._names, connection, books.space(self._target, connection))

@@ -87,7 +87,7 @@ class SearchedColumn(OpenedColumn):
         return found
 
     def _answer_searches(self, asked: Sequence[Search], connection: Connection) -> list[Answer]:
-        held = books.space(self._names.target, connection)
+        held = books.space(self._target, connection)
         table = read_layout(self._names, connection, held)
         dimensions = vector_width(table, held, connection)
         if dimensions is None:
@@ -106,7 +106,7 @@ class SearchedColumn(OpenedColumn):
 
     def _large_table(self, connection: Connection) -> tuple[NotedTable, int] | None:
         """Whose changes are noted, with its dimensions."""
-        held = books.space(self._names.target, connection)
+        held = books.space(self._target, connection)
         noted = noted_table(self._names, read_layout(self._names, connection, held))
         if not held or not held.dimensions or not changes.is_noted(noted, connection):
             return None
@@ -160,7 +160,7 @@ class SearchedColumn(OpenedColumn):
     def _find_named(
         self, text: str, vector: Vector, k: int, wanted: Filter, connection: Connection
     ) -> tuple[list[Match], bool]:
-        held = books.space(self._names.target, connection)
+        held = books.space(self._target, connection)
         table = read_layout(self._names, connection, held)
         width = vector_width(table, held, connection)
         if width is None:

@@ -53,7 +53,7 @@ class SharedColumn(OpenedColumn):
         return await self._database.read(lambda connection: dict(self._settled(texts, connection)), {})
 
     def _settled(self, texts: Mapping[str, str], connection: Connection) -> Iterator[tuple[str, Vector | None]]:
-        held = books.space(self._names.target, connection)
+        held = books.space(self._target, connection)
         size_bytes = (held.dimensions or 0) * 4 if held else 0
         look = read_layout(self._names, connection, held).select_settled()
         for id, text in texts.items():
@@ -69,4 +69,4 @@ class SharedColumn(OpenedColumn):
 
     @property
     def _prefix(self) -> bytes:
-        return blake2b(repr(self._names.target).encode(), digest_size=PREFIX_BYTES).digest()
+        return blake2b(repr(self._target).encode(), digest_size=PREFIX_BYTES).digest()
