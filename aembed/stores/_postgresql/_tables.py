@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from json import dumps, loads
 from typing import Any
 
+import asyncpg
+
 from aembed.core.spaces import space_as_json, space_from_json
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._database import Connection
@@ -45,6 +47,7 @@ LACKS_ODD = """SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') AND pg_catalog
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class o ON o.oid = i.indexrelid
         WHERE i.indrelid = c.oid AND pg_catalog.starts_with(o.relname, $2))
     FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)"""
+STILL = "LOCK TABLE {rows} IN SHARE MODE NOWAIT"
 # Chosen: they are read within a second, while writes wait. Larger tables are searched with care, as before.
 MOST_SCANNED = 256 * 1024 * 1024
 """Bytes of a table that may be read to index what is odd of it."""
@@ -175,9 +178,18 @@ async def make_tables(names: StoreNames, storage: Storage | None, space: Space, 
 
 
 async def index_odd(layout: StoreLayout, connection: Connection) -> None:
-    """Gives tables of an earlier aembed the index of what the operator is wrong for, where they are small."""
-    if layout.names.copies and await connection.fetchval(LACKS_ODD, layout.names.rows, ODD_PREFIX, MOST_SCANNED):
+    """Gives tables of an earlier aembed the index of what the operator is wrong for, where they are small and nobody
+    writes at the moment."""
+    if not layout.names.copies or not await connection.fetchval(LACKS_ODD, layout.names.rows, ODD_PREFIX, MOST_SCANNED):
+        return
+    await connection.execute("SAVEPOINT aembed_odd")
+    try:
+        # Not waited for: all other writers would wait behind it.
+        await connection.execute(layout.sql(STILL))
         await connection.execute(layout.target.create_odd)
+    except asyncpg.LockNotAvailableError:
+        await connection.execute("ROLLBACK TO SAVEPOINT aembed_odd")
+    await connection.execute("RELEASE SAVEPOINT aembed_odd")
 
 
 async def _install(names: StoreNames, connection: Connection) -> str:
