@@ -24,6 +24,7 @@ from aembed import (
     BadRequestError,
     Budget,
     BudgetExceededError,
+    InputError,
     Embedder,
     InvalidReplyError,
     OutageError,
@@ -308,6 +309,8 @@ class History:
             InvalidReplyError: run.relentless or run.dry is not None,
             QuotaExceededError: run.dry is not None,
             PermissionDeniedError: run.dry is not None,
+            # All of them failed for one reason.
+            InputError: len(set(self._bad(run.records))) == len(run.records),
         }
         return tuple(error for error, may_be in possible.items() if may_be)
 
