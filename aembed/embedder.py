@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -291,8 +291,9 @@ class Embedder(QueryVerbs):
             if info.space:
                 engine.preparing.note(opened, space)
             planned = PlanSink(opened, retry_failed=retry_failed)
-            async with engine.caching.beneath(planned, space.dimensions) as sink:
-                report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
+            with closing(planned):
+                async with engine.caching.beneath(planned, space.dimensions) as sink:
+                    report = await engine.make_dry_job(sink, feed, space=space, total=known_length(records)).run()
         return make_plan(report, planned.changed)
 
     async def move(self, store: AnyStore | Backlog) -> float:

@@ -236,6 +236,8 @@ class Engine:
         spend_limit: SpendLimit,
     ) -> Job:
         entries = self._make_fingerprinter(space, "document") if sink.keeps else UnstoredEntries()
+        if isinstance(entries, Fingerprinter):
+            feed.heed(entries.kind)
         measure = self._make_measure(space, "document", exact=self.budgets.is_limited)
         job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, spend_limit)
         self._jobs.add(job)

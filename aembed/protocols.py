@@ -12,8 +12,10 @@ from aembed.preparation import Preparation
 from aembed.results import Report
 from aembed.types import (
     Embedded,
+    FilePart,
     InputType,
     Known,
+    KnownFiles,
     Match,
     Matrix,
     Metadata,
@@ -269,6 +271,47 @@ class MovesColumn(Moves, Protocol):
 
     async def sample(self, most: int) -> list[Embedded]:
         """Some of its filled rows, each with its text: of those that tell, none whose text was edited since."""
+        ...
+
+
+@runtime_checkable
+class RemembersFiles(Protocol):
+    """What a Store may do besides: remember which files its rows were read from, so that those that have not changed
+    are not read again.
+
+    Whoever reads a source begins, remembers what came of its files once all of it is stored, and ends. A process that
+    is killed in between, or two that read at the same time, leave nothing that is believed.
+    """
+
+    async def known_files(self, source: str) -> KnownFiles | None:
+        """What is remembered of that source. None where this store cannot remember, as the role may make no tables."""
+        ...
+
+    async def begin_files(self, source: str, generation: int, *, anew: bool) -> int | None:
+        """A new generation, open. None where `generation` is not the present one: then nothing is remembered any more.
+        `anew`: what was remembered is forgotten.
+        """
+        ...
+
+    async def remember_files(
+        self, source: str, generation: int, parts: Sequence[FilePart], gone: Collection[str] = ()
+    ) -> None:
+        """Replaces what is remembered of these files, and forgets those that are gone. One short transaction.
+
+        Nothing happens where the generation is another one by now.
+        """
+        ...
+
+    async def end_files(self, source: str, generation: int, others: int) -> None:
+        """All of the source is stored and remembered. If the generation is another one by now all is forgotten."""
+        ...
+
+    def file_ids(self, source: str) -> AsyncIterator[tuple[str, bytes]]:
+        """The hashes of the ids of each file, a part at a time."""
+        ...
+
+    def ids_of(self, source: str) -> AsyncIterator[Sequence[str]]:
+        """The ids of all rows of that source, some at a time."""
         ...
 
 

@@ -46,6 +46,46 @@ class Record(msgspec.Struct, frozen=True, gc=False):
             """A number and a UUID are taken as their text."""
 
 
+class Unread(msgspec.Struct, frozen=True, gc=False):
+    """So many records of a source were not read: they are in the store, and their files have not changed since."""
+
+    count: int
+
+
+class FilePart(msgspec.Struct, frozen=True, gc=False):
+    """What a store remembers of one file that its rows were read from, or a further part of it.
+
+    `path` is the file's name below its source. `state` is what the system said of the file, and how it was read; b""
+    where it has to be read again. `rows` is how many rows came of it. `ids` are the hashes of their ids, 8 bytes each,
+    in parts: only part 0 says the rest.
+    """
+
+    path: str
+    part: int
+    state: bytes
+    rows: int
+    ids: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFiles:
+    """The files of one source that a store remembers, by their names: state and rows of each.
+
+    `generation` changes whenever somebody begins to read the source anew. `is_open`: somebody has begun and has not
+    come to the end. `others` are rows of the source that came of none of these files.
+    """
+
+    generation: int = 0
+    is_open: bool = False
+    others: int = 0
+    files: Mapping[str, tuple[bytes, int]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the source there have to be in the store. With any other number somebody has changed it."""
+        return self.others + sum(rows for _, rows in self.files.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """A search result. `score` is the cosine similarity; 1 is equal, in every store.

@@ -8,13 +8,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from importlib import import_module
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
-from rich.progress import Progress as Bar
-from rich.text import Text
-
-from aembed.cli._show import dollars_in_words, duration_in_words
+from aembed.cli._show import dollars_in_words
 from aembed.cli._streams import printable_line, say
 from aembed.results import Progress, count_in_words
 
@@ -32,11 +29,10 @@ def show_reading(count: Callable[[], int], *, quiet: bool) -> AbstractAsyncConte
     """While the inputs are read for the first time, before anything is sent."""
     if quiet:
         return nullcontext()
-    return (
-        _spinner(count)
-        if on_terminal()
-        else _call_every(LINE_SECONDS, lambda: say(f"reading: {count_in_words(count(), 'text')}"))
-    )
+    if on_terminal():
+        shown: AbstractAsyncContextManager[None] = _bars().spinner(count)
+        return shown
+    return call_every(LINE_SECONDS, lambda: say(f"reading: {count_in_words(count(), 'text')}"))
 
 
 def show_embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> AbstractAsyncContextManager[None]:
@@ -44,7 +40,9 @@ def show_embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -
     if quiet:
         return nullcontext()
     return (
-        _bar(latest, total) if on_terminal() else _call_every(LINE_SECONDS, lambda: say(progress_line(latest(), total)))
+        _bars().bar(latest, total)
+        if on_terminal()
+        else call_every(LINE_SECONDS, lambda: say(progress_line(latest(), total)))
     )
 
 
@@ -66,6 +64,11 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def _bars() -> Any:
+    """Imported for a terminal alone: it takes a tenth of a run that finds nothing to do."""
+    return import_module("aembed.cli._bars")
+
+
 def progress_line(progress: Progress, total: int) -> str:
     return printable_line(f"{100 * count_done(progress) // max(1, total)} %: {progress}")
 
@@ -75,7 +78,7 @@ def count_done(progress: Progress) -> int:
 
 
 @asynccontextmanager
-async def _call_every(seconds: float, tick: Callable[[], None]) -> AsyncIterator[None]:
+async def call_every(seconds: float, tick: Callable[[], None]) -> AsyncIterator[None]:
     async def ticks() -> None:
         while True:
             await asyncio.sleep(seconds)
@@ -90,40 +93,12 @@ async def _call_every(seconds: float, tick: Callable[[], None]) -> AsyncIterator
             await task
 
 
-@asynccontextmanager
-async def _spinner(count: Callable[[], int]) -> AsyncIterator[None]:
-    status = Console(stderr=True).status("reading")
-    with status:
-        async with _call_every(BAR_SECONDS, lambda: status.update(f"reading: {count_in_words(count(), 'text')}")):
-            yield
-
-
-@asynccontextmanager
-async def _bar(latest: Callable[[], Progress], total: int) -> AsyncIterator[None]:
-    console = Console(stderr=True)
-    with Bar(*_progress_columns(console.width), console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(_caption(Progress(), total, _caption_room(console.width)), total=total)
-
-        def tick() -> None:
-            progress = latest()
-            caption = _caption(progress, total, _caption_room(console.width))
-            bar.update(task, completed=count_done(progress), description=caption)
-
-        async with _call_every(BAR_SECONDS, tick):
-            yield
-
-
-def _progress_columns(width: int) -> tuple[ProgressColumn, ...]:
-    text = TextColumn("{task.description}", markup=False)
-    return (_TimeLeft(), text) if width < NARROW else (BarColumn(bar_width=BAR_WIDTH), text, _TimeLeft())
-
-
-def _caption_room(width: int) -> int:
+def caption_room(width: int) -> int:
     """What is left beside the bar and the time left, which is cut where more is shown."""
     return max(20, width - (0 if width < NARROW else BAR_WIDTH + 1) - len("59 min 59 s left") - 2)
 
 
-def _caption(progress: Progress, total: int, room: int) -> str:
+def caption(progress: Progress, total: int, room: int) -> str:
     """As much as there is room for, what matters most first; the second line says what is waited for."""
     speed = progress.stored / progress.seconds if progress.seconds else 0.0
     parts = [f"{count_done(progress):,}/{total:,} texts", f"{speed:,.0f}/s"]
@@ -146,9 +121,3 @@ def _cut(waiting: str, room: int) -> str:
     if len(waiting) <= room or len(when) + 3 >= room:
         return waiting[:room]
     return f"{what[: room - len(when) - 3]}…, {when}"
-
-
-class _TimeLeft(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        left = task.time_remaining
-        return Text("" if left is None or task.finished else f"{duration_in_words(left)} left")

@@ -6,9 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import anyio.to_thread
+
+from aembed.cli._inputs import Pass
 from aembed.cli._run import ask, is_interactive
 from aembed.cli._streams import printable_line, say
-from aembed.protocols import Store
+from aembed.protocols import RemembersFiles, Store
+from aembed.sources._hashes import IdHashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,36 @@ class GoneRows:
         return f"{len(self.ids):,} of the {self.rows:,} rows of {printable_line(self.root)} are gone from it"
 
 
-async def find_gone(store: Store, held: Mapping[str, int], keep: AbstractSet[str]) -> tuple[GoneRows, ...]:
-    """`held` is how many rows each root had before; `keep` are the ids that were read."""
+async def find_gone(store: Store, held: Mapping[str, int], reading: Pass) -> tuple[GoneRows, ...]:
+    """Rows whose ids were not read. `held` is how many rows each root had before."""
+    if reading.reading is None or not held:
+        return ()
+    if not isinstance(store, RemembersFiles):
+        return await _find_gone_of(store, held, reading.ids)
+    await reading.add_unread_ids()
+    ids, renamed = reading.reading.ids, reading.reading.renamed
+    found = []
+    for root, rows in held.items():
+        if gone := await _ids_missing(store, root, ids):
+            new = zip(renamed.has_each(gone), ids.has_each([_id_without_file(id) for id in gone]), strict=True)
+            found.append(GoneRows(root, rows, tuple(gone), sum(map(any, new))))
+    return tuple(found)
+
+
+async def _ids_missing(store: RemembersFiles, root: str, ids: IdHashes) -> list[str]:
+    """The ids of the root's rows that are not among these. One with the hash of another one counts as being there."""
+    theirs = ids.like()
+    async for page in store.ids_of(root):
+        for id in page:
+            theirs.add(id)
+    missing = set((await anyio.to_thread.run_sync(ids.missing, theirs)).tolist())
+    if not missing:
+        return []
+    return sorted([id async for page in store.ids_of(root) for id in page if ids.hash_of(id) in missing])
+
+
+async def _find_gone_of(store: Store, held: Mapping[str, int], keep: AbstractSet[str]) -> tuple[GoneRows, ...]:
+    """Of a store that cannot tell its ids. `keep` are those that were read."""
     found = [(root, rows, tuple(await store.stale(root, keep))) for root, rows in held.items()]
     rests = {rest for id in keep if (rest := _id_without_file(id))} if any(ids for _, _, ids in found) else set()
     return tuple(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,20 +14,21 @@ import typer
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._failures_file import check_failures_file, is_same_file
-from aembed.cli._inputs import Inputs, Pass, is_store
+from aembed.cli._inputs import Inputs, Pass, Stored, is_store
 from aembed.cli._job import Ending, Output, Watch, ask_to_agree, follow_job, show_ending, show_plan
+from aembed.cli._memory import FileMemory
 from aembed.cli._options import Settings
-from aembed.cli._run import USAGE, interrupt_at_once, run
+from aembed.cli._run import USAGE, interrupt_at_once, reason_in_words, run
 from aembed.cli._show import printable_place
 from aembed.cli._skipped import skipped_in_words
 from aembed.cli._stale import find_gone, remove_gone
 from aembed.cli._stores import refuse_other_space, use_embedder, use_store
-from aembed.cli._streams import printable_line
+from aembed.cli._streams import printable_line, say
 from aembed.cli._typed_command import TypedCommand
 from aembed.embedder import Embedder
-from aembed.errors import ConfigError, SpaceMismatchError
-from aembed.protocols import Store
-from aembed.results import Plan, Report
+from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.protocols import RemembersFiles, Store
+from aembed.results import Failure, Plan, Report
 from aembed.sources import open_paths
 from aembed.stores import files_of
 from aembed.types import StoreInfo
@@ -48,6 +48,9 @@ class IndexOrder:
         bool, typer.Option("--keep-stale", help="Keep the rows of sections and files that are gone.")
     ] = False
     retry_failed: flags.RetryFailed = False
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Read all files, also those that have not changed since the last run.")
+    ] = False
     id_field: Annotated[
         str | None,
         typer.Option(
@@ -113,15 +116,16 @@ async def _embed_inputs(order: IndexOrder, settings: Settings, again: TypedComma
         order.output.note(
             f"{', '.join(map(printable_place, order.paths))} -> {printable_place(order.store)}, {embedder.space}"
         )
-        work = _Work(order, store, info, embedder, inputs)
-        plan, skipped = await work.plan()
+        work = _Work(order, store, info, embedder, inputs, await _recall_files(order, store, info, inputs))
+        plan, reading = await work.plan()
+        skipped = reading.skipped_counts
         output = replace(order.output, skipped=skipped)
         if order.dry_run:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
             code = show_plan(plan, seconds, output)
         elif ask_to_agree(plan, yes=order.yes):
-            ending = await work.run_second_pass(plan)
+            ending = await work.run_second_pass(plan, reading)
             if isinstance(ending.error, SpaceMismatchError):
                 ending = replace(ending, error=again.with_whole_commands(ending.error))
             code = show_ending(ending, output)
@@ -155,6 +159,17 @@ def _find_inputs(order: IndexOrder, info: StoreInfo) -> Inputs:
     return Inputs(source, order.limit)
 
 
+async def _recall_files(order: IndexOrder, store: Store, info: StoreInfo, inputs: Inputs) -> FileMemory | None:
+    """What the store remembers of the files. Not where a part of them is read, of which nothing can be said."""
+    if order.limit or not isinstance(store, RemembersFiles):
+        return None
+    try:
+        return await FileMemory.load(store, inputs.roots, info.sources, reread=order.reread)
+    except StoreError as error:
+        say(f"all files are read: {reason_in_words(error)}")
+        return None
+
+
 async def _find_other_store(order: IndexOrder, stack: AsyncExitStack) -> Inputs | None:
     """The rows of another store, where one is named. Raises ConfigError for one that holds none."""
     if not any(map(is_store, order.paths)):
@@ -173,14 +188,14 @@ async def _find_other_store(order: IndexOrder, stack: AsyncExitStack) -> Inputs 
 
 def _check_files(order: IndexOrder, inputs: Inputs) -> None:
     """Raises ConfigError where a file that is read, or the store itself, would be written over."""
-    kept, read = files_of(order.store), tuple(inputs.files)
-    for path in read:
-        if kept and is_same_file(kept[0], path):
+    kept = files_of(order.store)
+    for path in inputs.files_like(kept[0]) if kept else ():
+        if is_same_file(kept[0], path):
             raise ConfigError(
                 f"{printable_place(order.store)} is read by this command; name another store with --store"
             )
-    if order.output.failures_to:
-        check_failures_file(order.output.failures_to, (*kept, *read), is_read=inputs.may_read)
+    if named := order.output.failures_to:
+        check_failures_file(named, (*kept, *inputs.files_like(named)), is_read=inputs.may_read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,47 +205,71 @@ class _Work:
     info: StoreInfo
     embedder: Embedder
     inputs: Inputs
+    memory: FileMemory | None
 
-    async def plan(self) -> tuple[Plan, Mapping[str, int]]:
-        """The first pass: sends and writes nothing. Returns what was skipped, too.
+    async def plan(self) -> tuple[Plan, Pass]:
+        """The first pass: sends and writes nothing. Returns what was read, too.
 
         Raises ConfigError where two rows of one file have one id. Where two files have it they are read once more, told
         apart by their names.
         """
         again = True
         while again:
-            reading = self.inputs.read(keep_ids=self.order.dry_run and self._may_remove)
+            reading = self._read()
             async with _progress.show_reading(lambda: reading.count, quiet=self.order.output.quiet):  # noqa: B023
                 plan = await self.embedder.plan(self.store, reading, retry_failed=self.order.retry_failed)
                 again = await reading.check_ids()
-        held = {root: rows for root, rows in self._rows_by_path.items() if root in reading.whole_roots}
-        gone = await find_gone(self.store, held, reading.ids)
-        return replace(plan, stale=tuple(id for each in gone for id in each.ids)), reading.skipped_counts
+        if self.order.dry_run:
+            held = {root: rows for root, rows in self._rows_by_path.items() if root in reading.whole_roots}
+            gone = await find_gone(self.store, held, reading)
+            plan = replace(plan, stale=tuple(id for each in gone for id in each.ids))
+        return plan, reading
 
-    async def run_second_pass(self, plan: Plan) -> Ending:
-        """The second pass."""
-        reading = self.inputs.read(keep_ids=self._may_remove)
+    def _read(self) -> Pass:
+        keep_ids = bool(self._rows_by_path) and not isinstance(self.store, RemembersFiles)
+        return self.inputs.read(self.memory, keep_ids=keep_ids)
+
+    async def run_second_pass(self, plan: Plan, planned: Pass) -> Ending:
+        """The job. Where the plan has found nothing to do, nothing is read again."""
+        is_done = not (plan.new or plan.changed or plan.failed)
+        reading = planned if is_done else self._read()
+        if self.memory and not is_done:
+            await self.memory.begin()
 
         async def start(watch: Watch) -> Report:
+            def on_failure(failure: Failure) -> None:
+                reading.note_failure(failure)
+                watch.on_failure(failure)
+
             return await self.embedder.embed_into(
                 self.store,
-                reading,
+                Stored(plan.inputs) if is_done else reading,
                 on_progress=watch.on_progress,
-                on_failure=watch.on_failure,
+                on_failure=on_failure,
                 retry_failed=self.order.retry_failed,
             )
 
         ending = await follow_job(start, self.embedder, plan, self.order.output)
-        if ending.error or not self._may_remove or not isinstance(ending.progress, Report):
+        if ending.error or not isinstance(ending.progress, Report):
             return ending
-        return replace(ending, progress=await self._remove_gone(reading, ending.progress))
+        return replace(ending, progress=await self._settle(reading, ending.progress))
 
-    async def _remove_gone(self, reading: Pass, report: Report) -> Report:
-        gone = await find_gone(self.store, self._rows_by_path, reading.ids)
-        removed = await remove_gone(self.store, gone, whole=reading.whole_roots, yes=self.order.yes)
-        if removed:
-            report = replace(report, removed=removed)
-            await self.store.finish(report)
+    async def _settle(self, reading: Pass, report: Report) -> Report:
+        """Removes rows that are gone, and remembers what was read."""
+        rows = dict((await self.store.info()).sources)
+        if self._rows_by_path:
+            more = {root: held for root, held in self._rows_by_path.items() if reading.differs_from(root, rows)}
+            gone = await find_gone(self.store, more, reading)
+            removed = await remove_gone(self.store, gone, whole=reading.whole_roots, yes=self.order.yes)
+            if removed:
+                report = replace(report, removed=removed)
+                await self.store.finish(report)
+                rows = dict((await self.store.info()).sources)
+        if not report.pending:
+            try:
+                await reading.keep(rows)
+            except StoreError as error:  # all is stored, and the next run reads it again
+                say(f"which files were read cannot be remembered: {reason_in_words(error)}")
         return report
 
     @property
@@ -238,7 +277,3 @@ class _Work:
         """How many rows each of the PATHs had before, where rows that are gone are to be removed."""
         roots = () if self.order.keep_stale or self.order.limit else self.inputs.roots
         return {root: self.info.sources[root] for root in roots if root in self.info.sources}
-
-    @property
-    def _may_remove(self) -> bool:
-        return bool(self._rows_by_path)

@@ -104,6 +104,12 @@ class Fingerprinter:
         prefix_bytes = len(preparation.prefix(self.input_type).encode())
         object.__setattr__(self, "_longest_bytes", self.max_tokens_per_text - prefix_bytes)
 
+    @property
+    def kind(self) -> bytes:
+        """What all fingerprints have in common: where this changes any text may have another one."""
+        parts = [self._short.hexdigest(), self._long.hexdigest(), self._longest_bytes]
+        return blake2b(_json_bytes(parts), digest_size=DIGEST_BYTES).digest()
+
     def make_entry(self, index: int, record: Record) -> Entry:
         if type(record.text) is not str or type(record.id) is not str or record.source is not None:
             record = exact_record(record)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from math import inf
 from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aembed.errors import ConfigError, QuotaExceededError
 from aembed.limits import Limits
@@ -83,6 +82,8 @@ def day_limits(limits: Limits, account: Accounts, space: str, clock: Clock) -> I
 
 
 def _zone_of(name: str) -> tzinfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # few need it, and it is slow to import
+
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:

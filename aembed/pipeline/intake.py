@@ -18,10 +18,10 @@ from aembed.limits import Limits
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.outcomes import Outcomes
-from aembed.pipeline.reading import Chunk, record_in
+from aembed.pipeline.reading import Chunk, count_inputs, record_in
 from aembed.pipeline.sinks import Sink
 from aembed.results import Failure
-from aembed.types import Embedded, Record
+from aembed.types import Embedded, Record, Unread
 
 # Law 11: CPU work that takes longer than 5 ms is done in a thread, or in pieces. Hashing 1 MB takes about 1 ms.
 PIECE_BYTES = 1_000_000
@@ -63,7 +63,7 @@ class Intake:
     async def admit(self, chunk: Chunk) -> None:
         """Takes in one chunk; what has to be paid for is offered, and the rest has ended when this returns."""
         outcomes = self._outcomes
-        outcomes.tally.inputs += len(chunk[1])
+        outcomes.tally.inputs += count_inputs(chunk)
         carried: dict[Key, Embedded] = {}
         entries = await self._make_entries(chunk, carried)
         entries = outcomes.unsettled_entries(entries, await self._sink.known(entries)) if entries else []
@@ -83,7 +83,13 @@ class Intake:
         """
         start, reads = chunk
         outcomes, entries, hashed_bytes = self._outcomes, [], 0
-        for index, read in enumerate(reads, start):
+        index = start - 1
+        for read in reads:
+            index += 1
+            if isinstance(read, Unread):
+                outcomes.tally.unchanged += read.count
+                index += read.count - 1
+                continue
             if isinstance(read, Failure):
                 outcomes.fail(Failure(read.id, index, read.error))
                 continue

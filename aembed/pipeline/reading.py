@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from io import IOBase
 from itertools import count, islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import anyio
 
 from aembed.errors import InputError, SourceError
 from aembed.protocols import Store
 from aembed.results import Failure
-from aembed.types import Embedded, Record, Space
+from aembed.types import Embedded, Record, Space, Unread
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ CHUNK = 256
 """So many records are looked up in the store at once, and read at the most without giving way to the loop."""
 
 Source: TypeAlias = Iterable[Any] | AsyncIterable[Any]
-Read: TypeAlias = Record | Failure | Embedded
+Read: TypeAlias = Record | Failure | Embedded | Unread
 Chunk: TypeAlias = tuple[int, Sequence[Read]]
 """The position of the first record of a chunk, and what was read."""
 
@@ -49,7 +49,7 @@ def any_record(index: int, value: Any) -> Read:
     match value:
         case str():
             return Record(str(index), value)
-        case Record() | Failure() | Embedded(text=str()):
+        case Record() | Failure() | Embedded(text=str()) | Unread():
             return value
         case Embedded(id=id):
             return Failure(
@@ -63,6 +63,21 @@ def any_record(index: int, value: Any) -> Read:
 def record_in(row: Embedded) -> Record:
     """The record of a row, which is embedded again if the row's vector is of no use."""
     return Record(row.id, row.text or "", row.metadata, row.source)
+
+
+def count_inputs(chunk: Chunk) -> int:
+    """How many inputs a chunk stands for."""
+    reads = chunk[1]
+    return len(reads) + sum(read.count - 1 for read in reads if type(read) is Unread)
+
+
+@runtime_checkable
+class HeedsSpace(Protocol):
+    """A source that may leave out what is in the store already, as long as texts are embedded as they were then."""
+
+    def heed(self, kind: bytes) -> None:
+        """Called before it is read: `kind` changes where the fingerprints of all texts do."""
+        ...
 
 
 class Feed:
@@ -81,6 +96,10 @@ class Feed:
         self.starved = False
         self._error: BaseException | None = None
         self._changed = anyio.Event()
+
+    def heed(self, kind: bytes) -> None:
+        if isinstance(self._source, HeedsSpace):
+            self._source.heed(kind)
 
     async def fill(self) -> None:
         """Reads until the source ends, or this is cancelled. The source is cancelled once, and may then clean up."""
@@ -149,8 +168,9 @@ class Feed:
         """The chunks. Raises SourceError for what the source raised, after all that it gave."""
         index = 0
         while values := await self._take():
-            yield index, list(map(self._record, count(index), values))
-            index += len(values)
+            chunk = index, list(map(self._record, count(index), values))
+            yield chunk
+            index += count_inputs(chunk)
         if self._error:
             name = type(self._error).__name__
             raise SourceError(f"the records raised {name}; all that came before was kept") from self._error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from aembed.errors import (
 )
 from aembed.pipeline.leasing import LeaseHolder
 from aembed.pipeline.leasing_sinks import LeasingSink, add_paid_rows, kept_refusals, rows_of
+from aembed.pipeline.seen_keys import SeenKeys
 from aembed.pipeline.store_calls import await_store
 from aembed.protocols import KeepsModel, Store
 from aembed.types import Known, Matrix, Record, Vector
@@ -97,25 +99,41 @@ class PlanSink(StoreSink):
     def __init__(self, store: Store, *, retry_failed: bool = False) -> None:
         super().__init__(store, retry_failed=retry_failed)
         self.changed = 0
-        self._changing: set[str] = set()
-        self._paid: set[Key] = set()
+        self._changing = Counter[str]()
+        """By the id, the entries on their way whose row has another text."""
+        self._paid = SeenKeys()
 
     async def known(self, entries: Sequence[Entry]) -> Known:
         known = await super().known(entries)
-        self._changing |= known.changed
+        changing = known.changed - known.refused.keys()
+        self._changing.update(entry.record.id for entry in entries if entry.record.id in changing)
         return known
 
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
-        planned = {entry.key for entry in entries if entry.key in self._paid}
+        planned = await self._paid.find([entry.key for entry in entries])
         return dict.fromkeys(planned | (await super().paid_vectors(entries)).keys(), np.ones(1, np.float32))
 
     async def may_take_over(self, model: str) -> bool:
         return True
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
-        self.changed += sum(entry.record.id in self._changing for entry in entries)
-        self._paid.update(entry.key for entry in entries)
+        self.changed += sum(map(self._end, entries))
+        await self._paid.add(entry.key for entry in entries)
         return len(entries)
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
-        return None
+        for entry, _ in refused:
+            self._end(entry)
+
+    def _end(self, entry: Entry) -> bool:
+        """Law 8: memory is bounded by what is on its way. Returns whether the entry's row would be changed."""
+        id = entry.record.id
+        left = self._changing[id]
+        if left > 1:
+            self._changing[id] = left - 1
+        elif left:
+            del self._changing[id]
+        return left > 0
+
+    def close(self) -> None:
+        self._paid.close()

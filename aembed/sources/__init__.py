@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import time
 import weakref
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-import numpy as np
-
 from aembed.errors import ConfigError, InputError
 from aembed.results import Failure
-from aembed.sources import csv, documents, html, json, jsonl, markdown, plain, rst
+from aembed.sources import documents
 from aembed.sources._files import File, Unreadable, find, unreadable_error
-from aembed.sources._ids import IdClashes
+from aembed.sources._reading import Items, Reading, Root
 from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
+from aembed.sources._spool import Spool
+from aembed.sources._states import UNKNOWN, state_of
 from aembed.sources._stdin import spool_stdin
 from aembed.types import Record
 
+__all__ = ["READERS", "Reading", "Root", "Source", "open_paths"]
+
 Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[NumberedRecord]]
-Placed: TypeAlias = Record | Failure | NothingToRead
+
+
+def _reader(module: str) -> Reader:
+    """Imported when it is first needed: those that cut documents take longer than all that a run without one does."""
+
+    def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
+        numbered: Iterator[NumberedRecord] = import_module(f"aembed.sources.{module}").read(file, stream, fields)
+        return numbered
+
+    return read
+
 
 READERS: Mapping[str, Reader] = {
-    ".md": markdown.read,
-    ".markdown": markdown.read,
-    ".rst": rst.read,
-    ".txt": plain.read,
-    ".html": html.read,
-    ".htm": html.read,
-    ".jsonl": jsonl.read,
-    ".ndjson": jsonl.read,
-    ".json": json.read,
-    ".csv": csv.read,
-    ".tsv": csv.read,
-    **dict.fromkeys(documents.TYPES, documents.read),
+    ".md": _reader("markdown"),
+    ".markdown": _reader("markdown"),
+    ".rst": _reader("rst"),
+    ".txt": _reader("plain"),
+    ".html": _reader("html"),
+    ".htm": _reader("html"),
+    ".jsonl": _reader("jsonl"),
+    ".ndjson": _reader("jsonl"),
+    ".json": _reader("json"),
+    ".csv": _reader("csv"),
+    ".tsv": _reader("csv"),
+    **dict.fromkeys(documents.TYPES, _reader("documents")),
 }
 STDIN = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A PATH, absolute: the `source` of its records. `whole`: all of it was read, nothing in it was broken."""
-
-    source: str
-    whole: bool
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -56,7 +63,8 @@ class Source:
 
     `roots` are the `source` of each PATH, standard input left out: it has no rows that could be gone. `skipped` counts
     the files that are not read, by their ending. `apart` are the files whose names make their ids different: found by
-    `Reading.check_ids`, and heeded by each reading that begins afterwards.
+    `Reading.check_ids`, and heeded by each reading that begins afterwards. What a reading parses is kept in the
+    `spool` for the next one. By the `clock` (nanoseconds since 1970) files are too young to be remembered.
     """
 
     entries: tuple[File | Unreadable, ...]
@@ -64,55 +72,15 @@ class Source:
     roots: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     apart: dict[File, File] = field(default_factory=dict)
+    spool: Spool = field(default_factory=Spool)
+    clock: Callable[[], int] = time.time_ns
 
-    def records(self) -> Reading:
-        return Reading(self)
+    def records(self, unchanged: Mapping[File, int] | None = None) -> Reading:
+        """`unchanged` are files that are not to be read, with how many rows each has."""
+        return Reading(self, partial(_read, self.fields, self.spool), documents.OFFICE.close, unchanged or {})
 
-
-class Reading(Iterator[Record | Failure]):
-    """One pass over a source, in order: records, and a Failure with index -1 for each line or file that is broken."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._items = _place_items(source)
-        self._broken: set[str | None] = set()
-        self._hashes = array("q")
-        self._finished = False
-        self.skipped = Counter(source.skipped)
-
-    def __next__(self) -> Record | Failure:
-        for entry, _, item in self._items:
-            match item:
-                case NothingToRead():
-                    self.skipped[entry.ending if isinstance(entry, File) else ""] += 1
-                case Failure():
-                    self._broken.add(entry.root)
-                    return item
-                case Record():
-                    self._hashes.append(hash(item.id))
-                    return item
-        self._finished = True
-        raise StopIteration
-
-    @property
-    def roots(self) -> tuple[Root, ...]:
-        """Which PATHs were read whole; none is before the pass has ended."""
-        return tuple(Root(root, self._finished and root not in self._broken) for root in self._source.roots)
-
-    def check_ids(self) -> bool:
-        """Whether files had to be told apart, because records of two of them have one id: all is to be read again.
-
-        Raises ConfigError if two records of one file have one id, naming both places. Keeps 8 bytes for each record;
-        only where two hashes are equal is the source read again.
-        """
-        hashes = np.sort(np.array(self._hashes, dtype=np.int64))
-        suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-        clashes = IdClashes(self._source.apart)
-        for entry, place, item in _place_items(self._source) if suspects else ():
-            if isinstance(item, Record) and hash(item.id) in suspects:
-                clashes.add(entry, place, item.id)
-        self._source.apart.update(clashes.apart)
-        return bool(clashes.apart)
+    def named(self, file: File) -> File:
+        return self.apart.get(file, file) if self.apart else file
 
 
 def open_paths(
@@ -145,49 +113,55 @@ def open_paths(
     missing = documents.missing_endings()
     endings = READERS.keys() - set(missing)
     found = [find(Path(name), endings, held=held, missing=missing) for name in names]
+    found = list({each.root: each for each in found}.values())
     entries: list[File | Unreadable] = [entry for each in found for entry in each.entries]
     spool = spool_stdin(stdin) if piped else None
     entries += [spool] if spool else []
     skipped = sum((each.skipped for each in found), Counter[str]())
-    roots = dict.fromkeys(each.root for each in found)
-    source = Source(tuple(dict.fromkeys(entries)), fields, tuple(roots), skipped)
+    source = Source(tuple(entries), fields, tuple(each.root for each in found), skipped)
     if spool:
         weakref.finalize(source, spool.held.close)
     return source
 
 
-def _place_items(source: Source) -> Iterator[tuple[File | Unreadable, str, Placed]]:
-    try:
-        for entry in source.entries:
-            match entry:
-                case Unreadable(name, _, error):
-                    yield entry, name, Failure(name, -1, error)
-                case File():
-                    named = source.apart.get(entry, entry)
-                    yield from ((entry, *placed) for placed in _read(named, source.fields))
-    finally:
-        documents.OFFICE.close()
-
-
-def _read(file: File, fields: Fields) -> Iterator[tuple[str, Placed]]:
+def _read(fields: Fields, spool: Spool, file: File) -> Items:
+    if kept := spool.get(file):
+        yield from kept[1]
+        return kept[0]
     line: int | None = None
+    draft = spool.begin(file)
     try:
         with file.open() as stream:
+            before = _state(stream)
             for line, item in READERS[file.ending](file, stream, fields):
-                place = file.path.as_posix() if line is None else f"{file.path.as_posix()}:{line}"
-                yield place, item if isinstance(item, Record) else _make_failure(file, line, item)
+                if isinstance(item, Record):
+                    draft.add(line, item)
+                    yield line, item
+                else:
+                    draft.drop()
+                    yield line, _make_failure(file, line, item)
+        if before and file.state_now() == before:
+            draft.finish(before)
+            return before
     except NothingToRead as error:
-        yield file.name, _make_failure(file, None, error) if file.is_given else error
+        yield None, _make_failure(file, None, error) if file.is_given else error
     except InputError as error:
-        yield file.name, _make_failure(file, None, error)
+        yield None, _make_failure(file, None, error)
     except UnicodeDecodeError:
-        yield file.name, _make_failure(file, None, InputError("it is not UTF-8; convert the file"))
+        yield None, _make_failure(file, None, InputError("it is not UTF-8; convert the file"))
     # gzip raises EOFError for a stream that is cut short, and zlib.error for one that is broken.
     except (OSError, EOFError, zlib.error, RecursionError, MemoryError) as error:
-        yield (
-            file.name,
-            Failure(_id(file, line and line + 1), -1, unreadable_error(_place(file, line and line + 1), error)),
-        )
+        place = _place(file, line and line + 1)
+        yield None, Failure(_id(file, line and line + 1), -1, unreadable_error(place, error))
+    return UNKNOWN
+
+
+def _state(stream: BinaryIO) -> bytes:
+    """UNKNOWN for standard input, which has been read to its end."""
+    try:
+        return state_of(os.fstat(stream.fileno()))
+    except (OSError, ValueError):
+        return UNKNOWN
 
 
 def _make_failure(file: File, line: int | None, error: InputError) -> Failure:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
+import stat
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import msgspec
+
 from aembed.errors import ConfigError, InputError
+from aembed.sources._states import UNKNOWN, state_of
 
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
 # PEP 405: the file that makes a folder a virtual environment.
@@ -20,29 +27,43 @@ _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
 _ENDING = re.compile(r"\.[\w+-]{1,12}")
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+# A struct, equal to itself alone: to make and to hash 50,000 dataclasses takes as long as to find their files.
+class File(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A file to read.
 
     `root` is the PATH given, absolute: `Record.source`; None for standard input. `name` is the path below it, posix
     style; the ids of sections begin with it. `apart`: those of rows do, too, because another file has the same ones.
+    `state` is what the system told of it when it was found.
     """
 
-    path: Path
+    place: str | Path
     name: str
     root: str | None
     ending: str
-    apart: bool = field(default=False, kw_only=True)
+    apart: bool = False
+    state: bytes = UNKNOWN
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
     @property
     def is_given(self) -> bool:
         """Whether it is itself the PATH, and not found in a folder."""
         return self.root is None or self.root == self.path.as_posix()
 
+    def may_have(self, inode: bytes) -> bool:
+        """Whether it may be the file of that inode."""
+        return not self.state or self.state.endswith(inode)
+
     def open(self) -> BinaryIO:
-        if self.path.suffix.lower() == ".gz":
-            return cast(BinaryIO, gzip.open(self.path, "rb"))
-        return self.path.open("rb")
+        if os.fspath(self.place).lower().endswith(".gz"):
+            return cast(BinaryIO, gzip.open(self.place, "rb"))
+        return open(self.place, "rb")
+
+    def state_now(self) -> bytes:
+        """Raises OSError where it is gone."""
+        return state_of(os.stat(self.place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +77,14 @@ class Unreadable:
 
 def ending(name: str) -> str:
     """The format's ending, `.gz` set aside: `.jsonl` for `data.JSONL.gz`."""
-    path = Path(name.lower())
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    name = name.lower()
+    return _suffix(name[:-3] if name.endswith(".gz") and name != ".gz" else name)
+
+
+def _suffix(name: str) -> str:
+    """A folder of 50,000 files asks that often, and pathlib takes ten times as long."""
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,12 @@ def find(
         raise ConfigError(
             f"{path} has an ending that aembed does not read; it reads {_list_endings(endings)}, each also as .gz"
         )
-    return FoundFiles(path.as_posix(), (File(path, path.name, path.as_posix(), ending(path.name)),), Counter())
+    try:
+        state = state_of(path.stat())
+    except OSError:
+        state = UNKNOWN  # the reading says what is wrong
+    file = File(str(path), path.name, path.as_posix(), ending(path.name), state=state)
+    return FoundFiles(path.as_posix(), (file,), Counter())
 
 
 def extras_to_install(endings: Collection[str]) -> str:
@@ -108,54 +140,89 @@ def extras_to_install(endings: Collection[str]) -> str:
 def _find_in_folder(
     root: Path, endings: Collection[str], held: Collection[str], missing: Collection[str]
 ) -> FoundFiles:
-    found, skipped = [], Counter[str]()
-    for path in _walk(root):
-        if isinstance(path, OSError) or _is_wanted(path, root, endings):
-            found.append(_entry(path, root, endings))
+    found: list[File | Unreadable] = []
+    skipped = Counter[str]()
+    inside = os.path.join(os.path.realpath(root), "")
+    for name, item in _walk(root):
+        entry = _entry(name, item, root.as_posix(), endings, inside)
+        if isinstance(entry, str):
+            skipped[entry] += 1
         else:
-            skipped[_kind(path, endings)] += 1
+            found.append(entry)
     if not any(isinstance(entry, File) for entry in found) and root.as_posix() not in held:
         found_missing = skipped.keys() & set(missing)
         hint = f"; {extras_to_install(found_missing)}" if found_missing else ""
         raise ConfigError(f"{root} holds nothing that aembed reads: {_list_endings(endings)}, each also as .gz{hint}")
-    return FoundFiles(root.as_posix(), tuple(sorted(found, key=lambda entry: entry.name.split("/"))), skipped)
+    return FoundFiles(root.as_posix(), tuple(found), skipped)
 
 
-def _kind(path: Path, endings: Collection[str]) -> str:
-    """What a file that is left out is told as."""
-    kind = ending(path.name)
-    if kind in endings:
-        return "links" if path.is_symlink() else "no regular files"
-    return kind if _ENDING.fullmatch(kind) else "without an ending"
-
-
-def _entry(path: Path | OSError, root: Path, endings: Collection[str]) -> File | Unreadable:
-    if isinstance(path, OSError):
-        name = _relative(Path(os.fsdecode(path.filename or root)), root)
-        return Unreadable(_printable_name(name), root.as_posix(), unreadable_error(_printable_name(name), path))
-    name = _relative(path, root)
+def _entry(
+    name: str, item: os.DirEntry[str] | OSError, root: str, endings: Collection[str], inside: str
+) -> File | Unreadable | str:
+    """What is to be read, or cannot be; or what a file that is left out is told as."""
+    if isinstance(item, OSError):
+        return Unreadable(_printable_name(name), root, unreadable_error(_printable_name(name), item))
+    kind = ending(item.name)
+    if kind not in endings:
+        return kind if _ENDING.fullmatch(kind) else "without an ending"
+    try:
+        status = _status(item)
+    except OSError as error:
+        return _entry(name, error, root, endings, inside)
+    is_link = item.is_symlink()
+    is_wanted = status is not None and stat.S_ISREG(status.st_mode)
+    if status is None or not is_wanted or (is_link and not os.path.realpath(item.path).startswith(inside)):
+        return "links" if is_link else "no regular files"
     if not _is_text(name):
-        error = InputError(f"{_printable_name(name)}: the file name is not UTF-8; rename it")
-        return Unreadable(_printable_name(name), root.as_posix(), error)
-    return File(path, name, root.as_posix(), ending(path.name))
+        unnamed = InputError(f"{_printable_name(name)}: the file name is not UTF-8; rename it")
+        return Unreadable(_printable_name(name), root, unnamed)
+    return File(item.path, name, root, kind, state=state_of(status))
 
 
-def _walk(root: Path) -> Iterator[Path | OSError]:
-    errors: list[OSError] = []
-    for folder, folders, names in os.walk(root, onerror=errors.append):
-        if _VIRTUAL_ENVIRONMENT in names and Path(folder) != root:
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS]
-        yield from (Path(folder, name) for name in names if not name.startswith("."))
-    # os.walk hands its errors to a function, from which nothing can be yielded: they are told at the end.
-    yield from errors
+def _status(item: os.DirEntry[str]) -> os.stat_result | None:
+    """None: there is nothing, as behind a link that leads nowhere."""
+    try:
+        # On Windows a folder does not hold the inodes of its files.
+        return os.stat(item.path) if sys.platform == "win32" else item.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP):
+            return None
+        raise
 
 
-def _is_wanted(path: Path, root: Path, endings: Collection[str]) -> bool:
-    if ending(path.name) not in endings or not path.is_file():
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str] | OSError]]:
+    """All that is no folder, and what could not be looked into, in the order of their names below the root."""
+    levels = [(_list_folder(str(root), is_root=True), "")]
+    while levels:
+        items, prefix = levels[-1]
+        for item in items:
+            if isinstance(item, OSError):
+                yield prefix.removesuffix("/") or ".", item
+            elif not _is_folder(item):
+                yield prefix + item.name, item
+            elif item.name not in SKIPPED_FOLDERS and not item.is_symlink():
+                levels.append((_list_folder(item.path), f"{prefix}{item.name}/"))
+                break
+        else:
+            levels.pop()
+
+
+def _list_folder(folder: str, *, is_root: bool = False) -> Iterator[os.DirEntry[str] | OSError]:
+    try:
+        with os.scandir(folder) as listing:
+            items = list(listing)
+    except OSError as error:
+        return iter([error])
+    if not is_root and any(item.name == _VIRTUAL_ENVIRONMENT and not _is_folder(item) for item in items):
+        return iter([])
+    return iter(sorted((item for item in items if not item.name.startswith(".")), key=attrgetter("name")))
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:
         return False
-    return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
 
 
 def unreadable_error(name: str, error: Exception) -> InputError:
@@ -166,13 +233,13 @@ def unreadable_error(name: str, error: Exception) -> InputError:
     return InputError(f"{name}: cannot be read: {reason}; repair it and run again")
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
 def _is_text(name: str) -> bool:
     """File names that are not UTF-8 reach Python with lone surrogates (PEP 383); no store takes those."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _printable_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from aembed.errors import ConfigError
 from aembed.sources._files import File, Unreadable

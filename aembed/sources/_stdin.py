@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from io import BufferedReader, RawIOBase
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from aembed.errors import ConfigError
@@ -17,11 +15,10 @@ from aembed.sources._files import File
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledInput(File):
+class SpooledInput(File, frozen=True, eq=False, gc=False, kw_only=True):
     """Its file is gone with the process, however that ends: nothing stays in the temporary folder."""
 
-    held: BinaryIO = field(compare=False, repr=False)
+    held: BinaryIO
 
     def open(self) -> BinaryIO:
         return cast(BinaryIO, BufferedReader(_Part(self.held.fileno())))
@@ -61,7 +58,7 @@ def spool_stdin(stdin: BinaryIO | None = None) -> SpooledInput:
     except BaseException:
         held.close()
         raise
-    return SpooledInput(Path("stdin"), "stdin", None, ".jsonl", held)
+    return SpooledInput("stdin", "stdin", None, ".jsonl", held=held)
 
 
 def _read(stream: BinaryIO) -> bytes:

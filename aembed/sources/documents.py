@@ -16,10 +16,8 @@ from threading import Lock, Timer
 from time import monotonic
 from typing import BinaryIO, TypeAlias, TypedDict
 
-from semantic_text_splitter import MarkdownSplitter
-
 from aembed.errors import InputError
-from aembed.sources import _bounds, _markdown
+from aembed.sources import _bounds
 from aembed.sources._files import File
 from aembed.sources._outline import MAX_CHARACTERS, records
 from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
@@ -58,7 +56,12 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecor
         KEPT.keep(version, text)
     if not text.strip():
         raise NothingToRead("it holds no text; if it is a scan, have its text recognised first")
-    yield from records(file, _markdown.blocks(text), MarkdownSplitter(MAX_CHARACTERS))
+    # Each command imports this module, and a command that reads no document has no use for these.
+    from semantic_text_splitter import MarkdownSplitter
+
+    from aembed.sources._markdown import blocks
+
+    yield from records(file, blocks(text), MarkdownSplitter(MAX_CHARACTERS))
 
 
 def _content(stream: BinaryIO) -> bytes:

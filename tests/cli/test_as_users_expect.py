@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from aembed import Progress
-from aembed.cli import _progress
+from aembed.cli import _bars, _progress
 from aembed.providers import prefixes
 from tests.cli.command import aembed, notes, write_jsonl
 
@@ -52,10 +52,8 @@ def test_d13_one_text_is_one_text(tmp_path: Path) -> None:
 def test_d13_the_time_left_is_seen_on_a_narrow_terminal(width: int, total: int) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     half = Progress(stored=total // 2, failed=3, billed_tokens=10**8, cost_usd=12.5, seconds=90.0, waiting="w" * 200)
-    with Bar(
-        *_progress._progress_columns(width), console=console, auto_refresh=False, get_time=iter(range(1_000)).__next__
-    ) as bar:
-        task = bar.add_task(_progress._caption(half, total, _progress._caption_room(width)), total=total)
+    with Bar(*_bars.columns(width), console=console, auto_refresh=False, get_time=iter(range(1_000)).__next__) as bar:
+        task = bar.add_task(_progress.caption(half, total, _progress.caption_room(width)), total=total)
         for done in range(1, 9):
             bar.update(task, completed=total * done // 20)
         lines = "".join(segment.text for segment in console.render(bar.get_renderable()))
