@@ -1,4 +1,4 @@
-"""The ids of a source as 8 bytes each, on disk beyond a million: ten million of them take no more memory than that.
+"""The ids of a source as 8 bytes each, on disk beyond half a million: ten million take no more memory than those.
 
 Two ids may have the same hash (among ten million once in 370,000 sources). Whoever asks has to bear that: an id that
 seems to come twice is looked up in the source itself, and a row whose text is gone stays where its id has the hash of
@@ -20,8 +20,10 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 WIDTH = 8
 """Bytes of a hash."""
-# Chosen: 8 MB; a part is held in memory, sorted, several times. Smaller, more parts are read, each of which reads all.
-_PART = 1_000_000
+# Chosen: 4 MB; a part is held in memory several times. Smaller, there are more parts, for each of which all is read.
+_PART = 500_000
+# Chosen: temporary arrays of half a MB.
+_BLOCK = 65_536
 _NONE: Hashes = np.empty(0, np.uint64)
 
 
@@ -107,8 +109,8 @@ class IdHashes:
         """All of them in `count` parts of about the same size, by their upper halves."""
         for number in range(count):
             found = [_NONE]
-            for start in range(0, len(self), _PART):
-                block = np.frombuffer(self.read(start, min(start + _PART, len(self))), "<u8").astype(np.uint64)
+            for start in range(0, len(self), _BLOCK):
+                block = np.frombuffer(self.read(start, min(start + _BLOCK, len(self))), "<u8")
                 found.append(block[((block >> 32) * count) >> 32 == number] if count > 1 else block)
             yield np.concatenate(found)
 

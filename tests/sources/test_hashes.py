@@ -24,6 +24,7 @@ def narrow(id: str) -> bytes:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_hashes, "_PART", 8)
+    monkeypatch.setattr(_hashes, "_BLOCK", 3)
 
 
 def hashes_of(ids: list[str], hash_id: Callable[[str], bytes] = hash_id) -> IdHashes:
