@@ -158,12 +158,12 @@ class Pass:
         if self.reading:
             self.reading.note_failure(failure.index)
 
-    def differs_from(self, root: str, rows: Mapping[str, int]) -> bool:
-        """Whether the store has another number of rows of that PATH than were read of it, once the job has ended well.
+    def has_all_rows(self, root: str, rows: Mapping[str, int]) -> bool:
+        """Whether the rows that the store has of that PATH are those that were read, once all of them are stored.
 
-        If it has as many they are the same: each record that was read is a row there, and no two have one id.
+        As many are the same: each record that was read is a row there, and no two have one id.
         """
-        return self.reading is None or self.reading.count_rows(root) != rows.get(root, 0)
+        return self.reading is not None and self.reading.count_rows(root) == rows.get(root, 0)
 
     @property
     def skipped_counts(self) -> Mapping[str, int]:

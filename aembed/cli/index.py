@@ -220,7 +220,12 @@ class _Work:
                 plan = await self.embedder.plan(self.store, reading, retry_failed=self.order.retry_failed)
                 again = await reading.check_ids()
         if self.order.dry_run:
-            held = {root: rows for root, rows in self._rows_by_path.items() if root in reading.whole_roots}
+            whole, is_done = reading.whole_roots, finds_nothing(plan)
+            held = {
+                root: rows
+                for root, rows in self._rows_by_path.items()
+                if root in whole and not (is_done and reading.has_all_rows(root, self.info.sources))
+            }
             gone = await find_gone(self.store, held, reading)
             plan = replace(plan, stale=tuple(id for each in gone for id in each.ids))
         return plan, reading
@@ -231,7 +236,7 @@ class _Work:
 
     async def run_second_pass(self, plan: Plan, planned: Pass) -> Ending:
         """The job. Where the plan has found nothing to do, nothing is read again."""
-        is_done = not (plan.new or plan.changed or plan.failed)
+        is_done = finds_nothing(plan)
         reading = planned if is_done else self._read()
         if self.memory and not is_done:
             await self.memory.begin()
@@ -258,7 +263,7 @@ class _Work:
         """Removes rows that are gone, and remembers what was read."""
         rows = dict((await self.store.info()).sources)
         if self._rows_by_path:
-            more = {root: held for root, held in self._rows_by_path.items() if reading.differs_from(root, rows)}
+            more = {root: held for root, held in self._rows_by_path.items() if not reading.has_all_rows(root, rows)}
             gone = await find_gone(self.store, more, reading)
             removed = await remove_gone(self.store, gone, whole=reading.whole_roots, yes=self.order.yes)
             if removed:
@@ -277,3 +282,8 @@ class _Work:
         """How many rows each of the PATHs had before, where rows that are gone are to be removed."""
         roots = () if self.order.keep_stale or self.order.limit else self.inputs.roots
         return {root: self.info.sources[root] for root in roots if root in self.info.sources}
+
+
+def finds_nothing(plan: Plan) -> bool:
+    """Whether all that was read is in the store as it is."""
+    return not (plan.new or plan.changed or plan.failed)

@@ -8,10 +8,11 @@ import anyio
 import numpy as np
 import pytest
 
+from aembed import Embedder, MemoryStore
 from aembed.errors import InputError, SourceError
 from aembed.pipeline.reading import CHUNK, Chunk, Feed, Read, any_record, record_in, text_record
 from aembed.results import Failure
-from aembed.types import Embedded, Record
+from aembed.types import Embedded, Record, Unread
 from tests.jobs import all_of, one_by_one, words
 from tests.stage.clock import run_virtual
 
@@ -141,3 +142,15 @@ def test_i2_what_is_not_a_record_fails_by_its_position(value: Any) -> None:
     assert isinstance(read, Failure)
     assert (read.id, read.index) == ("7", 7)
     assert type(value).__name__ in str(read.error)
+
+
+async def test_records_that_were_not_read_are_unchanged_inputs_and_keep_their_positions() -> None:
+    told: list[Failure] = []
+    records: list[Any] = [Unread(3), Record("a", "text"), Unread(5), Record("b", " "), Unread(2)]
+    async with Embedder("fake:x") as embedder:
+        store = MemoryStore()
+        plan = await embedder.plan(store, records)
+        assert (plan.inputs, plan.unchanged, plan.new, plan.failed) == (12, 10, 1, 1)
+        report = await embedder.embed_into(store, iter(records), on_failure=told.append)
+    assert (report.inputs, report.unchanged, report.stored, report.failed, report.pending) == (12, 10, 1, 1, 0)
+    assert [(failure.id, failure.index) for failure in told] == [("b", 9)]
