@@ -35,12 +35,12 @@ def schema_version(space: Space) -> int:
     return SCHEMA_OF_PREPARED if space.preparation else FIRST_SCHEMA
 
 
-def check_schema(place: str, version: int) -> None:
+def check_schema(place: str, version: int, known: int = SCHEMA_OF_PREPARED) -> None:
     """Raises StoreError for tables that a later aembed made."""
-    if version > SCHEMA_OF_PREPARED:
+    if version > known:
         raise StoreError(
             f"{place} was made by a newer aembed (its tables are version {version}, this one knows "
-            f"{SCHEMA_OF_PREPARED}): pip install --upgrade aembed"
+            f"{known}): pip install --upgrade aembed"
         )
 
 

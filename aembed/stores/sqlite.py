@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import closing
 from functools import partial
 from sqlite3 import Connection
 from threading import Lock
@@ -18,7 +19,6 @@ from aembed.results import Report
 from aembed.stores._lives import Lives, superseded_error
 from aembed.stores._rules import (
     BESIDE,
-    FIRST_SCHEMA,
     check_rows,
     check_schema,
     check_search,
@@ -31,8 +31,11 @@ from aembed.stores._search import NearestQuery, SearchChunk, check_query
 from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite import _rows as sql
 from aembed.stores._sqlite._database import SQLiteDatabase
+from aembed.stores._sqlite._editions import SCHEMA_OF_RUNS, state_of
 from aembed.stores._sqlite._filling import error_of, hooks_of
+from aembed.stores._sqlite._in_order import SortedIds, read_page, read_sorted_page
 from aembed.stores._sqlite._kept import SearchedRows
+from aembed.stores._sqlite._keys import Keys
 from aembed.stores._sqlite._making import MapMaker, is_worthwhile
 from aembed.stores._sqlite._mapped import RowReader, TableMap
 from aembed.stores._sqlite._read_files import FileMemory
@@ -69,6 +72,7 @@ class SQLiteStore(FileMemory):
         self._database = SQLiteDatabase(path, lock_timeout, absent="call prepare(space) first")
         self._space: Space | None = None
         self._lives = Lives()
+        self._keys = Keys()
         self._maker = MapMaker(self._database.mapper, sql.NOTED, creates_triggers=True)
         self._map = TableMap(self._database.mapper.path, sql.NOTED, self._maker)
         self._kept: tuple[Connection, int, SearchedRows] | None = None
@@ -85,6 +89,8 @@ class SQLiteStore(FileMemory):
         Raises SpaceMismatchError if rows of another space are here.
         """
         self._space = await self._database.create(partial(self._prepare_tables, space))
+        while not await self._write(self._keys.catch_up):
+            pass
         return self._space
 
     def reject(self, record: Record) -> InputError | None:
@@ -93,11 +99,11 @@ class SQLiteStore(FileMemory):
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
         """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
-        return await self._read(partial(sql.known, digests, fingerprints), Known())
+        return await self._read(partial(sql.known, self._keys, digests, fingerprints), Known())
 
     async def vectors(self, fingerprints: AbstractSet[bytes]) -> Mapping[bytes, Vector]:
         """The vectors, float32 of shape (dimensions,), that were paid for under these fingerprints."""
-        return await self._read(partial(sql.vectors, fingerprints), {})
+        return await self._read(partial(sql.vectors, self._keys, fingerprints), {})
 
     async def write(self, rows: Rows, refusals: Sequence[Refusal] = ()) -> None:
         """Inserts or replaces by id, in one transaction; on disk when it returns.
@@ -115,17 +121,34 @@ class SQLiteStore(FileMemory):
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Removes these rows and refusals; returns how many rows were there."""
-        return await self._write(partial(sql.delete, ids))
+        return await self._write(partial(sql.delete, self._keys, ids))
 
     async def rows(self) -> AsyncIterator[Embedded]:
         """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
+        if await self._read_beside(lambda connection: bool(state_of(connection).secret), False):
+            async for row in self._sorted_rows():
+                yield row
+            return
         start, index = "", 0
         nothing: list[Embedded] = []
-        while page := await self._read_beside(partial(sql.read_page, start, index), nothing):
+        while page := await self._read_beside(partial(read_page, start, index), nothing):
             for row in page:
                 yield row
             # Text is compared byte by byte, so that nothing lies between an id and the same one with a NUL behind it.
             start, index = page[-1].id + "\0", page[-1].index + 1
+
+    async def _sorted_rows(self) -> AsyncIterator[Embedded]:
+        with closing(SortedIds()) as ids:
+            while not await self._read_beside(ids.take_in, True):
+                pass
+            index = 0
+            while (page := await self._read_beside(partial(self._read_sorted_page, ids, index), None)) is not None:
+                for row in page:
+                    yield row
+                index += len(page)
+
+    def _read_sorted_page(self, ids: SortedIds, index: int, connection: Connection) -> list[Embedded] | None:
+        return read_sorted_page(self._keys, ids, index, connection)
 
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by id."""
@@ -178,7 +201,9 @@ class SQLiteStore(FileMemory):
     ) -> AbstractSet[bytes]:
         """Kept in `aembed_leases`."""
         now = time.time()
-        leased = await self._write_lightly(partial(leases.lease, token, wanted, done, seconds))
+        leased = await self._write_lightly(
+            partial(leases.lease, token, wanted, done, seconds, partial(sql.written, self._keys))
+        )
         self._lives.note_seen(token, now, seconds)
         return leased
 
@@ -252,12 +277,13 @@ class SQLiteStore(FileMemory):
         """Raises StoreError for tables that a later aembed made."""
         if not sql.has_tables(connection):
             return False
-        check_schema(self._name, sql.meta(connection, "schema_version"))
+        check_schema(self._name, sql.meta(connection, "schema_version"), SCHEMA_OF_RUNS)
         return True
 
     def _prepare_tables(self, asked: Space, connection: Connection) -> Space:
         if not self._has_tables(connection):
-            sql.create_tables(connection, FIRST_SCHEMA)
+            sql.create_tables(connection)
+        self._keys.check(connection)
         held = sql.space(connection)
         space = merge_spaces(held, asked)
         if space is None and held and sql.count(connection):
@@ -291,9 +317,10 @@ class SQLiteStore(FileMemory):
             if held and self._space and not is_still(held, self._space):
                 raise SpaceMismatchError(f"{self._name} is for {held} by now; these vectors are of {self._space}")
             if (since := self._lives.lapsed_at(rows.token, time.time())) is not None:
-                errors = {id: superseded_error(id) for id in sorted(sql.newer_ids(rows, since, connection))}
+                newer = sql.newer_ids(self._keys, rows, since, connection)
+                errors = {id: superseded_error(id) for id in sorted(newer)}
                 rows = rows.picked([i for i, id in enumerate(rows.ids) if id not in errors])
-            refused = sql.upsert(rows, connection)
+            refused = sql.upsert(rows, self._keys, connection)
             if refused and len(refused) == len(rows):
                 self._probe(rows.matrix.shape[1], connection)
             errors |= {rows.ids[number]: error_of(reason, self._place) for number, reason in refused.items()}
@@ -320,7 +347,7 @@ class SQLiteStore(FileMemory):
         by_map = partial(self._find_by_map, space.dimensions, connection)
         for best in search_rows(asked, space.dimensions, self._name, rows, by_map):
             if isinstance(best, list):
-                found = sql.find_rows([id for id, _ in best], connection)
+                found = sql.find_rows(self._keys, [id for id, _ in best], connection)
                 answers.append([Match(id, *found[id], score) for id, score in best])
             else:
                 answers.append(best)
@@ -381,7 +408,7 @@ class SQLiteStore(FileMemory):
         if held is None or not was_kept or held[0] is not connection or held[2].dimensions != dimensions:
             held = (connection, -1, SearchedRows(dimensions, self._database.name, CACHE_BYTES))
         if renewed or held[1] != version:
-            held[2].update(renewed, connection)
+            held[2].update(set(self._keys.numbers_of(renewed, connection).values()), connection)
         self._kept = (connection, version, held[2])
         return held[2].chunks(connection)
 

@@ -39,6 +39,10 @@ def open_url(url: str) -> SQLiteCache:
     return SQLiteCache(url)
 
 
+def _held(fingerprints: Collection[bytes], connection: Connection) -> AbstractSet[bytes]:
+    return {fingerprint for (fingerprint,) in select_in(connection, HELD, fingerprints)}
+
+
 class SQLiteCache:
     """The table `aembed_cache` of a file of its own, which `prepare` creates, readable by its owner only."""
 
@@ -89,7 +93,7 @@ class SQLiteCache:
     async def lease(
         self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
     ) -> AbstractSet[bytes]:
-        return await self._database.write_lightly(partial(leases.lease, token, wanted, done, seconds, unless=(HELD,)))
+        return await self._database.write_lightly(partial(leases.lease, token, wanted, done, seconds, _held))
 
     async def leave(self, token: int) -> None:
         await self._database.write_lightly(partial(leases.leave, token))

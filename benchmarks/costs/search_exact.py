@@ -38,8 +38,9 @@ while True:
     connection.execute(chance.choice([
         "UPDATE aembed_rows SET embedding = (SELECT embedding FROM aembed_rows WHERE id = ?1), fingerprint = ?3"
         " WHERE id = ?2 AND EXISTS (SELECT 1 FROM aembed_rows WHERE id = ?1)",
-        "INSERT OR REPLACE INTO aembed_rows (id, fingerprint, digest, updated_at, text, embedding)"
-        " SELECT ?2, ?3, digest, updated_at, text, embedding FROM aembed_rows WHERE id = ?1",
+        "INSERT OR REPLACE INTO aembed_rows (number, id, fingerprint, digest, updated_at, text, embedding)"
+        " SELECT (SELECT number FROM aembed_rows WHERE id = ?2), ?2, ?3, digest, updated_at, text, embedding"
+        " FROM aembed_rows WHERE id = ?1",
         "DELETE FROM aembed_rows WHERE id = ?1 AND ?2 > ?3",
     ]), (a, b, chance.randbytes(8)))
     time.sleep(chance.choice([0.005, 0.05, 0.2]))

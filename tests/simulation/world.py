@@ -19,7 +19,6 @@ import numpy as np
 
 from aembed import MemoryStore, RowsRefusedError, SQLiteStore
 from aembed.results import Report
-from aembed.stores._rules import FIRST_SCHEMA
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._rows import create_tables
 from aembed.stores._sqlite._thread import OpenFile
@@ -299,7 +298,7 @@ class FileDisk(OnFile, FaultyStore, SQLiteStore):
         self._path, self._lost = path, lost
         if lost:
             with closing(sqlite3.connect(path)) as connection, connection:
-                create_tables(connection, FIRST_SCHEMA)
+                create_tables(connection)
                 connection.execute(lost.change)
 
     def begin(self, run: Run) -> None:

@@ -254,7 +254,7 @@ class TellingSQLiteStore(SQLiteStore):
 
     def _statement(self, sql: str) -> None:
         """Is about to run. The commits of transactions that wrote no row are none of our points."""
-        if sql.startswith("INSERT INTO aembed_rows"):
+        if sql.startswith("INSERT OR FAIL INTO aembed_rows"):
             self._has_written = True
             self._points.at("insert")
         elif sql == "COMMIT" and self._has_written:

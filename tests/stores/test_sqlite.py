@@ -154,7 +154,7 @@ async def test_known_asks_in_pieces_within_the_limit_on_variables(store: SQLiteS
 
 async def test_a_newer_schema_asks_for_an_upgrade(store: SQLiteStore, path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE aembed_meta SET value = '3' WHERE key = 'schema_version'")
+        connection.execute("UPDATE aembed_meta SET value = '4' WHERE key = 'schema_version'")
     with pytest.raises(StoreError, match="pip install --upgrade aembed"):
         await store.info()
     with pytest.raises(StoreError, match="pip install --upgrade aembed"):

@@ -61,7 +61,7 @@ async def test_t20_any_writer_is_seen(tmp_path: Path) -> None:
         "UPDATE aembed_rows SET text = 'the latecomer_1' WHERE id = '003'",
         "DELETE FROM aembed_rows WHERE id = '004'",
         "UPDATE aembed_rows SET id = 'renamed' WHERE id = '005'",
-        "INSERT INTO aembed_rows SELECT 'new', source, fingerprint, digest, updated_at, 'latecomer_1, too', "
+        "INSERT INTO aembed_rows SELECT NULL, 'new', source, fingerprint, digest, updated_at, 'latecomer_1, too', "
         "metadata, embedding FROM aembed_rows WHERE id = '006'",
     )
     assert sorted(await found(store, "latecomer_1")) == ["003", "new"]
@@ -98,8 +98,8 @@ async def test_t20_a_replaced_row_leaves_nothing_of_itself(tmp_path: Path) -> No
     path = tmp_path / "notes.db"
     store = await filled(path)
     assert await found(store, "name_99") == ["099"]
-    run(path, "INSERT OR REPLACE INTO aembed_rows SELECT id, source, fingerprint, digest, updated_at, 'other_9', "
-        "metadata, embedding FROM aembed_rows WHERE id = '099'")  # fmt: skip
+    run(path, "INSERT OR REPLACE INTO aembed_rows SELECT number, id, source, fingerprint, digest, updated_at, "
+        "'other_9', metadata, embedding FROM aembed_rows WHERE id = '099'")  # fmt: skip
     assert await found(store, "name_99") == []
     assert await found(store, "other_9") == ["099"]
     await store.aclose()

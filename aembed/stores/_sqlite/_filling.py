@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, TypeAlias
@@ -21,10 +21,11 @@ REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
 """A constraint, a STRICT type, RAISE in a trigger; a value that is too large."""
 HOOKS = """SELECT type, name, sql FROM sqlite_master
     WHERE (type = 'trigger' AND tbl_name = ? COLLATE NOCASE AND substr(name, 1, 13) <> 'aembed_words_'
-        AND instr(sql, 'INSERT INTO aembed_changes') = 0)
+        AND instr(sql, 'INSERT INTO aembed_changes') = 0 AND instr(sql, 'UPDATE aembed_runs') = 0)
     OR (type = 'table' AND name = ? COLLATE NOCASE AND upper(sql) LIKE '%ON%CONFLICT%') ORDER BY type, name"""
 """A trigger may change, skip or undo what is written; a constraint may skip it, or remove another row for it. Those of
-aembed's own indexes of words, and those that note for a map what is written (_changes), do none of it."""
+aembed's own indexes of words, and those that note for a map (_changes) and for runs (_keys) what is written, do none of
+it."""
 # No pragma tells what a constraint does on a conflict, so the words are looked for in the table's SQL. What is left out
 # are comments, strings and quoted names, in all the ways in which SQLite writes them (its documentation: "SQL Comments"
 # and "SQLite Keywords").
@@ -35,15 +36,21 @@ ON_CONFLICT = re.compile(r"\bON\s+CONFLICT\b", re.IGNORECASE)
 DROPPED = "after it was written its vector is another"
 
 
+def begin_immediate(connection: Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+
+
 @dataclass(frozen=True, slots=True)
 class FillTarget:
     """`write` puts a row there. `kept` selects whether the row of that key has that vector; nothing where there is no
-    such key, or its text is another. `inserts`: it makes rows that are not there."""
+    such key, or its text is another. `inserts`: it makes rows that are not there. `begin` begins another transaction
+    where a trigger has ended the one before."""
 
     table: str
     write: str
     kept: str
     inserts: bool = False
+    begin: Callable[[Connection], None] = begin_immediate
 
     @classmethod
     def of_column(cls, name: str, table: TableLayout) -> FillTarget:
@@ -70,7 +77,7 @@ def fill(rows: Sequence[Row], target: FillTarget, connection: Connection) -> tup
         there = {number for number, row in enumerate(rows) if number not in refused and _has(row, target, connection)}
         if lost := sorted(meant - there - refused.keys()):
             # What they did to others is taken back with them.
-            _take_back(connection)
+            _take_back(target, connection)
             refused |= dict.fromkeys(lost, f"{DROPPED}; the table has {', '.join(hooks)}")
             continue
         filled = len(there)
@@ -125,7 +132,7 @@ def _written(rows: Sequence[Row], target: FillTarget, refused: dict[int, str], c
     except sqlite3.Error as error:
         if not is_of_row(error):
             raise
-    _take_back(connection)
+    _take_back(target, connection)
     connection.execute("SAVEPOINT aembed_rows")
     _write_one_by_one(rows, target, refused, connection)
     return len(rows) - len(refused)
@@ -143,7 +150,7 @@ def _write_one_by_one(rows: Sequence[Row], target: FillTarget, refused: dict[int
                 if not is_of_row(error):
                     raise
                 refused[number] = _reason(error)
-                if not _is_undone(connection):
+                if not _is_undone(target, connection):
                     number = 0
                     continue
             else:
@@ -151,22 +158,22 @@ def _write_one_by_one(rows: Sequence[Row], target: FillTarget, refused: dict[int
         number += 1
 
 
-def _take_back(connection: Connection) -> None:
+def _take_back(target: FillTarget, connection: Connection) -> None:
     """To where the savepoint was set; it is no more."""
     if connection.in_transaction:
         connection.execute("ROLLBACK TO aembed_rows")
         connection.execute("RELEASE aembed_rows")
     else:
-        connection.execute("BEGIN IMMEDIATE")
+        target.begin(connection)
 
 
-def _is_undone(connection: Connection) -> bool:
+def _is_undone(target: FillTarget, connection: Connection) -> bool:
     """Whether what was written before that row is still there."""
     if connection.in_transaction:
         connection.execute("ROLLBACK TO aembed_row")
         connection.execute("RELEASE aembed_row")
         return True
-    connection.execute("BEGIN IMMEDIATE")
+    target.begin(connection)
     connection.execute("SAVEPOINT aembed_rows")
     return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from pathlib import Path
@@ -14,13 +14,10 @@ from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite._database import matrix_of, select_in
 from aembed.types import Matrix, Vector
 
-FINGERPRINTS = "SELECT rowid, fingerprint FROM aembed_rows WHERE rowid <= ?"
-IDS = "SELECT rowid, id FROM aembed_rows WHERE rowid <= ?"
-"""Both are read out of an index alone, which is a hundredth of the table."""
+SEEN = "SELECT rowid, id, fingerprint FROM aembed_rows WHERE rowid <= ?"
 FIRST = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid <= ?"
 BEYOND = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid > ?"
 SOME = "SELECT rowid, id, embedding FROM aembed_rows WHERE rowid IN ({})"
-NUMBERS = "SELECT rowid FROM aembed_rows WHERE id IN ({})"
 
 # SQLite's largest rowid: all rows are kept until there are too many.
 LARGEST = 2**63 - 1
@@ -32,7 +29,7 @@ BLOCK_BYTES = 16 * 1024 * 1024
 class SearchedRows:
     """The first rows of a store, as many as are small enough; those beyond them are read each time.
 
-    A row of the same id and fingerprint has the same vector, unless it was written here: `renewed` has those ids.
+    A row of the same id and fingerprint has the same vector, unless it was written here: `renewed` has those numbers.
     """
 
     def __init__(self, dimensions: int, name: Path, most_bytes: int) -> None:
@@ -46,7 +43,7 @@ class SearchedRows:
         self._ids: list[list[str]] = []
         self._rows: list[int] = []
         self._places: dict[int, int] = {}
-        self._seen: tuple[dict[int, bytes], dict[int, str]] = ({}, {})
+        self._seen: dict[int, tuple[str, bytes]] = {}
 
     def chunks(self, connection: Connection) -> Iterator[SearchChunk]:
         for ids, matrix, lengths in zip(self._ids, self._matrices, self._lengths, strict=True):
@@ -55,31 +52,30 @@ class SearchedRows:
             for _, chunk in self._read(connection.execute(BEYOND, (self._last,))):
                 yield chunk
 
-    def update(self, renewed: AbstractSet[str], connection: Connection) -> None:
+    def update(self, renewed: AbstractSet[int], connection: Connection) -> None:
         """To what the connection's snapshot holds."""
         # Chosen: half. Were any free place enough, a store that is just too large would take rows in and push them out
         # again in turn.
         if len(self._rows) < self._most_rows // 2:
             self._last = LARGEST
-        fingerprints: dict[int, bytes] = dict(connection.execute(FINGERPRINTS, (self._last,)))
-        ids: dict[int, str] = dict(connection.execute(IDS, (self._last,)))
-        changed = {row for (row,) in select_in(connection, NUMBERS, renewed)}
-        changed |= _differing_rows(self._seen[0], fingerprints) | _differing_rows(self._seen[1], ids)
+        found = connection.execute(SEEN, (self._last,))
+        seen: dict[int, tuple[str, bytes]] = {row: (id, fingerprint) for row, id, fingerprint in found}
+        changed = renewed | {row for row, _ in self._seen.items() ^ seen.items()}
         for row in changed & self._places.keys():
             self._remove(row)
-        wanted = sorted(changed & ids.keys())
+        wanted = sorted(changed & seen.keys())
         if len(wanted) > (room := self._most_rows - len(self._rows)):
             self._last = wanted[room] - 1
             del wanted[room:]
-            for row in [row for row in ids if row > self._last]:
-                del ids[row], fingerprints[row]
+            for row in [row for row in seen if row > self._last]:
+                del seen[row]
                 if row in self._places:
                     self._remove(row)
         is_first = not self._rows
-        found = connection.execute(FIRST, (self._last,)) if is_first else select_in(connection, SOME, wanted)
-        for rows, chunk in self._read(iter(found)):
+        rows_read = connection.execute(FIRST, (self._last,)) if is_first else select_in(connection, SOME, wanted)
+        for rows, chunk in self._read(iter(rows_read)):
             self._add(rows, chunk)
-        self._seen = fingerprints, ids
+        self._seen = seen
 
     def _read(self, found: Iterator[tuple[int, str, bytes]]) -> Iterator[tuple[Sequence[int], SearchChunk]]:
         while page := list(islice(found, self._block_rows)):
@@ -115,7 +111,3 @@ class SearchedRows:
         self._ids[end_block].pop()
         if not self._ids[end_block]:
             del self._ids[end_block], self._matrices[end_block], self._lengths[end_block]
-
-
-def _differing_rows(before: Mapping[int, object], after: Mapping[int, object]) -> set[int]:
-    return set() if before == after else {row for row, _ in before.items() ^ after.items()}

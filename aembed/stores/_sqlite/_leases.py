@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from sqlite3 import Connection
 
 from aembed.stores._sqlite._database import select_in
@@ -38,7 +39,6 @@ OTHERS = """SELECT 1 FROM aembed_workers
     WHERE token <> ? AND expires_at >= (julianday('now') - 2440587.5) * 86400.0"""
 RELEASE = "DELETE FROM aembed_leases WHERE fingerprint = ? AND token = ?"
 HELD = "SELECT fingerprint, token FROM aembed_leases WHERE fingerprint IN ({})"
-WRITTEN = "SELECT fingerprint FROM aembed_rows WHERE fingerprint IN ({})"
 LEASE = "INSERT OR IGNORE INTO aembed_leases (fingerprint, token) VALUES (?, ?)"
 
 
@@ -65,13 +65,12 @@ def lease(
     wanted: Collection[bytes],
     done: Collection[bytes],
     seconds: float,
+    written: Callable[[Collection[bytes], Connection], AbstractSet[bytes]],
     connection: Connection,
-    *,
-    unless: tuple[str, ...] = (WRITTEN,),
 ) -> set[bytes]:
     """A sign of life of this worker; those of the wanted that it holds now.
 
-    `unless` are the questions whose answers name what needs no lease any more.
+    `written` says which of them need no lease any more.
     """
     connection.execute(BEAT, (token, seconds, platform.node(), os.getpid()))
     connection.executemany(RELEASE, [(fingerprint, token) for fingerprint in done])
@@ -83,8 +82,7 @@ def lease(
         return set()
     leased = set(wanted)
     leased.difference_update(held for held, owner in select_in(connection, HELD, wanted) if owner != token)
-    for sql in unless:
-        leased.difference_update(done for (done,) in select_in(connection, sql, wanted))
+    leased -= written(wanted, connection)
     connection.executemany(LEASE, [(fingerprint, token) for fingerprint in leased])
     return leased
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from json import dumps, loads
@@ -16,22 +15,26 @@ import numpy as np
 
 from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
-from aembed.stores._rules import decode, encode, probe_matrix, schema_version
+from aembed.stores._rules import decode, probe_matrix, schema_version
 from aembed.stores._search import SearchChunk
-from aembed.stores._sqlite._changes import NotedTable, is_noted
+from aembed.stores._sqlite._changes import NotedTable
 from aembed.stores._sqlite._database import blobs, in_pieces, matrix_of, select_in
-from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, fill, hooks_of, is_of_row, taken_back
+from aembed.stores._sqlite._editions import SCHEMA_OF_RUNS, top
+from aembed.stores._sqlite._editions import create as create_runs
+from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, taken_back
 from aembed.stores._sqlite._filters import on_metadata
-from aembed.stores._sqlite._noted import upsert_noted
-from aembed.types import Embedded, Known, Match, Refusal, Rows, Space, Vector
+from aembed.stores._sqlite._keys import Keys
+from aembed.stores._sqlite._upserting import Upsert
+from aembed.types import Known, Match, Refusal, Rows, Space, Vector
 
 # The embedding is the last column: SQLite reads a row from its beginning, so that the columns before it are found
-# without the pages that hold the vector.
+# without the pages that hold the vector. Ids and fingerprints have no index: see _keys. `rowid` is the number of a row
+# also in the tables that earlier builds made, whose primary key is the id.
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_rows (
-        id TEXT PRIMARY KEY NOT NULL, source TEXT, fingerprint BLOB NOT NULL, digest BLOB NOT NULL,
-        updated_at TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT, embedding BLOB NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS aembed_rows_fingerprint ON aembed_rows (fingerprint)",
+        number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4294967294), id TEXT NOT NULL, source TEXT,
+        fingerprint BLOB NOT NULL, digest BLOB NOT NULL, updated_at TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT,
+        embedding BLOB NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS aembed_rows_source ON aembed_rows (source)",
     """CREATE TABLE IF NOT EXISTS aembed_refusals (
         id TEXT PRIMARY KEY NOT NULL, fingerprint BLOB NOT NULL, error TEXT NOT NULL, message TEXT NOT NULL,
@@ -48,42 +51,34 @@ HAS_ROWS = "SELECT 1 FROM aembed_rows LIMIT 1"
 COUNT = "SELECT count(*) FROM aembed_rows"
 COUNT_REFUSALS = "SELECT count(*) FROM aembed_refusals"
 SOURCES = "SELECT source, count(*) FROM aembed_rows WHERE source IS NOT NULL GROUP BY source"
-DIGESTS = "SELECT id, digest FROM aembed_rows WHERE id IN ({})"
-WRITTEN_AT = "SELECT id, digest, updated_at FROM aembed_rows WHERE id IN ({})"
 REFUSED = "SELECT id, fingerprint, error, message FROM aembed_refusals WHERE id IN ({})"
 REFUSALS = "SELECT id, fingerprint, error, message FROM aembed_refusals ORDER BY id"
-# SQLite takes a column that is not grouped from some row of each group. Any will do: one fingerprint was paid for once.
-VECTORS = "SELECT fingerprint, embedding FROM aembed_rows WHERE fingerprint IN ({}) GROUP BY fingerprint"
-UPSERT = """INSERT INTO aembed_rows (embedding, id, text, metadata, source, fingerprint, digest, updated_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP)
-    ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
+UPSERT = """INSERT INTO aembed_rows (embedding, id, text, metadata, source, fingerprint, digest, rowid, updated_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP)
+    ON CONFLICT (rowid) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, source = excluded.source,
         fingerprint = excluded.fingerprint, digest = excluded.digest, embedding = excluded.embedding,
-        updated_at = excluded.updated_at"""
+        updated_at = excluded.updated_at WHERE id = excluded.id"""
 KEPT = """SELECT embedding IS ? FROM aembed_rows
-    WHERE id = ? AND text = ? AND coalesce(?, ?, 1) IS NOT NULL AND fingerprint = ? AND digest = ?"""
+    WHERE id = ? AND text = ? AND coalesce(?, ?, 1) IS NOT NULL AND fingerprint = ? AND digest = ? AND rowid = ?"""
 """Its parameters are those of UPSERT."""
 PROBE, PROBES = "a row that is taken back", 4
 """So many ids: a trigger may drop some of them for what they are."""
-ONE = "SELECT id, text, metadata, source, fingerprint, digest FROM aembed_rows LIMIT 1"
+ONE = "SELECT id, text, metadata, source, fingerprint, digest, rowid FROM aembed_rows LIMIT 1"
 TARGET = FillTarget("aembed_rows", UPSERT, KEPT, inserts=True)
 REFUSE = """INSERT OR REPLACE INTO aembed_refusals (id, fingerprint, error, message, refused_at)
     VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP)"""
 HAS_REFUSALS = "SELECT 1 FROM aembed_refusals LIMIT 1"
 FORGIVE = "DELETE FROM aembed_refusals WHERE id = ?"
 IDS_OF = "SELECT id FROM aembed_rows WHERE source = ? ORDER BY id"
-DELETE = "DELETE FROM aembed_rows WHERE id = ?"
-PAGE = "SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows WHERE id >= ? ORDER BY id LIMIT ?"
+DELETE = "DELETE FROM aembed_rows WHERE rowid = ?"
+FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
 NUMBERED = "SELECT rowid, id, text, metadata, embedding FROM aembed_rows WHERE rowid IN ({})"
 PICKED = """SELECT rowid, id, embedding FROM aembed_rows
     WHERE ({}) AND rowid IN (SELECT value FROM json_each(?))"""
 BEYOND = "SELECT rowid, id, embedding FROM aembed_rows WHERE ({}) AND rowid > ?"
 NOTED = NotedTable("aembed_rows", "aembed_rows", "embedding")
-FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
 
-# Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
-# the thread and back.
-ROWS_PER_PAGE = 200
 # Chosen: as the blocks of vectors that are kept. Smaller, numpy is called more often; larger, a search takes more
 # memory.
 CHUNK_BYTES = 16 * 1024 * 1024
@@ -93,10 +88,11 @@ def has_tables(connection: Connection) -> bool:
     return connection.execute(HAS_TABLES).fetchone() is not None
 
 
-def create_tables(connection: Connection, version: int) -> None:
+def create_tables(connection: Connection) -> None:
     for sql in TABLES:
         connection.execute(sql)
-    set_meta("schema_version", version, connection)
+    set_meta("schema_version", SCHEMA_OF_RUNS, connection)
+    create_runs(connection)
 
 
 def meta(connection: Connection, key: str) -> Any:
@@ -138,7 +134,8 @@ def space(connection: Connection) -> Space | None:
 
 def keep_space(connection: Connection, space: Space) -> None:
     if space.dimensions:
-        set_meta("schema_version", schema_version(space), connection)
+        held = meta(connection, "schema_version") or 0
+        set_meta("schema_version", max(held, schema_version(space)), connection)
         set_meta("space", space_as_json(space), connection)
     else:
         delete_meta("space", connection)
@@ -162,8 +159,8 @@ def refusals(connection: Connection) -> list[Refusal]:
     return [Refusal(*row) for row in connection.execute(REFUSALS)]
 
 
-def known(digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], connection: Connection) -> Known:
-    held = dict(select_in(connection, DIGESTS, digests))
+def known(keys: Keys, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], connection: Connection) -> Known:
+    held = {id: digest for _, id, digest in keys.by_ids(digests, "digest", connection)}
     unchanged = frozenset(id for id, digest in held.items() if digest == digests[id])
     refused = (Refusal(*row) for row in select_in(connection, REFUSED, fingerprints))
     return Known(
@@ -173,47 +170,31 @@ def known(digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes], conne
     )
 
 
-def vectors(fingerprints: AbstractSet[bytes], connection: Connection) -> dict[bytes, Vector]:
-    return {fingerprint: vector(blob) for fingerprint, blob in select_in(connection, VECTORS, fingerprints)}
+def vectors(keys: Keys, fingerprints: AbstractSet[bytes], connection: Connection) -> dict[bytes, Vector]:
+    found = keys.by_fingerprints(fingerprints, "embedding", connection)
+    return {fingerprint: vector(blob) for _, fingerprint, blob in found}
+
+
+def written(keys: Keys, fingerprints: Collection[bytes], connection: Connection) -> set[bytes]:
+    """Those that a row has."""
+    return {fingerprint for _, fingerprint, _ in keys.by_fingerprints(fingerprints, "1", connection)}
 
 
 def vector(blob: bytes) -> Vector:
     return np.frombuffer(blob, dtype="<f4").astype(np.float32)
 
 
-def upsert(rows: Rows, connection: Connection) -> dict[int, str]:
+def upsert(rows: Rows, keys: Keys, connection: Connection) -> dict[int, str]:
     """Returns by position why rows were not taken: all others were. Comes first in its transaction."""
-    if not hooks_of("aembed_rows", connection):
-        try:
-            if is_noted(NOTED, connection):
-                upsert_noted(_given(rows), connection)
-            else:
-                connection.executemany(UPSERT, _given(rows))
-        except sqlite3.Error as error:
-            if not is_of_row(error):
-                raise
-            connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")
-        else:
-            _forgive(rows.ids, connection)
-            return {}
-    _, refused = fill(list(_given(rows)), TARGET, connection)
+    refused = Upsert(rows, keys, connection).run(TARGET)
     _forgive([id for number, id in enumerate(rows.ids) if number not in refused], connection)
     return refused
 
 
-def _given(rows: Rows) -> Iterator[Row]:
-    metadata = map(encode, rows.metadata)
-    return zip(
-        blobs(rows.matrix),
-        rows.ids,
-        rows.texts,
-        metadata,
-        rows.sources,
-        rows.fingerprints,
-        rows.digests,
-        strict=True,
-    )
+def delete(keys: Keys, ids: Sequence[str], connection: Connection) -> int:
+    _forgive(ids, connection)
+    numbers = keys.numbers_of(ids, connection).values()
+    return max(0, connection.executemany(DELETE, [(number,) for number in numbers]).rowcount)
 
 
 def probe(dimensions: int, connection: Connection) -> str:
@@ -223,7 +204,8 @@ def probe(dimensions: int, connection: Connection) -> str:
     """
     (blob,), reasons = blobs(probe_matrix(dimensions)), set[str]()
     for _ in range(PROBES):
-        reason = _tried((blob, f"aembed probe {token_hex(8)}", PROBE, None, None, b"", b""), connection)
+        row = (blob, f"aembed probe {token_hex(8)}", PROBE, None, None, b"", b"", top(connection) + 1)
+        reason = _tried(row, connection)
         if not reason:
             return ""
         reasons.add(reason)
@@ -237,12 +219,12 @@ def _tried(row: Row, connection: Connection) -> str:
     return refused.get(0, "")
 
 
-def newer_ids(rows: Rows, since: float, connection: Connection) -> set[str]:
+def newer_ids(keys: Keys, rows: Rows, since: float, connection: Connection) -> set[str]:
     """The ids of those of which something else was written since then; in the same second counts, too."""
     moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S")
     given = dict(zip(rows.ids, rows.digests, strict=True))
-    held = select_in(connection, WRITTEN_AT, given)
-    return {id for id, digest, written_at in held if written_at >= moment and digest != given[id]}
+    held = keys.by_ids(given, "digest, updated_at", connection)
+    return {id for _, id, digest, written_at in held if written_at >= moment and digest != given[id]}
 
 
 def _forgive(ids: Sequence[str], connection: Connection) -> None:
@@ -259,23 +241,11 @@ def stale(source: str, keep: AbstractSet[str], connection: Connection) -> list[s
     return [id for (id,) in connection.execute(IDS_OF, (source,)) if id not in keep]
 
 
-def delete(ids: Sequence[str], connection: Connection) -> int:
-    _forgive(ids, connection)
-    return max(0, connection.executemany(DELETE, zip(ids)).rowcount)
-
-
-def read_page(start: str, index: int, connection: Connection) -> list[Embedded]:
-    """The rows whose ids come at or after `start`, the first of them numbered `index`."""
-    found = connection.execute(PAGE, (start, ROWS_PER_PAGE)).fetchall()
-    of, model = space(connection), meta(connection, "answered_by") or ""
-    return [
-        Embedded(id, index + i, vector(blob), text, decode(metadata), source, of, model, fingerprint)
-        for i, (id, blob, text, metadata, source, fingerprint) in enumerate(found)
-    ]
-
-
-def find_rows(ids: Sequence[str], connection: Connection) -> dict[str, tuple[str, dict[str, Any] | None]]:
-    return {id: (text, decode(metadata)) for id, text, metadata in select_in(connection, FOUND, ids)}
+def find_rows(keys: Keys, ids: Sequence[str], connection: Connection) -> dict[str, tuple[str, dict[str, Any] | None]]:
+    found = {id: (text, decode(metadata)) for _, id, text, metadata in keys.by_ids(ids, "text, metadata", connection)}
+    # A row that somebody has put between others, with a number of his own, is in no run (_keys): all are read for it.
+    missing = [id for id in ids if id not in found]
+    return found | {id: (text, decode(metadata)) for id, text, metadata in select_in(connection, FOUND, missing)}
 
 
 def read_numbered(numbers: Sequence[int], wanted: Filter, connection: Connection) -> Iterator[tuple[int, Match, bytes]]:

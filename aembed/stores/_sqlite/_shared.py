@@ -24,6 +24,11 @@ from aembed.types import Vector
 PREFIX_BYTES = 8
 
 
+def _none(fingerprints: Collection[bytes], connection: Connection) -> AbstractSet[bytes]:
+    """A column keeps no fingerprints."""
+    return frozenset()
+
+
 class SharedColumn(OpenedColumn):
     """The methods of `Shares`. Workers of all columns of a file, and of a store in it, know of each other."""
 
@@ -41,7 +46,7 @@ class SharedColumn(OpenedColumn):
         """Kept in `aembed_leases`, under names that no other column has."""
         prefix = self._prefix
         names, given_up = [prefix + each for each in wanted], [prefix + each for each in done]
-        lease = partial(leases.lease, token, names, given_up, seconds, unless=())
+        lease = partial(leases.lease, token, names, given_up, seconds, _none)
         return {name[PREFIX_BYTES:] for name in await self._database.write_lightly(lease)}
 
     async def leave(self, token: int) -> None:

@@ -30,7 +30,8 @@ PAUSE_SECONDS = 0.05
 # with FULL in none (SQLite 3.40, benchmarks.power_cuts).
 PRAGMAS = ("synchronous = FULL", "wal_autocheckpoint = 2048")
 """A commit is on disk when it returns. The log is copied into the file every 64 MB (32 MB in files made earlier, with
-pages of 16 KiB): the index over fingerprints, random by nature, then costs fewer bytes written."""
+pages of 16 KiB): what is written to one page again and again, as the indexes of files made earlier are, costs fewer
+bytes then."""
 BESIDE = ("-wal", "-shm")
 """Suffixes of the files that hold what is not in the main file yet, and that tell the processes of each other."""
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -65,8 +65,8 @@ CHANGED = "SELECT number FROM {index}_changes ORDER BY number LIMIT {size}"
 # One statement: FTS5 writes what it holds in memory whenever another begins. In it rowids have to ascend.
 TAKE_IN = """INSERT INTO {index} ({index}, rowid, text) SELECT what, number, text FROM (
         SELECT 'delete' AS what, number, old AS text FROM {index}_changes WHERE number <= ? AND old IS NOT NULL
-        UNION ALL SELECT NULL, number, t.{text} FROM {index}_changes JOIN {table} AS t ON t.{rowid} = number
-            WHERE number <= ? AND t.{text} IS NOT NULL)
+        UNION ALL SELECT NULL, c.number, t.{text} FROM {index}_changes AS c JOIN {table} AS t ON t.{rowid} = c.number
+            WHERE c.number <= ? AND t.{text} IS NOT NULL)
     ORDER BY number, what IS NULL"""
 TAKEN_IN = "DELETE FROM {index}_changes WHERE number <= ?"
 HELD = "SELECT rowid FROM {index} WHERE {index} MATCH ? LIMIT ?"
