@@ -56,12 +56,11 @@ Verdict: TypeAlias = Resend | Split | FailItems | FailJob
 def verdict(error: AembedError, *, items: int, broken_replies: int) -> Verdict:
     """What to do with a batch of `items` that ended in this error.
 
-    `broken_replies` counts the invalid replies to this very batch, this one included, but for those that only show that
-    the server does not speak the form that was asked for.
+    `broken_replies` counts the invalid replies to this very batch, this one included.
     """
     # Law 5: a rejected batch is never sent again unchanged. A broken reply is no rejection, and is asked for once more.
     match error:
-        case InvalidReplyError() if broken_replies <= 1:
+        case InvalidReplyError() if broken_replies == 1:
             return Resend()
         case InvalidReplyError(oversized=True):
             return FailJob()
