@@ -45,7 +45,8 @@ BY_FINGERPRINT = """SELECT rowid, fingerprint, {columns} FROM aembed_rows WHERE 
 SAMPLE = "SELECT fingerprint FROM aembed_rows ORDER BY rowid {order} LIMIT ?"
 DELETE = "DELETE FROM aembed_rows WHERE rowid = ?"
 
-# Chosen: 4,096 rows of 1,536 floats lie on 820 pages, and are read in some 10 ms. Larger, a write would wait longer.
+# Chosen: 4,096 rows of 1,536 floats lie on 820 pages, of which the vectors are not looked at. Larger, others would wait
+# longer; smaller, there would be more transactions.
 ROWS_AT_ONCE = 4096
 # Chosen: with each row that is written two of an earlier build's are taken over, and some with each write, so that this
 # ends before the store has grown by half. Larger, each write would take longer; smaller, the old index would cost for

@@ -47,12 +47,12 @@ REMOVE_CHUNKS = "DELETE FROM aembed_run_chunks WHERE number >= ? AND number < ?"
 LIVE, MAKING = "live", "making"
 MOST_CHUNKS = 2**20
 """Of a run: chunk i of run n has the number n * MOST_CHUNKS + i."""
-# Measured (a million rows): with 8, a lookup of 2,048 keys has twice as many runs to ask; with 2, twice the bytes are
-# written.
+# Computed: with 8, up to seven runs of a size would be asked in a lookup and not three; with 2, a key would be written
+# twice as often.
 FAN_OUT = 4
 """So many runs of a size are merged into one."""
-# Chosen: 64 pages of 32 KiB are removed in a millisecond. Larger, a write would wait longer; smaller, a file would be
-# larger than need be for longer.
+# Chosen: 64 chunks are 2 MB. Larger, a write would wait longer; smaller, a file would be larger than need be for a
+# longer time.
 REMOVED_AT_ONCE = 64
 
 
