@@ -83,6 +83,7 @@ async def measured(url: str, rows: int, dimensions: int, searches: int, rounds: 
             # Another store has other connections, on which nothing was searched before.
             await store.aclose()
             store = PostgresStore(url, table="measured")
+            await store.info()
             pairs = [(await time_of_ours(store, query), await time_of_bare(connection, query)) for query in queries]
             ours.append([pair[0] for pair in pairs])
             bare.append([pair[1] for pair in pairs])
