@@ -42,7 +42,7 @@ class SpendLimit(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Submission:
     """What a caller wants sent, for as long as it wants it. What a query wants goes before what jobs want.
 

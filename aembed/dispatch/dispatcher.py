@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from random import Random
 from typing import Any
+from weakref import ReferenceType, ref
 
 import anyio
 
@@ -219,7 +220,8 @@ class Dispatcher:
         Raises the error that stops the job; what was delivered before is good. Queries are no job: a text that is
         refused fails its own calls.
         """
-        not_sent_yet.set(partial(self._allow_drain, submission))
+        # A connection that is kept open keeps the context in which it was opened, and must not keep the job with it.
+        not_sent_yet.set(partial(self._allow_drain, ref(submission)))
         while batch:
             shared_batch, mine, joined = self._shared.claim(batch, submission)
             try:
@@ -235,18 +237,20 @@ class Dispatcher:
         return self._shared.find_sent(item.texts[0], input_type, preparation) if len(item.texts) == 1 else None
 
     @contextmanager
-    def _allow_drain(self, submission: Submission) -> Iterator[None]:
+    def _allow_drain(self, wanted: ReferenceType[Submission]) -> Iterator[None]:
         """While this lasts `drain` ends the task, and so does dropping its submission."""
-        task = asyncio.current_task()
+        task, submission = asyncio.current_task(), wanted()
         assert task is not None
-        if self._closing or submission.dropped:
+        if self._closing or (submission is not None and submission.dropped):
             raise _Released
         self._unsent.add(task)
-        submission.waiting.add(task)
+        if submission is not None:
+            submission.waiting.add(task)
         try:
             yield
         except asyncio.CancelledError as error:
             raise _Released(*error.args) from error
         finally:
             self._unsent.discard(task)
-            submission.waiting.discard(task)
+            if submission is not None:
+                submission.waiting.discard(task)
