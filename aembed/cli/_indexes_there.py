@@ -64,7 +64,7 @@ async def look_at_indexes(column: Column, plan: Plan, *, rebuild: bool, output: 
         rows = count_in_words(new, "row")
         output.note(
             f"{_named(held.there)} takes in each row as it is written, which makes writes up to 100 times as slow: "
-            f"about {takes} for {rows}, at the pace of two cores and an index that is in memory"
+            f"as a rough guess {takes} for {rows}, with an index that is in memory"
         )
         if is_worth_it and rebuild:
             output.note("it is dropped first, and built again once the rows are filled (--rebuild-index)")

@@ -52,8 +52,8 @@ IS_THERE = "SELECT pg_catalog.to_regclass($1) IS NOT NULL"
 COMMENT = "SELECT pg_catalog.format('COMMENT ON INDEX %s IS %L', $1::text, $2::text)"
 # Chosen: who reads the table for longer is not to have all others wait behind the DROP.
 PATIENCE = "SET LOCAL lock_timeout = '5s'"
-# Measured: with pgvector 0.8.6 and the defaults of HNSW rows of 256 floats were written 100 to 200 times as slowly as
-# without, some 300 a second, into an index that was in memory.
+# Chosen, with two runs in mind: with pgvector 0.8.6 and the defaults of HNSW rows of 256 floats were written 100 to 200
+# times as slowly as without, on a machine that did other work, too. It is a guess of the order of the time.
 SECONDS_OF_256 = 0.003
 
 
