@@ -40,7 +40,6 @@ from aembed.core.retrying import FailItems, Resend, Split, Verdict, may_be_bille
 from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
 from aembed.errors import (
-    AembedError,
     BadRequestError,
     InvalidReplyError,
     NotFoundError,
@@ -143,8 +142,6 @@ class Bisection:
         self._voided = Counter[int]()
         """How often each was refused while everything was, by its id()."""
         self._broken_replies = 0
-        self._other_form: type[AembedError] | None = None
-        """The last error, where that made the same texts worth asking for in another form."""
         self._unexplained = False
         self._failed = False
         self._largest = (0, 0.0)
@@ -164,7 +161,7 @@ class Bisection:
         if part is not items:
             self._work.append((items[len(part) :], self._failed_before))
         if not self._again:
-            self._blame, self._excused, self._broken_replies, self._other_form = 0.0, False, 0, None
+            self._blame, self._excused, self._broken_replies = 0.0, False, 0
         self._again = False
         return part
 
@@ -305,9 +302,7 @@ class Bisection:
         """
         # Law 5: only `Resend`, after a reply that was broken and no rejection, sends the same batch again.
         if isinstance(error, InvalidReplyError):
-            # A form that the server does not speak says nothing of the texts, where numbers fail in another way.
-            self._broken_replies += self._other_form in (None, type(error))
-            self._other_form = type(error) if error.at_once else None
+            self._broken_replies += 1
             self._lose(batch, 1)
             unproven = not self._weight.is_proven(batch)
             for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)

@@ -70,7 +70,7 @@ class Form:
             self._try_numbers = _blames_base64(error)
             return self._try_numbers
         if self._replies_of_numbers:
-            return _is_encoding(error)
+            return False
         if not _is_encoding(error):
             self._try_numbers = _blames_base64(error)
             return self._try_numbers

@@ -7,8 +7,6 @@ from functools import cache
 from hashlib import blake2b
 from importlib.util import find_spec
 
-import msgspec
-
 from aembed.sources._outline import MAX_CHARACTERS
 from aembed.sources._rows import Fields
 
@@ -20,7 +18,7 @@ _LIBRARIES = ("semantic_text_splitter", "markdown_it", "turbohtml", "kreuzberg")
 def way_of(fields: Fields) -> bytes:
     """16 bytes that change with our readers, the libraries that cut and convert, and the names of the fields."""
     given = [READING, MAX_CHARACTERS, fields.id, fields.text, fields.metadata, fields.delimiter, _versions()]
-    return blake2b(msgspec.json.encode(given), digest_size=16).digest()
+    return blake2b(repr(given).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @cache

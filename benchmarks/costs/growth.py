@@ -33,6 +33,7 @@ import tempfile
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +193,11 @@ def restored(path: Path, builds: Sequence[str]) -> Kept:
 
 
 def current_build() -> str:
-    """The commit that changed the package last, and whether it was changed since."""
-    changed = environment.git("status", "--porcelain", "--", "aembed").strip()
-    commit = environment.git("log", "-1", "--format=%h", "--abbrev=12", "--", "aembed").decode().strip()
-    return commit + ("+" if changed else "")
+    """The package as it stands, by the digest of its files."""
+    digest = blake2b(digest_size=6)
+    for path in sorted((ROOT / "aembed").rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 _HEAD = ("", "rows/s", "first tenth", "last tenth", "B a row, first", "last", "CPU us, first", "last", "MB")

@@ -49,7 +49,7 @@ def test_z9_no_text_of_a_user_is_in_what_a_program_shows_or_logs(output: dict[st
 
 async def test_z9_a_provider_that_quotes_the_text_is_not_quoted() -> None:
     quoting = Status(400, error(f"Invalid input {SECRET!r}: not {SECRET[:25]}"))
-    async with serving(Plan(quoting)) as server, at(server) as embedder:
+    async with serving(Plan(quoting, None, quoting)) as server, at(server) as embedder:
         outcome = await embed(embedder, [SECRET])
     (failure,) = outcome.embeddings.failures
     assert isinstance(failure.error, BadRequestError)
@@ -67,7 +67,7 @@ def test_z10_an_id_cannot_write_a_line_of_its_own() -> None:
 async def test_z10_nor_in_what_an_embedder_raises_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     evil_reply = Status(400, error(f"bad \n{EVIL}"), [("x-request-id", "req\t1")])
-    async with serving(Plan(evil_reply)) as server, at(server) as embedder:
+    async with serving(Plan(evil_reply, None, evil_reply)) as server, at(server) as embedder:
         outcome = await embed(embedder, ["a text"])
         async with embedder.stream([f"{EVIL}"]) as results:
             async for result in results:
@@ -117,7 +117,7 @@ def _calls(path: Path) -> list[ast.Call]:
 SWAPPED = """
 import asyncio, aembed
 from aembed.providers.fake import FakeProvider
-from aembed.types import Limits
+from aembed.limits import Limits
 
 async def main():
     limits = Limits(2048, 300_000, 100, encoding="cl100k_base")
