@@ -17,6 +17,8 @@ from aembed.types import Rows
 
 ADVICE = "write the names in a trigger's function with their schema, or ALTER FUNCTION ... SET search_path = ..."
 """Rows are written with a search path of the server's own names only."""
+PROBES = 4
+"""So many ids: a trigger may drop some of them for what they are."""
 ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1"
 
 
@@ -30,10 +32,11 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
             f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {name_hooks(rules)}"
         )
     width = layout.dimensions or 1
-    # The id is one that no row has, so that the row is inserted and replaces nothing.
-    new = await _try_row(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
-    if new is None:
-        return
+    # Ids that no row has, so that the row is inserted and replaces nothing.
+    for _ in range(PROBES):
+        new = await _try_row(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
+        if new is None:
+            return
     found = await connection.fetchrow(layout.sql(ONE))
     if found is None and isinstance(new, DroppedError):
         raise new from None
