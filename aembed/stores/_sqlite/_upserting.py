@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import compress, repeat
+from operator import itemgetter
 from sqlite3 import Connection
 from typing import Any
 
@@ -25,9 +26,11 @@ from aembed.types import Rows
 
 INSERT = """INSERT OR FAIL INTO aembed_rows
         (embedding, id, text, metadata, source, fingerprint, digest, rowid, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"""
-UPDATE = """UPDATE OR FAIL aembed_rows SET embedding = ?1, text = ?3, metadata = ?4, source = ?5, fingerprint = ?6,
-    digest = ?7, updated_at = ?9 WHERE rowid = ?8"""
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+UPDATE = """UPDATE OR FAIL aembed_rows SET embedding = ?, text = ?, metadata = ?, source = ?, fingerprint = ?,
+    digest = ?, updated_at = ? WHERE rowid = ?"""
+OF_INSERT, OF_UPDATE = itemgetter(*range(9)), itemgetter(0, 2, 3, 4, 5, 6, 8, 7)
+"""Their parameters out of a row of `_numbered`: Python 3.14 takes no numbered ones with a sequence."""
 
 
 class Upsert:
@@ -87,10 +90,10 @@ class Upsert:
             again.append(id in there)
             there.add(id)
         try:
-            for sql, wanted in ((INSERT, False), (UPDATE, True)):
+            for sql, parameters, wanted in ((INSERT, OF_INSERT, False), (UPDATE, OF_UPDATE, True)):
                 if wanted in again:
-                    rows = self._numbered(repeat(now, len(again)))
-                    self._connection.executemany(sql, compress(rows, (is_again is wanted for is_again in again)))
+                    rows = compress(self._numbered(repeat(now, len(again))), (each is wanted for each in again))
+                    self._connection.executemany(sql, map(parameters, rows))
         except sqlite3.Error as error:
             if not is_of_row(error):
                 raise
