@@ -183,7 +183,7 @@ class Bisection:
         self._voided.update(map(id, items))
         return max(self._voided[id(item)] for item in items) <= MOST_PARDONS
 
-    def is_unconfirmed(self, items: Sequence[Item], error: ProviderError) -> bool:
+    def may_confirm(self, items: Sequence[Item], error: ProviderError) -> bool:
         """Whether these were refused in one request only, in words that name neither a text nor a limit.
 
         An account that is out of order for a moment says such things too, so they are sent once more. What came out of

@@ -269,7 +269,7 @@ class Delivery:
         for refused in list(self._held):
             if refused.sent < self._admission.accepted or self._bisection.is_confirmed:
                 self._held.remove(refused)
-                if self._bisection.is_unconfirmed(refused.items, refused.error):
+                if self._bisection.may_confirm(refused.items, refused.error):
                     self._bisection.put_back(refused.items)
                 elif not self._evidence.control.is_void(refused.number, refused.error, refused.address):
                     await self._deliver(Refused(refused.items, refused.error))

@@ -81,7 +81,7 @@ class CachingSink(Sink):
     other in a circle.
     """
 
-    durable = keeps = True
+    keeps = True
 
     def __init__(self, sink: Sink, cache: VectorCache, worker: LeaseHolder | None, dimensions: int | None) -> None:
         self._sink, self._cache, self._worker, self._dimensions = sink, cache, worker, dimensions

@@ -24,7 +24,7 @@ from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
 from aembed.stores._postgresql._names import parse_name
-from aembed.stores._postgresql._read_files import FileMemory
+from aembed.stores._postgresql._read_files import FileTables
 from aembed.stores._postgresql._searched_store import SearchedStore
 from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._postgresql._wire import Storage
@@ -52,7 +52,7 @@ def open_url(url: str) -> PostgresStore:
     return PostgresStore(url)
 
 
-class PostgresStore(SearchedStore, FileMemory):
+class PostgresStore(SearchedStore, FileTables):
     """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. `prepare` makes the tables, and

@@ -38,7 +38,7 @@ from aembed.stores._sqlite._kept import SearchedRows
 from aembed.stores._sqlite._keys import Keys
 from aembed.stores._sqlite._making import MapMaker, is_worthwhile
 from aembed.stores._sqlite._mapped import RowReader, TableMap
-from aembed.stores._sqlite._read_files import FileMemory
+from aembed.stores._sqlite._read_files import FileTables
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._words import OnBuild, WordIndex, find_named
 from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
@@ -59,7 +59,7 @@ def open_url(url: str) -> SQLiteStore:
     return SQLiteStore(url)
 
 
-class SQLiteStore(FileMemory):
+class SQLiteStore(FileTables):
     """Rows in the SQLite file at `path`, which may be a user's own: the tables' names begin with `aembed_`.
 
     The file is made by `prepare`, readable by its owner only; before that every question is answered as by

@@ -47,7 +47,7 @@ PAGE_BYTES = 2_000_000
 IDS_PER_PAGE = 10_000
 
 
-class FileMemory:
+class FileTables:
     """What a PostgreSQL store remembers of files. See RemembersFiles."""
 
     async def _read(self, work: Work[T], empty: T) -> T:

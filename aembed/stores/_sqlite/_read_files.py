@@ -43,7 +43,7 @@ PART_BYTES = 200
 IDS_PER_PAGE = 10_000
 
 
-class FileMemory:
+class FileTables:
     """What a SQLite store remembers of files. See RemembersFiles."""
 
     def _read_beside(self, work: Callable[[Connection], T], empty: T) -> Awaitable[T]:
