@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import numpy as np
 
 from aembed.core.addresses import is_loopback
@@ -26,6 +27,9 @@ EMPTY = (
     "If not, fill another column, or empty this one first: UPDATE {} SET {} = NULL"
 )
 """What may be done with a column that holds other vectors."""
+_NAMES = frozenset({str})
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""What a value of metadata may be for the fast encoder. No float is among them, for it may be NaN."""
 # They grow with a change that an older aembed would misread: that one then refuses the store. Only stores with a
 # preparation have the second one, since 0.1.0 would embed texts and queries without it.
 FIRST_SCHEMA, SCHEMA_OF_PREPARED = 1, 2
@@ -146,15 +150,17 @@ def probe_matrix(width: int) -> Matrix:
 
 def rejection_error(record: Record) -> InputError | None:
     """Why no store that keeps UTF-8 and JSON can hold this record, or None."""
-    for name in ("id", "text", "source"):
-        if not _is_unicode(getattr(record, name)):
-            return InputError(f"{record.id!r}: its {name} holds a lone surrogate, which UTF-8 cannot write; replace it")
+    metadata = None
     try:
         metadata = encode(record.metadata)
+    except UnicodeEncodeError:
+        return InputError(f"{record.id!r}: its metadata holds a lone surrogate, which UTF-8 cannot write; replace it")
     except (TypeError, ValueError, RecursionError):
         return InputError(f"{record.id!r}: its metadata is not a JSON object; use str, numbers, bool, None, list, dict")
-    if not _is_unicode(metadata):
-        return InputError(f"{record.id!r}: its metadata holds a lone surrogate, which UTF-8 cannot write; replace it")
+    held = {"id": record.id, "text": record.text, "source": record.source, "metadata": metadata}
+    for name, value in held.items():
+        if not _is_unicode(value):
+            return InputError(f"{record.id!r}: its {name} holds a lone surrogate, which UTF-8 cannot write; replace it")
     return None
 
 
@@ -166,9 +172,18 @@ def _is_unicode(text: str | None) -> bool:
 
 
 def encode(metadata: Metadata | None) -> str | None:
+    if metadata is None:
+        return None
+    # msgspec takes a twentieth of the time, but it writes things that JSON has not, as NaN, dates and sets.
+    if (
+        type(metadata) is dict
+        and _NAMES.issuperset(map(type, metadata))
+        and _PLAIN.issuperset(map(type, metadata.values()))
+    ):
+        return msgspec.json.encode(metadata).decode()
     # NaN and Infinity are no JSON, and PostgreSQL's jsonb refuses them. Other alphabets stay as they are: escaped, they
     # would take up to six times the characters.
-    return None if metadata is None else json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+    return json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def decode(metadata: str | None) -> dict[str, Any] | None:
