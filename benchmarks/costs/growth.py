@@ -126,6 +126,9 @@ class Growth:
         if contestant == "before":
             paths.insert(0, str(environment.build_of(self.options.before)))
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        # As for a package that pip installed, modules are compiled once, whatever this shell says.
+        environ["PYTHONPYCACHEPREFIX"] = str(self.folder / "compiled")
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         if contestant in ("aembed", "before"):
             return [sys.executable, "-m", "benchmarks.costs.growth_jobs", job, str(size), place], environ
         module = "benchmarks.beside.peers.growing"
