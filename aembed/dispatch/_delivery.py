@@ -200,7 +200,7 @@ class Delivery:
     @property
     def _is_awaited(self) -> bool:
         """Whether others hold their places while they wait for what becomes of this batch."""
-        return not self._fail_fast.proven or self._evidence.weight.trial is self._bisection
+        return self._fail_fast.splits_alone or self._evidence.weight.trial is self._bisection
 
     async def _handle_refusal(self, part: Sequence[Item], error: ProviderError, tries: Tries) -> None:
         """Judges a part that was refused. Raises what stops the job; a query stops nothing but its own calls."""
@@ -231,7 +231,7 @@ class Delivery:
                 await self._vouch()
                 self._bisection.put_back(part)
         if not interactive:
-            self._fail_fast.note_refusal(error, texts=len(part), number=tries.number)
+            self._fail_fast.note_refusal(error, texts=len(part), number=tries.number, sent=sent)
 
     async def _handle_failure(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
         """Judges a part that failed: nobody is to blame before something else was seen to be accepted."""

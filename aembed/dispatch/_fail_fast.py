@@ -28,7 +28,7 @@ class FailFast:
     While nothing was accepted yet, one batch is split at a time, nothing is started beside it, and the third text that
     is refused alone raises a doubt. Later, three refusals with nothing accepted between them do. While there is a
     doubt, nothing is sent until somebody, `vouch`, has seen a good text accepted. `proven` says that something was
-    accepted.
+    accepted. Where that was sent before the first refusal came, one batch at a time is split all the same.
     """
 
     proven: bool = False
@@ -36,6 +36,8 @@ class FailFast:
     _vouching: bool = False
     _refused: list[int] = field(default_factory=list)
     """The numbers of the requests whose refusals count."""
+    _first_refused: int | None = None
+    """How many requests had been sent when the first refusal came; None once a later one was accepted."""
     refusal: ProviderError | None = None
     """The last refusal."""
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -45,21 +47,28 @@ class FailFast:
     def is_doubting(self) -> bool:
         return len(self._refused) >= MOST_REFUSALS
 
+    @property
+    def splits_alone(self) -> bool:
+        """Whether nothing is started beside a batch that is split."""
+        return not self.proven or self._first_refused is not None
+
     def note_accepted(self, number: int) -> None:
         """The request of that number was accepted.
 
         It clears the account, unless it was sent before all that was refused since: an account that runs dry still
         answers what it took before.
         """
-        if self._refused or not self.proven:
+        if self._refused or self.splits_alone:
             self.proven = True
+            if self._first_refused is not None and number > self._first_refused:
+                self._first_refused = None
             if number > min(self._refused, default=0):
                 self._refused.clear()
             self.refusal = self.refusal if self._refused else None
             self._notify()
 
-    def note_refusal(self, error: ProviderError, *, texts: int, number: int) -> None:
-        """The request of that number was refused, which had so many texts.
+    def note_refusal(self, error: ProviderError, *, texts: int, number: int, sent: int) -> None:
+        """The request of that number was refused, which had so many texts, when so many had been sent.
 
         A refusal that says which text it refuses, or how large one may be, is about the texts.
 
@@ -73,10 +82,12 @@ class FailFast:
             names_a_text = isinstance(error, BadRequestError) and error.offender is not None
             counts = not names_a_text if self.proven else texts == 1
             self._refused += [number] * counts
+            if not (self.proven or names_a_text or self._first_refused is not None):
+                self._first_refused = sent
 
     def takes_turn(self, batch: object, *, doubted: bool) -> bool:
         """Whether it is the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""
-        if self._vouching or (not self.proven and self._splitting not in (None, batch)):
+        if self._vouching or (self.splits_alone and self._splitting not in (None, batch)):
             return False
         if doubted:
             self._splitting = batch

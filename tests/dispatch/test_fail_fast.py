@@ -13,7 +13,7 @@ def doubts(fail_fast: FailFast, *errors: ProviderError, texts: int = 1) -> list[
     """Whether there is a doubt after each of these, which were sent one after the other."""
     seen = []
     for number, error in enumerate(errors, start=10):
-        fail_fast.note_refusal(error, texts=texts, number=number)
+        fail_fast.note_refusal(error, texts=texts, number=number, sent=number)
         seen.append(fail_fast.is_doubting)
     return seen
 
@@ -43,10 +43,21 @@ def test_a2_what_was_sent_before_a_refusal_and_accepted_after_it_takes_no_doubt_
     fail_fast.note_accepted(1)
     doubts(fail_fast, BAD, BROKEN, texts=100)
     fail_fast.note_accepted(9)
-    fail_fast.note_refusal(BAD, texts=100, number=12)
+    fail_fast.note_refusal(BAD, texts=100, number=12, sent=12)
     assert fail_fast.is_doubting
     fail_fast.note_accepted(11)
     assert not fail_fast.is_doubting
+
+
+def test_a2_what_was_sent_before_the_first_refusal_came_starts_no_others() -> None:
+    fail_fast = FailFast()
+    assert fail_fast.takes_turn("first", doubted=True)
+    fail_fast.note_refusal(BROKEN, texts=100, number=3, sent=8)
+    fail_fast.note_accepted(8)
+    assert fail_fast.proven
+    assert not fail_fast.takes_turn("another", doubted=False)
+    fail_fast.note_accepted(9)
+    assert fail_fast.takes_turn("another", doubted=False)
 
 
 def test_a2_a_refusal_that_names_its_text_or_a_size_is_no_doubt() -> None:
