@@ -34,7 +34,7 @@ from aembed.options import EmbedderOptions
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
 from aembed.preparation import Preparation
-from aembed.protocols import Accounts, Backlog, KeepsModel, Moves, Provider, Refusals, SearchesWords, Store
+from aembed.protocols import Accounts, Backlog, KeepsModel, Moves, Provider, ReadsRows, Refusals, SearchesWords, Store
 from aembed.providers import open_provider
 from aembed.results import CacheStats, Embeddings, Failure, Plan, Progress, Report, Stats
 from aembed.script import backfill, embed_documents, embed_into, embed_query, search, stream
@@ -115,6 +115,7 @@ __all__ = [
     "ProviderError",
     "QuotaExceededError",
     "RateLimitError",
+    "ReadsRows",
     "Record",
     "RecordLike",
     "Records",

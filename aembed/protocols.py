@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from aembed.errors import InputError
 from aembed.limits import Limits
@@ -220,6 +221,39 @@ class SearchesWords(Protocol):
 
         `score` is the similarity to the vector; `where` keeps rows as in `search`.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsRows(Protocol):
+    """What a Store or a Backlog may do besides: give its rows and vectors back. Of a Backlog, those that are filled.
+
+    `where` is a filter as that of `search`; what is none raises ConfigError.
+    """
+
+    async def get(self, ids: Sequence[str]) -> list[Embedded | None]:
+        """The rows that have these ids, in the order asked, None where there is none."""
+        ...
+
+    async def has(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of these ids that have a row."""
+        ...
+
+    def rows(self, where: Metadata | None = None, after: str | None = None) -> AsyncIterator[Embedded]:
+        """Every row that passes the filter and comes after that id, in order: without arguments, `Store.rows`."""
+        ...
+
+    async def matrix(
+        self, where: Metadata | None = None, path: str | os.PathLike[str] | None = None
+    ) -> tuple[list[str], Matrix]:
+        """Their ids, and their vectors in one array; in a file at `path` that is mapped, if one is given.
+
+        Raises ConfigError for more than 1 GB without a path.
+        """
+        ...
+
+    def to_arrow(self, where: Metadata | None = None) -> AsyncIterator[Any]:
+        """The same rows as pyarrow.RecordBatch, whose column `vector` is a fixed-size list of float32."""
         ...
 
 

@@ -159,12 +159,12 @@ def rejection_error(record: Record) -> InputError | None:
         return InputError(f"{record.id!r}: its metadata is not a JSON object; use str, numbers, bool, None, list, dict")
     held = {"id": record.id, "text": record.text, "source": record.source, "metadata": metadata}
     for name, value in held.items():
-        if not _is_unicode(value):
+        if not is_unicode(value):
             return InputError(f"{record.id!r}: its {name} holds a lone surrogate, which UTF-8 cannot write; replace it")
     return None
 
 
-def _is_unicode(text: str | None) -> bool:
+def is_unicode(text: str | None) -> bool:
     try:
         return text is None or text.isascii() or bool(text.encode())
     except UnicodeEncodeError:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from aembed.core.spaces import merge_spaces, settled_space
 from aembed.core.words import names_in
 from aembed.errors import ConfigError, InputError
 from aembed.results import Report
+from aembed.stores._row_pages import PagedRows, RowPage
 from aembed.stores._rules import (
     check_rows,
     check_search,
@@ -27,7 +27,7 @@ from aembed.stores._rules import (
 )
 from aembed.stores._search import NamedRow, SearchChunk, check_query, find_nearest, rank_named
 from aembed.stores._word_table import WordTable
-from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
+from aembed.types import Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 _PLACE = "this memory store"
 
@@ -52,7 +52,7 @@ class _Row:
         return len(self.text) + len(self.metadata or "") + self.vector.nbytes
 
 
-class MemoryStore:
+class MemoryStore(PagedRows):
     """A store with no file. It behaves as the others do, and is lost with the process."""
 
     def __init__(self) -> None:
@@ -124,20 +124,34 @@ class MemoryStore:
             self._ids[row.fingerprint].discard(id)
         return row is not None
 
-    async def rows(self) -> AsyncIterator[Embedded]:
-        """Every row in the order of the ids, as Embedded with a copy of its vector."""
-        for index, (id, row) in enumerate(sorted(self._rows.items(), key=itemgetter(0))):
-            yield Embedded(
-                id,
-                index,
-                row.vector.copy(),
-                row.text,
-                decode(row.metadata),
-                row.source,
-                self._space,
-                self._model,
-                row.fingerprint,
-            )
+    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        ids = sorted(id for id in self._rows if after is None or id > after)
+        for start in range(0, len(ids), size):
+            yield await self._read_ids([id for id in ids[start : start + size] if self._passes(id, wanted)])
+
+    async def _read_ids(self, ids: Sequence[str]) -> RowPage:
+        found = {id: self._rows[id] for id in ids if id in self._rows}
+        rows = found.values()
+        return RowPage(
+            list(found),
+            [row.text for row in rows],
+            [row.metadata for row in rows],
+            [row.source for row in rows],
+            [row.fingerprint for row in rows],
+            np.stack([row.vector for row in rows]) if rows else np.empty((0, 0), np.float32),
+            self._space,
+            self._model,
+        )
+
+    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
+        return self._rows.keys() & ids
+
+    async def _known_space(self) -> Space | None:
+        return self._space
+
+    def _passes(self, id: str, wanted: Filter) -> bool:
+        row = self._rows.get(id)
+        return row is not None and (not wanted or wanted.matches(decode(row.metadata)))
 
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by id."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
 from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
@@ -16,6 +17,7 @@ from aembed.stores._lives import Lives, superseded_error
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _probe as probe
+from aembed.stores._postgresql import _reading as reading
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _shares as shares
 from aembed.stores._postgresql import _tables as tables
@@ -28,6 +30,7 @@ from aembed.stores._postgresql._read_files import FileTables
 from aembed.stores._postgresql._searched_store import SearchedStore
 from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._postgresql._wire import Storage
+from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import (
     BESIDE,
     check_rows,
@@ -37,7 +40,7 @@ from aembed.stores._rules import (
     store_command,
     summary,
 )
-from aembed.types import Embedded, Known, Record, Refusal, Rows, Space, StoreInfo, Vector
+from aembed.types import Known, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
@@ -52,7 +55,7 @@ def open_url(url: str) -> PostgresStore:
     return PostgresStore(url)
 
 
-class PostgresStore(SearchedStore, FileTables):
+class PostgresStore(PagedRows, SearchedStore, FileTables):
     """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. `prepare` makes the tables, and
@@ -170,14 +173,22 @@ class PostgresStore(SearchedStore, FileTables):
         """Removes these rows and refusals; returns how many rows were there."""
         return await self._write(partial(sql.delete, ids))
 
-    async def rows(self) -> AsyncIterator[Embedded]:
-        """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
-        last, index = None, 0
-        nothing: list[Embedded] = []
-        while page := await self._read(partial(sql.read_page, last, index), nothing):
-            for row in page:
-                yield row
-            last, index = page[-1].id, page[-1].index + 1
+    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        while (page := await self._read(partial(reading.read_page, wanted, after, size), EMPTY_PAGE)).ids:
+            yield page
+            after = page.ids[-1]
+
+    async def _read_ids(self, ids: Sequence[str]) -> RowPage:
+        return await self._read(partial(reading.read_ids, _without_nul(ids)), EMPTY_PAGE)
+
+    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
+        return await self._read(partial(reading.find_ids, _without_nul(ids)), set[str]())
+
+    async def _known_space(self) -> Space | None:
+        async def held(layout: StoreLayout, connection: Connection) -> Space | None:
+            return layout.space
+
+        return await self._read(held, None)
 
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by id."""
@@ -318,6 +329,11 @@ class PostgresStore(SearchedStore, FileTables):
     async def _read_info(self, layout: StoreLayout, connection: Connection) -> StoreInfo:
         fresh = await tables.find_tables(layout.names, connection)
         return await sql.info(fresh or layout, connection)
+
+
+def _without_nul(ids: Sequence[str]) -> list[str]:
+    """No row of PostgreSQL has an id that holds NUL."""
+    return [id for id in ids if "\0" not in id]
 
 
 def _storage(name: str | None) -> Storage | None:

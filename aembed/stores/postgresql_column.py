@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from itertools import count
 from json import dumps
 from typing import Any
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
@@ -22,6 +24,7 @@ from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
+from aembed.stores._postgresql import _reading as reading
 from aembed.stores._postgresql._apart import Refused
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._copying import learn_copy
@@ -31,6 +34,7 @@ from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores._postgresql._searched import SearchedColumn
 from aembed.stores._postgresql._shared import SharedColumn
+from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import column_command, mark_of
 from aembed.types import Embedded, Matrix, Refusal, Space
 
@@ -47,7 +51,7 @@ def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
     return PostgresColumn(url, table, **names)
 
 
-class PostgresColumn(SharedColumn, SearchedColumn):
+class PostgresColumn(PagedRows, SharedColumn, SearchedColumn):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
@@ -255,6 +259,28 @@ class PostgresColumn(SharedColumn, SearchedColumn):
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
         found = await self._run(partial(sql.sample, most))
         return [Embedded(id, index, vector, text) for index, (id, text, vector) in enumerate(found)]
+
+    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        while (page := await self._run(partial(reading.read_filled, wanted, after, size))).ids:
+            yield page
+            after = page.ids[-1]
+
+    async def _read_ids(self, ids: Sequence[str]) -> RowPage:
+        """What can be no key of the table is found by halves: it has no row."""
+        asked = [id for id in ids if "\0" not in id]
+        try:
+            return await self._run(partial(reading.read_filled_ids, asked))
+        except reading.NoKeyError:
+            if len(asked) == 1:
+                return EMPTY_PAGE
+            half = len(asked) // 2
+            return RowPage.joined(await self._read_ids(asked[:half]), await self._read_ids(asked[half:]))
+
+    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
+        return set((await self._read_ids(ids)).ids)
+
+    async def _known_space(self) -> Space | None:
+        return await self.space()
 
     async def aclose(self) -> None:
         """Gives back what it holds and closes the connections, if they are ours; later calls raise StoreError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from functools import partial
@@ -17,6 +17,7 @@ from aembed.core.spaces import is_still, merge_spaces, settled_space
 from aembed.errors import InputError, RowsRefusedError, SpaceMismatchError, StoreError
 from aembed.results import Report
 from aembed.stores._lives import Lives, superseded_error
+from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import (
     BESIDE,
     check_rows,
@@ -33,7 +34,7 @@ from aembed.stores._sqlite import _rows as sql
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._editions import SCHEMA_OF_RUNS, state_of
 from aembed.stores._sqlite._filling import error_of, hooks_of
-from aembed.stores._sqlite._in_order import SortedIds, read_page, read_sorted_page
+from aembed.stores._sqlite._in_order import SortedIds, first_after, read_ids, read_page, read_sorted_page
 from aembed.stores._sqlite._kept import SearchedRows
 from aembed.stores._sqlite._keys import Keys
 from aembed.stores._sqlite._making import MapMaker, is_worthwhile
@@ -41,7 +42,7 @@ from aembed.stores._sqlite._mapped import RowReader, TableMap
 from aembed.stores._sqlite._read_files import FileTables
 from aembed.stores._sqlite._searches import Answer, Search, search_rows
 from aembed.stores._sqlite._words import OnBuild, WordIndex, find_named
-from aembed.types import Embedded, Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
+from aembed.types import Known, Match, Metadata, Record, Refusal, Rows, Space, StoreInfo, Vector
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def open_url(url: str) -> SQLiteStore:
     return SQLiteStore(url)
 
 
-class SQLiteStore(FileTables):
+class SQLiteStore(PagedRows, FileTables):
     """Rows in the SQLite file at `path`, which may be a user's own: the tables' names begin with `aembed_`.
 
     The file is made by `prepare`, readable by its owner only; before that every question is answered as by
@@ -123,32 +124,33 @@ class SQLiteStore(FileTables):
         """Removes these rows and refusals; returns how many rows were there."""
         return await self._write(partial(sql.delete, self._keys, ids))
 
-    async def rows(self) -> AsyncIterator[Embedded]:
-        """Every row in the order of the ids, as Embedded with its vector, read a page at a time."""
-        if await self._read_beside(lambda connection: bool(state_of(connection).secret), False):
-            async for row in self._sorted_rows():
-                yield row
+    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        start, name = first_after(after), self._database.name
+        if not await self._read_beside(lambda connection: bool(state_of(connection).secret), False):
+            while page := await self._read_beside(partial(read_page, wanted, size, name, start), None):
+                if not page.ids:
+                    return
+                yield page
+                start = first_after(page.ids[-1])
             return
-        start, index = "", 0
-        nothing: list[Embedded] = []
-        while page := await self._read_beside(partial(read_page, start, index), nothing):
-            for row in page:
-                yield row
-            # Text is compared byte by byte, so that nothing lies between an id and the same one with a NUL behind it.
-            start, index = page[-1].id + "\0", page[-1].index + 1
-
-    async def _sorted_rows(self) -> AsyncIterator[Embedded]:
-        with closing(SortedIds()) as ids:
+        with closing(SortedIds(wanted, start)) as ids:
             while not await self._read_beside(ids.take_in, True):
                 pass
-            index = 0
-            while (page := await self._read_beside(partial(self._read_sorted_page, ids, index), None)) is not None:
-                for row in page:
-                    yield row
-                index += len(page)
 
-    def _read_sorted_page(self, ids: SortedIds, index: int, connection: Connection) -> list[Embedded] | None:
-        return read_sorted_page(self._keys, ids, index, connection)
+            def next_page(connection: Connection) -> RowPage | None:
+                return read_sorted_page(self._keys, ids, wanted, size, name, connection)
+
+            while page := await self._read_beside(next_page, None):
+                yield page
+
+    async def _read_ids(self, ids: Sequence[str]) -> RowPage:
+        return await self._read_beside(partial(read_ids, self._keys, ids, self._database.name), EMPTY_PAGE)
+
+    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
+        return await self._read_beside(lambda connection: self._keys.numbers_of(ids, connection).keys(), set[str]())
+
+    async def _known_space(self) -> Space | None:
+        return await self._read_beside(sql.space, None)
 
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by id."""

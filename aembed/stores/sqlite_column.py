@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 from sqlite3 import Connection
 from typing import Any
 
+from aembed.core.filters import Filter
 from aembed.core.spaces import is_still
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError
+from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import column_command
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _preflight as preflight
+from aembed.stores._sqlite import _reading as reading
 from aembed.stores._sqlite._column_maps import ColumnMaps
-from aembed.stores._sqlite._columns import TableNames, key_as_json, native, quote_name, read_layout
+from aembed.stores._sqlite._columns import TableNames, key_as_json, native, quote_name, read_layout, vector_width
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
 from aembed.stores._sqlite._filling import FillTarget, error_of, fill
+from aembed.stores._sqlite._reading import FilledRows
 from aembed.stores._sqlite._searched import SearchedColumn
 from aembed.stores._sqlite._shared import SharedColumn
 from aembed.types import Embedded, Matrix, Record, Refusal, Space
@@ -38,7 +43,7 @@ class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(SharedColumn, SearchedColumn):
+class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -189,6 +194,29 @@ class SQLiteColumn(SharedColumn, SearchedColumn):
     async def sample(self, most: int) -> list[Embedded]:
         """Some of the filled rows; with `fingerprint` none whose text was edited since."""
         return await self._database.read_there_beside(partial(self._read_sample, most))
+
+    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        while (page := await self._read_filled(partial(reading.read_filled, wanted, after, size))).ids:
+            yield page
+            after = page.ids[-1]
+
+    async def _read_ids(self, ids: Sequence[str]) -> RowPage:
+        return await self._read_filled(partial(reading.read_filled_ids, ids))
+
+    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
+        return set((await self._read_ids(ids)).ids)
+
+    async def _known_space(self) -> Space | None:
+        return await self.space()
+
+    async def _read_filled(self, read: Callable[[FilledRows, Connection], RowPage]) -> RowPage:
+        def work(connection: Connection) -> RowPage:
+            held = books.space(self._target, connection)
+            table = read_layout(self._names, connection, held)
+            width = vector_width(table, held, connection)
+            return read(FilledRows(table, width, self._database.name), connection) if width else EMPTY_PAGE
+
+        return await self._database.read_there_beside(work)
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds. A large table whose changes are noted gets a map."""

@@ -15,7 +15,7 @@ import pytest
 
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, BadRequestError, ConfigError, InputError, SpaceMismatchError
-from aembed.protocols import Backlog, Refusals
+from aembed.protocols import Backlog, ReadsRows, Refusals
 from aembed.providers.fake import FakeProvider
 from aembed.results import Report
 from aembed.stores import Column, open_column
@@ -407,3 +407,79 @@ async def test_a_preflight_finds_what_prepare_finds(table: Table) -> None:
         await table.open().preflight(Space("fake", "letters", 8))
     with pytest.raises(ConfigError, match="no column 'body'"):
         await table.open(text="body").preflight(SPACE)
+
+
+# giving rows back (ReadsRows)
+
+
+async def filled_column(table: Table, **options: Any) -> tuple[Column, ReadsRows]:
+    column = table.open(**options)
+    await column.prepare(SPACE)
+    await fill(column, await every(column))
+    assert isinstance(column, ReadsRows)
+    return column, column
+
+
+async def test_the_filled_rows_are_given_back(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("aembed.stores._row_pages.ROWS_PER_PAGE", 2)
+    monkeypatch.setattr("aembed.stores._row_pages.BULK_ROWS", 2)
+    _, rows = await filled_column(table)
+    found = [row async for row in rows.rows()]
+    assert [(row.id, row.index, row.text, row.metadata) for row in found] == [
+        ("1", 0, "one", None),
+        ("2", 1, "two", None),
+        ("10", 2, "ten", None),
+    ]
+    assert np.array_equal([row.vector for row in found], vectors(3))
+    assert [row.id async for row in rows.rows({"lang": "en"})] == ["1", "10"]
+    assert [row.id async for row in rows.rows(after="1")] == ["2", "10"]
+    assert [row.id async for row in rows.rows({"lang": "en"}, "2")] == ["10"]
+    for where, wrong in (({"nothing": 1}, "no column 'nothing'"), ({"lang": {"has": {}}}, "no keys inside")):
+        with pytest.raises(ConfigError, match=wrong):
+            await rows.matrix(where)
+    with pytest.raises(ConfigError, match="is no key of this table"):
+        [row async for row in rows.rows(after="{")]
+    ids, mapped = await rows.matrix(path=tmp_path / "v.npy")
+    assert (ids, np.array_equal(mapped, vectors(3))) == (["1", "2", "10"], True)
+    batches = [batch async for batch in rows.to_arrow({"lang": "en"})]
+    assert [text for batch in batches for text in batch["text"].to_pylist()] == ["one", "ten"]
+
+
+async def test_rows_of_a_column_are_got_by_their_keys(table: Table) -> None:
+    _, rows = await filled_column(table)
+    asked = ["10", "3", "1", "99", '"x"', "[1, 2]", "{", "", "1e400", str(2**70), "nul\0", "10"]
+    found = await rows.get(asked)
+    assert [row and (row.id, row.index) for row in found] == [("10", 0), None, ("1", 2), *[None] * 8, ("10", 11)]
+    assert await rows.has(asked) == {"1", "10"}
+
+
+async def test_keys_of_two_columns_and_a_condition(empty: Table) -> None:
+    await empty.sql(
+        f"CREATE TABLE sections (a TEXT, b INTEGER, content TEXT, embedding {empty.vector}, PRIMARY KEY (a, b))",
+        "INSERT INTO sections (a, b, content) VALUES ('x', 2, 'x2'), ('x', 1, 'x1'), ('q\"', 1, 'q1')",
+        "INSERT INTO sections (a, b, content) VALUES ('no', 1, 'no1')",
+    )
+    _, rows = await filled_column(empty, where="a <> 'no'")
+    assert [row.id async for row in rows.rows()] == ['["q\\"", 1]', '["x", 1]', '["x", 2]']
+    assert [row.text async for row in rows.rows(after='["q\\"", 1]')] == ["x1", "x2"]
+    found = await rows.get(['["x", 2]', '["no", 1]', '"x"', '["q\\"", 1]'])
+    assert [row and row.text for row in found] == ["x2", None, None, "q1"]
+
+
+async def test_t6_a_vector_of_an_earlier_text_is_not_given(table: Table) -> None:
+    _, rows = await filled_column(table, fingerprint="hash", create_columns=True)
+    await table.sql("UPDATE sections SET content = 'eleven' WHERE id = 10")
+    assert [row.id async for row in rows.rows()] == ["1", "2"]
+    assert await rows.has(["1", "10"]) == {"1"}
+
+
+async def test_a_column_that_is_not_filled_has_nothing_to_give(table: Table) -> None:
+    column = table.open()
+    assert isinstance(column, ReadsRows)
+    assert [row async for row in column.rows()] == []
+    assert (await column.matrix())[1].shape == (0, 0)
+    assert await column.get(["1"]) == [None]
+    absent = table.open(vector="later", create_columns=True)
+    assert isinstance(absent, ReadsRows)
+    assert [row async for row in absent.rows()] == []
+    assert await absent.has(["1"]) == set()

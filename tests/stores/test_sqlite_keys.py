@@ -288,7 +288,7 @@ async def test_t27_rows_come_once_and_in_order_while_they_change(
     path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aembed.stores._sqlite._in_order.IDS_AT_ONCE", 10)
-    monkeypatch.setattr("aembed.stores._sqlite._in_order.ROWS_PER_PAGE", 7)
+    monkeypatch.setattr("aembed.stores._row_pages.ROWS_PER_PAGE", 7)
     ids = [f"{number:03}" for number in Random(1).sample(range(100), 100)]
     await store.write(rows(ids))
     seen: list[str] = []

@@ -197,7 +197,7 @@ async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection)
         table=table.table,
         vector=table.vector,
         fingerprint=table.fingerprint,
-        **_given_keys(table, 1),
+        **given_keys(table, 1),
         hash=table.stored_hash,
     )
     return (
@@ -213,7 +213,7 @@ async def reclaim(
     statement = RECLAIM.format(
         id=table.id,
         table=table.table,
-        **_given_keys(table, 3),
+        **given_keys(table, 3),
         condition=table.is_pending,
         alive=leases.ALIVE,
     )
@@ -237,7 +237,7 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
     return count
 
 
-def _given_keys(table: ColumnLayout, first: int) -> dict[str, str]:
+def given_keys(table: ColumnLayout, first: int) -> dict[str, str]:
     """What a statement needs that is given keys: an array for each of their columns, from that parameter on."""
     given = ", ".join(f"${i}::text[]" for i in range(first, len(table.keys) + first))
     return {"given": given, "names": ", ".join(_names(table)), "is_key": _is_key(table)}

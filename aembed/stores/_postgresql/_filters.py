@@ -31,11 +31,12 @@ NUMBERS, TEXTS = "N", "S"
 
 @dataclass(eq=False, repr=False)
 class _Parameters:
+    first: int = FIRST_PARAMETER
     values: list[Any] = field(default_factory=list)
 
     def add(self, value: Any, type: str = "text") -> str:
         self.values.append(value)
-        return f"${len(self.values) + FIRST_PARAMETER - 1}::{type}"
+        return f"${len(self.values) + self.first - 1}::{type}"
 
 
 def on_metadata(wanted: Filter) -> Condition:
@@ -44,9 +45,9 @@ def on_metadata(wanted: Filter) -> Condition:
     return sql, parameters.values
 
 
-def on_columns(wanted: Filter, table: ColumnLayout) -> Condition:
+def on_columns(wanted: Filter, table: ColumnLayout, *, first_parameter: int = FIRST_PARAMETER) -> Condition:
     """Raises ConfigError for a column that the table has not, or that cannot be compared so."""
-    parameters = _Parameters()
+    parameters = _Parameters(first_parameter)
     sql = " AND ".join(f"({_test_of_column(test, table, parameters)})" for test in wanted.tests)
     return sql, parameters.values
 

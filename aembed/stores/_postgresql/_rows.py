@@ -28,7 +28,7 @@ from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, 
 from aembed.stores._postgresql._words import rare_rows
 from aembed.stores._rules import decode, encode
 from aembed.stores._search import NamedRow, rank_named
-from aembed.types import Embedded, Known, Match, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
+from aembed.types import Known, Match, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
 
 KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, fingerprint, error, message FROM {refusals} WHERE id = ANY ($2::text[])"""
@@ -70,8 +70,6 @@ DELETE_REFUSALS = "DELETE FROM {refusals} WHERE id = ANY ($1::text[])"
 DELETE = "DELETE FROM {rows} WHERE id IN (SELECT id FROM {rows} WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE)"
 SELECT = """SELECT id, text, metadata::text AS metadata, source, fingerprint,
     {v}.vector_send(embedding::{v}.vector) AS sent FROM {rows} """
-FIRST_PAGE = SELECT + "ORDER BY id LIMIT $1"
-PAGE = SELECT + "WHERE id > $2 ORDER BY id LIMIT $1"
 COUNT = "SELECT count(*) FROM {rows}"
 ANSWERED_BY = "SELECT value::text FROM {meta} WHERE key = 'answered_by'"
 HAS_ROWS = "SELECT EXISTS (SELECT FROM {rows})"
@@ -82,10 +80,6 @@ SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($
 NEAREST = "SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent"
 NAMED = SELECT + "WHERE id = ANY ($1::text[])"
 HAS_TEXTS = """SELECT EXISTS (SELECT FROM {rows} WHERE text IS NOT NULL) OR NOT EXISTS (SELECT FROM {rows})"""
-
-# Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, their vectors would be decoded for longer on the event loop;
-# smaller, round trips take the time.
-ROWS_PER_PAGE = 200
 
 
 class LateError(StoreError):
@@ -242,28 +236,6 @@ async def delete(ids: Sequence[str], layout: StoreLayout, connection: Connection
     await connection.execute(layout.sql(DELETE_REFUSALS), list(ids))
     tag: str = await connection.execute(layout.sql(DELETE), list(ids))
     return int(tag.rpartition(" ")[2])
-
-
-async def read_page(last: str | None, index: int, layout: StoreLayout, connection: Connection) -> list[Embedded]:
-    """The rows whose ids come after `last`, the first of them numbered `index`."""
-    after = [] if last is None else [last]
-    found = await connection.fetch(layout.sql(PAGE if after else FIRST_PAGE), ROWS_PER_PAGE, *after)
-    held = await connection.fetchval(layout.sql(ANSWERED_BY)) if found else None
-    model = str(loads(held)) if held else ""
-    return [
-        Embedded(
-            row["id"],
-            index + i,
-            vector_of(row["sent"]),
-            row["text"],
-            decode(row["metadata"]),
-            row["source"],
-            layout.space,
-            model,
-            row["fingerprint"],
-        )
-        for i, row in enumerate(found)
-    ]
 
 
 async def answered_by(model: str, layout: StoreLayout, connection: Connection) -> str:

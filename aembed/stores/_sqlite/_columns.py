@@ -124,6 +124,12 @@ class TableLayout:
         condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
 
+    def select_filled(self, condition: str, after: Sequence[Any]) -> str:
+        """Keys, texts and vectors, as `select_vectors`."""
+        columns = f"{self.key_list}, {self.text}, {self.vector}"
+        condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
+        return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+
     def select_numbered(self, number: str, condition: str) -> str:
         """Number of the row, key and vector."""
         return self.select(f"{number}, {self.key_list}, {self.vector}", condition + self._is_keyed)

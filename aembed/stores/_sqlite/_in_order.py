@@ -9,37 +9,44 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
+from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
+from aembed.core.filters import Filter
+from aembed.stores._row_pages import RowPage
 from aembed.stores._rules import decode
-from aembed.stores._sqlite._database import select_in
+from aembed.stores._sqlite._database import in_pieces, matrix_of
+from aembed.stores._sqlite._filters import on_metadata
 from aembed.stores._sqlite._keys import Keys
-from aembed.stores._sqlite._rows import meta, space, vector
-from aembed.types import Embedded
+from aembed.stores._sqlite._rows import meta, space
 
-IDS = "SELECT rowid, id FROM aembed_rows WHERE rowid > ? ORDER BY rowid LIMIT ?"
+IDS = "SELECT rowid, id FROM aembed_rows WHERE ({}) AND rowid > ? ORDER BY rowid LIMIT ?"
 CREATE = "CREATE TABLE ids (number INTEGER NOT NULL, id TEXT NOT NULL)"
 ADD = "INSERT INTO ids (number, id) VALUES (?, ?)"
-SORTED = "SELECT number, id FROM ids ORDER BY id, number DESC"
+SORTED = "SELECT number, id FROM ids WHERE id >= ? ORDER BY id, number DESC"
 COLUMNS = "id, embedding, text, metadata, source, fingerprint"
 """Of a row as it is read."""
 NEXT_PAGE = """SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows
-    WHERE id >= ? ORDER BY id LIMIT ?"""
+    WHERE ({}) AND id >= ? ORDER BY id LIMIT ?"""
 NUMBERED_PAGE = """SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows
-    WHERE rowid IN ({}) ORDER BY id"""
-# Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
-# the thread and back.
-ROWS_PER_PAGE = 200
+    WHERE rowid IN ({}) AND ({}) ORDER BY id"""
 # Chosen: 8,192 rows of 256 floats lie on 330 pages. Larger, others wait longer where no log is written ahead; smaller,
 # there are more hops into the thread and back.
 IDS_AT_ONCE = 8192
 
 
-class SortedIds:
-    """Used by one thread at a time."""
+def first_after(after: str | None) -> str:
+    """The first id that may come behind that one: text is compared byte by byte, so that nothing lies between an id and
+    the same one with a NUL behind it."""
+    return "" if after is None else after + "\0"
 
-    def __init__(self) -> None:
+
+class SortedIds:
+    """The ids of the rows that pass the filter, from `start` on. Used by one thread at a time."""
+
+    def __init__(self, wanted: Filter, start: str) -> None:
+        self._wanted, self._start = wanted, start
         # An empty name is a temporary file of SQLite, which is removed when it is closed.
         self._sorter = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._sorter.execute("PRAGMA journal_mode = OFF")
@@ -51,13 +58,14 @@ class SortedIds:
 
     def take_in(self, connection: Connection) -> bool:
         """Reads some ids; whether those were all."""
-        rows = connection.execute(IDS, (self._last, IDS_AT_ONCE)).fetchall()
+        condition, parameters = _condition(self._wanted)
+        rows = connection.execute(IDS.format(condition), [*parameters, self._last, IDS_AT_ONCE]).fetchall()
         self._sorter.executemany(ADD, rows)
         if rows:
             self._last = rows[-1][0]
         if len(rows) == IDS_AT_ONCE:
             return False
-        self._sorted = self._sorter.execute(SORTED)
+        self._sorted = self._sorter.execute(SORTED, (self._start,))
         return True
 
     def next(self, most: int) -> list[tuple[int, str]]:
@@ -76,26 +84,44 @@ class SortedIds:
         self._sorter.close()
 
 
-def read_page(start: str, index: int, connection: Connection) -> list[Embedded]:
-    """The rows whose ids come at or after `start`, the first of them numbered `index`, where ids have an index."""
-    return _embedded(connection.execute(NEXT_PAGE, (start, ROWS_PER_PAGE)).fetchall(), index, connection)
+def read_page(wanted: Filter, size: int, name: Path, start: str, connection: Connection) -> RowPage:
+    """The rows that pass the filter and whose ids come at or after `start`, where ids have an index."""
+    condition, parameters = _condition(wanted)
+    found = connection.execute(NEXT_PAGE.format(condition), [*parameters, start, size]).fetchall()
+    return _page(found, name, connection)
 
 
-def read_sorted_page(keys: Keys, ids: SortedIds, index: int, connection: Connection) -> list[Embedded] | None:
+def read_sorted_page(
+    keys: Keys, ids: SortedIds, wanted: Filter, size: int, name: Path, connection: Connection
+) -> RowPage | None:
     """The same of those that come next; None where there are none any more."""
-    if not (asked := dict(ids.next(ROWS_PER_PAGE))):
+    if not (asked := dict(ids.next(size))):
         return None
-    found = [row for row in select_in(connection, NUMBERED_PAGE, asked) if row[0] in asked.values()]
-    # Rows that were removed, and inserted anew, have another number by now.
-    if moved := set(asked.values()) - {row[0] for row in found}:
-        found += [row[2:] for row in keys.by_ids(moved, COLUMNS, connection)]
+    condition, parameters = _condition(wanted)
+    left, found = set(asked.values()), list[Any]()
+    for piece, marks in in_pieces(connection, asked, len(parameters)):
+        rows = connection.execute(NUMBERED_PAGE.format(marks, condition), [*piece, *parameters])
+        found += (row for row in rows if row[0] in left)
+    # Rows that were removed, and inserted anew, have another number by now. So have those, with any filter, that pass
+    # it no more.
+    if moved := left.difference(row[0] for row in found):
+        again = (row[2:] for row in keys.by_ids(moved, COLUMNS, connection))
+        found += (row for row in again if wanted.matches(decode(row[3])))
         found.sort(key=itemgetter(0))
-    return _embedded(found, index, connection)
+    return _page(found, name, connection)
 
 
-def _embedded(found: Sequence[Any], index: int, connection: Connection) -> list[Embedded]:
+def read_ids(keys: Keys, ids: Sequence[str], name: Path, connection: Connection) -> RowPage:
+    """The rows that have these ids."""
+    return _page([row[2:] for row in keys.by_ids(ids, COLUMNS, connection)], name, connection)
+
+
+def _condition(wanted: Filter) -> tuple[str, list[Any]]:
+    return on_metadata(wanted) if wanted else ("1", [])
+
+
+def _page(found: Sequence[Any], name: Path, connection: Connection) -> RowPage:
     of, model = space(connection), meta(connection, "answered_by") or ""
-    return [
-        Embedded(id, index + i, vector(blob), text, decode(metadata), source, of, model, fingerprint)
-        for i, (id, blob, text, metadata, source, fingerprint) in enumerate(found)
-    ]
+    ids, blobs, texts, metadata, sources, fingerprints = zip(*found, strict=True) if found else ((),) * 6
+    matrix = matrix_of(blobs, (of.dimensions if of else None) or 0, name)
+    return RowPage(ids, texts, metadata, sources, fingerprints, matrix, of, model)

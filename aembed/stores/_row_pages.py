@@ -1,0 +1,164 @@
+"""The methods of `ReadsRows`, over pages of rows that each kind of store reads in its own way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from msgspec.structs import replace
+
+from aembed.core.filters import Filter, parse_filter
+from aembed.errors import ConfigError
+from aembed.stores import _arrow as arrow
+from aembed.stores._matrix import MatrixFile, MatrixInMemory
+from aembed.stores._rules import decode, is_unicode
+from aembed.types import Embedded, Matrix, Metadata, Space
+
+T = TypeVar("T")
+
+# Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
+# a thread, or a round trip.
+ROWS_PER_PAGE = 200
+# Chosen: 1,024 rows of 1,536 floats are 6 MB. Larger, memory grows with the texts; smaller, each page is a hop into a
+# thread, or a round trip.
+BULK_ROWS = 1_024
+"""Rows of a page where whole pages are used."""
+# Chosen: as many as a page that is read by `rows`. Larger, one snapshot is held for longer.
+IDS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowPage:
+    """Rows in the order of the store. `metadata` is JSON; in a table of the user's own there is none, nor a source."""
+
+    ids: Sequence[str]
+    texts: Sequence[str | None]
+    metadata: Sequence[str | None]
+    sources: Sequence[str | None]
+    fingerprints: Sequence[bytes]
+    matrix: Matrix
+    space: Space | None = None
+    model: str = ""
+
+    @classmethod
+    def of_table(cls, ids: Sequence[str], texts: Sequence[object], matrix: Matrix) -> RowPage:
+        """Of a table of the user's own, whose column of texts may hold something else in SQLite."""
+        plain = [text if isinstance(text, str) or text is None else str(text) for text in texts]
+        nothing = [None] * len(ids)
+        return cls(ids, plain, nothing, nothing, [b""] * len(ids), matrix)
+
+    @classmethod
+    def joined(cls, one: RowPage, other: RowPage) -> RowPage:
+        """Of one table, both of them."""
+        if not (one.ids and other.ids):
+            return one if one.ids else other
+        matrix = np.concatenate([one.matrix, other.matrix])
+        return cls.of_table([*one.ids, *other.ids], [*one.texts, *other.texts], matrix)
+
+    def embedded(self, first: int) -> Iterator[Embedded]:
+        """Each row with a vector of its own: a view of one would keep the whole page in memory."""
+        columns = zip(self.ids, self.matrix, self.texts, self.metadata, self.sources, self.fingerprints, strict=True)
+        for index, (id, vector, text, metadata, source, fingerprint) in enumerate(columns, first):
+            held = decode(metadata)
+            yield Embedded(id, index, vector.copy(), text, held, source, self.space, self.model, fingerprint)
+
+
+EMPTY_PAGE = RowPage((), (), (), (), (), np.empty((0, 0), np.float32))
+
+
+class PagedRows:
+    """What a store or a column has to give: pages of its rows, rows by their ids, and its space."""
+
+    def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        """The rows that pass the filter and whose ids come after that one, in order. A page may be empty."""
+        raise NotImplementedError
+
+    async def _read_ids(self, ids: Sequence[str]) -> RowPage:
+        """The rows that have these ids, in any order."""
+        raise NotImplementedError
+
+    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of the ids that have a row."""
+        raise NotImplementedError
+
+    async def _known_space(self) -> Space | None:
+        raise NotImplementedError
+
+    async def get(self, ids: Sequence[str]) -> list[Embedded | None]:
+        """The rows that have these ids, in the order asked, None where there is none; `index` is the place in it."""
+        found: dict[str, Embedded] = {}
+        for piece in _pieces(ids):
+            found |= {row.id: row for row in (await self._read_ids(piece)).embedded(0)}
+        rows = [(index, found.get(id)) for index, id in enumerate(ids)]
+        return [replace(row, index=index) if row else None for index, row in rows]
+
+    async def has(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of these ids that have a row, with its vector."""
+        found = set[str]()
+        for piece in _pieces(ids):
+            found |= await self._find_ids(piece)
+        return found
+
+    async def rows(self, where: Metadata | None = None, after: str | None = None) -> AsyncIterator[Embedded]:
+        """Every row in the order of the ids, as Embedded with its vector, read a page at a time.
+
+        With `where` those that pass the filter. With `after` those behind that id: a reading goes on where it was left.
+        """
+        index = 0
+        async with aclosing(self._pages(parse_filter(where), after, ROWS_PER_PAGE)) as pages:
+            async for page in pages:
+                for row in page.embedded(index):
+                    yield row
+                index += len(page.ids)
+
+    async def matrix(
+        self, where: Metadata | None = None, path: str | os.PathLike[str] | None = None
+    ) -> tuple[list[str], Matrix]:
+        """The ids of all rows, or of those that pass the filter, and their vectors, float32 of shape (rows,
+        dimensions), in the order of the ids.
+
+        With `path` the array is written to that file, in numpy's format (.npy), and what is returned is a map of it.
+        Raises ConfigError for more than 1 GB of vectors without a path, and where that file is there already.
+        """
+        ids: list[str] = []
+        with MatrixInMemory() if path is None else MatrixFile(Path(path)) as made:
+            async with aclosing(self._pages(parse_filter(where), None, BULK_ROWS)) as pages:
+                async for page in pages:
+                    ids += page.ids
+                    await made.append(page.matrix)
+            space = None if ids else await self._known_space()
+            return ids, await made.finish((space.dimensions if space else None) or 0)
+
+    async def to_arrow(self, where: Metadata | None = None) -> AsyncGenerator[Any, None]:
+        """The rows as pyarrow.RecordBatch, some thousand at a time, in the order of their ids: columns id, text,
+        metadata (JSON), source, and vector, a fixed-size list of float32. Without a row there is one empty batch where
+        the width is known, else none.
+
+        Raises ConfigError where pyarrow is not installed.
+        """
+        pa = arrow.import_pyarrow("to_arrow()")
+        wanted, is_empty = parse_filter(where), True
+        async with aclosing(self._pages(wanted, None, BULK_ROWS)) as pages:
+            async for page in pages:
+                if len(page.ids):
+                    is_empty = False
+                    columns = page.ids, page.texts, page.metadata, page.sources
+                    yield arrow.make_batch(pa, columns, page.matrix, page.space or await self._known_space())
+        space = await self._known_space() if is_empty else None
+        if space and space.dimensions:
+            nothing = np.empty((0, space.dimensions), np.float32)
+            yield arrow.make_batch(pa, ([], [], [], []), nothing, space)
+
+
+def _pieces(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Each id once, and those left out that no store can hold. Raises ConfigError for a single text."""
+    if isinstance(ids, str | bytes):
+        raise ConfigError("this takes a list of ids; for one row give [id]")
+    asked = [id for id in dict.fromkeys(ids) if is_unicode(id)]
+    return (asked[start : start + IDS_AT_ONCE] for start in range(0, len(asked), IDS_AT_ONCE))
