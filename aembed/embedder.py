@@ -16,6 +16,7 @@ from aembed.engines import AnyStore, Engines, check_space, use_store
 from aembed.errors import AembedError
 from aembed.limits import Budget, RetryPolicy
 from aembed.options import Key, Options
+from aembed.pipeline.arrow_records import ArrowBatch, ArrowStream
 from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.backlog_sink import BacklogSink
 from aembed.pipeline.channel import Channel
@@ -47,9 +48,10 @@ from aembed.results import Embeddings, Failure, Plan, Report, Stats
 from aembed.types import Embedded, Record, Space, TooLong
 
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
-RecordLike: TypeAlias = Record | str | Embedded | Failure
-"""A str is a record whose id is its position; a row of another store is one too; a Failure is told as it is."""
-Records: TypeAlias = Iterable[RecordLike] | AsyncIterable[RecordLike] | Store
+RecordLike: TypeAlias = Record | str | Embedded | Failure | ArrowBatch
+"""A str is a record whose id is its position; a row of another store is one too; a Failure is told as it is. A batch of
+Arrow's is as many records as it has rows."""
+Records: TypeAlias = Iterable[RecordLike] | AsyncIterable[RecordLike] | Store | ArrowStream
 
 
 class Embedder(QueryVerbs):
@@ -214,7 +216,7 @@ class Embedder(QueryVerbs):
         in the input. Memory holds what is in flight and no more. Records are Record objects or plain str. What stops
         the job is raised by the iteration, with `.report`. Leaving the block early sends nothing more.
         """
-        refuse_what_is_no_list(records)
+        refuse_what_is_no_list(records, tables=True)
         engine, channel = self._engine, Channel()
         async with AsyncExitStack() as stack:
             with engine.run_verb():
@@ -242,7 +244,8 @@ class Embedder(QueryVerbs):
     ) -> Report:
         """Embeds what the store does not have yet and writes every reply at once.
 
-        `records` is any iterable or async iterable of Record, or another store. Rows whose text, metadata
+        `records` is any iterable or async iterable of Record, another store, or a table in Arrow's form: a data frame,
+        a reader, or record batches, with columns `text` and `id`; all others are metadata. Rows whose text, metadata
         and source are unchanged cost nothing; nor do rows of another store that hold vectors of the same model, width
         and server, made from the same text: those are taken over. Texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
@@ -250,7 +253,7 @@ class Embedder(QueryVerbs):
         Raises SpaceMismatchError, before anything is sent, for a store of another model; else what stopped the job,
         with `.report`.
         """
-        refuse_what_is_no_list(records)
+        refuse_what_is_no_list(records, tables=True)
         async with (
             aclosing(Feed(rows_of(records), any_record)) as feed,
             use_store(store) as opened,
@@ -278,7 +281,7 @@ class Embedder(QueryVerbs):
 
         Reads all of `records`. Raises SpaceMismatchError where the store holds vectors of another model.
         """
-        refuse_what_is_no_list(records)
+        refuse_what_is_no_list(records, tables=True)
         async with (
             aclosing(Feed(rows_of(records), any_record)) as feed,
             use_store(store) as opened,

@@ -62,7 +62,7 @@ EMBEDDER = {
 VERBS = {
     "texts": "Any iterable or async iterable of str; `search_many` takes no async one.",
     "text": "The text of one query.",
-    "records": "Any iterable or async iterable of Record or str, or another store.",
+    "records": "Any iterable or async iterable of Record or str, another store, or a table in Arrow's form.",
     "store": "A store, or its URL or path. `search` and `search_many` take a column, too.",
     "backlog": "A column of a table of your own.",
     "on_progress": "Called with a Progress, five times a second at the most; may be `async def`.",

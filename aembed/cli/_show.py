@@ -77,8 +77,10 @@ def say_failures(failures: Sequence[Failure], failed: int, *, rest: str) -> None
     for failure in shown:
         # The id names the place already.
         file, _, line = failure.id.rpartition(":")
-        message = str(failure.error).removeprefix(f"{file} element {line}: ")
-        reason = message.removeprefix(f"{file} line {line}: ").removeprefix(f"{failure.id}: ")
+        message = str(failure.error)
+        for unit in ("line", "element", "row"):
+            message = message.removeprefix(f"{file} {unit} {line}: ")
+        reason = message.removeprefix(f"{failure.id}: ")
         say(f"  {printable_line(failure.id)}: {printable_line(reason)}")
     if failed > len(shown):
         say(f"  ... and {failed - len(shown):,} more; {rest}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aembed.cli._streams import printable_line
-from aembed.sources import documents
+from aembed.sources import missing_endings
 from aembed.sources._files import extras_to_install
 
 # Chosen: what one line has room for; the others are counted together.
@@ -19,6 +19,6 @@ def skipped_in_words(skipped: Mapping[str, int]) -> str:
     if rest := sum(count for _, count in kinds[_NAMED:]):
         named.append(f"others {rest:,}")
     total = sum(skipped.values())
-    missing = skipped.keys() & set(documents.missing_endings())
+    missing = skipped.keys() & set(missing_endings())
     hint = f"; {extras_to_install(missing)}" if missing else ""
     return f"{total:,} {'file' if total == 1 else 'files'} skipped: {', '.join(named)}{hint}"

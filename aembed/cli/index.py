@@ -54,13 +54,13 @@ class IndexOrder:
     id_field: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", show_default=False, help="JSON, CSV: the field of the id. Default: id, else file and line."
+            metavar="NAME", show_default=False, help="Tables: the field of the id. Default: id, else file and line."
         ),
     ] = None
-    text_field: Annotated[str, typer.Option(metavar="NAME", help="JSON, CSV: the field of the text.")] = "text"
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="Tables: the field of the text.")] = "text"
     metadata_fields: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,...", show_default=False, help="JSON, CSV: fields to keep. Default: all others."),
+        typer.Option(metavar="NAME,...", show_default=False, help="Tables: fields to keep. Default: all others."),
     ] = None
     delimiter: Annotated[
         str | None,

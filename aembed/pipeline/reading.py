@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 import anyio
 
 from aembed.errors import InputError, SourceError
+from aembed.pipeline.arrow_records import ArrowStream, Unpacker, batches_of, is_stream
 from aembed.protocols import Store
 from aembed.results import Failure
 from aembed.types import Embedded, Record, Space, Unread
@@ -124,15 +125,18 @@ class Feed:
 
     async def _read(self) -> None:
         """Reads the source, of either kind, to its end; its error is kept until all that came before was taken."""
+        unpacker = Unpacker()
         try:
             if isinstance(self._source, AsyncIterable):
                 self._iterator = iterator = aiter(self._source)
                 async for value in _HeldIterator(iterator):
-                    self._values.append(value)
-                    if len(self._values) in (1, CHUNK):
-                        await self._wait_until_taken()
+                    for each in unpacker.records_in(value):
+                        self._values.append(each)
+                        if len(self._values) in (1, CHUNK):
+                            await self._wait_until_taken()
             else:
-                self._iterator = given = iter(self._source)
+                self._iterator = iter(self._source)
+                given = unpacker.all_of(self._iterator)
                 while True:
                     self._values.extend(islice(given, CHUNK))  # what came before an error is kept
                     if len(self._values) < CHUNK:
@@ -217,11 +221,16 @@ class _HeldIterator:
         return self._iterator
 
 
-def refuse_what_is_no_list(texts: object) -> None:
-    """Raises InputError for a str, which iterates over letters, and for a dict or data frame, which do over names."""
+def refuse_what_is_no_list(texts: object, *, tables: bool = False) -> None:
+    """Raises InputError for a str, which iterates over letters, and for a dict or data frame, which do over names.
+
+    `tables`: a data frame that gives its rows in Arrow's form is taken.
+    """
     # Law 6: what can be refused is refused before money is spent; a str would cost a request of single letters.
     if isinstance(texts, str | bytes):
         raise InputError("this takes many texts; for one text use embed_query(text), or give [text]")
+    if tables and is_stream(texts):
+        return
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
         raise InputError("iterating over this gives names, not texts; give one column or .values()")
 
@@ -231,8 +240,13 @@ def known_length(texts: object) -> int | None:
     return len(texts) if isinstance(texts, Sized) else None
 
 
-def rows_of(records: Source | Store) -> Source:
-    return records.rows() if isinstance(records, Store) else records
+def rows_of(records: Source | Store | ArrowStream) -> Source:
+    """Raises ConfigError for a table in Arrow's form that has no column of texts."""
+    if isinstance(records, Store):
+        return records.rows()
+    values: Any = records
+    source: Source = batches_of(values) if is_stream(values) else values
+    return source
 
 
 async def space_of(records: object) -> Space | None:

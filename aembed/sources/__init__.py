@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from aembed.errors import ConfigError, InputError
 from aembed.results import Failure
 from aembed.sources import documents
-from aembed.sources._files import File, Unreadable, find, unreadable_error
+from aembed.sources._files import ARROW_ENDINGS, File, Unreadable, find, unreadable_error
 from aembed.sources._reading import Items, Reading, Root
 from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
 from aembed.sources._spool import Spool
@@ -25,7 +26,7 @@ from aembed.sources._states import UNKNOWN, state_of
 from aembed.sources._stdin import spool_stdin
 from aembed.types import Record
 
-__all__ = ["READERS", "Reading", "Root", "Source", "open_paths"]
+__all__ = ["READERS", "Reading", "Root", "Source", "missing_endings", "open_paths"]
 
 Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[NumberedRecord]]
 
@@ -52,6 +53,9 @@ READERS: Mapping[str, Reader] = {
     ".json": _reader("json"),
     ".csv": _reader("csv"),
     ".tsv": _reader("csv"),
+    ".parquet": _reader("parquet"),
+    ".arrow": _reader("arrow"),
+    ".feather": _reader("arrow"),
     **dict.fromkeys(documents.TYPES, _reader("documents")),
 }
 STDIN = "-"
@@ -110,7 +114,7 @@ def open_paths(
     fields = Fields(id_field, text_field, None if metadata_fields is None else tuple(metadata_fields), delimiter)
     names = dict.fromkeys(str(path) for path in paths)
     piped = names.pop(STDIN, STDIN) is None
-    missing = documents.missing_endings()
+    missing = missing_endings()
     endings = READERS.keys() - set(missing)
     found = [find(Path(name), endings, held=held, missing=missing) for name in names]
     found = list({each.root: each for each in found}.values())
@@ -122,6 +126,11 @@ def open_paths(
     if spool:
         weakref.finalize(source, spool.held.close)
     return source
+
+
+def missing_endings() -> tuple[str, ...]:
+    """The endings that cannot be read because an extra is not installed."""
+    return (*documents.missing_endings(), *(() if find_spec("pyarrow") else ARROW_ENDINGS))
 
 
 def _read(fields: Fields, spool: Spool, file: File) -> Items:
@@ -173,5 +182,5 @@ def _id(file: File, line: int | None) -> str:
 
 
 def _place(file: File, line: int | None) -> str:
-    unit = "element" if file.ending == ".json" else "line"
+    unit = "element" if file.ending == ".json" else "row" if file.ending in ARROW_ENDINGS else "line"
     return file.name if line is None else f"{file.name} {unit} {line}"

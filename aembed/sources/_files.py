@@ -20,6 +20,8 @@ import msgspec
 from aembed.errors import ConfigError, InputError
 from aembed.sources._states import UNKNOWN, state_of
 
+ARROW_ENDINGS = (".parquet", ".arrow", ".feather")
+"""Read by pyarrow: the extra `arrow`."""
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
 # PEP 405: the file that makes a folder a virtual environment.
 _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
@@ -134,7 +136,8 @@ def find(
 
 
 def extras_to_install(endings: Collection[str]) -> str:
-    return f"to read {' '.join(sorted(endings))}:  pip install 'aembed[documents]'"
+    extras = sorted({"arrow" if ending in ARROW_ENDINGS else "documents" for ending in endings})
+    return f"to read {' '.join(sorted(endings))}:  pip install 'aembed[{','.join(extras)}]'"
 
 
 def _find_in_folder(

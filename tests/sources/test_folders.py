@@ -30,7 +30,7 @@ def rows(*numbers: int) -> str:
 
 
 def test_d9_files_that_are_skipped_are_counted_by_their_ending(tmp_path: Path) -> None:
-    for name in ("a.md", "b.xyz", "c.XYZ.gz", "d/e.parquet", "d/Makefile", "d/a. sentence with a stop", ".hidden.xyz"):
+    for name in ("a.md", "b.xyz", "c.XYZ.gz", "d/e.orc", "d/Makefile", "d/a. sentence with a stop", ".hidden.xyz"):
         written(tmp_path / "folder" / name, "words")
     written(tmp_path / "folder/node_modules/x.xyz", "words")
     written(tmp_path / "folder/package.json", '{"name": "x"}')
@@ -38,7 +38,7 @@ def test_d9_files_that_are_skipped_are_counted_by_their_ending(tmp_path: Path) -
     os.symlink(written(tmp_path / "outside.md", "words"), tmp_path / "folder/link.md")
     reading = open_paths([tmp_path / "folder"]).records()
     assert [item.id for item in reading] == ["a.md"]
-    assert reading.skipped == {".xyz": 2, ".parquet": 1, "without an ending": 2, ".json": 2, "links": 1}
+    assert reading.skipped == {".xyz": 2, ".orc": 1, "without an ending": 2, ".json": 2, "links": 1}
     assert reading.roots[0].whole
 
 
