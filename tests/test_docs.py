@@ -127,7 +127,7 @@ def typed_commands() -> Iterator[tuple[Block, list[str]]]:
     """Every call of the command in blocks of whatever language but Python, with its arguments."""
     for block in blocks():
         for line in block.code.replace("\\\n", " ").splitlines() if block.language != "python" else ():
-            if re.search(r"aembed\s+(index|search|backfill|status|failures|move|remove|cache)\b", line):
+            if re.search(r"aembed\s+(index|search|backfill|export|status|failures|move|remove|cache)\b", line):
                 words = shlex.split(line.removeprefix("$ "), comments=True)
                 at = next((i for i, word in enumerate(words[:-1]) if word.endswith("aembed")), None)
                 if at is not None and words[at + 1] in COMMANDS.commands:

@@ -27,6 +27,7 @@ COMMANDS = {
     "index": ("Files, folders or another store into a store.", (help.INDEX, *_JOB)),
     "search": ("The rows nearest to a question.", (help.SEARCH, help.EXIT_CODES)),
     "backfill": ("The empty embedding column of your own table.", (help.BACKFILL, *_JOB)),
+    "export": ("Rows and vectors into a file.", (help.EXPORT, help.EXIT_CODES)),
     "status": ("What a store holds.", (help.STATUS, help.EXIT_CODES)),
     "failures": ("The texts that were refused.", (help.FAILURES, help.EXIT_CODES)),
     "move": ("Another name or address of a store's model.", (help.MOVE, *_JOB)),

@@ -58,6 +58,12 @@ BACKFILL = _block(
     "aembed backfill --store app.db --table sections --text content --dry-run",
     'aembed backfill --store "$DATABASE_URL" --table sections --text content --create-columns --index',
 )
+EXPORT = _block(
+    "Examples",
+    "aembed export notes.parquet --store notes.db",
+    "aembed export english.jsonl --where lang=en --overwrite",
+    'aembed export sections.npz --store "$DATABASE_URL" --table sections --text content',
+)
 STATUS = _block(
     "Examples",
     "aembed status --json",

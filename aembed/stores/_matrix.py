@@ -21,6 +21,14 @@ MOST_BYTES = 1024**3
 """Of an array in memory."""
 
 
+class UnwritableError(StoreError):
+    """A file that was begun cannot be written to its end."""
+
+    def __init__(self, path: Path, reason: OSError) -> None:
+        super().__init__(f"{path} cannot be written: {reason.strerror}")
+        self.reason = reason
+
+
 class MatrixInMemory:
     """It grows in place: the system moves the pages of a large array without copying them."""
 
@@ -96,7 +104,7 @@ class MatrixFile:
                 self._write_header()
             self._file.write(np.ascontiguousarray(page, "<f4").data)
         except OSError as error:
-            raise self._unwritable_error(error) from None
+            raise UnwritableError(self._path, error) from None
         self._rows += len(page)
 
     def _write_header(self) -> None:
@@ -115,8 +123,5 @@ class MatrixFile:
             # Nothing cannot be mapped.
             mapped: Matrix = np.load(self._path, mmap_mode="r" if self._rows else None)
         except OSError as error:
-            raise self._unwritable_error(error) from None
+            raise UnwritableError(self._path, error) from None
         return mapped
-
-    def _unwritable_error(self, error: OSError) -> StoreError:
-        return StoreError(f"{self._path} cannot be written: {error.strerror}")

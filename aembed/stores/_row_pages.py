@@ -143,15 +143,14 @@ class PagedRows:
         Raises ConfigError where pyarrow is not installed.
         """
         pa = arrow.import_pyarrow("to_arrow()")
-        wanted, is_empty = parse_filter(where), True
-        async with aclosing(self._pages(wanted, None, BULK_ROWS)) as pages:
+        is_empty, space = True, await self._known_space()
+        async with aclosing(self._pages(parse_filter(where), None, BULK_ROWS)) as pages:
             async for page in pages:
-                if len(page.ids):
+                if page.ids:
                     is_empty = False
                     columns = page.ids, page.texts, page.metadata, page.sources
-                    yield arrow.make_batch(pa, columns, page.matrix, page.space or await self._known_space())
-        space = await self._known_space() if is_empty else None
-        if space and space.dimensions:
+                    yield arrow.make_batch(pa, columns, page.matrix, space)
+        if is_empty and space and space.dimensions:
             nothing = np.empty((0, space.dimensions), np.float32)
             yield arrow.make_batch(pa, ([], [], [], []), nothing, space)
 
