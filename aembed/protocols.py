@@ -246,7 +246,7 @@ class ReadsRows(Protocol):
     async def matrix(
         self, where: Metadata | None = None, path: str | os.PathLike[str] | None = None
     ) -> tuple[list[str], Matrix]:
-        """Their ids, and their vectors in one array; in a file at `path` that is mapped, if one is given.
+        """Their ids, and their vectors in one array, in any order; in a file at `path` that is mapped, if one is given.
 
         Raises ConfigError for more than 1 GB without a path.
         """

@@ -25,10 +25,10 @@ T = TypeVar("T")
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
 # a thread, or a round trip.
 ROWS_PER_PAGE = 200
-# Chosen: 1,024 rows of 1,536 floats are 6 MB. Larger, memory grows with the texts; smaller, each page is a hop into a
-# thread, or a round trip.
-BULK_ROWS = 1_024
-"""Rows of a page where whole pages are used."""
+# Chosen: 2,730 rows of 384 floats. Larger, the event loop is held for longer by those that come from a server; smaller,
+# hops into the thread, or round trips, take the time.
+BULK_BYTES = 4 * 1024 * 1024
+"""Of the vectors of a page, where whole pages are used."""
 # Chosen: as many as a page that is read by `rows`. Larger, one snapshot is held for longer.
 IDS_AT_ONCE = 500
 
@@ -79,6 +79,10 @@ class PagedRows:
         """The rows that pass the filter and whose ids come after that one, in order. A page may be empty."""
         raise NotImplementedError
 
+    def _pages_in_any_order(self, wanted: Filter, size: int) -> AsyncGenerator[RowPage, None]:
+        """All rows that pass the filter, each once, in the order in which they are read fastest."""
+        return self._pages(wanted, None, size)
+
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         """The rows that have these ids, in any order."""
         raise NotImplementedError
@@ -121,22 +125,22 @@ class PagedRows:
         self, where: Metadata | None = None, path: str | os.PathLike[str] | None = None
     ) -> tuple[list[str], Matrix]:
         """The ids of all rows, or of those that pass the filter, and their vectors, float32 of shape (rows,
-        dimensions), in the order of the ids.
+        dimensions); row i is that of ids[i]. They are in no certain order.
 
         With `path` the array is written to that file, in numpy's format (.npy), and what is returned is a map of it.
         Raises ConfigError for more than 1 GB of vectors without a path, and where that file is there already.
         """
         ids: list[str] = []
         with MatrixInMemory() if path is None else MatrixFile(Path(path)) as made:
-            async with aclosing(self._pages(parse_filter(where), None, BULK_ROWS)) as pages:
+            dimensions = _width(await self._known_space())
+            async with aclosing(self._pages_in_any_order(parse_filter(where), _bulk_rows(dimensions))) as pages:
                 async for page in pages:
                     ids += page.ids
                     await made.append(page.matrix)
-            space = None if ids else await self._known_space()
-            return ids, await made.finish((space.dimensions if space else None) or 0)
+            return ids, await made.finish(dimensions)
 
     async def to_arrow(self, where: Metadata | None = None) -> AsyncGenerator[Any, None]:
-        """The rows as pyarrow.RecordBatch, some thousand at a time, in the order of their ids: columns id, text,
+        """The rows as pyarrow.RecordBatch, some hundreds or thousands at a time, in no certain order: columns id, text,
         metadata (JSON), source, and vector, a fixed-size list of float32. Without a row there is one empty batch where
         the width is known, else none.
 
@@ -144,15 +148,23 @@ class PagedRows:
         """
         pa = arrow.import_pyarrow("to_arrow()")
         is_empty, space = True, await self._known_space()
-        async with aclosing(self._pages(parse_filter(where), None, BULK_ROWS)) as pages:
+        async with aclosing(self._pages_in_any_order(parse_filter(where), _bulk_rows(_width(space)))) as pages:
             async for page in pages:
                 if page.ids:
                     is_empty = False
                     columns = page.ids, page.texts, page.metadata, page.sources
                     yield arrow.make_batch(pa, columns, page.matrix, space)
-        if is_empty and space and space.dimensions:
-            nothing = np.empty((0, space.dimensions), np.float32)
+        if is_empty and (dimensions := _width(space)):
+            nothing = np.empty((0, dimensions), np.float32)
             yield arrow.make_batch(pa, ([], [], [], []), nothing, space)
+
+
+def _width(space: Space | None) -> int:
+    return (space.dimensions if space else None) or 0
+
+
+def _bulk_rows(dimensions: int) -> int:
+    return max(ROWS_PER_PAGE, BULK_BYTES // (4 * dimensions)) if dimensions else ROWS_PER_PAGE
 
 
 def _pieces(ids: Sequence[str]) -> Iterator[list[str]]:

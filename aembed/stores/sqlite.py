@@ -31,6 +31,7 @@ from aembed.stores._rules import (
 from aembed.stores._search import NearestQuery, SearchChunk, check_query
 from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite import _rows as sql
+from aembed.stores._sqlite._as_written import RowsAsWritten
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._editions import SCHEMA_OF_RUNS, state_of
 from aembed.stores._sqlite._filling import error_of, hooks_of
@@ -142,6 +143,11 @@ class SQLiteStore(PagedRows, FileTables):
 
             while page := await self._read_beside(next_page, None):
                 yield page
+
+    async def _pages_in_any_order(self, wanted: Filter, size: int) -> AsyncGenerator[RowPage, None]:
+        read = partial(RowsAsWritten(wanted).next_page, size, self._database.name)
+        while page := await self._read_beside(read, None):
+            yield page
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         return await self._read_beside(partial(read_ids, self._keys, ids, self._database.name), EMPTY_PAGE)

@@ -422,7 +422,7 @@ async def filled_column(table: Table, **options: Any) -> tuple[Column, ReadsRows
 
 async def test_the_filled_rows_are_given_back(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("aembed.stores._row_pages.ROWS_PER_PAGE", 2)
-    monkeypatch.setattr("aembed.stores._row_pages.BULK_ROWS", 2)
+    monkeypatch.setattr("aembed.stores._row_pages.BULK_BYTES", 2 * 4 * 4)
     _, rows = await filled_column(table)
     found = [row async for row in rows.rows()]
     assert [(row.id, row.index, row.text, row.metadata) for row in found] == [

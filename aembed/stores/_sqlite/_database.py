@@ -182,6 +182,6 @@ def blobs(matrix: Matrix) -> Iterator[memoryview]:
 
 def matrix_of(blobs: Sequence[bytes], dimensions: int, name: Path) -> Matrix:
     """Blobs as a matrix of shape (n, dimensions). Raises StoreError where one is of another kind or length."""
-    if any(not isinstance(blob, bytes) or len(blob) != dimensions * 4 for blob in blobs):
+    if not ({*map(type, blobs)} <= {bytes} and {*map(len, blobs)} <= {dimensions * 4}):
         raise StoreError(f"{name} holds a vector that is not {dimensions} float32 in a blob; embed these rows again")
     return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dimensions).astype(np.float32, copy=False)

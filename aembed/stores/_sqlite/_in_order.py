@@ -7,7 +7,7 @@ temporary file; then the rows are read by their numbers. No snapshot of the stor
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from sqlite3 import Connection
@@ -30,7 +30,8 @@ COLUMNS = "id, embedding, text, metadata, source, fingerprint"
 NEXT_PAGE = """SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows
     WHERE ({}) AND id >= ? ORDER BY id LIMIT ?"""
 NUMBERED_PAGE = """SELECT id, embedding, text, metadata, source, fingerprint FROM aembed_rows
-    WHERE rowid IN ({}) AND ({}) ORDER BY id"""
+    WHERE rowid IN ({}) AND ({})"""
+"""They are put in order afterwards: SQLite would take the vectors along while it sorts."""
 # Chosen: 8,192 rows of 256 floats lie on 330 pages. Larger, others wait longer where no log is written ahead; smaller,
 # there are more hops into the thread and back.
 IDS_AT_ONCE = 8192
@@ -53,12 +54,12 @@ class SortedIds:
         self._sorter.execute(CREATE)
         self._sorter.execute("BEGIN")
         self._last = -(2**63)
-        self._sorted: Iterator[tuple[int, str]] = iter(())
+        self._sorted: sqlite3.Cursor | None = None
         self._before: str | None = None
 
     def take_in(self, connection: Connection) -> bool:
         """Reads some ids; whether those were all."""
-        condition, parameters = _condition(self._wanted)
+        condition, parameters = condition_of(self._wanted)
         rows = connection.execute(IDS.format(condition), [*parameters, self._last, IDS_AT_ONCE]).fetchall()
         self._sorter.executemany(ADD, rows)
         if rows:
@@ -71,14 +72,12 @@ class SortedIds:
     def next(self, most: int) -> list[tuple[int, str]]:
         """Numbers and ids of the rows that come next, each id once; of one that was there twice while ids were read
         the later row."""
-        found: list[tuple[int, str]] = []
-        for number, id in self._sorted:
-            if id != self._before:
-                found.append((number, id))
-                self._before = id
-            if len(found) == most:
-                break
-        return found
+        rows = self._sorted.fetchmany(most) if self._sorted else []
+        found = {id: number for number, id in reversed(rows) if id != self._before}
+        if rows and not found:
+            return self.next(most)
+        self._before = rows[-1][1] if rows else None
+        return [(number, id) for id, number in reversed(found.items())]
 
     def close(self) -> None:
         self._sorter.close()
@@ -86,9 +85,9 @@ class SortedIds:
 
 def read_page(wanted: Filter, size: int, name: Path, start: str, connection: Connection) -> RowPage:
     """The rows that pass the filter and whose ids come at or after `start`, where ids have an index."""
-    condition, parameters = _condition(wanted)
+    condition, parameters = condition_of(wanted)
     found = connection.execute(NEXT_PAGE.format(condition), [*parameters, start, size]).fetchall()
-    return _page(found, name, connection)
+    return page_of(found, name, connection)
 
 
 def read_sorted_page(
@@ -97,7 +96,7 @@ def read_sorted_page(
     """The same of those that come next; None where there are none any more."""
     if not (asked := dict(ids.next(size))):
         return None
-    condition, parameters = _condition(wanted)
+    condition, parameters = condition_of(wanted)
     left, found = set(asked.values()), list[Any]()
     for piece, marks in in_pieces(connection, asked, len(parameters)):
         rows = connection.execute(NUMBERED_PAGE.format(marks, condition), [*piece, *parameters])
@@ -107,21 +106,22 @@ def read_sorted_page(
     if moved := left.difference(row[0] for row in found):
         again = (row[2:] for row in keys.by_ids(moved, COLUMNS, connection))
         found += (row for row in again if wanted.matches(decode(row[3])))
-        found.sort(key=itemgetter(0))
-    return _page(found, name, connection)
+    found.sort(key=itemgetter(0))
+    return page_of(found, name, connection)
 
 
 def read_ids(keys: Keys, ids: Sequence[str], name: Path, connection: Connection) -> RowPage:
     """The rows that have these ids."""
-    return _page([row[2:] for row in keys.by_ids(ids, COLUMNS, connection)], name, connection)
+    return page_of([row[2:] for row in keys.by_ids(ids, COLUMNS, connection)], name, connection)
 
 
-def _condition(wanted: Filter) -> tuple[str, list[Any]]:
+def condition_of(wanted: Filter) -> tuple[str, list[Any]]:
     return on_metadata(wanted) if wanted else ("1", [])
 
 
-def _page(found: Sequence[Any], name: Path, connection: Connection) -> RowPage:
+def page_of(found: Sequence[Any], name: Path, connection: Connection) -> RowPage:
+    """Of rows that begin with the columns of COLUMNS."""
     of, model = space(connection), meta(connection, "answered_by") or ""
-    ids, blobs, texts, metadata, sources, fingerprints = zip(*found, strict=True) if found else ((),) * 6
+    ids, blobs, texts, metadata, sources, fingerprints, *_ = zip(*found, strict=True) if found else ((),) * 6
     matrix = matrix_of(blobs, (of.dimensions if of else None) or 0, name)
     return RowPage(ids, texts, metadata, sources, fingerprints, matrix, of, model)
