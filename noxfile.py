@@ -216,7 +216,7 @@ def sdks(session: nox.Session) -> None:
 @nox.session
 def integrations(session: nox.Session) -> None:
     """The engines of many machines, real and local, with workers that are killed."""
-    session.install("-e", ".[dev,ray,daft]")
+    session.install("-e", ".[dev,ray,daft]", "duckdb>=1.1", "faiss-cpu>=1.9")
     session.run("pytest", "-q", "tests/integrations", *session.posargs)
 
 

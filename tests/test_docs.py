@@ -102,7 +102,9 @@ def test_the_options_that_are_shown_are_there(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [*blocks("python", "before"), *blocks("python", "airflow"), *blocks("python", "engine")], ids=str
+    "block",
+    [block for kind in ("before", "airflow", "engine", "tables") for block in blocks("python", kind)],
+    ids=str,
 )
 def test_what_is_not_run_can_be_read(block: Block) -> None:
     compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -118,6 +120,7 @@ def test_each_block_of_python_is_run_or_says_that_it_is_not() -> None:
         "airflow",
         "package",
         "engine",
+        "tables",
     }
     assert len(SCRIPTS) > 25
     assert len(blocks("python", "", "coming-from.md")) >= 11
