@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -133,7 +134,7 @@ class PagedRows:
         ids: list[str] = []
         with MatrixInMemory() if path is None else MatrixFile(Path(path)) as made:
             dimensions = _width(await self._known_space())
-            async with aclosing(self._pages_in_any_order(parse_filter(where), _bulk_rows(dimensions))) as pages:
+            async with aclosing(_ahead(self._pages_in_any_order(parse_filter(where), _bulk_rows(dimensions)))) as pages:
                 async for page in pages:
                     ids += page.ids
                     await made.append(page.matrix)
@@ -148,7 +149,7 @@ class PagedRows:
         """
         pa = arrow.import_pyarrow("to_arrow()")
         is_empty, space = True, await self._known_space()
-        async with aclosing(self._pages_in_any_order(parse_filter(where), _bulk_rows(_width(space)))) as pages:
+        async with aclosing(_ahead(self._pages_in_any_order(parse_filter(where), _bulk_rows(_width(space))))) as pages:
             async for page in pages:
                 if page.ids:
                     is_empty = False
@@ -157,6 +158,19 @@ class PagedRows:
         if is_empty and (dimensions := _width(space)):
             nothing = np.empty((0, dimensions), np.float32)
             yield arrow.make_batch(pa, ([], [], [], []), nothing, space)
+
+
+async def _ahead(pages: AsyncGenerator[RowPage, None]) -> AsyncGenerator[RowPage, None]:
+    """One page is read while the one before it is used."""
+    async with aclosing(pages):
+        reading = asyncio.ensure_future(anext(pages, None))
+        try:
+            while (page := await reading) is not None:
+                reading = asyncio.ensure_future(anext(pages, None))
+                yield page
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 def _width(space: Space | None) -> int:

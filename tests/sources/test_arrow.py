@@ -96,9 +96,9 @@ def numbers(n: int) -> pa.Table:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_rows_of_many_groups_come_in_order(ending: str, tmp_path: Path) -> None:
-    path = written(tmp_path / f"rows{ending}", numbers(3_000), 700)
+    path = written(tmp_path / f"rows{ending}", numbers(900), 200)
     root = path.as_posix()
-    assert read(path) == [Record(str(i), f"text {i}", {"even": i % 2 == 0}, root) for i in range(3_000)]
+    assert read(path) == [Record(str(i), f"text {i}", {"even": i % 2 == 0}, root) for i in range(900)]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -236,17 +236,17 @@ async def test_the_extra_is_named_where_a_table_is_given(monkeypatch: pytest.Mon
 
 
 async def one_by_one(table: pa.Table) -> AsyncIterator[Any]:
-    for batch in table.to_batches(700):
+    for batch in table.to_batches(200):
         yield batch
 
 
 FORMS: dict[str, Any] = {
     "table": lambda table: table,
-    "reader": lambda table: table.to_reader(700),
-    "batches": lambda table: table.to_batches(700),
-    "generator": lambda table: (batch for batch in table.to_batches(700)),
+    "reader": lambda table: table.to_reader(200),
+    "batches": lambda table: table.to_batches(200),
+    "generator": lambda table: (batch for batch in table.to_batches(200)),
     "async": one_by_one,
-    "tables": lambda table: [table.slice(0, 1_000), table.slice(1_000)],
+    "tables": lambda table: [table.slice(0, 300), table.slice(300)],
     "batch": lambda table: table.combine_chunks().to_batches()[0],
     "pandas": lambda table: table.to_pandas(),
     "polars": lambda table: pl.DataFrame(table.to_pydict()),
@@ -256,16 +256,16 @@ FORMS: dict[str, Any] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("has_ids", [True, False])
 async def test_tables_of_every_form_are_records(form: str, has_ids: bool) -> None:
-    table = numbers(3_000) if has_ids else numbers(3_000).drop_columns(["id"])
+    table = numbers(900) if has_ids else numbers(900).drop_columns(["id"])
     store = MemoryStore()
-    assert (await embedded(FORMS[form](table), store)).stored == 3_000
+    assert (await embedded(FORMS[form](table), store)).stored == 900
     held = {row.id: (row.text, row.metadata) async for row in store.rows()}
-    assert held == {str(i): (f"text {i}", {"even": i % 2 == 0}) for i in range(3_000)}
+    assert held == {str(i): (f"text {i}", {"even": i % 2 == 0}) for i in range(900)}
     async with Embedder(FakeProvider(dimensions=4)) as embedder:
         plan = await embedder.plan(store, FORMS[form](table))
-        assert (plan.inputs, plan.unchanged) == (3_000, 3_000)
+        assert (plan.inputs, plan.unchanged) == (900, 900)
         async with embedder.stream(FORMS[form](table)) as results:
-            assert sorted([result.index async for result in results]) == list(range(3_000))
+            assert sorted([result.index async for result in results]) == list(range(900))
 
 
 async def test_a_column_of_texts_is_a_list_of_texts() -> None:

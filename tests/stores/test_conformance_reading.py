@@ -173,13 +173,22 @@ async def test_a_store_that_is_not_there_has_nothing_to_give(empty: Store) -> No
 
 
 async def test_each_row_comes_once_while_others_are_written(filled: ReadsRows, store: Store) -> None:
-    """Rows that go and come again have another place in a SQLite file."""
     seen: list[str] = []
+    again = [id for id in IDS if id[-1] == "5"]
     async for batch in filled.to_arrow():
         seen += batch["id"].to_pylist()
-        again = [id for id in IDS if id[-1] == "5"]
         await store.delete(again)
         await store.write(rows(again))
         await store.write(rows([f"{id}+{len(seen)}" for id in IDS[:3]]))
     assert len(seen) == len(set(seen))
-    assert set(IDS) <= set(seen)
+    assert set(IDS) - set(again) <= set(seen)
+
+
+async def test_a_reading_that_is_left_ends(filled: ReadsRows, store: Store) -> None:
+    before = asyncio.all_tasks()
+    batches = filled.to_arrow()
+    assert (await anext(batches)).num_rows == 100
+    await batches.aclose()
+    assert asyncio.all_tasks() == before
+    await store.write(rows(["new"]))
+    assert await filled.has(["new"]) == {"new"}

@@ -17,6 +17,7 @@ from random import Random
 import pytest
 
 from aembed import Space, SQLiteStore
+from aembed.core.filters import Filter
 from aembed.stores._sqlite._editions import state_of
 from aembed.stores._sqlite._keys import Keys
 from aembed.types import Known
@@ -303,6 +304,21 @@ async def test_t27_rows_come_once_and_in_order_while_they_change(
             await store.write(rows([gone]))
     assert seen == sorted(set(seen))
     assert {f"{number:03}" for number in range(80)} <= set(seen)
+
+
+async def test_t27_rows_that_go_and_come_again_elsewhere_are_read_once(store: SQLiteStore) -> None:
+    """In the order of the file, to which such rows are added at its end."""
+    ids = [f"{number:03}" for number in range(100)]
+    await store.write(rows(ids))
+    seen: list[str] = []
+    async for page in store._pages_in_any_order(Filter(), 10):
+        seen += page.ids
+        again = [seen[0], seen[-1], f"{99 - len(seen) // 10:03}"] if len(seen) <= 80 else []
+        await store.delete(again)
+        await store.write(rows([*again, f"new {len(seen)}"]))
+    assert len(seen) == len(set(seen))
+    assert set(ids) <= set(seen), "also those that went before they were read"
+    assert len(seen) < 130, "what comes all the while has an end"
 
 
 # kills, power cuts, two processes
