@@ -31,6 +31,7 @@ from aembed.errors import (
 )
 from aembed.limits import Budget, Limits, RetryPolicy
 from aembed.options import EmbedderOptions
+from aembed.pipeline.arrow_records import ArrowBatch, ArrowStream
 from aembed.pipeline.observing import OnFailure, OnProgress
 from aembed.pipeline.results import Results
 from aembed.preparation import Preparation
@@ -72,6 +73,8 @@ __all__ = [
     "Accounts",
     "AembedError",
     "AnyStore",
+    "ArrowBatch",
+    "ArrowStream",
     "AuthenticationError",
     "Backlog",
     "BadRequestError",

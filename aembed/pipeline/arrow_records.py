@@ -25,13 +25,13 @@ WHAT = "a table in Arrow's form"
 
 
 class ArrowStream(Protocol):
-    """A table: a data frame, a reader of batches."""
+    """A table in Arrow's form, as records: a data frame, a reader of batches."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 class ArrowBatch(Protocol):
-    """Some rows of a table."""
+    """Some rows of a table in Arrow's form, as records: a RecordBatch."""
 
     def __arrow_c_array__(self, requested_schema: object | None = None) -> object: ...
 
