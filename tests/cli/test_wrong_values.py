@@ -51,6 +51,7 @@ VALID: dict[str, Sequence[Sequence[str]]] = {
     "move": [("--store", "filled.db", *FAKE)],
     "remove": [("--store", "filled.db", "--id", "nothing")],
     "cache": [("--cache", "cache.db")],
+    "export": [("out.jsonl", "--store", "filled.db", "--overwrite"), ("out.npz", *TABLE)],
 }
 TAKING = [
     (name, parameter.opts[0])
