@@ -234,7 +234,7 @@ def integrations(session: nox.Session) -> None:
 
     What cannot be installed for this Python is left out, and the session is then skipped, not passed, and says why.
     """
-    session.install("-e", ".", *WHAT_THEIR_TESTS_NEED)
+    session.install("--no-compile", "-e", ".", *WHAT_THEIR_TESTS_NEED)
     absent = installed_but_for(session, FRAMEWORKS)
     # langchain-tests brings a plugin for asyncio; these tests run by anyio's, as all others.
     session.run("pytest", "-q", "-p", "no:asyncio", "tests/integrations", *session.posargs)
@@ -245,13 +245,13 @@ def integrations(session: nox.Session) -> None:
 def installed_but_for(session: nox.Session, requirements: Sequence[str]) -> list[str]:
     """Installs them together, so that their versions agree, else those that can be; returns the others."""
     try:
-        session.install(*requirements)
+        session.install("--no-compile", *requirements)
         return []
     except CommandFailed:
         absent = []
     for requirement in requirements:
         try:
-            session.install(requirement)
+            session.install("--no-compile", requirement)
         except CommandFailed:
             absent.append(requirement)
     return absent

@@ -29,7 +29,7 @@ from tests.service.server import Server
 
 SCRIPTS = [block for block in blocks("python", "") if block.page != "README.md"]
 NOT_RUN_HERE = ("before", "airflow", "engine", "framework", "fixture", "cluster")
-"""Of earlier code, of clusters, and those that tests/integrations or tests/test_testing.py runs."""
+"""Of earlier code and of clusters; the others are run by tests/integrations and tests/test_testing.py."""
 COMMANDS: Any = typer.main.get_command(make_app())
 ASKS = re.compile(r"\.(embed_\w+|stream|backfill|search|search_many)\(")
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -1,11 +1,11 @@
-"""The blocks of docs/frameworks.md, each in a process of its own. `nox -s integrations` installs what they need."""
+"""The blocks of docs/frameworks.md and scale.md that need a framework or an engine, each in a process of its own, since
+Ray does not work twice in one. `nox -s integrations` installs what they need."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,8 @@ from tests.pages import Block, blocks
 from tests.service.own_process import KEY, ROOT, serving
 
 pytestmark = pytest.mark.timeout(300)
-FRAMEWORKS = ("langchain_core", "llama_index", "openai", "haystack", "chromadb", "lancedb", "pydantic_ai", "dask")
+ENGINES = ("ray", "daft", "dask")
+FRAMEWORKS = ("langchain_core", "llama_index", "openai", "haystack", "chromadb", "lancedb", "pydantic_ai")
 
 
 def packages_of(block: Block) -> set[str]:
@@ -32,18 +33,19 @@ def _names(node: ast.AST) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
-@pytest.mark.parametrize("block", blocks("python", "framework"), ids=str)
+@pytest.mark.parametrize("block", [*blocks("python", "framework"), *blocks("python", "engine")], ids=str)
 async def test_a_block_for_a_framework_runs(block: Block, tmp_path: Path) -> None:
-    needed = packages_of(block) & {*FRAMEWORKS}
+    needed = packages_of(block) & {*FRAMEWORKS, *ENGINES}
     assert needed
     for name in needed:
         if find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     async with serving("--key", KEY) as service:
         environment = os.environ | {"OPENAI_BASE_URL": service.url, "OPENAI_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", block.code, cwd=tmp_path, env=environment, stderr=subprocess.PIPE
-        )
-        _, errors = await process.communicate()
-        assert process.returncode == 0, errors.decode()
-        assert (await service.ledger())["billed_tokens"] > 0
+        with (tmp_path / "said").open("wb") as said:
+            command = (sys.executable, "-c", block.code)
+            process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=environment, stderr=said)
+            await process.wait()
+        assert process.returncode == 0, (tmp_path / "said").read_text(errors="replace")[-5_000:]
+        billed = sum((await service.texts()).values())
+        assert billed == 1_000 if needed & {*ENGINES} else billed > 0
