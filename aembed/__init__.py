@@ -60,6 +60,7 @@ from aembed.types import (
 )
 
 if TYPE_CHECKING:
+    from aembed.progress_bar import ProgressBar
     from aembed.providers.fake import FakeProvider
     from aembed.stores.memory import MemoryStore
     from aembed.stores.postgresql import PostgresStore
@@ -114,6 +115,7 @@ __all__ = [
     "PostgresStore",
     "Preparation",
     "Progress",
+    "ProgressBar",
     "Provider",
     "ProviderError",
     "QuotaExceededError",
@@ -162,6 +164,7 @@ _LOADED_WHEN_USED = {
     "FakeProvider": "aembed.providers.fake",
     "MemoryStore": "aembed.stores.memory",
     "PostgresColumn": "aembed.stores.postgresql_column",
+    "ProgressBar": "aembed.progress_bar",
     "PostgresStore": "aembed.stores.postgresql",
     "SQLiteColumn": "aembed.stores.sqlite_column",
     "SQLiteStore": "aembed.stores.sqlite",

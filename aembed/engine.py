@@ -96,6 +96,11 @@ class Engine:
         return self._dispatcher.in_flight if self._dispatcher else 0
 
     @property
+    def running_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that this is used in, while it runs."""
+        return self._loop_affinity.running
+
+    @property
     def dispatcher(self) -> Dispatcher:
         """One for each event loop that this is used in, one after another."""
         self._arrive()

@@ -113,6 +113,7 @@ FAKE = {
     "price_usd": "Dollars for 1,000,000 tokens.",
     "keep_texts": "Whether the ledger keeps the texts that were sent.",
     "preparation": "What its model wants of new stores: prefixes or input types.",
+    "vectors": "Answers for some texts, in the place of those that are made from them.",
 }
 VARIABLES = {
     "AEMBED_STORE": "The store of the command, in place of `--store`.",

@@ -16,7 +16,7 @@ _BLOCK = re.compile(r"^( *)```(\S+) ?(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOT
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`kind` is the word after the language: how the block is run, or that it is not (`before`, `airflow`)."""
+    """`kind` is the word after the language: how the block is run, or that it is not (`before`, `cluster`)."""
 
     page: str
     line: int

@@ -37,8 +37,10 @@ FLOORS = {
     "script": 9,
     "cli": 9,
     "integrations": 9,
-    "__init__": 10,
-    "__main__": 10,
+    "testing": 9,
+    "progress_bar": 10,
+    "__init__": 11,
+    "__main__": 11,
 }
 ONLY_IMPORTER = {
     "httpx": "providers._http",

@@ -28,6 +28,8 @@ from tests.pages import PAGES, README, ROOT, Block, blocks, prose
 from tests.service.server import Server
 
 SCRIPTS = [block for block in blocks("python", "") if block.page != "README.md"]
+NOT_RUN_HERE = ("before", "airflow", "engine", "framework", "fixture", "cluster")
+"""Of earlier code and of clusters; the others are run by tests/integrations and tests/test_testing.py."""
 COMMANDS: Any = typer.main.get_command(make_app())
 ASKS = re.compile(r"\.(embed_\w+|stream|backfill|search|search_many)\(")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -101,11 +103,7 @@ def test_the_options_that_are_shown_are_there(block: Block) -> None:
     exec(block.code, {})
 
 
-@pytest.mark.parametrize(
-    "block",
-    [block for kind in ("before", "airflow", "engine", "tables") for block in blocks("python", kind)],
-    ids=str,
-)
+@pytest.mark.parametrize("block", [block for kind in NOT_RUN_HERE for block in blocks("python", kind)], ids=str)
 def test_what_is_not_run_can_be_read(block: Block) -> None:
     compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
@@ -116,11 +114,8 @@ def test_each_block_of_python_is_run_or_says_that_it_is_not() -> None:
         "notebook",
         "app",
         "option",
-        "before",
-        "airflow",
         "package",
-        "engine",
-        "tables",
+        *NOT_RUN_HERE,
     }
     assert len(SCRIPTS) > 25
     assert len(blocks("python", "", "coming-from.md")) >= 11

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
@@ -25,17 +25,27 @@ async def spinner(count: Callable[[], int]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def bar(latest: Callable[[], Progress], total: int) -> AsyncIterator[None]:
-    console = Console(stderr=True)
-    with Bar(*columns(console.width), console=console, transient=True, redirect_stdout=False) as shown:
-        task = shown.add_task(caption(Progress(), total, caption_room(console.width)), total=total)
-
-        def tick() -> None:
-            progress = latest()
-            said = caption(progress, total, caption_room(console.width))
-            shown.update(task, completed=count_done(progress), description=said)
-
-        async with call_every(BAR_SECONDS, tick):
+    with closing(JobBar(total)) as shown:
+        async with call_every(BAR_SECONDS, lambda: shown.show(latest())):
             yield
+
+
+class JobBar:
+    """On stderr, until it is closed; then nothing is left of it. `redirect_stdout` keeps what is printed above it."""
+
+    def __init__(self, total: int | None, *, redirect_stdout: bool = False) -> None:
+        self._console, self._total = Console(stderr=True), total
+        width = self._console.width
+        self._bar = Bar(*columns(width), console=self._console, transient=True, redirect_stdout=redirect_stdout)
+        self._task = self._bar.add_task(caption(Progress(), total, caption_room(width)), total=total)
+        self._bar.start()
+
+    def show(self, progress: Progress) -> None:
+        said = caption(progress, self._total, caption_room(self._console.width))
+        self._bar.update(self._task, completed=count_done(progress), description=said)
+
+    def close(self) -> None:
+        self._bar.stop()
 
 
 def columns(width: int) -> tuple[ProgressColumn, ...]:

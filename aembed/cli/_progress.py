@@ -98,10 +98,11 @@ def caption_room(width: int) -> int:
     return max(20, width - (0 if width < NARROW else BAR_WIDTH + 1) - len("59 min 59 s left") - 2)
 
 
-def caption(progress: Progress, total: int, room: int) -> str:
+def caption(progress: Progress, total: int | None, room: int) -> str:
     """As much as there is room for, what matters most first; the second line says what is waited for."""
+    of_all = "" if total is None else f"/{total:,}"
     speed = progress.stored / progress.seconds if progress.seconds else 0.0
-    parts = [f"{count_done(progress):,}/{total:,} texts", f"{speed:,.0f}/s"]
+    parts = [f"{count_done(progress):,}{of_all} texts", f"{speed:,.0f}/s"]
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     if progress.cost_usd:

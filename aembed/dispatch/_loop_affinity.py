@@ -20,12 +20,18 @@ class LoopAffinity:
     closed: bool = False
     _process: int = 0
 
+    @property
+    def running(self) -> asyncio.AbstractEventLoop | None:
+        """That loop, while it runs in this process."""
+        runs = self.loop is not None and self._process == os.getpid() and self.loop.is_running()
+        return self.loop if runs else None
+
     def has_moved(self) -> bool:
         """Whether this is another place than before. Raises ConfigError where the other one is still in use."""
         loop, process = asyncio.get_running_loop(), os.getpid()
         if loop is self.loop and process == self._process:
             return False
-        if self.loop and not self.closed and process == self._process and self.loop.is_running():
+        if self.running and not self.closed:
             raise ConfigError("this Embedder is in use in another event loop that still runs; make one for each loop")
         self.loop, self._process, self.closed = loop, process, False
         return True

@@ -9,7 +9,7 @@ from daft import DataType, Expression, Series
 
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError
-from aembed.integrations._background import run_in_background
+from aembed.integrations.blocking import BlockingEmbedder
 from aembed.options import EmbedderOptions
 from aembed.protocols import Provider
 from aembed.ranges import one_line_of
@@ -25,11 +25,11 @@ class _Embedding:
     """What Daft makes one of in each of its workers."""
 
     def __init__(self, model: str | Provider, on_error: OnError, options: EmbedderOptions) -> None:
-        self._embedder = Embedder(model, **options)
+        self._embedder = BlockingEmbedder(model, **options)
         self._on_error = on_error
 
     def vectors(self, texts: Series) -> list[Vector | None]:
-        found = run_in_background(self._embedder.embed_documents(texts.to_pylist()))
+        found = self._embedder.embed_documents(texts.to_pylist())
         if self._on_error == "raise":
             found.raise_for_failures()
         return list(found)

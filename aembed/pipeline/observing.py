@@ -18,7 +18,7 @@ from aembed.results import Failure, Progress
 logger = logging.getLogger("aembed")
 
 OnProgress: TypeAlias = Callable[[Progress], object]
-"""A function, or an `async def`, which is awaited."""
+"""A function, or an `async def`, which is awaited. The last call of a job, or of a pass of a backfill, has a Report."""
 OnFailure: TypeAlias = Callable[[Failure], object]
 
 # Chosen: a function that writes to a database takes milliseconds;

@@ -260,7 +260,7 @@ class Outcomes:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([ticker])
         follows = self._observers.on_progress is not None
-        last = self.tally.make_progress(asyncio.get_running_loop().time()) if follows else None
+        last = self.tally.report(asyncio.get_running_loop().time()) if follows else None
         await self._observer_calls.finish(last, patience=patience)
 
 

@@ -1,12 +1,15 @@
 """`fake:NAME`: in process, deterministic, with faults to order and a ledger of its own. For tests.
 
-It refuses what OpenAI refuses (an empty text, 2,049 inputs, more than 300,000 tokens of 4 bytes), and bills
-what it accepted when it came, whether or not anyone waits for the answer.
+It refuses what OpenAI refuses (an empty text, 2,049 inputs, more than 300,000 tokens of 4 bytes) and what JSON does
+not carry (a subclass of str, a lone surrogate), and bills what it accepted when it came, whether or not anyone waits
+for the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from hashlib import shake_128
 from math import ceil
@@ -26,6 +29,8 @@ Script: TypeAlias = Callable[[int, Sequence[str]], Fault] | Sequence[Fault]
 """What happens to the request of that number, counted from 0; a sequence has one entry a request."""
 
 OPTIONS: dict[str, str] = {}
+_standing_in: list[FakeProvider] = []
+"""The last one is what `fake:` names mean now, where there is one."""
 # Those of OpenAI (providers/_rows.py).
 LIMITS = Limits(max_batch_size=2_048, max_tokens_per_batch=300_000, max_tokens_per_text=8_191)
 
@@ -61,8 +66,9 @@ class Ledger:
 class FakeProvider:
     """Answers each text with a vector of length 1 that is made from the text, and what else it is asked for, alone.
 
-    `preparation` is what its model wants of new stores. `latency` is in seconds; `script` orders faults; `ledger` tells
-    what was sent and billed.
+    `preparation` is what its model wants of new stores. `latency` is in seconds; `script` orders faults, and may be set
+    anew at any time; `vectors` are answers for some texts in the place of those; `ledger` tells what was sent and
+    billed.
     """
 
     def __init__(
@@ -76,17 +82,21 @@ class FakeProvider:
         price_usd: float | None = 0.0,
         keep_texts: bool = False,
         preparation: Preparation = NO_PREPARATION,
+        vectors: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         if dimensions < 1:
             raise ConfigError(f"dimensions={dimensions} must be 1 or more")
+        for text, vector in (vectors or {}).items():
+            if len(vector) != dimensions:
+                raise ConfigError(f"the vector of {text[:50]!r} has {len(vector)} numbers; dimensions={dimensions}")
         self.space = Space("fake", model, dimensions)
         self.limits = limits
         self.preparation = preparation
         self.price_usd = price_usd
         self.ledger = Ledger()
         self._dimensions = dimensions
-        self._latency = latency
-        self._script = script
+        self._orders = _Orders(script, latency)
+        self._vectors = {text.encode(): np.asarray(vector, np.float32) for text, vector in (vectors or {}).items()}
         self._keep_texts = keep_texts
 
     def __repr__(self) -> str:
@@ -94,6 +104,33 @@ class FakeProvider:
         return f"<FakeProvider {self.space}: {ledger.requests} requests, {ledger.in_flight} in flight>"
 
     embeds_alike = True
+
+    @property
+    def script(self) -> Script | None:
+        """What happens to the requests, counted from the first of all."""
+        return self._orders.script
+
+    @script.setter
+    def script(self, script: Script | None) -> None:
+        self._orders.script = script
+
+    @contextmanager
+    def standing_in(self) -> Iterator[FakeProvider]:
+        """Meanwhile every "fake:NAME" is this one, with that name and the width asked for: one script, one ledger."""
+        _standing_in.append(self)
+        try:
+            yield self
+        finally:
+            _standing_in.remove(self)
+
+    def named(self, model: str, dimensions: int | None) -> FakeProvider:
+        """The same one, under another name: they share script and ledger."""
+        other = copy(self)
+        other._dimensions = dimensions or self._dimensions
+        other.space = Space("fake", model, other._dimensions)
+        if self._vectors and other._dimensions != self._dimensions:
+            raise ConfigError(f"dimensions={dimensions}: the vectors that were given have {self._dimensions}")
+        return other
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
         """One request. Raises what the script says, or BadRequestError where OpenAI would."""
@@ -106,22 +143,23 @@ class FakeProvider:
         return await self._embed(texts, input_type, asked)
 
     async def _embed(self, texts: Sequence[str], input_type: InputType, asked: str) -> Reply:
-        ledger = self.ledger
+        encoded, ledger = _as_json_has_them(texts), self.ledger
         number, ledger.requests = ledger.requests, ledger.requests + 1
         ledger.in_flight += 1
         ledger.max_in_flight = max(ledger.max_in_flight, ledger.in_flight)
         try:
-            return await self._answer(number, texts, input_type, asked)
+            return await self._answer(number, texts, encoded, input_type, asked)
         finally:
             ledger.in_flight -= 1
 
     async def aclose(self) -> None:
         """There is nothing to close."""
 
-    async def _answer(self, number: int, texts: Sequence[str], input_type: InputType, asked: str) -> Reply:
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    async def _answer(
+        self, number: int, texts: Sequence[str], encoded: Sequence[bytes], input_type: InputType, asked: str
+    ) -> Reply:
         tokens = ceil(sum(map(len, encoded)) / self.limits.bytes_per_token)
-        fault = _refusal_of(encoded, self.limits) or self._fault(number, texts)
+        fault = _refusal_of(encoded, self.limits) or _order(self._orders.script, number, texts)
         failed = isinstance(fault, Exception)
         outcome = type(fault).__name__ if failed else "answered"
         kept = tuple(texts) if self._keep_texts else ()
@@ -131,23 +169,45 @@ class FakeProvider:
             self.ledger.billed_tokens += tokens
         await self._wait(fault)
         meant = [asked.encode() + text for text in encoded] if asked else encoded
-        return Reply(
-            fake_vectors(meant, self._dimensions), self.space.model, Usage(tokens), request_id=f"fake-{number}"
-        )
+        matrix = fake_vectors(meant, self._dimensions)
+        for row, text in enumerate(encoded if self._vectors else ()):
+            if text in self._vectors:
+                matrix[row] = self._vectors[text]
+        return Reply(matrix, self.space.model, Usage(tokens), request_id=f"fake-{number}")
 
     async def _wait(self, fault: Fault) -> None:
-        seconds = fault if isinstance(fault, float | int) else self._latency
+        seconds = fault if isinstance(fault, float | int) else self._orders.latency
         if seconds > 0:
             await anyio.sleep(seconds)
         if isinstance(fault, Exception):
             raise fault
 
-    def _fault(self, number: int, texts: Sequence[str]) -> Fault:
-        if self._script is None:
-            return None
-        if callable(self._script):
-            return self._script(number, texts)
-        return self._script[number] if number < len(self._script) else None
+
+@dataclass(slots=True)
+class _Orders:
+    """What those of several names share."""
+
+    script: Script | None
+    latency: float
+
+
+def _order(script: Script | None, number: int, texts: Sequence[str]) -> Fault:
+    if script is None or callable(script):
+        return script(number, texts) if script else None
+    return script[number] if number < len(script) else None
+
+
+def _as_json_has_them(texts: Sequence[str]) -> list[bytes]:
+    """As over HTTP: TypeError for what JSON's encoder does not take, BadRequestError for what UTF-8 does not carry."""
+    for index, text in enumerate(texts):
+        if type(text) is not str:
+            raise TypeError(f"text {index} is of the type {type(text).__name__}, which JSON has no word for")
+    try:
+        return [text.encode() for text in texts]
+    except UnicodeEncodeError:
+        error = BadRequestError("a text holds a lone surrogate, which UTF-8 cannot carry")
+    error.offender = next(i for i, text in enumerate(texts) if any("\ud800" <= c <= "\udfff" for c in text))
+    raise error
 
 
 def _refusal_of(encoded: Sequence[bytes], limits: Limits) -> BadRequestError | None:
@@ -183,4 +243,6 @@ def open_provider(prefix: str, model: str, **options: Any) -> FakeProvider:
         if options.get(name) is not None:
             raise ConfigError(f"fake: takes no {name}; leave it out")
     dimensions = options.get("dimensions")
+    if _standing_in:
+        return _standing_in[-1].named(model, dimensions)
     return FakeProvider(model, 64 if dimensions is None else dimensions)

@@ -12,7 +12,7 @@ from aembed.providers.fake import LIMITS, FakeProvider, Sent, fake_vectors
 
 
 async def test_a_vector_is_made_from_its_text_alone() -> None:
-    first = await FakeProvider().embed(["a", "b", "é\ud800"], input_type="document")
+    first = await FakeProvider().embed(["a", "b", "é"], input_type="document")
     second = await FakeProvider("other").embed(["b", "a"], input_type="query")
     assert first.matrix.shape == (3, 64)
     assert first.matrix.dtype == np.float32
@@ -116,3 +116,28 @@ async def test_it_embeds_100000_short_texts_a_second() -> None:
     for _ in range(10):
         await fake.embed(texts, input_type="document")
     assert 10 * len(texts) / (time.process_time() - start) > 100_000
+
+
+class Subclass(str):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"), [(Subclass("a"), TypeError), (np.str_("a"), TypeError), ("\ud800", BadRequestError)], ids=repr
+)
+async def test_what_json_does_not_carry_is_not_sent(bad: str, error: type[Exception]) -> None:
+    fake = FakeProvider()
+    with pytest.raises(error):
+        await fake.embed(["a", bad], input_type="document")
+    assert fake.ledger.requests == 0
+
+
+async def test_vectors_that_are_given_are_answered() -> None:
+    fake = FakeProvider(dimensions=2, vectors={"cat": [0.6, 0.8]})
+    matrix = (await fake.embed(["dog", "cat"], input_type="document")).matrix
+    assert matrix[1].tolist() == np.array([0.6, 0.8], np.float32).tolist()
+    assert matrix[0].tolist() == fake_vectors([b"dog"], 2)[0].tolist()
+    with pytest.raises(ConfigError, match="'cat' has 2 numbers"):
+        FakeProvider(dimensions=3, vectors={"cat": [0.6, 0.8]})
+    with pytest.raises(ConfigError, match="dimensions=3"):
+        fake.named("other", 3)

@@ -30,6 +30,7 @@ from aembed import (
     OnProgress,
     Plan,
     Progress,
+    ProgressBar,
     Record,
     Report,
     Results,
@@ -41,6 +42,8 @@ from aembed import (
     Vector,
     open_store,
 )
+from aembed.integrations.blocking import BlockingEmbedder
+from aembed.testing import Ledger, Script
 
 
 def told(progress: Progress) -> None:
@@ -128,6 +131,27 @@ async def handed_on(texts: list[str], **options: Unpack[EmbedderOptions]) -> int
         return 0 if error.embeddings is None else len(error.embeddings)
 
 
+def blocking(texts: list[str]) -> tuple[NDArray[np.float32], Vector]:
+    """Code that is not asynchronous."""
+    embedder = BlockingEmbedder("fake:fake", concurrency=2)
+    try:
+        embeddings: Embeddings = embedder.embed_documents(texts)
+        return embeddings.vectors, embedder.embed_query("one", timeout=3.0)
+    finally:
+        embedder.close()
+
+
+async def scripted() -> int:
+    """As the tests of an app have it."""
+    script: Script = [None, 0.01]
+    with FakeProvider(vectors={"one": [1.0] * 64}, keep_texts=True).standing_in() as provider:
+        provider.script = script
+        bar: OnProgress = ProgressBar()
+        await aembed.embed_documents(["one"], model="fake:any", on_progress=bar)
+    ledger: Ledger = provider.ledger
+    return len(ledger.log[0].texts)
+
+
 async def main(folder: Path) -> None:
     provider = FakeProvider("mine", 64, limits=Limits(16, 300_000, 8_191))
     async with Embedder(
@@ -157,3 +181,6 @@ async def main(folder: Path) -> None:
     made = aembed.open_provider("bedrock:amazon.titan-embed-text-v2:0", api_key="k", region="eu-west-1", normalize=True)
     assert made.space.dimensions == 1_024
     await store.aclose()
+    assert await scripted() == 1
+    matrix, vector = await asyncio.to_thread(blocking, ["one", "two"])
+    assert matrix.shape == (2, *vector.shape)

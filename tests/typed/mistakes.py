@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import aembed
 from aembed import Budget, Embedder, Embeddings, InputType, MemoryStore, Provider, Record, Reply, RetryPolicy
+from aembed.integrations.blocking import BlockingEmbedder
 
 
 class WithoutClosing:
@@ -45,6 +46,10 @@ async def options() -> None:
     Embedder(OfBytes())  # refused
     RetryPolicy(max_retry=3)  # refused
     Budget("5 dollars")  # refused
+    aembed.ProgressBar(5)  # refused
+    BlockingEmbedder("fake:fake", concurency=8)  # refused
+    BlockingEmbedder("fake:fake").embed_documents("one text", on_progress=print)  # refused
+    aembed.FakeProvider(vectors={"one": "two"})  # refused
 
 
 async def methods(embedder: Embedder) -> None:

@@ -7,8 +7,10 @@ them. `contest.py` runs several in turn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 CLIENTS = (
@@ -23,18 +25,28 @@ CLIENTS = (
     "pybase64",
 )
 """What the venv of the clients holds; the last three are what the benchmarks themselves need."""
+_PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
+DROP_INS = (
+    "openai",
+    "langchain-openai",
+    "llama-index-embeddings-openai",
+    *tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"],
+)
+"""What theirs and ours need in one venv: aembed itself is imported from the checkout."""
+VENVS: Mapping[str, Sequence[str]] = {"clients": CLIENTS, "drop-ins": DROP_INS}
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """`opens` is a module of this package and its function; `distribution` names the peer in its venv, None is our
-    own environment. `loop` is the event loop that it runs on."""
+    own environment. `loop` is the event loop that it runs on, `venv` one of VENVS."""
 
     name: str
     opens: str
     settings: str
     distribution: str | None = None
     loop: Literal["asyncio", "uvloop"] = "asyncio"
+    venv: str = "clients"
 
 
 BATCHES = "batches of 2,048 texts or 290,000 tokens"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.beside.peers import CLIENTS, Contestant
+from benchmarks.beside.peers import VENVS, Contestant
 from benchmarks.beside.peers.child import Result
 from benchmarks.beside.peers.environment import failed, python
 from benchmarks.beside.peers.job import Job
@@ -64,8 +64,8 @@ async def running(
     """The child and the peer's version. Raises LookupError where its package could not be installed."""
     interpreter = sys.executable
     if contestant.distribution:
-        interpreter = str(await asyncio.to_thread(python, "clients", CLIENTS))
-        if problem := failed("clients").get(contestant.distribution):
+        interpreter = str(await asyncio.to_thread(python, contestant.venv, VENVS[contestant.venv]))
+        if problem := failed(contestant.venv).get(contestant.distribution):
             raise LookupError(problem)
     process = await asyncio.create_subprocess_exec(
         interpreter,

@@ -33,3 +33,13 @@ def embed(job: Job) -> Embed:
         return await client.aget_text_embedding_batch(list(texts))
 
     return run
+
+
+def alone(job: Job) -> Embed:
+    """With its own defaults: 100 texts a batch, all batches at once."""
+    client = OpenAIEmbedding(model=MODEL, api_key=job.key, api_base=job.url, timeout=job.timeout)
+
+    async def run(texts: Sequence[str]) -> Rows:
+        return await client.aget_text_embedding_batch(list(texts))
+
+    return run

@@ -33,6 +33,20 @@ def batched(job: Job) -> Embed:
     return embed
 
 
+def in_a_row(job: Job) -> Embed:
+    """What its users write: one batch after another."""
+    client = AsyncOpenAI(**options(job))
+
+    async def embed(texts: Sequence[str]) -> Rows:
+        rows: list[Any] = []
+        for batch in batches(texts, job.max_texts, job.max_tokens):
+            reply = await client.embeddings.create(model=MODEL, input=list(batch))
+            rows += [item.embedding for item in reply.data]
+        return rows
+
+    return embed
+
+
 def one_a_request(job: Job) -> Embed:
     client = AsyncOpenAI(**options(job))
 
