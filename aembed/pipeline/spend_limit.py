@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor, inf
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 
@@ -50,6 +50,17 @@ class RunAccount:
         self._spent.pop(job, None)
 
 
+@runtime_checkable
+class RemembersSpending(Protocol):
+    """An account that keeps, for all calls of an Embedder, what is known of what was spent."""
+
+    @property
+    def spent(self) -> dict[str, int]: ...
+
+    @property
+    def unspent(self) -> Counter[str]: ...
+
+
 @dataclass(eq=False, repr=False)
 class BudgetAccount:
     """One budget of `most` tokens. `name` is that of its account: a day's budget has another one after midnight.
@@ -64,6 +75,11 @@ class BudgetAccount:
     advice: str
     _spent: dict[str, int] = field(default_factory=dict)
     _unspent: Counter[str] = field(default_factory=Counter[str])
+
+    def __post_init__(self) -> None:
+        # Calls have a budget each, and what one has left over is the next one's.
+        if isinstance(self._account, RemembersSpending):
+            self._spent, self._unspent = self._account.spent, self._account.unspent
 
     @property
     def tokens_left(self) -> float:

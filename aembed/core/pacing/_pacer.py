@@ -163,6 +163,37 @@ class Pacer:
         if dropped:
             self._book_head_anew(now)
 
+    # what a coordinator gives and is told
+
+    def take_share(self, share: float, now: float, *, joins: bool = False) -> None:
+        """From now on that part of every limit is ours; what waits is booked anew. Who `joins` others waits first."""
+        for budget in self._budgets.values():
+            budget.leased = share
+            if joins:
+                budget.wait_for_batch(now)
+        self._book_head_anew(now)
+
+    def learn_limit(self, unit: Unit, per_minute: float, window: float, now: float) -> None:
+        """A limit that replies to another worker have named. `window` is the seconds in which it is counted."""
+        self._budgets[unit].observe(round(per_minute * window / 60.0), None, None, 0.0, now, window=window)
+
+    def told_limits(self) -> dict[Unit, tuple[float, float]]:
+        """The limits that replies have named: units a minute, and the seconds in which they are counted."""
+        return {
+            unit: (budget.learned, budget.window)
+            for unit, budget in self._budgets.items()
+            if budget.learned is not None
+        }
+
+    def used_share(self, now: float, seconds: float) -> tuple[float, bool]:
+        """Which part of the limits was spent in the last seconds, and whether one of them holds up the next request.
+
+        While no limit is known any part may be needed.
+        """
+        limited = [budget for budget in self._budgets.values() if budget.limit is not None]
+        held_up = not limited or any(budget.is_waited_for(now) for budget in limited)
+        return max([budget.used_share(now, seconds) for budget in limited], default=0.0), held_up
+
     def _count_buckets(self) -> int:
         """The number of limits whose headers tell what all of their users spend."""
         return sum([budget.is_bucket for budget in self._budgets.values()])
