@@ -33,6 +33,7 @@ PROMISES = (
     "web",
     "hostile",
     "shared_key",
+    "shared_limit",
     "backfill",
     "outage",
     "pool",

@@ -215,7 +215,7 @@ async def test_t36_dollars_are_not_passed_where_a_worker_is_killed(place: str) -
 
 async def texts_of(worker: str) -> AsyncIterator[str]:
     for number in itertools.count():
-        yield f"text {number} of {worker} " + "word " * 250
+        yield f"text {number} of {worker} " + "word " * 1_600
 
 
 class Workers:

@@ -31,6 +31,9 @@ VERSION = 1
 # event loop is blocked for a moment would lose its share.
 LEASE_SECONDS = 5.0
 """For how long a share is leased."""
+# Chosen: what rounding leaves of a sum of shares is no share. So small a one would be of no use.
+CRUMB = 1e-6
+"""Less than this counts as nothing."""
 # Chosen: a worker whose want is that small has little to do, and finds more at its next lease.
 LEAST_WANT = 0.02
 """The share that every worker may have, as far as there is one for each."""
@@ -44,11 +47,13 @@ BUDGET_PART = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The share that a worker has until `ends_at`, and the one that it could use."""
+    """The share that a worker has until `ends_at`, the one that it could use, and the requests in flight that refusals
+    have left it; 0 where none was refused for that."""
 
     share: float
     wants: float
     ends_at: float
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,11 @@ class Ask:
 
     worker: str
     wants: float
+    held: float = 0.0
+    """The share that it goes on with, as it counts its seconds; 0 where it joins."""
     limits: Mapping[str, ToldLimit] = field(default_factory=dict)
+    slots: int = 0
+    """Requests in flight, where refusals have shown that more are too many."""
     pause_seconds: float = 0.0
     limited: bool = False
     resumes: bool = False
@@ -103,8 +112,12 @@ class Lease:
     """What a worker gets: its share, the number of workers, the limits that are known, a pause that is to be made."""
 
     share: float
+    due: float
+    """The share that it will get once the others have renewed."""
     workers: int
     limits: Mapping[str, ToldLimit]
+    slots: int
+    """Requests in flight that refusals have left each of the others, in the mean; 0 where none was refused so."""
     pause: Pause | None
     pause_seconds: float
 
@@ -133,14 +146,28 @@ def lease(account: Account, ask: Ask, now: float) -> tuple[Account, Lease]:
     """The account with the lease in it, and the lease; its share is 0 where nothing is free yet."""
     others = {name: held for name, held in account.workers.items() if name != ask.worker and _holds(held, now)}
     wants = {name: held.wants for name, held in others.items()}
+    mine, want = account.workers.get(ask.worker), ask.wants
+    if ask.held and not (mine and _holds(mine, now)):
+        # The clock was set, or the database was away: the others go on with what they had, too.
+        want = min(want, ask.held)
     free = max(0.0, 1.0 - sum(held.share for held in others.values()))
-    share = min(_even_share(ask.worker, wants | {ask.worker: ask.wants}), free)
+    due = _even_share(ask.worker, wants | {ask.worker: want})
+    share = min(due, free) if free > CRUMB else 0.0
     pause = _pause_after(account.pause, ask, now)
     limits = {**account.limits, **ask.limits}
-    workers = {**others, ask.worker: Holding(share, ask.wants, now + LEASE_SECONDS)}
+    workers = {**others, ask.worker: Holding(share, ask.wants, now + LEASE_SECONDS, ask.slots)}
+    slots = [held.slots for held in others.values() if held.slots]
     return (
         Account(workers=workers, limits=limits, pause=pause),
-        Lease(share, len(workers), limits, pause, pause.until - now if pause else 0.0),
+        Lease(
+            share,
+            due,
+            len(workers),
+            limits,
+            sum(slots) // len(slots) if slots else 0,
+            pause,
+            pause.until - now if pause else 0.0,
+        ),
     )
 
 

@@ -74,7 +74,7 @@ class Admission:
     def share(self, shared: SharedLimit, is_busy: Callable[[], bool] | None = None) -> None:
         """The limits are shared with other workers from here on. `is_busy` is that of a pool."""
         self.shared = shared
-        shared.attach(self.gate, is_busy or self.is_busy, self._notify)
+        shared.attach(self.gate, is_busy or self.is_busy, self._note_changed)
 
     def is_busy(self) -> bool:
         """Whether requests are under way, or wait for leave."""
@@ -263,6 +263,11 @@ class Admission:
     def _leave(self, permit: Permit) -> None:
         self._slots.release_on_behalf_of(permit.reservation)
         self._slots.total_tokens = self.pacer.note_ended(permit.reservation)
+        self._notify()
+
+    def _note_changed(self) -> None:
+        """The pacer was told something by other workers."""
+        self._slots.total_tokens = self.pacer.concurrency
         self._notify()
 
     def _notify(self) -> None:

@@ -50,6 +50,8 @@ RENEW_SECONDS = 2.0
 # Chosen: others renew within two seconds, and leave then what is a newcomer's.
 AGAIN_SECONDS, AWAY_SECONDS = 0.25, 1.0
 """Where nothing is free yet, or the coordinator did not answer, it is asked again after so many seconds."""
+ENOUGH = 0.5
+"""With so much of what is its due a worker waits until its lease is to be renewed."""
 ANSWER_SECONDS = 2.5
 """Within so many seconds the coordinator answers, or counts as away."""
 # Chosen: a worker that has nothing to send costs nothing; its share is free as soon as it has left.
@@ -160,7 +162,7 @@ class SharedLimit:
         self._coordination, self._provider, self._pacer = coordination, provider, pacer
         self._worker = secrets.token_hex(8)
         self._name = ""
-        self.share = 0.0
+        self.share = self._due = 0.0
         self.workers = 1
         self._ends_at = self._used_at = -inf
         self._is_cut_off = self._was_there = self._is_member = False
@@ -179,7 +181,7 @@ class SharedLimit:
         pacer.take_share(FIRST_SHARE, -inf)
 
     def attach(self, gate: Gate, is_busy: Callable[[], bool], notify: Callable[[], object]) -> None:
-        """`is_busy` says whether requests are under way or wait; `notify` wakes those that wait."""
+        """`is_busy` says whether requests are under way or wait; `notify` is called when the pacer has changed."""
         self._gate, self._is_busy, self._notify = gate, is_busy, notify
 
     async def wait_for_share(self) -> None:
@@ -223,7 +225,8 @@ class SharedLimit:
             while loop.time() - self._used_at < IDLE_SECONDS or self._is_busy():
                 await self._renew()
                 self._tell_answered()
-                pause = AWAY_SECONDS if self._is_cut_off else RENEW_SECONDS if self.share > 0.0 else AGAIN_SECONDS
+                pause = RENEW_SECONDS if self.share >= ENOUGH * self._due else AGAIN_SECONDS
+                pause = AWAY_SECONDS if self._is_cut_off else pause
                 with anyio.move_on_after(pause):
                     await self._told.wait()
             await self._leave()
@@ -262,20 +265,24 @@ class SharedLimit:
         return Ask(
             self._worker,
             wanted_share(*self._pacer.used_share(now, 2.0 * LEASE_SECONDS)),
+            self.share if self._is_member else 0.0,
             told,
+            self._pacer.refused_slots,
             pause_seconds=max(0.0, closed[0] - now) if closed else 0.0,
             limited=bool(closed and closed[1]),
             resumes=resumes,
         )
 
     def _take(self, granted: Lease, ask: Ask, now: float) -> None:
-        self.workers, self._limits = granted.workers, dict(granted.limits)
+        self.workers, self._due, self._limits = granted.workers, granted.due, dict(granted.limits)
         units: tuple[Unit, ...] = ("requests", "tokens", "texts")
         for unit in units:
             if (limit := granted.limits.get(unit)) and unit not in ask.limits:
                 self._pacer.learn_limit(unit, limit.per_minute, limit.window, now)
         if granted.share > 0.0 and (granted.share != self.share or not self._is_member):
             self._pacer.take_share(granted.share, now, joins=granted.workers > 1 and not self._is_member)
+        if granted.slots and not self._is_member:
+            self._pacer.begin_with_slots(granted.slots)
         self.share = granted.share
         pause = granted.pause
         if pause and pause.until > self._pause_until:

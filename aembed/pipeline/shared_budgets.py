@@ -40,7 +40,7 @@ class Purse:
     def minute(self, need: int, now: float) -> float:
         """What is spent in a minute, as far as it is known."""
         if self.drawn_at is None or now <= self.drawn_at:
-            return float(FIRST_REQUESTS * need)
+            return float(FIRST_REQUESTS * max(1, need))
         return max(float(need), self.spent * 60.0 / (now - self.drawn_at))
 
 
@@ -74,11 +74,18 @@ class Purses:
             purse.held -= tokens
             if purse.held < 0 < tokens:
                 try:
-                    await self._draw(job, purse, owed, most)
+                    await self._draw(job, purse, owed, most, need=-purse.held - owed)
                 except BaseException:
                     purse.held += tokens
                     raise
             purse.spent += tokens
+            return purse.taken - purse.held
+
+    async def regain(self, job: str, most: float) -> int:
+        """Draws what others have given back; returns what `spend` does."""
+        async with self._turn:
+            purse = self._purse_of(job)
+            await self._draw(job, purse, max(0, -purse.held), most, need=0)
             return purse.taken - purse.held
 
     async def give_back(self) -> None:
@@ -94,9 +101,8 @@ class Purses:
             self.spent.clear()
             self._account = ""
 
-    async def _draw(self, job: str, purse: Purse, owed: int, most: float) -> None:
+    async def _draw(self, job: str, purse: Purse, owed: int, most: float, need: int) -> None:
         now = asyncio.get_running_loop().time()
-        need = -purse.held - owed
         change = partial(_draw, owed, need, purse.minute(need, now), self._coordination.workers, most)
         granted, purse.taken = await self._coordination.ask_until_there(await self._name_of(job), change)
         purse.held += granted + owed
@@ -131,6 +137,9 @@ class SharedAccount:
 
     async def spend(self, job: str, tokens: int) -> int:
         return await self._purses.spend(job, tokens, self._most)
+
+    async def regain(self, job: str) -> int:
+        return await self._purses.regain(job, self._most)
 
     async def close_account(self, job: str) -> None:
         """A budget of a day or a month ends with it."""

@@ -60,6 +60,10 @@ class RemembersSpending(Protocol):
     @property
     def unspent(self) -> Counter[str]: ...
 
+    async def regain(self, job: str) -> int:
+        """What is spent, as `spend` tells it, once more is there because others have given it back."""
+        ...
+
 
 @dataclass(eq=False, repr=False)
 class BudgetAccount:
@@ -116,6 +120,12 @@ class BudgetAccount:
         for each in [*self._unspent] if name is None else [name]:
             if unspent := self._unspent.pop(each, 0):
                 await self._spend(each, -unspent)
+
+    async def regain(self) -> None:
+        """Asks whether other workers have given something back."""
+        if isinstance(self._account, RemembersSpending):
+            name = self._name()
+            self._spent[name] = await await_store(self._account.regain(name))
 
     def exceeded_error(self, tokens: int) -> AembedError:
         """The error for a request of so many tokens that are not left."""
@@ -195,6 +205,12 @@ class SpendLimit:
             self.asked += 1
             self.notify()
         return BudgetHolds(self, accounts, most)
+
+    async def regain(self) -> float:
+        """`tokens_left`, once the budgets that workers share were asked again."""
+        for budget in self.budgets:
+            await budget.regain()
+        return self.tokens_left
 
     def renew(self) -> None:
         """The spend limit is used in another event loop from here on."""

@@ -41,7 +41,7 @@ def shares(leases: dict[str, Lease]) -> dict[str, float]:
 
 def test_one_worker_has_all() -> None:
     account, held = lease(Account(), Ask("a", 1.0), 100.0)
-    assert (held.share, held.workers, held.pause) == (1.0, 1, None)
+    assert (held.share, held.due, held.workers, held.pause) == (1.0, 1.0, 1, None)
     assert account.workers["a"].ends_at == 100.0 + LEASE_SECONDS
 
 
@@ -74,6 +74,16 @@ def test_the_share_of_a_dead_worker_is_free_once_its_seconds_are_over() -> None:
     assert held.share == 0.5
     _, held = lease(account, Ask("b", 1.0), 101.0 + LEASE_SECONDS)
     assert held.share == 1.0
+
+
+@pytest.mark.parametrize("later", [3_600.0, -3_600.0, 60.0])
+def test_whose_lease_is_not_there_any_more_gets_no_more_than_it_goes_on_with(later: float) -> None:
+    account, _ = ask_all(Account(), dict.fromkeys("ab", 1.0), 1e6)
+    account, held = ask_all(account, dict.fromkeys("ab", 1.0), 1e6 + 1.0)
+    assert shares(held) == {"a": 0.5, "b": 0.5}
+    account, held_a = lease(account, Ask("a", 1.0, held=0.5), 1e6 + later)
+    account, held_b = lease(account, Ask("b", 1.0, held=0.5), 1e6 + later)
+    assert held_a.share == held_b.share == 0.5
 
 
 def test_who_leaves_leaves_its_share() -> None:
@@ -117,12 +127,21 @@ def test_leases_that_hold_are_never_more_than_the_whole(
 
 def test_what_one_has_learned_all_know() -> None:
     told = {"tokens": ToldLimit(3e6, 60.0)}
-    account, _ = lease(Account(), Ask("a", 1.0, told), 100.0)
+    account, _ = lease(Account(), Ask("a", 1.0, limits=told), 100.0)
     _, held = lease(account, Ask("b", 1.0), 100.1)
     assert held.limits == told
-    account, _ = lease(account, Ask("b", 1.0, {"tokens": ToldLimit(5e6, 60.0)}), 100.2)
+    account, _ = lease(account, Ask("b", 1.0, limits={"tokens": ToldLimit(5e6, 60.0)}), 100.2)
     _, held = lease(account, Ask("a", 1.0), 100.3)
     assert held.limits["tokens"].per_minute == 5e6
+
+
+def test_a_newcomer_learns_how_many_requests_the_others_were_left_with() -> None:
+    account, _ = lease(Account(), Ask("a", 1.0, slots=2), 100.0)
+    account, held = lease(account, Ask("b", 1.0, slots=5), 100.0)
+    assert held.slots == 2
+    account, held = lease(account, Ask("c", 1.0), 100.0)
+    assert held.slots == 3
+    assert lease(account, Ask("a", 1.0, slots=2), 100.0)[1].slots == 5
 
 
 def test_a_pause_that_one_was_told_all_make() -> None:
@@ -183,7 +202,7 @@ def test_what_is_owed_is_taken_also_where_nothing_is_left() -> None:
 
 
 def test_what_is_written_is_read_again() -> None:
-    account, _ = lease(Account(), Ask("a", 0.5, {"tokens": ToldLimit(1e6, 60.0)}, 5.0, limited=True), 100.0)
+    account, _ = lease(Account(), Ask("a", 0.5, 0.1, {"tokens": ToldLimit(1e6, 60.0)}, 3, 5.0, limited=True), 100.0)
     assert read_state(Account, write_state(account)) == account
     assert read_state(Pot, write_state(Pot(taken=7))) == Pot(taken=7)
     assert read_state(Pot, None) == Pot()
@@ -198,3 +217,11 @@ def test_t38_what_aembed_has_not_written_is_refused(written: bytes) -> None:
 def test_t38_a_later_version_is_refused() -> None:
     with pytest.raises(ConfigError, match="pip install -U aembed"):
         read_state(Account, write_state(replace(Account(), version=2)))
+
+
+def test_what_rounding_leaves_is_no_share() -> None:
+    account, _ = ask_all(Account(), dict.fromkeys("abcdefg", 1.0), 100.0)
+    account, held = ask_all(account, dict.fromkeys("abcdefg", 1.0), 102.0)
+    assert sum(shares(held).values()) != 1.0
+    _, newcomer = lease(account, Ask("h", 1.0), 102.5)
+    assert (newcomer.share, newcomer.due) == (0.0, 0.125)

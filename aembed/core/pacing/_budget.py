@@ -203,6 +203,13 @@ class RateBudget:
         is_exact = share == 1.0 or self.leased is not None
         return self.limit * share * (self._batch_share if is_exact else SHARED_BATCH_SHARE)
 
+    def lease(self, share: float, now: float) -> None:
+        """From now on that share is ours. What was sent and is not due yet is worked off at the new pace."""
+        units = (self.due - now) * self.rate if self.limit is not None and self.due > now else 0.0
+        self.leased = share
+        if units:
+            self.due = now + units / self.rate
+
     def wait_for_batch(self, now: float) -> None:
         """Holds the next cost back as long as a batch takes. A window has room for one batch beside the pace, and that
         is taken by those who were there before."""
