@@ -215,7 +215,7 @@ async def test_t36_dollars_are_not_passed_where_a_worker_is_killed(place: str) -
 
 async def texts_of(worker: str) -> AsyncIterator[str]:
     for number in itertools.count():
-        yield f"text {number} of {worker} " + "word " * 1_600
+        yield f"text {number} of {worker} " + "word " * 800
 
 
 class Workers:
@@ -272,7 +272,7 @@ def test_t36_workers_share_the_limit_of_a_key_evenly_and_are_not_refused() -> No
         workers = Workers()
         for name in "abc":
             workers.begin(name)
-        await asyncio.sleep(30.0)
+        await asyncio.sleep(60.0)
         used, refused, parts = await workers.measure(60.0)
         assert (used >= 0.95, refused) == (True, 0.0)
         assert all(0.8 <= part <= 1.2 for part in parts.values())
