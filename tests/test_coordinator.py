@@ -98,6 +98,15 @@ async def test_t36_the_providers_limit_of_a_day_is_counted_for_all(place: str) -
     assert provider.ledger.requests == 0
 
 
+def test_an_embedder_goes_on_in_another_event_loop(tmp_path: Path) -> None:
+    provider, options = FakeProvider(dimensions=64), {"tokens_per_minute": 1_000_000.0, "budget": of_a_day(1_000)}
+    embedder = Embedder(provider, coordinator=tmp_path / "limits.db", **options)
+    for number in range(3):
+        asyncio.run(embedder.embed_documents(words(20, start=20 * number)))
+    asyncio.run(embedder.aclose())
+    assert provider.ledger.texts == 60
+
+
 async def test_accounts_are_of_a_key_and_a_model_and_tell_nothing_of_the_key(tmp_path: Path) -> None:
     def provider(key: str, model: str = "text-embedding-3-small") -> OpenAIProvider:
         return OpenAIProvider(model, api_key=key)

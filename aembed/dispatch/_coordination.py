@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -35,7 +36,7 @@ from aembed.core.shares import (
     wanted_share,
     write_state,
 )
-from aembed.errors import AembedError, StoreError
+from aembed.errors import AembedError, StoreError, copy_error
 from aembed.protocols import Provider, SignsAccount
 from aembed.stores import open_coordinator
 from aembed.stores._coordinators import Change, Coordinator
@@ -73,6 +74,7 @@ class Coordination:
         self._place = place
         self._coordinator: Coordinator | None = open_coordinator(place)
         self._salt = b""
+        self._process = os.getpid()
         self._is_away = False
         self._closing = False
         self.when_idle: Callable[[], Awaitable[object]] | None = None
@@ -149,6 +151,9 @@ class Coordination:
                 await coordinator.aclose()
 
     async def _open(self) -> Coordinator:
+        if self._process != os.getpid():
+            # After a fork its thread, or its connection, is the parent's.
+            self._process, self._coordinator, self._salt = os.getpid(), None, b""
         coordinator = self._coordinator = self._coordinator or open_coordinator(self._place)
         if not self._salt:
             self._salt = await coordinator.prepare()
@@ -178,7 +183,7 @@ class SharedLimit:
         self._gate: Gate | None = None
         self._is_busy: Callable[[], bool] = bool
         self._notify: Callable[[], object] = lambda: None
-        pacer.take_share(FIRST_SHARE, -inf)
+        pacer.expect_share(FIRST_SHARE)
 
     def attach(self, gate: Gate, is_busy: Callable[[], bool], notify: Callable[[], object]) -> None:
         """`is_busy` says whether requests are under way or wait; `notify` is called when the pacer has changed."""
@@ -194,7 +199,7 @@ class SharedLimit:
                 self._task = loop.create_task(self._keep_lease())
             await self._answered.wait()
             if self._error:
-                raise self._error
+                raise copy_error(self._error)
             self._used_at = loop.time()
 
     def tell_closed(self, until: float, *, limited: bool) -> None:

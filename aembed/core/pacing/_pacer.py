@@ -165,6 +165,11 @@ class Pacer:
 
     # what a coordinator gives and is told
 
+    def expect_share(self, share: float) -> None:
+        """Until a share is given batches are made for that one."""
+        for budget in self._budgets.values():
+            budget.leased = share
+
     def take_share(self, share: float, now: float, *, joins: bool = False) -> None:
         """From now on that part of every limit is ours; what waits is booked anew. Who `joins` others waits first."""
         head = self._head if self._head and self._head.start > now else None
