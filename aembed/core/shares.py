@@ -80,6 +80,8 @@ class Account:
     workers: dict[str, Holding] = field(default_factory=dict)
     limits: dict[str, ToldLimit] = field(default_factory=dict)
     pause: Pause | None = None
+    quiet_until: float = 0.0
+    """Until then nobody gets more than it goes on with: not all who do are here again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,12 @@ def lease(account: Account, ask: Ask, now: float) -> tuple[Account, Lease]:
     """The account with the lease in it, and the lease; its share is 0 where nothing is free yet."""
     others = {name: held for name, held in account.workers.items() if name != ask.worker and _holds(held, now)}
     wants = {name: held.wants for name, held in others.items()}
-    mine, want = account.workers.get(ask.worker), ask.wants
+    mine, quiet_until = account.workers.get(ask.worker), account.quiet_until
     if ask.held and not (mine and _holds(mine, now)):
         # The clock was set, or the database was away: the others go on with what they had, too.
-        want = min(want, ask.held)
+        quiet_until = now + LEASE_SECONDS
+    is_quiet = now < quiet_until <= now + LEASE_SECONDS
+    want = min(ask.wants, ask.held) if ask.held and is_quiet else ask.wants
     free = max(0.0, 1.0 - sum(held.share for held in others.values()))
     due = _even_share(ask.worker, wants | {ask.worker: want})
     share = min(due, free) if free > CRUMB else 0.0
@@ -158,7 +162,7 @@ def lease(account: Account, ask: Ask, now: float) -> tuple[Account, Lease]:
     workers = {**others, ask.worker: Holding(share, ask.wants, now + LEASE_SECONDS, ask.slots)}
     slots = [held.slots for held in others.values() if held.slots]
     return (
-        Account(workers=workers, limits=limits, pause=pause),
+        Account(workers=workers, limits=limits, pause=pause, quiet_until=quiet_until),
         Lease(
             share,
             due,

@@ -86,6 +86,25 @@ def test_whose_lease_is_not_there_any_more_gets_no_more_than_it_goes_on_with(lat
     assert held_a.share == held_b.share == 0.5
 
 
+def test_until_all_are_back_nobody_gets_more_than_it_goes_on_with() -> None:
+    """Of three that went on while the database was away one comes back later than the others."""
+    account, held = lease(Account(), Ask("a", 1.0, held=0.4), 1_000.0)
+    assert held.share == 0.4
+    account, held = lease(account, Ask("a", 1.0, held=0.4), 1_002.0)
+    assert held.share == 0.4
+    account, held = lease(account, Ask("b", 1.0, held=0.3), 1_003.0)
+    assert held.share == 0.3
+    account, held = lease(account, Ask("c", 1.0, held=0.3), 1_004.0)
+    assert held.share == pytest.approx(0.3)
+    account, held = lease(account, Ask("a", 1.0, held=0.4), 1_004.5)
+    assert held.share == pytest.approx(1 / 3)
+    account, held = lease(account, Ask("b", 1.0, held=0.3), 1_007.0)
+    assert held.share == 0.3
+    account, held = lease(account, Ask("c", 1.0, held=0.3), 1_008.0)
+    account, held = lease(account, Ask("b", 1.0, held=0.3), 1_009.0)
+    assert held.share == pytest.approx(1 / 3)
+
+
 def test_who_leaves_leaves_its_share() -> None:
     account, _ = ask_all(Account(), dict.fromkeys("ab", 1.0), 100.0)
     _, held = lease(leave(account, "a"), Ask("b", 1.0), 100.0)
