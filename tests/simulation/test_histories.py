@@ -22,7 +22,7 @@ TABLES = SCHEDULES // 20
 takes as long as three others."""
 POOLS = SCHEDULES // 15
 """As many beside are sent to a pool of addresses."""
-WORKERS = SCHEDULES // 100
+WORKERS = SCHEDULES // 150
 """As many beside have several workers at once, on one coordinator and one cache."""
 PARTS = 20
 """So that no test takes longer than its timeout; raise that (--timeout) with AEMBED_SCHEDULES."""
