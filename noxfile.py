@@ -34,6 +34,7 @@ PROMISES = (
     "web",
     "hostile",
     "shared_key",
+    "shared_limit",
     "backfill",
     "outage",
     "pool",

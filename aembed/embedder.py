@@ -70,7 +70,8 @@ class Embedder(QueryVerbs):
     or several, stops a job before the request that would exceed it, and `query_budget` queries. `cache_bytes` is
     the memory for vectors of queries that come again, 0: none. `cache` is a file, or a postgresql:// URL, that keeps
     the vectors of all verbs for any number of processes, so that nothing is bought twice; of queries only with
-    `cache_queries`. `max_queue_size` is the most queries that may wait,
+    `cache_queries`. `coordinator` is a file, or a postgresql:// URL, by which all workers that name it share the
+    limits of a key, and budgets of a day or a month. `max_queue_size` is the most queries that may wait,
     None: any number.
     `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
 
@@ -100,6 +101,7 @@ class Embedder(QueryVerbs):
         cache: str | Path | None = None,
         cache_queries: bool = False,
         cache_bytes: int = 0,
+        coordinator: str | Path | None = None,
         # Chosen: at a thousand answers a second it is emptied within the 10 s that a query waits. Larger, callers wait
         # who cannot be answered in time; smaller, bursts are refused that could be.
         max_queue_size: int | None = 10_000,
@@ -119,6 +121,7 @@ class Embedder(QueryVerbs):
             cache=cache,
             cache_queries=cache_queries,
             cache_bytes=cache_bytes,
+            coordinator=coordinator,
             max_queue_size=max_queue_size,
         )
         own: dict[str, Any] = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 from weakref import WeakSet
@@ -20,7 +21,7 @@ from aembed.core.packing import Cap
 from aembed.core.progress import Tally
 from aembed.core.spaces import merge_spaces
 from aembed.counters import Measure
-from aembed.dispatch import Dispatcher, LoopAffinity
+from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit
 from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
@@ -32,6 +33,7 @@ from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.preparing import Preparing
 from aembed.pipeline.reading import Feed, text_record
+from aembed.pipeline.shared_budgets import Purses, give_back_unless_away
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
@@ -53,8 +55,13 @@ class Engine:
         provider.limits.check(options.max_batch_size, options.max_tokens_per_batch)
         self.provider = provider
         self.options = options
-        self.budgets = Budgets(options.budgets, provider.price_usd, provider.limits)
-        self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd).limit_of_queries()
+        self._coordination = None if options.coordinator is None else Coordination(options.coordinator)
+        self._purses = Purses(self._coordination, provider) if self._coordination else None
+        shared = self._purses.account_of if self._purses else None
+        if self._coordination and self._purses:
+            self._coordination.when_idle = partial(give_back_unless_away, self._purses)
+        self.budgets = Budgets(options.budgets, provider.price_usd, provider.limits, shared=shared)
+        self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd, shared=shared).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
         self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
@@ -115,8 +122,21 @@ class Engine:
                 dimensions=self.space.dimensions,
                 pacer=self._pacers,
                 random=self.random,
+                shared=self._share_limits(),
             )
         return self._dispatcher
+
+    def _share_limits(self) -> Sequence[SharedLimit]:
+        """The limits of each address as workers share them, anew for each event loop; none without a coordinator."""
+        if self._coordination is None:
+            return ()
+        provider, pacers = self.provider, self._pacers
+        addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
+        each = (pacers,) if isinstance(pacers, Pacer) else pacers
+        self._coordination.limits = [
+            SharedLimit(self._coordination, address, pacer) for address, pacer in zip(addresses, each, strict=True)
+        ]
+        return self._coordination.limits
 
     @property
     def coalescer(self) -> Coalescer:
@@ -192,9 +212,16 @@ class Engine:
             if self._dispatcher is dispatcher:
                 self._dispatcher, self._coalescers = None, {}
             try:
+                await self._close_coordination()
                 await self.caching.aclose()
             finally:
                 await self.provider.aclose()
+
+    async def _close_coordination(self) -> None:
+        if self._coordination and self._purses:
+            self._coordination.stop()
+            await give_back_unless_away(self._purses)
+            await self._coordination.aclose()
 
     def make_stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop

@@ -97,9 +97,11 @@ class Budget:
     "embedder": all jobs of one Embedder, for its life.
 
     "day", "month": of the clock, in UTC, for one store and one model: all its runs, whoever runs them. The store keeps
-    it; without one that does (`Accounts`), a verb is a ConfigError.
+    it; without one that does (`Accounts`), a verb is a ConfigError. With `coordinator=` it is kept there, for all
+    workers that name it, and needs no store.
 
-    Queries have a budget of their own (`query_budget`), for the life of their Embedder.
+    Queries have a budget of their own (`query_budget`), for the life of their Embedder; with `coordinator=` it may be
+    of a day or a month.
     """
 
     max_billed_tokens: int | None = None

@@ -43,6 +43,7 @@ class QueryOptions(TypedDict, total=False):
     cache: str | Path | None
     cache_queries: bool
     cache_bytes: int
+    coordinator: str | Path | None
     max_queue_size: int | None
     http_client: Any
 
@@ -70,6 +71,7 @@ class Options:
     cache: str | Path | None
     cache_queries: bool
     cache_bytes: int
+    coordinator: str | Path | None
     max_queue_size: int | None
 
     def __post_init__(self) -> None:

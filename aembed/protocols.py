@@ -123,6 +123,16 @@ class HasAddresses(Provider, Protocol):
         ...
 
 
+@runtime_checkable
+class SignsAccount(Protocol):
+    """A Provider whose limits belong to a key. Without it a coordinator takes all who ask for its model for one."""
+
+    def sign_account(self, salt: bytes) -> bytes:
+        """An HMAC of the key under that salt, by which nobody finds the key; b"" where there is no key, or one that
+        changes by itself."""
+        ...
+
+
 class TokenCounter(Protocol):
     """Counts and cuts in the tokenizer's own tokens. Called in a thread: it may take long."""
 

@@ -56,6 +56,8 @@ EMBEDDER = {
     "bought, see [Many machines](scale.md).",
     "cache_queries": "Keep the vectors of queries there, too.",
     "cache_bytes": "Memory for the vectors of queries that come again. 0: none.",
+    "coordinator": "A file, or a `postgresql://` URL, by which workers share the limits of a key, and budgets of a day "
+    "or a month; see [Many machines](scale.md#one-limit).",
     "max_queue_size": "The most queries that may wait. None: any number.",
     "http_client": "An AsyncClient of httpx or httpx2 of your own. It is used as it is, and never closed.",
 }
@@ -118,6 +120,7 @@ FAKE = {
 VARIABLES = {
     "AEMBED_STORE": "The store of the command, in place of `--store`.",
     "AEMBED_CACHE": "The cache of the command, in place of `--cache`.",
+    "AEMBED_COORDINATOR": "The coordinator of the command, in place of `--coordinator`.",
     "AEMBED_MODEL": "The model of the command, where the store has none and `--model` is not given.",
     VARIABLE: "A folder for replies that are refused or broken.",
     TRACEBACK: "Show a mistake of aembed's own with its traceback, which may hold texts.",

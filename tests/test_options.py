@@ -33,6 +33,7 @@ OPTIONS: dict[str, list[Any]] = {
     "timeout": wrong(NEVER, 0, None),
     "cache_bytes": wrong(WHOLE),
     "cache": [5, "", True, b"cache.db", ["cache.db"]],
+    "coordinator": [5, "", True, b"limits.db", ["limits.db"]],
     "cache_queries": [None, 1, 0, "yes"],
     "max_queue_size": wrong(WHOLE, 0, none=True),
     "too_long": [None, "", "shorten", 1, True, ["error"], nan],

@@ -78,6 +78,16 @@ CachePlace: TypeAlias = Annotated[
         help="Vectors of any store and run, which are not bought again: a file, or a postgresql:// URL.",
     ),
 ]
+CoordinatorPlace: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        metavar="URL",
+        envvar="AEMBED_COORDINATOR",
+        show_default=False,
+        help="Limits and budgets for all workers that name it: a file, or a postgresql:// URL.",
+    ),
+]
 Model: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -34,7 +34,7 @@ PROVIDERS = _block(
 VARIABLES = _block(
     "Environment",
     "AEMBED_STORE, AEMBED_MODEL      in place of --store and --model",
-    "AEMBED_CACHE                    in place of --cache",
+    "AEMBED_CACHE, AEMBED_COORDINATOR in place of --cache and --coordinator",
     "OPENAI_API_KEY                  the key; OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID as for the SDK",
     "OLLAMA_HOST                     where Ollama is",
     "HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE   as for httpx",

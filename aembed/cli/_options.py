@@ -154,6 +154,7 @@ class Settings(ModelFlags):
     tokens_per_minute: flags.TokensPerMinute = None
     max_retries: flags.MaxRetries = 3
     cache: flags.CachePlace = None
+    coordinator: flags.CoordinatorPlace = None
 
     def _embedder(self, opened: Callable[..., Provider]) -> Embedder:
         connections = MOST_AUTO if self.concurrency == "auto" else self.concurrency
@@ -177,6 +178,7 @@ class Settings(ModelFlags):
             budget=Budget(self.max_billed_tokens, self.max_cost, per),
             too_long=too_long,
             cache=self.cache or None,
+            coordinator=self.coordinator or None,
         )
 
 

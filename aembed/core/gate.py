@@ -174,6 +174,13 @@ class Gate:
         """A rate limit refused the request. `closes` says that everybody waits, and not that request alone."""
         self._count_failure(gate_pass, now, wait, hinted, limited=True, closes=closes)
 
+    def note_told(self, now: float, wait: float, *, limited: bool) -> None:
+        """Another worker on the same key was refused, or found that nobody answers: it closes here, too."""
+        if self.is_open:
+            self.closings += 1
+            self._closed_at = now
+            self._close_again(now, wait, limited, hinted=True)
+
     def _count_failure(
         self, gate_pass: GatePass, now: float, wait: float, hinted: bool, *, limited: bool, closes: bool
     ) -> None:

@@ -12,12 +12,15 @@ A batch passes these, from the outside to the inside, which is a good order to r
                    request has a _route through them, and a _probe asks those that are away
     _admission     leave to send: a slot, a place in the budgets, an open gate; two lanes, queries before bulk
 
+    _coordination  where several workers share one key: each leases its share of the limits from one database
+
 `_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_loop_affinity` is the
 event loop that all of it belongs to.
 """
 
 from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._batch_slots import BatchSlots
+from aembed.dispatch._coordination import Coordination, SharedLimit
 from aembed.dispatch._delivery import Answer, Answered, Deliver, Refused
 from aembed.dispatch._loop_affinity import LoopAffinity
 from aembed.dispatch._shared import SharedAnswer, Waiting
@@ -30,12 +33,14 @@ __all__ = [
     "Answer",
     "Answered",
     "BatchSlots",
+    "Coordination",
     "Deliver",
     "Dispatcher",
     "LoopAffinity",
     "Permit",
     "Refused",
     "SharedAnswer",
+    "SharedLimit",
     "SpendLimit",
     "Submission",
     "WaitReport",

@@ -13,6 +13,7 @@ import anyio
 from aembed.core.gate import Gate, GatePass
 from aembed.core.pacing import Pacer, Reservation, Throttling
 from aembed.core.packing import Cap
+from aembed.dispatch._coordination import SharedLimit
 from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.results import Stats
@@ -58,6 +59,8 @@ class Admission:
         self._landed = anyio.Event()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = lambda: None
+        self.shared: SharedLimit | None = None
+        """The limits, where workers share them by a coordinator."""
         self.sent = 0
         """How many requests were sent; the last one has this number."""
         self.accepted = 0
@@ -67,6 +70,15 @@ class Admission:
     def __repr__(self) -> str:
         slots = self._slots
         return f"<Admission {slots.borrowed_tokens:g} of {slots.total_tokens:g} slots, {self.gate}, {self.pacer}>"
+
+    def share(self, shared: SharedLimit, is_busy: Callable[[], bool] | None = None) -> None:
+        """The limits are shared with other workers from here on. `is_busy` is that of a pool."""
+        self.shared = shared
+        shared.attach(self.gate, is_busy or self.is_busy, self._note_changed)
+
+    def is_busy(self) -> bool:
+        """Whether requests are under way, or wait for leave."""
+        return self.in_flight > 0 or any(lane.locked() for lane in self._lanes.values())
 
     @property
     def in_flight(self) -> int:
@@ -144,9 +156,11 @@ class Admission:
 
     def note_success(self, permit: Permit, hints: Hints) -> None:
         self.accepted = max(self.accepted, permit.number)
-        now = asyncio.get_running_loop().time()
+        now, was_open = asyncio.get_running_loop().time(), self.gate.is_open
         if self.gate.note_success(permit.gate_pass):
             self.wait_report.note_answer(now)
+            if self.shared and not was_open:
+                self.shared.tell_open()
         self._tell_landed()
         self.pacer.note_accepted(permit.reservation, hints, now, self.in_flight)
         self._leave(permit)
@@ -199,6 +213,8 @@ class Admission:
         if not self.gate.is_open:
             self.wait_report.note_closed(self.gate.opens_at, now, limited=limited)
             self.when_closed()
+            if self.shared:
+                self.shared.tell_closed(self.gate.opens_at, limited=limited)
         self.check_outage()
         return blame
 
@@ -249,6 +265,11 @@ class Admission:
         self._slots.total_tokens = self.pacer.note_ended(permit.reservation)
         self._notify()
 
+    def _note_changed(self) -> None:
+        """The pacer was told something by other workers."""
+        self._slots.total_tokens = self.pacer.concurrency
+        self._notify()
+
     def _notify(self) -> None:
         """Wakes whoever waits: a slot may be free, the gate open, or its probe over."""
         self.changed.set()
@@ -261,6 +282,8 @@ class Admission:
         loop = asyncio.get_running_loop()
         # Law 7: while the gate is closed everybody waits here, and one probe at a time gets past.
         while True:
+            if self.shared:
+                await self.shared.wait_for_share()
             await self._wait_for_slot(interactive, control, remaining)
             now = loop.time()
             reservation = self.pacer.reserve(tokens, now, texts=texts, interactive=interactive)

@@ -24,6 +24,7 @@ from aembed.core.gate import PROBE_SECONDS
 from aembed.core.pacing import Pacer, Reservation
 from aembed.core.packing import Cap
 from aembed.dispatch._admission import EARLY, Permit
+from aembed.dispatch._coordination import SharedLimit
 from aembed.dispatch._member import Member
 from aembed.dispatch._route import PROBE_TOKENS, Asks, Route, is_of_address, says_why
 from aembed.dispatch._wait_report import WaitReport
@@ -172,6 +173,9 @@ class Pool:
         try:
             async with self._lanes[lane]:
                 while True:
+                    for member in self.members:
+                        if member.shared:
+                            await member.shared.wait_for_share()
                     self.check_outage()
                     now = loop.time()
                     if divisible and self.is_too_large(tokens):
@@ -215,6 +219,15 @@ class Pool:
             if held:
                 held[0].pacer.give_back(held[1], loop.time())
             self._count_control(-control)
+
+    def share(self, shared: Sequence[SharedLimit]) -> None:
+        """The limits of each address are shared with other workers from here on."""
+        for member, each in zip(self.members, shared, strict=True):
+            member.share(each, self.is_busy)
+
+    def is_busy(self) -> bool:
+        """Whether requests are under way, or wait for leave."""
+        return self.in_flight > 0 or any(lane.locked() for lane in self._lanes.values())
 
     def _ask_those_away(self, probe: Asks, now: float) -> float:
         """Asks each address that is away, and may be asked now, whether it is back; returns when the next may be."""

@@ -23,6 +23,7 @@ from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.sending import NotSent, not_sent_yet
 from aembed.dispatch._admission import Admission, Permit
+from aembed.dispatch._coordination import SharedLimit
 from aembed.dispatch._delivery import Deliver, Delivery, Evidence
 from aembed.dispatch._pool import Pool
 from aembed.dispatch._probe import Probe
@@ -60,6 +61,7 @@ class Dispatcher:
         dimensions: int | None,
         pacer: Pacer | Sequence[Pacer],
         random: Random,
+        shared: Sequence[SharedLimit] = (),
     ) -> None:
         self.concurrency = concurrency
         self._limits = limits
@@ -70,12 +72,16 @@ class Dispatcher:
             if len({*names}) < len(names):
                 names = [each.space.endpoint or name for each, name in zip(addresses, names, strict=True)]
             admission = Pool(names, pacer, concurrency, retry.max_outage)
+            if shared:
+                admission.share(shared)
             self.concurrency *= len(addresses)
         else:
             assert isinstance(pacer, Pacer)
             addresses = (provider,)
             gate, waits = Gate(max_outage=retry.max_outage), WaitReport(server_in_words(provider.space))
             admission = Admission(concurrency=concurrency, pacer=pacer, gate=gate, wait_report=waits)
+            if shared:
+                admission.share(shared[0])
         self._requests = Requests(
             addresses,
             admission,

@@ -51,9 +51,12 @@ class BudgetShares:
                 if batch := batches.cheapest_batch(share, left, lambda item: self._cost_of_batch([item])):
                     return batch
             if not tasks:
-                if batches.waiting:
-                    raise self._spend_limit.exceeded_error(batches.least_cost(lambda item: self._cost_of_batch([item])))
-                return []
+                if not batches.waiting:
+                    return []
+                least = batches.least_cost(lambda item: self._cost_of_batch([item]))
+                if await self._spend_limit.regain() < least:
+                    raise self._spend_limit.exceeded_error(least)
+                continue
             await self._spend_limit.changed.wait()
 
     def may_go_on(self) -> bool:

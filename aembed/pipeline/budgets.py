@@ -47,8 +47,9 @@ class Budgets:
         limits: Limits | None = None,
         *,
         today: Callable[[], date] = today,
+        shared: Callable[[float], Accounts] | None = None,
     ) -> None:
-        self.today, self.clock = today, clock
+        self.today, self.clock, self._shared = today, clock, shared
         self._limits, self._run_account = limits, RunAccount()
         self._most: dict[Per, float] = {}
         self._price_usd: float | None = None
@@ -65,10 +66,17 @@ class Budgets:
         """What queries may spend; None without a limit. Raises ConfigError for a budget that only a store can keep."""
         if not self._most:
             return None
-        if lasting := [per for per in self._most if per in FORMATS]:
-            raise ConfigError(f'query_budget: per="{lasting[0]}" is kept by a store, which queries have none of')
+        lasting = [per for per in self._most if per in FORMATS]
+        if lasting and not self._shared:
+            raise ConfigError(
+                f'query_budget: per="{lasting[0]}" is kept by a store, which queries have none of, or by a '
+                "coordinator; name one with coordinator="
+            )
         budgets = [
-            BudgetAccount(most, RunAccount(), str, "queries of this Embedder", RAISE) for most in self._most.values()
+            self._open_account(per, None, "", "queries ")
+            if per in FORMATS
+            else BudgetAccount(most, RunAccount(), str, "queries of this Embedder", RAISE)
+            for per, most in self._most.items()
         ]
         return SpendLimit(budgets, price_usd=self._price_usd)
 
@@ -91,22 +99,31 @@ class Budgets:
         return SpendLimit(budgets, own=own, price_usd=self._price_usd)
 
     def _day_limits(self, account: Accounts, job: str) -> Iterable[BudgetAccount]:
-        return day_limits(self._limits, account, job, self.clock) if self._limits else ()
+        if self._limits is None:
+            return ()
+        if self._shared:
+            return day_limits(self._limits, self._shared, "all workers", self.clock)
+        return day_limits(self._limits, lambda most: account, job, self.clock)
 
     @property
     def _kinds(self) -> list[Per]:
         """The kinds of budgets that there are; first those that cost no write to a store."""
         return [per for per in get_args(Per) if per in self._most]
 
-    def _open_account(self, per: Per, account: Accounts | None, job: str) -> BudgetAccount:
+    def _open_account(self, per: Per, account: Accounts | None, job: str, whose: str = "") -> BudgetAccount:
         most = self._most[per]
         if per not in FORMATS:
             of = "calls of this Embedder that have no store" if per == "job" else OF[per]
             return self._lasting.setdefault(per, BudgetAccount(most, RunAccount(), str, of, RAISE))
+        advice = f"run the same again in the next {per}, or raise the budget"
+        if self._shared:
+            of = f"this {per} (UTC) and all workers of the coordinator"
+            return BudgetAccount(
+                most, self._shared(most), lambda: f"{whose}{self.today().strftime(FORMATS[per])}", of, advice
+            )
         if account is None:
             raise ConfigError(
-                f'a budget per="{per}" is kept by a store (aembed.Accounts), and there is none here that does; '
-                'use per="embedder"'
+                f'a budget per="{per}" is kept by a store (aembed.Accounts) or a coordinator, and there is none here '
+                'that does; name one with coordinator=, or use per="embedder"'
             )
-        advice = f"run the same again in the next {per}, or raise the budget"
         return BudgetAccount(most, account, lambda: f"{job} {self.today().strftime(FORMATS[per])}", OF[per], advice)

@@ -73,12 +73,13 @@ class DayLimit(BudgetAccount):
         return tokens if self._unit == "tokens" else 1
 
 
-def day_limits(limits: Limits, account: Accounts, space: str, clock: Clock) -> Iterator[DayLimit]:
-    """Those that the provider has. Raises ConfigError for a time zone that is not known here."""
-    if limits.requests_per_day is not None:
-        yield DayLimit(limits.requests_per_day, "requests", account, space, _zone_of(limits.day_zone), clock)
-    if limits.tokens_per_day is not None:
-        yield DayLimit(limits.tokens_per_day, "tokens", account, space, _zone_of(limits.day_zone), clock)
+def day_limits(limits: Limits, account_of: Callable[[float], Accounts], space: str, clock: Clock) -> Iterator[DayLimit]:
+    """Those that the provider has; `account_of` gives the account of so many. Raises ConfigError for a time zone that
+    is not known here."""
+    if (most := limits.requests_per_day) is not None:
+        yield DayLimit(most, "requests", account_of(most), space, _zone_of(limits.day_zone), clock)
+    if (most := limits.tokens_per_day) is not None:
+        yield DayLimit(most, "tokens", account_of(most), space, _zone_of(limits.day_zone), clock)
 
 
 def _zone_of(name: str) -> tzinfo:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor, inf
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 
@@ -50,6 +50,21 @@ class RunAccount:
         self._spent.pop(job, None)
 
 
+@runtime_checkable
+class RemembersSpending(Protocol):
+    """An account that keeps, for all calls of an Embedder, what is known of what was spent."""
+
+    @property
+    def spent(self) -> dict[str, int]: ...
+
+    @property
+    def unspent(self) -> Counter[str]: ...
+
+    async def regain(self, job: str) -> int:
+        """What is spent, as `spend` tells it, once more is there because others have given it back."""
+        ...
+
+
 @dataclass(eq=False, repr=False)
 class BudgetAccount:
     """One budget of `most` tokens. `name` is that of its account: a day's budget has another one after midnight.
@@ -64,6 +79,11 @@ class BudgetAccount:
     advice: str
     _spent: dict[str, int] = field(default_factory=dict)
     _unspent: Counter[str] = field(default_factory=Counter[str])
+
+    def __post_init__(self) -> None:
+        # Calls have a budget each, and what one has left over is the next one's.
+        if isinstance(self._account, RemembersSpending):
+            self._spent, self._unspent = self._account.spent, self._account.unspent
 
     @property
     def tokens_left(self) -> float:
@@ -100,6 +120,12 @@ class BudgetAccount:
         for each in [*self._unspent] if name is None else [name]:
             if unspent := self._unspent.pop(each, 0):
                 await self._spend(each, -unspent)
+
+    async def regain(self) -> None:
+        """Asks whether other workers have given something back."""
+        if isinstance(self._account, RemembersSpending):
+            name = self._name()
+            self._spent[name] = await await_store(self._account.regain(name))
 
     def exceeded_error(self, tokens: int) -> AembedError:
         """The error for a request of so many tokens that are not left."""
@@ -179,6 +205,12 @@ class SpendLimit:
             self.asked += 1
             self.notify()
         return BudgetHolds(self, accounts, most)
+
+    async def regain(self) -> float:
+        """`tokens_left`, once the budgets that workers share were asked again."""
+        for budget in self.budgets:
+            await budget.regain()
+        return self.tokens_left
 
     def renew(self) -> None:
         """The spend limit is used in another event loop from here on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 
 from aembed.errors import ConfigError, UnavailableError
@@ -33,6 +34,12 @@ class Credentials:
             return {}
         # RFC 6750, section 2.1: a bearer token stands behind the name of its scheme.
         return {self._header: self.key.bearer() if self._header == "authorization" else self.key}
+
+    def sign(self, salt: bytes) -> bytes:
+        """An HMAC of the key; b"" where there is none, or a callable gives one after the other."""
+        if self.key is None or self._source is not None:
+            return b""
+        return hmac.digest(salt, self.key.reveal().encode(), "sha256")
 
     def note_refused(self, key: Secret | None) -> bool:
         """Whether another token is worth a try, once the service has refused that one."""

@@ -200,6 +200,10 @@ class HTTPProvider:
         """Closes the connections made here, not an `http_client` that was passed."""
         await self._http.aclose()
 
+    def sign_account(self, salt: bytes) -> bytes:
+        """An HMAC of the key, by which workers know that they share its limits."""
+        return self._credentials.sign(salt)
+
     async def _embed(self, texts: Sequence[str], input_type: str) -> Reply:
         body = encode_body({**self.payload(texts, input_type), **self._extra_body}, texts)
         reader, broken_before = self.reader(len(texts)), self._form.broken_numbers

@@ -15,6 +15,7 @@ from aembed.errors import ConfigError
 from aembed.protocols import Backlog, Refusals, Store
 from aembed.ranges import one_line_of
 from aembed.stores._caches import VectorCache
+from aembed.stores._coordinators import Coordinator
 from aembed.stores._sqlite._file import path_of
 from aembed.types import Space
 
@@ -84,6 +85,19 @@ def open_cache(place: object) -> VectorCache:
         raise ConfigError(f"{scheme}: cannot hold a cache; give the path of a SQLite file, or a postgresql:// URL")
     cache: VectorCache = import_module(f"aembed.stores.{scheme}_cache").open_url(os.fspath(place))
     return cache
+
+
+def open_coordinator(place: object) -> Coordinator:
+    """The coordinator at a path, or at a URL of SQLite or PostgreSQL. Nothing is opened yet. Raises ConfigError."""
+    if not isinstance(place, str | Path) or not os.fspath(place):
+        raise ConfigError(
+            f'coordinator={one_line_of(place)} must be a path or a URL, as "limits.db" or "postgresql://..."'
+        )
+    scheme = scheme_of(place) if isinstance(place, str) else "sqlite"
+    if scheme not in ("sqlite", "postgresql"):
+        raise ConfigError(f"{scheme}: cannot be a coordinator; give the path of a SQLite file, or a postgresql:// URL")
+    coordinator: Coordinator = import_module(f"aembed.stores.{scheme}_coordinator").open_url(os.fspath(place))
+    return coordinator
 
 
 def files_of(url: str | os.PathLike[str]) -> tuple[Path, ...]:

@@ -658,3 +658,20 @@ def test_where_levels_are_being_accepted_the_last_requests_try_the_next_one_for_
     assert flight.limit == 5
     assert flight.may_try(16.0)
     assert not flight.may_try(14.0)
+
+
+def test_who_begins_with_what_others_were_left_with_tries_more_from_there() -> None:
+    flight = InFlight(8)
+    flight.begin_at(2)
+    assert (flight.allowed, flight.is_limited) == (2, True)
+    accept(flight, 2, times=12)
+    assert flight.allowed == 3
+    accept(flight, 3, times=2)
+    assert flight.limit > 2
+
+
+def test_what_others_were_left_with_changes_nothing_where_replies_have_told_already() -> None:
+    flight = InFlight(8)
+    accept(flight, 8)
+    flight.begin_at(2)
+    assert flight.allowed == 8

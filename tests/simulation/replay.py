@@ -2,7 +2,7 @@
 
 `--first 0 --count 100000` runs that many and prints the seeds that fail. With `--tables` they fill a column of the
 user's own table, with `--stores` a store in a file whose table loses rows, with `--pools` they are sent to a pool of
-addresses.
+addresses, with `--workers` several at once share a coordinator and a cache.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pprint import pprint
 from tests.simulation.history import History
 from tests.simulation.pools import of_a_pool
 from tests.simulation.tables import Make, in_memory, of_a_store, of_a_table
+from tests.simulation.workers import of_workers
 from tests.stage.vocabulary import write_vocabularies
 
 
 def show(seed: int, make: Make) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         history = make(seed, Path(folder))
-        pprint(getattr(history, "drawn", history.schedule), width=120)
+        pprint(history.drawn if hasattr(history, "drawn") else history.schedule, width=120)
         return _holds(history, verbose=True)
 
 
@@ -67,9 +68,11 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--stores", action="store_true")
     parser.add_argument("--pools", action="store_true")
+    parser.add_argument("--workers", action="store_true")
     options = parser.parse_args()
     make, flag = in_memory, ""
-    for name, kind in {"tables": of_a_table, "stores": of_a_store, "pools": of_a_pool}.items():
+    kinds = {"tables": of_a_table, "stores": of_a_store, "pools": of_a_pool, "workers": of_workers}
+    for name, kind in kinds.items():
         if getattr(options, name):
             make, flag = kind, f"--{name} "
     # A process that is killed leaves coroutines that never began: they are no leak of the program.

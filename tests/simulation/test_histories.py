@@ -14,6 +14,7 @@ from tests.simulation.history import History
 from tests.simulation.pools import of_a_pool
 from tests.simulation.servers import draw
 from tests.simulation.tables import Make, drawn, in_memory, of_a_store, of_a_table
+from tests.simulation.workers import WorkersHistory, of_workers
 
 SCHEDULES = int(os.environ.get("AEMBED_SCHEDULES", "1200"))
 TABLES = SCHEDULES // 20
@@ -21,6 +22,8 @@ TABLES = SCHEDULES // 20
 takes as long as three others."""
 POOLS = SCHEDULES // 15
 """As many beside are sent to a pool of addresses."""
+WORKERS = SCHEDULES // 150
+"""As many beside have several workers at once, on one coordinator and one cache."""
 PARTS = 20
 """So that no test takes longer than its timeout; raise that (--timeout) with AEMBED_SCHEDULES."""
 
@@ -35,7 +38,7 @@ def of_the_dead_no_word(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         gc.collect()
 
 
-def ended(history: History, how: str) -> list[str]:
+def ended(history: History | WorkersHistory, how: str) -> list[str]:
     try:
         history.check()
     except BaseException as error:
@@ -67,6 +70,17 @@ def test_t1_t2_t3_whatever_a_table_does_what_is_told_is_true_and_nothing_is_boug
 def test_e11_e12_whatever_addresses_do_the_promises_hold_while_one_of_them_is_well(part: int, tmp_path: Path) -> None:
     kinds = Counter(k for seed in range(part, POOLS, 4) for k in ended(of_a_pool(seed, tmp_path), f"--pools {seed}"))
     assert kinds.keys() >= {"done", "crash"}
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_t36_t37_whatever_happens_to_workers_no_budget_is_passed_and_nothing_is_bought_twice(
+    part: int, tmp_path: Path
+) -> None:
+    kinds = Counter[str]()
+    for seed in range(part, WORKERS, 2):
+        (folder := tmp_path / str(seed)).mkdir()
+        kinds.update(ended(of_workers(seed, folder), f"--workers {seed}"))
+    assert kinds.keys() >= {"done", "BudgetExceededError"}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,6 @@ Processes on one key need no coordinator: see RateBudget.share and Congestion.
 """
 
 from aembed.core.pacing._pacer import Pacer
-from aembed.core.pacing._reservation import Reservation, Throttling
+from aembed.core.pacing._reservation import Reservation, Throttling, Unit
 
-__all__ = ["Pacer", "Reservation", "Throttling"]
+__all__ = ["Pacer", "Reservation", "Throttling", "Unit"]

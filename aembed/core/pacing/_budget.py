@@ -39,6 +39,10 @@ LATE = 0.15
 SETTLING = 60.0
 """For so many seconds after a change of the limit refusals say nothing new."""
 
+# Computed: a window has to hold one request of each worker beside what the pace sends. Where few requests a minute are
+# shared by many, a smaller pace would leave most of the limit unused, and a refusal now and then costs less.
+LEAST_PACE = 0.5
+"""The least share of a limit that is used where workers share it."""
 # Chosen: with others on the key each reply says how much is left, so there must be many replies, and small requests.
 SHARED_BATCH_SHARE = 0.01
 """The largest batch, as a share of a minute, while others draw on the same limit."""
@@ -118,6 +122,7 @@ class RateBudget:
         "full_request",
         "is_bucket",
         "learned",
+        "leased",
         "limit",
         "window",
     )
@@ -130,6 +135,8 @@ class RateBudget:
         self.limit = ceiling
         """The smaller of the two; None while none is known."""
         self.window = MINUTE
+        self.leased: float | None = None
+        """The share that a coordinator has given; None where there is none."""
         self.due = -inf
         """When the next cost may start, as far as this limit goes."""
         self.is_bucket = False
@@ -152,10 +159,12 @@ class RateBudget:
 
     @property
     def share(self) -> float:
-        """Which part of the limit is ours: 1, or less while others draw on the same bucket.
+        """Which part of the limit is ours: what a coordinator gave; else 1, or less while others draw on the bucket.
 
         All of them see the same remaining count, so all take the same share, whatever their number.
         """
+        if self.leased is not None:
+            return self.leased
         if not self.is_bucket:
             return 1.0
         return float(2.0 ** (-HALVINGS * max(0.0, ALONE - self._left) / ALONE))
@@ -169,16 +178,21 @@ class RateBudget:
     def _pace(self) -> float:
         """The share of the limit that is used; less in a short window, which has to hold one batch and the lateness."""
         if self.window >= MINUTE:
-            return min(PACE, 1.0 - LATE / MINUTE - self._batch_share)
-        return min(PACE, (1.0 - self._batch_share * MINUTE / self.window) / (1.0 + LATE / self.window))
+            pace = min(PACE, 1.0 - LATE / MINUTE - self._batch_share)
+        else:
+            pace = min(PACE, (1.0 - self._batch_share * MINUTE / self.window) / (1.0 + LATE / self.window))
+        return pace if self.leased is None else max(pace, LEAST_PACE)
 
     @property
     def _batch_share(self) -> float:
-        """The largest batch as a share of a minute's limit."""
+        """The largest batch as a share of a minute's limit, or of the part of it that is ours."""
+        limit = (self.limit or 0.0) * (1.0 if self.leased is None else self.leased)
+        # One of a share of a limit of few requests is more than a batch may be.
+        least = 1.0 / limit if limit and self.leased is not None else 0.0
         if self.window < MINUTE:
-            return min(BATCH_SHARE, LARGEST_SHARE * self.window / MINUTE)
-        whole = self.full_request / self.limit if self.limit else 0.0
-        return whole if BATCH_SHARE < whole <= LARGEST_WHOLE else BATCH_SHARE
+            return max(min(BATCH_SHARE, LARGEST_SHARE * self.window / MINUTE), least)
+        whole = self.full_request / limit if limit else 0.0
+        return whole if BATCH_SHARE < whole <= LARGEST_WHOLE else max(BATCH_SHARE, least)
 
     @property
     def max_cost(self) -> float:
@@ -186,7 +200,29 @@ class RateBudget:
         if self.limit is None:
             return inf
         share = self.share
-        return self.limit * share * (self._batch_share if share == 1.0 else SHARED_BATCH_SHARE)
+        is_exact = share == 1.0 or self.leased is not None
+        return self.limit * share * (self._batch_share if is_exact else SHARED_BATCH_SHARE)
+
+    def lease(self, share: float, now: float) -> None:
+        """From now on that share is ours. What was sent and is not due yet is worked off at the new pace."""
+        units = (self.due - now) * self.rate if self.limit is not None and self.due > now else 0.0
+        self.leased = share
+        if units:
+            self.due = now + units / self.rate
+
+    def wait_for_batch(self, now: float) -> None:
+        """Holds the next cost back as long as a batch takes. A window has room for one batch beside the pace, and that
+        is taken by those who were there before."""
+        if self.limit is not None:
+            self.due = max(self.due, now + self.max_cost / self.rate)
+
+    def is_waited_for(self, now: float) -> bool:
+        """Whether this limit holds up the next request."""
+        return self.limit is not None and self.due > now
+
+    def used_share(self, now: float, seconds: float) -> float:
+        """Which part of the limit was spent in the last seconds."""
+        return self._sent.total(now, seconds) * MINUTE / seconds / self.limit if self.limit else 0.0
 
     def startable_units(self, now: float, ahead: float = 0.0) -> float:
         """How many units could start now, one after another."""
@@ -272,7 +308,7 @@ class RateBudget:
             if self.ceiling is not None and self.ceiling <= limit:
                 return  # what was sent was booked at the user's limit already
             spent = self._sent.total(now, self.window) * MINUTE / limit
-            self.due = max(self.due, now - LATENESS + spent / self._pace)
+            self.due = max(self.due, now - LATENESS + spent / self._pace / (self.leased or 1.0))
             return
         self._size *= limit / before
         self._changed_at = now

@@ -149,6 +149,12 @@ class InFlight:
         """Whether fewer are sent than are allowed, because more were refused."""
         return self.limit < self._highest and self._against[self.limit + 1] >= BEYOND
 
+    def begin_at(self, level: int) -> None:
+        """Others on the key were left with so many; more are tried from there, as after a refusal."""
+        if level < self.limit and not self._accepted:
+            self._against[level + 1 :] = [max(BEYOND, held) for held in self._against[level + 1 :]]
+            self.limit, self._wait = level, TRIED_AGAIN
+
     @property
     def doubted_since(self) -> float | None:
         """When the refusal came that is not explained yet."""

@@ -163,6 +163,55 @@ class Pacer:
         if dropped:
             self._book_head_anew(now)
 
+    # what a coordinator gives and is told
+
+    def expect_share(self, share: float) -> None:
+        """Until a share is given batches are made for that one."""
+        for budget in self._budgets.values():
+            budget.leased = share
+
+    def take_share(self, share: float, now: float, *, joins: bool = False) -> None:
+        """From now on that part of every limit is ours; what waits is booked anew. Who `joins` others waits first."""
+        head = self._head if self._head and self._head.start > now else None
+        if head:
+            self._unbook(head)
+        for budget in self._budgets.values():
+            budget.lease(share, now)
+            if joins:
+                budget.wait_for_batch(now)
+        if head:
+            self._book(head, now)
+
+    def learn_limit(self, unit: Unit, per_minute: float, window: float, now: float) -> None:
+        """A limit that replies to another worker have named. `window` is the seconds in which it is counted."""
+        self._budgets[unit].observe(round(per_minute * window / 60.0), None, None, 0.0, now, window=window)
+
+    @property
+    def refused_slots(self) -> int:
+        """The requests in flight that refusals have left; 0 where none was refused for being one too many."""
+        return self._in_flight.limit if self._in_flight.is_limited else 0
+
+    def begin_with_slots(self, slots: int) -> None:
+        """Refusals have left the other workers with so many requests in flight."""
+        self._in_flight.begin_at(slots)
+
+    def told_limits(self) -> dict[Unit, tuple[float, float]]:
+        """The limits that replies have named: units a minute, and the seconds in which they are counted."""
+        return {
+            unit: (budget.learned, budget.window)
+            for unit, budget in self._budgets.items()
+            if budget.learned is not None
+        }
+
+    def used_share(self, now: float, seconds: float) -> tuple[float, bool]:
+        """Which part of the limits was spent in the last seconds, and whether one of them holds up the next request.
+
+        While no limit is known any part may be needed.
+        """
+        limited = [budget for budget in self._budgets.values() if budget.limit is not None]
+        held_up = not limited or any(budget.is_waited_for(now) for budget in limited)
+        return max([budget.used_share(now, seconds) for budget in limited], default=0.0), held_up
+
     def _count_buckets(self) -> int:
         """The number of limits whose headers tell what all of their users spend."""
         return sum([budget.is_bucket for budget in self._budgets.values()])

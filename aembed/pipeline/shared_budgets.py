@@ -1,0 +1,165 @@
+"""This module keeps budgets in a coordinator: a worker draws tokens of them, and spends no more than it has drawn.
+
+So a request costs no statement, and a budget is never passed, whatever becomes of the workers or the database: what was
+drawn counts as spent until it is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio
+
+from aembed.core.shares import Pot, draw, give_back, read_state, write_state
+from aembed.dispatch import Coordination
+from aembed.errors import AembedError
+from aembed.protocols import Provider
+
+logger = logging.getLogger("aembed")
+
+# Chosen: how much a minute takes is not known at the first request; eight of them are what is in flight by default.
+FIRST_REQUESTS = 8
+"""The first draw is for so many requests."""
+
+
+@dataclass(slots=True)
+class Purse:
+    """What this worker has drawn of one budget, in tokens, and how fast it spends. Less than 0: owed."""
+
+    held: int = 0
+    taken: int = 0
+    """All that workers have drawn, as far as the last draw told."""
+    spent: int = 0
+    drawn_at: float | None = None
+
+    def minute(self, need: int, now: float) -> float:
+        """What is spent in a minute, as far as it is known."""
+        if self.drawn_at is None or now <= self.drawn_at:
+            return float(FIRST_REQUESTS * max(1, need))
+        return max(float(need), self.spent * 60.0 / (now - self.drawn_at))
+
+
+@dataclass(eq=False, repr=False)
+class Purses:
+    """The budgets of one Embedder that a coordinator keeps."""
+
+    _coordination: Coordination
+    _provider: Provider
+    spent: dict[str, int] = field(default_factory=dict)
+    """What is spent of each budget, or held by others, as far as is known here."""
+    unspent: Counter[str] = field(default_factory=Counter[str])
+    """What requests have noted and not spent."""
+    _held: dict[str, Purse] = field(default_factory=dict)
+    _account: str = ""
+    _process: int = field(default_factory=os.getpid)
+    _turn: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
+
+    def account_of(self, most: float) -> SharedAccount:
+        """The account of a budget of so many tokens."""
+        return SharedAccount(self, most)
+
+    async def spend(self, job: str, tokens: int, most: float) -> int:
+        """Spends of what was drawn, and draws more where that is too little.
+
+        Returns what is spent of the budget or held by others; it is above `most` where so many tokens are not left.
+        """
+        async with self._turn:
+            purse = self._purse_of(job)
+            owed = max(0, -purse.held)
+            purse.held -= tokens
+            if purse.held < 0 < tokens:
+                try:
+                    await self._draw(job, purse, owed, most, need=-purse.held - owed)
+                except BaseException:
+                    purse.held += tokens
+                    raise
+            purse.spent += tokens
+            return purse.taken - purse.held
+
+    async def regain(self, job: str, most: float) -> int:
+        """Draws what others have given back; returns what `spend` does."""
+        async with self._turn:
+            purse = self._purse_of(job)
+            await self._draw(job, purse, max(0, -purse.held), most, need=0)
+            return purse.taken - purse.held
+
+    async def give_back(self) -> None:
+        """What was drawn and not spent is there for the others."""
+        async with self._turn:
+            for job, purse in self._held.items():
+                if held := purse.held + self.unspent.pop(job, 0):
+                    purse.held = 0
+                    purse.taken = await self._coordination.ask(
+                        await self._name_of(job), partial(_give_back, held), durable=True
+                    )
+            self._held.clear()
+            self.spent.clear()
+            self._account = ""
+
+    async def _draw(self, job: str, purse: Purse, owed: int, most: float, need: int) -> None:
+        now = asyncio.get_running_loop().time()
+        change = partial(_draw, owed, need, purse.minute(need, now), self._coordination.workers, most)
+        granted, purse.taken = await self._coordination.ask_until_there(await self._name_of(job), change)
+        purse.held += granted + owed
+        purse.spent, purse.drawn_at = 0, now
+
+    def _purse_of(self, job: str) -> Purse:
+        if self._process != os.getpid():
+            # After a fork the parent holds what was drawn.
+            self._process, self._held = os.getpid(), {}
+            self.unspent.clear()
+        return self._held.setdefault(job, Purse())
+
+    async def _name_of(self, job: str) -> str:
+        self._account = self._account or await self._coordination.name_account(self._provider)
+        return f"{self._account} {job}"
+
+
+@dataclass(eq=False, repr=False)
+class SharedAccount:
+    """An account (aembed.Accounts) of one budget, for all workers that name the coordinator."""
+
+    _purses: Purses
+    _most: float
+
+    @property
+    def spent(self) -> dict[str, int]:
+        return self._purses.spent
+
+    @property
+    def unspent(self) -> Counter[str]:
+        return self._purses.unspent
+
+    async def spend(self, job: str, tokens: int) -> int:
+        return await self._purses.spend(job, tokens, self._most)
+
+    async def regain(self, job: str) -> int:
+        return await self._purses.regain(job, self._most)
+
+    async def close_account(self, job: str) -> None:
+        """A budget of a day or a month ends with it."""
+
+
+async def give_back_unless_away(purses: Purses) -> None:
+    """What cannot be given back counts as spent."""
+    try:
+        await purses.give_back()
+    except AembedError as error:
+        logger.warning("what was drawn of a budget and not spent was not given back: %s", error)
+
+
+def _draw(
+    owed: int, need: int, minute: float, workers: int, most: float, written: bytes | None, now: float
+) -> tuple[bytes, tuple[int, int]]:
+    pot, granted = draw(read_state(Pot, written), owed, need, minute, workers, most)
+    return write_state(pot), (granted, pot.taken)
+
+
+def _give_back(tokens: int, written: bytes | None, now: float) -> tuple[bytes, int]:
+    pot = give_back(read_state(Pot, written), tokens)
+    return write_state(pot), pot.taken
