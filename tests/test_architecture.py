@@ -21,6 +21,7 @@ FLOORS = {
     "preparation": 0,
     "results": 0,
     "protocols": 0,
+    "batch_protocols": 0,
     "options": 0,
     "core": 1,
     "counters": 2,
