@@ -61,6 +61,7 @@ out, as are those of single services and of models in the process: what they sen
 
 SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1", "perplexityai==0.46.1")
 SDKS_OF_WIRES = ("botocore==1.44.8", "cohere==7.3.1", "google-genai==3.6.1", "ollama==0.6.3")
+TESTS_OF_SDKS = tuple(f"tests/providers/test_sdks{which}.py" for which in ("", "_of_wires", "_of_batches"))
 nox.options.sessions = ["lint", "types", "tests"]
 LEAST_CAUGHT = 0.85
 PARALLEL = ("-n", "3", "--dist", "loadfile")
@@ -208,9 +209,7 @@ def sentence_transformers(session: nox.Session) -> None:
 def sdks(session: nox.Session) -> None:
     """The services' own SDKs against the scripted servers that the tests judge aembed by: whether these are right."""
     session.install("-e", ".[dev]", *SDKS, *SDKS_OF_WIRES)
-    session.run(
-        "pytest", "-q", "tests/providers/test_sdks.py", "tests/providers/test_sdks_of_wires.py", *session.posargs
-    )
+    session.run("pytest", "-q", *TESTS_OF_SDKS, *session.posargs)
 
 
 @nox.session

@@ -9,6 +9,7 @@ from typing import Any
 from tests.service import refusals
 from tests.service.batches.batch import Batch, Status
 from tests.service.batches.faults import TakesEffectLater
+from tests.service.batches.files import StoredFile
 from tests.service.batches.lines import Words, WordsOfOpenAI
 from tests.service.batches.openai import HOUR, OpenAIWire
 from tests.service.batches.provider import Batches
@@ -66,6 +67,10 @@ class MistralWire(OpenAIWire):
             parameters={"model": fields["model"]},
         )
         return said(self.as_batch(made))
+
+    def as_file(self, file: StoredFile) -> dict[str, Any]:
+        made = {"sample_type": "batch_request", "source": "upload", "num_lines": None, "signature": None}
+        return {**super().as_file(file), **made}
 
     def list_batches(self, request: Request, id: str, now: float, late: TakesEffectLater | None) -> Answer:
         listed = self.batches.listed(now)
