@@ -138,6 +138,8 @@ class ReplyReader:
         self._matrix: Matrix | None = None
         self._squares: Squares = np.empty(inputs, np.float32)
         self._whole: bytearray | None = None
+        self._floats = False
+        """The vectors that were cut out came as numbers."""
 
     @property
     def is_whole(self) -> bool:
@@ -283,7 +285,7 @@ class ReplyReader:
         matrix, lengths = self._matrix, self._squares
         if order is not None:
             matrix, lengths = matrix[order], lengths[order]
-        return Parsed(matrix, lengths, reply.model or "", _read_usage(reply.usage), floats=False)
+        return Parsed(matrix, lengths, reply.model or "", _read_usage(reply.usage), floats=self._floats)
 
     def _decode(self, body: bytes | bytearray) -> OpenAIReply:
         """What the reply says, with or without a mark in the place of each vector. Raises InvalidReplyError."""
