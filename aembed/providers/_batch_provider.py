@@ -74,8 +74,8 @@ class BatchHTTPProvider(ReadsResults):
             content_type, upload = multipart(
                 self._wire.form, file, f"aembed-{re.sub(r'[^0-9A-Za-z_-]', '_', key)}.jsonl"
             )
-            seconds = CALL_SECONDS + upload.size_bytes / SLOWEST_BYTES
-            reply = await self.call("POST", self._wire.files, upload, {"content-type": content_type}, seconds=seconds)
+            seconds, typed = self.upload_seconds(upload), {"content-type": content_type}
+            reply = await self.call("POST", self._wire.files, upload, typed, seconds=seconds)
         return self._read(reply, self._wire.file_id)
 
     async def create_batch(self, file_id: str, key: str, *, preparation: Preparation) -> BatchState:
@@ -83,7 +83,7 @@ class BatchHTTPProvider(ReadsResults):
         body = {**self.payload((), preparation.document_type), **self._extra_body}
         created = encode_body(self._wire.creation(file_id, key, body), ())
         try:
-            reply = await self.call("POST", self._wire.batches, created)
+            reply = await self.call("POST", self._wire.creation_path(self.model), created)
         except (BadRequestError, QuotaExceededError) as error:
             if not _QUEUE_IS_FULL.search(f"{error} {error.body}"):
                 raise
@@ -107,7 +107,8 @@ class BatchHTTPProvider(ReadsResults):
     async def cancel_batch(self, id: str) -> BatchState:
         """One that is over already is no error."""
         try:
-            return self._read(await self.call("POST", self._wire.cancellation(id)), self._wire.state)
+            reply = await self.call("POST", self._wire.cancellation(id))
+            return self._read(reply, self._wire.state) if self._wire.tells_cancelled else await self.get_batch(id)
         except (BadRequestError, UnavailableError) as error:
             if error.status_code in range(400, 500) and (state := await self.get_batch(id)).is_over:
                 return state
@@ -162,6 +163,10 @@ class BatchHTTPProvider(ReadsResults):
         if 200 <= reply.status < 300:
             return reply
         raise await self._judge(reply, method, path, is_upload=isinstance(content, Upload))
+
+    def upload_seconds(self, upload: Upload) -> float:
+        """How long that may take."""
+        return CALL_SECONDS + upload.size_bytes / SLOWEST_BYTES
 
     async def _headers_now(self, more: Headers | None) -> Headers:
         return {**self._headers, **await self._credentials.headers(), **(more or {})}

@@ -94,6 +94,8 @@ class BatchWire:
     files: ClassVar[str] = "/files"
     batches: ClassVar[str] = "/batches"
     endpoint: ClassVar[str] = "/v1/embeddings"
+    tells_cancelled: ClassVar[bool] = True
+    """The answer to a cancellation is the batch."""
 
     def line(self, custom_id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One line of the file. `body` is that of a live request."""
@@ -108,13 +110,17 @@ class BatchWire:
         return {"purpose": "batch", **after}
 
     def creation(self, file_id: str, key: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What is posted to `batches`. `body` is that of a live request without its texts."""
+        """What makes a batch. `body` is that of a live request without its texts."""
         return {
             "input_file_id": file_id,
             "endpoint": self.endpoint,
             "completion_window": self.window,
             "metadata": {KEY: key},
         }
+
+    def creation_path(self, model: str) -> str:
+        """Where that is posted to."""
+        return self.batches
 
     def batch(self, id: str) -> str:
         return f"{self.batches}/{quote(id, safe='')}"

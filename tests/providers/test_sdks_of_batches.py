@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,39 @@ async def test_mistralai() -> None:
         )
         assert (await client.batch.jobs.cancel_async(job_id=other.id)).status == "CANCELLATION_REQUESTED"
         assert (await client.files.delete_async(file_id=file.id)).deleted
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_google_genai(inline: bool, tmp_path: Path) -> None:
+    types = genai.types
+    async with service("gemini") as server:
+        client = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=server.root)).aio
+        contents = [types.Content(parts=[types.Part(text=text)]) for text in TEXTS.values()]
+        if inline:
+            source: dict[str, Any] = {"inlined_requests": {"contents": contents}}
+        else:
+            lines = [{"key": id, "request": {"content": {"parts": [{"text": text}]}}} for id, text in TEXTS.items()]
+            path = tmp_path / "a.jsonl"
+            path.write_bytes(file_of(lines).read())
+            uploaded = await client.files.upload(file=path, config={"mime_type": "application/jsonl"})
+            source = {"file_name": uploaded.name}
+        job = await client.batches.create_embeddings(
+            model="gemini-embedding-001", src=source, config={"display_name": "k"}
+        )
+        assert (job.state.name, job.display_name) == ("JOB_STATE_PENDING", "k")
+        server.batches.advance(2 * HOUR)
+        job = await client.batches.get(name=job.name)
+        assert job.state.name == "JOB_STATE_SUCCEEDED"
+        if inline:
+            answers = job.dest.inlined_embed_content_responses
+            found = {id: each.response.embedding.values for id, each in zip(TEXTS, answers, strict=True)}
+        else:
+            content = await client.files.download(file=job.dest.file_name)
+            read = [json.loads(line) for line in content.splitlines()]
+            found = {line["key"]: line["response"]["embedding"]["values"] for line in read}
+        assert are_right({id: np.asarray(values) for id, values in found.items()}, 3_072)
+        assert [each.name async for each in await client.batches.list()] == [job.name]
+        other = await client.batches.create_embeddings(model="gemini-embedding-001", src=source)
+        await client.batches.cancel(name=other.name)
+        server.batches.advance(HOUR)
+        assert (await client.batches.get(name=other.name)).state.name == "JOB_STATE_CANCELLED"

@@ -44,7 +44,9 @@ class Failed:
 
 
 class Words(Protocol):
-    """How a service writes the lines of its result files."""
+    """How a service writes the lines of its result files. `one_file`: its errors stand in the output file, too."""
+
+    one_file: bool
 
     def answered(self, line: Line, call: Call) -> Iterator[bytes]:
         """One line, with its end, a piece at a time."""
@@ -58,6 +60,8 @@ class Words(Protocol):
 
 
 class WordsOfOpenAI:
+    one_file = False
+
     def answered(self, line: Line, call: Call) -> Iterator[bytes]:
         before, after = self._around(line)
         yield before

@@ -197,10 +197,11 @@ class Batches:
         batch.answered.append(Answered(line, call, fault))
 
     def _write_files(self, batch: Batch, at: float) -> None:
-        if batch.answered and batch.course.output:
+        words = self.format.words
+        if (batch.answered or (batch.failed and words.one_file)) and batch.course.output:
             batch.output_file_id = self._write_output(batch, at).id
-        if batch.failed:
-            content = b"".join(map(self.format.words.failed, batch.failed))
+        if batch.failed and not words.one_file:
+            content = b"".join(map(words.failed, batch.failed))
             name = f"{batch.id}_error.jsonl"
             batch.error_file_id = self.files.keep(name, "batch_output", content, at, batch.output_seconds).id
 
@@ -208,11 +209,13 @@ class Batches:
         answered, words = in_order(batch), self.format.words
         sizes = [written_bytes(words, each) for each in answered]
         known = [size for size in sizes if size is not None]
-        size = sum(known) if len(known) == len(sizes) else None
+        errors = b"".join(map(words.failed, batch.failed)) if words.one_file else b""
+        size = sum(known) + len(errors) if len(known) == len(sizes) else None
 
         def pieces() -> Iterator[bytes]:
             for each in answered:
                 yield from written(words, each)
+            yield errors
 
         return self.files.add(f"{batch.id}_output.jsonl", "batch_output", size, pieces, at, batch.output_seconds)
 

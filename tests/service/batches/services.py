@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from tests.service.batches.gemini import GeminiWire
 from tests.service.batches.mistral import MistralWire
 from tests.service.batches.openai import OpenAIWire
 from tests.service.batches.provider import Batches
@@ -25,4 +26,5 @@ WIRES: Mapping[str, Callable[[Batches], OpenAIWire]] = {
     "voyage": VoyageWire,
     "mistral": MistralWire,
     "dashscope": DashScopeWire,
+    "gemini": GeminiWire,
 }
