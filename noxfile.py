@@ -39,6 +39,7 @@ PROMISES = (
     "wide",
     "search_beside",
     "sharing",
+    "batch_results",
 )
 
 NETWORK = (

@@ -102,7 +102,7 @@ def are_right(found: Sequence[BatchLine], lines: Mapping[str, Sequence[str]] = L
 
 
 @pytest.mark.parametrize("service", NAMES)
-async def test_files_that_are_gone(service: str, tmp_path: Path) -> None:
+async def test_g5_files_that_are_gone(service: str, tmp_path: Path) -> None:
     async with batching(service) as (_, provider):
         state = await submit(provider, tmp_path, ONE_A_LINE)
         for file in (state.input_file, state.output_file):
@@ -141,7 +141,7 @@ async def test_a_batch_of_every_service(service: str, encoding: str, tmp_path: P
 
 
 @pytest.mark.parametrize("service", NAMES)
-async def test_a_batch_that_ends_otherwise(service: str, tmp_path: Path) -> None:
+async def test_g4_a_batch_that_ends_otherwise(service: str, tmp_path: Path) -> None:
     plans = Plans([Course(cancelling=60), Course(stops_at=0.4), Course(fails="token_limit_exceeded")])
     async with batching(service, plans) as (server, provider):
         cancelled, expired, failed = [await submit(provider, tmp_path, ONE_A_LINE) for _ in range(3)]
@@ -175,7 +175,7 @@ async def test_a_batch_that_ends_otherwise(service: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("service", ["openai", "mistral"])
-async def test_what_becomes_of_a_line_is_what_it_would_be_live(service: str, tmp_path: Path) -> None:
+async def test_g1_g2_what_becomes_of_a_line_is_what_it_would_be_live(service: str, tmp_path: Path) -> None:
     faults: dict[int, LineFault] = {
         0: "neither file",
         1: "status 0",
@@ -207,7 +207,7 @@ async def test_what_becomes_of_a_line_is_what_it_would_be_live(service: str, tmp
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
 @pytest.mark.parametrize("cut", [CutOff(100_000), EndsEarly(0.4)])
-async def test_a_file_that_is_cut_off_gives_its_whole_lines(cut: Any, encoding: str, tmp_path: Path) -> None:
+async def test_g3_a_file_that_is_cut_off_gives_its_whole_lines(cut: Any, encoding: str, tmp_path: Path) -> None:
     lines = {str(n): [f"text {n}", "more", "and more"] for n in range(8)}
     async with batching(encoding=encoding) as (server, provider):
         state = await submit(provider, tmp_path, lines)
@@ -220,7 +220,7 @@ async def test_a_file_that_is_cut_off_gives_its_whole_lines(cut: Any, encoding: 
         assert are_right(await results(provider, state, lines), lines)
 
 
-async def test_answers_that_are_lost_or_never_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_g6_answers_that_are_lost_or_never_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with batching() as (server, provider):
         file = await upload(provider, tmp_path)
         server.batches.plans.add("create", Lost(took_effect=False), Lost(), Refuse(503), Hangs())
@@ -243,7 +243,7 @@ async def test_the_list_has_pages_and_the_youngest_come_first(tmp_path: Path, mo
             assert [state.id async for state in provider.list_batches()] == made[::-1], service
 
 
-async def test_a_full_queue_is_a_limit_of_rate() -> None:
+async def test_g7_a_full_queue_is_a_limit_of_rate() -> None:
     said = {"error": {"message": "Enqueued token limit reached for x.", "code": "token_limit_exceeded"}}
     for status in (400, 429):
         async with serving(json_reply(said, status)) as raw:
@@ -300,7 +300,7 @@ async def test_a_service_without_batches_says_so(tmp_path: Path) -> None:
         await provider.get_batch("1")
 
 
-async def test_ids_of_a_service_cannot_lead_elsewhere() -> None:
+async def test_g8_ids_of_a_service_cannot_lead_elsewhere() -> None:
     async with serving(json_reply({"id": "x", "status": "completed"})) as raw:
         provider = open_provider("openai:text-embedding-3-small", api_key=KEY, base_url=raw.url)
         assert isinstance(provider, BatchProvider)
@@ -324,7 +324,7 @@ async def test_replies_that_are_none() -> None:
             await provider.aclose()
 
 
-async def test_a_file_goes_to_no_other_server_than_the_one_that_was_chosen(tmp_path: Path) -> None:
+async def test_g8_a_file_goes_to_no_other_server_than_the_one_that_was_chosen(tmp_path: Path) -> None:
     """Gemini says where an upload goes to."""
     async with serving(json_reply({}, headers={"x-goog-upload-url": "http://127.0.0.2:9/upload"})) as raw:
         provider = open_provider("gemini:gemini-embedding-001", api_key=KEY, base_url=raw.url)
