@@ -285,6 +285,8 @@ def test_what_a_batch_may_carry() -> None:
     assert with_batches == {
         "azure": (500, 0.5, 86_400),
         "dashscope": (10, 0.5, 86_400),
+        "doubleword": (256, 0.5, 86_400),
+        "parasail": (256, 0.5, 86_400),
         "gemini": (1, 0.5, 172_800),
         "mistral": (256, 0.5, 86_400),
         "openai": (500, 0.5, 86_400),
