@@ -24,6 +24,8 @@ Pieces: TypeAlias = list[bytes]
 
 # Chosen: ids and fields of a service's own stand around a reply. Where they take more, the line is parsed whole.
 _AROUND_BYTES = 2_000
+# Computed: the first vector ends within so many bytes, if it has 16,000 values in base64.
+_HEAD_BYTES = _AROUND_BYTES + 128 * 1024
 _CUSTOM_ID = re.compile(rb'"(?:custom_id|key)"\s{0,8}:\s{0,8}"([^"\\\x00-\x1f]{1,512})"')
 # Chosen: eight vectors of 1,536 numbers are read in half a ms, between which other threads come to run.
 _AT_ONCE = 8
@@ -99,18 +101,43 @@ _ANSWERED = msgspec.json.Decoder(_AnsweredLine)
 _NULL = b"null"
 
 
-def find_custom_id(line: bytes) -> str | None:
+def find_custom_id(line: Pieces) -> str | None:
     """The id of the line, as it stands before or behind the reply; None where the line has to be parsed for it."""
-    found = _CUSTOM_ID.search(line, 0, _AROUND_BYTES) or _CUSTOM_ID.search(line, max(0, len(line) - _AROUND_BYTES))
+    head, tail = _start_of(line, _AROUND_BYTES)[:_AROUND_BYTES], _end_of(line, _AROUND_BYTES)
+    found = _CUSTOM_ID.search(head) or _CUSTOM_ID.search(tail)
     try:
         return found[1].decode() if found else None
     except UnicodeDecodeError:
         return None
 
 
-def holds_vectors(line: bytes) -> bool:
+def holds_vectors(line: Pieces) -> bool:
     """Whether the vectors of a reply begin where they are expected."""
-    return bool(FIRST_VECTOR.search(line, 0, _AROUND_BYTES + 128 * 1024) or _NUMBERS.search(line, 0, _AROUND_BYTES))
+    head = _start_of(line, _HEAD_BYTES)
+    return _is_base64(head) or bool(_NUMBERS.search(head, 0, _AROUND_BYTES))
+
+
+def _is_base64(head: bytes) -> bool:
+    return FIRST_VECTOR.search(head, 0, _HEAD_BYTES) is not None
+
+
+def _start_of(line: Pieces, most: int) -> bytes:
+    """At least so many bytes of it, without a copy where its first piece has them."""
+    start = line[0]
+    for piece in line[1:]:
+        if len(start) >= most:
+            break
+        start += piece
+    return start
+
+
+def _end_of(line: Pieces, most: int) -> bytes:
+    end = line[-1][-most:]
+    for piece in line[-2::-1]:
+        if len(end) >= most:
+            break
+        end = piece[-most:] + end
+    return end[-most:]
 
 
 def read_envelope(line: bytes) -> Envelope:
@@ -139,21 +166,24 @@ def is_whole(line: bytes) -> bool:
 class LineReader(ReplyReader):
     """Reads the reply in a line of `inputs` texts whose custom id is known."""
 
-    def __init__(self, inputs: int, line: bytes, custom_id: str) -> None:
+    def __init__(self, inputs: int, line: Pieces, custom_id: str) -> None:
         super().__init__(inputs)
         self._line, self._custom_id = line, custom_id
-        if FIRST_VECTOR.search(line, 0, _AROUND_BYTES + 128 * 1024):
-            self.feed(line)
+        if _is_base64(_start_of(line, _HEAD_BYTES)):
+            # Whole, it would be 4 MB more of memory, which the processor does not have at hand.
+            for piece in line:
+                self.feed(piece)
         else:
             self._cut_numbers()
 
     def whole_reply(self) -> bytes:
-        return self._line
+        return b"".join(self._line)
 
     def _cut_numbers(self) -> None:
         """Makes rows of the vectors one after another: msgspec would hold the interpreter for 30 ms. A line that is not
         as expected is left, and parsed whole: that says what is wrong with it."""
-        line, spans = self._line, list(_spans_of_numbers(self._line))
+        line = self.whole_reply()
+        spans = list(_spans_of_numbers(line))
         if not spans or len(spans) != self._inputs:
             return
         matrix: Matrix | None = None

@@ -31,15 +31,15 @@ class ReadsResults(HTTPProvider):
             self._form.width = line.reply.matrix.shape[1]
         return line
 
-    def reader_of_line(self, line: bytes, custom_id: str, inputs: int) -> Reader:
+    def reader_of_line(self, line: Pieces, custom_id: str, inputs: int) -> Reader:
         """What reads the reply in a line whose vectors stand where they are expected."""
         return LineReader(inputs, line, custom_id)
 
     def _read_line(self, pieces: Pieces, inputs: Mapping[str, int]) -> BatchLine:
+        custom_id = find_custom_id(pieces)
+        if custom_id is not None and custom_id in inputs and holds_vectors(pieces):
+            return self._read_vectors(self.reader_of_line(pieces, custom_id, inputs[custom_id]), custom_id)
         line = b"".join(pieces)
-        custom_id = find_custom_id(line)
-        if custom_id is not None and custom_id in inputs and holds_vectors(line):
-            return self._read_vectors(self.reader_of_line(line, custom_id, inputs[custom_id]), custom_id, line)
         try:
             found = read_envelope(line)
         except InvalidReplyError as error:
@@ -52,7 +52,7 @@ class ReadsResults(HTTPProvider):
             return BatchLine(found.custom_id, error=InvalidReplyError("the service answered a line that was not sent"))
         reader = self.reader(inputs[found.custom_id])
         reader.feed(found.body)
-        return self._read_vectors(reader, found.custom_id, found.body)
+        return self._read_vectors(reader, found.custom_id)
 
     def _unanswered(self, found: Envelope) -> BatchLine:
         if b"batch_expired" in found.error:
@@ -74,7 +74,7 @@ class ReadsResults(HTTPProvider):
         number = inputs.get(found.custom_id or "", 1)
         return error_for(reply, inputs=number, secrets=self._secrets(), error=own)
 
-    def _read_vectors(self, reader: Reader, custom_id: str, line: bytes) -> BatchLine:
+    def _read_vectors(self, reader: Reader, custom_id: str) -> BatchLine:
         try:
             parsed = reader.parse(
                 dimensions=self.space.dimensions or self._form.width,
@@ -82,6 +82,7 @@ class ReadsResults(HTTPProvider):
                 proven=self._form.is_proven,
             )
         except InvalidReplyError as error:
+            line = bytes(reader.whole_reply())
             held = error_in(HTTPReply(200, {}, line), inputs=1, secrets=self._secrets())
             return BatchLine(custom_id, error=held or self._with_line(error, line))
         usage = parsed.usage if self._counts_tokens else Usage(None, parsed.usage.cost_usd)

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from aembed.batch_protocols import BatchFault, BatchState, BatchStatus, BatchTerms
+from aembed.core.batch_results import Pieces
 from aembed.core.number_replies import Found, NumbersReader
 from aembed.core.numbers import Numbers
 from aembed.core.replies import decode_reply
@@ -175,10 +176,11 @@ class GeminiBatchWire(BatchWire):
 class GeminiLineReader(NumbersReader[_Line]):
     """Reads the one vector of a line of responses whose key is known."""
 
-    def __init__(self, line: bytes, key: str) -> None:
+    def __init__(self, line: Pieces, key: str) -> None:
         super().__init__(1, _LINE, self._find_vector)
         self._key = key
-        self.feed(line)
+        for piece in line:
+            self.feed(piece)
 
     def _find_vector(self, line: _Line) -> Found:
         # Law 3: the line was found by these words before it was parsed.

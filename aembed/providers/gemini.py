@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from aembed.core.batch_results import Pieces
 from aembed.core.number_replies import Found, NumbersReader
 from aembed.core.numbers import Numbers
 from aembed.errors import InvalidReplyError, NotFoundError, ProviderError
@@ -87,7 +88,7 @@ class GeminiProvider(BatchHTTPProvider):
         """A file that is gone is a 403 there."""
         return NotFoundError if status == 403 and b"may not exist" in body else None
 
-    def reader_of_line(self, line: bytes, custom_id: str, inputs: int) -> Reader:
+    def reader_of_line(self, line: Pieces, custom_id: str, inputs: int) -> Reader:
         return GeminiLineReader(line, custom_id)
 
     async def upload_batch_file(self, path: Path, key: str) -> str:

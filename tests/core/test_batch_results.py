@@ -66,11 +66,13 @@ def test_a_line_without_end_is_no_reason_to_fill_the_memory() -> None:
 @pytest.mark.parametrize("last", [False, True])
 def test_a_line_with_vectors(numbers: bool, last: bool) -> None:
     raw = line("a b", reply(numbers=numbers), last=last)
-    assert find_custom_id(raw) == "a b"
-    assert holds_vectors(raw)
-    parsed = LineReader(3, raw, "a b").parse(dimensions=4)
-    assert np.array_equal(parsed.matrix, ROWS)
-    assert (parsed.model, parsed.usage.tokens, parsed.floats) == ("m", 7, numbers)
+    for size in (1, 7, 64, len(raw)):
+        pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
+        assert find_custom_id(pieces) == "a b"
+        assert holds_vectors(pieces)
+        parsed = LineReader(3, pieces, "a b").parse(dimensions=4)
+        assert np.array_equal(parsed.matrix, ROWS)
+        assert (parsed.model, parsed.usage.tokens, parsed.floats) == ("m", 7, numbers)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +89,13 @@ def test_a_line_with_vectors(numbers: bool, last: bool) -> None:
 )
 def test_a_line_that_is_not_what_it_was_taken_for(raw: bytes, id: str, inputs: int) -> None:
     with pytest.raises(InvalidReplyError):
-        LineReader(inputs, raw, id).parse(dimensions=4)
+        LineReader(inputs, [raw], id).parse(dimensions=4)
 
 
 def test_an_id_that_is_not_found_at_once() -> None:
     for id in (None, 'with "quotes"', "ünï\ncode"):
         raw = line(id, {"error": {"message": "x" * 5_000}}, status=400)
-        assert find_custom_id(raw) is None
+        assert find_custom_id([raw]) is None
         assert read_envelope(raw).custom_id == id
     assert read_envelope(b'{"custom_id": 17}').custom_id == "17"
     assert read_envelope(b'{"key": "k"}').custom_id == "k"
