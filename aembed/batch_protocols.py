@@ -5,15 +5,15 @@ A provider that is a BatchProvider and a store, or a column, that is KeepsBatche
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from aembed.errors import ProviderError
 from aembed.preparation import Preparation
 from aembed.protocols import Provider
-from aembed.types import Reply
+from aembed.types import Matrix, Reply, Vector
 
 BatchStatus = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
@@ -135,4 +135,84 @@ class BatchProvider(Provider, Protocol):
 
     async def delete_batch_file(self, file_id: str) -> None:
         """Deletes a file; one that is gone already is no error."""
+        ...
+
+
+class OutText(NamedTuple):
+    """A text of a line, by its fingerprint. `weights` has one number for each piece that was sent of it."""
+
+    fingerprint: bytes
+    weights: tuple[float, ...] = (1.0,)
+
+
+class TextState(NamedTuple):
+    """What batches have done for one text: `vector` was bought by one and stands in no row yet; `tries` is how many
+    gave it nothing; a text that is to go `live` was refused in one, or has failed there too often."""
+
+    is_out: bool = False
+    tries: int = 0
+    live: bool = False
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBatch:
+    """What a store keeps of one batch. `version` grows with each change; `data` is JSON."""
+
+    key: str
+    data: str
+    version: int = 0
+
+
+@runtime_checkable
+class KeepsBatches(Protocol):
+    """What a Store or a Backlog may do besides: keep what is out at a provider in batches. All of it is durable when
+    a method returns, each in one transaction. Without tables of batches there is nothing out."""
+
+    async def prepare_batches(self) -> None:
+        """Makes the tables. Raises StoreError where the role may not."""
+        ...
+
+    async def has_batches(self) -> bool:
+        """Whether there is anything here of batches, or of what they have brought."""
+        ...
+
+    async def batches(self) -> list[KeptBatch]:
+        """All that are kept, by key."""
+        ...
+
+    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]]) -> None:
+        """Keeps a batch and the texts of each of its lines, which are out from now on."""
+        ...
+
+    async def change_batch(self, batch: KeptBatch, *, is_out: bool = True) -> bool:
+        """Keeps other data of it, where the version is still this one; returns whether it was. Unless `is_out`, its
+        texts are out no more, but may still be asked for."""
+        ...
+
+    async def batch_lines(self, key: str) -> Mapping[int, Sequence[OutText]]:
+        """The texts of the lines that nothing is settled of yet, by the number of the line."""
+        ...
+
+    async def settle_line(
+        self, key: str, line: int, fingerprints: Sequence[bytes], matrix: Matrix | None, *, tries: int, live: bool
+    ) -> None:
+        """The line is out no more. Row i of the matrix is the vector of fingerprints[i]; None where there are none:
+        then their texts have `tries` more behind them, and go `live` from now on, or not."""
+        ...
+
+    async def end_batch(self, key: str, *, tries: int) -> None:
+        """Forgets a batch; the texts that are left of it have `tries` more behind them."""
+        ...
+
+    async def batch_texts(self, fingerprints: Collection[bytes]) -> Mapping[bytes, TextState]:
+        """What there is of these texts; those of which there is nothing are left out."""
+        ...
+
+    async def forget_texts(self, fingerprints: Collection[bytes]) -> None:
+        """They stand in rows by now, or were refused: their vectors and tries are needed no more."""
+        ...
+
+    async def forget_older(self, seconds: float) -> int:
+        """Forgets vectors that were bought longer ago; returns how many."""
         ...

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
+from aembed.batching import Batching
 from aembed.engine import Engine
 from aembed.engines import AnyStore, Engines, check_space, use_store
 from aembed.errors import AembedError
@@ -239,6 +240,8 @@ class Embedder(QueryVerbs):
         on_progress: OnProgress | None = None,
         on_failure: OnFailure | None = None,
         retry_failed: bool = False,
+        batch: bool = False,
+        fallback_live: bool = False,
     ) -> Report:
         """Embeds what the store does not have yet and writes every reply at once.
 
@@ -246,6 +249,10 @@ class Embedder(QueryVerbs):
         and source are unchanged cost nothing; nor do rows of another store that hold vectors of the same model, width
         and server, made from the same text: those are taken over. Texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
+
+        `batch`: through the provider's batch API, for less money and within a day. It collects what is ready, writes
+        it, submits what is new and returns: `submitted` of the report are out, and the same again collects them. With
+        `fallback_live` texts that two batches gave nothing are sent live (docs/batch.md).
 
         Raises SpaceMismatchError, before anything is sent, for a store of another model; else what stopped the job,
         with `.report`.
@@ -257,18 +264,27 @@ class Embedder(QueryVerbs):
             self._engines.run_verb_on(opened) as engine,
             close_when_done(engine.budgets.limit_of_job(opened, engine.space)) as spend_limit,
         ):
+            batching = Batching(engine, opened, batch, fallback_live)
             space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
             async with hold_leases(opened) as worker:
                 stored = StoreSink(opened, retry_failed=retry_failed, worker=worker)
                 observers = Observers(on_progress, on_failure)
-                total = known_length(records)
-                async with engine.caching.beneath(stored, space.dimensions) as sink:
+                tally = engine.make_tally(known_length(records))
+                async with engine.caching.beneath(stored, space.dimensions) as cached:
+                    run = batching.make_run(cached, space, tally, spend_limit, stored.check_model)
+                    sink = run.sink if run else await batching.heed(cached, space, worker)
                     job = engine.make_job(
-                        sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
+                        sink,
+                        feed,
+                        space=space,
+                        observers=observers,
+                        tally=tally,
+                        spend_limit=spend_limit,
+                        submitter=run.submitter if run else None,
                     )
                     try:
                         with log_ending("embed_into", job.report):
-                            return await job.run()
+                            return await batching.run(job, sink, run, spend_limit)
                     finally:
                         with anyio.CancelScope(shield=True):
                             await note(opened, job.report())
@@ -320,6 +336,8 @@ class Embedder(QueryVerbs):
         on_progress: OnProgress | None = None,
         on_failure: OnFailure | None = None,
         retry_failed: bool = False,
+        batch: bool = False,
+        fallback_live: bool = False,
     ) -> Report:
         """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing.
 
@@ -327,20 +345,23 @@ class Embedder(QueryVerbs):
         `limit` is the most rows. Texts that were refused earlier are skipped until they change, unless `retry_failed`.
         Raises ConfigError or SpaceMismatchError, before anything is sent, for a table that cannot be filled or holds
         vectors of another model; else what stopped the job, with `.report`. Cancelled, it waits up to 30 s until
-        everything sent is stored.
+        everything sent is stored. `batch` and `fallback_live` are those of `embed_into`; then it is one pass.
         """
         limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
         async with (
             self._engines.run_verb_on(backlog) as engine,
             close_when_done(engine.budgets.limit_of_job(backlog, engine.space)) as spend_limit,
         ):
+            batching = Batching(engine, backlog, batch, fallback_live)
             space = await engine.prepare(backlog, spend_limit)
             passes = Passes(backlog, engine.make_tally(), limit, on_failure)
             observers = Observers(on_progress, passes.note_failure)
             with log_ending("backfill", passes.report), raise_plainly():
                 async with hold_leases(backlog) as worker:
                     filled = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
-                    async with engine.caching.beneath(filled, space.dimensions) as sink:
+                    async with engine.caching.beneath(filled, space.dimensions) as cached:
+                        run = batching.make_run(cached, space, passes.tally, spend_limit)
+                        sink = run.sink if run else await batching.heed(cached, space, worker)
                         while True:
                             feed = Feed(passes.records(), any_record)
                             job = engine.make_job(
@@ -350,7 +371,8 @@ class Embedder(QueryVerbs):
                                 observers=observers,
                                 tally=passes.tally,
                                 spend_limit=spend_limit,
+                                submitter=run.submitter if run else None,
                             )
-                            report = await job.run()
-                            if not passes.has_another():
+                            report = await batching.run(job, sink, run, spend_limit)
+                            if run or not passes.has_another():
                                 return report

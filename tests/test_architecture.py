@@ -33,6 +33,7 @@ FLOORS = {
     "coalesce": 4,
     "engine": 5,
     "engines": 6,
+    "batching": 6,
     "query_verbs": 7,
     "embedder": 8,
     "script": 9,

@@ -113,6 +113,11 @@ class CachingSink(Sink):
         leased = await self._worker.lease([entry.fingerprint for entry in mine])
         return {entry.key for entry in mine if entry.fingerprint in leased}
 
+    async def note_submitted(self, entries: Sequence[Entry]) -> None:
+        if self._worker:
+            self._worker.note_done([entry.fingerprint for entry in entries])
+        await self._sink.note_submitted(entries)
+
     async def settled(self, entries: Sequence[Entry]) -> Settled:
         told = await self._sink.settled(entries)
         done = told.known.unchanged | told.known.refused.keys() | told.gone

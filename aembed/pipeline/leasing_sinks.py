@@ -51,6 +51,9 @@ class LeasingSink(Sink):
             return await super().lease(entries)
         return await self._worker.lease([entry.fingerprint for entry in entries])
 
+    async def note_submitted(self, entries: Sequence[Entry]) -> None:
+        self._note_done(entries)
+
     def _note_done(self, entries: Iterable[Entry]) -> None:
         """They are written, or never will be: nobody needs their leases any more."""
         if self._worker:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor, inf
@@ -64,6 +64,11 @@ class BudgetAccount:
     advice: str
     _spent: dict[str, int] = field(default_factory=dict)
     _unspent: Counter[str] = field(default_factory=Counter[str])
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is kept from run to run."""
+        return not isinstance(self._account, RunAccount)
 
     @property
     def tokens_left(self) -> float:
@@ -153,6 +158,8 @@ class SpendLimit:
         """How many requests were noted, or refused."""
         self.changed = anyio.Event()
         """Set, and another one made, when a request was noted, refused or has landed."""
+        self.goes_on = False
+        """Whether the job is not at its end: texts of it are out in batches."""
         self._own = own
         self._factor = 1.0
 
@@ -179,6 +186,18 @@ class SpendLimit:
             self.asked += 1
             self.notify()
         return BudgetHolds(self, accounts, most)
+
+    async def reserve_for_days(self, tokens: int) -> Mapping[str, str]:
+        """Notes what a batch may cost, which is settled in another run. Returns, by what each budget is of, the name
+        of its account; not those that live in this process alone, where it stays noted. Raises as `reserve`."""
+        held = await self.reserve(tokens)
+        return {budget.of: name for budget, name in held.accounts if budget.is_kept}
+
+    async def settle_after_days(self, accounts: Mapping[str, str], reserved: int, billed: int) -> None:
+        """Settles the bill of a batch for which so many tokens were noted in these accounts."""
+        for budget in self.budgets:
+            if (name := accounts.get(budget.of)) is not None:
+                await budget.settle(name, reserved, billed)
 
     def renew(self) -> None:
         """The spend limit is used in another event loop from here on."""
@@ -222,7 +241,7 @@ async def close_when_done(spend_limit: SpendLimit) -> AsyncIterator[SpendLimit]:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LEAVE_SECONDS):
             await _warn_unless_noted(spend_limit.leave())
         raise
-    await _warn_unless_noted(spend_limit.close())
+    await _warn_unless_noted(spend_limit.leave() if spend_limit.goes_on else spend_limit.close())
 
 
 async def _warn_unless_noted(step: Coroutine[Any, Any, None]) -> None:

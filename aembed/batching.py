@@ -1,0 +1,74 @@
+"""What one call of a verb does about batches: it makes some, or keeps its hands off those that are out."""
+
+from __future__ import annotations
+
+from aembed.batch_protocols import KeepsBatches
+from aembed.core.progress import Tally
+from aembed.engine import Engine
+from aembed.errors import ConfigError
+from aembed.pipeline.batch_jobs.collecting import CheckModel
+from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, run_job
+from aembed.pipeline.job import Job
+from aembed.pipeline.leasing import LeaseHolder
+from aembed.pipeline.sinks import Sink
+from aembed.pipeline.spend_limit import SpendLimit
+from aembed.pipeline.store_calls import await_store
+from aembed.protocols import Backlog, Reclaims, Store
+from aembed.results import Report
+from aembed.types import Space
+
+
+class Batching:
+    """Raises ConfigError where `batch` is asked for and cannot be, before anything is read or sent."""
+
+    def __init__(self, engine: Engine, place: Store | Backlog, batch: bool, fallback_live: bool) -> None:
+        if fallback_live and not batch:
+            raise ConfigError("fallback_live goes with batch=True")
+        if batch:
+            batch_edges(engine.provider, place)
+        self._engine, self._place = engine, place
+        self._batch, self._fallback_live = batch, fallback_live
+        self._begun = False
+
+    def make_run(
+        self,
+        sink: Sink,
+        space: Space,
+        tally: Tally,
+        spend_limit: SpendLimit,
+        check_model: CheckModel | None = None,
+    ) -> BatchRun | None:
+        """None for a live job."""
+        if not self._batch:
+            return None
+        return self._engine.make_batch_run(
+            self._place,
+            sink,
+            space,
+            tally,
+            spend_limit,
+            fallback_live=self._fallback_live,
+            check_model=check_model,
+        )
+
+    async def heed(self, sink: Sink, space: Space, worker: LeaseHolder | None) -> Sink:
+        """The sink of a live job. Batches of others are asked for where there are some, or may be by now."""
+        place = self._place
+        if not isinstance(place, KeepsBatches):
+            return sink
+        # Rows that are held one by one tell nothing of other jobs.
+        there = isinstance(place, Reclaims) or await await_store(place.has_batches())
+
+        def asks() -> bool:
+            return there or (worker is not None and not worker.is_alone)
+
+        return self._engine.heed_batches(place, sink, space, asks)
+
+    async def run(self, job: Job, sink: Sink, run: BatchRun | None, spend_limit: SpendLimit) -> Report:
+        """Runs the job, once what is ready was collected."""
+        if run and not self._begun:
+            self._begun = True
+            await run.begin()
+        report = await run_job(job, sink, run)
+        spend_limit.goes_on = report.submitted > 0
+        return report
