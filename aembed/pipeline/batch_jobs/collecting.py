@@ -40,6 +40,8 @@ from aembed.errors import BadRequestError, NotFoundError, ProviderError, RateLim
 from aembed.pipeline.batch_jobs.books import Books, Superseded
 from aembed.pipeline.batch_jobs.submitting import created, line_id
 from aembed.pipeline.spend_limit import SpendLimit
+from aembed.pipeline.store_calls import await_store
+from aembed.protocols import Store
 from aembed.types import Matrix, Reply
 
 logger = logging.getLogger("aembed")
@@ -242,10 +244,12 @@ class Collector:
         return combine_pieces(texts, matrix)
 
     async def _count_twice(self, texts: Sequence[OutText]) -> None:
-        states = await self.books.texts([text.fingerprint for text in texts])
-        self.tally.bought_twice += sum(
-            state.is_out or state.vector is not None for state in map(states.get, _names(texts)) if state
-        )
+        names, place = {text.fingerprint for text in texts}, self.books.place
+        # A column keeps no fingerprints beside its rows: there all that was sent anew counts.
+        again = set(await await_store(place.vectors(names))) if isinstance(place, Store) else set(names)
+        states = await self.books.texts([*names])
+        again |= {name for name, state in states.items() if state.is_out or state.vector is not None}
+        self.tally.bought_twice += len(again)
 
     async def _finish(self, record: BatchRecord, state: BatchState | None, *, tokens: int, tries: int) -> None:
         """All that there is of it is kept: its bill is settled once, its files go, and then the record."""
@@ -267,10 +271,6 @@ class Collector:
             billed = round(tokens * self.price_share)
             await self.spend_limit.settle_after_days(record.accounts, record.reserved_tokens, billed)
         return record
-
-
-def _names(texts: Sequence[OutText]) -> list[bytes]:
-    return [text.fingerprint for text in texts]
 
 
 async def cancel_batches(provider: BatchProvider, books: Books) -> int:
