@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from aembed.batch_protocols import KeepsBatches
+from aembed.batch_protocols import BatchState, KeepsBatches
 from aembed.core.progress import Tally
 from aembed.engine import Engine
 from aembed.errors import ConfigError
-from aembed.pipeline.batch_jobs.collecting import CheckModel
-from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, run_job
+from aembed.pipeline.batch_jobs.collecting import CheckModel, cancel, look_at
+from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, run_job
 from aembed.pipeline.job import Job
 from aembed.pipeline.leasing import LeaseHolder
 from aembed.pipeline.sinks import Sink
@@ -72,3 +72,15 @@ class Batching:
         report = await run_job(job, sink, run)
         spend_limit.goes_on = report.submitted > 0
         return report
+
+
+async def look_at_batches(engine: Engine, place: Store | Backlog) -> list[BatchState]:
+    """What the provider says of those that are out. Raises ConfigError where there can be none."""
+    provider, _, keeper = batch_edges(engine.provider, place)
+    return await look_at(provider, books_of(keeper, engine.space, engine.clock))
+
+
+async def cancel_batches(engine: Engine, place: Store | Backlog) -> int:
+    """Cancels those that are out; returns how many. Raises ConfigError where there can be none."""
+    provider, _, keeper = batch_edges(engine.provider, place)
+    return await cancel(provider, books_of(keeper, engine.space, engine.clock))

@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
-from aembed.batching import Batching
+from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms
+from aembed.batching import Batching, cancel_batches, look_at_batches
 from aembed.engine import Engine
 from aembed.engines import AnyStore, Engines, check_space, use_store
 from aembed.errors import AembedError
@@ -137,6 +138,12 @@ class Embedder(QueryVerbs):
         """Which vectors this makes. `dimensions` is None until it is known, `preparation` is what options ask for: a
         store has its own, and one that is new gets what the model wants."""
         return self._engine.space
+
+    @property
+    def batch_terms(self) -> BatchTerms | None:
+        """What a batch may carry, and on which terms; None where the provider has none."""
+        provider = self._engine.provider
+        return provider.batch_terms if isinstance(provider, BatchProvider) else None
 
     @property
     def in_flight(self) -> int:
@@ -288,6 +295,23 @@ class Embedder(QueryVerbs):
                     finally:
                         with anyio.CancelScope(shield=True):
                             await note(opened, job.report())
+
+    async def batches(self, store: AnyStore | Backlog) -> list[BatchState]:
+        """What the provider says of the batches that are out for a store or a column; see `embed_into`, `batch`."""
+        async with (
+            nullcontext(store) if isinstance(store, Backlog) else use_store(store) as opened,
+            self._engines.run_verb_on(opened) as engine,
+        ):
+            return await look_at_batches(engine, opened)
+
+    async def cancel_batches(self, store: AnyStore | Backlog) -> int:
+        """Cancels the batches that are out for a store or a column; returns how many. What has run is billed, and the
+        next run with `batch` writes it."""
+        async with (
+            nullcontext(store) if isinstance(store, Backlog) else use_store(store) as opened,
+            self._engines.run_verb_on(opened) as engine,
+        ):
+            return await cancel_batches(engine, opened)
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do, with its requests, tokens and price. Sends nothing and writes nothing.

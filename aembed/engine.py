@@ -251,7 +251,15 @@ class Engine:
         share = 1.0 if counts_tokens else terms.price_factor
         asking = BatchSink(sink, books, space.dimensions, asks=lambda: True, gathers=True)
         collector = Collector(
-            provider, books, tally, spend_limit, terms.price_factor, share, space.dimensions, check_model
+            provider,
+            books,
+            tally,
+            spend_limit,
+            terms.price_factor,
+            share,
+            space.dimensions,
+            check_model,
+            not terms.tried,
         )
         submitter = BatchSubmitter(
             self.dispatcher,

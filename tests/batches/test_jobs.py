@@ -21,6 +21,7 @@ from tests.stores.samples import NewPlace
 pytestmark = pytest.mark.anyio
 
 HOUR = 3_600.0
+in_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -182,6 +183,7 @@ async def test_q5_a_line_with_one_bad_text_is_bisected_live(fake: BatchFake, sto
     await rows_are_right(store, [record for record in given if record.id != "bad"])
 
 
+@in_sqlite
 async def test_q6_lines_in_neither_file_and_no_output_file_at_all(fake: BatchFake, store: Store) -> None:
     given = records(8)
     await run(fake, store, given)
@@ -226,6 +228,7 @@ async def test_q7_to_q8_a_line_that_cannot_be_trusted_is_bought_again(fake: Batc
     await store.aclose()
 
 
+@in_sqlite
 async def test_q9_a_result_file_that_is_cut_off_is_read_on_by_the_next_run(fake: BatchFake, store: Store) -> None:
     given = records(12)
     await run(fake, store, given)
@@ -238,6 +241,7 @@ async def test_q9_a_result_file_that_is_cut_off_is_read_on_by_the_next_run(fake:
     assert set(fake.bought.values()) == {1}
 
 
+@in_sqlite
 async def test_q10_result_files_that_are_gone_are_bought_again(fake: BatchFake, store: Store) -> None:
     given = records(4)
     await run(fake, store, given)
@@ -268,6 +272,7 @@ async def test_q11_a_full_queue_is_learned_and_is_no_failure(fake: BatchFake, st
     assert (report.pending, report.submitted, report.failed) == (5, 0, 0)
 
 
+@in_sqlite
 async def test_q12_a_batch_that_is_refused_as_a_whole_stops_the_run(fake: BatchFake, store: Store) -> None:
     given = records(3)
     await run(fake, store, given)
@@ -278,6 +283,7 @@ async def test_q12_a_batch_that_is_refused_as_a_whole_stops_the_run(fake: BatchF
     assert (await run(fake, store, given)).submitted == 3
 
 
+@in_sqlite
 async def test_q13_a_text_that_was_edited_meanwhile_is_not_written(fake: BatchFake, store: Store) -> None:
     given = records(4)
     await run(fake, store, given)
@@ -293,6 +299,7 @@ async def test_q13_a_text_that_was_edited_meanwhile_is_not_written(fake: BatchFa
     assert set(fake.bought.values()) == {1}
 
 
+@in_sqlite
 async def test_q14_a_batch_that_is_two_days_late_is_waited_for_no_longer(fake: BatchFake, store: Store) -> None:
     given = records(4)
     await run(fake, store, given)

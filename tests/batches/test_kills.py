@@ -87,8 +87,8 @@ async def until_done(fake: BatchFake, path: Path, given: list[Record]) -> None:
 
 @pytest.mark.parametrize("runs", [0, 1], ids=["submits", "collects"])
 async def test_q15_a_process_is_killed_at_any_point(runs: int, tmp_path: Path) -> None:
-    point, points, given = 1, 2, records(6)
-    while point <= points:
+    point, given = 1, records(6)
+    while True:
         fake, path = BatchFake(), tmp_path / f"{point}.db"
         for _ in range(runs):
             await run(fake, path, given)
@@ -96,17 +96,16 @@ async def test_q15_a_process_is_killed_at_any_point(runs: int, tmp_path: Path) -
             fake.run_batches()
         killer = Killer(fake, point)
         ended = await run(fake, path, given, killer)
-        points = max(points, killer.passed)
         if ended:
             break
         await until_done(fake, path, given)
         assert set(fake.bought.values()) == {1}, killer.names
         assert len([name for name in fake.files if not name.startswith("out")]) <= 1, killer.names
         point += 1
-    assert point > (8 if runs == 0 else 12)
+    assert point == (11 if runs == 0 else 23)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 async def test_q16_histories_of_days_with_kills_lost_answers_and_edits(seed: int, tmp_path: Path) -> None:
     chance, fake, path = random.Random(seed), BatchFake(), tmp_path / "rows.db"
     given = records(10)

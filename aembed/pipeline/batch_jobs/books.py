@@ -13,8 +13,9 @@ from aembed.core.batch_jobs import LEAST_QUEUE_TOKENS, BatchRecord
 from aembed.pipeline.store_calls import await_store
 from aembed.types import Matrix
 
-QUEUE = "queue of "
-"""Begins the key under which the limit of a provider's queue is kept; no batch has such a key."""
+QUEUE, PROVEN = "queue of ", "proven: "
+"""Begin the keys under which the limit of a provider's queue is kept, and that batches of a model work there at all; no
+batch has such a key."""
 
 
 class Superseded(Exception):
@@ -34,9 +35,11 @@ class Books:
 
     async def records(self) -> list[BatchRecord]:
         """Those of this model."""
+        return [record for record in await self.all_records() if record.space == self.space]
+
+    async def all_records(self) -> list[BatchRecord]:
         kept: list[KeptBatch] = await await_store(self.place.batches())
-        records = [_record_of(each) for each in kept if not each.key.startswith(QUEUE)]
-        return [record for record in records if record.space == self.space]
+        return [_record_of(each) for each in kept if not each.key.startswith((QUEUE, PROVEN))]
 
     async def begin(self, record: BatchRecord, lines: Sequence[Sequence[OutText]]) -> None:
         await await_store(self.place.begin_batch(_kept(record), lines))
@@ -70,6 +73,14 @@ class Books:
             return {}
         states: Mapping[bytes, TextState] = await await_store(self.place.batch_texts(fingerprints))
         return states
+
+    async def are_proven(self) -> bool:
+        """Whether a batch of this model has ever brought a vector here."""
+        return any(kept.key == PROVEN + self.space for kept in await await_store(self.place.batches()))
+
+    async def note_proven(self) -> None:
+        if not await self.are_proven():
+            await await_store(self.place.begin_batch(KeptBatch(PROVEN + self.space, ""), []))
 
     async def queue_tokens(self) -> float | None:
         """How many tokens the provider takes at once, as far as refusals have told."""

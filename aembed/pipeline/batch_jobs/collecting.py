@@ -65,6 +65,7 @@ class Collector:
     price_share: float
     dimensions: int | None
     check_model: CheckModel | None = None
+    is_untried: bool = False
     grace_seconds: float = GRACE_SECONDS
     out: list[tuple[BatchRecord, BatchState | None]] = field(default_factory=list)
     failure: BadRequestError | None = None
@@ -219,6 +220,9 @@ class Collector:
             if record.is_twin:
                 await self._count_twice(texts)
             await self.books.settle(record, line, texts, matrix)
+            if self.is_untried:
+                self.is_untried = False
+                await self.books.note_proven()
         elif answer.unrun == "cancelled":
             return  # It is no fault of its texts, which go into the next batch once this one is done with.
         else:
@@ -273,7 +277,13 @@ class Collector:
         return record
 
 
-async def cancel_batches(provider: BatchProvider, books: Books) -> int:
+async def look_at(provider: BatchProvider, books: Books) -> list[BatchState]:
+    """What the provider says of each batch that is out; one whose create is in doubt is left out."""
+    created = [record.batch for record in await books.records() if record.batch and record.is_out]
+    return [await provider.get_batch(batch) for batch in created]
+
+
+async def cancel(provider: BatchProvider, books: Books) -> int:
     """Cancels what is out; returns how many batches. What has run is billed, and collected by the next run."""
     cancelled = 0
     for record in await books.records():

@@ -125,7 +125,7 @@ class BatchSubmitter:
         self._file: BatchFile | None = None
         self._tokens_out = 0.0
         self._most_tokens: float | None = None
-        self._is_full = False
+        self._is_full = self._tries_one = False
         self._preparation = NO_PREPARATION
         self.taken_back = 0
         """How many records were counted as submitted and are not."""
@@ -145,6 +145,7 @@ class BatchSubmitter:
         """Before the job: what is out, and what the provider's queue takes."""
         self._tokens_out = sum(record.tokens for record in await self._books.records() if record.is_out)
         self._most_tokens = await self._books.queue_tokens()
+        self._tries_one = not self._terms.tried and not await self._books.are_proven()
 
     def close(self) -> None:
         """What was gathered and is not out is forgotten."""
@@ -206,7 +207,10 @@ class BatchSubmitter:
 
     def _has_room(self, tokens: float) -> bool:
         gathered = sum(self._file.tokens) if self._file else 0.0
-        is_over = self._most_tokens is not None and self._tokens_out + gathered + tokens > self._most_tokens
+        # Where batches of embeddings are unproven, one line is tried before the rest goes out.
+        is_over = self._tries_one or (
+            self._most_tokens is not None and self._tokens_out + gathered + tokens > self._most_tokens
+        )
         # One line goes out all the same where nothing is: else nothing ever would.
         return not self._is_full and not (is_over and self._tokens_out + gathered > 0)
 
