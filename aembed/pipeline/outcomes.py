@@ -180,7 +180,7 @@ class Outcomes:
         entries = [item.entry for item in items] + self._take_equals(items)[1]
         if is_out:
             self.tally.submitted += len(entries)
-            await self._sink.note_submitted(entries)
+            await self._sink.note_submitted(entries, is_known=True)
         else:
             self._sink.note_left(entries)
         self._forget(entries)

@@ -82,8 +82,8 @@ class Sink:
         """The keys of those that are out at the provider in a batch: they are neither sent nor waited for."""
         return frozenset()
 
-    async def note_submitted(self, entries: Sequence[Entry]) -> None:
-        """These are out in a batch, and this job is done with them."""
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
+        """These go out in a batch, and this job is done with them. `is_known`: the store tells other jobs so by now."""
 
     async def settled(self, entries: Sequence[Entry]) -> Settled:
         """What has become of those that other jobs had leased."""

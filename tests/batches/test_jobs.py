@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from aembed.errors import UnavailableError
 from aembed.protocols import Store
 from aembed.providers.fake import FakeProvider, fake_vectors
 from aembed.stores import open_store
-from tests.batches.provider import DAY, BatchFake, refused
+from tests.batches.provider import DAY, TERMS, BatchFake, refused
 from tests.stores.samples import NewPlace
 
 pytestmark = pytest.mark.anyio
@@ -349,3 +351,21 @@ def _raise(error: Exception) -> None:
 def _bad_request(texts: object) -> Exception | None:
     line = refused("", list(texts))  # type: ignore[call-overload]
     return line.error if line else None
+
+
+async def test_q17_batch_runs_and_live_runs_at_once_buy_each_text_once(store: Store, tmp_path: Path) -> None:
+    fake, given = BatchFake(latency=0.01, keep_texts=True), records(200)
+    fake.batch_terms = replace(TERMS, max_texts_per_file=50)
+
+    async def live(part: list[Record]) -> Report:
+        async with Embedder(fake, max_batch_size=8, concurrency=2) as embedder:
+            return await embedder.embed_into(store, part)
+
+    await asyncio.gather(run(fake, store, given), live(given[::-1]), run(fake, store, given[100:]), live(given[50:150]))
+    for _ in range(3):
+        fake.run_batches()
+        report = await run(fake, store, given)
+    assert report.unchanged + report.stored == 200
+    await rows_are_right(store, given)
+    bought = fake.bought + Counter(text for sent in fake.ledger.log for text in sent.texts)
+    assert set(bought.values()) == {1}

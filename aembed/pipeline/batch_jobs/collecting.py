@@ -116,7 +116,7 @@ class Collector:
             case Twin(state):
                 await self._take_twin(record, state)
             case Forget():
-                await self.books.end(record)
+                await self._finish(record, None, tokens=0, tries=0)
             case Wait() if record.is_out:
                 self.out.append((record, None))
 

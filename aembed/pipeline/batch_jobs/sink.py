@@ -80,9 +80,11 @@ class BatchSink(Sink):
         state = states.get(entry.fingerprint)
         return state is not None and (state.is_out or state.vector is not None)
 
-    async def note_submitted(self, entries: Sequence[Entry]) -> None:
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool = True) -> None:
         self._submitted.update(entry.fingerprint for entry in entries)
-        await self._sink.note_submitted(entries)
+        for known in (True, False):
+            if some := [entry for entry in entries if (entry.fingerprint not in self.gathered) == known]:
+                await self._sink.note_submitted(some, is_known=known)
 
     def take_back(self, fingerprints: Collection[bytes]) -> int:
         """These are not out after all; returns how many records were counted as submitted for them."""

@@ -292,11 +292,16 @@ class BatchSubmitter:
 
     async def _create(self, record: BatchRecord, file_id: str) -> BatchState | None:
         """The batch; None where the answer was lost, and no batch with our key is in the list yet."""
-        try:
-            with anyio.fail_after(CREATE_SECONDS):
-                return await self._provider.create_batch(file_id, record.key, preparation=self._preparation)
-        except (UnavailableError, TimeoutError):
-            return await self._look_up(record)
+        for _ in range(MOST_UPLOADS):
+            try:
+                with anyio.fail_after(CREATE_SECONDS / MOST_UPLOADS):
+                    return await self._provider.create_batch(file_id, record.key, preparation=self._preparation)
+            except (UnavailableError, TimeoutError) as error:
+                if isinstance(error, TimeoutError) or not error.unsent:
+                    break
+            # It never left, so that it cannot have made a batch.
+            await anyio.sleep(PAUSE_SECONDS)
+        return await self._look_up(record)
 
     async def _look_up(self, record: BatchRecord) -> BatchState | None:
         """Never twice: a create whose answer was lost is not tried again, but looked for."""
@@ -304,7 +309,8 @@ class BatchSubmitter:
         with suppress(ProviderError, TimeoutError), anyio.fail_after(CREATE_SECONDS):
             async for state in self._provider.list_batches():
                 states.append(state)
-                if state.key == record.key or len(states) >= 1_000:
+                # An hour, since two clocks are compared.
+                if state.key == record.key or state.created_at < record.changed_at - 3600.0:
                     break
         return found_of(states).batch_of(record)
 
