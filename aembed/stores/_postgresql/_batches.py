@@ -25,14 +25,16 @@ THERE = "SELECT pg_catalog.to_regclass($1) IS NOT NULL"
 # CASE keeps the order: has_schema_privilege raises an error for a schema that is not there.
 MAY_CREATE = """SELECT CASE WHEN pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NULL THEN false
     ELSE pg_catalog.has_schema_privilege($1, 'CREATE') END"""
+# What the session knows of tables that were not there may be as old as its transaction, so that IF NOT EXISTS is needed
+# under the lock, too. The unique key is there for its index.
 TABLES = (
-    """CREATE TABLE {batches} (scope text NOT NULL, key text NOT NULL, version bigint NOT NULL,
+    """CREATE TABLE IF NOT EXISTS {batches} (scope text NOT NULL, key text NOT NULL, version bigint NOT NULL,
         data text NOT NULL, PRIMARY KEY (scope, key))""",
-    """CREATE TABLE {texts} (scope text NOT NULL, key text NOT NULL, line integer NOT NULL, place integer NOT NULL,
+    """CREATE TABLE IF NOT EXISTS {texts} (scope text NOT NULL, key text NOT NULL, line integer NOT NULL,
+        place integer NOT NULL,
         fingerprint bytea NOT NULL, weights text, is_out boolean NOT NULL DEFAULT true,
-        PRIMARY KEY (scope, key, line, place))""",
-    "CREATE INDEX ON {texts} (fingerprint)",
-    """CREATE TABLE {vectors} (scope text NOT NULL, fingerprint bytea NOT NULL, vector bytea,
+        PRIMARY KEY (scope, key, line, place), UNIQUE (fingerprint, scope, key, line, place))""",
+    """CREATE TABLE IF NOT EXISTS {vectors} (scope text NOT NULL, fingerprint bytea NOT NULL, vector bytea,
         tries integer NOT NULL DEFAULT 0, live boolean NOT NULL DEFAULT false,
         changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), PRIMARY KEY (scope, fingerprint))""",
     "ALTER TABLE {vectors} ALTER COLUMN vector SET STORAGE EXTERNAL",
