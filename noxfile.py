@@ -180,6 +180,8 @@ def soak(session: nox.Session) -> None:
     module(session, "pytest", "tests/simulation/test_resume.py", "--timeout", "3600", AEMBED_MACHINES="1000")
     module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "2")
     module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "4", "--store", "postgresql")
+    for store in ("sqlite", "postgresql"):
+        module(session, "benchmarks.batch_kills", "--kills", "200", "--store", store)
     module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "3", "--signal", "TERM")
     module(session, "benchmarks.power_cuts", "--cuts", "500")
     module(session, "benchmarks.map_power_cuts")

@@ -1,10 +1,10 @@
-"""Batch jobs whose processes are killed at random moments, each run again minutes later. Judges: the ledger, the rows.
+"""Kills at random moments of jobs with batch=True, hours apart, with answers that are lost and a list that lags.
 
-    python -m benchmarks.promises.batch_kills [--kills 200] [--each 10] [--first 1]
+    python -m benchmarks.batch_kills [--kills 200] [--first 1] [--store sqlite]
 
-Half of the stores are SQLite files, half tables of PostgreSQL. Each run is a process of its own, against the simulated
-service's batch API over real sockets; between two runs the service's clock is advanced beyond the grace. Bars: all rows
-are right, and every text was billed once. Exits 1 if one is missed.
+Each run is a process of its own, which is killed; the simulated service is another, and keeps a clock that is advanced
+between the runs. At the end of each history every row is there and right, the ledger has every text once (the list lags
+less than the grace of ten minutes), and no file is left at the service. Exits 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -13,117 +13,131 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import time
-from asyncio.subprocess import DEVNULL
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import Random
 
-import numpy as np
+from benchmarks.kills import Place, PostgresPlace, SQLitePlace, postgres_database
 
-from aembed import Embedder, Record, open_provider, open_store
-from tests.service.batches.faults import Course, Plans
-from tests.service.server import Server
-from tests.service.vectors import vector_of
-from tests.stage.postgres import Server as Postgres
-from tests.stage.postgres import create_database
+from tests.service.own_process import KEY, Service, judged, serving
+from tests.service.vectors import digest, vectors_of
+from tests.service.wire import Wire
+from tests.stage.victims import BatchOrders, Begin, batch, hatching
 
-TEXTS = 700
-GRACE = 700.0
-MODEL = "openai:text-embedding-3-small"
-KEY = "sk-simulated"
-COURSE = Course(validating=60.0, running=120.0, finalizing=15.0)
-
-
-def records() -> list[Record]:
-    return [Record(str(number), f"text number {number}") for number in range(TEXTS)]
+TEXTS, DIMENSIONS = 1_200, 48
+"""Three lines of a file."""
+LONGEST_SECONDS = 0.8
+"""A run that is not killed takes half a second."""
+KILLS_A_HISTORY = 8
+HOURS = (1.0, 30.0, 400.0, 700.0, 3_600.0, 90_000.0)
+"""What passes between two runs, in seconds: less and more than the grace, and more than a batch may take."""
+MOST_LAG = 300.0
+MOST_RUNS_TO_THE_END = 15
 
 
-async def run(url: str, store: str, ahead: float) -> None:
-    """One run: the work of a process that may be killed."""
-    opened = open_store(store)
-    async with Embedder(open_provider(MODEL, api_key=KEY, base_url=url, dimensions=64)) as embedder:
-        embedder._engine.clock = lambda: time.time() + ahead
-        report = await embedder.embed_into(opened, records(), batch=True)
-    await opened.aclose()
-    sys.exit(0 if report.unchanged + report.stored == TEXTS else 4)
+class History:
+    """One store and one service, from its first run to its end."""
+
+    def __init__(self, service: Service, place: Place, begin: Begin, seed: int) -> None:
+        self._service, self._place, self._begin = service, place, begin
+        self._random = Random(seed)
+        self._texts = [f"text {number} of history {seed}" for number in range(TEXTS)]
+        self._ahead = 0.0
+        self.kills = 0
+        self.bought_twice = 0
+
+    async def live(self) -> list[str]:
+        """What went wrong in it."""
+        await self._begins()
+        while self.kills < KILLS_A_HISTORY:
+            victim = await self._begin(batch, self._orders)
+            if await victim.ended(self._random.uniform(0.0, LONGEST_SECONDS)) is None:
+                await victim.killed()
+                self.kills += 1
+            await self._pass(self._random.choice(HOURS))
+        return [problem async for problem in self._ends()]
+
+    @property
+    def _orders(self) -> BatchOrders:
+        return BatchOrders(self._service.url, self._place.url, self._texts, self._ahead, DIMENSIONS)
+
+    async def _begins(self) -> None:
+        lost = [
+            self._random.choice([None, None, {"kind": "lost"}, {"kind": "lost", "took_effect": False}])
+            for _ in range(6)
+        ]
+        courses = [{"stops_at": 0.5}] if self._random.random() < 0.3 else []
+        await self._service.script(
+            list_lag=self._random.uniform(0.0, MOST_LAG),
+            usual_course={"validating": 20, "running": 300, "order": "shuffled"},
+            courses=courses,
+            batch_faults={"create": lost, "upload": lost[3:]},
+        )
+
+    async def _pass(self, seconds: float) -> None:
+        self._ahead += seconds
+        await self._service.script(advance=seconds)
+
+    async def _ends(self) -> AsyncIterator[str]:
+        for number in range(MOST_RUNS_TO_THE_END):
+            victim = await self._begin(batch, self._orders)
+            if code := await victim.ended():
+                yield f"a run ended with exit code {code}"
+            await self._pass(90_000.0 if number % 4 == 3 else 700.0)
+            if not [*await self._wrong_rows()]:
+                break
+        for problem in await self._wrong_rows():
+            yield problem
+        # A file whose upload was killed, or whose answer was lost, is deleted by the service after a week.
+        await self._pass(8 * 86_400.0)
+        victim = await self._begin(batch, self._orders)
+        await victim.ended()
+        times = Counter((await self._service.texts()).values())
+        self.bought_twice = sum(count for often, count in times.items() if often > 1)
+        if times != {1: TEXTS}:
+            yield f"texts by how often they were bought: {dict(times)}"
+        async with Wire(self._service.url, key=KEY) as wire:
+            left = (await wire.request("GET", "/v1/files")).json()["data"]
+        if left:
+            yield f"{len(left)} files are left at the service"
+
+    async def _wrong_rows(self) -> Sequence[str]:
+        rows = list(await self._place.rows())
+        right = vectors_of([digest(text.encode()) for _, text, _ in rows], DIMENSIONS).astype("<f4") if rows else []
+        wrong = [
+            f"row {id} is wrong"
+            for (id, text, vector), expected in zip(rows, right, strict=True)
+            if text != self._texts[int(id)] or vector != expected.tobytes()
+        ]
+        return wrong + ([f"{len(rows)} rows of {TEXTS}"] if len(rows) != TEXTS else [])
 
 
-async def run_apart(server: Server, store: str, seconds: float | None) -> int | None:
-    """The exit code; None where it was killed after so many seconds."""
-    words = ("--run", server.url, store, str(server.batches.ahead))
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", __spec__.name, *words, stderr=DEVNULL)
-    try:
-        return await asyncio.wait_for(process.wait(), seconds)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
-
-
-async def history(store: str, kills: int, chance: Random) -> int:
-    """Returns how many processes were killed. Raises AssertionError where a bar is missed."""
-    killed, longest = 0, 3.0
-    async with Server() as server:
-        server.batches.plans, server.batches.epoch = Plans(usual=COURSE), time.time()
+async def run(kills: int, seed: int, folder: Path, database: str | None) -> list[str]:
+    problems: list[str] = []
+    killed = histories = 0
+    async with hatching() as begin:
         while killed < kills:
-            began = time.monotonic()
-            code = await run_apart(server, store, chance.uniform(0.3, longest))
-            killed += code is None
-            if code is not None:
-                longest = 0.7 * longest + 0.35 * (time.monotonic() - began)
-            server.batches.advance(chance.choice([1.0, GRACE]))
-            if code == 0:
-                break
-        for _ in range(10):
-            server.batches.advance(GRACE)
-            if await run_apart(server, store, None) == 0:
-                break
-        await check(server, store)
-    return killed
+            place: Place = SQLitePlace(folder / f"rows{seed}.db")
+            if database:
+                place = PostgresPlace(database, f"rows{seed}")
+            async with serving("--key", KEY) as service:
+                history = History(service, place, begin, seed)
+                problems += [f"history {seed}: {problem}" for problem in await history.live()]
+            killed, histories, seed = killed + history.kills, histories + 1, seed + 1
+    print(f"{killed} kills in {histories} histories", flush=True)
+    return problems
 
 
-async def check(server: Server, store: str) -> None:
-    opened = open_store(store)
-    rows = {row.id: row async for row in opened.rows()}
-    await opened.aclose()
-    assert len(rows) == TEXTS, f"{len(rows)} rows in {store}"
-    for record in records():
-        assert np.allclose(rows[record.id].vector, vector_of(record.text, 64), atol=1e-6), record.id
-    assert server.ledger.texts_again == 0, f"{server.ledger.texts_again} texts were billed again"
-    assert len(server.ledger.times_billed) == TEXTS
-
-
-async def main(kills: int, each: int, first: int) -> int:
-    postgres = Postgres()
-    done, number = 0, first
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            while done < kills:
-                if number % 2:
-                    store = f"sqlite:///{Path(folder, f'{number}.db')}"
-                else:
-                    store = await asyncio.to_thread(create_database, postgres.url, f"batches_{number}")
-                try:
-                    done += await history(store, min(each, kills - done), Random(number))
-                except AssertionError as error:
-                    print(f"history {number}: {error}")
-                    return 1
-                number += 1
-    finally:
-        postgres.stop()
-    print(
-        f"{done} kills in {number - first} histories of SQLite and PostgreSQL: all rows right, every text billed once"
-    )
-    return 0
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--first", type=int, default=1, help="the seed of the first history")
+    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, postgres_database(options.store) as database:
+        return judged(asyncio.run(run(options.kills, options.first, Path(folder), database)))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--each", type=int, default=10)
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--run", nargs=3)
-    given = parser.parse_args()
-    if given.run:
-        asyncio.run(run(given.run[0], given.run[1], float(given.run[2])))
-    sys.exit(asyncio.run(main(given.kills, given.each, given.first)))
+    sys.exit(main())
