@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from math import inf
+
 from aembed.batch_protocols import BatchState, KeepsBatches
 from aembed.core.progress import Tally
 from aembed.engine import Engine
@@ -9,13 +12,34 @@ from aembed.errors import ConfigError
 from aembed.pipeline.batch_jobs.collecting import CheckModel, cancel, look_at
 from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, run_job
 from aembed.pipeline.job import Job
-from aembed.pipeline.leasing import LeaseHolder
+from aembed.pipeline.leasing import LOOK_SECONDS, LeaseHolder
 from aembed.pipeline.sinks import Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
-from aembed.protocols import Backlog, Reclaims, Store
+from aembed.protocols import Backlog, Store
 from aembed.results import Report
 from aembed.types import Space
+
+
+class BatchWatch:
+    """Whether a live job has to ask for batches: where some were there, or another job may have made some since."""
+
+    def __init__(self, place: KeepsBatches, worker: LeaseHolder | None) -> None:
+        self._place, self._worker = place, worker
+        self._are_there, self._looked_at = False, -inf
+
+    async def look(self) -> None:
+        self._looked_at = asyncio.get_running_loop().time()
+        self._are_there = await await_store(self._place.has_batches())
+
+    async def asks(self) -> bool:
+        if self._worker is None:
+            # Rows that are held one by one tell nothing of other jobs. One that makes batches holds its rows until
+            # this was looked at (BatchRun).
+            if not self._are_there and asyncio.get_running_loop().time() - self._looked_at >= LOOK_SECONDS:
+                await self.look()
+            return self._are_there
+        return self._are_there or not self._worker.is_alone
 
 
 class Batching:
@@ -56,13 +80,9 @@ class Batching:
         place = self._place
         if not isinstance(place, KeepsBatches):
             return sink
-        # Rows that are held one by one tell nothing of other jobs.
-        there = isinstance(place, Reclaims) or await await_store(place.has_batches())
-
-        def asks() -> bool:
-            return there or (worker is not None and not worker.is_alone)
-
-        return self._engine.heed_batches(place, sink, space, asks)
+        watch = BatchWatch(place, worker)
+        await watch.look()
+        return self._engine.heed_batches(place, sink, space, watch.asks)
 
     async def run(self, job: Job, sink: Sink, run: BatchRun | None, spend_limit: SpendLimit) -> Report:
         """Runs the job, once what is ready was collected."""

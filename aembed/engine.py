@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from random import Random
@@ -249,7 +249,7 @@ class Engine:
         # A token of a batch counts as much of a budget in dollars as it costs; of one in tokens it is a token.
         counts_tokens = any(budget.max_billed_tokens is not None for budget in self.options.budgets)
         share = 1.0 if counts_tokens else terms.price_factor
-        asking = BatchSink(sink, books, space.dimensions, asks=lambda: True, gathers=True)
+        asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True)
         collector = Collector(
             provider,
             books,
@@ -275,7 +275,7 @@ class Engine:
         )
         return BatchRun(collector, submitter, asking, tally)
 
-    def heed_batches(self, place: object, sink: Sink, space: Space, asks: Callable[[], bool]) -> Sink:
+    def heed_batches(self, place: object, sink: Sink, space: Space, asks: Callable[[], Awaitable[bool]]) -> Sink:
         """The sink of a live job: what is out in a batch is not sent, and what one has brought is taken."""
         if not isinstance(place, KeepsBatches):
             return sink
@@ -408,6 +408,10 @@ def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
     merged = merge_spaces(carried, replace(space, preparation=""))
     return replace(merged, preparation=space.preparation) if merged else space
+
+
+async def _always() -> bool:
+    return True
 
 
 @contextmanager

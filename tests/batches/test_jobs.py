@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import pytest
 from aembed import BadRequestError, Budget, BudgetExceededError, ConfigError, Embedder, MemoryStore, Record, Report
 from aembed.batch_protocols import BatchLine
 from aembed.errors import UnavailableError
+from aembed.preparation import Preparation
 from aembed.protocols import Store
-from aembed.providers.fake import FakeProvider, fake_vectors
+from aembed.providers.fake import LIMITS, FakeProvider, fake_vectors
 from aembed.stores import open_store
+from aembed.types import TooLong
 from tests.batches.provider import DAY, TERMS, BatchFake, refused
 from tests.stores.samples import NewPlace
 
@@ -369,3 +372,52 @@ async def test_q17_batch_runs_and_live_runs_at_once_buy_each_text_once(store: St
     await rows_are_right(store, given)
     bought = fake.bought + Counter(text for sent in fake.ledger.log for text in sent.texts)
     assert set(bought.values()) == {1}
+
+
+@in_sqlite
+async def test_what_a_cache_holds_is_not_submitted_and_what_a_batch_brings_is_kept_there(
+    fake: BatchFake, store: Store, tmp_path: Path
+) -> None:
+    given, cache = records(8), tmp_path / "cache.db"
+    async with Embedder(fake, cache=cache) as embedder:
+        await embedder.embed_documents([record.text for record in given[:3]])
+        embedder._engine.clock = lambda: fake.now
+        report = await embedder.embed_into(store, given, batch=True)
+        assert (report.stored, report.submitted) == (3, 5)
+        fake.run_batches()
+        assert (await embedder.embed_into(store, given, batch=True)).stored == 5
+        requests = fake.ledger.requests
+        await embedder.embed_documents([record.text for record in given])
+        assert fake.ledger.requests == requests
+
+
+@in_sqlite
+@pytest.mark.parametrize("too_long", ["truncate", "split"])
+async def test_long_texts_and_prefixes_are_prepared_as_live_ones_are(
+    store: Store, tmp_path: Path, too_long: TooLong
+) -> None:
+    options: dict[str, Any] = {
+        "limits": replace(LIMITS, max_tokens_per_text=20),
+        "preparation": Preparation(document_prefix="doc: "),
+    }
+    fake, live = BatchFake(**options), FakeProvider(**options)
+    given = [Record("long", "a text of more than twenty bytes, which is cut"), Record("short", "one")]
+    for _ in range(2):
+        async with Embedder(fake, too_long=too_long) as embedder:
+            report = await embedder.embed_into(store, given, batch=True)
+        fake.run_batches()
+    assert report.stored == 2
+    async with Embedder(live, too_long=too_long) as embedder:
+        await embedder.embed_into(f"sqlite:///{tmp_path}/live.db", given)
+    other = open_store(f"sqlite:///{tmp_path}/live.db")
+    vectors = {row.id: row.vector async for row in other.rows()}
+    await other.aclose()
+    async for row in store.rows():
+        np.testing.assert_array_equal(row.vector, vectors[row.id])
+
+
+async def test_several_addresses_have_no_batches(tmp_path: Path) -> None:
+    urls = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    async with Embedder("openai:text-embedding-3-small", api_key="sk-x", base_url=urls) as embedder:
+        with pytest.raises(ConfigError, match="no batch API"):
+            await embedder.embed_into(tmp_path / "a.db", ["text"], batch=True)

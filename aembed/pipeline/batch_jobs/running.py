@@ -17,7 +17,9 @@ from aembed.pipeline.batch_jobs.collecting import Collector
 from aembed.pipeline.batch_jobs.sink import BatchSink
 from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
 from aembed.pipeline.job import Job
+from aembed.pipeline.leasing import LOOK_SECONDS
 from aembed.pipeline.sinks import Sink
+from aembed.protocols import Reclaims
 from aembed.results import Report
 from aembed.types import Space
 
@@ -58,6 +60,8 @@ class BatchRun:
         try:
             await job.run()
             await self.submitter.finish()
+            if isinstance(self._collector.books.place, Reclaims) and self.submitter.has_sent:
+                await anyio.sleep(2 * LOOK_SECONDS)  # by then live jobs know, and its rows may be given up
         finally:
             self.submitter.close()
             # Where the job was stopped, what was gathered and is not out is pending.

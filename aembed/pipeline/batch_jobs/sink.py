@@ -6,7 +6,7 @@ A text that is out is no lease with an end: no job sends it, and none waits for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from aembed.batch_protocols import TextState
@@ -29,7 +29,7 @@ class BatchSink(Sink):
     keeps = True
 
     def __init__(
-        self, sink: Sink, books: Books, dimensions: int | None, *, asks: Callable[[], bool], gathers: bool
+        self, sink: Sink, books: Books, dimensions: int | None, *, asks: Callable[[], Awaitable[bool]], gathers: bool
     ) -> None:
         self._sink, self._books, self._dimensions, self._asks = sink, books, dimensions, asks
         self.durable, self.numbered, self.dry = sink.durable, sink.numbered, sink.dry
@@ -52,7 +52,7 @@ class BatchSink(Sink):
         return await self._sink.known(entries)
 
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
-        bought = await self._bought(entries) if self._asks() else {}
+        bought = await self._bought(entries) if await self._asks() else {}
         left = [entry for entry in entries if entry.key not in bought]
         return {**bought, **(await self._sink.paid_vectors(left) if left else {})}
 
@@ -71,7 +71,7 @@ class BatchSink(Sink):
 
     async def submitted(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         """A vector that a batch has brought since it was looked for counts as out: it is there for the next run."""
-        if not entries or not self._asks():
+        if not entries or not await self._asks():
             return frozenset()
         states = await self._books.texts([entry.fingerprint for entry in entries])
         return {entry.key for entry in entries if entry.fingerprint in self.gathered or self._is_away(entry, states)}

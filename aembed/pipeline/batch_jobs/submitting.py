@@ -125,7 +125,7 @@ class BatchSubmitter:
         self._file: BatchFile | None = None
         self._tokens_out = 0.0
         self._most_tokens: float | None = None
-        self._is_full = self._tries_one = False
+        self._is_full = self._tries_one = self.has_sent = False
         self._preparation = NO_PREPARATION
         self.taken_back = 0
         """How many records were counted as submitted and are not."""
@@ -251,6 +251,7 @@ class BatchSubmitter:
             accounts=dict(accounts),
         )
         await self._books.begin(record, file.lines)
+        self.has_sent = True
         self._sink.gathered.difference_update(text.fingerprint for line in file.lines for text in line)
         try:
             await self._upload(record, file)
