@@ -24,6 +24,7 @@ NAMES = {
     "voyage": "voyage:voyage-4",
     "mistral": "mistral:mistral-embed",
     "dashscope": "dashscope:text-embedding-v4",
+    "gemini": "gemini:gemini-embedding-001",
 }
 GIVEN = [Record(str(number), f"text number {number}") for number in range(510)]
 HOUR = 3_600.0
@@ -36,7 +37,8 @@ class Runs:
         self.server, self._name, self._place = server, name, folder / "rows.db"
 
     async def run(self, given: Sequence[Record] = GIVEN, **options: Any) -> Report:
-        provider = open_provider(self._name, api_key="sk-x", base_url=self.server.url)
+        url = f"{self.server.root}/v1beta" if self._name.startswith("gemini") else self.server.url
+        provider = open_provider(self._name, api_key="sk-x", base_url=url)
         async with Embedder(provider) as embedder:
             embedder._engine.clock = lambda: time.time() + self.server.batches.ahead
             return await embedder.embed_into(self._place, given, batch=True, **options)
@@ -57,7 +59,7 @@ async def runs(folder: Path, service: str = "openai", plans: Plans | None = None
         server.batches.plans = plans or Plans(usual=AT_ONCE)
         server.batches.epoch = time.time()
         server.batch_wire = WIRES[service](server.batches)
-        yield Runs(server, NAMES[service], folder)
+        yield Runs(server, NAMES.get(service, f"{service}:text-embedding-3-small"), folder)
 
 
 @pytest.mark.parametrize("service", NAMES)
@@ -69,6 +71,17 @@ async def test_a_job_goes_out_and_comes_back(service: str, tmp_path: Path) -> No
         assert await made.are_right()
         assert report.billed_tokens == made.server.ledger.billed_tokens > 0
         assert made.server.ledger.requests == 0
+
+
+async def test_where_embeddings_are_unproven_one_line_goes_first(tmp_path: Path) -> None:
+    async with runs(tmp_path, "azure") as made:
+        report = await made.run()
+        assert (report.submitted, report.pending) == (255, 255)
+        report = await made.run()
+        assert (report.stored, report.submitted) == (255, 255)
+        assert (await made.run()).stored == 255
+        assert await made.are_right()
+        assert set(made.server.ledger.times_billed.values()) == {1}
 
 
 FAULTS: list[LineFault] = [

@@ -23,6 +23,7 @@ class DashScopeWire(OpenAIWire):
 
 WIRES: Mapping[str, Callable[[Batches], OpenAIWire]] = {
     "openai": OpenAIWire,
+    "azure": OpenAIWire,
     "voyage": VoyageWire,
     "mistral": MistralWire,
     "dashscope": DashScopeWire,
