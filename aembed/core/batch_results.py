@@ -182,29 +182,42 @@ class LineReader(ReplyReader):
     def _cut_numbers(self) -> None:
         """Makes rows of the vectors one after another: msgspec would hold the interpreter for 30 ms. A line that is not
         as expected is left, and parsed whole: that says what is wrong with it."""
-        line = self.whole_reply()
-        spans = list(_spans_of_numbers(line))
-        if not spans or len(spans) != self._inputs:
+        before: list[bytes] = []
+        group: list[msgspec.Raw] = []
+        rest, matrix = b"", None
+        try:
+            for piece in self._line:
+                data, at = rest + piece, 0
+                for begin, end in _spans_of_numbers(data):
+                    before.append(data[at:begin])
+                    group.append(msgspec.Raw(data[begin:end]))
+                    at = end
+                    if len(group) == _AT_ONCE:
+                        matrix = self._keep_numbers(matrix, group, len(before))
+                rest = data[at:]
+            if group:
+                matrix = self._keep_numbers(matrix, group, len(before))
+        except (InvalidReplyError, ValueError):
             return
-        matrix: Matrix | None = None
-        for start in range(0, len(spans), _AT_ONCE):
-            group = spans[start : start + _AT_ONCE]
-            try:
-                rows = from_floats([msgspec.Raw(line[begin:end]) for begin, end in group])
-            except (InvalidReplyError, ValueError):
-                return
-            if matrix is None:
-                matrix = np.empty((self._inputs, rows.shape[1]), np.float32)
-            if rows.shape[1] != matrix.shape[1]:
-                return
-            matrix[start : start + len(group)] = rows
-            self._squares[start : start + len(group)] = squares(rows)
+        if matrix is None or len(before) != self._inputs:
+            return
         # As strings in JSON would stand: the parser sees a mark in the place of each.
-        ends = [0, *(end for _, end in spans)]
-        between = [line[ends[number] : begin] for number, (begin, _) in enumerate(spans)]
-        self._before = [b'"' * (number > 0) + each + b'"' for number, each in enumerate(between)]
-        self._ahead = b'"' + line[ends[-1] :]
+        self._before = [b'"' * (number > 0) + each + b'"' for number, each in enumerate(before)]
+        self._ahead = b'"' + rest
         self._matrix, self._floats = matrix, True
+
+    def _keep_numbers(self, matrix: Matrix | None, group: list[msgspec.Raw], end: int) -> Matrix:
+        """These are the vectors before that number. Raises ValueError, InvalidReplyError where they cannot be."""
+        start, rows = end - len(group), from_floats(group)
+        if matrix is None:
+            matrix = np.empty((self._inputs, rows.shape[1]), np.float32)
+        # Law 3: numpy would repeat a vector of one value.
+        if end > self._inputs or rows.shape[1] != matrix.shape[1]:
+            raise ValueError("more vectors than inputs, or of another width")
+        matrix[start:end] = rows
+        self._squares[start:end] = squares(rows)
+        group.clear()
+        return matrix
 
     def _decode(self, body: bytes | bytearray) -> OpenAIReply:
         line = decode_reply(_ANSWERED, body)

@@ -92,6 +92,24 @@ def test_a_line_that_is_not_what_it_was_taken_for(raw: bytes, id: str, inputs: i
         LineReader(inputs, [raw], id).parse(dimensions=4)
 
 
+@pytest.mark.parametrize("odd", [[1.0], [1.0, 2.0], [], ["x"], None, 3.0])
+@pytest.mark.parametrize("at", [0, 8, 16])
+def test_one_odd_vector_among_numbers_is_seen(odd: Any, at: int) -> None:
+    data = [{"index": index, "embedding": [index + 1.0] * 3} for index in range(17)]
+    data[at]["embedding"] = odd
+    raw = line("a", {"data": data})
+    with pytest.raises(InvalidReplyError):
+        LineReader(17, [raw], "a").parse(dimensions=None)
+
+
+def test_numbers_for_too_many_and_too_few() -> None:
+    raw = line("a", {"data": [{"index": index, "embedding": [1.0, 0.0]} for index in range(9)]})
+    assert LineReader(9, [raw], "a").parse(dimensions=2).matrix.shape == (9, 2)
+    for inputs in (1, 8, 10):
+        with pytest.raises(InvalidReplyError):
+            LineReader(inputs, [raw], "a").parse(dimensions=2)
+
+
 def test_an_id_that_is_not_found_at_once() -> None:
     for id in (None, 'with "quotes"', "ünï\ncode"):
         raw = line(id, {"error": {"message": "x" * 5_000}}, status=400)
