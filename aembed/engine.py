@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from random import Random
 from typing import Any
 from weakref import WeakSet
 
+from aembed.batch_protocols import KeepsBatches
 from aembed.coalesce import Coalescer
 from aembed.core.billing import Billing
 from aembed.core.cache import Cache
@@ -25,6 +27,10 @@ from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit
 from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
+from aembed.pipeline.batch_jobs.collecting import CheckModel, Collector
+from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, limits_of_line
+from aembed.pipeline.batch_jobs.sink import BatchSink
+from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
 from aembed.pipeline.caching import Caching
@@ -49,7 +55,7 @@ PROBE = "dimensions"
 
 
 class Engine:
-    """`random` and `run_in_thread` are what a simulation replaces."""
+    """`random`, `run_in_thread` and `clock` (seconds since 1970) are what a simulation replaces."""
 
     def __init__(self, provider: Provider, options: Options) -> None:
         provider.limits.check(options.max_batch_size, options.max_tokens_per_batch)
@@ -64,6 +70,7 @@ class Engine:
         self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd, shared=shared).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
+        self.clock: Callable[[], float] = time.time
         self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
         addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
         pacers = [_make_pacer(each, options) for each in addresses]
@@ -246,11 +253,65 @@ class Engine:
         total: int | None = None,
         tally: Tally | None = None,
         spend_limit: SpendLimit,
+        submitter: BatchSubmitter | None = None,
     ) -> Job:
+        """`submitter`: texts go into batches, which reserve their money themselves."""
         tally = tally or self.make_tally(total)
         # Without a store the texts are prepared as the options ask.
         space = space or replace(self.space, preparation=self.preparing.own)
+        if submitter:
+            unlimited, limits = SpendLimit([]), submitter.limits
+            return self._assemble_job(submitter, sink, feed, space, observers, tally, unlimited, limits)
         return self._assemble_job(self.dispatcher, sink, feed, space, observers, tally, spend_limit)
+
+    def make_batch_run(
+        self,
+        place: object,
+        sink: Sink,
+        space: Space,
+        tally: Tally,
+        spend_limit: SpendLimit,
+        *,
+        fallback_live: bool,
+        check_model: CheckModel | None = None,
+    ) -> BatchRun:
+        """Raises ConfigError where the provider or the place has no batches."""
+        provider, terms, keeper = batch_edges(self.provider, place)
+        books = books_of(keeper, space, self.clock)
+        # A token of a batch counts as much of a budget in dollars as it costs; of one in tokens it is a token.
+        counts_tokens = any(budget.max_billed_tokens is not None for budget in self.options.budgets)
+        share = 1.0 if counts_tokens else terms.price_factor
+        asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True)
+        collector = Collector(
+            provider,
+            books,
+            tally,
+            spend_limit,
+            terms.price_factor,
+            share,
+            space.dimensions,
+            check_model,
+            not terms.tried,
+        )
+        submitter = BatchSubmitter(
+            self.dispatcher,
+            provider,
+            terms,
+            limits_of_line(self.limits, terms),
+            books,
+            asking,
+            self._make_measure(space, "document", exact=self.budgets.is_limited),
+            spend_limit,
+            price_share=share,
+            fallback_live=fallback_live,
+        )
+        return BatchRun(collector, submitter, asking, tally)
+
+    def heed_batches(self, place: object, sink: Sink, space: Space, asks: Callable[[], Awaitable[bool]]) -> Sink:
+        """The sink of a live job: what is out in a batch is not sent, and what one has brought is taken."""
+        if not isinstance(place, KeepsBatches):
+            return sink
+        return BatchSink(sink, books_of(place, space, self.clock), space.dimensions, asks=asks, gathers=False)
 
     def make_dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
@@ -266,12 +327,13 @@ class Engine:
         observers: Observers,
         tally: Tally,
         spend_limit: SpendLimit,
+        limits: Limits | None = None,
     ) -> Job:
         entries = self._make_fingerprinter(space, "document") if sink.keeps else UnstoredEntries()
         if isinstance(entries, Fingerprinter):
             feed.heed(entries.kind)
         measure = self._make_measure(space, "document", exact=self.budgets.is_limited)
-        job = Job(sender, sink, feed, entries, measure, self.limits, tally, observers, spend_limit)
+        job = Job(sender, sink, feed, entries, measure, limits or self.limits, tally, observers, spend_limit)
         self._jobs.add(job)
         if self._loop_affinity.closed:
             job.close()
@@ -378,6 +440,10 @@ def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
     merged = merge_spaces(carried, replace(space, preparation=""))
     return replace(merged, preparation=space.preparation) if merged else space
+
+
+async def _always() -> bool:
+    return True
 
 
 @contextmanager

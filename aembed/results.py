@@ -82,7 +82,10 @@ def count_in_words(number: int, one: str, many: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is. stored + unchanged + failed + pending = inputs, those read so far.
+    """How far a job is. stored + unchanged + failed + submitted + pending = inputs, those read so far.
+
+    `submitted` are out at the provider in a batch, and `bought_twice` are texts of which batches have brought a vector
+    once more.
 
     `total` is the number of inputs where it is known before the end. `billed_tokens` are those of the replies that
     came; `lost_tokens` may be on the bill besides: their requests were sent and no usable reply came. `truncated` are
@@ -97,6 +100,7 @@ class Progress:
     unchanged: int = 0
     failed: int = 0
     pending: int = 0
+    submitted: int = 0
     duplicates: int = 0
     removed: int = 0
     requests: int = 0
@@ -104,6 +108,7 @@ class Progress:
     billed_tokens: int = 0
     lost_tokens: int = 0
     truncated: int = 0
+    bought_twice: int = 0
     at_risk_tokens: int = 0
     cost_usd: float | None = None
     seconds: float = 0.0
@@ -115,6 +120,8 @@ class Progress:
         parts = [count_in_words(self.inputs, "text"), f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
+        if self.submitted:
+            parts.append(f"{self.submitted:,} submitted")
         if self.pending:
             parts.append(f"{self.pending:,} pending")
         if self.duplicates:
@@ -127,6 +134,8 @@ class Progress:
         parts.append(count_in_words(self.billed_tokens, "token"))
         if self.truncated:
             parts.append(f"{self.truncated:,} cut by the provider")
+        if self.bought_twice:
+            parts.append(f"{self.bought_twice:,} bought twice")
         if self.lost_tokens:
             parts.append(f"{count_in_words(self.lost_tokens, 'token')} lost and perhaps billed")
         if self.cost_usd is not None:

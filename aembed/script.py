@@ -66,6 +66,8 @@ async def embed_into(
     on_progress: OnProgress | None = None,
     on_failure: OnFailure | None = None,
     retry_failed: bool = False,
+    batch: bool = False,
+    fallback_live: bool = False,
     **options: Unpack[EmbedderOptions],
 ) -> Report:
     """Embeds what the store does not have yet and writes every reply at once; how the job ended.
@@ -74,7 +76,13 @@ async def embed_into(
     """
     async with Embedder(model, **options) as embedder:
         return await embedder.embed_into(
-            store, records, on_progress=on_progress, on_failure=on_failure, retry_failed=retry_failed
+            store,
+            records,
+            on_progress=on_progress,
+            on_failure=on_failure,
+            retry_failed=retry_failed,
+            batch=batch,
+            fallback_live=fallback_live,
         )
 
 
@@ -86,6 +94,8 @@ async def backfill(
     on_progress: OnProgress | None = None,
     on_failure: OnFailure | None = None,
     retry_failed: bool = False,
+    batch: bool = False,
+    fallback_live: bool = False,
     **options: Unpack[EmbedderOptions],
 ) -> Report:
     """Fills the empty embedding column of a table of your own; how the job ended.
@@ -94,7 +104,13 @@ async def backfill(
     """
     async with Embedder(model, **options) as embedder:
         return await embedder.backfill(
-            backlog, limit=limit, on_progress=on_progress, on_failure=on_failure, retry_failed=retry_failed
+            backlog,
+            limit=limit,
+            on_progress=on_progress,
+            on_failure=on_failure,
+            retry_failed=retry_failed,
+            batch=batch,
+            fallback_live=fallback_live,
         )
 
 

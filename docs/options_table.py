@@ -70,6 +70,8 @@ VERBS = {
     "on_progress": "Called with a Progress, five times a second at the most; may be `async def`.",
     "on_failure": "Called with each Failure; may be `async def`.",
     "retry_failed": "Send texts that were refused by an earlier run once more.",
+    "batch": "Through the batch API of the provider, for less money and within a day; see [Batches](batch.md).",
+    "fallback_live": "With `batch`: texts that two batches gave nothing are sent live.",
     "limit": "Fill so many rows only.",
     "k": "How many rows.",
     "where": "Keep rows whose metadata (or columns) pass this filter; see [Search](searching.md#filters).",

@@ -87,7 +87,8 @@ async def test_a_script_of_the_docs_runs(
     compiled = compile(block.code, str(block), "exec")
     with chdir(tmp_path):
         await asyncio.to_thread(exec, compiled, {"__name__": "__main__"})
-    asks = "openai:" in block.code and ASKS.search(block.code)
+    # What is submitted is billed by a batch, hours later.
+    asks = "openai:" in block.code and ASKS.search(block.code) and "batch=True" not in block.code
     assert service.ledger.billed_tokens > 0 or not asks
 
 

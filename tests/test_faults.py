@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROW = re.compile(r"^\| ([A-Z]\d+) \| (.+) \| (.+) \|$", re.MULTILINE)
-NUMBERED = re.compile(r"test_((?:[abcdeinpstxz]\d+_(?:to_)?)+)")
+NUMBERED = re.compile(r"test_((?:[abcdeginpqstxz]\d+_(?:to_)?)+)")
 SPAN = re.compile(r"([a-z])(\d+)_(?:to_\1(\d+)_)?")
 
 

@@ -20,6 +20,7 @@ EXIT_CODES = _block(
     "1    finished, some texts failed",
     "2    usage, configuration or key; nothing was spent",
     "3    stopped early; run the same command again to go on",
+    "4    with --batch: texts are out in batches; run the same command again to collect them",
     "129, 130, 143   SIGHUP, Ctrl-C, SIGTERM; what was sent is waited for, a second signal ends at once",
     "141  whoever reads the output has gone",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,7 +11,17 @@ from typing import Any, TypeAlias
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._failures_file import FailuresFile
-from aembed.cli._run import OK, SOME_FAILED, STOPPED, USAGE, ask, exit_code, is_interactive, reason_in_words
+from aembed.cli._run import (
+    OK,
+    ROWS_ARE_OUT,
+    SOME_FAILED,
+    STOPPED,
+    USAGE,
+    ask,
+    exit_code,
+    is_interactive,
+    reason_in_words,
+)
 from aembed.cli._show import (
     counts_json,
     dollars_in_words,
@@ -135,8 +145,8 @@ def ask_to_agree(plan: Plan, *, yes: bool) -> bool:
     return False
 
 
-def show_ending(ending: Ending, output: Output) -> int:
-    """Returns the exit code."""
+def show_ending(ending: Ending, output: Output, *, batch: bool = False) -> int:
+    """Returns the exit code; with `batch` also the one of rows that are out."""
     progress, error = ending.progress, ending.error
     if error and exit_code(error) == USAGE:
         raise error
@@ -151,6 +161,11 @@ def show_ending(ending: Ending, output: Output) -> int:
         pass
     except ConfigError as unwritten:  # the exit code is about the texts
         say(reason_in_words(unwritten))
+    if error is None and progress.submitted:
+        with_batch = "run the same command again" if batch else "the same with --batch collects them"
+        say(f"{count_in_words(progress.submitted, 'text is', 'texts are')} out in batches; {with_batch}")
+        if batch:
+            return ROWS_ARE_OUT
     if error is None and progress.pending:
         say(f"{count_in_words(progress.pending, 'text')} still pending; run the same command again")
         return STOPPED
@@ -185,16 +200,18 @@ def _stopped_json(ending: Ending) -> dict[str, str] | None:
     return {"error": "Interrupted", "message": "by a signal"} if ending.signalled else None
 
 
-def show_plan(plan: Plan, seconds: float | None, output: Output) -> int:
+def show_plan(plan: Plan, seconds: float | None, output: Output, more: Sequence[str] = ()) -> int:
     """The dry run. Returns the exit code."""
     if output.as_json:
-        more = {"seconds": seconds, "skipped_files": dict(output.skipped)}
-        tell_json({**counts_json(plan, plan.failures), **more})
+        seen = {"seconds": seconds, "skipped_files": dict(output.skipped)}
+        tell_json({**counts_json(plan, plan.failures), **seen})
         return OK
     if plan.failed:
         say(f"{plan.failed:,} would fail:")
         say_failures(plan.failures, plan.failed, rest="--json lists more of them")
     tell_facts(_plan_facts(plan, seconds))
+    for line in more:
+        output.note(line)
     output.note("nothing was sent or written")
     return OK
 

@@ -26,7 +26,7 @@ from aembed.errors import (
 )
 
 # 2 is what click and most programs end with for wrong usage. 128 is what shells add to the number of a signal.
-OK, SOME_FAILED, USAGE, STOPPED, SIGNALLED = 0, 1, 2, 3, 128
+OK, SOME_FAILED, USAGE, STOPPED, ROWS_ARE_OUT, SIGNALLED = 0, 1, 2, 3, 4, 128
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # Rich hides the cursor while a bar is shown, and has no time to show it again where the process ends at once.
 _SHOW_CURSOR = b"\x1b[?25h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ import typer
 
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
+from aembed.cli._batch import BatchFlags
 from aembed.cli._failures_file import check_failures_file
 from aembed.cli._indexes_there import look_at_indexes
 from aembed.cli._inputs import Pending
@@ -80,6 +82,7 @@ class BackfillOrder:
     yes: flags.Yes = False
     retry_failed: flags.RetryFailed = False
     store: str = flags.DEFAULT_STORE
+    batch: BatchFlags = field(default_factory=BatchFlags)
     output: Output = field(default_factory=Output)
 
 
@@ -91,10 +94,11 @@ def backfill(
     column: FilledFlags,
     settings: Settings,
     order: BackfillOrder,
+    batch: BatchFlags,
     output: Output,
 ) -> None:
     """Fill the empty embedding column of a table of your own: rows that have a text and no vector."""
-    run(_run_backfill(replace(order, store=store, output=output), column, settings, TypedCommand(context)))
+    run(_run_backfill(replace(order, store=store, batch=batch, output=output), column, settings, TypedCommand(context)))
 
 
 async def _run_backfill(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
@@ -106,6 +110,7 @@ async def _run_backfill(order: BackfillOrder, names: FilledFlags, settings: Sett
 
 async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
     output = order.output
+    order.batch.check()
     if order.index_memory and not (order.index and _SIZE.fullmatch(order.index_memory)):
         raise ConfigError(
             f"--index-memory {order.index_memory} must be a size, as 512MB or 2GB, and goes with  --index"
@@ -122,6 +127,8 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         output.note(f"{names.table}.{names.text or '(SQL)'} -> {into}, {embedder.space}")
         if order.index_memory and not isinstance(column, Indexable):
             raise ConfigError("--index-memory is for PostgreSQL; leave it out")
+        if order.batch.cancel:
+            return await order.batch.cancel_all(embedder, column)
         for line in await column.preflight(embedder.space, index=order.index):
             output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")
         plan = await _plan(order, column, embedder)
@@ -129,9 +136,10 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         if order.dry_run:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
-            return show_plan(plan, seconds, output)
+            return show_plan(plan, seconds, output, order.batch.terms_lines(plan, embedder))
         if not ask_to_agree(plan, yes=order.yes):
             return USAGE
+        await order.batch.check_size(plan, embedder, column, yes=order.yes)
         await indexes.set_aside(ask=order.index and not order.yes)
 
         async def start(watch: Watch) -> Report:
@@ -141,9 +149,13 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
                 on_progress=watch.on_progress,
                 on_failure=watch.on_failure,
                 retry_failed=order.retry_failed,
+                batch=order.batch.batch,
+                fallback_live=order.batch.fallback_live,
             )
 
-        code = show_ending(await follow_job(start, embedder, plan, output), output)
+        once = partial(follow_job, start, embedder, plan, output)
+        ending = await order.batch.follow(once, embedder, column, output)
+        code = show_ending(ending, output, batch=order.batch.batch)
         if code not in (OK, SOME_FAILED):
             await indexes.tell_missing()
         elif order.index or await indexes.are_missing():

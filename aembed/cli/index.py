@@ -6,6 +6,7 @@ import os
 import shlex
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 from aembed.cli import _flags as flags
 from aembed.cli import _progress
+from aembed.cli._batch import BatchFlags
 from aembed.cli._failures_file import check_failures_file, is_same_file
 from aembed.cli._inputs import Inputs, Pass, Stored, is_store
 from aembed.cli._job import Ending, Output, Watch, ask_to_agree, follow_job, show_ending, show_plan
@@ -68,6 +70,7 @@ class IndexOrder:
     ] = None
     paths: tuple[str, ...] = ()
     store: str = flags.DEFAULT_STORE
+    batch: BatchFlags = field(default_factory=BatchFlags)
     output: Output = field(default_factory=Output)
 
 
@@ -81,13 +84,14 @@ def index(
     store: flags.StoreURL = flags.DEFAULT_STORE,
     settings: Settings,
     order: IndexOrder,
+    batch: BatchFlags,
     output: Output,
 ) -> None:
     """Embed the texts that the store does not have yet, and remove those that are gone.
 
     Run it again and unchanged texts cost nothing; stop it at any time and nothing that was paid for is lost.
     """
-    order = replace(order, paths=tuple(paths), store=store, output=output)
+    order = replace(order, paths=tuple(paths), store=store, batch=batch, output=output)
     run(_run_index(order, settings, TypedCommand(context)))
 
 
@@ -103,6 +107,7 @@ async def _run_index(order: IndexOrder, settings: Settings, again: TypedCommand)
 
 
 async def _embed_inputs(order: IndexOrder, settings: Settings, again: TypedCommand) -> int:
+    order.batch.check()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(use_store(order.store))
         info = await store.info()
@@ -111,6 +116,8 @@ async def _embed_inputs(order: IndexOrder, settings: Settings, again: TypedComma
         held = info.space or (other.space if other and settings.model is None else None)
         embedder = await stack.enter_async_context(use_embedder(settings, held, again))
         await refuse_other_space(store, info.space, embedder.space)
+        if order.batch.cancel:
+            return await order.batch.cancel_all(embedder, store)
         inputs = other or _find_inputs(order, info)
         _check_files(order, inputs)
         order.output.note(
@@ -123,12 +130,13 @@ async def _embed_inputs(order: IndexOrder, settings: Settings, again: TypedComma
         if order.dry_run:
             limits = (settings.requests_per_minute, settings.tokens_per_minute)
             seconds = plan.seconds_at(requests_per_minute=limits[0], tokens_per_minute=limits[1])
-            code = show_plan(plan, seconds, output)
+            code = show_plan(plan, seconds, output, order.batch.terms_lines(plan, embedder))
         elif ask_to_agree(plan, yes=order.yes):
-            ending = await work.run_second_pass(plan, reading)
+            await order.batch.check_size(plan, embedder, store, yes=order.yes)
+            ending = await order.batch.follow(partial(work.run_second_pass, plan, reading), embedder, store, output)
             if isinstance(ending.error, SpaceMismatchError):
                 ending = replace(ending, error=again.with_whole_commands(ending.error))
-            code = show_ending(ending, output)
+            code = show_ending(ending, output, batch=order.batch.batch)
         else:
             return USAGE
         if skipped:
@@ -252,6 +260,8 @@ class _Work:
                 on_progress=watch.on_progress,
                 on_failure=on_failure,
                 retry_failed=self.order.retry_failed,
+                batch=self.order.batch.batch,
+                fallback_live=self.order.batch.fallback_live,
             )
 
         ending = await follow_job(start, self.embedder, plan, self.order.output)
@@ -270,7 +280,7 @@ class _Work:
                 report = replace(report, removed=removed)
                 await self.store.finish(report)
                 rows = dict((await self.store.info()).sources)
-        if not report.pending:
+        if not (report.pending or report.submitted):
             try:
                 await reading.keep(rows)
             except StoreError as error:  # all is stored, and the next run reads it again

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from aembed.batch_protocols import KeepsBatches
 from aembed.cli import _flags as flags
+from aembed.cli._batch import record_in_words
 from aembed.cli._options import ColumnFlags, RowFlags
 from aembed.cli._run import OK, run
 from aembed.cli._show import printable_place, size_in_words, tell_json
 from aembed.cli._stores import check_filled, use_column, use_store
 from aembed.cli._streams import printable_line, tell
 from aembed.cli._typed_command import printable_url
+from aembed.pipeline.batch_jobs.books import Books
 from aembed.results import Progress, count_in_words
 from aembed.stores._indexes_there import SetsIndexesAside
 from aembed.types import StoreInfo
@@ -36,19 +40,30 @@ def status(
 async def _print_status(url: str, as_json: bool) -> int:
     async with use_store(url) as store:
         info = await store.info()
+        batches = await _batch_lines(store)
     if not info.last_run:
         check_filled(url, info)
     if as_json:
-        tell_json({"store": printable_place(url), **asdict(info)})
+        tell_json({"store": printable_place(url), **asdict(info), "batches": batches})
         return OK
     for name, value in _status_lines(url, info):
         tell(f"{name:<10}{printable_line(value)}")
+    for line in batches:
+        tell(f"batch     {printable_line(line)}")
     return OK
+
+
+async def _batch_lines(place: object) -> list[str]:
+    """The batches that are out at a provider, with what they are called there."""
+    if not isinstance(place, KeepsBatches):
+        return []
+    return [record_in_words(record) for record in await Books(place, "", time.time).all_records()]
 
 
 async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> int:
     async with use_column(url, names) as column:
         pending, space, failures = await column.count(), await column.space(), len(await column.refusals())
+        batches = await _batch_lines(column)
         aside = (await column.indexes_there()).aside if isinstance(column, SetsIndexesAside) else ()
     if as_json:
         held = asdict(space) if space else None
@@ -61,6 +76,7 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
                 "space": held,
                 "failures": failures,
                 "dropped_indexes": aside,
+                "batches": batches,
             }
         )
         return OK
@@ -68,6 +84,8 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
     tell(f"pending   {pending:,}")
     tell(f"model     {printable_line(space or 'not known yet')}")
     tell(f"failures  {failures:,}")
+    for line in batches:
+        tell(f"batch     {printable_line(line)}")
     for name in aside:
         tell(f"index     {printable_line(name)} was dropped and is not built yet; aembed backfill builds it at its end")
     return OK

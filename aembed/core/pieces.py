@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from aembed.core.changes import Item
 from aembed.types import Matrix
 
 
-def combine_pieces(items: Sequence[Item], matrix: Matrix) -> Matrix:
+class HasWeights(Protocol):
+    @property
+    def weights(self) -> Sequence[float]: ...
+
+
+def combine_pieces(items: Sequence[HasWeights], matrix: Matrix) -> Matrix:
     """One row for each item out of one row for each input. It is the very same matrix where no text was split."""
     if len(matrix) == len(items):
         return matrix
     rows = np.empty((len(items), matrix.shape[1]), dtype=np.float32)
     start = 0
     for row, item in enumerate(items):
-        end = start + len(item.texts)
-        rows[row] = matrix[start] if len(item.texts) == 1 else _mean(matrix[start:end], item.weights)
+        end = start + len(item.weights)
+        rows[row] = matrix[start] if len(item.weights) == 1 else _mean(matrix[start:end], item.weights)
         start = end
     return rows
 

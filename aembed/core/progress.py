@@ -39,6 +39,8 @@ class Tally:
     stored: int = 0
     unchanged: int = 0
     failed: int = 0
+    submitted: int = 0
+    bought_twice: int = 0
     refused_earlier: int = 0
     duplicates: int = 0
     removed: int = 0
@@ -78,7 +80,7 @@ class Tally:
     @property
     def pending(self) -> int:
         # Law 4: what is in none of the other classes is pending.
-        return self.inputs - self.stored - self.unchanged - self.failed
+        return self.inputs - self.stored - self.unchanged - self.failed - self.submitted
 
     def add_bill(self, tokens: int, cost_usd: float | None) -> None:
         self.billed_tokens += tokens
@@ -101,6 +103,8 @@ class Tally:
             unchanged=self.unchanged,
             failed=self.failed,
             pending=self.pending,
+            submitted=self.submitted,
+            bought_twice=self.bought_twice,
             duplicates=self.duplicates,
             removed=self.removed,
             requests=self.requests,

@@ -21,7 +21,7 @@ event loop that all of it belongs to.
 from aembed.dispatch._admission import Admission, Permit
 from aembed.dispatch._batch_slots import BatchSlots
 from aembed.dispatch._coordination import Coordination, SharedLimit
-from aembed.dispatch._delivery import Answer, Answered, Deliver, Refused
+from aembed.dispatch._delivery import Answer, Answered, Deliver, PutAside, Refused
 from aembed.dispatch._loop_affinity import LoopAffinity
 from aembed.dispatch._shared import SharedAnswer, Waiting
 from aembed.dispatch._submission import SpendLimit, Submission
@@ -38,6 +38,7 @@ __all__ = [
     "Dispatcher",
     "LoopAffinity",
     "Permit",
+    "PutAside",
     "Refused",
     "SharedAnswer",
     "SharedLimit",

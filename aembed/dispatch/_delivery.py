@@ -63,7 +63,15 @@ class Refused:
     error: AembedError
 
 
-Answer: TypeAlias = Answered | Refused
+@dataclass(frozen=True, slots=True)
+class PutAside:
+    """These items are not sent now: they go out in a batch, or there is no room for them in one."""
+
+    items: Sequence[Item]
+    is_out: bool = True
+
+
+Answer: TypeAlias = Answered | Refused | PutAside
 Deliver: TypeAlias = Callable[[Answer], Awaitable[None]]
 
 

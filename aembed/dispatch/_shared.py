@@ -173,7 +173,7 @@ class Shared:
                     assert matrix is not None
                     # A view of one row would keep the whole batch alive, so each that waits has a copy.
                     future.set_result(SharedAnswer(matrix[row].copy(), answer.reply.model))
-                else:
+                elif isinstance(answer, Refused):
                     future.set_result(copy_error(answer.error))
 
     def release(self, shared_batch: SharedBatch) -> None:

@@ -106,7 +106,9 @@ class Passes:
         were refused earlier, or filled by other jobs, took the place of others within the limit.
         """
         if pending := self.tally.pending:
-            self.tally.inputs -= pending
+            # Those that are out in batches are read, and counted, once more.
+            self.tally.inputs -= pending + self.tally.submitted
+            self.tally.submitted = 0
             self._empty_passes = self._empty_passes + 1 if self._filled_count == self._filled_before else 0
             if self._empty_passes >= MOST_EMPTY_PASSES:
                 self._most_bought = 1

@@ -86,6 +86,12 @@ class BacklogSink(LeasingSink):
     def note_left(self, entries: Sequence[Entry]) -> None:
         self._run.note_not_bought([entry.record for entry in entries])
 
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
+        await super().note_submitted(entries, is_known=is_known)
+        self.note_left(entries)
+        if set_aside := getattr(self._backlog, "set_aside", None):
+            await await_store(set_aside([entry.record.id for entry in entries]))
+
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
         if self._refusals and (kept := kept_refusals(refused)):
             await await_store(self._refusals.refuse(kept))

@@ -113,6 +113,11 @@ class CachingSink(Sink):
         leased = await self._worker.lease([entry.fingerprint for entry in mine])
         return {entry.key for entry in mine if entry.fingerprint in leased}
 
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
+        if self._worker and is_known:
+            self._worker.note_done([entry.fingerprint for entry in entries])
+        await self._sink.note_submitted(entries, is_known=is_known)
+
     async def settled(self, entries: Sequence[Entry]) -> Settled:
         told = await self._sink.settled(entries)
         done = told.known.unchanged | told.known.refused.keys() | told.gone

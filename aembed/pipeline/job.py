@@ -28,7 +28,7 @@ from aembed.core.changes import Entries, Item
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
 from aembed.counters import Measure
-from aembed.dispatch import Answer, Answered, BatchSlots, Refused, Submission
+from aembed.dispatch import Answer, Answered, BatchSlots, PutAside, Refused, Submission
 from aembed.errors import AembedError, BudgetExceededError, SourceError, StoppedError, StoreError
 from aembed.limits import Limits
 from aembed.pipeline.batches import Batches, Sender
@@ -130,7 +130,7 @@ class Job:
         report = self.report()
         stopping = self._error
         # Law 4: without an error every input of a job is stored, unchanged or failed, whatever became of its tasks.
-        if not stopping and (not self._all_sent or (report.pending and self._sink.whole)):
+        if not stopping and (not self._all_sent or (report.pending and self._sink.whole and not self._sink.gathers)):
             stopping = StoppedError("the job ended before all of its texts were done; run the same again")
         if stopping := stopping or (None if self._sink.dry else self._tally.common_error()):
             stopping.report = report
@@ -251,6 +251,10 @@ class Job:
                 await self._outcomes.write_items(items, combine_pieces(items, reply.matrix), reply.model)
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)
+            case PutAside(items, is_out=True):
+                await self._outcomes.submit_items(items)
+            case PutAside(items):
+                await self._outcomes.put_off_items(items)
         await self._outcomes.tell()
 
     def _count_requests(self) -> None:

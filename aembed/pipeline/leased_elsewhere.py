@@ -48,8 +48,10 @@ class LeasedElsewhere:
 
     async def sift(self, items: Mapping[Key, Item]) -> Collection[Item]:
         """The items that are to be sent from here; the others are waited for. It waits while those are too many."""
-        if not self._sink.leases or not items:
-            return items.values()
+        if not items:
+            return ()
+        if not self._sink.leases:
+            return await self._not_submitted([*items.values()])
         entries = [item.entry for item in items.values()]
         leased = await self._sink.lease(entries)
         if not leased and not self._sink.whole and not self._has_asked:
@@ -71,7 +73,15 @@ class LeasedElsewhere:
             self._batches.hurried = True
             await self._changed.wait()
         self._batches.hurried = False
-        return [item for key, item in items.items() if key in leased]
+        return await self._not_submitted([item for key, item in items.items() if key in leased])
+
+    async def _not_submitted(self, items: list[Item]) -> list[Item]:
+        """Those that are not out in a batch. It is asked once they are leased: whoever had them before may have sent
+        them in one."""
+        out = await self._sink.submitted([item.entry for item in items])
+        if out:
+            await self._outcomes.submit_items([item for item in items if item.entry.key in out])
+        return [item for item in items if item.entry.key not in out] if out else items
 
     async def still_leased(self, batch: Sequence[Item]) -> list[Item]:
         """What this job still holds of a batch, after it stood still for too long. The rest is waited for; where rows
@@ -141,6 +151,7 @@ class LeasedElsewhere:
         leased = await self._sink.lease([item.entry for item in items if item.entry.key not in settled])
         free = [item for item in items if item.entry.key in leased]
         self._drop([*found, *refused, *free])
+        free = await self._not_submitted(free)
         for item in items:
             if self._items.get(key := item.entry.key) is item:
                 self._items[key] = self._items.pop(key)

@@ -51,6 +51,11 @@ class LeasingSink(Sink):
             return await super().lease(entries)
         return await self._worker.lease([entry.fingerprint for entry in entries])
 
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
+        # Until then its lease alone keeps others from sending the text.
+        if is_known:
+            self._note_done(entries)
+
     def _note_done(self, entries: Iterable[Entry]) -> None:
         """They are written, or never will be: nobody needs their leases any more."""
         if self._worker:

@@ -168,6 +168,24 @@ class Outcomes:
             entries = []
         self._note_arrived(items)
 
+    async def submit_items(self, items: Sequence[Item]) -> None:
+        """The items are out in a batch, with their equals; a later run writes them."""
+        await self._end_unwritten(items, is_out=True)
+
+    async def put_off_items(self, items: Sequence[Item]) -> None:
+        """The items stay pending, as there is no room for them in the provider's queue."""
+        await self._end_unwritten(items, is_out=False)
+
+    async def _end_unwritten(self, items: Sequence[Item], *, is_out: bool) -> None:
+        entries = [item.entry for item in items] + self._take_equals(items)[1]
+        if is_out:
+            self.tally.submitted += len(entries)
+            await self._sink.note_submitted(entries, is_known=True)
+        else:
+            self._sink.note_left(entries)
+        self._forget(entries)
+        self._note_arrived(items)
+
     async def note_refused_elsewhere(self, item: Item, refusal: Refusal) -> None:
         """The item was refused to another job, which has kept that in the store."""
         error, entries = _earlier_refusal_error(refusal), [item.entry]

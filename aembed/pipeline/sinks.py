@@ -56,6 +56,8 @@ class Sink:
     """Whether other jobs may be at work on the same store."""
     shares = True
     """Whether others may wait for what this job sends: no reader of its results holds it up."""
+    gathers = False
+    """Whether texts go into batches of the provider: then some may have to wait for room in its queue."""
 
     @property
     def has_lapsed(self) -> bool:
@@ -75,6 +77,13 @@ class Sink:
     async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         """The keys of the entries that no other job is about to send; from now on no other job may send them."""
         return {entry.key for entry in entries}
+
+    async def submitted(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        """The keys of those that are out at the provider in a batch: they are neither sent nor waited for."""
+        return frozenset()
+
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
+        """These go out in a batch, and this job is done with them. `is_known`: the store tells other jobs so by now."""
 
     async def settled(self, entries: Sequence[Entry]) -> Settled:
         """What has become of those that other jobs had leased."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor, inf
@@ -84,6 +84,11 @@ class BudgetAccount:
         # Calls have a budget each, and what one has left over is the next one's.
         if isinstance(self._account, RemembersSpending):
             self._spent, self._unspent = self._account.spent, self._account.unspent
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is kept from run to run."""
+        return not isinstance(self._account, RunAccount)
 
     @property
     def tokens_left(self) -> float:
@@ -179,6 +184,8 @@ class SpendLimit:
         """How many requests were noted, or refused."""
         self.changed = anyio.Event()
         """Set, and another one made, when a request was noted, refused or has landed."""
+        self.goes_on = False
+        """Whether the job is not at its end: texts of it are out in batches."""
         self._own = own
         self._factor = 1.0
 
@@ -211,6 +218,18 @@ class SpendLimit:
         for budget in self.budgets:
             await budget.regain()
         return self.tokens_left
+
+    async def reserve_for_days(self, tokens: int) -> Mapping[str, str]:
+        """Notes what a batch may cost, which is settled in another run. Returns, by what each budget is of, the name
+        of its account; not those that live in this process alone, where it stays noted. Raises as `reserve`."""
+        held = await self.reserve(tokens)
+        return {budget.of: name for budget, name in held.accounts if budget.is_kept}
+
+    async def settle_after_days(self, accounts: Mapping[str, str], reserved: int, billed: int) -> None:
+        """Settles the bill of a batch for which so many tokens were noted in these accounts."""
+        for budget in self.budgets:
+            if (name := accounts.get(budget.of)) is not None:
+                await budget.settle(name, reserved, billed)
 
     def renew(self) -> None:
         """The spend limit is used in another event loop from here on."""
@@ -254,7 +273,7 @@ async def close_when_done(spend_limit: SpendLimit) -> AsyncIterator[SpendLimit]:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LEAVE_SECONDS):
             await _warn_unless_noted(spend_limit.leave())
         raise
-    await _warn_unless_noted(spend_limit.close())
+    await _warn_unless_noted(spend_limit.leave() if spend_limit.goes_on else spend_limit.close())
 
 
 async def _warn_unless_noted(step: Coroutine[Any, Any, None]) -> None:

@@ -51,7 +51,7 @@ class StoreSink(LeasingSink):
         # Law 1: one reply = one short store transaction, which is durable when `write` returns.
         try:
             with add_paid_rows(lambda: rows):
-                await self._check_model(model)
+                await self.check_model(model)
                 await await_store(self._store.write(rows))
         except RowsRefusedError:
             self._note_done(entries)
@@ -62,12 +62,12 @@ class StoreSink(LeasingSink):
     async def may_take_over(self, model: str) -> bool:
         """Whether vectors of that model may be written here: the space is the same already, and the name has to be."""
         try:
-            await self._check_model(model)
+            await self.check_model(model)
         except SpaceMismatchError:
             return False
         return True
 
-    async def _check_model(self, model: str) -> None:
+    async def check_model(self, model: str) -> None:
         """Raises SpaceMismatchError for a model that replies call otherwise than before.
 
         A name that differs from the request's is normal; one that changes means another model.

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from aembed.limits import Limits
 from aembed.preparation import Preparation
+from aembed.providers._batch_wires import BatchWire
 from aembed.providers._models import Model, model_of
 from aembed.providers._prefixes import default_preparation
 
@@ -39,6 +40,8 @@ class Service:
     `is_self_hosted`: it is always such a server, wherever it stands. `urls_of_keys` are addresses of its own, by how
     keys begin that belong there. `counts_tokens`: its `usage` does, and not characters; `tokens_header`
     counts them where the body does not. `price_usd` is that of a model of which nothing is known.
+
+    `batches` is its batch API, where it has one that takes embeddings.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Service:
     counts_tokens: bool = True
     tokens_header: str = ""
     price_usd: float | None = None
+    batches: BatchWire | None = None
 
     def model(self, name: str) -> Model:
         """What is known of that model here: by this service, or else by models.toml."""

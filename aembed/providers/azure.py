@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from aembed.batch_protocols import BatchTerms
 from aembed.errors import ConfigError
+from aembed.providers._batch_provider import BatchHTTPProvider
+from aembed.providers._batch_wires import BatchWire
 from aembed.providers._options import OPTIONS as OF_ALL
-from aembed.providers._provider import HTTPProvider
-from aembed.providers._rows import OPENAI
+from aembed.providers._rows import OPENAI, OPENAI_BATCHES
 from aembed.providers._service import Service
 
 __all__ = ["OPTIONS", "AzureProvider", "open_provider"]
@@ -35,10 +37,13 @@ AZURE = Service(
     key_variable="AZURE_OPENAI_API_KEY",
     key_header="api-key",
     url_variable="AZURE_OPENAI_ENDPOINT",
+    # learn.microsoft.com, "Batch" of Azure OpenAI: OpenAI's files and batches. Its guide names chat models alone, and
+    # nobody has shown that embeddings are taken.
+    batches=BatchWire(replace(OPENAI_BATCHES.terms, tried=False)),
 )
 
 
-class AzureProvider(HTTPProvider):
+class AzureProvider(BatchHTTPProvider):
     """One model behind `{base_url}/openai/v1/embeddings`, with the keywords of HTTPProvider.
 
     `deployment` defaults to the name of the model. `api_version` (or OPENAI_API_VERSION) is that of the older API.
@@ -56,6 +61,11 @@ class AzureProvider(HTTPProvider):
         super().__init__(model, service=service, **options)
         if self.api_version:
             self.base_url = self.base_url.removesuffix("/v1")
+
+    @property
+    def batch_terms(self) -> BatchTerms | None:
+        """The older API has none of embeddings."""
+        return None if self.api_version else super().batch_terms
 
     @property
     def path(self) -> str:

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from aembed.core.batch_results import Pieces
 from aembed.core.number_replies import Found, NumbersReader
 from aembed.core.numbers import Numbers
+from aembed.errors import InvalidReplyError, NotFoundError, ProviderError
 from aembed.limits import Limits
+from aembed.providers._batch_provider import BatchHTTPProvider
+from aembed.providers._exchanges import Reader
+from aembed.providers._gemini_batches import TERMS, GeminiBatchWire, GeminiLineReader
+from aembed.providers._http import Upload
 from aembed.providers._options import OPTIONS
 from aembed.providers._prefixes import default_preparation
-from aembed.providers._provider import HTTPProvider, Reader
 from aembed.providers._service import Service
 
 __all__ = ["OPTIONS", "GeminiProvider", "open_provider"]
@@ -41,6 +47,7 @@ GEMINI = Service(
     input_type_field="taskType",
     input_types=("RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"),
     dimensions_field="outputDimensionality",
+    batches=GeminiBatchWire(TERMS),
 )
 
 
@@ -60,7 +67,7 @@ class _Reply(msgspec.Struct):
 _REPLY = msgspec.json.Decoder(_Reply)
 
 
-class GeminiProvider(HTTPProvider):
+class GeminiProvider(BatchHTTPProvider):
     """One model of the Gemini API, with the keywords of HTTPProvider."""
 
     service = GEMINI
@@ -76,6 +83,34 @@ class GeminiProvider(HTTPProvider):
 
     def reader(self, inputs: int) -> Reader:
         return NumbersReader(inputs, _REPLY, _find)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError | type[ProviderError] | None:
+        """A file that is gone is a 403 there."""
+        return NotFoundError if status == 403 and b"may not exist" in body else None
+
+    def reader_of_line(self, line: Pieces, custom_id: str, inputs: int) -> Reader:
+        return GeminiLineReader(line, custom_id)
+
+    async def upload_batch_file(self, path: Path, key: str) -> str:
+        """In two requests: the first one asks where the second one goes to."""
+        base = urlsplit(self.base_url)
+        with path.open("rb") as file:
+            upload = Upload(file)
+            asked = {
+                "x-goog-upload-protocol": "resumable",
+                "x-goog-upload-command": "start",
+                "x-goog-upload-header-content-length": str(upload.size_bytes),
+                "x-goog-upload-header-content-type": "application/jsonl",
+            }
+            named = msgspec.json.encode({"file": {"displayName": key, "mimeType": "application/jsonl"}})
+            begun = await self.call("POST", f"{base.scheme}://{base.netloc}/upload{base.path}/files", named, asked)
+            place = begun.headers.get("x-goog-upload-url", "")
+            # The texts go to the server that was chosen, and to no other one.
+            if urlsplit(place)[:2] != base[:2]:
+                raise InvalidReplyError("the service did not say where a file is uploaded to")
+            finish = {"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0"}
+            sent = await self.call("POST", place, upload, finish, seconds=self.upload_seconds(upload))
+        return self._read(sent, self._wire.file_id)
 
 
 def _find(reply: _Reply) -> Found:

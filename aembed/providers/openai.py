@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from aembed.providers._batch_provider import BatchHTTPProvider
 from aembed.providers._options import OPTIONS
-from aembed.providers._provider import HTTPProvider
 from aembed.providers._rows import ROWS
 
 __all__ = ["OPTIONS", "OpenAIProvider", "open_provider"]
 
 
-class OpenAIProvider(HTTPProvider):
+class OpenAIProvider(BatchHTTPProvider):
     """One model behind `POST {base_url}/embeddings`, with the keywords of HTTPProvider.
 
     Without `api_key` and `base_url` it reads OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID and OPENAI_PROJECT_ID, as

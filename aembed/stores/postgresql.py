@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
@@ -22,10 +22,11 @@ from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql import _shares as shares
 from aembed.stores._postgresql import _tables as tables
 from aembed.stores._postgresql._apart import Refused
+from aembed.stores._postgresql._batches import BatchTables, KeepsBatchesInTables
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
-from aembed.stores._postgresql._names import parse_name
+from aembed.stores._postgresql._names import TableName, parse_name
 from aembed.stores._postgresql._read_files import FileTables
 from aembed.stores._postgresql._searched_store import SearchedStore
 from aembed.stores._postgresql._tables import StoreLayout, StoreNames
@@ -42,6 +43,8 @@ from aembed.stores._rules import (
 )
 from aembed.types import Known, Record, Refusal, Rows, Space, StoreInfo, Vector
 
+T = TypeVar("T")
+
 TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
 MOST_KEY_BYTES = 2_692
@@ -55,7 +58,7 @@ def open_url(url: str) -> PostgresStore:
     return PostgresStore(url)
 
 
-class PostgresStore(PagedRows, SearchedStore, FileTables):
+class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
     """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. `prepare` makes the tables, and
@@ -253,6 +256,12 @@ class PostgresStore(PagedRows, SearchedStore, FileTables):
     async def aclose(self) -> None:
         """Closes the connections, if they are ours; later calls raise StoreError."""
         await self._database.aclose()
+
+    async def _run_batches(self, work: Callable[[BatchTables, Connection], Awaitable[T]]) -> T:
+        names = await self._find_names()
+        placed = TableName(names.table, names.schema)
+        batches, texts, vectors = (str(placed.beside(suffix)) for suffix in ("_batches", "_out", "_bought"))
+        return await self._database.run(partial(work, BatchTables(batches, texts, vectors, names.schema)))
 
     async def _prepare_tables(self, asked: Space, names: StoreNames, connection: Connection) -> Space:
         await connection.execute(tables.LOCK, names.rows)

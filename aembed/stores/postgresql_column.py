@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import count
 from json import dumps
-from typing import Any
+from typing import Any, TypeVar
 
 from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json
@@ -26,6 +26,7 @@ from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql import _reading as reading
 from aembed.stores._postgresql._apart import Refused
+from aembed.stores._postgresql._batches import BatchTables, KeepsBatchesInTables
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
@@ -39,6 +40,9 @@ from aembed.stores._rules import column_command, mark_of
 from aembed.types import Embedded, Matrix, Refusal, Space
 
 logger = logging.getLogger("aembed")
+T = TypeVar("T")
+
+BATCH_TABLES = BatchTables("aembed.batches", "aembed.batch_texts", "aembed.batch_vectors", "aembed")
 
 # Chosen: leases that are not given back run out by themselves. Larger, a server that is away would hold up the end of
 # the program.
@@ -51,7 +55,7 @@ def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
     return PostgresColumn(url, table, **names)
 
 
-class PostgresColumn(PagedRows, SharedColumn, SearchedColumn):
+class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTables):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
@@ -235,6 +239,19 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn):
         # This comes first: the account stays open while a worker lives, and this is one.
         await self._leave()
         await self._run(partial(accounts.close, self._asked.vector, job))
+
+    async def set_aside(self, ids: Sequence[str]) -> None:
+        """Notes that these rows are out in a batch: no worker waits for them, and this one reads them no more."""
+        if worker := self._worker:
+            await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
+            worker.note_given_up(ids)
+
+    async def _run_batches(self, work: Callable[[BatchTables, Connection], Awaitable[T]]) -> T:
+        async def run(table: ColumnLayout, connection: Connection) -> T:
+            scope = leases.lease_target(self._asked.vector, table)
+            return await work(replace(BATCH_TABLES, scope=scope), connection)
+
+        return await self._run(run)
 
     async def move(self, space: Space) -> None:
         """Keeps that space in the place of the one that is kept. Raises StoreError where the role may not."""

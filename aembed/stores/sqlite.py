@@ -32,6 +32,7 @@ from aembed.stores._search import NearestQuery, SearchChunk, check_query
 from aembed.stores._sqlite import _leases as leases
 from aembed.stores._sqlite import _rows as sql
 from aembed.stores._sqlite._as_written import RowsAsWritten
+from aembed.stores._sqlite._batches import KeepsBatchesInFile
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.stores._sqlite._editions import SCHEMA_OF_RUNS, state_of
 from aembed.stores._sqlite._filling import error_of, hooks_of
@@ -61,7 +62,7 @@ def open_url(url: str) -> SQLiteStore:
     return SQLiteStore(url)
 
 
-class SQLiteStore(PagedRows, FileTables):
+class SQLiteStore(PagedRows, FileTables, KeepsBatchesInFile):
     """Rows in the SQLite file at `path`, which may be a user's own: the tables' names begin with `aembed_`.
 
     The file is made by `prepare`, readable by its owner only; before that every question is answered as by

@@ -18,6 +18,7 @@ from aembed.stores._rules import column_command
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _preflight as preflight
 from aembed.stores._sqlite import _reading as reading
+from aembed.stores._sqlite._batches import KeepsBatchesInFile
 from aembed.stores._sqlite._column_maps import ColumnMaps
 from aembed.stores._sqlite._columns import TableNames, key_as_json, native, quote_name, read_layout, vector_width
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
@@ -43,7 +44,7 @@ class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn):
+class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -228,6 +229,10 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn):
         """Closes the file; later calls raise StoreError."""
         self._maps.stop()
         await self._database.aclose()
+
+    @property
+    def _batch_scope(self) -> str:
+        return f"{quote_name(self._names.table)}.{quote_name(self._names.vector)}"
 
     def _preparing(self, space: Space) -> Callable[[Connection], Space]:
         return partial(preflight.prepare, self._place, self._names, self._creates_triggers, space)

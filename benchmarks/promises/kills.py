@@ -242,14 +242,14 @@ def main() -> int:
     number = SIGTERM if options.signal == "TERM" else SIGKILL
     texts = sections(options.count)
     how: dict[str, Any] = {"kills": options.kills, "seconds": options.seconds, "seed": options.first, "number": number}
-    with tempfile.TemporaryDirectory() as folder, _database(options.store) as database:
+    with tempfile.TemporaryDirectory() as folder, postgres_database(options.store) as database:
         tally = asyncio.run(run(texts, Path(folder), database=database, latency=options.latency, **how))
     print(tally)
     return judged(tally.problems)
 
 
 @contextmanager
-def _database(store: str) -> Iterator[str | None]:
+def postgres_database(store: str) -> Iterator[str | None]:
     if store == "sqlite":
         yield None
         return

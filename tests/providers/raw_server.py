@@ -21,6 +21,7 @@ class Request:
     target: str
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def json(self) -> Any:
@@ -66,7 +67,7 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Request
     first, *lines = head.strip().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(connection, first.split()[1], headers, body)
+    return Request(connection, first.split()[1], headers, body, first.split()[0])
 
 
 class Serves(Protocol):

@@ -12,9 +12,9 @@ from aembed.types import Space
 
 
 def test_every_prefix_is_known_by_its_file_or_its_row() -> None:
-    named = "azure bedrock cloudflare cohere dashscope deepinfra fake fastembed fireworks gemini "
-    named += "infinity jina llamacpp local mistral model2vec nvidia ollama openai openrouter perplexity "
-    named += "sentence-transformers siliconflow tei together vllm voyage"
+    named = "azure bedrock cloudflare cohere dashscope deepinfra doubleword fake fastembed fireworks gemini "
+    named += "infinity jina llamacpp local mistral model2vec nvidia ollama openai openrouter parasail "
+    named += "perplexity sentence-transformers siliconflow tei together vllm voyage"
     assert prefixes() == named.split()
 
 

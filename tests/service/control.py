@@ -9,6 +9,16 @@
 {"latency": 20}                                                           the scale: 0 none, 1 as recorded
 {"latency": {"scale": 1, "fixed": 0.3, "sigma": 0.5, "seed": 7}}          and its other fields; draws begin anew
 {"clear_ledger": true}
+
+Of the batch API (tests/service/batches):
+
+{"advance": 3600}                                                         its clock, in seconds
+{"list_lag": 30}                                                          seconds until the list has a new batch
+{"queue_tokens": 3000000}                                                 so much may be under way
+{"batch_service": "voyage"}                                               in whose words it speaks
+{"courses": [{"fails": "token_limit_exceeded"}, {"lines": {"3": "neither file"}}]}     of the next batches
+{"usual_course": {"validating": 0, "running": 0, "finalizing": 0}}        of all others
+{"batch_faults": {"create": [null, {"kind": "lost"}], "content": [{"kind": "cut_off", "after_bytes": 9}]}}
 """
 
 from __future__ import annotations
@@ -17,6 +27,10 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
+from tests.service.batches.faults import Course, CutOff, EndsEarly, Hangs, Lost, Refuse, TakesEffectLater
+from tests.service.batches.openai import OpenAIWire
+from tests.service.batches.provider import Batches
+from tests.service.batches.services import WIRES
 from tests.service.faults import Always, Body, Cut, Drip, Fault, Faults, Flood, Hang, Late, Plan, Status, Truncate
 from tests.service.ledger import Ledger
 from tests.service.limits import RateLimits
@@ -32,6 +46,16 @@ KINDS: dict[str, Callable[..., Fault]] = {
     "truncate": Truncate,
     "drip": Drip,
     "flood": Flood,
+}
+
+
+BATCH_KINDS: dict[str, Callable[..., Any]] = {
+    "refuse": Refuse,
+    "lost": Lost,
+    "takes_effect_later": TakesEffectLater,
+    "cut_off": CutOff,
+    "ends_early": EndsEarly,
+    "hangs": Hangs,
 }
 
 
@@ -64,6 +88,41 @@ def apply(service: Service, changes: Mapping[str, Any], now: float) -> None:
                 _clear(service)
             case _:
                 raise ValueError(f"no such change: {name}")
+
+
+def apply_to_batches(batches: Batches, wire: OpenAIWire, changes: dict[str, Any]) -> OpenAIWire:
+    """Takes what is of the batch API out of the changes, and returns the wire from now on. Raises as `apply` does."""
+    for name in [*changes]:
+        match name:
+            case "advance":
+                batches.advance(changes.pop(name))
+            case "list_lag":
+                batches.list_lag = changes.pop(name)
+            case "queue_tokens":
+                batches.limits.queue_tokens = changes.pop(name)
+            case "batch_service":
+                wire = WIRES[changes.pop(name)](batches)
+            case "courses":
+                batches.plans.add_courses(*map(course_of, changes.pop(name)))
+            case "usual_course":
+                batches.plans.usual = course_of(changes.pop(name))
+            case "batch_faults":
+                for verb, described in changes.pop(name).items():
+                    batches.plans.add(verb, *map(_batch_fault_of, described))
+    return wire
+
+
+def course_of(described: Mapping[str, Any]) -> Course:
+    fields = dict(described)
+    lines = {int(number): fault for number, fault in fields.pop("lines", {}).items()}
+    return Course(**fields, lines=lines)
+
+
+def _batch_fault_of(described: Mapping[str, Any] | None) -> Any:
+    if described is None:
+        return None
+    fields = dict(described)
+    return BATCH_KINDS[fields.pop("kind")](**fields)
 
 
 def _change(

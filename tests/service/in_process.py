@@ -8,7 +8,7 @@ virtual time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ from aembed import Embedder
 from aembed.providers._address_pool import AddressPool
 from aembed.providers.openai import OpenAIProvider
 from tests.service import refusals
+from tests.service.batches.openai import OpenAIWire
+from tests.service.batches.wire import Answer, Request
 from tests.service.faults import Body, Cut, Hang, Late, Mutate, Status, Truncate
 from tests.service.server import Latency
 from tests.service.service import Exchange, Service
@@ -30,15 +32,27 @@ AT_ONCE = Latency()
 
 
 class InProcess(httpx.AsyncBaseTransport):
-    """`latency` is that of the server for what it bills; what it does not takes `refusal_seconds`."""
+    """`latency` is that of the server for what it bills; what it does not takes `refusal_seconds`, as does whatever is
+    asked of `batches`, where there is a batch API."""
 
-    def __init__(self, service: Service, latency: Latency = AT_ONCE, refusal_seconds: float = 0.02) -> None:
+    def __init__(
+        self,
+        service: Service,
+        latency: Latency = AT_ONCE,
+        refusal_seconds: float = 0.02,
+        batches: OpenAIWire | None = None,
+    ) -> None:
         self.service = service
+        self.batches = batches
         self.latency = latency
         self._refusal_seconds = refusal_seconds
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = self.service.receive(dict(request.headers), request.content, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        if self.batches and (answer := self._of_batches(request, await request.aread(), now)):
+            await asyncio.sleep(self._refusal_seconds)
+            return _response(answer)
+        exchange = self.service.receive(dict(request.headers), request.content, now)
         intact = False
         try:
             await asyncio.sleep(self._seconds(exchange))
@@ -51,10 +65,38 @@ class InProcess(httpx.AsyncBaseTransport):
         named = {"content-type": "application/json", "x-request-id": f"req_{exchange.number}", **exchange.headers}
         return httpx.Response(code, headers=named | dict(headers), stream=httpx.ByteStream(body))
 
+    def _of_batches(self, request: httpx.Request, body: bytes, now: float) -> Answer | None:
+        assert self.batches
+        target = request.url.raw_path.decode("ascii")
+        return self.batches.routes.answer(Request.of(request.method, target, dict(request.headers), body), now)
+
     def _seconds(self, exchange: Exchange) -> float:
         if not exchange.billed:
             return self._refusal_seconds
         return self.latency.seconds(exchange.tokens, exchange.number)
+
+
+def _response(answer: Answer) -> httpx.Response:
+    if answer.hangs:
+        raise TypeError("what hangs needs a socket")
+    if answer.cut_after == 0:
+        raise httpx.ReadError("")
+    pieces = _cut_pieces(answer) if answer.cut_after else answer.pieces()
+    return httpx.Response(answer.status, headers=list(answer.headers), stream=_Pieces(pieces))
+
+
+def _cut_pieces(answer: Answer) -> Iterator[bytes]:
+    yield b"".join(answer.pieces())[: answer.cut_after]
+    raise httpx.ReadError("")
+
+
+class _Pieces(httpx.AsyncByteStream):
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
 
 
 async def _answer(exchange: Exchange) -> tuple[int, Mapping[str, str], bytes]:

@@ -5,8 +5,9 @@
 
     python -m tests.service.server --port 0 --latency 1      # its first line is the base URL
 
-`POST /v1/embeddings`, `GET /v1/models`; and for tests `GET /ledger`, `GET /ledger/texts` (how often each text was
-billed) and `POST /script` (tests/service/control.py has its fields). Their URL is the base URL without `/v1`.
+`POST /v1/embeddings`, `GET /v1/models`, the batch API (tests/service/batches); and for tests `GET /ledger`,
+`GET /ledger/texts` (how often each text was billed) and `POST /script` (tests/service/control.py has its fields). Their
+URL is the base URL without `/v1`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import math
 import signal
 import ssl
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +27,12 @@ from random import Random
 import msgspec
 
 from tests.service import refusals
+from tests.service.batches.delivery import deliver_answer
+from tests.service.batches.openai import OpenAIWire
+from tests.service.batches.provider import Batches
+from tests.service.batches.wire import Answer, Request
 from tests.service.connection import Connection, Head
-from tests.service.control import apply
+from tests.service.control import apply, apply_to_batches
 from tests.service.delivery import deliver, intact, message
 from tests.service.faults import Faults, Script
 from tests.service.ledger import Ledger
@@ -75,10 +81,13 @@ class Server:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.service = Service(rules or Rules(), limits, script, rate_headers=rate_headers, retry_after=retry_after)
+        self.batches = Batches(self.service.rules, lambda: self.service.ledger, epoch=time.time())
+        self.batch_wire = OpenAIWire(self.batches)
         self.latency = latency
         self.host, self.port, self._tls = host, port, tls
         self._answering: dict[Connection, asyncio.Task[None]] = {}
         self._open: set[Connection] = set()
+        self._batch_answers = 0
 
     @property
     def ledger(self) -> Ledger:
@@ -100,6 +109,7 @@ class Server:
 
     async def __aenter__(self) -> Server:
         loop = asyncio.get_running_loop()
+        self.batches.epoch = time.time() - loop.time()
         self._listener = await loop.create_server(self._accept, self.host, self.port, ssl=self._tls, backlog=1_024)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
@@ -129,6 +139,10 @@ class Server:
         if head.method == "POST" and head.path == "/v1/embeddings":
             self._embed(connection, head, body)
             return
+        request = Request.of(head.method, head.path, head.headers, body)
+        if found := self.batch_wire.routes.answer(request, asyncio.get_running_loop().time()):
+            self._deliver_batch(connection, head, found)
+            return
         code, answer = self._answer(head, body)
         connection.transport.write(message(answer, code))
         connection.finish(keep_alive=head.keeps_alive)
@@ -140,6 +154,20 @@ class Server:
         task = asyncio.create_task(deliver(connection, exchange, seconds))
         self._answering[connection] = task
         task.add_done_callback(partial(self._delivered, connection, exchange, head.keeps_alive))
+
+    def _deliver_batch(self, connection: Connection, head: Head, answer: Answer) -> None:
+        self._batch_answers += 1
+        task = asyncio.create_task(deliver_answer(connection, answer, self._batch_answers))
+        self._answering[connection] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._answering[connection]
+            if task.cancelled() or isinstance(task.exception(), ConnectionError):
+                connection.close()
+            elif answer.cut_after is None:
+                connection.finish(keep_alive=head.keeps_alive)
+
+        task.add_done_callback(ended)
 
     def _delivered(
         self, connection: Connection, exchange: Exchange, keep_alive: bool, task: asyncio.Task[None]
@@ -174,6 +202,7 @@ class Server:
         try:
             changes = msgspec.json.decode(body)
             latency = changes.pop("latency", None)
+            self.batch_wire = apply_to_batches(self.batches, self.batch_wire, changes)
             apply(self.service, changes, asyncio.get_running_loop().time())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return 400, msgspec.json.encode(refusals.error(f"{type(error).__name__}: {error}"))

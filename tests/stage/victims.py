@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import httpx
 
-from aembed import Embedder, PostgresStore, Record, SQLiteStore
+from aembed import Embedder, PostgresStore, Record, SQLiteStore, open_provider
 from aembed.cli import main
 from aembed.types import Refusal, Rows, Space
 from tests.service.own_process import KEY, MODEL, ROOT
@@ -178,6 +179,29 @@ async def _job(orders: Orders, points: Points) -> None:
         store = await _store(orders, points, told, stack)
         stack.push_async_callback(store.aclose)
         await embedder.embed_into(store, records(orders.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrders:
+    """One run of a job with batch=True. `ahead` is how many seconds its clock, and the service's, are advanced."""
+
+    url: str
+    store: str
+    texts: Sequence[str] = field(repr=False)
+    ahead: float
+    dimensions: int = 48
+
+
+def batch(orders: BatchOrders) -> None:
+    """The run, from start to end."""
+    asyncio.run(_batch_run(orders))
+
+
+async def _batch_run(orders: BatchOrders) -> None:
+    provider = open_provider(MODEL, api_key=KEY, base_url=orders.url, dimensions=orders.dimensions)
+    async with Embedder(provider) as embedder:
+        embedder._engine.clock = lambda: time.time() + orders.ahead
+        await embedder.embed_into(orders.store, records(orders.texts), batch=True)
 
 
 def records(texts: Sequence[str]) -> list[Record]:

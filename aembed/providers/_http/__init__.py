@@ -1,5 +1,9 @@
 """The only importer of httpx: one request, its reply read up to a limit, every fault a typed error.
 
+    post, get, delete    a reply that is read at once
+    post with an Upload  a file that goes out piece by piece
+    download             a reply that is read piece by piece
+
 Read from the environment, as httpx does: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and
 SSL_CERT_DIR. Pass an `http_client` with `trust_env=False` where that is not wanted.
 """
@@ -7,23 +11,46 @@ SSL_CERT_DIR. Pass an `http_client` with `trust_env=False` where that is not wan
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aembed.errors import AembedError, ConfigError, ProviderError, UnavailableError
 from aembed.providers._http._body import MOST_ERROR_BYTES, Take, cut_short
 from aembed.providers._http._client import Clients, HTTPClient, Route
+from aembed.providers._http._download import Download
 from aembed.providers._http._faults import error_of_fault, is_connection_taken, is_of_http, unsent_error
 from aembed.providers._http._message import Exchange, HTTPReply
 from aembed.providers._http._pool import Pool
 from aembed.providers._http._proxies import refusal_of_proxy
-from aembed.providers._http._sending import request_address, send_by_client, send_by_pool
+from aembed.providers._http._sending import (
+    open_by_client,
+    open_by_pool,
+    request_address,
+    send_by_client,
+    send_by_pool,
+)
 from aembed.providers._http._tls import speaks_tls_error, wants_certificate
+from aembed.providers._http._upload import Upload, multipart
 from aembed.providers._http._watching import is_watched
 from aembed.providers._secrets import Secret
 
-__all__ = ["HTTP", "MOST_ERROR_BYTES", "HTTPClient", "HTTPReply", "cut_short", "most_reply_bytes"]
+__all__ = [
+    "HTTP",
+    "MOST_ERROR_BYTES",
+    "HTTPClient",
+    "HTTPReply",
+    "Incoming",
+    "Upload",
+    "cut_short",
+    "most_reply_bytes",
+    "multipart",
+]
+
+T = TypeVar("T")
 
 
 def most_reply_bytes(inputs: int, dimensions: int | None) -> int:
@@ -57,7 +84,7 @@ class HTTP:
         self,
         url: str,
         headers: Mapping[str, str | Secret],
-        content: bytes,
+        content: bytes | Upload,
         *,
         most_bytes: int,
         take: Take | None = None,
@@ -73,8 +100,41 @@ class HTTP:
         """The same for a question, which costs nothing."""
         return await self._send_exchange(Exchange(url, headers, b"", most_bytes, method="GET"))
 
+    async def delete(self, url: str, headers: Mapping[str, str | Secret], *, most_bytes: int) -> HTTPReply:
+        return await self._send_exchange(Exchange(url, headers, b"", most_bytes, method="DELETE"))
+
+    @asynccontextmanager
+    async def download(
+        self, url: str, headers: Mapping[str, str | Secret], *, most_bytes: int
+    ) -> AsyncIterator[HTTPReply | Incoming]:
+        """A GET whose reply is read while the context is open; of an error the body has been read."""
+        exchange = Exchange(url, headers, b"", most_bytes, method="GET")
+        async with AsyncExitStack() as stack:
+
+            async def open_reply(route: Route) -> HTTPReply | Download:
+                if route.pool and not is_watched():
+                    return await stack.enter_async_context(open_by_pool(route.pool, exchange))
+                wait, ours = self._connect_timeout, self._given is None
+                opening = open_by_client(route.client, exchange, ours=ours, connect_timeout=wait)
+                return await stack.enter_async_context(opening)
+
+            opened = await self._attempt(exchange, open_reply)
+            yield Incoming(opened, partial(self._attempt, exchange)) if isinstance(opened, Download) else opened
+
     async def _send_exchange(self, exchange: Exchange) -> HTTPReply:
-        outcome = await self._reply_or_error(exchange)
+        async def send(route: Route) -> HTTPReply:
+            if route.pool and not is_watched():
+                reply = await send_by_pool(route.pool, exchange)
+            else:
+                wait, ours = self._connect_timeout, self._given is None
+                reply = await send_by_client(route.client, exchange, ours=ours, connect_timeout=wait)
+            return replace(reply, via=str(route.proxy)) if route.proxy and exchange.url.startswith("http:") else reply
+
+        return await self._attempt(exchange, send)
+
+    async def _attempt(self, exchange: Exchange, step: Callable[[Route], Awaitable[T]]) -> T:
+        """One step of an exchange: the whole of it, its beginning, or the next piece of its reply."""
+        outcome = await self._outcome_or_error(exchange, step)
         if isinstance(outcome, AembedError):
             if isinstance(outcome, UnavailableError):
                 outcome.at_once = exchange.is_stale
@@ -87,20 +147,16 @@ class HTTP:
         if lifetime is not None and self._loop is asyncio.get_running_loop():
             await lifetime.aclose()
 
-    async def _reply_or_error(self, exchange: Exchange) -> HTTPReply | AembedError:
+    async def _outcome_or_error(self, exchange: Exchange, step: Callable[[Route], Awaitable[T]]) -> T | AembedError:
         """The error is returned, without the frames it came through: they hold the key, as does what caused it."""
         route = None
         try:
             route = await self._route(exchange.url)
-            if route.pool and not is_watched():
-                reply = await send_by_pool(route.pool, exchange)
-            else:
-                wait, ours = self._connect_timeout, self._given is None
-                reply = await send_by_client(route.client, exchange, ours=ours, connect_timeout=wait)
+            outcome = await step(route)
             # Where the request was not encrypted, a proxy may have answered in the place of the server.
-            if reply.status == 407 and (route.proxy or self._given):
+            if isinstance(outcome, HTTPReply) and outcome.status == 407 and (route.proxy or self._given):
                 raise unsent_error(refusal_of_proxy(route.proxy, "407", urlsplit(exchange.url).netloc))
-            return replace(reply, via=str(route.proxy)) if route.proxy and exchange.url.startswith("http:") else reply
+            return outcome
         except (ProviderError, ConfigError) as error:
             return error.with_traceback(None)
         except Exception as error:
@@ -125,6 +181,20 @@ class HTTP:
             self._lifetime = _lifetime(self._own)
             await anext(self._lifetime)
         return await self._own.route(url)
+
+
+class Incoming:
+    """A reply that is read piece by piece. Header names are in lower case."""
+
+    def __init__(
+        self, opened: Download, attempt: Callable[[Callable[[Route], Awaitable[bytes]]], Awaitable[bytes]]
+    ) -> None:
+        self.status, self.headers, self.framed = opened.status, opened.headers, opened.framed
+        self._opened, self._attempt = opened, attempt
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end of a body that came whole. Raises ProviderError."""
+        return await self._attempt(lambda _: self._opened.read())
 
 
 async def _explain_no_answer(found: UnavailableError, pool: Pool, exchange: Exchange, *, taken: bool) -> ProviderError:

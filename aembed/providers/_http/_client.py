@@ -38,8 +38,9 @@ class Clients:
         self._pool = Pool(concurrency, connect_timeout, self._trust.context)
 
     async def route(self, url: str) -> Route:
-        """The environment is read at the first request to that URL."""
-        if route := self._routes.get(url):
+        """The environment is read at the first request to that server."""
+        origin = "/".join(url.split("/", 3)[:3])
+        if route := self._routes.get(origin):
             return route
         proxy = proxy_for(url)
         if proxy is None:
@@ -47,7 +48,7 @@ class Clients:
         else:
             client = self._clients.get(proxy) or await self._client_through(proxy)
         self._clients[proxy] = client
-        return self._routes.setdefault(url, Route(client, proxy, None if proxy else self._pool))
+        return self._routes.setdefault(origin, Route(client, proxy, None if proxy else self._pool))
 
     async def aclose(self) -> None:
         clients = list(self._clients.values())

@@ -14,6 +14,7 @@ import h11
 from aembed.providers._http._connection_limit import Caller
 from aembed.providers._http._incoming_reply import MOST_HEAD_BYTES, IncomingReply
 from aembed.providers._http._message import Exchange
+from aembed.providers._http._upload import Upload
 
 # Chosen: larger, more requests would go out on connections that the server closes at that moment; smaller, a job with
 # slow replies would make TLS anew for each request.
@@ -43,6 +44,8 @@ class Connection(asyncio.BufferedProtocol):
         self._memory = memoryview(bytearray(READ_BYTES))
         self._transport: asyncio.Transport | None = None
         self._arriving: IncomingReply | None = None
+        self._drained: asyncio.Future[None] | None = None
+        """There while the server reads more slowly than we send."""
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """`host` is whom the certificate must name. Raises HandshakeError; then the connection is closed."""
@@ -67,18 +70,21 @@ class Connection(asyncio.BufferedProtocol):
         assert self._arriving is not None
         return self._arriving
 
-    async def ask(self, head: h11.Request, content: bytes, exchange: Exchange) -> None:
+    async def ask(self, head: h11.Request, content: bytes | Upload, exchange: Exchange) -> None:
         """Sends that and waits for the head of the reply; when its body has been read, `finish`.
 
         Raises OSError or h11's ProtocolError; then the connection is not `usable`.
         """
         assert self._transport is not None
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD_BYTES)
-        events = (head, h11.Data(data=content), h11.EndOfMessage())
         self._arriving = arriving = IncomingReply(http, self._transport)
         try:
-            self._transport.writelines([http.send(event) or b"" for event in events])
-            exchange.sent = True
+            if isinstance(content, bytes):
+                events = (head, h11.Data(data=content), h11.EndOfMessage())
+                self._transport.writelines([http.send(event) or b"" for event in events])
+                exchange.sent = True
+            else:
+                await self._send_pieces(http, head, content, exchange)
             await arriving.head
         except BaseException:
             exchange.answered |= arriving.began
@@ -86,6 +92,20 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             raise
         exchange.answered = True
+
+    async def _send_pieces(self, http: h11.Connection, head: h11.Request, upload: Upload, exchange: Exchange) -> None:
+        """As fast as the server reads; ends early where that has answered already, as a refusal does."""
+        assert self._transport is not None
+        arriving = self.arriving
+        self._transport.write(http.send(head) or b"")
+        exchange.sent = True
+        async for piece in upload:
+            self._transport.write(http.send(h11.Data(data=piece)) or b"")
+            if self._drained is not None:
+                await asyncio.wait([self._drained, arriving.head], return_when=asyncio.FIRST_COMPLETED)
+            if arriving.head.done():
+                return
+        self._transport.write(http.send(h11.EndOfMessage()) or b"")
 
     def finish(self) -> bool:
         """Nobody reads any more of the reply. Returns whether it had come to its end."""
@@ -137,6 +157,14 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         self.usable = False
         self._take_data(b"")
+
+    def pause_writing(self) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained and not drained.done():
+            drained.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False

@@ -9,6 +9,7 @@ from typing import Any
 
 from aembed.core.sending import not_sent_yet
 from aembed.providers._http._body import Body, ErrorBody, Take, body_of
+from aembed.providers._http._upload import Upload
 from aembed.providers._secrets import Secret
 
 EXTENSION = "aembed"
@@ -36,7 +37,7 @@ class Exchange:
 
     url: str
     headers: Mapping[str, str | Secret]
-    content: bytes = field(repr=False)
+    content: bytes | Upload = field(repr=False)
     most_bytes: int
     take: Take | None = None
     method: str = "POST"
@@ -44,6 +45,10 @@ class Exchange:
     sent: bool = False
     answered: bool = False
     _dialing: AbstractContextManager[None] = field(default_factory=nullcontext)
+
+    @property
+    def content_bytes(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.size_bytes
 
     @property
     def is_stale(self) -> bool:
@@ -75,7 +80,11 @@ class Exchange:
             self._dialing.__exit__(type(error) if error else None, error, error and error.__traceback__)
 
     def revealed_headers(self) -> list[tuple[str, str]]:
-        return [(name, value.reveal() if isinstance(value, Secret) else value) for name, value in self.headers.items()]
+        headers = [
+            (name, value.reveal() if isinstance(value, Secret) else value) for name, value in self.headers.items()
+        ]
+        # httpx names the length of bytes, and would send what has none in chunks.
+        return headers if isinstance(self.content, bytes) else [*headers, ("content-length", f"{self.content_bytes}")]
 
     def body_of(self, status: int, headers: Mapping[str, str], *, framed: bool) -> Body | ErrorBody:
         """The reply has begun."""

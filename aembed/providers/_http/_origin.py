@@ -44,7 +44,7 @@ class Connections:
                 exchange.connected = True
                 break
             await self._turn()
-        self._served.note_asked(connection.caller, len(exchange.content), self._loop.time())
+        self._served.note_asked(connection.caller, exchange.content_bytes, self._loop.time())
         return connection
 
     def give_back(self, connection: Connection) -> None:

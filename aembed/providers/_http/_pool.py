@@ -22,6 +22,7 @@ from aembed.providers._http._incoming_reply import IncomingReply
 from aembed.providers._http._message import EXTENSION, Exchange
 from aembed.providers._http._origin import Connections
 from aembed.providers._http._resolving import Resolver
+from aembed.providers._http._upload import Upload
 from aembed.providers._http._watching import is_original
 
 # Chosen: it is asked of a server that has just taken a connection. Larger, the error that is known already is told
@@ -55,9 +56,10 @@ class Pool(httpcore.AsyncConnectionPool):
             return await patched(self, request)  # a mock, in the place of all pools
         exchange: Exchange = request.extensions[EXTENSION]
         url = request.url
-        head, origin, content = _head(request), _origin(url.scheme, url.host, url.port), await _content(request)
+        head, origin = _head(request), _origin(url.scheme, url.host, url.port)
+        content = exchange.content if isinstance(exchange.content, Upload) else await _content(request)
         try:
-            connection = await self.ask(origin, head, content, exchange)
+            connection = await self.ask(origin, head, exchange, content)
         except OSError as error:
             raise httpcore.ReadError(str(error)) from error
         except h11.RemoteProtocolError as error:
@@ -67,7 +69,7 @@ class Pool(httpcore.AsyncConnectionPool):
         http = {"http_version": b"HTTP/1.1"}
         return httpcore.Response(arriving.status, headers=arriving.headers, content=stream, extensions=http)
 
-    async def ask(self, origin: Origin, head: h11.Request, content: bytes, exchange: Exchange) -> Connection:
+    async def ask(self, origin: Origin, head: h11.Request, exchange: Exchange, content: bytes | Upload) -> Connection:
         """The connection on which the head of the reply has come; once its body has been read, `finish` with it.
 
         Raises httpcore's ConnectError and ConnectTimeout, OSError, h11's ProtocolError, ConfigError.

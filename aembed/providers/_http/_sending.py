@@ -1,8 +1,12 @@
-"""One exchange through a client of httpx, or straight over a connection of our own where nobody looks on."""
+"""One exchange through a client of httpx, or straight over a connection of our own where nobody looks on.
+
+A reply is read at once, or opened: then its body is read piece by piece.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,12 +17,35 @@ import httpx
 
 from aembed.providers._http._body import is_framed
 from aembed.providers._http._client import HTTPClient
+from aembed.providers._http._download import Download
+from aembed.providers._http._incoming_reply import IncomingReply
 from aembed.providers._http._message import EXTENSION, Exchange, HTTPReply
 from aembed.providers._http._pool import Origin, Pool
 
 
 async def send_by_client(client: HTTPClient, exchange: Exchange, *, ours: bool, connect_timeout: float) -> HTTPReply:
     """Raises the errors of httpx or httpx2, OSError, h11's ProtocolError, and what the body raises."""
+    async with _response(client, exchange, ours=ours, connect_timeout=connect_timeout) as response:
+        return await _read(response, exchange)
+
+
+@asynccontextmanager
+async def open_by_client(
+    client: HTTPClient, exchange: Exchange, *, ours: bool, connect_timeout: float
+) -> AsyncIterator[HTTPReply | Download]:
+    """The body of an error has been read. Raises what `send_by_client` raises."""
+    async with _response(client, exchange, ours=ours, connect_timeout=connect_timeout) as response:
+        status, headers = response.status_code, _decode_headers(response.headers.raw)
+        if status >= 300 or response.is_stream_consumed:
+            yield await _read(response, exchange)
+        else:
+            yield _download(exchange, status, headers, response.aiter_raw(), framed=_is_framed(response, headers))
+
+
+@asynccontextmanager
+async def _response(
+    client: HTTPClient, exchange: Exchange, *, ours: bool, connect_timeout: float
+) -> AsyncIterator[Any]:
     # The user's client adds its own headers and parameters; ours has none, and so need not be asked.
     build = httpx.Request if ours else client.build_request
     request = build(
@@ -35,7 +62,7 @@ async def send_by_client(client: HTTPClient, exchange: Exchange, *, ours: bool, 
     )
     response = await client.send(request, stream=True, follow_redirects=False)
     try:
-        return await _read(response, exchange)
+        yield response
     finally:
         with anyio.CancelScope(shield=True):
             await response.aclose()
@@ -43,7 +70,7 @@ async def send_by_client(client: HTTPClient, exchange: Exchange, *, ours: bool, 
 
 async def _read(response: Any, exchange: Exchange) -> HTTPReply:
     status, headers = response.status_code, _decode_headers(response.headers.raw)
-    framed = is_framed(headers) or not response.extensions.get("http_version", b"").startswith(b"HTTP/1")
+    framed = _is_framed(response, headers)
     if response.is_stream_consumed:
         # An event hook of the client, or its auth, has read it, and decompressed.
         framing = ("content-encoding", "content-length")
@@ -58,23 +85,54 @@ async def _read(response: Any, exchange: Exchange) -> HTTPReply:
     return HTTPReply(status, headers, body.finish(), framed)
 
 
+def _is_framed(response: Any, headers: Mapping[str, str]) -> bool:
+    return is_framed(headers) or not response.extensions.get("http_version", b"").startswith(b"HTTP/1")
+
+
 async def send_by_pool(pool: Pool, exchange: Exchange) -> HTTPReply:
     """Raises httpcore's ConnectError and ConnectTimeout, ConfigError, and what else `send_by_client` raises."""
+    async with _arriving(pool, exchange) as arriving:
+        return await _read_arriving(arriving, exchange)
+
+
+@asynccontextmanager
+async def open_by_pool(pool: Pool, exchange: Exchange) -> AsyncIterator[HTTPReply | Download]:
+    """The body of an error has been read. Raises what `send_by_pool` raises."""
+    async with _arriving(pool, exchange) as arriving:
+        if arriving.status >= 300:
+            yield await _read_arriving(arriving, exchange)
+        else:
+            headers = _decode_headers(arriving.headers)
+            yield _download(exchange, arriving.status, headers, aiter(arriving), framed=is_framed(headers))
+
+
+@asynccontextmanager
+async def _arriving(pool: Pool, exchange: Exchange) -> AsyncIterator[IncomingReply]:
     place = request_address(exchange.url)
     headers_out = [place.host, *exchange.revealed_headers()]
-    if exchange.content:
-        headers_out.append(("content-length", str(len(exchange.content))))
+    if exchange.content and isinstance(exchange.content, bytes):
+        headers_out.append(("content-length", str(exchange.content_bytes)))
     head = h11.Request(method=exchange.method, target=place.target, headers=headers_out)
-    connection = await pool.ask(place.origin, head, exchange.content, exchange)
+    connection = await pool.ask(place.origin, head, exchange, exchange.content)
     try:
-        arriving = connection.arriving
-        headers = _decode_headers(arriving.headers)
-        framed = is_framed(headers)
-        body = exchange.body_of(arriving.status, headers, framed=framed)
-        await arriving.read(body)
-        return HTTPReply(arriving.status, headers, body.finish(), framed)
+        yield connection.arriving
     finally:
         pool.finish(place.origin, connection)
+
+
+async def _read_arriving(arriving: IncomingReply, exchange: Exchange) -> HTTPReply:
+    headers = _decode_headers(arriving.headers)
+    framed = is_framed(headers)
+    body = exchange.body_of(arriving.status, headers, framed=framed)
+    await arriving.read(body)
+    return HTTPReply(arriving.status, headers, body.finish(), framed)
+
+
+def _download(
+    exchange: Exchange, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, framed: bool
+) -> Download:
+    exchange.answered = True
+    return Download(status, headers, pieces, exchange.most_bytes, framed=framed)
 
 
 def _decode_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

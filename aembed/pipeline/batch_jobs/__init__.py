@@ -1,0 +1,9 @@
+"""This folder sends a job's texts through the provider's batch API, and collects what comes of them.
+
+    books       the records of batches that a store, or a column, keeps
+    collecting  first: what became of batches that are out; their vectors are kept, their files deleted
+    sink        what a job asks about texts in batches: bought already, out, or to be sent live after all
+    submitting  then: texts that are new are written into files, uploaded, and their batches created
+
+What is done about a batch is decided in `core/batch_jobs.py`.
+"""

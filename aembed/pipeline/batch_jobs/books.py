@@ -1,0 +1,109 @@
+"""The records of batches, as a store or a column keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import msgspec.structs
+
+from aembed.batch_protocols import KeepsBatches, KeptBatch, OutText, TextState
+from aembed.core.batch_jobs import LEAST_QUEUE_TOKENS, BatchRecord
+from aembed.pipeline.store_calls import await_store
+from aembed.types import Matrix
+
+QUEUE, PROVEN = "queue of ", "proven: "
+"""Begin the keys under which the limit of a provider's queue is kept, and that batches of a model work there at all; no
+batch has such a key."""
+
+
+class Superseded(Exception):
+    """Another process has changed the record meanwhile: it goes on with it."""
+
+
+class Books:
+    """What is kept of batches in one store or column, for one model. `clock` gives seconds since 1970."""
+
+    def __init__(self, place: KeepsBatches, space: str, clock: Callable[[], float]) -> None:
+        self.place = place
+        self.space = space
+        self.clock = clock
+
+    async def prepare(self) -> None:
+        await await_store(self.place.prepare_batches())
+
+    async def records(self) -> list[BatchRecord]:
+        """Those of this model."""
+        return [record for record in await self.all_records() if record.space == self.space]
+
+    async def all_records(self) -> list[BatchRecord]:
+        kept: list[KeptBatch] = await await_store(self.place.batches())
+        return [_record_of(each) for each in kept if not each.key.startswith((QUEUE, PROVEN))]
+
+    async def begin(self, record: BatchRecord, lines: Sequence[Sequence[OutText]]) -> None:
+        await await_store(self.place.begin_batch(_kept(record), lines))
+
+    async def change(self, record: BatchRecord, **changes: Any) -> BatchRecord:
+        """The record as it is now. Raises Superseded where somebody else has changed it."""
+        if "stage" in changes:
+            changes["changed_at"] = self.clock()
+        changed = msgspec.structs.replace(record, **changes)
+        if not await await_store(self.place.change_batch(_kept(changed), is_out=changed.is_out)):
+            raise Superseded
+        return msgspec.structs.replace(changed, version=record.version + 1)
+
+    async def end(self, record: BatchRecord, *, tries: int = 0) -> None:
+        await await_store(self.place.end_batch(record.key, tries=tries))
+
+    async def lines(self, record: BatchRecord) -> Mapping[int, Sequence[OutText]]:
+        lines: Mapping[int, Sequence[OutText]] = await await_store(self.place.batch_lines(record.key))
+        return lines
+
+    async def settle(
+        self, record: BatchRecord, line: int, texts: Sequence[OutText], matrix: Matrix | None, *, live: bool = False
+    ) -> None:
+        """Keeps the vectors of a line; None: it gave nothing, and its texts go `live`, or into the next batch."""
+        names = [text.fingerprint for text in texts]
+        tries = int(matrix is None)
+        await await_store(self.place.settle_line(record.key, line, names, matrix, tries=tries, live=live))
+
+    async def texts(self, fingerprints: Sequence[bytes]) -> Mapping[bytes, TextState]:
+        if not fingerprints:
+            return {}
+        states: Mapping[bytes, TextState] = await await_store(self.place.batch_texts(fingerprints))
+        return states
+
+    async def are_proven(self) -> bool:
+        """Whether a batch of this model has ever brought a vector here."""
+        return any(kept.key == PROVEN + self.space for kept in await await_store(self.place.batches()))
+
+    async def note_proven(self) -> None:
+        if not await self.are_proven():
+            await await_store(self.place.begin_batch(KeptBatch(PROVEN + self.space, ""), []))
+
+    async def queue_tokens(self) -> float | None:
+        """How many tokens the provider takes at once, as far as refusals have told."""
+        for kept in await await_store(self.place.batches()):
+            if kept.key == QUEUE + self.space:
+                return float(kept.data)
+        return None
+
+    async def learn_queue(self, tokens_out: float) -> None:
+        """Keeps that so many tokens were too many: half of them are believed."""
+        most = str(max(LEAST_QUEUE_TOKENS, round(tokens_out / 2)))
+        for kept in await await_store(self.place.batches()):
+            if kept.key == QUEUE + self.space:
+                await await_store(self.place.change_batch(KeptBatch(kept.key, most, kept.version)))
+                return
+        await await_store(self.place.begin_batch(KeptBatch(QUEUE + self.space, most), []))
+
+
+def _kept(record: BatchRecord) -> KeptBatch:
+    return KeptBatch(record.key, msgspec.json.encode(record).decode(), record.version)
+
+
+def _record_of(kept: KeptBatch) -> BatchRecord:
+    # The version in the data is that before the change which wrote it.
+    record = msgspec.json.decode(kept.data, type=BatchRecord)
+    return msgspec.structs.replace(record, key=kept.key, version=kept.version)

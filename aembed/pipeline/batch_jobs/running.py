@@ -1,0 +1,105 @@
+"""A job with `batch=True`: batches that are out are collected first, and what is new is submitted at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import anyio
+
+from aembed.batch_protocols import BatchProvider, BatchTerms, KeepsBatches
+from aembed.core.progress import Tally
+from aembed.errors import AembedError, ConfigError
+from aembed.limits import Limits
+from aembed.pipeline.batch_jobs.books import Books
+from aembed.pipeline.batch_jobs.collecting import Collector
+from aembed.pipeline.batch_jobs.sink import BatchSink
+from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
+from aembed.pipeline.job import Job
+from aembed.pipeline.leasing import LOOK_SECONDS
+from aembed.pipeline.sinks import Sink
+from aembed.protocols import Reclaims
+from aembed.results import Report
+from aembed.types import Space
+
+logger = logging.getLogger("aembed")
+
+# Chosen: a text that was edited while its batch ran may be edited back. Larger, the store keeps what nobody asks for.
+KEPT_SECONDS = 30 * 86_400.0
+"""A vector that a batch has brought, and that no row was written with, is kept for so long."""
+
+
+class BatchRun:
+    """What a batch job does besides, for one run."""
+
+    def __init__(self, collector: Collector, submitter: BatchSubmitter, sink: BatchSink, tally: Tally) -> None:
+        self.submitter, self.sink = submitter, sink
+        self._collector, self._tally = collector, tally
+
+    async def begin(self) -> None:
+        """Collects what is ready. Raises BadRequestError where the provider refused a batch as a whole."""
+        try:
+            await self._begin()
+        except AembedError as error:
+            error.report = error.report or self._tally.report(asyncio.get_running_loop().time())
+            raise
+
+    async def _begin(self) -> None:
+        books = self._collector.books
+        await books.prepare()
+        await self._collector.collect()
+        if failure := self._collector.failure:
+            raise failure
+        if forgotten := await books.place.forget_older(KEPT_SECONDS):
+            logger.warning("%d vectors of batches are forgotten: no text has asked for them in 30 days", forgotten)
+        await self.submitter.begin()
+
+    async def run(self, job: Job) -> None:
+        """Runs the job, and sends what it has gathered."""
+        try:
+            await job.run()
+            await self.submitter.finish()
+            if isinstance(self._collector.books.place, Reclaims) and self.submitter.has_sent:
+                await anyio.sleep(2 * LOOK_SECONDS)  # by then live jobs know, and its rows may be given up
+        finally:
+            self.submitter.close()
+            # Where the job was stopped, what was gathered and is not out is pending.
+            gathered = self.sink.take_back([*self.sink.gathered])
+            self._tally.submitted -= gathered + self.submitter.taken_back
+            self.submitter.taken_back = 0
+
+
+async def run_job(job: Job, sink: Sink, batch_run: BatchRun | None) -> Report:
+    """Runs a job, with its batches where it has some. Raises as `Job.run`."""
+    try:
+        await (batch_run.run(job) if batch_run else job.run())
+    except AembedError as error:
+        error.report = job.report()
+        raise
+    finally:
+        if isinstance(sink, BatchSink):
+            with anyio.CancelScope(shield=True):
+                await sink.forget_used()
+    return job.report()
+
+
+def batch_edges(provider: object, place: object) -> tuple[BatchProvider, BatchTerms, KeepsBatches]:
+    """The two edges of a batch job. Raises ConfigError for one that has no batches, before anything is read."""
+    if not isinstance(provider, BatchProvider) or (terms := provider.batch_terms) is None:
+        space = getattr(provider, "space", provider)
+        raise ConfigError(f"{space} has no batch API that aembed knows; leave out batch (docs/batch.md lists those)")
+    if not isinstance(place, KeepsBatches):
+        raise ConfigError(f"{place!r} keeps no batches; use a store or a column of SQLite or PostgreSQL")
+    return provider, terms, place
+
+
+def limits_of_line(limits: Limits, terms: BatchTerms) -> Limits:
+    """The limits of a request, where those of a line are smaller."""
+    return limits.narrowed(terms.max_texts_per_line, terms.max_tokens_per_line)
+
+
+def books_of(place: KeepsBatches, space: Space, clock: Callable[[], float]) -> Books:
+    """Batches are those of a model at an endpoint, whatever prepares its texts: their fingerprints say that."""
+    at = f" at {space.endpoint}" if space.endpoint else ""
+    return Books(place, f"{space.provider}:{space.model}{at}", clock)

@@ -1,0 +1,126 @@
+"""What a job asks about texts in batches, above the sink that writes them.
+
+A text that is out is no lease with an end: no job sends it, and none waits for it, until its batch was collected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from aembed.batch_protocols import TextState
+from aembed.core.changes import Entry, Key, is_sound
+from aembed.errors import AembedError, InputError
+from aembed.pipeline.batch_jobs.books import Books
+from aembed.pipeline.sinks import Settled, Sink
+from aembed.pipeline.store_calls import await_store
+from aembed.results import Failure
+from aembed.types import Known, Matrix, Record, Vector
+
+
+class BatchSink(Sink):
+    """A sink whose texts may be out in batches, or bought by one and written nowhere yet.
+
+    `asks` says whether there may be anything to ask for: a job without batches pays nothing for those of others.
+    `gathered` are texts that this job has put into a file which is not out yet.
+    """
+
+    keeps = True
+
+    def __init__(
+        self, sink: Sink, books: Books, dimensions: int | None, *, asks: Callable[[], Awaitable[bool]], gathers: bool
+    ) -> None:
+        self._sink, self._books, self._dimensions, self._asks = sink, books, dimensions, asks
+        self.durable, self.numbered, self.dry = sink.durable, sink.numbered, sink.dry
+        self.whole, self.leases, self.shares = sink.whole, sink.leases, sink.shares
+        self.gathers = gathers
+        self.gathered: set[bytes] = set()
+        self._submitted = Counter[bytes]()
+        self._left_behind: set[bytes] = set()
+        self._used: set[bytes] = set()
+        """Of what batches have left behind, what stands in rows by now, or was refused."""
+
+    @property
+    def has_lapsed(self) -> bool:
+        return self._sink.has_lapsed
+
+    def rejection_of(self, record: Record) -> InputError | None:
+        return self._sink.rejection_of(record)
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        return await self._sink.known(entries)
+
+    async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
+        bought = await self._bought(entries) if await self._asks() else {}
+        left = [entry for entry in entries if entry.key not in bought]
+        return {**bought, **(await self._sink.paid_vectors(left) if left else {})}
+
+    async def _bought(self, entries: Sequence[Entry]) -> dict[Key, Vector]:
+        states = await self._books.texts([entry.fingerprint for entry in entries])
+        self._left_behind |= states.keys()
+        found: dict[Key, Vector] = {}
+        for entry in entries:
+            vector = state.vector if (state := states.get(entry.fingerprint)) else None
+            if vector is not None and is_sound(vector, self._dimensions or len(vector)):
+                found[entry.key] = vector
+        return found
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        return await self._sink.lease(entries)
+
+    async def submitted(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        """A vector that a batch has brought since it was looked for counts as out: it is there for the next run."""
+        if not entries or not await self._asks():
+            return frozenset()
+        states = await self._books.texts([entry.fingerprint for entry in entries])
+        return {entry.key for entry in entries if entry.fingerprint in self.gathered or self._is_away(entry, states)}
+
+    def _is_away(self, entry: Entry, states: Mapping[bytes, TextState]) -> bool:
+        state = states.get(entry.fingerprint)
+        return state is not None and (state.is_out or state.vector is not None)
+
+    async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool = True) -> None:
+        self._submitted.update(entry.fingerprint for entry in entries)
+        for known in (True, False):
+            if some := [entry for entry in entries if (entry.fingerprint not in self.gathered) == known]:
+                await self._sink.note_submitted(some, is_known=known)
+
+    def take_back(self, fingerprints: Collection[bytes]) -> int:
+        """These are not out after all; returns how many records were counted as submitted for them."""
+        self.gathered.difference_update(fingerprints)
+        return sum(self._submitted.pop(each, 0) for each in set(fingerprints))
+
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        return await self._sink.settled(entries)
+
+    async def may_take_over(self, model: str) -> bool:
+        return await self._sink.may_take_over(model)
+
+    async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
+        written = await self._sink.write(entries, matrix, model)
+        self._note_used(entries)
+        return written
+
+    async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
+        await self._sink.refuse(refused)
+        self._note_used([entry for entry, _ in refused])
+
+    def _note_used(self, entries: Sequence[Entry]) -> None:
+        if self._left_behind:
+            self._used |= self._left_behind.intersection([entry.fingerprint for entry in entries])
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        await self._sink.fail(failures)
+
+    def note_left(self, entries: Sequence[Entry]) -> None:
+        self._sink.note_left(entries)
+
+    def let_go(self) -> None:
+        self._sink.let_go()
+
+    async def forget_used(self) -> None:
+        """What stands in rows is needed here no more; not before the job ends, as equal texts may come until then."""
+        used, self._used = self._used, set()
+        if used:
+            await await_store(self._books.place.forget_texts(used))

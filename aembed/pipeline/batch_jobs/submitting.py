@@ -1,0 +1,352 @@
+"""What is new is written into files, a line for each batch of texts, and the files become batches at the provider.
+
+Nothing is uploaded before the store has the key of the batch and the fingerprints of its texts, and nothing is created
+before it has the file's id: whatever is lost on the way, a later run knows what to look for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import anyio
+
+from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms, OutText
+from aembed.core.batch_jobs import MOST_TRIES, BatchRecord, Stage, found_of
+from aembed.core.changes import Item
+from aembed.core.packing import Cap
+from aembed.counters import Measure
+from aembed.dispatch import Deliver, Dispatcher, PutAside, Submission, WaitReport
+from aembed.errors import AembedError, ProviderError, RateLimitError, UnavailableError
+from aembed.limits import Limits
+from aembed.pipeline.batch_jobs.books import Books, Superseded
+from aembed.pipeline.batch_jobs.sink import BatchSink
+from aembed.pipeline.spend_limit import SpendLimit
+from aembed.preparation import NO_PREPARATION
+
+logger = logging.getLogger("aembed")
+T = TypeVar("T")
+
+# Chosen: as many tries as a live request has, a few seconds apart; a later run goes on where this one gives up.
+MOST_UPLOADS = 3
+PAUSE_SECONDS = 2.0
+# Chosen: 200 MB take 160 s at 10 Mbit/s. Larger, a server that hangs would hold the run; it has to end within the grace
+# (core/batch_jobs.py), after which another process takes the batch for abandoned.
+UPLOAD_SECONDS, CREATE_SECONDS = 400.0, 120.0
+
+
+@dataclass(eq=False)
+class BatchFile:
+    """The lines of one file, as they are gathered; their texts are on disk only."""
+
+    path: Path
+    lines: list[list[OutText]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """The size of the file after each line."""
+    costs: list[float] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)
+    texts: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def add(self, items: Sequence[Item], line: bytes, cost: float) -> None:
+        with self.path.open("ab") as file:
+            file.write(line)
+        self.lines.append([_out_text(item) for item in items])
+        self.ends.append(self.size_bytes + len(line))
+        self.costs.append(cost)
+        self.tokens.append(sum(item.tokens for item in items))
+        self.texts += sum(len(item.texts) for item in items)
+
+    def cut(self, tokens_left: float) -> list[list[OutText]]:
+        """Takes off, and returns, the last lines, so that the rest costs no more than that."""
+        kept, cost = 0, 0.0
+        while kept < len(self.lines) and cost + self.costs[kept] <= tokens_left:
+            cost += self.costs[kept]
+            kept += 1
+        taken = self.lines[kept:]
+        del self.lines[kept:], self.ends[kept:], self.costs[kept:], self.tokens[kept:]
+        with self.path.open("ab") as file:
+            file.truncate(self.size_bytes)
+        return taken
+
+
+def _out_text(item: Item) -> OutText:
+    # Law 12: the pieces of one split text travel together; one that is whole needs no weight.
+    fingerprint = item.entry.fingerprint
+    return OutText(fingerprint, item.weights) if len(item.texts) > 1 else OutText(fingerprint)
+
+
+def line_id(key: str, line: int) -> str:
+    """The custom_id of a line."""
+    return f"{key}-{line}"
+
+
+class BatchSubmitter:
+    """What a batch job has in the place of a dispatcher: texts go into files, and some live.
+
+    `fallback_live`: texts that MOST_TRIES batches gave nothing go live. `price_share` is what a token is noted as in
+    budgets.
+    """
+
+    concurrency = 1
+    slots = 1
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        provider: BatchProvider,
+        terms: BatchTerms,
+        limits: Limits,
+        books: Books,
+        sink: BatchSink,
+        measure: Measure,
+        spend_limit: SpendLimit,
+        *,
+        price_share: float,
+        fallback_live: bool,
+    ) -> None:
+        self._dispatcher, self._provider, self._terms, self._books = dispatcher, provider, terms, books
+        self._sink, self._measure, self._spend_limit = sink, measure, spend_limit
+        self._price_share, self._fallback_live = price_share, fallback_live
+        self.limits = limits
+        self._cap = Cap.from_limits(limits)
+        self._folder: TemporaryDirectory[str] | None = None
+        self._file: BatchFile | None = None
+        self._tokens_out = 0.0
+        self._most_tokens: float | None = None
+        self._is_full = self._tries_one = self.has_sent = False
+        self._preparation = NO_PREPARATION
+        self.taken_back = 0
+        """How many records were counted as submitted and are not."""
+
+    @property
+    def wait_report(self) -> WaitReport:
+        return self._dispatcher.wait_report
+
+    @property
+    def cap(self) -> Cap:
+        return self._cap
+
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._dispatcher.start_task(coroutine)
+
+    async def begin(self) -> None:
+        """Before the job: what is out, and what the provider's queue takes."""
+        self._tokens_out = sum(record.tokens for record in await self._books.records() if record.is_out)
+        self._most_tokens = await self._books.queue_tokens()
+        self._tries_one = not self._terms.tried and not await self._books.are_proven()
+
+    def close(self) -> None:
+        """What was gathered and is not out is forgotten."""
+        self._file = None
+        if self._folder:
+            self._folder.cleanup()
+
+    async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
+        """Gathers one line; texts that batches have failed go live, within the budget."""
+        states = await self._books.texts([item.entry.fingerprint for item in batch])
+        live, lined = list[Item](), list[Item]()
+        for item in batch:
+            state = states.get(item.entry.fingerprint)
+            is_live = state and (state.live or (self._fallback_live and state.tries >= MOST_TRIES))
+            (live if is_live else lined).append(item)
+        if live:
+            if self._spend_limit.is_limited:
+                submission.spend_limit, submission.costs = self._spend_limit, self._measure
+            await self._dispatcher.send(live, submission, deliver)
+        if lined:
+            await deliver(PutAside(lined, is_out=await self._gather(lined, submission)))
+
+    async def finish(self) -> None:
+        """The job has read all: the last file goes out."""
+        await self._flush()
+
+    async def _gather(self, items: list[Item], submission: Submission) -> bool:
+        """Whether there is room for the items in the provider's queue."""
+        tokens = sum(item.tokens for item in items)
+        if not self._has_room(tokens):
+            return False
+        texts = [text for item in items for text in item.texts]
+        if self._file and self._file.texts + len(texts) > self._terms.max_texts_per_file:
+            await self._flush()
+        if self._file and len(self._file.lines) >= self._terms.max_lines_per_file:
+            await self._flush()
+        line = self._line(items, texts, submission)
+        if self._file and self._file.size_bytes + len(line) > self._terms.max_bytes_per_file:
+            await self._flush()
+            line = self._line(items, texts, submission)
+        if not self._has_room(tokens):
+            return False
+        self._open_file().add(items, line, sum(map(self._measure.most_cost, items)) * self._price_share)
+        self._sink.gathered.update(item.entry.fingerprint for item in items)
+        self._preparation = submission.preparation
+        return True
+
+    def _line(self, items: Sequence[Item], texts: Sequence[str], submission: Submission) -> bytes:
+        file = self._open_file()
+        name = line_id(file.path.stem, len(file.lines))
+        return self._provider.batch_line(name, texts, preparation=submission.preparation)
+
+    def _open_file(self) -> BatchFile:
+        if self._file is None:
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix="aembed-")
+            self._file = BatchFile(Path(self._folder.name, f"aembed-{uuid4().hex}.jsonl"))
+        return self._file
+
+    def _has_room(self, tokens: float) -> bool:
+        gathered = sum(self._file.tokens) if self._file else 0.0
+        # Where batches of embeddings are unproven, one line is tried before the rest goes out.
+        is_over = self._tries_one or (
+            self._most_tokens is not None and self._tokens_out + gathered + tokens > self._most_tokens
+        )
+        # One line goes out all the same where nothing is: else nothing ever would.
+        return not self._is_full and not (is_over and self._tokens_out + gathered > 0)
+
+    async def _flush(self) -> None:
+        """Sends the file that is gathered: its texts are out, or pending again."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        exceeded: AembedError | None = None
+        if sum(file.costs) > self._spend_limit.tokens_left:
+            exceeded = self._spend_limit.exceeded_error(ceil(sum(file.costs)))
+            self._take_back(file.cut(self._spend_limit.tokens_left))
+        if file.lines:
+            try:
+                await self._send_file(file)
+            finally:
+                file.path.unlink(missing_ok=True)
+        if exceeded:
+            raise exceeded
+
+    async def _send_file(self, file: BatchFile) -> None:
+        reserved = ceil(sum(file.costs))
+        try:
+            accounts = await self._spend_limit.reserve_for_days(reserved) if self._spend_limit.is_limited else {}
+        except AembedError:
+            self._take_back(file.lines)
+            raise
+        record = BatchRecord(
+            key=file.path.stem,
+            version=0,
+            stage=Stage.INTENDED,
+            space=self._books.space,
+            changed_at=self._books.clock(),
+            texts=sum(map(len, file.lines)),
+            lines=len(file.lines),
+            tokens=sum(file.tokens),
+            reserved_tokens=reserved,
+            accounts=dict(accounts),
+        )
+        await self._books.begin(record, file.lines)
+        self.has_sent = True
+        self._sink.gathered.difference_update(text.fingerprint for line in file.lines for text in line)
+        try:
+            await self._upload(record, file)
+        except Superseded:
+            logger.warning("batch %s took too long to be uploaded, and another process has given it up", record.key)
+            self._take_back(file.lines)
+            return
+        if not self._is_full:
+            self._tokens_out += record.tokens
+
+    async def _upload(self, record: BatchRecord, file: BatchFile) -> None:
+        try:
+            id = await self._try_often(UPLOAD_SECONDS, lambda: self._provider.upload_batch_file(file.path, record.key))
+        except ProviderError:
+            await self._give_up(record, file)
+            raise
+        try:
+            # The create follows at once: whoever finds this record later than the grace can be sure that it is over.
+            record = await self._books.change(record, stage=Stage.UPLOADED, file=id)
+        except Superseded:
+            await self._provider.delete_batch_file(id)
+            raise
+        try:
+            state = await self._create(record, id)
+        except RateLimitError:
+            # A full queue is no failure: the texts wait until there is room.
+            await self._books.learn_queue(self._tokens_out + record.tokens)
+            self._is_full = True
+            await self._give_up(record, file)
+            return
+        except ProviderError:
+            await self._give_up(record, file)
+            raise
+        if state:
+            with suppress(Superseded):  # Another process has found it in the list already.
+                await self._books.change(record, **created(state))
+        else:
+            logger.warning("whether batch %s was created is not known; a later run finds out", record.key)
+
+    async def _create(self, record: BatchRecord, file_id: str) -> BatchState | None:
+        """The batch; None where the answer was lost, and no batch with our key is in the list yet."""
+        for _ in range(MOST_UPLOADS):
+            try:
+                with anyio.fail_after(CREATE_SECONDS / MOST_UPLOADS):
+                    return await self._provider.create_batch(file_id, record.key, preparation=self._preparation)
+            except (UnavailableError, TimeoutError) as error:
+                if isinstance(error, TimeoutError) or not error.unsent:
+                    break
+            # It never left, so that it cannot have made a batch.
+            await anyio.sleep(PAUSE_SECONDS)
+        return await self._look_up(record)
+
+    async def _look_up(self, record: BatchRecord) -> BatchState | None:
+        """Never twice: a create whose answer was lost is not tried again, but looked for."""
+        states = list[BatchState]()
+        with suppress(ProviderError, TimeoutError), anyio.fail_after(CREATE_SECONDS):
+            async for state in self._provider.list_batches():
+                states.append(state)
+                # An hour, since two clocks are compared.
+                if state.key == record.key or state.created_at < record.changed_at - 3600.0:
+                    break
+        return found_of(states).batch_of(record)
+
+    async def _try_often(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+        for tries in range(MOST_UPLOADS):
+            try:
+                with anyio.fail_after(seconds / MOST_UPLOADS):
+                    return await call()
+            except TimeoutError:
+                if tries + 1 == MOST_UPLOADS:
+                    raise UnavailableError(f"no answer within {seconds / MOST_UPLOADS:.0f} s") from None
+            except (UnavailableError, RateLimitError):
+                if tries + 1 == MOST_UPLOADS:
+                    raise
+            await anyio.sleep(PAUSE_SECONDS)
+        raise AssertionError("not reached")
+
+    async def _give_up(self, record: BatchRecord, file: BatchFile) -> None:
+        """No batch was made of it: its texts are pending again, and its file is deleted."""
+        if record.file:
+            with suppress(ProviderError):
+                await self._provider.delete_batch_file(record.file)
+        await self._spend_limit.settle_after_days(record.accounts, record.reserved_tokens, 0)
+        await self._books.end(record)
+        self._take_back(file.lines)
+
+    def _take_back(self, lines: Sequence[Sequence[OutText]]) -> None:
+        self.taken_back += self._sink.take_back([text.fingerprint for line in lines for text in line])
+
+
+def created(state: BatchState) -> dict[str, Any]:
+    """What is kept of a batch that was created, or adopted."""
+    return {
+        "stage": Stage.CREATED,
+        "batch": state.id,
+        "created_at": state.created_at,
+        "expires_at": state.expires_at,
+    }

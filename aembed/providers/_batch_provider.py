@@ -1,0 +1,219 @@
+"""A provider over HTTP whose service may have a batch API: files with a request a line, and batches of them.
+
+    lines -> upload -> create -> get, until it is over -> results, a line at a time -> delete
+
+Each method is one request, with the key, headers, proxies, errors and records of live ones. What is said on the wire
+stands in _batch_wires.py; what a line of results says is read in _batch_lines.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from aembed.batch_protocols import BatchLine, BatchState, BatchTerms
+from aembed.core.batch_results import LineSplitter, Pieces, is_whole
+from aembed.errors import (
+    AuthenticationError,
+    BadRequestError,
+    InvalidReplyError,
+    NotFoundError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    UnavailableError,
+)
+from aembed.preparation import Preparation
+from aembed.providers._batch_lines import ReadsResults
+from aembed.providers._batch_wires import BatchWire
+from aembed.providers._errors import error_for, error_in, with_origin
+from aembed.providers._exchanges import encode_body, explain
+from aembed.providers._http import HTTPReply, Incoming, Upload, most_reply_bytes, multipart
+from aembed.providers._options import Headers
+
+T = TypeVar("T")
+
+# Chosen: as long as a live request may take by default.
+CALL_SECONDS = 60.0
+"""How long a service may take to answer a question about a batch, or to send the next bytes of a file."""
+# Chosen: a slow line at home uploads more than that.
+SLOWEST_BYTES = 100_000
+"""A file goes out with at least so many bytes a second."""
+# Computed: a page of 100 batches has some 150 KB.
+MOST_CALL_BYTES = 4_000_000
+# Computed: 100,000 vectors of 4,096 numbers, each of 25 bytes.
+MOST_FILE_BYTES = 12_000_000_000
+_QUEUE_IS_FULL = re.compile(r"token_limit_exceeded|enqueued token limit", re.IGNORECASE)
+
+
+class BatchHTTPProvider(ReadsResults):
+    """`service.batches` says what its batch API is, where there is one."""
+
+    @property
+    def batch_terms(self) -> BatchTerms | None:
+        """None where this service has no batches of embeddings."""
+        wire = self.service.batches
+        if wire is None:
+            return None
+        most = min(wire.terms.max_tokens_per_line, self.limits.max_tokens_per_batch)
+        return replace(wire.terms, max_tokens_per_line=most)
+
+    def batch_line(self, custom_id: str, texts: Sequence[str], *, preparation: Preparation) -> bytes:
+        """One line of the file. Raises BadRequestError for a text that UTF-8 cannot carry."""
+        body = {**self.payload(texts, preparation.document_type), **self._extra_body}
+        return encode_body(self._wire.line(custom_id, body), texts) + b"\n"
+
+    async def upload_batch_file(self, path: Path, key: str) -> str:
+        with path.open("rb") as file:
+            content_type, upload = multipart(
+                self._wire.form, file, f"aembed-{re.sub(r'[^0-9A-Za-z_-]', '_', key)}.jsonl"
+            )
+            seconds, typed = self.upload_seconds(upload), {"content-type": content_type}
+            reply = await self.call("POST", self._wire.files, upload, typed, seconds=seconds)
+        return self._read(reply, self._wire.file_id)
+
+    async def create_batch(self, file_id: str, key: str, *, preparation: Preparation) -> BatchState:
+        """Raises RateLimitError where the queue of tokens is full."""
+        body = {**self.payload((), preparation.document_type), **self._extra_body}
+        created = encode_body(self._wire.creation(file_id, key, body), ())
+        try:
+            reply = await self.call("POST", self._wire.creation_path(self.model), created)
+        except (BadRequestError, QuotaExceededError) as error:
+            if not _QUEUE_IS_FULL.search(f"{error} {error.body}"):
+                raise
+            full = RateLimitError(str(error), status_code=error.status_code, request_id=error.request_id)
+            raise full from None
+        return self._read(reply, self._wire.state)
+
+    async def list_batches(self) -> AsyncIterator[BatchState]:
+        after: str | None = None
+        while True:
+            reply = await self.call("GET", self._wire.page(after))
+            states, after = self._read(reply, partial(self._wire.states, after=after))
+            for state in states:
+                yield state
+            if after is None:
+                return
+
+    async def get_batch(self, id: str) -> BatchState:
+        return self._read(await self.call("GET", self._wire.batch(id)), self._wire.state)
+
+    async def cancel_batch(self, id: str) -> BatchState:
+        """One that is over already is no error."""
+        try:
+            reply = await self.call("POST", self._wire.cancellation(id))
+            return self._read(reply, self._wire.state) if self._wire.tells_cancelled else await self.get_batch(id)
+        except (BadRequestError, UnavailableError) as error:
+            if error.status_code in range(400, 500) and (state := await self.get_batch(id)).is_over:
+                return state
+            raise
+
+    async def delete_batch_file(self, file_id: str) -> None:
+        with suppress(NotFoundError):
+            await self.call("DELETE", self._wire.file(file_id))
+
+    async def batch_results(self, state: BatchState, inputs: Mapping[str, int]) -> AsyncGenerator[BatchLine]:
+        for file in (state.output_file, state.error_file):
+            if file is not None:
+                async with aclosing(self._lines(self._wire.content(file))) as lines:
+                    async for line in lines:
+                        yield await self.understand(line, inputs)
+
+    # what a wire of its own may say otherwise
+
+    @property
+    def _wire(self) -> BatchWire:
+        wire = self.service.batches
+        if wire is None:
+            raise NotFoundError(f"{self.service.name} has no batches of embeddings")
+        return wire
+
+    # one request
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        content: bytes | Upload = b"",
+        headers: Headers | None = None,
+        *,
+        seconds: float = CALL_SECONDS,
+    ) -> HTTPReply:
+        """The reply where that is no error. `path` is seen from the base URL, or is a URL."""
+        url, asked = path if "://" in path else f"{self.base_url}{path}", await self._headers_now(headers)
+        try:
+            async with asyncio.timeout(seconds):
+                match method:
+                    case "POST":
+                        reply = await self._http.post(url, asked, content, most_bytes=MOST_CALL_BYTES)
+                    case "DELETE":
+                        reply = await self._http.delete(url, asked, most_bytes=MOST_CALL_BYTES)
+                    case _:
+                        reply = await self._http.get(url, asked, most_bytes=MOST_CALL_BYTES)
+        except TimeoutError:
+            raise UnavailableError(
+                f"{self.service.name} did not answer within {seconds:g} s ({method} {path})"
+            ) from None
+        if 200 <= reply.status < 300:
+            return reply
+        raise await self._judge(reply, method, path, is_upload=isinstance(content, Upload))
+
+    def upload_seconds(self, upload: Upload) -> float:
+        """How long that may take."""
+        return CALL_SECONDS + upload.size_bytes / SLOWEST_BYTES
+
+    async def _headers_now(self, more: Headers | None) -> Headers:
+        return {**self._headers, **await self._credentials.headers(), **(more or {})}
+
+    async def _judge(self, reply: HTTPReply, method: str, path: str, *, is_upload: bool = False) -> ProviderError:
+        """The error that a refusal means. What it says of an upload may quote texts: it is not recorded."""
+        own, secrets = self.error(reply.status, reply.headers, reply.body), self._secrets()
+        if isinstance(own, ProviderError):
+            error = with_origin(own, reply, secrets, own.hints or self.hints(reply.headers))
+        else:
+            error = error_for(reply, inputs=1, secrets=secrets, hints=self.hints(reply.headers), error=own)
+        if isinstance(error, NotFoundError):
+            error.args = (f"{error} ({method} {path})",)
+        if isinstance(error, AuthenticationError):
+            error.at_once |= self._credentials.note_refused(self._credentials.key)
+        if self._recorder is not None and not is_upload:
+            await self._run_in_thread(self._recorder.write, (), reply.status, reply.headers, reply.body, error)
+        return error
+
+    def _read(self, reply: HTTPReply, read: Callable[[bytes], T]) -> T:
+        """Raises InvalidReplyError, or the error that stands in a 200."""
+        try:
+            return read(reply.body)
+        except InvalidReplyError as error:
+            held = error_in(reply, inputs=1, secrets=self._secrets())
+            raise held or with_origin(explain(error, reply, dimensions=None), reply, self._secrets()) from None
+
+    async def _lines(self, path: str) -> AsyncGenerator[Pieces]:
+        """Those of a file of results. Raises UnavailableError where the file is cut off, after its whole lines."""
+        lines = LineSplitter(most_reply_bytes(self._wire.terms.max_texts_per_line, self.space.dimensions))
+        url, headers = f"{self.base_url}{path}", await self._headers_now({"accept": "*/*"})
+        async with self._http.download(url, headers, most_bytes=MOST_FILE_BYTES) as incoming:
+            if isinstance(incoming, HTTPReply):
+                raise await self._judge(incoming, "GET", path)
+            while data := await _next_of(incoming):
+                for line in lines.feed(data):
+                    yield line
+        if last := lines.rest():
+            # A file may end without the end of a line; one that was cut ends within it.
+            if not await self._run_in_thread(is_whole, b"".join(last)):
+                raise UnavailableError("a file of results ends within a line: it was cut off")
+            yield last
+
+
+async def _next_of(incoming: Incoming) -> bytes:
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await incoming.read()
+    except TimeoutError:
+        raise UnavailableError(f"nothing more came of a file of results for {CALL_SECONDS:g} s") from None
