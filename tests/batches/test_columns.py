@@ -117,7 +117,7 @@ async def test_q5_a_bad_row_of_a_column_is_found_live(table: Table, fake: BatchF
         line = refused("", texts)
         return line.error if line else None
 
-    fake._script = script
+    fake.script = script
     await table.run(fake, batch=True)
     fake.run_batches()
     report = await table.run(fake, batch=True)

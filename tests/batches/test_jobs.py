@@ -179,7 +179,7 @@ async def test_q4_the_batch_expires_and_the_rest_goes_into_the_next_one(fake: Ba
 async def test_q5_a_line_with_one_bad_text_is_bisected_live(fake: BatchFake, store: Store) -> None:
     given = [*records(4), Record("bad", "a bad text"), *records(3, "other")]
     fake.outcome = refused
-    fake._script = lambda number, texts: _bad_request(texts)
+    fake.script = lambda number, texts: _bad_request(texts)
     await run(fake, store, given)
     fake.run_batches()
     report = await run(fake, store, given)
