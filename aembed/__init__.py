@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from aembed.batch_protocols import BatchFault, BatchState, BatchTerms
 from aembed.embedder import Embedder, RecordLike, Records, Texts
 from aembed.engines import AnyStore
 from aembed.errors import (
@@ -79,6 +80,9 @@ __all__ = [
     "AuthenticationError",
     "Backlog",
     "BadRequestError",
+    "BatchFault",
+    "BatchState",
+    "BatchTerms",
     "Budget",
     "BudgetExceededError",
     "CacheStats",
