@@ -16,11 +16,14 @@ import mmap
 import os
 import sys
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from hashlib import shake_256
 from io import BufferedWriter
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,8 @@ from aembed.types import Vector
 
 FORMAT = 1
 PAGE_BYTES = 4096
+COPIED_BYTES = 1024 * 1024
+"""Read at once of what waits beside the map."""
 COLUMNS = ("<i8", "<f4", "<f4", "<f4", "<i4")
 """Of the numbers of rows, their scales, errors, lengths and checks."""
 # Computed: the product of 73,728 codes of at most 127, an eighth more, stays below 2^31.
@@ -122,32 +127,35 @@ class RowMap:
 
 
 class MapWriter:
-    """Writes a map to `path`, readable by its owner only; its page comes last. `close` may be called twice."""
+    """Writes a map to `path`, readable by its owner only; its page comes last. `close` may be called twice.
+
+    What is kept of each row beside its codes waits in files without a name, so that memory does not grow with the rows.
+    """
 
     def __init__(self, path: Path, id: MapId, last: int, frame: Frame) -> None:
         self.count = 0
         self._id, self._last, self._frame = id, last, frame
         self._weights = _weights(id, frame.code_count)
-        self._columns: list[list[NDArray[Any]]] = [[] for _ in COLUMNS]
-        self._file: BufferedWriter = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), "wb")
+        with ExitStack() as opened:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            self._file: BufferedWriter = opened.enter_context(os.fdopen(descriptor, "wb"))
+            self._columns = [opened.enter_context(TemporaryFile(dir=path.parent)) for _ in COLUMNS]
+            self._opened = opened.pop_all()
         self._file.write(bytes(PAGE_BYTES))
 
     def add(self, rows: NDArray[np.int64], coded: CodedRows) -> None:
         """Rows with larger numbers than those before."""
         checks = dots(coded.codes, self._weights)[:, 0]
         self._file.write(coded.codes.data)
-        for column, values in zip(
-            self._columns, (rows, coded.scales, coded.errors, coded.lengths, checks), strict=True
-        ):
-            column.append(values)
+        columns = (rows, coded.scales, coded.errors, coded.lengths, checks)
+        for file, kind, values in zip(self._columns, COLUMNS, columns, strict=True):
+            file.write(values.astype(kind).tobytes())
         self.count += len(rows)
 
     def finish(self) -> None:
         """On disk when it returns."""
         crc = 0
-        frame = np.concatenate([self._frame.mean, self._frame.widths])
-        for kind, parts in zip((*COLUMNS, "<f8"), (*self._columns, [frame]), strict=True):
-            data = np.concatenate(parts or [np.empty(0)]).astype(kind).tobytes()
+        for data in self._tail():
             crc = zlib.crc32(data, crc)
             self._file.write(data)
         self._file.seek(0)
@@ -156,6 +164,12 @@ class MapWriter:
         os.fsync(self._file.fileno())
         self.close()
 
+    def _tail(self) -> Iterator[bytes]:
+        for file in self._columns:
+            file.seek(0)
+            yield from iter(partial(file.read, COPIED_BYTES), b"")
+        yield np.concatenate([self._frame.mean, self._frame.widths]).astype("<f8").tobytes()
+
     def _head(self, tail: int) -> bytes:
         values = {"format": FORMAT, **asdict(self._id), "last": self._last, "rows": self.count}
         line = json.dumps(values | {"codes": self._frame.code_count, "tail": tail}).encode()
@@ -163,7 +177,7 @@ class MapWriter:
 
     def close(self) -> None:
         with suppress(OSError):
-            self._file.close()
+            self._opened.close()
 
 
 def _read_head(page: bytes) -> dict[str, Any]:
