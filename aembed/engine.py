@@ -39,7 +39,7 @@ from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.preparing import Preparing
 from aembed.pipeline.reading import Feed, text_record
-from aembed.pipeline.shared_budgets import Purses, give_back_unless_away
+from aembed.pipeline.shared_budgets import SharedBudgets, give_back_unless_away
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
@@ -62,10 +62,10 @@ class Engine:
         self.provider = provider
         self.options = options
         self._coordination = None if options.coordinator is None else Coordination(options.coordinator)
-        self._purses = Purses(self._coordination, provider) if self._coordination else None
-        shared = self._purses.account_of if self._purses else None
-        if self._coordination and self._purses:
-            self._coordination.when_idle = partial(give_back_unless_away, self._purses)
+        self._shared_budgets = SharedBudgets(self._coordination, provider) if self._coordination else None
+        shared = self._shared_budgets.account_of if self._shared_budgets else None
+        if self._coordination and self._shared_budgets:
+            self._coordination.when_idle = partial(give_back_unless_away, self._shared_budgets)
         self.budgets = Budgets(options.budgets, provider.price_usd, provider.limits, shared=shared)
         self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd, shared=shared).limit_of_queries()
         self.random = Random()
@@ -225,9 +225,9 @@ class Engine:
                 await self.provider.aclose()
 
     async def _close_coordination(self) -> None:
-        if self._coordination and self._purses:
+        if self._coordination and self._shared_budgets:
             self._coordination.stop()
-            await give_back_unless_away(self._purses)
+            await give_back_unless_away(self._shared_budgets)
             await self._coordination.aclose()
 
     def make_stats(self) -> Stats:

@@ -85,7 +85,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Pot:
+class BudgetState:
     """What a coordinator keeps of one budget: the tokens that workers have drawn, spent or not."""
 
     version: int = VERSION
@@ -124,7 +124,7 @@ class Lease:
     pause_seconds: float
 
 
-State = TypeVar("State", Account, Pot)
+State = TypeVar("State", Account, BudgetState)
 
 
 def read_state(kind: type[State], written: bytes | None) -> State:
@@ -140,7 +140,7 @@ def read_state(kind: type[State], written: bytes | None) -> State:
     return state
 
 
-def write_state(state: Account | Pot) -> bytes:
+def write_state(state: Account | BudgetState) -> bytes:
     return msgspec.json.encode(state)
 
 
@@ -185,21 +185,23 @@ def wanted_share(used: float, held_up: bool) -> float:
     return 1.0 if held_up else min(1.0, LEAST_WANT + 2.0 * used)
 
 
-def draw(pot: Pot, owed: int, need: int, minute: float, workers: int, most: float) -> tuple[Pot, int]:
-    """The pot, and the tokens that a worker gets of it: what it needs or more, or 0 where so many are not left.
+def draw(
+    budget: BudgetState, owed: int, need: int, minute: float, workers: int, most: float
+) -> tuple[BudgetState, int]:
+    """The budget, and the tokens that a worker gets of it: what it needs or more, or 0 where so many are not left.
 
     `owed` was spent already, beyond what was drawn. `minute` is what the worker spends in a minute.
     """
-    left = most - pot.taken - owed
+    left = most - budget.taken - owed
     if need > left:
-        return Pot(taken=pot.taken + owed), 0
+        return BudgetState(taken=budget.taken + owed), 0
     part = min(minute, BUDGET_PART * left / max(1, workers), left)
     granted = max(need, int(part))
-    return Pot(taken=pot.taken + owed + granted), granted
+    return BudgetState(taken=budget.taken + owed + granted), granted
 
 
-def give_back(pot: Pot, tokens: int) -> Pot:
-    return Pot(taken=pot.taken - tokens)
+def give_back(budget: BudgetState, tokens: int) -> BudgetState:
+    return BudgetState(taken=budget.taken - tokens)
 
 
 def _holds(held: Holding, now: float) -> bool:

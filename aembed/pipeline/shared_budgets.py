@@ -15,7 +15,7 @@ from functools import partial
 
 import anyio
 
-from aembed.core.shares import Pot, draw, give_back, read_state, write_state
+from aembed.core.shares import BudgetState, draw, give_back, read_state, write_state
 from aembed.dispatch import Coordination
 from aembed.errors import AembedError
 from aembed.protocols import Provider
@@ -28,7 +28,7 @@ FIRST_REQUESTS = 8
 
 
 @dataclass(slots=True)
-class Purse:
+class DrawnTokens:
     """What this worker has drawn of one budget, in tokens, and how fast it spends. Less than 0: owed."""
 
     held: int = 0
@@ -45,7 +45,7 @@ class Purse:
 
 
 @dataclass(eq=False, repr=False)
-class Purses:
+class SharedBudgets:
     """The budgets of one Embedder that a coordinator keeps."""
 
     _coordination: Coordination
@@ -54,7 +54,7 @@ class Purses:
     """What is spent of each budget, or held by others, as far as is known here."""
     unspent: Counter[str] = field(default_factory=Counter[str])
     """What requests have noted and not spent."""
-    _held: dict[str, Purse] = field(default_factory=dict)
+    _held: dict[str, DrawnTokens] = field(default_factory=dict)
     _account: str = ""
     _process: int = field(default_factory=os.getpid)
     _turn: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
@@ -69,51 +69,51 @@ class Purses:
         Returns what is spent of the budget or held by others; it is above `most` where so many tokens are not left.
         """
         async with self._turn:
-            purse = self._purse_of(job)
-            owed = max(0, -purse.held)
-            purse.held -= tokens
-            if purse.held < 0 < tokens:
+            drawn = self._drawn_of(job)
+            owed = max(0, -drawn.held)
+            drawn.held -= tokens
+            if drawn.held < 0 < tokens:
                 try:
-                    await self._draw(job, purse, owed, most, need=-purse.held - owed)
+                    await self._draw(job, drawn, owed, most, need=-drawn.held - owed)
                 except BaseException:
-                    purse.held += tokens
+                    drawn.held += tokens
                     raise
-            purse.spent += tokens
-            return purse.taken - purse.held
+            drawn.spent += tokens
+            return drawn.taken - drawn.held
 
     async def regain(self, job: str, most: float) -> int:
         """Draws what others have given back; returns what `spend` does."""
         async with self._turn:
-            purse = self._purse_of(job)
-            await self._draw(job, purse, max(0, -purse.held), most, need=0)
-            return purse.taken - purse.held
+            drawn = self._drawn_of(job)
+            await self._draw(job, drawn, max(0, -drawn.held), most, need=0)
+            return drawn.taken - drawn.held
 
     async def give_back(self) -> None:
         """What was drawn and not spent is there for the others."""
         async with self._turn:
-            for job, purse in self._held.items():
-                if held := purse.held + self.unspent.pop(job, 0):
-                    purse.held = 0
-                    purse.taken = await self._coordination.ask(
+            for job, drawn in self._held.items():
+                if held := drawn.held + self.unspent.pop(job, 0):
+                    drawn.held = 0
+                    drawn.taken = await self._coordination.ask(
                         await self._name_of(job), partial(_give_back, held), durable=True
                     )
             self._held.clear()
             self.spent.clear()
             self._account = ""
 
-    async def _draw(self, job: str, purse: Purse, owed: int, most: float, need: int) -> None:
+    async def _draw(self, job: str, drawn: DrawnTokens, owed: int, most: float, need: int) -> None:
         now = asyncio.get_running_loop().time()
-        change = partial(_draw, owed, need, purse.minute(need, now), self._coordination.workers, most)
-        granted, purse.taken = await self._coordination.ask_until_there(await self._name_of(job), change)
-        purse.held += granted + owed
-        purse.spent, purse.drawn_at = 0, now
+        change = partial(_draw, owed, need, drawn.minute(need, now), self._coordination.workers, most)
+        granted, drawn.taken = await self._coordination.ask_until_there(await self._name_of(job), change)
+        drawn.held += granted + owed
+        drawn.spent, drawn.drawn_at = 0, now
 
-    def _purse_of(self, job: str) -> Purse:
+    def _drawn_of(self, job: str) -> DrawnTokens:
         if self._process != os.getpid():
             # After a fork the parent holds what was drawn.
             self._process, self._held = os.getpid(), {}
             self.unspent.clear()
-        return self._held.setdefault(job, Purse())
+        return self._held.setdefault(job, DrawnTokens())
 
     async def _name_of(self, job: str) -> str:
         self._account = self._account or await self._coordination.name_account(self._provider)
@@ -124,31 +124,31 @@ class Purses:
 class SharedAccount:
     """An account (aembed.Accounts) of one budget, for all workers that name the coordinator."""
 
-    _purses: Purses
+    _shared_budgets: SharedBudgets
     _most: float
 
     @property
     def spent(self) -> dict[str, int]:
-        return self._purses.spent
+        return self._shared_budgets.spent
 
     @property
     def unspent(self) -> Counter[str]:
-        return self._purses.unspent
+        return self._shared_budgets.unspent
 
     async def spend(self, job: str, tokens: int) -> int:
-        return await self._purses.spend(job, tokens, self._most)
+        return await self._shared_budgets.spend(job, tokens, self._most)
 
     async def regain(self, job: str) -> int:
-        return await self._purses.regain(job, self._most)
+        return await self._shared_budgets.regain(job, self._most)
 
     async def close_account(self, job: str) -> None:
         """A budget of a day or a month ends with it."""
 
 
-async def give_back_unless_away(purses: Purses) -> None:
+async def give_back_unless_away(shared_budgets: SharedBudgets) -> None:
     """What cannot be given back counts as spent."""
     try:
-        await purses.give_back()
+        await shared_budgets.give_back()
     except AembedError as error:
         logger.warning("what was drawn of a budget and not spent was not given back: %s", error)
 
@@ -156,10 +156,10 @@ async def give_back_unless_away(purses: Purses) -> None:
 def _draw(
     owed: int, need: int, minute: float, workers: int, most: float, written: bytes | None, now: float
 ) -> tuple[bytes, tuple[int, int]]:
-    pot, granted = draw(read_state(Pot, written), owed, need, minute, workers, most)
-    return write_state(pot), (granted, pot.taken)
+    budget, granted = draw(read_state(BudgetState, written), owed, need, minute, workers, most)
+    return write_state(budget), (granted, budget.taken)
 
 
 def _give_back(tokens: int, written: bytes | None, now: float) -> tuple[bytes, int]:
-    pot = give_back(read_state(Pot, written), tokens)
-    return write_state(pot), pot.taken
+    budget = give_back(read_state(BudgetState, written), tokens)
+    return write_state(budget), budget.taken

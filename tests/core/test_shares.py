@@ -14,8 +14,8 @@ from aembed.core.shares import (
     LONGEST_PAUSE,
     Account,
     Ask,
+    BudgetState,
     Lease,
-    Pot,
     ToldLimit,
     draw,
     give_back,
@@ -196,41 +196,41 @@ def test_the_share_that_is_wanted() -> None:
     events=st.lists(st.tuples(st.integers(0, 400), st.floats(0.0, 1e4), st.integers(1, 9), st.booleans()), max_size=60),
 )
 def test_no_more_is_drawn_than_there_is(most: int, events: list[tuple[int, float, int, bool]]) -> None:
-    pot, held = Pot(), 0
+    budget, held = BudgetState(), 0
     for need, minute, workers, gives_back in events:
-        pot, granted = draw(pot, 0, need, minute, workers, most)
+        budget, granted = draw(budget, 0, need, minute, workers, most)
         held += granted
         assert granted == 0 or granted >= need
-        assert pot.taken == held <= most
+        assert budget.taken == held <= most
         if gives_back:
-            pot, held = give_back(pot, held), 0
-    pot, granted = draw(pot, 0, most - held, 0.0, 1, most)
-    assert pot.taken == most
+            budget, held = give_back(budget, held), 0
+    budget, granted = draw(budget, 0, most - held, 0.0, 1, most)
+    assert budget.taken == most
 
 
 def test_a_draw_is_a_part_of_an_even_share_and_at_least_what_is_needed() -> None:
-    assert draw(Pot(), 0, 10, 1e9, 8, 32_000)[1] == BUDGET_PART * 32_000 / 8
-    assert draw(Pot(), 0, 10, 300.0, 8, 32_000)[1] == 300
-    assert draw(Pot(), 0, 5_000, 300.0, 8, 32_000)[1] == 5_000
-    assert draw(Pot(taken=31_000), 0, 1_001, 300.0, 8, 32_000) == (Pot(taken=31_000), 0)
+    assert draw(BudgetState(), 0, 10, 1e9, 8, 32_000)[1] == BUDGET_PART * 32_000 / 8
+    assert draw(BudgetState(), 0, 10, 300.0, 8, 32_000)[1] == 300
+    assert draw(BudgetState(), 0, 5_000, 300.0, 8, 32_000)[1] == 5_000
+    assert draw(BudgetState(taken=31_000), 0, 1_001, 300.0, 8, 32_000) == (BudgetState(taken=31_000), 0)
 
 
 def test_what_is_owed_is_taken_also_where_nothing_is_left() -> None:
-    assert draw(Pot(taken=90), 20, 5, 5.0, 1, 100) == (Pot(taken=110), 0)
-    assert draw(Pot(taken=50), 20, 5, 5.0, 1, 100) == (Pot(taken=75), 5)
+    assert draw(BudgetState(taken=90), 20, 5, 5.0, 1, 100) == (BudgetState(taken=110), 0)
+    assert draw(BudgetState(taken=50), 20, 5, 5.0, 1, 100) == (BudgetState(taken=75), 5)
 
 
 def test_what_is_written_is_read_again() -> None:
     account, _ = lease(Account(), Ask("a", 0.5, 0.1, {"tokens": ToldLimit(1e6, 60.0)}, 3, 5.0, limited=True), 100.0)
     assert read_state(Account, write_state(account)) == account
-    assert read_state(Pot, write_state(Pot(taken=7))) == Pot(taken=7)
-    assert read_state(Pot, None) == Pot()
+    assert read_state(BudgetState, write_state(BudgetState(taken=7))) == BudgetState(taken=7)
+    assert read_state(BudgetState, None) == BudgetState()
 
 
 @pytest.mark.parametrize("written", [b"\x00\x01", b"[]", b'{"taken": "x"}', b"\xff"])
 def test_t38_what_aembed_has_not_written_is_refused(written: bytes) -> None:
     with pytest.raises(ConfigError, match="name another one"):
-        read_state(Pot, written)
+        read_state(BudgetState, written)
 
 
 def test_t38_a_later_version_is_refused() -> None:
