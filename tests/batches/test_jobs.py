@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +50,8 @@ def records(count: int, word: str = "text") -> list[Record]:
 
 async def run(fake: BatchFake, store: Store, given: list[Record], **options: object) -> Report:
     """One run of a process of its own."""
-    async with Embedder(fake, budget=options.pop("budget", None)) as embedder:  # type: ignore[arg-type]
+    kept: Any = {name: options.pop(name, None) for name in ("budget", "coordinator")}
+    async with Embedder(fake, **kept) as embedder:
         embedder._engine.clock = lambda: fake.now
         return await embedder.embed_into(store, given, batch=True, **options)  # type: ignore[arg-type]
 
@@ -330,6 +334,25 @@ async def test_a_budget_counts_a_batch_at_its_price_and_settles_it_by_its_usage(
     with pytest.raises(BudgetExceededError):
         await run(fake, store, given, budget=budget)
     assert sum(fake.bought.values()) == report.submitted
+
+
+@in_sqlite
+async def test_a_budget_in_a_coordinator_holds_what_is_out_until_another_run_has_collected_it(
+    fake: BatchFake, store: Store, tmp_path: Path
+) -> None:
+    def taken() -> int:
+        with closing(sqlite3.connect(tmp_path / "limits.db")) as limits:
+            found = limits.execute("SELECT state FROM aembed_limits WHERE name LIKE '% %'").fetchall()
+        return sum(json.loads(state)["taken"] for (state,) in found)
+
+    given = records(20)
+    tokens = sum(len(record.text) for record in given)
+    shared: Any = {"budget": Budget(max_billed_tokens=10_000, per="month"), "coordinator": tmp_path / "limits.db"}
+    await run(fake, store, given, **shared)
+    assert tokens <= taken() <= 2 * tokens
+    fake.run_batches()
+    assert (await run(fake, store, given, **shared)).stored == 20
+    assert taken() == tokens
 
 
 async def test_what_has_no_batches_is_refused_before_anything_is_read(fake: BatchFake, tmp_path: Path) -> None:
