@@ -62,6 +62,7 @@ NETWORK = (
 """What runs on other event loops, too. Tests on virtual time stay on their own loop, and a file of nothing else is left
 out, as are those of single services and of models in the process: what they send goes the way of all others."""
 
+LONG = ("benchmarks/tests", "tests/test_search_quality.py")
 SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1", "perplexityai==0.46.1")
 SDKS_OF_WIRES = ("botocore==1.44.8", "cohere==7.3.1", "google-genai==3.6.1", "ollama==0.6.3")
 FRAMEWORKS = (
@@ -107,7 +108,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    module(session, "pytest", *PARALLEL, *session.posargs)
+    module(session, "pytest", *PARALLEL, *(session.posargs or [f"--ignore={path}" for path in LONG]))
+
+
+@nox.session(name="tests-long", python=False)
+def tests_long(session: nox.Session) -> None:
+    """Hundreds of kills and power cuts, and what the local model finds: the tests that take longest."""
+    module(session, "pytest", *PARALLEL, *LONG, *session.posargs)
 
 
 @nox.session(name="tests-uvloop", python=False)

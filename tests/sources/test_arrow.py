@@ -142,7 +142,8 @@ async def test_d22_odd_columns_are_metadata_as_json_has_them(name: str, ending: 
         path = written(tmp_path / f"rows{ending}", table)
     except pa.ArrowNotImplementedError:
         pytest.skip(f"no {name} in {ending}")
-    if (name, ending) == ("fixed", ".parquet"):
+    if isinstance(read(path)[0], Failure):  # pyarrow 25 cannot read what it wrote, 26 can.
+        assert (name, ending) == ("fixed", ".parquet")
         assert "NULL among lists of a fixed size; keep the other columns" in told(path)
         assert len(read(path, metadata_fields=[])) == 3
         return

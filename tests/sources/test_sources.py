@@ -72,7 +72,7 @@ def test_a_path_given_twice_is_read_once(tmp_path: Path) -> None:
         ([], "nothing to read"),
         (["gone"], "gone does not exist"),
         (["gone.md"], "gone.md does not exist"),
-        (["a.xyz"], "a.xyz has an ending that aembed does not read; it reads .csv"),
+        (["a.xyz"], "a.xyz has an ending that aembed does not read; it reads .arrow .csv"),
         (["empty"], "empty holds nothing that aembed reads"),
         (["pipe.txt"], "neither a file nor a folder"),
     ],

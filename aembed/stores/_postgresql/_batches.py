@@ -21,7 +21,10 @@ from aembed.types import Matrix
 T = TypeVar("T")
 
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))"
-THERE = "SELECT pg_catalog.to_regclass($1) IS NOT NULL"
+# A role that may not read them has no batches; to_regclass would raise an error for a schema that it may not use.
+THERE = """SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = (pg_catalog.parse_ident($1))[1] AND c.relname = (pg_catalog.parse_ident($1))[2]
+        AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))"""
 # CASE keeps the order: has_schema_privilege raises an error for a schema that is not there.
 MAY_CREATE = """SELECT CASE WHEN pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NULL THEN false
     ELSE pg_catalog.has_schema_privilege($1, 'CREATE') END"""
