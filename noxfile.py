@@ -108,7 +108,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    module(session, "pytest", *PARALLEL, *(session.posargs or [f"--ignore={path}" for path in LONG]))
+    module(session, "pytest", *PARALLEL, *(session.posargs or ["tests", *(f"--ignore={path}" for path in LONG)]))
 
 
 @nox.session(name="tests-long", python=False)

@@ -565,13 +565,13 @@ async def test_c7_a_worker_that_was_idle_for_long_is_alive_again_when_it_goes_on
 ) -> None:
     """As after a provider that answered nobody for a while."""
     monkeypatch.setattr("aembed.stores._postgresql._leases.IDLE_SECONDS", 0.3)
-    slow, other = column_of(lease_seconds=0.9), column_of(lease_seconds=0.9)
+    slow, other = column_of(lease_seconds=2.0), column_of(lease_seconds=2.0)
     await slow.prepare(SPACE)
     await other.prepare(SPACE)
     held = await take(slow, 3)
     await asyncio.sleep(0.7)
     waiting = asyncio.create_task(every(other))
-    for _ in range(8):
+    for _ in range(12):
         await slow.fail([])
         await asyncio.sleep(0.2)
     assert not waiting.done()
