@@ -100,12 +100,14 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(http.send(head) or b"")
         exchange.sent = True
         async for piece in upload:
+            # A connection that was lost meanwhile, of which the head tells, takes nothing: uvloop raises RuntimeError.
+            if arriving.head.done():
+                return
             self._transport.write(http.send(h11.Data(data=piece)) or b"")
             if self._drained is not None:
                 await asyncio.wait([self._drained, arriving.head], return_when=asyncio.FIRST_COMPLETED)
-            if arriving.head.done():
-                return
-        self._transport.write(http.send(h11.EndOfMessage()) or b"")
+        # Its size was told, so that the end of the body is no bytes.
+        http.send(h11.EndOfMessage())
 
     def finish(self) -> bool:
         """Nobody reads any more of the reply. Returns whether it had come to its end."""
