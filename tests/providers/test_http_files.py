@@ -13,10 +13,13 @@ from email.policy import HTTP as HTTP_POLICY
 from pathlib import Path
 from typing import BinaryIO
 
+import h11
 import pytest
 
 from aembed.errors import InvalidReplyError, UnavailableError
 from aembed.providers._http import HTTPReply, Incoming, Upload, multipart
+from aembed.providers._http._connection import Connection
+from aembed.providers._http._message import Exchange
 from tests.hostile.jobs import until
 from tests.providers.clients import every_client
 from tests.providers.raw_server import Writer, listening, reply, serving, then_close
@@ -79,6 +82,16 @@ class Sink:
         writer.transport.abort() if self.refusing else writer.close()
 
 
+@dataclass
+class Closing:
+    """A server that closes every connection at once."""
+
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
+        writer.close()
+
+
 @pytest.fixture
 def large_file(tmp_path: Path) -> Iterator[BinaryIO]:
     with (tmp_path / "large").open("w+b") as file:
@@ -105,6 +118,18 @@ async def test_an_upload_ends_where_the_server_refuses_it_early(large_file: Bina
         assert got.status == 413
         await until(lambda: bool(server.sizes))
         assert server.sizes[0] < LARGE
+
+
+@pytest.mark.parametrize("content", [b"{}", Upload(io.BytesIO(b"{}"))], ids=["bytes", "file"])
+async def test_b1_nothing_is_written_on_a_connection_that_the_server_has_closed(content: bytes | Upload) -> None:
+    async with listening(Closing()) as server, asyncio.timeout(10):
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, "127.0.0.1", server.port)
+        await until(lambda: not connection.usable)
+        exchange = Exchange("http://127.0.0.1", HEADERS, content, MB)
+        with pytest.raises(ConnectionResetError):
+            await connection.ask(h11.Request(method="POST", target="/", headers=[("host", "x")]), content, exchange)
+        assert not exchange.sent
 
 
 @every_client

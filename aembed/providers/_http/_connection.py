@@ -76,6 +76,9 @@ class Connection(asyncio.BufferedProtocol):
         Raises OSError or h11's ProtocolError; then the connection is not `usable`.
         """
         assert self._transport is not None
+        if not self.usable or self._transport.is_closing():
+            # uvloop raises RuntimeError for what is written now, where asyncio's transport drops it.
+            raise ConnectionResetError("the connection was closed")
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._arriving = arriving = IncomingReply(http, self._transport)
         try:
@@ -100,8 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(http.send(head) or b"")
         exchange.sent = True
         async for piece in upload:
-            # A connection that was lost meanwhile, of which the head tells, takes nothing: uvloop raises RuntimeError.
-            if arriving.head.done():
+            if arriving.head.done() or self._transport.is_closing():
                 return
             self._transport.write(http.send(h11.Data(data=piece)) or b"")
             if self._drained is not None:
