@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from aembed.providers._batch_lines import ReadsResults
 from aembed.providers._batch_wires import BatchWire
 from aembed.providers._errors import error_for, error_in, with_origin
 from aembed.providers._exchanges import encode_body, explain
-from aembed.providers._http import HTTPReply, Incoming, Upload, most_reply_bytes, multipart
+from aembed.providers._http import HTTPReply, Upload, most_reply_bytes, multipart
 from aembed.providers._options import Headers
 
 T = TypeVar("T")
@@ -74,8 +74,7 @@ class BatchHTTPProvider(ReadsResults):
             content_type, upload = multipart(
                 self._wire.form, file, f"aembed-{re.sub(r'[^0-9A-Za-z_-]', '_', key)}.jsonl"
             )
-            seconds, typed = self.upload_seconds(upload), {"content-type": content_type}
-            reply = await self.call("POST", self._wire.files, upload, typed, seconds=seconds)
+            reply = await self.call("POST", self._wire.files, upload, {"content-type": content_type})
         return self._read(reply, self._wire.file_id)
 
     async def create_batch(self, file_id: str, key: str, *, preparation: Preparation) -> BatchState:
@@ -125,8 +124,6 @@ class BatchHTTPProvider(ReadsResults):
                     async for line in lines:
                         yield await self.understand(line, inputs)
 
-    # what a wire of its own may say otherwise
-
     @property
     def _wire(self) -> BatchWire:
         wire = self.service.batches
@@ -137,16 +134,24 @@ class BatchHTTPProvider(ReadsResults):
     # one request
 
     async def call(
-        self,
-        method: str,
-        path: str,
-        content: bytes | Upload = b"",
-        headers: Headers | None = None,
-        *,
-        seconds: float = CALL_SECONDS,
+        self, method: str, path: str, content: bytes | Upload = b"", headers: Headers | None = None
     ) -> HTTPReply:
-        """The reply where that is no error. `path` is seen from the base URL, or is a URL."""
+        """The reply where that is no error. `path` is seen from the base URL, or is a URL.
+
+        A token that is refused has done nothing: the callable that gave it is asked for another one, once.
+        """
+        try:
+            return await self._ask(method, path, content, headers)
+        except AuthenticationError as error:
+            if not error.at_once:
+                raise
+        return await self._ask(method, path, content, headers)
+
+    async def _ask(self, method: str, path: str, content: bytes | Upload, headers: Headers | None) -> HTTPReply:
         url, asked = path if "://" in path else f"{self.base_url}{path}", await self._headers_now(headers)
+        # What follows may be all that it takes to upload a file there.
+        what = f"{method} {path.partition('?')[0]}"
+        seconds = CALL_SECONDS + (content.size_bytes / SLOWEST_BYTES if isinstance(content, Upload) else 0.0)
         try:
             async with asyncio.timeout(seconds):
                 match method:
@@ -157,21 +162,15 @@ class BatchHTTPProvider(ReadsResults):
                     case _:
                         reply = await self._http.get(url, asked, most_bytes=MOST_CALL_BYTES)
         except TimeoutError:
-            raise UnavailableError(
-                f"{self.service.name} did not answer within {seconds:g} s ({method} {path})"
-            ) from None
+            raise UnavailableError(f"{self.service.name} did not answer within {seconds:g} s ({what})") from None
         if 200 <= reply.status < 300:
             return reply
-        raise await self._judge(reply, method, path, is_upload=isinstance(content, Upload))
-
-    def upload_seconds(self, upload: Upload) -> float:
-        """How long that may take."""
-        return CALL_SECONDS + upload.size_bytes / SLOWEST_BYTES
+        raise await self._judge(reply, what, is_upload=isinstance(content, Upload))
 
     async def _headers_now(self, more: Headers | None) -> Headers:
         return {**self._headers, **await self._credentials.headers(), **(more or {})}
 
-    async def _judge(self, reply: HTTPReply, method: str, path: str, *, is_upload: bool = False) -> ProviderError:
+    async def _judge(self, reply: HTTPReply, what: str, *, is_upload: bool = False) -> ProviderError:
         """The error that a refusal means. What it says of an upload may quote texts: it is not recorded."""
         own, secrets = self.error(reply.status, reply.headers, reply.body), self._secrets()
         if isinstance(own, ProviderError):
@@ -179,7 +178,7 @@ class BatchHTTPProvider(ReadsResults):
         else:
             error = error_for(reply, inputs=1, secrets=secrets, hints=self.hints(reply.headers), error=own)
         if isinstance(error, NotFoundError):
-            error.args = (f"{error} ({method} {path})",)
+            error.args = (f"{error} ({what})",)
         if isinstance(error, AuthenticationError):
             error.at_once |= self._credentials.note_refused(self._credentials.key)
         if self._recorder is not None and not is_upload:
@@ -198,10 +197,12 @@ class BatchHTTPProvider(ReadsResults):
         """Those of a file of results. Raises UnavailableError where the file is cut off, after its whole lines."""
         lines = LineSplitter(most_reply_bytes(self._wire.terms.max_texts_per_line, self.space.dimensions))
         url, headers = f"{self.base_url}{path}", await self._headers_now({"accept": "*/*"})
-        async with self._http.download(url, headers, most_bytes=MOST_FILE_BYTES) as incoming:
+        async with AsyncExitStack() as stack:
+            download = self._http.download(url, headers, most_bytes=MOST_FILE_BYTES)
+            incoming = await _in_time(stack.enter_async_context(download))
             if isinstance(incoming, HTTPReply):
-                raise await self._judge(incoming, "GET", path)
-            while data := await _next_of(incoming):
+                raise await self._judge(incoming, f"GET {path}")
+            while data := await _in_time(incoming.read()):
                 for line in lines.feed(data):
                     yield line
         if last := lines.rest():
@@ -211,9 +212,9 @@ class BatchHTTPProvider(ReadsResults):
             yield last
 
 
-async def _next_of(incoming: Incoming) -> bytes:
+async def _in_time(coming: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            return await incoming.read()
+            return await coming
     except TimeoutError:
         raise UnavailableError(f"nothing more came of a file of results for {CALL_SECONDS:g} s") from None

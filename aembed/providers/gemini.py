@@ -109,7 +109,7 @@ class GeminiProvider(BatchHTTPProvider):
             if urlsplit(place)[:2] != base[:2]:
                 raise InvalidReplyError("the service did not say where a file is uploaded to")
             finish = {"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0"}
-            sent = await self.call("POST", place, upload, finish, seconds=self.upload_seconds(upload))
+            sent = await self.call("POST", place, upload, finish)
         return self._read(sent, self._wire.file_id)
 
 

@@ -225,11 +225,23 @@ async def test_g6_answers_that_are_lost_or_never_come(tmp_path: Path, monkeypatc
         file = await upload(provider, tmp_path)
         server.batches.plans.add("create", Lost(took_effect=False), Lost(), Refuse(503), Hangs())
         monkeypatch.setattr(_batch_provider, "CALL_SECONDS", 0.2)
-        for _ in range(3):
+        for _ in range(4):
             with pytest.raises(UnavailableError) as lost:
                 await provider.create_batch(file, "k", preparation=PLAIN)
             assert not lost.value.unsent
+        assert str(lost.value) == "openai did not answer within 0.2 s (POST /batches)"
         assert [(state.key, state.input_file) async for state in provider.list_batches()] == [("k", file)]
+
+
+async def test_g6_results_that_never_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with batching() as (server, provider):
+        state = await submit(provider, tmp_path)
+        server.batches.plans.add("content", Hangs())
+        monkeypatch.setattr(_batch_provider, "CALL_SECONDS", 0.2)
+        with pytest.raises(UnavailableError, match="nothing more came"):
+            async with asyncio.timeout(5):
+                await results(provider, state)
+        assert are_right(await results(provider, state))
 
 
 async def test_the_list_has_pages_and_the_youngest_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +275,25 @@ async def test_a_refused_key_is_told_and_never_shown(tmp_path: Path) -> None:
         assert wrong not in f"{refused.value!r} {refused.value.body}"
         (recorded,) = (tmp_path / "record").iterdir()
         assert wrong not in recorded.read_text()
+
+
+async def test_a_token_that_is_refused_is_asked_for_anew_once() -> None:
+    tokens = [f"token-{n}" for n in range(5)]
+
+    async def token() -> str:
+        return tokens.pop(0)
+
+    refusal, batch = json_reply({}, 401), json_reply({"id": "x", "status": "completed"})
+    async with serving(refusal, batch, refusal, refusal, batch) as raw:
+        provider = open_provider("openai:text-embedding-3-small", api_key=token, base_url=raw.url)
+        assert isinstance(provider, BatchProvider)
+        assert (await provider.get_batch("x")).is_over
+        with pytest.raises(AuthenticationError):
+            await provider.get_batch("x")
+        assert (await provider.get_batch("x")).is_over
+        await provider.aclose()
+    sent = [request.headers["authorization"] for request in raw.requests]
+    assert sent == [f"Bearer token-{n}" for n in (0, 1, 1, 2, 3)]
 
 
 async def test_a_text_that_utf8_cannot_carry_is_named() -> None:
@@ -334,3 +365,16 @@ async def test_g8_a_file_goes_to_no_other_server_than_the_one_that_was_chosen(tm
         with pytest.raises(InvalidReplyError, match="where a file is uploaded"):
             await upload(provider, tmp_path, ONE_A_LINE)
         await provider.aclose()
+
+
+async def test_the_place_where_anybody_could_upload_a_file_is_not_told(tmp_path: Path) -> None:
+    async with serving() as raw:
+        place = {"x-goog-upload-url": f"{raw.url}/files?upload_id=a-secret-place"}
+        raw.answers = [json_reply({}, headers=place), json_reply({}, 404)]
+        provider = open_provider("gemini:gemini-embedding-001", api_key=KEY, base_url=raw.url)
+        assert isinstance(provider, BatchProvider)
+        with pytest.raises(NotFoundError, match=r"\(POST .*/files\)") as refused:
+            await upload(provider, tmp_path, ONE_A_LINE)
+        await provider.aclose()
+    assert raw.requests[1].target == "/v1/files?upload_id=a-secret-place"
+    assert "a-secret-place" not in f"{refused.value!r} {refused.value.body}"
