@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -70,16 +70,7 @@ class _File(msgspec.Struct):
 _BATCH = msgspec.json.Decoder(_Batch)
 _PAGE = msgspec.json.Decoder(_Page)
 _FILE = msgspec.json.Decoder(_File)
-_STATUSES: Mapping[str, BatchStatus] = {
-    "validating": "validating",
-    "in_progress": "in_progress",
-    "finalizing": "finalizing",
-    "completed": "completed",
-    "failed": "failed",
-    "expired": "expired",
-    "cancelling": "cancelling",
-    "cancelled": "cancelled",
-}
+_STATUSES: Mapping[str, BatchStatus] = {status: status for status in get_args(BatchStatus)}
 
 
 @dataclass(frozen=True, slots=True)

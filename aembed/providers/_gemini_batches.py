@@ -118,7 +118,6 @@ class GeminiBatchWire(BatchWire):
     """Ids are resource names: `files/abc`, `batches/abc`. Our key is the display name."""
 
     __slots__ = ()
-    batches: ClassVar[str] = "/batches"
     tells_cancelled: ClassVar[bool] = False
 
     def line(self, custom_id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:

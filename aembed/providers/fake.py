@@ -84,8 +84,7 @@ class FakeProvider:
         preparation: Preparation = NO_PREPARATION,
         vectors: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
-        if dimensions < 1:
-            raise ConfigError(f"dimensions={dimensions} must be 1 or more")
+        _check_width(dimensions)
         for text, vector in (vectors or {}).items():
             if len(vector) != dimensions:
                 raise ConfigError(f"the vector of {text[:50]!r} has {len(vector)} numbers; dimensions={dimensions}")
@@ -126,7 +125,8 @@ class FakeProvider:
     def named(self, model: str, dimensions: int | None) -> FakeProvider:
         """The same one, under another name: they share script and ledger."""
         other = copy(self)
-        other._dimensions = dimensions or self._dimensions
+        if dimensions is not None:
+            other._dimensions = _check_width(dimensions)
         other.space = Space("fake", model, other._dimensions)
         if self._vectors and other._dimensions != self._dimensions:
             raise ConfigError(f"dimensions={dimensions}: the vectors that were given have {self._dimensions}")
@@ -191,9 +191,17 @@ class _Orders:
     latency: float
 
 
+def _check_width(dimensions: int) -> int:
+    if dimensions < 1:
+        raise ConfigError(f"dimensions={dimensions} must be 1 or more")
+    return dimensions
+
+
 def _order(script: Script | None, number: int, texts: Sequence[str]) -> Fault:
-    if script is None or callable(script):
-        return script(number, texts) if script else None
+    if script is None:
+        return None
+    if callable(script):
+        return script(number, texts)
     return script[number] if number < len(script) else None
 
 

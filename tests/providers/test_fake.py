@@ -139,5 +139,6 @@ async def test_vectors_that_are_given_are_answered() -> None:
     assert matrix[0].tolist() == fake_vectors([b"dog"], 2)[0].tolist()
     with pytest.raises(ConfigError, match="'cat' has 2 numbers"):
         FakeProvider(dimensions=3, vectors={"cat": [0.6, 0.8]})
-    with pytest.raises(ConfigError, match="dimensions=3"):
-        fake.named("other", 3)
+    for width in (3, 0):
+        with pytest.raises(ConfigError, match=f"dimensions={width}"):
+            fake.named("other", width)

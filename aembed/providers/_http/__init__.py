@@ -184,12 +184,11 @@ class HTTP:
 
 
 class Incoming:
-    """A reply that is read piece by piece. Header names are in lower case."""
+    """A reply that is read piece by piece."""
 
     def __init__(
         self, opened: Download, attempt: Callable[[Callable[[Route], Awaitable[bytes]]], Awaitable[bytes]]
     ) -> None:
-        self.status, self.headers, self.framed = opened.status, opened.headers, opened.framed
         self._opened, self._attempt = opened, attempt
 
     async def read(self) -> bytes:

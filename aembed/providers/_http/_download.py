@@ -8,13 +8,12 @@ from aembed.providers._http._body import Body
 
 
 class Download:
-    """The reply to a GET that is no error. Header names are in lower case. `read` until it gives b""."""
+    """The reply to a GET that is no error. `read` until it gives b""."""
 
     def __init__(
-        self, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], most_bytes: int, *, framed: bool
+        self, headers: Mapping[str, str], pieces: AsyncIterator[bytes], most_bytes: int, *, framed: bool
     ) -> None:
         """Raises InvalidReplyError for a length above `most_bytes`, or a compression that was not asked for."""
-        self.status, self.headers, self.framed = status, headers, framed
         self._pieces = pieces
         self._ready: list[bytes] = []
         self._body = Body(headers, most_bytes, self._keep, framed=framed)

@@ -39,7 +39,7 @@ async def open_by_client(
         if status >= 300 or response.is_stream_consumed:
             yield await _read(response, exchange)
         else:
-            yield _download(exchange, status, headers, response.aiter_raw(), framed=_is_framed(response, headers))
+            yield _download(exchange, headers, response.aiter_raw(), framed=_is_framed(response, headers))
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ async def open_by_pool(pool: Pool, exchange: Exchange) -> AsyncIterator[HTTPRepl
             yield await _read_arriving(arriving, exchange)
         else:
             headers = _decode_headers(arriving.headers)
-            yield _download(exchange, arriving.status, headers, aiter(arriving), framed=is_framed(headers))
+            yield _download(exchange, headers, aiter(arriving), framed=is_framed(headers))
 
 
 @asynccontextmanager
@@ -129,10 +129,10 @@ async def _read_arriving(arriving: IncomingReply, exchange: Exchange) -> HTTPRep
 
 
 def _download(
-    exchange: Exchange, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, framed: bool
+    exchange: Exchange, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, framed: bool
 ) -> Download:
     exchange.answered = True
-    return Download(status, headers, pieces, exchange.most_bytes, framed=framed)
+    return Download(headers, pieces, exchange.most_bytes, framed=framed)
 
 
 def _decode_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
