@@ -5,7 +5,7 @@ A provider that is a BatchProvider and a store, or a column, that is KeepsBatche
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -120,12 +120,13 @@ class BatchProvider(Provider, Protocol):
         """Raises NotFoundError where there is none."""
         ...
 
-    def batch_results(self, state: BatchState, inputs: Mapping[str, int]) -> AsyncIterator[BatchLine]:
+    def batch_results(self, state: BatchState, inputs: Mapping[str, int]) -> AsyncGenerator[BatchLine]:
         """Every line of the output file and of the error file, as a stream, in whatever order.
 
         `inputs` says how many texts each line holds, by its custom_id: a reply is checked like a live one. Lines that
         are blank are left out; one that cannot be read has no custom_id, and an InvalidReplyError. Raises
-        UnavailableError where a file is cut off, after all of its whole lines, and NotFoundError where it is gone.
+        UnavailableError where a file is cut off, after all of its whole lines, and NotFoundError where it is gone. It
+        is closed by whoever stops reading.
         """
         ...
 

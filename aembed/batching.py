@@ -52,7 +52,6 @@ class Batching:
             batch_edges(engine.provider, place)
         self._engine, self._place = engine, place
         self._batch, self._fallback_live = batch, fallback_live
-        self._begun = False
 
     def make_run(
         self,
@@ -86,8 +85,7 @@ class Batching:
 
     async def run(self, job: Job, sink: Sink, run: BatchRun | None, spend_limit: SpendLimit) -> Report:
         """Runs the job, once what is ready was collected."""
-        if run and not self._begun:
-            self._begun = True
+        if run:
             await run.begin()
         report = await run_job(job, sink, run)
         spend_limit.goes_on = report.submitted > 0

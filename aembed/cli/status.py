@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -16,7 +15,7 @@ from aembed.cli._show import printable_place, size_in_words, tell_json
 from aembed.cli._stores import check_filled, use_column, use_store
 from aembed.cli._streams import printable_line, tell
 from aembed.cli._typed_command import printable_url
-from aembed.pipeline.batch_jobs.books import Books
+from aembed.pipeline.batch_jobs.books import read_records
 from aembed.results import Progress, count_in_words
 from aembed.stores._indexes_there import SetsIndexesAside
 from aembed.types import StoreInfo
@@ -57,7 +56,7 @@ async def _batch_lines(place: object) -> list[str]:
     """The batches that are out at a provider, with what they are called there."""
     if not isinstance(place, KeepsBatches):
         return []
-    return [record_in_words(record) for record in await Books(place, "", time.time).all_records()]
+    return [record_in_words(record) for record in await read_records(place)]
 
 
 async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> int:

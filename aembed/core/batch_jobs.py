@@ -1,8 +1,9 @@
 """What a job does next about a batch that is out at a provider: decided from what is kept of it and what was seen.
 
     intended -> uploaded -> created -> over
-        |          |           |
-        +----------+-----------+----> abandoned: its texts are out no more, and a late batch of it is a twin
+                   |           |
+                   |           +----> two days late: its texts are out no more, and it is a twin of what they go into
+                   +----> abandoned: its texts are out no more, and a late batch of it is a twin
 
 A create whose answer was lost may have made a batch all the same, and the provider knows no key that forbids a second.
 So the uploaded file is the fence: it is deleted before its texts are sent anew, and a create that comes later fails.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -31,6 +32,10 @@ REMEMBERED_SECONDS = 72 * 3600.0
 """A batch that was abandoned is looked for in the list for so long."""
 MOST_TRIES = 2
 """A text that so many batches gave nothing goes live, where it is to."""
+# Chosen: five days, if each batch takes one. Without an end, a line that a service bills and never gives would be
+# bought every day.
+MOST_TRIES_IN_BATCHES = 5
+"""A text that so many batches gave nothing fails, where it may not go live."""
 LEAST_QUEUE_TOKENS = 10_000
 """The queue of a provider is not believed to be smaller than this."""
 
@@ -84,13 +89,8 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
-    """Its texts are out no more. Where there is a file, it was deleted, and the list was read once more."""
-
-
-@dataclass(frozen=True, slots=True)
 class Fence:
-    """Its file is to be deleted, and the list read once more, before its texts are sent anew."""
+    """Its file is to be deleted, and the list read once more, before it is abandoned and its texts are sent anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,10 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Nothing of it will come any more."""
+    """Nothing of it will come any more: nothing was created, or it would have shown itself."""
 
 
-Step: TypeAlias = Wait | Adopt | Abandon | Fence | Poll | Twin | Forget
+Step: TypeAlias = Wait | Adopt | Fence | Poll | Twin | Forget
 
 
 def next_step(record: BatchRecord, found: BatchState | None, now: float, grace_seconds: float) -> Step:
@@ -118,7 +118,7 @@ def next_step(record: BatchRecord, found: BatchState | None, now: float, grace_s
     age = now - record.changed_at
     match record.stage:
         case Stage.INTENDED:
-            return Abandon() if age >= grace_seconds else Wait()
+            return Forget() if age >= grace_seconds else Wait()
         case Stage.UPLOADED if found:
             return Adopt(found)
         case Stage.UPLOADED:
@@ -129,6 +129,16 @@ def next_step(record: BatchRecord, found: BatchState | None, now: float, grace_s
             return Twin(found)
         case _:
             return Forget() if age >= REMEMBERED_SECONDS else Wait()
+
+
+def created(state: BatchState) -> dict[str, Any]:
+    """What is kept of a batch that was created, or adopted."""
+    return {
+        "stage": Stage.CREATED,
+        "batch": state.id,
+        "created_at": state.created_at,
+        "expires_at": state.expires_at,
+    }
 
 
 def needs_list(records: Iterable[BatchRecord]) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class BatchFake(FakeProvider):
 
         return self._do("get", get)
 
-    async def batch_results(self, state: BatchState, inputs: Mapping[str, int]) -> AsyncIterator[BatchLine]:
+    async def batch_results(self, state: BatchState, inputs: Mapping[str, int]) -> AsyncGenerator[BatchLine]:
         lines = self._do("read", lambda: self.files.get(state.output_file or ""))
         if lines is None:
             if state.output_file:

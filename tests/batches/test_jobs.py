@@ -166,6 +166,25 @@ async def test_q3_a_twin_that_comes_up_beyond_the_grace_is_cancelled_and_told(fa
     await rows_are_right(store, given)
 
 
+@in_sqlite
+async def test_q3_a_twin_that_could_not_be_cancelled_is_cancelled_by_the_next_run(
+    fake: BatchFake, store: Store
+) -> None:
+    given = records(8)
+    fake.lose, fake.list_lag = ["create"], 2 * HOUR
+    await run(fake, store, given)
+    fake.now += HOUR
+    await run(fake, store, given)
+    fake.now += 2 * HOUR
+    fake.before = lambda call: _raise(UnavailableError("away")) if call == "cancel" else None
+    await run(fake, store, given)
+    first, _ = fake.states
+    assert fake.states[first].status == "in_progress"
+    fake.before = lambda call: None
+    report = await run(fake, store, given)
+    assert (fake.states[first].status, report.bought_twice) == ("cancelled", 8)
+
+
 async def test_q4_the_batch_expires_and_the_rest_goes_into_the_next_one(fake: BatchFake, store: Store) -> None:
     given = records(8)
     await run(fake, store, given)
@@ -210,6 +229,26 @@ async def test_q6_lines_in_neither_file_and_no_output_file_at_all(fake: BatchFak
     await rows_are_right(store, given)
 
 
+@in_sqlite
+async def test_q4_and_q6_a_text_that_five_batches_gave_nothing_fails_in_that_run(fake: BatchFake, store: Store) -> None:
+    given = records(8)
+    await run(fake, store, given)
+    fake.outcome = lambda name, texts: BatchLine(name, unrun="expired") if given[0].text in texts else None
+    for _ in range(4):
+        fake.run_batches("expired")
+        report = await run(fake, store, given)
+        assert (report.submitted, report.failed) == (4, 0)
+    fake.run_batches("expired")
+    report = await run(fake, store, given)
+    assert (report.submitted, report.failed, len(fake.states)) == (0, 4, 5)
+    assert "5 batches gave it nothing" in str(report.failures[0].error)
+    # A later run begins anew.
+    assert (await run(fake, store, given)).submitted == 4
+    fake.outcome = lambda name, texts: None
+    fake.run_batches()
+    assert (await run(fake, store, given)).stored == 4
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -248,6 +287,34 @@ async def test_q9_a_result_file_that_is_cut_off_is_read_on_by_the_next_run(fake:
     fake.cut_at = None
     assert (await run(fake, store, given)).stored == 8
     assert set(fake.bought.values()) == {1}
+
+
+@in_sqlite
+async def test_q9_lines_of_an_earlier_run_are_billed_where_the_batch_does_not_tell_its_usage(
+    fake: BatchFake, store: Store
+) -> None:
+    given = records(8)
+    await run(fake, store, given)
+    fake.run_batches()
+    (state,) = fake.states.values()
+    fake.states[state.id] = replace(state, tokens=None)
+    fake.cut_at = 1
+    assert (await run(fake, store, given)).billed_tokens == 0
+    fake.cut_at = None
+    # The first line, of four texts, as estimated: a token for four letters. The other one as it says.
+    read_before, read_now = 4 * 13 / 4, 4 * 13
+    assert (await run(fake, store, given)).billed_tokens == read_before + read_now
+
+
+@in_sqlite
+async def test_a_batch_that_is_gone_is_out_no_more(fake: BatchFake, store: Store) -> None:
+    await run(fake, store, records(4))
+    fake.states.clear()
+    async with Embedder(fake) as embedder:
+        assert await embedder.batches(store) == []
+    fake.now += HOUR
+    assert (await run(fake, store, records(4))).submitted == 4
+    assert len(fake.states) == 1
 
 
 @in_sqlite

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from tests.cli.command import Ran, aembed, notes, write_jsonl
+from tests.cli.command import COMMAND, Ran, aembed, notes, write_jsonl
 from tests.service.batches.faults import AT_ONCE, Course, Plans
 from tests.service.server import Server
 
 SMALL = ("-m", "openai:text-embedding-3-small")
+IMPATIENT = (
+    sys.executable,
+    "-c",
+    "from aembed.cli import _batch, main; _batch.FIRST_PAUSE = _batch.LONGEST_PAUSE = 0.1; main()",
+)
+"""The command, which looks every 0.1 s where it is to wait."""
 
 
-async def against(server: Server, cwd: Path, *words: str) -> Ran:
+async def against(server: Server, cwd: Path, *words: str, command: Iterable[str] = COMMAND) -> Ran:
     env = {"OPENAI_API_KEY": "sk-canary", "OPENAI_BASE_URL": server.url}
-    return await anyio.to_thread.run_sync(lambda: aembed(cwd, *words, env=env))
+    return await anyio.to_thread.run_sync(lambda: aembed(cwd, *words, env=env, command=command))
 
 
 async def test_a_batch_is_submitted_shown_and_collected(tmp_path: Path) -> None:
@@ -57,6 +65,17 @@ async def test_a_batch_that_is_cancelled_is_collected_as_far_as_it_came(tmp_path
         assert again.json["stored"] + again.json["submitted"] == 2
         done = await against(server, tmp_path, *fill, "--batch", "--json")
         assert (done.code, done.json["submitted"]) == (0, 0)
+
+
+async def test_wait_looks_again_until_all_is_collected(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", notes(8))
+    async with Server() as server:
+        server.batches.plans = Plans(usual=Course(0.0, 0.6, 0.0, 0.0))
+        words = ("index", "a.jsonl", *SMALL, "--batch", "--wait", "--yes", "--json")
+        ran = await against(server, tmp_path, *words, command=IMPATIENT)
+    assert (ran.code, ran.json["stored"], ran.json["submitted"], server.ledger.requests) == (0, 8, 0, 0)
+    assert "1 out, 0 of 1 lines or texts done" in ran.err
+    assert "1 out, 1 of 1 lines or texts done" in ran.err
 
 
 @pytest.mark.parametrize("flag", ["--wait"])

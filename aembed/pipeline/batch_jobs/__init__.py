@@ -3,7 +3,8 @@
     books       the records of batches that a store, or a column, keeps
     collecting  first: what became of batches that are out; their vectors are kept, their files deleted
     sink        what a job asks about texts in batches: bought already, out, or to be sent live after all
-    submitting  then: texts that are new are written into files, uploaded, and their batches created
+    submitting  then: texts that are new are gathered, uploaded, and their batches created
+    files       the lines of one file, on disk until it is uploaded
 
 What is done about a batch is decided in `core/batch_jobs.py`.
 """

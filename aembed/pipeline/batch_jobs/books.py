@@ -35,11 +35,7 @@ class Books:
 
     async def records(self) -> list[BatchRecord]:
         """Those of this model."""
-        return [record for record in await self.all_records() if record.space == self.space]
-
-    async def all_records(self) -> list[BatchRecord]:
-        kept: list[KeptBatch] = await await_store(self.place.batches())
-        return [_record_of(each) for each in kept if not each.key.startswith((QUEUE, PROVEN))]
+        return [record for record in await read_records(self.place) if record.space == self.space]
 
     async def begin(self, record: BatchRecord, lines: Sequence[Sequence[OutText]]) -> None:
         await await_store(self.place.begin_batch(_kept(record), lines))
@@ -76,7 +72,7 @@ class Books:
 
     async def are_proven(self) -> bool:
         """Whether a batch of this model has ever brought a vector here."""
-        return any(kept.key == PROVEN + self.space for kept in await await_store(self.place.batches()))
+        return await self._find(PROVEN) is not None
 
     async def note_proven(self) -> None:
         if not await self.are_proven():
@@ -84,19 +80,26 @@ class Books:
 
     async def queue_tokens(self) -> float | None:
         """How many tokens the provider takes at once, as far as refusals have told."""
-        for kept in await await_store(self.place.batches()):
-            if kept.key == QUEUE + self.space:
-                return float(kept.data)
-        return None
+        kept = await self._find(QUEUE)
+        return float(kept.data) if kept else None
 
     async def learn_queue(self, tokens_out: float) -> None:
         """Keeps that so many tokens were too many: half of them are believed."""
         most = str(max(LEAST_QUEUE_TOKENS, round(tokens_out / 2)))
-        for kept in await await_store(self.place.batches()):
-            if kept.key == QUEUE + self.space:
-                await await_store(self.place.change_batch(KeptBatch(kept.key, most, kept.version)))
-                return
-        await await_store(self.place.begin_batch(KeptBatch(QUEUE + self.space, most), []))
+        if kept := await self._find(QUEUE):
+            await await_store(self.place.change_batch(KeptBatch(kept.key, most, kept.version)))
+        else:
+            await await_store(self.place.begin_batch(KeptBatch(QUEUE + self.space, most), []))
+
+    async def _find(self, what: str) -> KeptBatch | None:
+        kept: list[KeptBatch] = await await_store(self.place.batches())
+        return next((each for each in kept if each.key == what + self.space), None)
+
+
+async def read_records(place: KeepsBatches) -> list[BatchRecord]:
+    """Those of all models."""
+    kept: list[KeptBatch] = await await_store(place.batches())
+    return [_record_of(each) for each in kept if not each.key.startswith((QUEUE, PROVEN))]
 
 
 def _kept(record: BatchRecord) -> KeptBatch:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +18,6 @@ from aembed.batch_protocols import BatchLine, BatchProvider, BatchState, OutText
 from aembed.core.batch_jobs import (
     GRACE_SECONDS,
     MOST_TRIES,
-    Abandon,
     Adopt,
     BatchRecord,
     Fence,
@@ -27,7 +27,7 @@ from aembed.core.batch_jobs import (
     Stage,
     Step,
     Twin,
-    Wait,
+    created,
     found_of,
     is_overdue,
     is_queue_full,
@@ -36,9 +36,17 @@ from aembed.core.batch_jobs import (
 )
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
-from aembed.errors import BadRequestError, NotFoundError, ProviderError, RateLimitError, UnavailableError
+from aembed.core.vectors import check
+from aembed.errors import (
+    BadRequestError,
+    InvalidReplyError,
+    NotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnavailableError,
+)
 from aembed.pipeline.batch_jobs.books import Books, Superseded
-from aembed.pipeline.batch_jobs.submitting import created, line_id
+from aembed.pipeline.batch_jobs.files import line_id
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Store
@@ -53,8 +61,7 @@ CheckModel: TypeAlias = Callable[[str], Awaitable[None]]
 class Collector:
     """Collects the batches of one store or column. `check_model` raises where rows here came from another model.
 
-    `out` are the batches that still run afterwards, with what the provider says of them. `failure` is why a batch
-    failed as a whole, where that is to be told.
+    `failure` is why a batch failed as a whole, where that is to be told.
     """
 
     provider: BatchProvider
@@ -67,7 +74,6 @@ class Collector:
     check_model: CheckModel | None = None
     is_untried: bool = False
     grace_seconds: float = GRACE_SECONDS
-    out: list[tuple[BatchRecord, BatchState | None]] = field(default_factory=list)
     failure: BadRequestError | None = None
     _records: Sequence[BatchRecord] = ()
 
@@ -111,14 +117,10 @@ class Collector:
                 await self._poll(record)
             case Fence():
                 await self._fence(record)
-            case Abandon():
-                await self._abandon(record)
             case Twin(state):
-                await self._take_twin(record, state)
+                await self._poll(await self.books.change(record, **created(state), is_twin=True))
             case Forget():
                 await self._finish(record, None, tokens=0, tries=0)
-            case Wait() if record.is_out:
-                self.out.append((record, None))
 
     async def _fence(self, record: BatchRecord) -> None:
         """The file is the fence: once it is deleted no create can come through, and the list tells of earlier ones."""
@@ -128,88 +130,66 @@ class Collector:
         if state:
             await self._poll(await self.books.change(record, **created(state)))
         else:
-            await self._abandon(record)
-
-    async def _abandon(self, record: BatchRecord) -> None:
-        if record.file is None:
-            # Nothing was created before the file's id was kept.
             await self.books.change(record, stage=Stage.ABANDONED)
-            await self._settle_bill(record, 0)
-            await self.books.end(record)
-            return
-        await self.books.change(record, stage=Stage.ABANDONED)
-
-    async def _take_twin(self, record: BatchRecord, state: BatchState) -> None:
-        """Its texts may have been sent once more since. What still runs is cancelled, and what is done is kept."""
-        if state.status == "failed":
-            # As it was meant: the file was deleted before it was read.
-            await self._settle_bill(record, 0)
-            await self.books.end(record)
-            return
-        record = await self.books.change(record, **created(state), is_twin=True)
-        if not state.is_over:
-            await self.provider.cancel_batch(state.id)
-        await self._poll(record)
 
     async def _poll(self, record: BatchRecord) -> None:
         assert record.batch is not None
         try:
             state = await self.provider.get_batch(record.batch)
         except NotFoundError:
-            if self._now - record.changed_at < self.grace_seconds:
-                self.out.append((record, None))
-                return
-            logger.warning("batch %s is not there any more; its texts are sent again", record.batch)
-            await self._finish(record, None, tokens=0, tries=0)
+            if self._now - record.changed_at >= self.grace_seconds:
+                logger.warning("batch %s is not there any more; its texts are sent again", record.batch)
+                await self._finish(record, None, tokens=0, tries=0)
             return
-        if not state.is_over:
-            if is_overdue(record, self._now):
-                await self.books.change(record, stage=Stage.ABANDONED)
-            else:
-                self.out.append((record, state))
-        elif state.status == "failed":
+        if record.is_twin and not state.is_over:
+            # Its texts may have been sent once more since; what is done of it is kept.
+            state = await self.provider.cancel_batch(state.id)
+        if state.status == "failed":
             await self._note_failed(record, state)
-        else:
+        elif state.is_over:
             await self._collect(record, state)
+        elif is_overdue(record, self._now) and not record.is_twin:
+            await self.books.change(record, is_twin=True)
 
     async def _note_failed(self, record: BatchRecord, state: BatchState) -> None:
         """Nothing of it ran, and nothing is billed."""
         if is_queue_full(state):
             await self.books.learn_queue(sum(each.tokens for each in self._records if each.is_out))
         elif not record.is_twin:
-            told = "; ".join(f"{fault.code}: {fault.message}" for fault in state.faults) or "it did not say why"
+            # Some services name each line.
+            told = "; ".join(f"{fault.code}: {fault.message}" for fault in state.faults[:3]) or "it did not say why"
             self.failure = BadRequestError(f"the provider refused batch {state.id} as a whole: {told}")
         await self._finish(record, state, tokens=0, tries=0)
 
     async def _collect(self, record: BatchRecord, state: BatchState) -> None:
         lines = dict(await self.books.lines(record))
-        tokens = 0
+        tokens = _estimate(record, record.lines - len(lines))
         if lines:
             try:
-                tokens = await self._read_results(record, state, lines)
-            except NotFoundError:
-                logger.warning("the results of batch %s are gone; what was not read is sent again", state.id)
-            except UnavailableError as error:
-                if not is_overdue(record, self._now):
+                tokens += await self._read_results(record, state, lines)
+            except (NotFoundError, UnavailableError) as error:
+                if isinstance(error, UnavailableError) and not is_overdue(record, self._now):
                     logger.warning("the results of batch %s were cut off: %s", state.id, error)
-                    self.out.append((record, state))
                     return
+                logger.warning("the results of batch %s are gone; what was not read is sent again", state.id)
+                tokens = _estimate(record, record.lines - len(lines))
         billed = state.tokens if state.tokens is not None else tokens
         await self._finish(record, state, tokens=billed, tries=0 if state.status == "cancelled" else 1)
 
     async def _read_results(self, record: BatchRecord, state: BatchState, lines: dict[int, Sequence[OutText]]) -> int:
-        """Settles each line as it comes, and takes it out of `lines`; returns how many tokens their replies name."""
+        """Settles each line as it comes, and takes it out of `lines`; returns how many tokens they cost."""
         names = {line_id(record.key, line): line for line in lines}
         inputs = {name: sum(len(text.weights) for text in lines[line]) for name, line in names.items()}
         tokens = 0
-        async for answer in self.provider.batch_results(state, inputs):
-            line = names.pop(answer.custom_id or "", None)
-            if line is None:
-                continue  # Doubled, settled by another run, or not ours.
-            texts = lines.pop(line)
-            if answer.reply:
-                tokens += answer.reply.usage.tokens or 0
-            await self._settle_line(record, line, texts, answer)
+        async with aclosing(self.provider.batch_results(state, inputs)) as answers:
+            async for answer in answers:
+                line = names.pop(answer.custom_id or "", None)
+                if line is None:
+                    continue  # Doubled, settled by another run, or not ours.
+                if answer.reply:
+                    told = answer.reply.usage.tokens
+                    tokens += _estimate(record, 1) if told is None else told
+                await self._settle_line(record, line, lines.pop(line), answer)
         return tokens
 
     async def _settle_line(self, record: BatchRecord, line: int, texts: Sequence[OutText], answer: BatchLine) -> None:
@@ -240,10 +220,9 @@ class Collector:
         matrix, inputs = reply.matrix, sum(len(text.weights) for text in texts)
         if matrix.ndim != 2 or len(matrix) != inputs or matrix.dtype != np.float32 or not matrix.size:
             return None
-        if self.dimensions not in (None, matrix.shape[1]):
-            return None
-        squares = np.einsum("ij,ij->i", matrix, matrix)
-        if not (np.isfinite(squares).all() and (squares > 0).all()):
+        try:
+            check(matrix, dimensions=self.dimensions, normalised=False)
+        except InvalidReplyError:
             return None
         return combine_pieces(texts, matrix)
 
@@ -277,10 +256,19 @@ class Collector:
         return record
 
 
+def _estimate(record: BatchRecord, lines: int) -> int:
+    """How many tokens so many of its lines cost, where no reply says it, or only one that an earlier run has read."""
+    return round(record.tokens * lines / record.lines)
+
+
 async def look_at(provider: BatchProvider, books: Books) -> list[BatchState]:
-    """What the provider says of each batch that is out; one whose create is in doubt is left out."""
-    created = [record.batch for record in await books.records() if record.batch and record.is_out]
-    return [await provider.get_batch(batch) for batch in created]
+    """What the provider says of each batch that is out; one that it does not know, or not yet, is left out."""
+    states = list[BatchState]()
+    for record in await books.records():
+        if record.batch and record.is_out:
+            with suppress(NotFoundError):
+                states.append(await provider.get_batch(record.batch))
+    return states
 
 
 async def cancel(provider: BatchProvider, books: Books) -> int:

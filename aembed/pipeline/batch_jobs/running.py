@@ -67,7 +67,6 @@ class BatchRun:
             # Where the job was stopped, what was gathered and is not out is pending.
             gathered = self.sink.take_back([*self.sink.gathered])
             self._tally.submitted -= gathered + self.submitter.taken_back
-            self.submitter.taken_back = 0
 
 
 async def run_job(job: Job, sink: Sink, batch_run: BatchRun | None) -> Report:
@@ -88,7 +87,9 @@ def batch_edges(provider: object, place: object) -> tuple[BatchProvider, BatchTe
     """The two edges of a batch job. Raises ConfigError for one that has no batches, before anything is read."""
     if not isinstance(provider, BatchProvider) or (terms := provider.batch_terms) is None:
         space = getattr(provider, "space", provider)
-        raise ConfigError(f"{space} has no batch API that aembed knows; leave out batch (docs/batch.md lists those)")
+        raise ConfigError(
+            f"{space} has no batch API that aembed knows; leave out batch (docs/providers.md lists those)"
+        )
     if not isinstance(place, KeepsBatches):
         raise ConfigError(f"{place!r} keeps no batches; use a store or a column of SQLite or PostgreSQL")
     return provider, terms, place

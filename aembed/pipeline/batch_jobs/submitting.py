@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import anyio
 
-from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms, OutText
-from aembed.core.batch_jobs import MOST_TRIES, BatchRecord, Stage, found_of
+from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms, OutText, TextState
+from aembed.core.batch_jobs import MOST_TRIES, MOST_TRIES_IN_BATCHES, BatchRecord, Stage, created, found_of
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
 from aembed.counters import Measure
-from aembed.dispatch import Deliver, Dispatcher, PutAside, Submission, WaitReport
+from aembed.dispatch import Deliver, Dispatcher, PutAside, Refused, Submission, WaitReport
 from aembed.errors import AembedError, ProviderError, RateLimitError, UnavailableError
 from aembed.limits import Limits
 from aembed.pipeline.batch_jobs.books import Books, Superseded
+from aembed.pipeline.batch_jobs.files import BatchFile, line_id
 from aembed.pipeline.batch_jobs.sink import BatchSink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.preparation import NO_PREPARATION
 
 logger = logging.getLogger("aembed")
-T = TypeVar("T")
 
 # Chosen: as many tries as a live request has, a few seconds apart; a later run goes on where this one gives up.
 MOST_UPLOADS = 3
@@ -41,55 +40,7 @@ PAUSE_SECONDS = 2.0
 # Chosen: 200 MB take 160 s at 10 Mbit/s. Larger, a server that hangs would hold the run; it has to end within the grace
 # (core/batch_jobs.py), after which another process takes the batch for abandoned.
 UPLOAD_SECONDS, CREATE_SECONDS = 400.0, 120.0
-
-
-@dataclass(eq=False)
-class BatchFile:
-    """The lines of one file, as they are gathered; their texts are on disk only."""
-
-    path: Path
-    lines: list[list[OutText]] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    """The size of the file after each line."""
-    costs: list[float] = field(default_factory=list)
-    tokens: list[float] = field(default_factory=list)
-    texts: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def add(self, items: Sequence[Item], line: bytes, cost: float) -> None:
-        with self.path.open("ab") as file:
-            file.write(line)
-        self.lines.append([_out_text(item) for item in items])
-        self.ends.append(self.size_bytes + len(line))
-        self.costs.append(cost)
-        self.tokens.append(sum(item.tokens for item in items))
-        self.texts += sum(len(item.texts) for item in items)
-
-    def cut(self, tokens_left: float) -> list[list[OutText]]:
-        """Takes off, and returns, the last lines, so that the rest costs no more than that."""
-        kept, cost = 0, 0.0
-        while kept < len(self.lines) and cost + self.costs[kept] <= tokens_left:
-            cost += self.costs[kept]
-            kept += 1
-        taken = self.lines[kept:]
-        del self.lines[kept:], self.ends[kept:], self.costs[kept:], self.tokens[kept:]
-        with self.path.open("ab") as file:
-            file.truncate(self.size_bytes)
-        return taken
-
-
-def _out_text(item: Item) -> OutText:
-    # Law 12: the pieces of one split text travel together; one that is whole needs no weight.
-    fingerprint = item.entry.fingerprint
-    return OutText(fingerprint, item.weights) if len(item.texts) > 1 else OutText(fingerprint)
-
-
-def line_id(key: str, line: int) -> str:
-    """The custom_id of a line."""
-    return f"{key}-{line}"
+"""All tries of it together may take so long."""
 
 
 class BatchSubmitter:
@@ -154,17 +105,22 @@ class BatchSubmitter:
             self._folder.cleanup()
 
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
-        """Gathers one line; texts that batches have failed go live, within the budget."""
+        """Gathers one line; texts that batches have failed go live, within the budget, or fail."""
         states = await self._books.texts([item.entry.fingerprint for item in batch])
-        live, lined = list[Item](), list[Item]()
+        live, lined, failed = list[Item](), list[Item](), list[Item]()
         for item in batch:
-            state = states.get(item.entry.fingerprint)
-            is_live = state and (state.live or (self._fallback_live and state.tries >= MOST_TRIES))
-            (live if is_live else lined).append(item)
+            state = states.get(item.entry.fingerprint, TextState())
+            if state.live or (self._fallback_live and state.tries >= MOST_TRIES):
+                live.append(item)
+            else:
+                (failed if state.tries >= MOST_TRIES_IN_BATCHES else lined).append(item)
         if live:
             if self._spend_limit.is_limited:
                 submission.spend_limit, submission.costs = self._spend_limit, self._measure
             await self._dispatcher.send(live, submission, deliver)
+        if failed:
+            what = f"{MOST_TRIES_IN_BATCHES} batches gave it nothing; fallback_live (--fallback-live) sends it live"
+            await deliver(Refused(failed, UnavailableError(what)))
         if lined:
             await deliver(PutAside(lined, is_out=await self._gather(lined, submission)))
 
@@ -178,12 +134,13 @@ class BatchSubmitter:
         if not self._has_room(tokens):
             return False
         texts = [text for item in items for text in item.texts]
-        if self._file and self._file.texts + len(texts) > self._terms.max_texts_per_file:
-            await self._flush()
-        if self._file and len(self._file.lines) >= self._terms.max_lines_per_file:
+        if self._file and (
+            self._file.total.texts + len(texts) > self._terms.max_texts_per_file
+            or len(self._file.lines) >= self._terms.max_lines_per_file
+        ):
             await self._flush()
         line = self._line(items, texts, submission)
-        if self._file and self._file.size_bytes + len(line) > self._terms.max_bytes_per_file:
+        if self._file and self._file.total.size_bytes + len(line) > self._terms.max_bytes_per_file:
             await self._flush()
             line = self._line(items, texts, submission)
         if not self._has_room(tokens):
@@ -206,7 +163,7 @@ class BatchSubmitter:
         return self._file
 
     def _has_room(self, tokens: float) -> bool:
-        gathered = sum(self._file.tokens) if self._file else 0.0
+        gathered = self._file.total.tokens if self._file else 0.0
         # Where batches of embeddings are unproven, one line is tried before the rest goes out.
         is_over = self._tries_one or (
             self._most_tokens is not None and self._tokens_out + gathered + tokens > self._most_tokens
@@ -220,8 +177,8 @@ class BatchSubmitter:
         if file is None:
             return
         exceeded: AembedError | None = None
-        if sum(file.costs) > self._spend_limit.tokens_left:
-            exceeded = self._spend_limit.exceeded_error(ceil(sum(file.costs)))
+        if file.total.cost > self._spend_limit.tokens_left:
+            exceeded = self._spend_limit.exceeded_error(ceil(file.total.cost))
             self._take_back(file.cut(self._spend_limit.tokens_left))
         if file.lines:
             try:
@@ -232,7 +189,7 @@ class BatchSubmitter:
             raise exceeded
 
     async def _send_file(self, file: BatchFile) -> None:
-        reserved = ceil(sum(file.costs))
+        reserved = ceil(file.total.cost)
         try:
             accounts = await self._spend_limit.reserve_for_days(reserved) if self._spend_limit.is_limited else {}
         except AembedError:
@@ -246,7 +203,7 @@ class BatchSubmitter:
             changed_at=self._books.clock(),
             texts=sum(map(len, file.lines)),
             lines=len(file.lines),
-            tokens=sum(file.tokens),
+            tokens=file.total.tokens,
             reserved_tokens=reserved,
             accounts=dict(accounts),
         )
@@ -264,7 +221,7 @@ class BatchSubmitter:
 
     async def _upload(self, record: BatchRecord, file: BatchFile) -> None:
         try:
-            id = await self._try_often(UPLOAD_SECONDS, lambda: self._provider.upload_batch_file(file.path, record.key))
+            id = await self._upload_file(file.path, record.key)
         except ProviderError:
             await self._give_up(record, file)
             raise
@@ -291,17 +248,29 @@ class BatchSubmitter:
         else:
             logger.warning("whether batch %s was created is not known; a later run finds out", record.key)
 
+    async def _upload_file(self, path: Path, key: str) -> str:
+        """Returns its id. Raises ProviderError."""
+        try:
+            with anyio.fail_after(UPLOAD_SECONDS):
+                for _ in range(MOST_UPLOADS - 1):
+                    with suppress(UnavailableError, RateLimitError):
+                        return await self._provider.upload_batch_file(path, key)
+                    await anyio.sleep(PAUSE_SECONDS)
+                return await self._provider.upload_batch_file(path, key)
+        except TimeoutError:
+            raise UnavailableError(f"a file was not uploaded within {UPLOAD_SECONDS:.0f} s") from None
+
     async def _create(self, record: BatchRecord, file_id: str) -> BatchState | None:
         """The batch; None where the answer was lost, and no batch with our key is in the list yet."""
-        for _ in range(MOST_UPLOADS):
-            try:
-                with anyio.fail_after(CREATE_SECONDS / MOST_UPLOADS):
+        with suppress(TimeoutError), anyio.fail_after(CREATE_SECONDS):
+            for _ in range(MOST_UPLOADS):
+                try:
                     return await self._provider.create_batch(file_id, record.key, preparation=self._preparation)
-            except (UnavailableError, TimeoutError) as error:
-                if isinstance(error, TimeoutError) or not error.unsent:
-                    break
-            # It never left, so that it cannot have made a batch.
-            await anyio.sleep(PAUSE_SECONDS)
+                except UnavailableError as error:
+                    if not error.unsent:
+                        break
+                # It never left, so that it cannot have made a batch.
+                await anyio.sleep(PAUSE_SECONDS)
         return await self._look_up(record)
 
     async def _look_up(self, record: BatchRecord) -> BatchState | None:
@@ -315,38 +284,15 @@ class BatchSubmitter:
                     break
         return found_of(states).batch_of(record)
 
-    async def _try_often(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
-        for tries in range(MOST_UPLOADS):
-            try:
-                with anyio.fail_after(seconds / MOST_UPLOADS):
-                    return await call()
-            except TimeoutError:
-                if tries + 1 == MOST_UPLOADS:
-                    raise UnavailableError(f"no answer within {seconds / MOST_UPLOADS:.0f} s") from None
-            except (UnavailableError, RateLimitError):
-                if tries + 1 == MOST_UPLOADS:
-                    raise
-            await anyio.sleep(PAUSE_SECONDS)
-        raise AssertionError("not reached")
-
     async def _give_up(self, record: BatchRecord, file: BatchFile) -> None:
         """No batch was made of it: its texts are pending again, and its file is deleted."""
         if record.file:
             with suppress(ProviderError):
                 await self._provider.delete_batch_file(record.file)
-        await self._spend_limit.settle_after_days(record.accounts, record.reserved_tokens, 0)
+        # In this order: a later run would give back what was reserved once more.
         await self._books.end(record)
+        await self._spend_limit.settle_after_days(record.accounts, record.reserved_tokens, 0)
         self._take_back(file.lines)
 
     def _take_back(self, lines: Sequence[Sequence[OutText]]) -> None:
         self.taken_back += self._sink.take_back([text.fingerprint for line in lines for text in line])
-
-
-def created(state: BatchState) -> dict[str, Any]:
-    """What is kept of a batch that was created, or adopted."""
-    return {
-        "stage": Stage.CREATED,
-        "batch": state.id,
-        "created_at": state.created_at,
-        "expires_at": state.expires_at,
-    }

@@ -35,7 +35,7 @@ HAS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'aembed_batch
 ANY = """SELECT EXISTS (SELECT 1 FROM aembed_batches WHERE scope = ?)
     OR EXISTS (SELECT 1 FROM aembed_batch_vectors WHERE scope = ?)"""
 ALL = "SELECT key, data, version FROM aembed_batches WHERE scope = ? ORDER BY key"
-BEGIN = "INSERT INTO aembed_batches (scope, key, version, data) VALUES (?, ?, ?, ?)"
+BEGIN = "INSERT INTO aembed_batches (scope, key, version, data) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 ADD = "INSERT INTO aembed_batch_texts VALUES (?, ?, ?, ?, ?, ?, 1)"
 CHANGE = "UPDATE aembed_batches SET data = ?, version = version + 1 WHERE scope = ? AND key = ? AND version = ?"
 RELEASE = "UPDATE aembed_batch_texts SET is_out = ? WHERE scope = ? AND key = ? AND is_out <> ?"
