@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import partial
 from random import Random
 from typing import Any
 from weakref import WeakSet
@@ -39,7 +38,7 @@ from aembed.pipeline.observing import Observers
 from aembed.pipeline.planning import DryDispatcher
 from aembed.pipeline.preparing import Preparing
 from aembed.pipeline.reading import Feed, text_record
-from aembed.pipeline.shared_budgets import SharedBudgets, give_back_unless_away
+from aembed.pipeline.shared_budgets import SharedBudgets
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
@@ -62,21 +61,17 @@ class Engine:
         self.provider = provider
         self.options = options
         self._coordination = None if options.coordinator is None else Coordination(options.coordinator)
-        self._shared_budgets = SharedBudgets(self._coordination, provider) if self._coordination else None
-        shared = self._shared_budgets.account_of if self._shared_budgets else None
-        if self._coordination and self._shared_budgets:
-            self._coordination.when_idle = partial(give_back_unless_away, self._shared_budgets)
+        shared = SharedBudgets(self._coordination, provider).account_of if self._coordination else None
         self.budgets = Budgets(options.budgets, provider.price_usd, provider.limits, shared=shared)
         self._query_spend_limit = Budgets(options.query_budgets, provider.price_usd, shared=shared).limit_of_queries()
         self.random = Random()
         self.run_in_thread: Callable[..., Any] = run_in_thread
         self.clock: Callable[[], float] = time.time
         self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
-        addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
-        pacers = [_make_pacer(each, options) for each in addresses]
-        self._pacers = pacers if isinstance(provider, HasAddresses) else pacers[0]
-        self._most_in_flight = len(pacers) * options.most_in_flight
-        self._first_in_flight = len(pacers) * options.first_in_flight
+        self._addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
+        self._pacers = [_make_pacer(each, options) for each in self._addresses]
+        self._most_in_flight = len(self._pacers) * options.most_in_flight
+        self._first_in_flight = len(self._pacers) * options.first_in_flight
         self._cache = Cache(options.cache_bytes)
         self.caching = Caching(options.cache)
         self._billing = Billing()
@@ -127,7 +122,7 @@ class Engine:
                 retry=options.retry,
                 timeout=options.timeout,
                 dimensions=self.space.dimensions,
-                pacer=self._pacers,
+                pacer=self._pacers if isinstance(self.provider, HasAddresses) else self._pacers[0],
                 random=self.random,
                 shared=self._share_limits(),
             )
@@ -137,11 +132,9 @@ class Engine:
         """The limits of each address as workers share them, anew for each event loop; none without a coordinator."""
         if self._coordination is None:
             return ()
-        provider, pacers = self.provider, self._pacers
-        addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
-        each = (pacers,) if isinstance(pacers, Pacer) else pacers
         self._coordination.limits = [
-            SharedLimit(self._coordination, address, pacer) for address, pacer in zip(addresses, each, strict=True)
+            SharedLimit(self._coordination, address, pacer)
+            for address, pacer in zip(self._addresses, self._pacers, strict=True)
         ]
         return self._coordination.limits
 
@@ -219,16 +212,11 @@ class Engine:
             if self._dispatcher is dispatcher:
                 self._dispatcher, self._coalescers = None, {}
             try:
-                await self._close_coordination()
+                if self._coordination:
+                    await self._coordination.aclose()
                 await self.caching.aclose()
             finally:
                 await self.provider.aclose()
-
-    async def _close_coordination(self) -> None:
-        if self._coordination and self._shared_budgets:
-            self._coordination.stop()
-            await give_back_unless_away(self._shared_budgets)
-            await self._coordination.aclose()
 
     def make_stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop

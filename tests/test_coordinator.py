@@ -19,7 +19,16 @@ from typing import Any
 
 import pytest
 
-from aembed import Budget, BudgetExceededError, ConfigError, Embedder, FakeProvider, QuotaExceededError, StoreError
+from aembed import (
+    AembedError,
+    Budget,
+    BudgetExceededError,
+    ConfigError,
+    Embedder,
+    FakeProvider,
+    QuotaExceededError,
+    StoreError,
+)
 from aembed.dispatch import Coordination
 from aembed.providers.openai import OpenAIProvider
 from tests.jobs import records, words
@@ -121,6 +130,18 @@ async def test_accounts_are_of_a_key_and_a_model_and_tell_nothing_of_the_key(tmp
         assert path.stat().st_mode & 0o077 == 0
         assert b"sk-one" not in path.read_bytes()
     assert len({*names}) == 6
+
+
+async def test_a_key_that_cannot_be_signed_stops_who_needs_it(tmp_path: Path) -> None:
+    class Locked(FakeProvider):
+        def sign_account(self, salt: bytes) -> bytes:
+            raise RuntimeError("the vault is locked")
+
+    async with asyncio.timeout(20.0), Embedder(Locked(dimensions=64), coordinator=tmp_path / "limits.db") as embedder:
+        with pytest.raises(AembedError, match="unexpected RuntimeError"):
+            await embedder.embed_documents(["a text"])
+        with pytest.raises((AembedError, RuntimeError), match=r"unexpected RuntimeError|the vault is locked"):
+            await embedder.embed_query("a query")
 
 
 async def test_t38_a_file_that_holds_something_else_is_no_coordinator(tmp_path: Path, database: str) -> None:

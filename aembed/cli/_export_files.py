@@ -24,7 +24,7 @@ from aembed.cli._streams import printable_line
 from aembed.errors import ConfigError
 from aembed.stores._arrow import import_pyarrow
 from aembed.stores._matrix import MatrixFile, UnwritableError
-from aembed.types import Embedded
+from aembed.types import Embedded, Vector
 
 # Chosen: 21,845 vectors of 384 floats, and their texts. Larger, memory grows; smaller, whoever reads the file finds
 # more groups of rows than there is use for.
@@ -154,21 +154,20 @@ async def write_npz(path: Path, rows: AsyncIterator[Embedded], exported: Exporte
     """`ids`, an array of texts, and `vectors`, float32 of shape (rows, dimensions)."""
     ids: list[str] = []
     vectors = path.with_name(f".{uuid4().hex}.npy")
-    page: list[Embedded] = []
+    page: list[Vector] = []
     try:
         with MatrixFile(vectors) as matrix:
             async for row in rows:
-                page.append(row)
+                page.append(row.vector)
+                ids.append(row.id)
+                exported.rows, exported.dimensions = len(ids), len(row.vector)
                 if len(page) == ROWS_AT_ONCE:
-                    await matrix.append(np.stack([each.vector for each in page]))
-                    ids += [each.id for each in page]
-                    exported.rows, page = len(ids), []
+                    await matrix.append(np.stack(page))
+                    page = []
             if page:
-                await matrix.append(np.stack([each.vector for each in page]))
-                ids += [each.id for each in page]
+                await matrix.append(np.stack(page))
             await matrix.finish(0)
-        exported.rows = len(ids)
-        exported.dimensions = await anyio.to_thread.run_sync(_pack, path, ids, vectors)
+        await anyio.to_thread.run_sync(_pack, path, ids, vectors)
     except UnwritableError as error:
         raise error.reason from None
     finally:
@@ -176,8 +175,8 @@ async def write_npz(path: Path, rows: AsyncIterator[Embedded], exported: Exporte
             vectors.unlink()
 
 
-def _pack(path: Path, ids: list[str], vectors: Path) -> int:
-    """Returns the width of the vectors. Raises ConfigError where the ids take too much."""
+def _pack(path: Path, ids: list[str], vectors: Path) -> None:
+    """Raises ConfigError where the ids take too much."""
     longest = max(map(len, ids), default=1)
     if 4 * longest * len(ids) > MOST_ID_BYTES:
         raise ConfigError(f"an id has {longest:,} characters, too many for an .npz; export to .parquet")
@@ -185,5 +184,3 @@ def _pack(path: Path, ids: list[str], vectors: Path) -> int:
         with archive.open("ids.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, np.array(ids, np.str_), allow_pickle=False)
         archive.write(vectors, "vectors.npy")
-    held = np.load(vectors, mmap_mode="r") if ids else np.load(vectors)
-    return int(held.shape[1])

@@ -68,6 +68,14 @@ class BudgetPer(StrEnum):
 StoreURL: TypeAlias = Annotated[
     str, typer.Option("--store", "-s", metavar="URL", envvar="AEMBED_STORE", help="Where the rows are kept.")
 ]
+Where: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Only rows whose metadata (or column) has this value; also !=, <, <=, > and >=, or a filter in JSON.",
+    ),
+]
 CachePlace: TypeAlias = Annotated[
     str | None,
     typer.Option(

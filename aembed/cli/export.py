@@ -34,21 +34,14 @@ FORMATS = (".parquet", ".npz", ".jsonl")
 def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A file that ends in .parquet, .npz or .jsonl.")],
     *,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            show_default=False,
-            help="Only rows whose metadata (or column) has this value; also !=, <, <=, > and >=, or a filter in JSON.",
-        ),
-    ] = None,
+    where: flags.Where = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it is there.")] = False,
     store: flags.StoreURL = flags.DEFAULT_STORE,
     column: ColumnFlags,
     as_json: flags.AsJSON = False,
     quiet: flags.Quiet = False,
 ) -> None:
-    """Write rows and vectors to a file, in the order of their ids; of a table of your own, those that are filled."""
+    """Write rows and vectors to a file, in no certain order; of a table of your own, those that are filled."""
     filters = parse_filters(where or [])
     run(_export(out, store, column.named(), filters, overwrite, as_json, quiet))
 
@@ -124,14 +117,13 @@ def _check_out(out: Path, url: str, overwrite: bool) -> None:
 async def _write(
     out: Path, beside: Path, opened: ReadsRows, filters: Sequence[dict[str, Any]], exported: Exported
 ) -> None:
-    match out.suffix:
-        case ".parquet":
-            async with aclosing(_of_each(opened.to_arrow, filters, lambda batch: batch["id"].to_pylist())) as batches:
-                await write_parquet(beside, (_picked(batch, mask) async for batch, mask in batches), exported)
-        case _:
-            write = write_npz if out.suffix == ".npz" else write_jsonl
-            async with aclosing(_of_each(opened.rows, filters, lambda row: [row.id])) as rows:
-                await write(beside, (row async for row, mask in rows if all(mask)), exported)
+    if out.suffix == ".parquet":
+        async with aclosing(_of_each(opened.to_arrow, filters, lambda batch: batch["id"].to_pylist())) as batches:
+            await write_parquet(beside, (_picked(batch, mask) async for batch, mask in batches), exported)
+    else:
+        write = write_npz if out.suffix == ".npz" else write_jsonl
+        async with aclosing(_of_each(opened.rows, filters, lambda row: [row.id])) as rows:
+            await write(beside, (row async for row, mask in rows if all(mask)), exported)
 
 
 def _picked(batch: Any, mask: list[bool]) -> Any:

@@ -41,14 +41,7 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.")],
     *,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many rows.")] = 5,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            show_default=False,
-            help="Only rows whose metadata (or column) has this value; also !=, <, <=, > and >=, or a filter in JSON.",
-        ),
-    ] = None,
+    where: flags.Where = None,
     hybrid: Annotated[
         bool | None,
         typer.Option(

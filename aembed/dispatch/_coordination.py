@@ -77,8 +77,8 @@ class Coordination:
         self._process = os.getpid()
         self._is_away = False
         self._closing = False
-        self.when_idle: Callable[[], Awaitable[object]] | None = None
-        """Awaited when nothing was sent for a while."""
+        self.give_back: Callable[[], Awaitable[object]] | None = None
+        """Gives back what is held beside the limits; awaited when nothing was sent for a while, and at the end."""
         self.limits: Sequence[SharedLimit] = ()
         """Those of the dispatcher that works now."""
 
@@ -87,16 +87,14 @@ class Coordination:
         """How many workers share the limits, as far as the last leases tell."""
         return max((limit.workers for limit in self.limits), default=1)
 
-    async def name_account(self, *providers: Provider) -> str:
+    async def name_account(self, provider: Provider) -> str:
         """The name under which a provider's model and key stand in the coordinator; it tells nothing of the key."""
         await self._open()
-        digest = hashlib.sha256(self._salt)
-        for provider in providers:
-            space = provider.space
-            key = provider.sign_account(self._salt) if isinstance(provider, SignsAccount) else b""
-            for part in (space.provider, space.endpoint or "", space.model):
-                digest.update(f"{len(part)} {part}".encode())
-            digest.update(key)
+        digest, space = hashlib.sha256(self._salt), provider.space
+        for part in (space.provider, space.endpoint or "", space.model):
+            digest.update(f"{len(part)} {part}".encode())
+        if isinstance(provider, SignsAccount):
+            digest.update(provider.sign_account(self._salt))
         return digest.hexdigest()[:32]
 
     async def ask(self, name: str, change: Change[T], *, durable: bool = False) -> T:
@@ -132,15 +130,13 @@ class Coordination:
                     raise
             await anyio.sleep(AWAY_SECONDS)
 
-    def stop(self) -> None:
-        """What comes now is not waited for."""
-        self._closing = True
-
     async def aclose(self) -> None:
-        """Gives back the shares, and closes the coordinator; what comes later opens it again."""
+        """Gives back what is held, and closes the coordinator; what comes later opens it again."""
         self._closing = True
         limits, self.limits = self.limits, ()
         try:
+            if self.give_back:
+                await self.give_back()
             with anyio.move_on_after(LEAVE_SECONDS):
                 for limit in limits:
                     await limit.aclose()
@@ -171,7 +167,7 @@ class SharedLimit:
         self.workers = 1
         self._ends_at = self._used_at = -inf
         self._is_cut_off = self._was_there = self._is_member = False
-        self._error: AembedError | None = None
+        self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
         self._answered, self._told = anyio.Event(), anyio.Event()
         self._limits: dict[str, ToldLimit] = {}
@@ -199,7 +195,7 @@ class SharedLimit:
                 self._task = loop.create_task(self._keep_lease())
             await self._answered.wait()
             if self._error:
-                raise copy_error(self._error)
+                raise copy_error(self._error) if isinstance(self._error, AembedError) else self._error
             self._used_at = loop.time()
 
     def tell_closed(self, until: float, *, limited: bool) -> None:
@@ -235,9 +231,10 @@ class SharedLimit:
                 with anyio.move_on_after(pause):
                     await self._told.wait()
             await self._leave()
-            if self._coordination.when_idle:
-                await self._coordination.when_idle()
-        except AembedError as error:
+            if self._coordination.give_back:
+                await self._coordination.give_back()
+        except Exception as error:
+            # Also of a provider that cannot sign its account: whoever waits would ask again and again.
             self._error = error
         finally:
             self._task = None
@@ -260,11 +257,8 @@ class SharedLimit:
         self._is_member = granted.share > 0.0
 
     def _make_ask(self, now: float) -> Ask:
-        told: dict[str, ToldLimit] = {
-            unit: ToldLimit(*limit)
-            for unit, limit in self._pacer.told_limits().items()
-            if self._limits.get(unit) != ToldLimit(*limit)
-        }
+        known = {unit: ToldLimit(*limit) for unit, limit in self._pacer.told_limits().items()}
+        told: dict[str, ToldLimit] = {unit: limit for unit, limit in known.items() if self._limits.get(unit) != limit}
         closed, self._closed_until, resumes = self._closed_until, None, self._resumes
         self._resumes = False
         return Ask(

@@ -59,6 +59,9 @@ class SharedBudgets:
     _process: int = field(default_factory=os.getpid)
     _turn: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
 
+    def __post_init__(self) -> None:
+        self._coordination.give_back = self.give_back_unless_away
+
     def account_of(self, most: float) -> SharedAccount:
         """The account of a budget of so many tokens."""
         return SharedAccount(self, most)
@@ -100,6 +103,13 @@ class SharedBudgets:
             self._held.clear()
             self.spent.clear()
             self._account = ""
+
+    async def give_back_unless_away(self) -> None:
+        """What cannot be given back counts as spent."""
+        try:
+            await self.give_back()
+        except AembedError as error:
+            logger.warning("what was drawn of a budget and not spent was not given back: %s", error)
 
     async def _draw(self, job: str, drawn: DrawnTokens, owed: int, most: float, need: int) -> None:
         now = asyncio.get_running_loop().time()
@@ -143,14 +153,6 @@ class SharedAccount:
 
     async def close_account(self, job: str) -> None:
         """A budget of a day or a month ends with it."""
-
-
-async def give_back_unless_away(shared_budgets: SharedBudgets) -> None:
-    """What cannot be given back counts as spent."""
-    try:
-        await shared_budgets.give_back()
-    except AembedError as error:
-        logger.warning("what was drawn of a budget and not spent was not given back: %s", error)
 
 
 def _draw(

@@ -150,7 +150,6 @@ def probe_matrix(width: int) -> Matrix:
 
 def rejection_error(record: Record) -> InputError | None:
     """Why no store that keeps UTF-8 and JSON can hold this record, or None."""
-    metadata = None
     try:
         metadata = encode(record.metadata)
     except UnicodeEncodeError:

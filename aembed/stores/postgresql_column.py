@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -284,17 +283,13 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTabl
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         """What can be no key of the table is found by halves: it has no row."""
-        asked = [id for id in ids if "\0" not in id]
         try:
-            return await self._run(partial(reading.read_filled_ids, asked))
+            return await self._run(partial(reading.read_filled_ids, ids))
         except reading.NoKeyError:
-            if len(asked) == 1:
+            if len(ids) == 1:
                 return EMPTY_PAGE
-            half = len(asked) // 2
-            return RowPage.joined(await self._read_ids(asked[:half]), await self._read_ids(asked[half:]))
-
-    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
-        return set((await self._read_ids(ids)).ids)
+            half = len(ids) // 2
+            return RowPage.joined(await self._read_ids(ids[:half]), await self._read_ids(ids[half:]))
 
     async def _known_space(self) -> Space | None:
         return await self.space()

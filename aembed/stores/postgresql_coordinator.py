@@ -18,10 +18,9 @@ TABLE = "aembed_limits"
 IS_OTHER = """SELECT to_regclass($1) IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute
     WHERE attrelid = to_regclass($1) AND attname = 'changed_at' AND NOT attisdropped)"""
 IS_THERE = "SELECT to_regclass($1) IS NOT NULL"
-CREATE = """CREATE TABLE {} (name text PRIMARY KEY, state bytea NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT clock_timestamp())"""
 # A worker's lease changes a few rows many times: room in each page lets them be changed in place.
-FILL = "ALTER TABLE {} SET (fillfactor = 50)"
+CREATE = """CREATE TABLE {} (name text PRIMARY KEY, state bytea NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (fillfactor = 50)"""
 NEW = "INSERT INTO {} (name, state) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING"
 GET = "SELECT state FROM {} WHERE name = $1"
 # The row is locked first: whoever asks at the same time waits, and then sees what was written.
@@ -71,7 +70,6 @@ class PostgresCoordinator:
             raise ConfigError(f"{self._table} is no coordinator of aembed; name another one in the URL: ?table=NAME")
         if not await connection.fetchval(IS_THERE, self._table):
             await connection.execute(CREATE.format(self._table))
-            await connection.execute(FILL.format(self._table))
         await connection.execute(FORGET.format(self._table), FORGET_DAYS, SALT)
         await connection.execute(NEW.format(self._table), SALT, os.urandom(SALT_BYTES))
         return bytes(await connection.fetchval(GET.format(self._table), SALT))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 from sqlite3 import Connection
@@ -203,9 +202,6 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         return await self._read_filled(partial(reading.read_filled_ids, ids))
-
-    async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
-        return set((await self._read_ids(ids)).ids)
 
     async def _known_space(self) -> Space | None:
         return await self.space()

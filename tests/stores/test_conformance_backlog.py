@@ -437,8 +437,9 @@ async def test_the_filled_rows_are_given_back(table: Table, monkeypatch: pytest.
     for where, wrong in (({"nothing": 1}, "no column 'nothing'"), ({"lang": {"has": {}}}, "no keys inside")):
         with pytest.raises(ConfigError, match=wrong):
             await rows.matrix(where)
-    with pytest.raises(ConfigError, match="is no key of this table"):
-        [row async for row in rows.rows(after="{")]
+    for after in ("{", "[", '["a", 3]', '"\0"'):
+        with pytest.raises(ConfigError, match="is no key of this table"):
+            [row async for row in rows.rows(after=after)]
     ids, mapped = await rows.matrix(path=tmp_path / "v.npy")
     assert (ids, np.array_equal(mapped, vectors(3))) == (["1", "2", "10"], True)
     batches = [batch async for batch in rows.to_arrow({"lang": "en"})]
@@ -447,9 +448,9 @@ async def test_the_filled_rows_are_given_back(table: Table, monkeypatch: pytest.
 
 async def test_rows_of_a_column_are_got_by_their_keys(table: Table) -> None:
     _, rows = await filled_column(table)
-    asked = ["10", "3", "1", "99", '"x"', "[1, 2]", "{", "", "1e400", str(2**70), "nul\0", "10"]
+    asked = ["10", "3", "1", "99", '"x"', "[1, 2]", "{", "", "1e400", str(2**70), "nul\0", '"\\u0000"', "01", "10"]
     found = await rows.get(asked)
-    assert [row and (row.id, row.index) for row in found] == [("10", 0), None, ("1", 2), *[None] * 8, ("10", 11)]
+    assert [row and (row.id, row.index) for row in found] == [("10", 0), None, ("1", 2), *[None] * 10, ("10", 13)]
     assert await rows.has(asked) == {"1", "10"}
 
 

@@ -51,6 +51,11 @@ def select(columns: str, condition: str, table: ColumnLayout) -> str:
     return SELECT.format(columns=columns, table=table.table, condition=condition)
 
 
+def row_columns(table: ColumnLayout) -> str:
+    """Id, text, and the vector as `vector_send` gives it."""
+    return f"{table.id}, ({table.text})::text, {table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
+
+
 async def filled_width(table: ColumnLayout, connection: Connection) -> int | None:
     """Dimensions of one vector that is there already."""
     if table.vector in table.absent:
@@ -73,10 +78,9 @@ async def sample(most: int, table: ColumnLayout, connection: Connection) -> list
     """Id, text and vector of some filled rows; where the hash of each text is kept, none whose text is another now."""
     if table.vector in table.absent:
         return []
-    sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
     has_both = f"t.{table.vector} IS NOT NULL AND ({table.text}) IS NOT NULL"
     condition = f"{has_both} AND {table.is_current}{table.condition} LIMIT $1"
-    found = await connection.fetch(select(f"{table.id}, ({table.text})::text, {sent}", condition, table), most)
+    found = await connection.fetch(select(row_columns(table), condition, table), most)
     return [(id, text, vector_of(vector)) for id, text, vector in found]
 
 
@@ -283,12 +287,11 @@ async def _find_nearest(
     query: Vector, most: int, filters: Condition, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str | None, Vector, bool]]:
     """And whether the vector is that of the text."""
-    sent = f"{table.vectors}.vector_send(t.{table.vector}::{table.vectors}.vector)"
     way = await find_way(table.target, most, connection)
     passing, values = filters
     condition = f"t.{table.vector} IS NOT NULL{table.condition}{f' AND {passing}' if passing else ''}"
     nearest = table.target.nearest(condition, table.key_list, way)
-    statement = NEAREST.format(columns=f"{table.id}, ({table.text})::text, {sent}", is_current=table.is_current)
+    statement = NEAREST.format(columns=row_columns(table), is_current=table.is_current)
     statement += nearest
     found = await connection.fetch(statement, literal(normalize(query)), most, *values)
     return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

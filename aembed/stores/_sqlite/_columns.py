@@ -120,13 +120,13 @@ class TableLayout:
 
     def select_vectors(self, condition: str, after: Sequence[Any]) -> str:
         """Keys and vectors, a page at a time. Parameters: those of the condition, the key before, LIMIT."""
-        columns = f"{self.key_list}, {self.vector}"
-        condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
-        return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
+        return self._select_keyed(f"{self.key_list}, {self.vector}", condition, after)
 
     def select_filled(self, condition: str, after: Sequence[Any]) -> str:
         """Keys, texts and vectors, as `select_vectors`."""
-        columns = f"{self.key_list}, {self.text}, {self.vector}"
+        return self._select_keyed(f"{self.key_list}, {self.text}, {self.vector}", condition, after)
+
+    def _select_keyed(self, columns: str, condition: str, after: Sequence[Any]) -> str:
         condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
 
