@@ -36,7 +36,7 @@ class FailFast:
     _vouching: bool = False
     _refused: list[int] = field(default_factory=list)
     """The numbers of the requests whose refusals count."""
-    _first_refused: int | None = None
+    _sent_at_first_refusal: int | None = None
     """How many requests had been sent when the first refusal came; None once a later one was accepted."""
     refusal: ProviderError | None = None
     """The last refusal."""
@@ -50,7 +50,7 @@ class FailFast:
     @property
     def splits_alone(self) -> bool:
         """Whether nothing is started beside a batch that is split."""
-        return not self.proven or self._first_refused is not None
+        return not self.proven or self._sent_at_first_refusal is not None
 
     def note_accepted(self, number: int) -> None:
         """The request of that number was accepted.
@@ -60,8 +60,8 @@ class FailFast:
         """
         if self._refused or self.splits_alone:
             self.proven = True
-            if self._first_refused is not None and number > self._first_refused:
-                self._first_refused = None
+            if self._sent_at_first_refusal is not None and number > self._sent_at_first_refusal:
+                self._sent_at_first_refusal = None
             if number > min(self._refused, default=0):
                 self._refused.clear()
             self.refusal = self.refusal if self._refused else None
@@ -82,8 +82,8 @@ class FailFast:
             names_a_text = isinstance(error, BadRequestError) and error.offender is not None
             counts = not names_a_text if self.proven else texts == 1
             self._refused += [number] * counts
-            if not (self.proven or names_a_text or self._first_refused is not None):
-                self._first_refused = sent
+            if not (self.proven or names_a_text or self._sent_at_first_refusal is not None):
+                self._sent_at_first_refusal = sent
 
     def takes_turn(self, batch: object, *, doubted: bool) -> bool:
         """Whether it is the turn of a batch, before each request. A batch in doubt has its turn until it leaves."""
