@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, closing, suppress
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,17 @@ class Watched:
                     task.result()
             finally:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                await asyncio.wait([task])
                 await self._column.aclose()
 
     async def run_again(self) -> None:
         """Until it ends by itself."""
         column = PostgresColumn(self.url, self.table, text="content")
-        async with Embedder(self.provider) as embedder, asyncio.timeout(PATIENCE):
-            await embedder.backfill(column, watch=True)
+        try:
+            async with Embedder(self.provider) as embedder, asyncio.timeout(PATIENCE):
+                await embedder.backfill(column, watch=True)
+        finally:
+            await column.aclose()
 
     @property
     def bought(self) -> Counter[str]:
@@ -197,14 +199,19 @@ async def test_what_a_worker_held_that_died_is_filled_by_another_one(place: str,
     await dead.aclose()
 
 
-async def test_cancelled_it_leaves_nothing_behind(place: str, table: str) -> None:
+async def test_cancelled_it_holds_nothing_and_what_was_noted_buys_nothing_again(place: str, table: str) -> None:
     watched = Watched(place, table, **WAYS["triggers"])
     async with watched.running():
         await watched.until_idle()
         await run_sql(place, EDIT.format(table=table, last=5))
         await watched.until_right()
-    for left in ("leases", "changed", "workers"):
-        assert await run_sql(place, f"TABLE aembed.{left}") == []
+    for held in ("leases", "workers"):
+        assert await run_sql(place, f"TABLE aembed.{held}") == []
+    again = Watched(place, table, watched.provider, **WAYS["triggers"])
+    async with again.running():
+        await again.until_idle()
+        await until(lambda: run_sql(place, "TABLE aembed.changed"), lambda noted: not noted)
+    assert max(watched.bought.values()) == 1
 
 
 async def test_an_embedder_that_is_closed_ends_it(place: str, table: str) -> None:

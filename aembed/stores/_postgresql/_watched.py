@@ -45,6 +45,15 @@ class WatchedColumn(SharedColumn):
         """
         await build(await self._run(self._empty_rows), self._database, on_progress=on_progress)
 
+    async def index_of_empty_rows(self) -> str | None:
+        """The name of that index, quoted, where it is not there yet."""
+
+        async def name(table: ColumnLayout, connection: Connection) -> str | None:
+            rows = EmptyRows.of(table)
+            return None if await is_indexed(rows, connection) else rows.name
+
+        return await self._run(name)
+
     async def noted(self) -> tuple[int, float] | None:
         """How many changes wait that triggers have noted, and for how many seconds the first; None without triggers."""
         return await self._run(partial(noticing.waiting, self._asked.vector))
@@ -69,7 +78,7 @@ class WatchedColumn(SharedColumn):
         self, is_noted: bool, is_told: bool, poll: float, recheck: float, table: ColumnLayout, connection: Connection
     ) -> str:
         """When a row that becomes pending is seen, in words."""
-        everything = f"what is seen in no other way within {recheck:g} s, by a look at all rows"
+        everything = f"all rows are looked at every {recheck:g} s"
         if is_told:
             return f"changes are seen at once; {everything}"
         if is_noted:
@@ -80,7 +89,7 @@ class WatchedColumn(SharedColumn):
         if table.fingerprint is None:
             return f"{empty}; an edit of a row that has one is not seen (--fingerprint)"
         if not self._asked.updated_at:
-            return f"{empty}; edits are seen within {recheck:g} s, by a look at all rows (--create-triggers=watch)"
+            return f"{empty}; edits are seen when {everything} (--create-triggers=watch, or --updated-at)"
         edits = f"{self._asked.updated_at} tells of edits"
         if not await is_led_by(self._asked.updated_at, table, connection):
             edits += f", which no index has: CREATE INDEX ON {table.table} ({self._asked.updated_at})"
