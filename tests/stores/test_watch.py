@@ -105,7 +105,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_rows_that_come_and_change_are_filled_and_each_text_is_bought_once(
+async def test_t39_rows_that_come_and_change_are_filled_and_each_text_is_bought_once(
     place: str, table: str, way: str
 ) -> None:
     watched = Watched(place, table, **({"text": "content"} | WAYS[way]))
@@ -121,7 +121,7 @@ async def test_rows_that_come_and_change_are_filled_and_each_text_is_bought_once
     )
 
 
-async def test_a_notification_is_heard_at_once(place: str, table: str) -> None:
+async def test_t39_a_notification_is_heard_at_once(place: str, table: str) -> None:
     """Nothing is looked for within the hour otherwise."""
     watched = Watched(place, table, **WAYS["triggers"])
     async with watched.running(poll=3600.0):
@@ -130,7 +130,9 @@ async def test_a_notification_is_heard_at_once(place: str, table: str) -> None:
         await watched.until_right()
 
 
-async def test_behind_a_pooler_in_transaction_mode_the_queue_is_looked_at(place: str, pooled: str, table: str) -> None:
+async def test_t44_behind_a_pooler_in_transaction_mode_the_queue_is_looked_at(
+    place: str, pooled: str, table: str
+) -> None:
     watched = Watched(pooled, table, **WAYS["triggers"])
     watched.url = place
     async with watched.running():
@@ -139,7 +141,9 @@ async def test_behind_a_pooler_in_transaction_mode_the_queue_is_looked_at(place:
         await watched.until_right()
 
 
-async def test_a_text_that_is_refused_is_told_once_and_tried_again_when_it_is_edited(place: str, table: str) -> None:
+async def test_t42_a_text_that_is_refused_is_told_once_and_tried_again_when_it_is_edited(
+    place: str, table: str
+) -> None:
     watched = Watched(place, table, **WAYS["triggers"])
     async with watched.running():
         await watched.until_idle()
@@ -158,7 +162,7 @@ DROP = """CREATE FUNCTION dropped() RETURNS trigger LANGUAGE plpgsql
 DROPS = "CREATE TRIGGER dropped BEFORE UPDATE ON {table} FOR EACH ROW WHEN ({which}) EXECUTE FUNCTION dropped()"
 
 
-async def test_a_row_whose_vector_is_dropped_is_paid_for_twice_and_no_more(place: str, table: str) -> None:
+async def test_t43_a_row_whose_vector_is_dropped_is_paid_for_twice_and_no_more(place: str, table: str) -> None:
     watched = Watched(place, table, **WAYS["triggers"])
     async with watched.running():
         await watched.until_idle()
@@ -172,7 +176,7 @@ async def test_a_row_whose_vector_is_dropped_is_paid_for_twice_and_no_more(place
     await run_sql(place, "DROP FUNCTION dropped CASCADE")
 
 
-async def test_a_table_that_drops_all_its_vectors_ends_the_watch(place: str, table: str) -> None:
+async def test_t43_a_table_that_drops_all_its_vectors_ends_the_watch(place: str, table: str) -> None:
     watched = Watched(place, table, **WAYS["triggers"])
     async with watched.running():
         await watched.until_idle()
@@ -183,7 +187,7 @@ async def test_a_table_that_drops_all_its_vectors_ends_the_watch(place: str, tab
     await run_sql(place, "DROP FUNCTION dropped CASCADE")
 
 
-async def test_what_a_worker_held_that_died_is_filled_by_another_one(place: str, table: str) -> None:
+async def test_t40_what_a_worker_held_that_died_is_filled_by_another_one(place: str, table: str) -> None:
     provider = FakeProvider("fake", 8, keep_texts=True)
     dead = PostgresColumn(place, table, text="content", lease_seconds=1.0, **WAYS["triggers"])
     await dead.prepare(provider.space)
@@ -199,7 +203,7 @@ async def test_what_a_worker_held_that_died_is_filled_by_another_one(place: str,
     await dead.aclose()
 
 
-async def test_cancelled_it_holds_nothing_and_what_was_noted_buys_nothing_again(place: str, table: str) -> None:
+async def test_t45_cancelled_it_holds_nothing_and_what_was_noted_buys_nothing_again(place: str, table: str) -> None:
     watched = Watched(place, table, **WAYS["triggers"])
     async with watched.running():
         await watched.until_idle()
@@ -225,7 +229,7 @@ async def test_an_embedder_that_is_closed_ends_it(place: str, table: str) -> Non
     assert stopped.value.report.stored == 10
 
 
-async def test_it_goes_on_after_the_server_was_away(server: Server, table: str) -> None:
+async def test_t41_it_goes_on_after_the_server_was_away(server: Server, table: str) -> None:
     place = create_database(server.url, f"d_{table}")
     await run_sql(place, CREATE.format(table=table), INSERT.format(table=table, first=1, last=5))
     watched = Watched(place, table, max_store_outage=0.5, **WAYS["triggers"])

@@ -98,7 +98,7 @@ class WatchedColumn(SharedColumn):
     async def _empty_rows(self, table: ColumnLayout, connection: Connection) -> EmptyRows:
         return EmptyRows.of(table)
 
-    async def take(self, is_noted: bool) -> noticing.Noted:
+    async def _take(self, is_noted: bool) -> noticing.Noted:
         """What a look is at; nothing where the role may not lease rows."""
         worker = self._worker
         if worker is None or worker.has_lapsed:
@@ -110,7 +110,7 @@ class WatchedColumn(SharedColumn):
         worker.note_activity()
         return await self._database.run(partial(noticing.take, worker, is_noted), safe_path=False)
 
-    async def settle(self, noted: noticing.Noted, left: AbstractSet[str]) -> int:
+    async def _settle(self, noted: noticing.Noted, left: AbstractSet[str]) -> int:
         """After a look; see noticing.settle."""
         worker = self._worker
         if worker is None or not (worker.held or noted.keys):
@@ -119,7 +119,7 @@ class WatchedColumn(SharedColumn):
         worker.note_given_up(list(worker.held))
         return kept
 
-    async def read_clock(self) -> str:
+    async def _read_clock(self) -> str:
         """The time of the database."""
 
         async def asked(connection: Connection) -> str:
@@ -127,12 +127,12 @@ class WatchedColumn(SharedColumn):
 
         return await self._database.run(asked, safe_path=False)
 
-    async def read(self, scope: Scope) -> AsyncGenerator[Record, None]:
+    async def _read(self, scope: Scope) -> AsyncGenerator[Record, None]:
         async with aclosing(self._pass(scope)) as records:
             async for record in records:
                 yield record
 
-    async def read_all(self) -> AsyncGenerator[Record, None]:
+    async def _read_all(self) -> AsyncGenerator[Record, None]:
         """All that is pending, by ranges of keys."""
         last: list[str] | None = None
         while True:
@@ -186,9 +186,9 @@ class ColumnLooks:
     async def pending(self, *, everything: bool) -> AsyncIterator[Record]:
         self._noted = noticing.NOTHING
         column = self._column
-        self._noted = await column.take(self._is_noted)
-        self._began_at = await column.read_clock() if self._updated_at else None
-        reads = [column.read_all()] if everything else [column.read(scope) for scope in self._scopes()]
+        self._noted = await column._take(self._is_noted)
+        self._began_at = await column._read_clock() if self._updated_at else None
+        reads = [column._read_all()] if everything else [column._read(scope) for scope in self._scopes()]
         for read in reads:
             async with aclosing(read) as records:
                 async for record in records:
@@ -204,7 +204,7 @@ class ColumnLooks:
             yield Scope(since=self._since, updated_at=self._updated_at)
 
     async def note_seen(self, left: AbstractSet[str]) -> None:
-        kept = await self._column.settle(self._noted, left)
+        kept = await self._column._settle(self._noted, left)
         self._is_busy = kept > 0
         self._has_more = len(self._noted.entries) == noticing.MOST_TAKEN > kept
         self._since = self._began_at
