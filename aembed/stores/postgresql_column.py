@@ -96,8 +96,8 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
             raise ConfigError("name the column of the texts with text=, or an SQL expression with text_sql=")
         if create_triggers not in (None, "watch"):
             raise ConfigError(
-                f'create_triggers={create_triggers!r}: in PostgreSQL triggers are for a watch, write "watch"; those for '
-                "for searches are for SQLite (here searches are fast by an index: --index)"
+                f"create_triggers={create_triggers!r}: in PostgreSQL triggers are for a watch ('watch'); those for "
+                "searches are for SQLite (here searches are fast by an index: --index)"
             )
         if updated_at is not None and fingerprint is None:
             raise ConfigError("updated_at tells of edits, which are filled again with fingerprint= alone; add that")
