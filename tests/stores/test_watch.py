@@ -141,10 +141,11 @@ async def test_t44_behind_a_pooler_in_transaction_mode_the_queue_is_looked_at(
         await watched.until_right()
 
 
+@pytest.mark.parametrize("way", ["triggers", "updated_at"])
 async def test_t42_a_text_that_is_refused_is_told_once_and_tried_again_when_it_is_edited(
-    place: str, table: str
+    place: str, table: str, way: str
 ) -> None:
-    watched = Watched(place, table, **WAYS["triggers"])
+    watched = Watched(place, table, **WAYS[way])
     async with watched.running():
         await watched.until_idle()
         await run_sql(place, INSERT.format(table=table, first=11, last=11).replace("'text ' || i", "' '"))

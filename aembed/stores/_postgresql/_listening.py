@@ -47,7 +47,7 @@ class Listener:
             # A connection that is lost wakes up whoever waits, and the next look makes another one.
             connection.add_termination_listener(self._hear)
             self.told.clear()
-            await self._database.run(_notify)
+            await self._database.run_once(_notify)
             async with asyncio.timeout(PROOF_SECONDS):
                 await self.told.wait()
         except ConfigError:

@@ -29,6 +29,8 @@ TABLE = """CREATE TABLE IF NOT EXISTS aembed.changed (id bigint GENERATED ALWAYS
 # Of the definer, since whoever writes the table need not have rights in the schema `aembed`.
 FUNCTION = """CREATE OR REPLACE FUNCTION aembed.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS {body}"""
+OURS = "REVOKE ALL ON FUNCTION aembed.{name}() FROM PUBLIC"
+"""Nobody else hangs it on a table of his own; a trigger fires all the same."""
 BODY = """BEGIN
     INSERT INTO aembed.changed (target, key) SELECT {target}, changed.id FROM ({rows}) AS changed;
     IF FOUND THEN PERFORM pg_catalog.pg_notify('aembed_changed', ''); END IF;
@@ -130,6 +132,7 @@ async def make(place: str, column: str, table: ColumnLayout, connection: Connect
     await connection.execute(TABLE)
     body = await connection.fetchval("SELECT pg_catalog.quote_literal($1)", await _body(column, table, connection))
     await connection.execute(FUNCTION.format(name=name, body=body))
+    await connection.execute(OURS.format(name=name))
     there = await _made(column, table, connection)
     for event, trigger in trigger_names(column, table).items():
         old = " OLD TABLE AS aembed_old" if event == "UPDATE" else ""

@@ -113,7 +113,7 @@ class WatchedColumn(SharedColumn):
     async def _settle(self, noted: noticing.Noted, left: AbstractSet[str]) -> int:
         """After a look; see noticing.settle."""
         worker = self._worker
-        if worker is None or not (worker.held or noted.keys):
+        if worker is None:
             return 0
         kept = await self._run(partial(noticing.settle, noted, left, worker))
         worker.note_given_up(list(worker.held))
@@ -168,7 +168,7 @@ class ColumnLooks:
         self._since: str | None = None
         """When the look before began, by the database's clock."""
         self._began_at: str | None = None
-        self._has_more = self._is_busy = False
+        self._has_read = self._has_more = self._is_busy = False
 
     async def wait(self, seconds: float) -> None:
         if self._has_more:
@@ -185,13 +185,14 @@ class ColumnLooks:
 
     async def pending(self, *, everything: bool) -> AsyncIterator[Record]:
         self._noted = noticing.NOTHING
-        column = self._column
+        column, self._has_read = self._column, False
         self._noted = await column._take(self._is_noted)
         self._began_at = await column._read_clock() if self._updated_at else None
         reads = [column._read_all()] if everything else [column._read(scope) for scope in self._scopes()]
         for read in reads:
             async with aclosing(read) as records:
                 async for record in records:
+                    self._has_read = True
                     yield record
 
     def _scopes(self) -> Iterator[Scope]:
@@ -204,7 +205,7 @@ class ColumnLooks:
             yield Scope(since=self._since, updated_at=self._updated_at)
 
     async def note_seen(self, left: AbstractSet[str]) -> None:
-        kept = await self._column._settle(self._noted, left)
+        kept = await self._column._settle(self._noted, left) if self._has_read or self._noted.keys else 0
         self._is_busy = kept > 0
         self._has_more = len(self._noted.entries) == noticing.MOST_TAKEN > kept
         self._since = self._began_at
