@@ -11,16 +11,15 @@ from typing import Any, Literal, Self, TypeAlias
 
 import anyio
 
+from aembed.backfills import Backfill
 from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms
 from aembed.batching import Batching, cancel_batches, look_at_batches
 from aembed.engine import Engine
 from aembed.engines import AnyStore, Engines, check_space, use_store
-from aembed.errors import AembedError
+from aembed.errors import AembedError, ConfigError
 from aembed.limits import Budget, RetryPolicy
 from aembed.options import Key, Options
 from aembed.pipeline.arrow_records import ArrowBatch, ArrowStream
-from aembed.pipeline.backfilling import Passes, raise_plainly
-from aembed.pipeline.backlog_sink import BacklogSink
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.leasing import hold_leases
 from aembed.pipeline.leasing_sinks import note
@@ -368,6 +367,10 @@ class Embedder(QueryVerbs):
         retry_failed: bool = False,
         batch: bool = False,
         fallback_live: bool = False,
+        watch: bool = False,
+        # Chosen: a column that is told of changes sees them at once; another one asks its index so often for nothing.
+        poll: float = 5.0,
+        recheck: float = 3600.0,
     ) -> Report:
         """Fills the empty embedding column of a table of your own; passes repeat until one finds nothing.
 
@@ -376,33 +379,21 @@ class Embedder(QueryVerbs):
         Raises ConfigError or SpaceMismatchError, before anything is sent, for a table that cannot be filled or holds
         vectors of another model; else what stopped the job, with `.report`. Cancelled, it waits up to 30 s until
         everything sent is stored. `batch` and `fallback_live` are those of `embed_into`; then it is one pass.
+
+        `watch`: it goes on, and fills what becomes pending, until it is cancelled, which is its end. Rows are looked
+        for at least every `poll` seconds (more seldom where looking takes long), and in all of the table every
+        `recheck` seconds; a column that has triggers for it (docs/table.md) sees them at once. Outages of the provider
+        and of the database are waited for, however long they last. Any number of workers may watch one table.
         """
         limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
+        seconds = check_seconds("poll", poll), check_seconds("recheck", recheck)
+        if watch and (batch or limit is not None):
+            raise ConfigError("watch goes on for ever: leave out batch and limit")
         async with (
             self._engines.run_verb_on(backlog) as engine,
             close_when_done(engine.budgets.limit_of_job(backlog, engine.space)) as spend_limit,
         ):
             batching = Batching(engine, backlog, batch, fallback_live)
             space = await engine.prepare(backlog, spend_limit)
-            passes = Passes(backlog, engine.make_tally(), limit, on_failure)
-            observers = Observers(on_progress, passes.note_failure)
-            with log_ending("backfill", passes.report), raise_plainly():
-                async with hold_leases(backlog) as worker:
-                    filled = BacklogSink(backlog, passes, retry_failed=retry_failed, worker=worker)
-                    async with engine.caching.beneath(filled, space.dimensions) as cached:
-                        run = batching.make_run(cached, space, passes.tally, spend_limit)
-                        sink = run.sink if run else await batching.heed(cached, space, worker)
-                        while True:
-                            feed = Feed(passes.records(), any_record)
-                            job = engine.make_job(
-                                sink,
-                                feed,
-                                space=space,
-                                observers=observers,
-                                tally=passes.tally,
-                                spend_limit=spend_limit,
-                                submitter=run.submitter if run else None,
-                            )
-                            report = await batching.run(job, sink, run, spend_limit)
-                            if run or not passes.has_another():
-                                return report
+            run = Backfill(engine, backlog, batching, space, spend_limit, on_progress, on_failure, retry_failed)
+            return await (run.watch(*seconds) if watch else run.run(limit, batch=batch))

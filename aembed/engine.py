@@ -42,6 +42,7 @@ from aembed.pipeline.shared_budgets import SharedBudgets
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
+from aembed.pipeline.watching import Watching
 from aembed.protocols import Backlog, HasAddresses, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
 from aembed.results import Stats
@@ -80,7 +81,7 @@ class Engine:
         self._coalescers = dict[str, Coalescer]()
         """By the preparation of their queries."""
         self.preparing = Preparing(provider)
-        self._jobs: WeakSet[Job] = WeakSet()
+        self._jobs: WeakSet[Job | Watching] = WeakSet()
         self._verbs: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
@@ -225,6 +226,10 @@ class Engine:
         return replace(stats, waiting=waiting, cache=self._cache.stats())
 
     # jobs
+
+    def close_with(self, watching: Watching) -> None:
+        """`aclose` ends it, too, while it waits between two jobs."""
+        self._jobs.add(watching)
 
     async def learn(self) -> None:
         """What a server tells of its model before texts are measured for it."""

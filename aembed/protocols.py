@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from aembed.errors import InputError
@@ -434,6 +435,35 @@ class Backlog(Protocol):
 
     async def aclose(self) -> None:
         """Closes what it opened itself, and nothing that it was given."""
+        ...
+
+
+class Looks(Protocol):
+    """What is seen of a Backlog that is watched. One look comes after another; each reads rows and ends."""
+
+    delay: str
+    """When a row that becomes pending is seen, in words."""
+
+    async def wait(self, seconds: float) -> None:
+        """Returns after so many seconds, or sooner where rows may be pending."""
+        ...
+
+    def pending(self, *, everything: bool) -> AsyncIterator[Record]:
+        """The rows that are pending as far as this look sees, of which no other worker is at; `everything`: all."""
+        ...
+
+    async def note_seen(self, left: AbstractSet[str]) -> None:
+        """The look has ended well. Its rows are filled, or were edited since, or, those of `left`, get no vector."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What a Backlog may do besides: see rows that become pending without reading all of it (`watch`)."""
+
+    def watch(self, *, poll: float, recheck: float) -> AbstractAsyncContextManager[Looks]:
+        """Called after `prepare`. A look comes `poll` seconds after the last one at the latest, and one at everything
+        every `recheck` seconds."""
         ...
 
 

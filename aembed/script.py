@@ -96,6 +96,9 @@ async def backfill(
     retry_failed: bool = False,
     batch: bool = False,
     fallback_live: bool = False,
+    watch: bool = False,
+    poll: float = 5.0,
+    recheck: float = 3600.0,
     **options: Unpack[EmbedderOptions],
 ) -> Report:
     """Fills the empty embedding column of a table of your own; how the job ended.
@@ -111,6 +114,9 @@ async def backfill(
             retry_failed=retry_failed,
             batch=batch,
             fallback_live=fallback_live,
+            watch=watch,
+            poll=poll,
+            recheck=recheck,
         )
 
 

@@ -72,6 +72,9 @@ VERBS = {
     "retry_failed": "Send texts that were refused by an earlier run once more.",
     "batch": "Through the batch API of the provider, for less money and within a day; see [Batches](batch.md).",
     "fallback_live": "With `batch`: texts that two batches gave nothing are sent live.",
+    "watch": "Of `backfill`: go on, and fill what comes, until it is cancelled.",
+    "poll": "With `watch`: look for rows at least so often.",
+    "recheck": "With `watch`: look at all rows so often.",
     "limit": "Fill so many rows only.",
     "k": "How many rows.",
     "where": "Keep rows whose metadata (or columns) pass this filter; see [Search](searching.md#filters).",
@@ -106,7 +109,9 @@ STORES = {
     "where": "A condition in SQL: these rows only. It is put into the statements as it is.",
     "fingerprint": "A column that keeps the hash of the text; rows whose text changed since are filled again.",
     "create_columns": "Add the columns of vectors and fingerprints where they are missing.",
-    "create_triggers": '`"search"`: add triggers that note which rows change, for fast searches of a large table.',
+    "create_triggers": 'Add triggers that note which rows change: `"watch"` (PostgreSQL) for a watch, `"search"` '
+    "(SQLite) for fast searches of a large table.",
+    "updated_at": "A column that tells when a row was edited, for a watch without triggers; goes with `fingerprint`.",
 }
 FAKE = {
     "model": "A name.",

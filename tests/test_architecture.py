@@ -34,6 +34,7 @@ FLOORS = {
     "engine": 5,
     "engines": 6,
     "batching": 6,
+    "backfills": 7,
     "query_verbs": 7,
     "embedder": 8,
     "script": 9,

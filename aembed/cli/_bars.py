@@ -24,7 +24,7 @@ async def spinner(count: Callable[[], int]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def bar(latest: Callable[[], Progress], total: int) -> AsyncIterator[None]:
+async def bar(latest: Callable[[], Progress], total: int | None) -> AsyncIterator[None]:
     with closing(JobBar(total)) as shown:
         async with call_every(BAR_SECONDS, lambda: shown.show(latest())):
             yield

@@ -91,8 +91,9 @@ class Watch:
 Start: TypeAlias = Callable[[Watch], Coroutine[Any, Any, Report]]
 
 
-async def follow_job(start: Start, embedder: Embedder, plan: Plan, output: Output) -> Ending:
-    """Runs a job. Cancelled, it waits until what was sent is stored, and shows how far the job came.
+async def follow_job(start: Start, embedder: Embedder, plan: Plan, output: Output, *, goes_on: bool = False) -> Ending:
+    """Runs a job. Cancelled, it waits until what was sent is stored, and shows how far the job came. One that `goes_on`
+    has no end that it could be shown to be near.
 
     Raises what was refused before the job began.
     """
@@ -100,7 +101,8 @@ async def follow_job(start: Start, embedder: Embedder, plan: Plan, output: Outpu
         watch = Watch(file)
         job = asyncio.create_task(start(watch))
         try:
-            async with _progress.show_embedding(lambda: watch.latest, plan.inputs, quiet=output.quiet):
+            total = None if goes_on else plan.inputs
+            async with _progress.show_embedding(lambda: watch.latest, total, quiet=output.quiet):
                 await _wait_until_job_landed(job, embedder, output)
         except asyncio.CancelledError:
             show_ending(Ending(watch.latest, watch.failures, signalled=True), output)

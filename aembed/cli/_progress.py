@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -35,15 +36,33 @@ def show_reading(count: Callable[[], int], *, quiet: bool) -> AbstractAsyncConte
     return call_every(LINE_SECONDS, lambda: say(f"reading: {count_in_words(count(), 'text')}"))
 
 
-def show_embedding(latest: Callable[[], Progress], total: int, *, quiet: bool) -> AbstractAsyncContextManager[None]:
-    """While the job is under way."""
+def show_embedding(
+    latest: Callable[[], Progress], total: int | None, *, quiet: bool
+) -> AbstractAsyncContextManager[None]:
+    """While the job is under way. Of one that goes on (None) a line is told where something has happened since."""
     if quiet:
         return nullcontext()
-    return (
-        _bars().bar(latest, total)
-        if on_terminal()
-        else call_every(LINE_SECONDS, lambda: say(progress_line(latest(), total)))
-    )
+    if on_terminal():
+        shown: AbstractAsyncContextManager[None] = _bars().bar(latest, total)
+        return shown
+    if total is None:
+        return call_every(LINE_SECONDS, _News(latest).tell)
+    return call_every(LINE_SECONDS, lambda: say(progress_line(latest(), total)))
+
+
+class _News:
+    """Lines of a job that goes on: one where its counts, or what it waits for, have changed."""
+
+    def __init__(self, latest: Callable[[], Progress]) -> None:
+        self._latest = latest
+        self._told: Progress | None = None
+
+    def tell(self) -> None:
+        now = self._latest()
+        # The seconds change all the time.
+        if self._told is None or replace(now, seconds=self._told.seconds) != self._told:
+            self._told = now
+            say(str(now))
 
 
 @contextmanager

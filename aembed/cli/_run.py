@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -48,10 +48,11 @@ class Interrupted(Exception):
         self.number = number
 
 
-def run(command: Coroutine[Any, Any, int]) -> NoReturn:
-    """Runs a command and ends with the exit code that it returns, or that its error means."""
+def run(command: Coroutine[Any, Any, int], *, drained: Collection[int] = ()) -> NoReturn:
+    """Runs a command and ends with the exit code that it returns, or that its error means. `drained` are the signals by
+    which a command that goes on comes to its end: 0."""
     try:
-        code = asyncio.run(_run_stoppable(command))
+        code = asyncio.run(_run_stoppable(command, drained))
     except Interrupted as interrupted:
         say("")
         code = SIGNALLED + interrupted.number
@@ -124,12 +125,12 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise Interrupted(number)
 
 
-async def _run_stoppable(command: Coroutine[Any, Any, int]) -> int:
+async def _run_stoppable(command: Coroutine[Any, Any, int], drained: Collection[int]) -> int:
     task = asyncio.ensure_future(command)
     with _Signals(task) as signals:
         await asyncio.wait([task])
     if task.cancelled() and signals.received:
-        return SIGNALLED + signals.received
+        return OK if signals.received in drained else SIGNALLED + signals.received
     return task.result()
 
 

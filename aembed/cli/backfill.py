@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +28,7 @@ from aembed.cli._typed_command import TypedCommand
 from aembed.embedder import Embedder
 from aembed.errors import AembedError, ConfigError, SpaceMismatchError
 from aembed.results import Plan, Report
-from aembed.stores import Column, Indexable, IndexesWords, files_of
+from aembed.stores import Column, Indexable, IndexesEmptyRows, IndexesWords, files_of
 from aembed.stores._indexes_there import SetsIndexesAside
 from aembed.stores.memory import MemoryStore
 from aembed.types import Rows
@@ -50,15 +51,51 @@ class FilledFlags(RowFlags):
         str | None,
         typer.Option(
             "--create-triggers",
-            metavar="search",
+            metavar="watch|search",
             show_default=False,
-            help="SQLite: add triggers that note changes, for fast searches of a large table.",
+            help="PostgreSQL: watch, add triggers that note changes, for --watch. SQLite: search, for fast searches.",
+        ),
+    ] = None
+    updated_at: Annotated[
+        str | None,
+        typer.Option(
+            "--updated-at",
+            metavar="COLUMN",
+            show_default=False,
+            help="PostgreSQL: the column that tells when a row was edited, for --watch without triggers.",
         ),
     ] = None
 
     def _choices(self) -> dict[str, Any]:
         made = {"create_columns": self.create_columns, "create_triggers": self.create_triggers}
-        return made | super()._choices()
+        return made | {"updated_at": self.updated_at} | super()._choices()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchFlags:
+    """Whether and how the table is watched once it is filled."""
+
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and fill what comes, until a signal.")] = False
+    poll: Annotated[
+        float, typer.Option("--poll", metavar="SECONDS", help="With --watch: look for rows at least so often.")
+    ] = 5.0
+    recheck: Annotated[
+        float, typer.Option("--recheck", metavar="SECONDS", help="With --watch: look at all rows so often.")
+    ] = 3600.0
+
+    def check(self, order: BackfillOrder) -> None:
+        """Raises ConfigError for flags of a run that comes to its end."""
+        ends = {"--limit": order.limit, "--index": order.index, "--batch": order.batch.batch}
+        for flag, given in ends.items():
+            if self.watch and given:
+                raise ConfigError(f"--watch goes on until a signal, and {flag} is for a run that ends; leave one out")
+        if order.create_index and not self.watch:
+            raise ConfigError("--create-index goes with  --watch  (--index builds the index for searches)")
+
+    @property
+    def drained(self) -> tuple[signal.Signals, ...]:
+        """The signals that are the way to end it."""
+        return (signal.SIGTERM,) if self.watch else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +115,16 @@ class BackfillOrder:
         ),
     ] = False
     index_memory: flags.IndexMemory = None
+    create_index: Annotated[
+        bool,
+        typer.Option("--create-index", help="PostgreSQL: build an index of the rows without a vector, for --watch."),
+    ] = False
     dry_run: flags.DryRun = False
     yes: flags.Yes = False
     retry_failed: flags.RetryFailed = False
     store: str = flags.DEFAULT_STORE
     batch: BatchFlags = field(default_factory=BatchFlags)
+    watch: WatchFlags = field(default_factory=WatchFlags)
     output: Output = field(default_factory=Output)
 
 
@@ -95,10 +137,12 @@ def backfill(
     settings: Settings,
     order: BackfillOrder,
     batch: BatchFlags,
+    watch: WatchFlags,
     output: Output,
 ) -> None:
     """Fill the empty embedding column of a table of your own: rows that have a text and no vector."""
-    run(_run_backfill(replace(order, store=store, batch=batch, output=output), column, settings, TypedCommand(context)))
+    order = replace(order, store=store, batch=batch, watch=watch, output=output)
+    run(_run_backfill(order, column, settings, TypedCommand(context)), drained=watch.drained)
 
 
 async def _run_backfill(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
@@ -111,6 +155,7 @@ async def _run_backfill(order: BackfillOrder, names: FilledFlags, settings: Sett
 async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
     output = order.output
     order.batch.check()
+    order.watch.check(order)
     if order.index_memory and not (order.index and _SIZE.fullmatch(order.index_memory)):
         raise ConfigError(
             f"--index-memory {order.index_memory} must be a size, as 512MB or 2GB, and goes with  --index"
@@ -129,7 +174,8 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
             raise ConfigError("--index-memory is for PostgreSQL; leave it out")
         if order.batch.cancel:
             return await order.batch.cancel_all(embedder, column)
-        for line in await column.preflight(embedder.space, index=order.index):
+        made = await column.preflight(embedder.space, index=order.index)
+        for line in made + await _announce_index_of_empty_rows(column, order):
             output.note(f"{'would be' if order.dry_run else 'will be'} made: {line}")
         plan = await _plan(order, column, embedder)
         indexes = await look_at_indexes(column, plan, rebuild=order.rebuild_index, output=output)
@@ -142,7 +188,7 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         await order.batch.check_size(plan, embedder, column, yes=order.yes)
         await indexes.set_aside(ask=order.index and not order.yes)
 
-        async def start(watch: Watch) -> Report:
+        async def start(watch: Watch, *, goes_on: bool = order.watch.watch) -> Report:
             return await embedder.backfill(
                 column,
                 limit=order.limit,
@@ -151,9 +197,18 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
                 retry_failed=order.retry_failed,
                 batch=order.batch.batch,
                 fallback_live=order.batch.fallback_live,
+                watch=goes_on,
+                poll=order.watch.poll,
+                recheck=order.watch.recheck,
             )
 
-        once = partial(follow_job, start, embedder, plan, output)
+        if order.watch.watch and order.create_index:
+            # Over rows that are filled it takes a moment; each of them would leave it otherwise.
+            first = await follow_job(partial(start, goes_on=False), embedder, plan, output)
+            if first.error:
+                return show_ending(first, output)
+            await _index_empty_rows(column, output)
+        once = partial(follow_job, start, embedder, plan, output, goes_on=order.watch.watch)
         ending = await order.batch.follow(once, embedder, column, output)
         code = show_ending(ending, output, batch=order.batch.batch)
         if code not in (OK, SOME_FAILED):
@@ -161,6 +216,22 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         elif order.index or await indexes.are_missing():
             return await _index_column(column, order, output) or code
         return code
+
+
+async def _announce_index_of_empty_rows(column: Column, order: BackfillOrder) -> list[str]:
+    """Raises ConfigError where there is none."""
+    if not order.create_index:
+        return []
+    if not isinstance(column, IndexesEmptyRows):
+        raise ConfigError("--create-index is for PostgreSQL; leave it out")
+    name = await column.index_of_empty_rows()
+    return [f"index {name} of the rows without a vector"] if name else []
+
+
+async def _index_empty_rows(column: Column, output: Output) -> None:
+    if isinstance(column, IndexesEmptyRows):
+        with _progress.show_building(quiet=output.quiet) as on_progress:
+            await column.index_empty_rows(on_progress=on_progress)
 
 
 async def _plan(order: BackfillOrder, column: Column, embedder: Embedder) -> Plan:

@@ -11,12 +11,13 @@ from aembed.cli import _flags as flags
 from aembed.cli._batch import record_in_words
 from aembed.cli._options import ColumnFlags, RowFlags
 from aembed.cli._run import OK, run
-from aembed.cli._show import printable_place, size_in_words, tell_json
+from aembed.cli._show import duration_in_words, printable_place, size_in_words, tell_json
 from aembed.cli._stores import check_filled, use_column, use_store
 from aembed.cli._streams import printable_line, tell
 from aembed.cli._typed_command import printable_url
 from aembed.pipeline.batch_jobs.books import read_records
 from aembed.results import Progress, count_in_words
+from aembed.stores import NotesChanges
 from aembed.stores._indexes_there import SetsIndexesAside
 from aembed.types import StoreInfo
 
@@ -64,6 +65,7 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
         pending, space, failures = await column.count(), await column.space(), len(await column.refusals())
         batches = await _batch_lines(column)
         aside = (await column.indexes_there()).aside if isinstance(column, SetsIndexesAside) else ()
+        noted = await column.noted() if isinstance(column, NotesChanges) else None
     if as_json:
         held = asdict(space) if space else None
         tell_json(
@@ -76,6 +78,7 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
                 "failures": failures,
                 "dropped_indexes": aside,
                 "batches": batches,
+                "noted": {"changes": noted[0], "oldest_seconds": noted[1]} if noted else None,
             }
         )
         return OK
@@ -83,6 +86,9 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
     tell(f"pending   {pending:,}")
     tell(f"model     {printable_line(space or 'not known yet')}")
     tell(f"failures  {failures:,}")
+    if noted:
+        since = f", the first {duration_in_words(noted[1])} ago" if noted[0] else ""
+        tell(f"noted     {count_in_words(noted[0], 'change')}{since}")
     for line in batches:
         tell(f"batch     {printable_line(line)}")
     for name in aside:

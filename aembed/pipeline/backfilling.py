@@ -7,7 +7,8 @@ pending, and the next pass reads it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,14 +16,14 @@ from aembed.core.progress import Tally
 from aembed.errors import SourceError, StoreError
 from aembed.pipeline.purchases import Purchases
 from aembed.pipeline.reading import iterate
-from aembed.protocols import Backlog
 from aembed.results import Failure, Report
 from aembed.types import Record
 
 # Chosen: once more, where its text was edited meanwhile or its lease was lost. Larger, a table whose trigger drops
 # vectors is paid for so many times; at 1 an edited row would fail.
 MOST_BOUGHT = 2
-"""A row is paid for so many times in one run, at the most."""
+"""A row is paid for so many times in one run, at the most; where a table is watched, with one text between two looks at
+all of it."""
 # Chosen: one such pass may be an accident of edits; after two the table itself is to blame.
 MOST_EMPTY_PASSES = 2
 """After so many passes in a row that bought rows and filled none, no row is bought again."""
@@ -33,13 +34,16 @@ class Passes:
     """What each pass reads, and whether another pass is worth it. One tally counts all passes.
 
     A row that was bought and is empty again fails, unless its text was edited since; if that happens twice, it fails
-    too. So nothing is paid for without end, and no row is left behind in silence.
+    too. So nothing is paid for without end, and no row is left behind in silence. Where the table is watched, a row may
+    be edited as often as it likes, and one that failed is read again once it is.
     """
 
-    _backlog: Backlog
+    _pending: Callable[[int | None], AsyncIterator[Record]]
+    """As Backlog.pending."""
     tally: Tally
-    _limit: int | None
-    _on_failure: Callable[[Failure], object] | None
+    _limit: int | None = None
+    _on_failure: Callable[[Failure], object] | None = None
+    _watched: bool = False
     _failed: set[str] = field(default_factory=set)
     _bought: Purchases = field(default_factory=Purchases)
     _unfilled: set[str] = field(default_factory=set)
@@ -48,29 +52,42 @@ class Passes:
     _skipped_before: int = 0
     _filled_before: int = 0
 
-    async def records(self) -> AsyncIterator[Record | Failure]:
+    async def records(self) -> AsyncGenerator[Record | Failure, None]:
         """The records of one pass: no more than the limit leaves, as what is asked for is held from other workers."""
         self._skipped_before, self._filled_before = self._skipped_count, self._filled_count
         left = None if self._limit is None else self._limit - self._given_count
         wanted = None if left is None else left + len(self._failed)
-        async with iterate(self._backlog.pending(wanted)) as pending:
+        async with iterate(self._pending(wanted)) as pending:
             async for record in pending:
                 if left == 0:
                     return
-                if record.id not in self._failed:
+                if not self._is_left(record):
                     left = None if left is None else left - 1
                     yield self._check_record(record)
+
+    def _is_left(self, record: Record) -> bool:
+        """Whether it gets no vector: it failed. One that was edited since is tried again where the table is watched."""
+        if record.id not in self._failed:
+            return False
+        if self._watched and not any(self._bought.purchases_of(record.id, record.text)):
+            self._failed.discard(record.id)
+            return False
+        return True
 
     def _check_record(self, record: Record) -> Record | Failure:
         """The record, if its row may be bought (again); else the failure that ends it."""
         bought = self._bought.purchases_of(record.id, record.text)
+        if self._watched:
+            # Each text by itself.
+            bought = [same for same in bought if same]
         if len(bought) >= self._most_bought:
             return self._given_up_failure(
                 record.id,
                 f"it was paid for {len(bought)} times in this run and is still empty: a trigger or a rule of the "
                 "table drops it, or its text changes all the time",
             )
-        if any(bought) and record.id not in self._unfilled:
+        # Whoever empties a row of a table that is watched may mean it, once.
+        if any(bought) and record.id not in self._unfilled and not self._watched:
             return self._given_up_failure(
                 record.id,
                 "its vector was written in this run and is gone again: a trigger, a rule or another program empties it",
@@ -91,6 +108,18 @@ class Passes:
         for record in records:
             self._bought.forget(record.id, record.text)
 
+    def note_submitted(self, records: Iterable[Record]) -> None:
+        """Notes that these are out in a batch. Where the table is watched they are not read again and again."""
+        if self._watched:
+            self._failed.update(record.id for record in records)
+        else:
+            self.note_not_bought(records)
+
+    @property
+    def left(self) -> AbstractSet[str]:
+        """The rows that were read and get no vector."""
+        return self._failed
+
     def report(self) -> Report:
         return self.tally.report(asyncio.get_running_loop().time())
 
@@ -105,16 +134,19 @@ class Passes:
         It is if rows are left, or may be, that were edited or emptied while their vector was made, or if texts that
         were refused earlier, or filled by other jobs, took the place of others within the limit.
         """
-        if pending := self.tally.pending:
-            # Those that are out in batches are read, and counted, once more.
-            self.tally.inputs -= pending + self.tally.submitted
-            self.tally.submitted = 0
+        if self.tally.pending:
+            self.count_again()
             self._empty_passes = self._empty_passes + 1 if self._filled_count == self._filled_before else 0
             if self._empty_passes >= MOST_EMPTY_PASSES:
                 self._most_bought = 1
             return True
         skipped = self._skipped_count > self._skipped_before
         return self._limit is not None and skipped and self._given_count < self._limit
+
+    def count_again(self) -> None:
+        """Rows that are pending, and those that are out in batches, are read, and counted, once more."""
+        self.tally.inputs -= self.tally.pending + self.tally.submitted
+        self.tally.submitted = 0
 
     @property
     def _filled_count(self) -> int:

@@ -88,7 +88,7 @@ class BacklogSink(LeasingSink):
 
     async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
         await super().note_submitted(entries, is_known=is_known)
-        self.note_left(entries)
+        self._run.note_submitted([entry.record for entry in entries])
         if set_aside := getattr(self._backlog, "set_aside", None):
             await await_store(set_aside([entry.record.id for entry in entries]))
 

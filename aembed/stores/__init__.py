@@ -59,6 +59,28 @@ class IndexesWords(Protocol):
         ...
 
 
+@runtime_checkable
+class IndexesEmptyRows(Protocol):
+    """A column of whose rows without a vector an index can be built, so that a watch finds them at no cost."""
+
+    async def index_of_empty_rows(self) -> str | None:
+        """The name of the index where it is not there yet."""
+        ...
+
+    async def index_empty_rows(self, *, on_progress: Callable[[str, int, int], object] | None = None) -> None:
+        """Builds the index beside running writes; one that is there stays. `on_progress` as in Indexable."""
+        ...
+
+
+@runtime_checkable
+class NotesChanges(Protocol):
+    """A column whose triggers may note which rows become pending."""
+
+    async def noted(self) -> tuple[int, float] | None:
+        """How many changes wait, and for how many seconds the first; None without triggers."""
+        ...
+
+
 def schemes() -> list[str]:
     """The URL schemes that can be opened: `sqlite`, `memory` ..."""
     names = (module.name for module in pkgutil.iter_modules(__path__))

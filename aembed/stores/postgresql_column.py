@@ -21,6 +21,7 @@ from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
+from aembed.stores._postgresql import _noticing as noticing
 from aembed.stores._postgresql import _parts as parts
 from aembed.stores._postgresql import _preflight as preflight
 from aembed.stores._postgresql import _reading as reading
@@ -33,7 +34,7 @@ from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._hooks import Hook, HookedError
 from aembed.stores._postgresql._names import parse_name, quote_name
 from aembed.stores._postgresql._searched import SearchedColumn
-from aembed.stores._postgresql._shared import SharedColumn
+from aembed.stores._postgresql._watched import WatchedColumn
 from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import column_command, mark_of
 from aembed.types import Embedded, Matrix, Refusal, Space
@@ -49,12 +50,10 @@ LEAVE_SECONDS = 5.0
 
 
 def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
-    if "create_triggers" in names:
-        raise ConfigError("create_triggers is for SQLite; a column of PostgreSQL is searched fast by an index: --index")
     return PostgresColumn(url, table, **names)
 
 
-class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTables):
+class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTables):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
     `place` is a URL, or an asyncpg pool of your own, which is never closed or changed. The text is a column, or
@@ -64,6 +63,9 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTabl
     cleared where the new text fails. `create_columns` lets `prepare` add `vector` and `fingerprint` where they are
     missing. `where` and `text_sql` are put into the statements as they are, and read with TimeZone UTC, so that all
     workers see the same: never make them from what somebody else typed.
+
+    For `watch` of a backfill `create_triggers="watch"` lets `prepare` add triggers that note which rows become pending,
+    so that they are seen at once; without them `updated_at` names a column that tells when a row was edited.
 
     What the column is for is kept in a schema `aembed`, which texts were refused, and which worker holds which rows:
     several processes or machines may fill one column. The rows of one that died are taken over `lease_seconds` later,
@@ -82,6 +84,8 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTabl
         where: str | None = None,
         fingerprint: str | None = None,
         create_columns: bool = False,
+        create_triggers: str | None = None,
+        updated_at: str | None = None,
         command_timeout: float = 30.0,
         max_store_outage: float = 90.0,
         # Chosen: smaller, a worker that stalls for some seconds loses rows that it has paid for; larger, the rows of
@@ -90,8 +94,18 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTabl
     ) -> None:
         if (text is None) == (text_sql is None):
             raise ConfigError("name the column of the texts with text=, or an SQL expression with text_sql=")
+        if create_triggers not in (None, "watch"):
+            raise ConfigError(
+                f"create_triggers={create_triggers!r}: in PostgreSQL triggers are for a watch ('watch'); those for "
+                "searches are for SQLite (here searches are fast by an index: --index)"
+            )
+        if updated_at is not None and fingerprint is None:
+            raise ConfigError("updated_at tells of edits, which are filled again with fingerprint= alone; add that")
         keys = (key,) if isinstance(key, str) else tuple(key or ()) or None
-        self._asked = ColumnRequest(parse_name(table), text, text_sql, vector, keys, where, fingerprint, create_columns)
+        self._asked = ColumnRequest(
+            parse_name(table), text, text_sql, vector, keys, where, fingerprint, create_columns, updated_at
+        )
+        self._creates_triggers = create_triggers is not None
         for name in self._asked.columns:
             quote_name(name)
         if vector in (text, fingerprint):
@@ -133,7 +147,10 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTabl
         async def announced(table: ColumnLayout, connection: Connection) -> list[str]:
             held = await self._read_space(table, connection)
             words = self._words(table)
-            return await preflight.announce_changes(self._place, space, held, index, words, table, connection)
+            lines = await preflight.announce_changes(self._place, space, held, index, words, table, connection)
+            if self._creates_triggers:
+                lines += await noticing.announce(self._place, self._asked.vector, table, connection)
+            return lines
 
         return await self._run(announced)
 
@@ -319,6 +336,8 @@ class PostgresColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInTabl
             )
         if space.dimensions and space != held:
             await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
+        if space.dimensions and self._creates_triggers:
+            await noticing.make(self._place, self._asked.vector, table, connection)
         return space
 
     async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,27 @@ async def test_x4_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             await process.wait()
         assert process.returncode == 130
         await process.communicate()
+
+
+async def test_t45_a_watch_ends_with_sigterm_and_says_what_it_did(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as table:
+        table.execute("CREATE TABLE sections (id INTEGER PRIMARY KEY, content TEXT, embedding BLOB)")
+        table.execute("INSERT INTO sections (content) VALUES ('one'), ('two')")
+        job = ("backfill", "--store", "app.db", "--table", "sections", "--text", "content", "--watch", "--poll", "0.1")
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, *job, "-m", "fake:x", cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE
+        )
+        await until_filled(table, 2)
+        table.execute("INSERT INTO sections (content) VALUES ('three')")
+        await until_filled(table, 3)
+        process.send_signal(signal.SIGTERM)
+        out, err = await ended(process)
+    assert process.returncode == 0
+    assert out.startswith("3 texts, 3 stored, 0 unchanged, ")
+    assert "Traceback" not in err
+
+
+async def until_filled(table: sqlite3.Connection, rows: int) -> None:
+    async with asyncio.timeout(30):
+        while table.execute("SELECT count(embedding) FROM sections").fetchone()[0] < rows:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

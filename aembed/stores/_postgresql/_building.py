@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from aembed.stores._postgresql._aside import SetAside
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
+from aembed.stores._postgresql._empty_rows import EmptyRows
 from aembed.stores._postgresql._errors import Refused, explain_error
 from aembed.stores._postgresql._index import INVALID, PROGRESS, RESET, IndexTarget, settings
 from aembed.stores._postgresql._names import TableName
@@ -21,7 +22,7 @@ from aembed.stores._postgresql._words import WordTarget
 
 OnBuild: TypeAlias = Callable[[str, int, int], object]
 """Phase of an index's build, how much of it is done, and how much there is: blocks of the table, or rows."""
-BuildTarget: TypeAlias = IndexTarget | WordTarget | SetAside
+BuildTarget: TypeAlias = IndexTarget | WordTarget | EmptyRows | SetAside
 
 # asyncpg takes timeout=None for the command_timeout of the connection, so that no limit has to be a large number.
 # Chosen: a week; smaller, a build over a large table might be given up after hours of work.

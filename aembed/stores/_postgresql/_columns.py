@@ -62,10 +62,11 @@ class ColumnRequest:
     where: str | None
     fingerprint: str | None
     create: bool = False
+    updated_at: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
-        named = (self.text, self.vector, self.fingerprint, *(self.key or ()))
+        named = (self.text, self.vector, self.fingerprint, self.updated_at, *(self.key or ()))
         return tuple(name for name in named if name is not None)
 
 
@@ -97,6 +98,8 @@ class ColumnLayout:
     """Whether the type of the vectors is a domain."""
     copies: bool = True
     """Whether the server knows COPY."""
+    has_text_sql: bool = False
+    """Whether the text is an expression of the user's own."""
     prepared: str = ""
     """What stands before a text in its fingerprint: how its vector was prepared (mark_of), in hexadecimal digits."""
 
@@ -157,16 +160,42 @@ class ColumnLayout:
         return f"(t.{self.fingerprint} IS NULL OR t.{self.fingerprint} IS NOT DISTINCT FROM {self.stored_hash})"
 
     @property
+    def is_empty(self) -> str:
+        """As `is_pending`, of the rows without a vector alone, which a partial index may find."""
+        return self._wanted("true" if self.absent else f"t.{self.vector} IS NULL")
+
+    @property
     def is_pending(self) -> str:
+        return self._wanted(self.is_stale)
+
+    def _wanted(self, condition: str) -> str:
         keyed = "".join(f" AND t.{key} IS NOT NULL" for key in self.keys)
-        return f"({self.text}) IS NOT NULL AND {self.is_stale}{keyed}{self.condition}"
+        return f"({self.text}) IS NOT NULL AND {condition}{keyed}{self.condition}"
 
     def after(self, last: Sequence[str] | None, first_parameter: int) -> str:
         """The rows whose key comes later; the key's values are parameters."""
         if last is None:
             return ""
-        values = [f"${first_parameter + i}::text::{type}" for i, type in enumerate(self.key_types)]
-        return f" AND ({self.key_list}) > ({', '.join(values)})"
+        return f" AND ({self.key_list}) > ({self.key_parameters(first_parameter)})"
+
+    def key_parameters(self, first_parameter: int) -> str:
+        """One for each column of the key, from that one on: its value as text."""
+        return ", ".join(f"${first_parameter + i}::text::{type}" for i, type in enumerate(self.key_types))
+
+    def given_keys(self, first_parameter: int) -> dict[str, str]:
+        """What a statement needs that is given keys: an array for each of their columns, from that parameter on."""
+        given = ", ".join(f"${i}::text[]" for i in range(first_parameter, len(self.keys) + first_parameter))
+        return {"given": given, "names": ", ".join(self.given_names), "is_key": self.is_given_key}
+
+    @property
+    def given_names(self) -> list[str]:
+        """Of the key's columns among rows that are given, whose alias is `aembed_new`."""
+        return [f"aembed_key{i}" for i in range(len(self.keys))]
+
+    @property
+    def is_given_key(self) -> str:
+        pairs = zip(self.keys, self.given_names, self.key_types, strict=True)
+        return " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
 
     def additions(self, dimensions: int) -> dict[str, str]:
         """The columns that are still to be added, quoted, and their types. Raises ConfigError for too wide a one."""
@@ -238,6 +267,7 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
         storage=vector["base"],
         dimensions=vector["width"] if vector["width"] > 0 else None,
         vector=quote_name(asked.vector),
+        has_text_sql=asked.text_sql is not None,
         text=f"t.{quote_name(asked.text)}" if asked.text is not None else f"{asked.text_sql}\n",
         condition=f" AND ({asked.where}\n)" if asked.where else "",
         fingerprint=quote_name(asked.fingerprint) if asked.fingerprint else None,

@@ -129,6 +129,10 @@ class PostgresDatabase:
         async with (await self._open_pool()).acquire() as connection:
             yield connection
 
+    async def has_room(self) -> bool:
+        """Whether a connection may be held beside those that are at work."""
+        return bool((await self._open_pool()).get_max_size() > 1)
+
     async def aclose(self) -> None:
         """Closes the pool, if it is ours. Later calls raise StoreError."""
         self._closed = True

@@ -13,11 +13,13 @@ from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import is_same, write_with_proof
+from aembed.stores._postgresql._scopes import Scope
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, normalize, vector_of
 from aembed.types import Matrix, Vector
 
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
+PAGE = "SELECT {id}, ({text})::text FROM {rows} WHERE {condition} ORDER BY {keys} LIMIT $1"
 FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
 MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
@@ -66,12 +68,12 @@ async def filled_width(table: ColumnLayout, connection: Connection) -> int | Non
 
 
 async def read_page(
-    last: Sequence[str] | None, size: int, table: ColumnLayout, connection: Connection
+    last: Sequence[str] | None, size: int, scope: Scope, table: ColumnLayout, connection: Connection
 ) -> list[tuple[str, str]]:
-    """Id and text of the pending rows after a key, in key order."""
-    condition = f"{table.is_pending}{table.after(last, 2)} ORDER BY {table.key_list} LIMIT $1"
-    found = await connection.fetch(select(f"{table.id}, ({table.text})::text", condition, table), size, *(last or ()))
-    return [(id, text) for id, text in found]
+    """Id and text of the pending rows of that scope after a key, in key order."""
+    rows, condition, parameters = scope.of(table, last, 2)
+    statement = PAGE.format(id=table.id, text=table.text, rows=rows, condition=condition, keys=table.key_list)
+    return [(id, text) for id, text in await connection.fetch(statement, size, *parameters)]
 
 
 async def sample(most: int, table: ColumnLayout, connection: Connection) -> list[tuple[str, str, Vector]]:
@@ -169,10 +171,10 @@ async def update(
     rows = batch.pick(picked)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", EncodedColumn(str.encode, values, range(len(values))))
-        for name, values in zip(_names(table), zip(*map(native, rows.ids), strict=True), strict=True)
+        for name, values in zip(table.given_names, zip(*map(native, rows.ids), strict=True), strict=True)
     }
     columns["aembed_hash"] = ("bytea", rows.hashes)
-    parts = {"table": table.table, "is_key": _is_key(table), "hash": table.hash}
+    parts = {"table": table.table, "is_key": table.is_given_key, "hash": table.hash}
     work, in_one = statement_work(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), False
     if refused is not None:
         some = FILL_SOME.format(vector=table.vector, mark=mark(table), **parts)
@@ -201,7 +203,7 @@ async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection)
         table=table.table,
         vector=table.vector,
         fingerprint=table.fingerprint,
-        **given_keys(table, 1),
+        **table.given_keys(1),
         hash=table.stored_hash,
     )
     return (
@@ -217,7 +219,7 @@ async def reclaim(
     statement = RECLAIM.format(
         id=table.id,
         table=table.table,
-        **given_keys(table, 3),
+        **table.given_keys(3),
         condition=table.is_pending,
         alive=leases.ALIVE,
     )
@@ -232,8 +234,8 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
         table=table.table,
         vector=table.vector,
         given=", ".join(f"${i}::{type}" for i, type in enumerate(types, 1)),
-        names=", ".join(_names(table)),
-        is_key=_is_key(table),
+        names=", ".join(table.given_names),
+        is_key=table.is_given_key,
         hash=table.hash,
     )
     keys = zip(*map(native, batch.ids), strict=True)
@@ -241,23 +243,8 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
     return count
 
 
-def given_keys(table: ColumnLayout, first: int) -> dict[str, str]:
-    """What a statement needs that is given keys: an array for each of their columns, from that parameter on."""
-    given = ", ".join(f"${i}::text[]" for i in range(first, len(table.keys) + first))
-    return {"given": given, "names": ", ".join(_names(table)), "is_key": _is_key(table)}
-
-
-def _names(table: ColumnLayout) -> list[str]:
-    return [f"aembed_key{i}" for i in range(len(table.keys))]
-
-
 def typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
     return zip(table.keys, table.key_types, strict=True)
-
-
-def _is_key(table: ColumnLayout) -> str:
-    pairs = zip(table.keys, _names(table), table.key_types, strict=True)
-    return " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
 
 
 def mark(table: ColumnLayout) -> str:

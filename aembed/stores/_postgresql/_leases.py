@@ -13,6 +13,7 @@ from contextlib import suppress
 from aembed.errors import StoreError
 from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._scopes import Scope
 
 TABLES = """CREATE TABLE IF NOT EXISTS aembed.workers (token bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         expires_at timestamptz NOT NULL);
@@ -37,7 +38,7 @@ ALIVE = """greatest(w.expires_at, pg_catalog.pg_postmaster_start_time() + interv
 # A row that another transaction writes just now is passed over, and found by the next pass. A lease with a larger token
 # than this statement can see belongs to a worker that has joined since: it lives, though its row is not seen.
 CLAIM = """WITH page AS (
-    SELECT {id} AS id, ({text})::text AS text FROM {table} AS t WHERE {condition} AND NOT EXISTS (
+    SELECT {id} AS id, ({text})::text AS text FROM {rows} WHERE {condition} AND NOT EXISTS (
         SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token WHERE l.target = $2 AND l.key = {id}
             AND (w.token = $3 OR {alive}))
     ORDER BY {keys} LIMIT $1 FOR UPDATE OF t SKIP LOCKED),
@@ -54,6 +55,7 @@ RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = 
 FAIL = "UPDATE aembed.leases SET failed = true WHERE target = $1 AND token = $2 AND key = ANY ($3::text[])"
 HOLD_FAILED = """INSERT INTO aembed.leases (target, key, token, failed)
     SELECT $1, key, $2, true FROM unnest($3::text[]) AS key ON CONFLICT (target, key) DO NOTHING"""
+FREE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2"
 FORGET_LOST = """DELETE FROM aembed.leases
     WHERE target = $1 AND token = $2 AND NOT failed AND key <> ALL ($3::text[])"""
 """What was claimed in our name, and the answer was lost."""
@@ -91,19 +93,19 @@ class ColumnWorker:
         return self._has_lapsed
 
     def keep_alive(self, beat: Callable[[], Awaitable[None]]) -> None:
-        self._note_activity()
+        self.note_activity()
         self._beating = asyncio.create_task(self._beat(beat))
 
     def note_taken(self, ids: Iterable[str]) -> None:
         self.held.update(ids)
-        self._note_activity()
+        self.note_activity()
 
     def note_given_up(self, ids: Iterable[str]) -> None:
         self.held.difference_update(ids)
-        self._note_activity()
+        self.note_activity()
         self._freed.set()
 
-    def _note_activity(self) -> None:
+    def note_activity(self) -> None:
         self._active_at = asyncio.get_running_loop().time()
 
     async def wait_for_room(self) -> None:
@@ -145,18 +147,24 @@ async def join(lease_seconds: float, connection: Connection) -> int:
 
 
 async def claim(
-    last: Sequence[str] | None, size: int, worker: ColumnWorker, table: ColumnLayout, connection: Connection
+    last: Sequence[str] | None,
+    size: int,
+    scope: Scope,
+    worker: ColumnWorker,
+    table: ColumnLayout,
+    connection: Connection,
 ) -> list[tuple[str, str, bool]]:
-    """Id, text and whether it is ours now, of the free pending rows after a key; in key order."""
+    """Id, text and whether it is ours now, of the free pending rows of that scope after a key; in key order."""
+    rows, condition, parameters = scope.of(table, last, 4)
     statement = CLAIM.format(
         id=table.id,
         text=table.text,
-        table=table.table,
-        condition=table.is_pending + table.after(last, 4),
+        rows=rows,
+        condition=condition,
         keys=table.key_list,
         alive=ALIVE,
     )
-    found = await connection.fetch(statement, size, worker.target, worker.token, *(last or ()))
+    found = await connection.fetch(statement, size, worker.target, worker.token, *parameters)
     return [(id, text, is_mine) for id, text, is_mine in found]
 
 

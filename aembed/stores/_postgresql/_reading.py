@@ -101,7 +101,7 @@ async def read_filled_ids(ids: Sequence[str], table: ColumnLayout, connection: C
         return EMPTY_PAGE
     keys = [_key(id, table) for id in ids]
     parts = {"columns": filling.row_columns(table), "table": table.table, "condition": _is_filled(table)}
-    statement = OF_KEYS.format(**parts, **filling.given_keys(table, 1))
+    statement = OF_KEYS.format(**parts, **table.given_keys(1))
     try:
         return _filled(await connection.fetch(statement, *map(list, zip(*keys, strict=True))))
     except asyncpg.DataError as error:

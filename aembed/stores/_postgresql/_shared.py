@@ -14,6 +14,7 @@ from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._grants import may_write
 from aembed.stores._postgresql._opened import OpenedColumn
+from aembed.stores._postgresql._scopes import ALL, Scope
 from aembed.types import Record
 
 
@@ -31,13 +32,12 @@ class SharedColumn(OpenedColumn):
         Where others hold the rest, it waits for them: what they give up, or leave by dying, comes too.
         """
         await self._leave()
-        if await self._run(self._is_leased):
-            self._worker = await self._run(self._join_workers)
+        await self._join()
         left = limit
         while True:
             # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
             others, found = await self._has_other_workers(), 0
-            async with aclosing(self._pass(left)) as records:
+            async with aclosing(self._pass(ALL, left)) as records:
                 async for record in records:
                     left, found = None if left is None else left - 1, found + 1
                     yield record
@@ -49,11 +49,13 @@ class SharedColumn(OpenedColumn):
                 # Chosen: what others give up is seen within a second, and with short leases within a part of one.
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
 
-    async def _pass(self, limit: int | None) -> AsyncGenerator[Record, None]:
-        last: list[str] | None = None
+    async def _pass(
+        self, scope: Scope, limit: int | None = None, last: list[str] | None = None
+    ) -> AsyncGenerator[Record, None]:
+        """The rows of that scope that come after a key."""
         while limit is None or limit > 0:
             size = min(sql.ROWS_PER_PAGE, limit or sql.ROWS_PER_PAGE)
-            page = await self._read_page(last, size)
+            page = await self._read_page(last, size, scope)
             mine = [Record(id, text, source=self._asked.table.table) for id, text, is_mine in page if is_mine]
             for record in mine:
                 yield record
@@ -62,11 +64,11 @@ class SharedColumn(OpenedColumn):
             last = native(page[-1][0])
             limit = None if limit is None else limit - len(mine)
 
-    async def _read_page(self, last: list[str] | None, size: int) -> list[tuple[str, str, bool]]:
+    async def _read_page(self, last: list[str] | None, size: int, scope: Scope) -> list[tuple[str, str, bool]]:
         if (worker := self._worker) is None:
-            return [(id, text, True) for id, text in await self._run(partial(sql.read_page, last, size))]
+            return [(id, text, True) for id, text in await self._run(partial(sql.read_page, last, size, scope))]
         await worker.wait_for_room()
-        page = await self._run(partial(leases.claim, last, size, worker))
+        page = await self._run(partial(leases.claim, last, size, scope, worker))
         worker.note_taken(id for id, _, is_mine in page if is_mine)
         return page
 
@@ -84,6 +86,10 @@ class SharedColumn(OpenedColumn):
         worker.note_given_up(id for id in ids if id not in held)
         worker.note_taken(held)
         return held
+
+    async def _join(self) -> None:
+        if await self._run(self._is_leased):
+            self._worker = await self._run(self._join_workers)
 
     async def _is_leased(self, table: ColumnLayout, connection: Connection) -> bool:
         return self._is_shared and await may_write(connection, *leases.NAMES)

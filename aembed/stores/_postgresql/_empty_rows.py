@@ -1,0 +1,59 @@
+"""A partial index of the rows of a user's own table that have no vector: to look for some reads none of the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from aembed.stores._postgresql._columns import ColumnLayout
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._names import quote_name
+from aembed.stores._postgresql._words import IS_VALID
+
+CREATE = "CREATE INDEX {how} IF NOT EXISTS {name} ON {of} {table} ({keys}) WHERE {vector} IS NULL"
+LED = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+    ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND i.indpred IS NULL AND a.attname = $2)"""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyRows:
+    """`table`, `keys` and `vector` are quoted."""
+
+    table: str
+    schema: str
+    keys: tuple[str, ...]
+    vector: str
+
+    @classmethod
+    def of(cls, table: ColumnLayout) -> EmptyRows:
+        return cls(table.table, table.schema, table.keys, table.vector)
+
+    @property
+    def name(self) -> str:
+        digest = blake2b(f"{self.table}.{self.vector}".encode(), digest_size=8).hexdigest()
+        return quote_name(f"aembed_empty_{digest}")
+
+    @property
+    def full_name(self) -> str:
+        return f"{quote_name(self.schema)}.{self.name}"
+
+    def create(self, *, concurrently: bool, only: bool = False) -> str:
+        """`only`: of the table without its partitions."""
+        return CREATE.format(
+            how="CONCURRENTLY" if concurrently else "",
+            name=self.name,
+            of="ONLY" if only else "",
+            table=self.table,
+            keys=", ".join(self.keys),
+            vector=self.vector,
+        )
+
+
+async def is_indexed(rows: EmptyRows, connection: Connection) -> bool:
+    return bool(await connection.fetchval(IS_VALID, rows.full_name, rows.table))
+
+
+async def is_led_by(column: str, table: ColumnLayout, connection: Connection) -> bool:
+    """Whether an index of the table begins with that column."""
+    return bool(await connection.fetchval(LED, table.oid, column))

@@ -1,0 +1,211 @@
+"""A column of a PostgreSQL table that is watched: looks at what triggers have noted, or at what an index finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+
+import anyio
+
+from aembed.errors import StoreError
+from aembed.stores._postgresql import _noticing as noticing
+from aembed.stores._postgresql._building import OnBuild, build
+from aembed.stores._postgresql._columns import ColumnLayout, native
+from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._empty_rows import EmptyRows, is_indexed, is_led_by
+from aembed.stores._postgresql._listening import Listener
+from aembed.stores._postgresql._scopes import ALL, EMPTY, Scope
+from aembed.stores._postgresql._shared import SharedColumn
+from aembed.types import Record
+
+NOW = "SELECT pg_catalog.clock_timestamp()::text"
+BOUND = "SELECT {id} FROM {table} AS t WHERE true{after} ORDER BY {keys} OFFSET {rows} LIMIT 1"
+# Chosen: to read and hash so many texts of 1 kB takes a server a fifth of a second; no statement of a look at
+# everything takes much longer, however large the table is.
+RANGE = 50_000
+"""Rows of one statement of a look at everything."""
+# Chosen: as other ends of a column. Larger, a server that is away would hold up the end of the program.
+LEAVE_SECONDS = 5.0
+# Chosen: what others hold, or lock, just now is looked at again so soon.
+BUSY_SECONDS = 0.5
+# Chosen: statements that come in a burst are seen by one look. Larger, whoever edits a row waits for longer.
+GATHER_SECONDS = 0.05
+
+
+class WatchedColumn(SharedColumn):
+    """`watch` of a backfill; see Watched."""
+
+    async def index_empty_rows(self, *, on_progress: OnBuild | None = None) -> None:
+        """Builds a partial index of the rows without a vector, while writes go on: to look for some costs nothing then.
+
+        Raises ConfigError behind a pooler in transaction mode.
+        """
+        await build(await self._run(self._empty_rows), self._database, on_progress=on_progress)
+
+    async def index_of_empty_rows(self) -> str | None:
+        """The name of that index, quoted, where it is not there yet."""
+
+        async def name(table: ColumnLayout, connection: Connection) -> str | None:
+            rows = EmptyRows.of(table)
+            return None if await is_indexed(rows, connection) else rows.name
+
+        return await self._run(name)
+
+    async def noted(self) -> tuple[int, float] | None:
+        """How many changes wait that triggers have noted, and for how many seconds the first; None without triggers."""
+        return await self._run(partial(noticing.waiting, self._asked.vector))
+
+    @asynccontextmanager
+    async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[ColumnLooks]:
+        """See Watched."""
+        await self._leave()
+        listener, is_noted = Listener(self._database), False
+        try:
+            is_noted = await self._run(partial(noticing.are_there, self._asked.vector))
+            is_told = is_noted and await listener.start()
+            delay = await self._run(partial(self._delay, is_noted, is_told, poll, recheck))
+            yield ColumnLooks(self, delay, listener if is_told else None, is_noted, self._asked.updated_at)
+        finally:
+            with anyio.CancelScope(shield=True), suppress(StoreError), anyio.move_on_after(LEAVE_SECONDS):
+                await listener.stop()
+                if (worker := self._worker) and worker.held and is_noted:
+                    await self._database.run(partial(noticing.hand_back, worker), safe_path=False)
+
+    async def _delay(
+        self, is_noted: bool, is_told: bool, poll: float, recheck: float, table: ColumnLayout, connection: Connection
+    ) -> str:
+        """When a row that becomes pending is seen, in words."""
+        everything = f"all rows are looked at every {recheck:g} s"
+        if is_told:
+            return f"changes are seen at once; {everything}"
+        if is_noted:
+            return f"changes are seen within {poll:g} s, as no notification passes the pooler; {everything}"
+        empty = f"rows without a vector are looked for every {poll:g} s"
+        if not await is_indexed(EmptyRows.of(table), connection):
+            empty += ", each time in the whole table (--create-index, or --create-triggers=watch)"
+        if table.fingerprint is None:
+            return f"{empty}; an edit of a row that has one is not seen (--fingerprint)"
+        if not self._asked.updated_at:
+            return f"{empty}; edits are seen when {everything} (--create-triggers=watch, or --updated-at)"
+        edits = f"{self._asked.updated_at} tells of edits"
+        if not await is_led_by(self._asked.updated_at, table, connection):
+            edits += f", which no index has: CREATE INDEX ON {table.table} ({self._asked.updated_at})"
+        return f"{empty}; {edits}; {everything}"
+
+    async def _empty_rows(self, table: ColumnLayout, connection: Connection) -> EmptyRows:
+        return EmptyRows.of(table)
+
+    async def _take(self, is_noted: bool) -> noticing.Noted:
+        """What a look is at; nothing where the role may not lease rows."""
+        worker = self._worker
+        if worker is None or worker.has_lapsed:
+            # Others may have taken what it held.
+            await self._leave()
+            await self._join()
+        if (worker := self._worker) is None:
+            return noticing.NOTHING
+        worker.note_activity()
+        return await self._database.run(partial(noticing.take, worker, is_noted), safe_path=False)
+
+    async def _settle(self, noted: noticing.Noted, left: AbstractSet[str]) -> int:
+        """After a look; see noticing.settle."""
+        worker = self._worker
+        if worker is None:
+            return 0
+        kept = await self._run(partial(noticing.settle, noted, left, worker))
+        worker.note_given_up(list(worker.held))
+        return kept
+
+    async def _read_clock(self) -> str:
+        """The time of the database."""
+
+        async def asked(connection: Connection) -> str:
+            return str(await connection.fetchval(NOW))
+
+        return await self._database.run(asked, safe_path=False)
+
+    async def _read(self, scope: Scope) -> AsyncGenerator[Record, None]:
+        async with aclosing(self._pass(scope)) as records:
+            async for record in records:
+                yield record
+
+    async def _read_all(self) -> AsyncGenerator[Record, None]:
+        """All that is pending, by ranges of keys."""
+        last: list[str] | None = None
+        while True:
+            bound = await self._run(partial(self._find_bound, last))
+            scope = ALL if bound is None else Scope(upto=bound)
+            async with aclosing(self._pass(scope, last=last)) as records:
+                async for record in records:
+                    yield record
+            if bound is None:
+                return
+            last = bound
+
+    async def _find_bound(
+        self, last: list[str] | None, table: ColumnLayout, connection: Connection
+    ) -> list[str] | None:
+        statement = BOUND.format(
+            id=table.id, table=table.table, after=table.after(last, 1), keys=table.key_list, rows=RANGE
+        )
+        id = await connection.fetchval(statement, *(last or ()))
+        return None if id is None else native(id)
+
+
+class ColumnLooks:
+    """See Looks."""
+
+    def __init__(
+        self, column: WatchedColumn, delay: str, listener: Listener | None, is_noted: bool, updated_at: str | None
+    ) -> None:
+        self.delay = delay
+        self._column, self._listener, self._is_noted = column, listener, is_noted
+        self._updated_at = None if is_noted else updated_at
+        self._noted = noticing.NOTHING
+        self._since: str | None = None
+        """When the look before began, by the database's clock."""
+        self._began_at: str | None = None
+        self._has_read = self._has_more = self._is_busy = False
+
+    async def wait(self, seconds: float) -> None:
+        if self._has_more:
+            return
+        seconds = min(seconds, BUSY_SECONDS) if self._is_busy else seconds
+        if (listener := self._listener) is None:
+            await asyncio.sleep(seconds)
+        elif listener.is_there or not await listener.start():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await listener.told.wait()
+                await asyncio.sleep(GATHER_SECONDS)
+            listener.told.clear()
+
+    async def pending(self, *, everything: bool) -> AsyncIterator[Record]:
+        self._noted = noticing.NOTHING
+        column, self._has_read = self._column, False
+        self._noted = await column._take(self._is_noted)
+        self._began_at = await column._read_clock() if self._updated_at else None
+        reads = [column._read_all()] if everything else [column._read(scope) for scope in self._scopes()]
+        for read in reads:
+            async with aclosing(read) as records:
+                async for record in records:
+                    self._has_read = True
+                    yield record
+
+    def _scopes(self) -> Iterator[Scope]:
+        if self._noted.keys:
+            yield Scope(ids=self._noted.keys)
+        if self._is_noted:
+            return
+        yield EMPTY
+        if self._since:
+            yield Scope(since=self._since, updated_at=self._updated_at)
+
+    async def note_seen(self, left: AbstractSet[str]) -> None:
+        kept = await self._column._settle(self._noted, left) if self._has_read or self._noted.keys else 0
+        self._is_busy = kept > 0
+        self._has_more = len(self._noted.entries) == noticing.MOST_TAKEN > kept
+        self._since = self._began_at
