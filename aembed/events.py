@@ -1,4 +1,4 @@
-"""What an Embedder tells of its work: `Embedder(..., on_event=function)` calls the function with these values.
+"""What an Embedder tells of its work: `Embedder(..., on_event=function)` calls the function with these values::
 
     JobBegan ----------------------------------------------------------------------------------------> JobEnded
        RequestStarted --+-- its reply came -------------------------------------> RequestAnswered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from contextvars import ContextVar
 from typing import Any
 
@@ -44,6 +44,7 @@ from aembed.events import (
     RequestStarted,
 )
 from aembed.results import Stats
+from tests.heard import Heard
 from tests.jobs import records, words
 from tests.service.faults import Outage, Status
 from tests.service.in_process import embedder_of_pool
@@ -52,41 +53,6 @@ from tests.service.service import Service
 from tests.stage.clock import run_virtual
 
 SECRET = "sk-nobody-may-see-this"
-
-
-class Heard(list[Event]):
-    """Everything that was told, in order."""
-
-    def __call__(self, event: Event) -> None:
-        self.append(event)
-
-    def of(self, *kinds: type) -> list[Any]:
-        return [event for event in self if isinstance(event, kinds)]
-
-    def check(self) -> None:
-        """Each request goes the way that events.py draws, and each job and each outage that has an end has one."""
-        ways = defaultdict[int, list[Any]](list)
-        for event in self.of(RequestStarted, RequestAnswered, RequestRefused, RequestRetried, RequestFailed):
-            ways[event.request].append(event)
-        for way in ways.values():
-            *tries, last = way
-            assert isinstance(last, RequestAnswered | RequestFailed), way
-            assert isinstance(way[0], RequestStarted)
-            assert {(each.texts, each.tokens, each.input_type, each.model) for each in way} == {
-                (last.texts, last.tokens, last.input_type, last.model)
-            }
-            number = 0
-            for before, event in zip([None, *tries], tries, strict=False):
-                if isinstance(event, RequestStarted):
-                    number += 1
-                    assert before is None or isinstance(before, RequestRetried), way
-                else:
-                    assert isinstance(event, RequestRefused | RequestRetried), way
-                    assert isinstance(before, RequestStarted | RequestRefused), way
-                assert event.try_number == number
-            assert last.try_number == number
-        began, ended = self.of(JobBegan), self.of(JobEnded)
-        assert sorted(each.job for each in began) == sorted(each.job for each in ended)
 
 
 async def test_a_job_and_a_query_are_told_of_as_the_provider_counts_them() -> None:
