@@ -59,7 +59,7 @@ class Teller:
                 logger.exception("%r raised, for a %s; the work goes on", self._on_event, type(event).__name__)
             self._has_complained = True
             return
-        if isinstance(result, Coroutine):
+        if result is not None and isinstance(result, Coroutine):
             result.close()
             if not self._has_complained:
                 logger.error("%r gave a coroutine, which nobody awaits: on_event is a plain function", self._on_event)
