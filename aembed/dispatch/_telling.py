@@ -34,9 +34,9 @@ def origin_of(provider: Provider) -> Origin:
     if isinstance(provider, HasAddresses):
         return Origin(space.provider, space.model)
     try:
-        parts = urlsplit(getattr(provider, "base_url", "") or space.endpoint)
+        parts = urlsplit(str(getattr(provider, "base_url", "") or space.endpoint))
         host, port = parts.hostname, parts.port
-    except (TypeError, ValueError, AttributeError):  # a Provider of somebody's own may have anything there
+    except ValueError:  # a Provider of somebody's own may have anything there
         host = port = None
     if not host:
         return Origin(space.provider, space.model)
@@ -53,7 +53,8 @@ class Teller:
     def __call__(self, event: Event, context: Context | None = None) -> None:
         """Tells it in the context of the caller for whom it happened, where that is another one."""
         try:
-            result = context.run(self._on_event, event) if context else self._on_event(event)
+            # A context in which nothing was set is empty, and so it is false.
+            result = self._on_event(event) if context is None else context.run(self._on_event, event)
         except (Exception, asyncio.CancelledError):
             if not self._has_complained:
                 logger.exception("%r raised, for a %s; the work goes on", self._on_event, type(event).__name__)
