@@ -30,7 +30,6 @@ from aembed import (
     UnavailableError,
 )
 from aembed import events as told
-from aembed.core.metering import LATENCIES, Meter, measured
 from aembed.events import (
     Event,
     JobBegan,
@@ -43,7 +42,6 @@ from aembed.events import (
     RequestRetried,
     RequestStarted,
 )
-from aembed.results import Stats
 from tests.heard import Heard
 from tests.jobs import records, words
 from tests.service.faults import Outage, Status
@@ -311,30 +309,6 @@ def test_the_page_and_the_union_name_every_event() -> None:
 
 
 # stats()
-
-
-def test_latency_is_that_of_the_last_answers() -> None:
-    meter = Meter()
-    assert measured(Stats(), [meter]).latency_p50 is None
-    for seconds in [9.0] * 100 + [float(number) for number in range(1, LATENCIES + 1)]:
-        meter.note_answer(seconds, 1, None)
-    stats = measured(Stats(), [meter])
-    assert (stats.latency_p50, stats.latency_p95) == (LATENCIES / 2, 487.0)
-    one = Meter()
-    one.note_answer(0.5, 1, None)
-    assert (measured(Stats(), [one]).latency_p50, measured(Stats(), [one]).latency_p95) == (0.5, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("price", "named", "cost"), [(None, None, None), (2.0, None, 4e-6), (2.0, 0.5, 1.0), (None, 0.5, 1.0)]
-)
-def test_the_cost_is_as_the_replies_name_it_and_else_by_the_price(
-    price: float | None, named: float | None, cost: float | None
-) -> None:
-    meter = Meter(price_usd=price)
-    for _ in range(2):
-        meter.note_answer(1.0, 1, named)
-    assert measured(Stats(), [meter]).cost_usd == (None if cost is None else pytest.approx(cost))
 
 
 def test_stats_stay_when_the_loop_has_ended() -> None:

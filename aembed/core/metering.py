@@ -55,7 +55,8 @@ def _with(stats: Stats, meters: Sequence[Meter]) -> Stats:
         for name, times in [*meter.errors.items()]:
             errors[name] = errors.get(name, 0) + times
     latencies = sorted([seconds for meter in meters for seconds in [*meter.latencies]])
-    costs = [meter.cost_usd for meter in meters]
+    # An address that has answered nothing says nothing of the price.
+    costs = [meter.cost_usd for meter in [each for each in meters if each.billed_tokens] or meters]
     known = [cost for cost in costs if cost is not None]
     return replace(
         stats,
