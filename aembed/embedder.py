@@ -17,6 +17,7 @@ from aembed.batching import Batching, cancel_batches, look_at_batches
 from aembed.engine import Engine
 from aembed.engines import AnyStore, Engines, check_space, use_store
 from aembed.errors import AembedError, ConfigError
+from aembed.events import OnEvent
 from aembed.limits import Budget, RetryPolicy
 from aembed.options import Key, Options
 from aembed.pipeline.arrow_records import ArrowBatch, ArrowStream
@@ -74,7 +75,8 @@ class Embedder(QueryVerbs):
     `cache_queries`. `coordinator` is a file, or a postgresql:// URL, by which all workers that name it share the
     limits of a key, and budgets of a day or a month. `max_queue_size` is the most queries that may wait,
     None: any number.
-    `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes.
+    `http_client` is an httpx (or httpx2) AsyncClient of your own, which aembed never closes. `on_event` is a plain
+    function that is told of requests, retries, outages, batches and jobs by the values of `aembed.events`.
 
     Use it as `async with Embedder(...) as embedder`, or construct it and `await embedder.aclose()`.
     Raises ConfigError for what cannot work, before anything is read or sent.
@@ -107,6 +109,7 @@ class Embedder(QueryVerbs):
         # who cannot be answered in time; smaller, bursts are refused that could be.
         max_queue_size: int | None = 10_000,
         http_client: Any = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         options = Options(
             concurrency=concurrency,
@@ -124,6 +127,7 @@ class Embedder(QueryVerbs):
             cache_bytes=cache_bytes,
             coordinator=coordinator,
             max_queue_size=max_queue_size,
+            on_event=on_event,
         )
         own: dict[str, Any] = {
             "api_key": api_key,
@@ -204,7 +208,7 @@ class Embedder(QueryVerbs):
                     cached, feed, space=space, total=total, observers=observers, spend_limit=spend_limit
                 )
                 try:
-                    with log_ending("embed_documents", job.report):
+                    with log_ending("embed_documents", job.report, engine.job_teller):
                         report = await job.run()
                 except AembedError as error:
                     error.embeddings = await sink.make_embeddings(job.report(), self.space.dimensions, error)
@@ -212,7 +216,8 @@ class Embedder(QueryVerbs):
             return await sink.make_embeddings(report, self.space.dimensions)
 
     def stats(self) -> Stats:
-        """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, the cache; see Stats.
+        """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, errors, latency, what
+        was spent, the cache; see Stats.
 
         It sends nothing and waits for nothing. May be called from any thread.
         """
@@ -234,7 +239,8 @@ class Embedder(QueryVerbs):
                 spend_limit = engine.budgets.limit_of_calls()
                 sink = await stack.enter_async_context(engine.use_cache(StreamSink(channel), spend_limit))
                 job = engine.make_job(sink, Feed(rows_of(records), any_record), spend_limit=spend_limit)
-                running = asyncio.get_running_loop().create_task(run_and_close(job, channel, engine.run_verb()))
+                ended = run_and_close(job, channel, engine.run_verb(), engine.job_teller)
+                running = asyncio.get_running_loop().create_task(ended)
             try:
                 yield Results(channel, running)
             finally:
@@ -295,7 +301,7 @@ class Embedder(QueryVerbs):
                         submitter=run.submitter if run else None,
                     )
                     try:
-                        with log_ending("embed_into", job.report):
+                        with log_ending("embed_into", job.report, engine.job_teller):
                             return await batching.run(job, sink, run, spend_limit)
                     finally:
                         with anyio.CancelScope(shield=True):

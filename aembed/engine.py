@@ -17,12 +17,13 @@ from aembed.coalesce import Coalescer
 from aembed.core.billing import Billing
 from aembed.core.cache import Cache
 from aembed.core.changes import Fingerprinter, UnstoredEntries
+from aembed.core.metering import Meter, measured
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.progress import Tally
 from aembed.core.spaces import merge_spaces
 from aembed.counters import Measure
-from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit
+from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit, Teller, origin_of
 from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
@@ -42,6 +43,7 @@ from aembed.pipeline.shared_budgets import SharedBudgets
 from aembed.pipeline.sinks import ListSink, Sink
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
+from aembed.pipeline.telling import BatchTeller, JobTeller
 from aembed.pipeline.watching import Watching
 from aembed.protocols import Backlog, HasAddresses, Learns, Provider, Store
 from aembed.providers._threads import run_in_thread
@@ -73,6 +75,8 @@ class Engine:
         self._pacers = [_make_pacer(each, options) for each in self._addresses]
         self._most_in_flight = len(self._pacers) * options.most_in_flight
         self._first_in_flight = len(self._pacers) * options.first_in_flight
+        self._meters = [Meter(price_usd=provider.price_usd) for _ in self._addresses]
+        self._tell = None if options.on_event is None else Teller(options.on_event)
         self._cache = Cache(options.cache_bytes)
         self.caching = Caching(options.cache)
         self._billing = Billing()
@@ -126,6 +130,8 @@ class Engine:
                 pacer=self._pacers if isinstance(self.provider, HasAddresses) else self._pacers[0],
                 random=self.random,
                 shared=self._share_limits(),
+                meters=self._meters,
+                tell=self._tell,
             )
         return self._dispatcher
 
@@ -223,7 +229,12 @@ class Engine:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop
         stats = dispatcher.make_stats(loop.time()) if dispatcher and loop else Stats()
         waiting = sum(coalescer.waiting for coalescer in [*self._coalescers.values()])
-        return replace(stats, waiting=waiting, cache=self._cache.stats())
+        return replace(measured(stats, self._meters), waiting=waiting, cache=self._cache.stats())
+
+    @property
+    def job_teller(self) -> JobTeller | None:
+        """Who is told of its jobs; None where nobody listens."""
+        return JobTeller(self._tell, origin_of(self.provider)) if self._tell else None
 
     # jobs
 
@@ -275,6 +286,7 @@ class Engine:
         counts_tokens = any(budget.max_billed_tokens is not None for budget in self.options.budgets)
         share = 1.0 if counts_tokens else terms.price_factor
         asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True)
+        teller = BatchTeller(self._tell, origin_of(self.provider)) if self._tell else None
         collector = Collector(
             provider,
             books,
@@ -285,6 +297,8 @@ class Engine:
             space.dimensions,
             check_model,
             not terms.tried,
+            bill=self._meters[0],
+            teller=teller,
         )
         submitter = BatchSubmitter(
             self.dispatcher,
@@ -297,6 +311,7 @@ class Engine:
             spend_limit,
             price_share=share,
             fallback_live=fallback_live,
+            teller=teller,
         )
         return BatchRun(collector, submitter, asking, tally)
 
@@ -335,7 +350,7 @@ class Engine:
     def make_tally(self, total: int | None = None) -> Tally:
         at_risk_tokens = self._most_in_flight * self.limits.max_tokens_per_batch
         now = asyncio.get_running_loop().time()
-        return Tally(now, self.provider.price_usd, total, at_risk_tokens=at_risk_tokens)
+        return Tally(now, total, price_usd=self.provider.price_usd, at_risk_tokens=at_risk_tokens)
 
     async def prepare(self, store: Store | Backlog, spend_limit: SpendLimit, carried: Space | None = None) -> Space:
         """Law 6: what the store refuses is refused before money is spent. One short text at the most is.

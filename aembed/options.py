@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from aembed.errors import ConfigError
+from aembed.events import OnEvent
 from aembed.limits import Budget, RetryPolicy
 from aembed.ranges import check_number, check_seconds, check_whole_number, one_line_of
 from aembed.types import TooLong
@@ -46,6 +48,7 @@ class QueryOptions(TypedDict, total=False):
     coordinator: str | Path | None
     max_queue_size: int | None
     http_client: Any
+    on_event: OnEvent | None
 
 
 class EmbedderOptions(QueryOptions, total=False):
@@ -73,6 +76,7 @@ class Options:
     cache_bytes: int
     coordinator: str | Path | None
     max_queue_size: int | None
+    on_event: OnEvent | None
 
     def __post_init__(self) -> None:
         concurrency = self.concurrency
@@ -101,6 +105,8 @@ class Options:
         if self.cache_queries and self.cache is None:
             raise ConfigError("cache_queries=True keeps queries in a cache, and there is none; give cache= as well")
 
+        _check_on_event(self.on_event)
+
     @property
     def most_in_flight(self) -> int:
         return MOST_AUTO if self.concurrency == "auto" else self.concurrency
@@ -116,6 +122,18 @@ class Options:
     @property
     def query_budgets(self) -> tuple[Budget, ...]:
         return _check_budgets("query_budget", self.query_budget)
+
+
+def _check_on_event(given: object) -> None:
+    if given is None:
+        return
+    if not callable(given):
+        raise ConfigError(f"on_event={one_line_of(given)} must be a plain function, or None")
+    if iscoroutinefunction(given) or iscoroutinefunction(getattr(given, "__call__", None)):  # noqa: B004
+        raise ConfigError(
+            "on_event must be a plain function, and not async: nothing waits for it; put the event into an "
+            "asyncio.Queue, and await there"
+        )
 
 
 def _check_budgets(name: str, given: object) -> tuple[Budget, ...]:

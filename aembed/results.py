@@ -210,7 +210,11 @@ class Stats:
     in `retry_after` seconds. `accepted` and `throttled` count requests since the beginning. `concurrency` is how many
     requests may be in flight now. `limit` names the limit that is believed to set the speed, and why; it is empty where
     none is known. `last_error` is what the last request failed with that was tried again; for `failing_seconds` none
-    has been answered. Where there are several addresses, `addresses` has the same of each by its host and port.
+    has been answered. `errors` counts the requests that failed since the beginning, each try by itself, by the name of
+    the error's class. `latency_p50` and `latency_p95` are seconds from sending to the whole reply, of the last 512 that
+    were answered; None before the first. `billed_tokens` and `cost_usd` are what all replies have cost since the
+    beginning, of jobs and queries; without a known price the cost is None. Where there are several addresses,
+    `addresses` has the same of each by its host and port.
     """
 
     waiting: int = 0
@@ -227,6 +231,11 @@ class Stats:
     retry_after: float = 0.0
     last_error: str = ""
     failing_seconds: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    latency_p50: float | None = None
+    latency_p95: float | None = None
+    billed_tokens: int = 0
+    cost_usd: float | None = None
     cache: CacheStats = CacheStats()
     addresses: Mapping[str, Stats] = field(default_factory=dict)
 

@@ -60,6 +60,8 @@ EMBEDDER = {
     "or a month; see [Many machines](scale.md#one-limit).",
     "max_queue_size": "The most queries that may wait. None: any number.",
     "http_client": "An AsyncClient of httpx or httpx2 of your own. It is used as it is, and never closed.",
+    "on_event": "A plain function that is told of requests, retries, outages, batches and jobs; see "
+    "[Seeing it work](observing.md).",
 }
 VERBS = {
     "texts": "Any iterable or async iterable of str; `search_many` takes no async one.",

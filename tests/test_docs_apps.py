@@ -168,12 +168,16 @@ async def test_the_app_with_health_and_metrics_tells_of_an_outage(tmp_path: Path
             metrics = dict(line.split() for line in (await client.get("/metrics")).text.splitlines())
             assert (metrics["aembed_accepted_total"], metrics["aembed_waiting"]) == ("1", "0")
             assert metrics["aembed_cache_misses_total"] == "1"
+            assert int(metrics["aembed_billed_tokens_total"]) == provider.ledger.billed_tokens
+            assert float(metrics["aembed_cost_usd_total"]) == pytest.approx(provider.ledger.billed_tokens * 0.02 / 1e6)
+            assert 0.0 < float(metrics['aembed_latency_seconds{quantile="0.95"}']) < 60.0
             provider.service.script = Always(Status(503))
             failing = asyncio.create_task(client.get("/embed", params={"q": "b"}, timeout=60))
             async with asyncio.timeout(20):
                 while (health := await client.get("/health")).status_code != 503:
                     pass
             assert "503" in health.json()["last_error"]
+            assert 'aembed_errors_total{error="UnavailableError"} ' in (await client.get("/metrics")).text
             provider.service.script = None
             assert (await failing).status_code == 200
             assert (await client.get("/health")).status_code == 200

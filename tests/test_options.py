@@ -37,6 +37,7 @@ OPTIONS: dict[str, list[Any]] = {
     "cache_queries": [None, 1, 0, "yes"],
     "max_queue_size": wrong(WHOLE, 0, none=True),
     "too_long": [None, "", "shorten", 1, True, ["error"], nan],
+    "on_event": [3, "print", b"", ["print"]],
     "retry": [None, 3, "3", True, {"max_retries": 3}, RetryPolicy],
     "budget": [3, "3", True, {"max_cost_usd": 3}, Budget, [3]],
 }

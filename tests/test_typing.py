@@ -81,10 +81,11 @@ def test_b9_every_public_name_is_listed_once_and_is_there() -> None:
 def test_b9_what_a_public_signature_names_is_public() -> None:
     """Whoever calls it, or gives what it takes, can name the types."""
     names, unnamed = {name: getattr(aembed, name) for name in aembed.__all__}, set()
+    named = {*aembed.__all__, *aembed.events.__all__}
     for public in names.values():
         for function in functions_of(public):
             for annotation in get_type_hints(function, localns=names).values():
-                unnamed |= {each for each in named_in(annotation) if each.__name__ not in aembed.__all__}
+                unnamed |= {each for each in named_in(annotation) if each.__name__ not in named}
     assert unnamed - {Channel} == set(), "of Results, which nobody else makes"
 
 

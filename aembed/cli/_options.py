@@ -31,6 +31,7 @@ NO_KEY = "dry-run"
 _NO_OPTIONS = {
     "api_key": "the key comes from the environment alone",
     "http_client": "it is an object, for the library",
+    "on_event": "it is a function, for the library",
     "name": "use --model",
     "base_url": "use --base-url",
     "dimensions": "use --dimensions",

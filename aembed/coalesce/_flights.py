@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -44,6 +45,8 @@ class Flight:
     since: float
     item: Item = field(init=False)
     """What is sent of it, once it was measured."""
+    context: Context | None = None
+    """That of the call that it began with, where somebody is told of its request."""
     batch: QueryBatch | None = None
     waiters: dict[Waiter, float] = field(default_factory=dict)
 

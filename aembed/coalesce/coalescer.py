@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextvars import copy_context
 from functools import partial
 from math import ceil, inf
 from typing import Any
@@ -152,6 +153,8 @@ class Coalescer:
         if item:
             self._check(item)
         flight = self._flights[entry.fingerprint] = Flight(entry.fingerprint, self._loop.time())
+        if self._dispatcher.is_heard:
+            flight.context = copy_context()
         if item:
             flight.item = item
             self._enqueue(flight)
@@ -297,6 +300,8 @@ class Coalescer:
         self._dispatcher.resize(permit, tokens, texts)
         submission = self._new_submission()
         submission.permit, submission.when_resting = permit, self._on_close
+        # Calls that share a request may have a context each; the first of them is told.
+        submission.wanted_since, submission.context = flights[0].since, flights[0].context
         batch = QueryBatch(submission, items, {flight.fingerprint: flight for flight in flights}, len(flights))
         for flight in flights:
             flight.batch = batch

@@ -35,6 +35,43 @@ LONGEST_WORD = 20
 """The words of a text that is made of words have so many bytes on the average, at the most."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Bill:
+    """What replies have cost so far. `price_usd` is dollars for 1,000,000 tokens, None where it is not known."""
+
+    price_usd: float | None = None
+    billed_tokens: int = 0
+    named_tokens: int = 0
+    named_cost_usd: float = 0.0
+    """What the provider itself said that so many of the billed tokens cost."""
+
+    def add_bill(self, tokens: int, cost_usd: float | None) -> None:
+        self.billed_tokens += tokens
+        if cost_usd is not None:
+            self.named_tokens += tokens
+            self.named_cost_usd += cost_usd
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost as the provider names it, and by its price for the tokens of which it named none."""
+        unnamed = self.billed_tokens - self.named_tokens
+        if self.price_usd is None:
+            return self.named_cost_usd if self.named_tokens and not unnamed else None
+        return self.named_cost_usd + unnamed * self.price_usd / 1_000_000
+
+
+def cost_of(tokens: int, cost_usd: float | None, price_usd: float | None) -> float | None:
+    """What one reply has cost, as it says itself or else by the price."""
+    if cost_usd is not None or price_usd is None:
+        return cost_usd
+    return tokens * price_usd / 1_000_000
+
+
+def billed_tokens(told: int | None, estimated: float) -> int:
+    """A reply that does not say what it cost is counted as the provider estimates it."""
+    return round(estimated) if told is None else told
+
+
 @dataclass(slots=True)
 class Billing:
     """What one provider was seen to bill.

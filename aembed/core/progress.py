@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aembed.core.billing import Bill
 from aembed.errors import AembedError, copy_error
 from aembed.results import Failure, Progress, Report
 
@@ -29,11 +30,10 @@ TICK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Tally:
+class Tally(Bill):
     """The counts of one job; its stages add to them."""
 
     started: float
-    price_usd: float | None = None
     total: int | None = None
     inputs: int = 0
     stored: int = 0
@@ -46,10 +46,6 @@ class Tally:
     removed: int = 0
     requests: int = 0
     retries: int = 0
-    billed_tokens: int = 0
-    named_tokens: int = 0
-    named_cost_usd: float = 0.0
-    """What the provider itself said that so many of the billed tokens cost."""
     lost_tokens: int = 0
     truncated: int = 0
     at_risk_tokens: int = 0
@@ -82,20 +78,6 @@ class Tally:
         # Law 4: what is in none of the other classes is pending.
         return self.inputs - self.stored - self.unchanged - self.failed - self.submitted
 
-    def add_bill(self, tokens: int, cost_usd: float | None) -> None:
-        self.billed_tokens += tokens
-        if cost_usd is not None:
-            self.named_tokens += tokens
-            self.named_cost_usd += cost_usd
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The cost as the provider names it, and by its price for the tokens of which it named none."""
-        unnamed = self.billed_tokens - self.named_tokens
-        if self.price_usd is None:
-            return self.named_cost_usd if self.named_tokens and not unnamed else None
-        return self.named_cost_usd + unnamed * self.price_usd / 1_000_000
-
     def report(self, now: float) -> Report:
         return Report(
             inputs=self.inputs,
@@ -123,5 +105,9 @@ class Tally:
         )
 
     def make_progress(self, now: float) -> Progress:
-        report = self.report(now)
-        return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})
+        return progress_of(self.report(now))
+
+
+def progress_of(report: Report) -> Progress:
+    """The report without its failures."""
+    return Progress(**{name: getattr(report, name) for name in Progress.__dataclass_fields__})

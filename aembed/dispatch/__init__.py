@@ -14,8 +14,8 @@ A batch passes these, from the outside to the inside, which is a good order to r
 
     _coordination  where several workers share one key: each leases its share of the limits from one database
 
-`_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_loop_affinity` is the
-event loop that all of it belongs to.
+`_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_telling` tells
+`on_event` what happens, `_loop_affinity` is the event loop that all of it belongs to.
 """
 
 from aembed.dispatch._admission import Admission, Permit
@@ -25,6 +25,7 @@ from aembed.dispatch._delivery import Answer, Answered, Deliver, PutAside, Refus
 from aembed.dispatch._loop_affinity import LoopAffinity
 from aembed.dispatch._shared import SharedAnswer, Waiting
 from aembed.dispatch._submission import SpendLimit, Submission
+from aembed.dispatch._telling import Origin, Teller, origin_of
 from aembed.dispatch._wait_report import WaitReport
 from aembed.dispatch.dispatcher import Dispatcher
 
@@ -37,6 +38,7 @@ __all__ = [
     "Deliver",
     "Dispatcher",
     "LoopAffinity",
+    "Origin",
     "Permit",
     "PutAside",
     "Refused",
@@ -44,6 +46,8 @@ __all__ = [
     "SharedLimit",
     "SpendLimit",
     "Submission",
+    "Teller",
     "WaitReport",
     "Waiting",
+    "origin_of",
 ]

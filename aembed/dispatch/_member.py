@@ -130,7 +130,7 @@ class Member(Admission):
             )
         self._report.is_out, self.contradicted, self.void_until = True, 0, self._pool.sent
         self._out_seconds = min(2.0 * seconds, MOST_OUT_SECONDS)
-        self.wait_report.last_error, self.wait_report.last_error_at = str(error), now
+        self.wait_report.note_out(error, now + seconds, now)
         self.gate.note_refusal(gate_pass, now, wait=seconds, hinted=True, closes=True)
         self._notify()
 

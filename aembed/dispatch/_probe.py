@@ -17,6 +17,7 @@ from aembed.dispatch._route import PROBE_TOKENS, is_of_address
 from aembed.dispatch._sending import WORD, send_promptly
 from aembed.dispatch._submission import Submission
 from aembed.errors import AembedError, ProviderError, RateLimitError, UnavailableError
+from aembed.types import Reply
 
 # Chosen: as the usual first wait of a request; the gate makes it longer from probe to probe.
 FIRST_PAUSE = 1.0
@@ -45,7 +46,7 @@ class Probe:
         # A job may have ended before the answer comes, so it counts from the first.
         submission.lost_tokens += ceil(PROBE_TOKENS)
         try:
-            reply = await send_promptly(self._requests, submission, [WORD], PROBE_TOKENS, member, urgent=True)
+            reply = await self._send(member)
         except (RateLimitError, UnavailableError) as error:
             closes = member.note_throttled(permit, error).closes
             hint = error.hints.retry_after if error.hints else None
@@ -67,3 +68,14 @@ class Probe:
             submission.lost_tokens += reply.usage.tokens or 1
         finally:
             submission.lost_tokens -= ceil(PROBE_TOKENS)
+
+    async def _send(self, member: Member) -> Reply:
+        submission, telling = self._submission, self._requests.tell_of(self._submission, 1, PROBE_TOKENS)
+        try:
+            return await send_promptly(
+                self._requests, submission, [WORD], PROBE_TOKENS, member, urgent=True, telling=telling
+            )
+        except BaseException as error:
+            if telling:
+                telling.ended(error)
+            raise

@@ -82,6 +82,7 @@ class Request:
         self._limited = self._hinted = False
         self._refusals, self._refused_since = 0, 0.0
         self._tries = tries
+        self._telling = requests.tell_of(submission, len(texts), tokens)
 
     async def send(self) -> Reply:
         """The reply. Raises the ProviderError that waiting did not clear, or OutageError.
@@ -89,6 +90,15 @@ class Request:
         RateLimitError comes out only for a `divisible` batch that is too large for the rate limit, UnavailableError
         after as many failures as `tries` says.
         """
+        if self._telling is None:
+            return await self._send()
+        try:
+            return await self._send()
+        except BaseException as error:
+            self._telling.ended(error)
+            raise
+
+    async def _send(self) -> Reply:
         errors: list[Exception] = []
         try:
             return await self._attempt()
@@ -145,7 +155,13 @@ class Request:
                 probes = self._pool is not None and permit.gate_pass.probe
                 urgent = submission.interactive or tries.control or probes
                 reply = await send_promptly(
-                    self._requests, submission, self._texts, self._tokens, permit.admission, urgent=urgent
+                    self._requests,
+                    submission,
+                    self._texts,
+                    self._tokens,
+                    permit.admission,
+                    urgent=urgent,
+                    telling=self._telling,
                 )
             except BaseException as error:
                 self._refusal = permit.admission.note_throttled(permit, error)
@@ -154,6 +170,8 @@ class Request:
                         raise telling from error
                     raise
                 submission.retries += 1
+                if self._telling:
+                    self._telling.retried(0.0)
                 continue
             permit.admission.note_success(permit, reply.hints)
             if self._pool and self._route and self._route.refused_by:
@@ -251,6 +269,8 @@ class Request:
         """
         assert self._permit is not None
         self._submission.retries += 1
+        if self._telling:
+            self._telling.retried(seconds)
         admission = self._permit.admission
         answerable = self._limited and admission.gate.is_open and not self._hinted
         if self._route and isinstance(admission, Member):

@@ -21,13 +21,17 @@ import anyio
 import numpy as np
 from tenacity.wait import wait_exponential
 
+from aembed.core.billing import billed_tokens
 from aembed.core.deadlines import Deadlines
+from aembed.core.metering import Meter
 from aembed.core.quoting import without_quotes
 from aembed.core.spaces import is_same_model
 from aembed.core.vectors import check_squares, check_width, squares
 from aembed.dispatch._admission import Admission
 from aembed.dispatch._pool import Pool
+from aembed.dispatch._request_telling import RequestTeller
 from aembed.dispatch._submission import Submission
+from aembed.dispatch._telling import Teller, origin_of
 from aembed.errors import (
     InvalidReplyError,
     ProviderError,
@@ -65,6 +69,8 @@ class Requests:
         dimensions: int | None,
         random: Random,
         start_probe: Callable[[Coroutine[Any, Any, None]], object],
+        meters: Sequence[Meter],
+        tell: Teller | None,
     ) -> None:
         self.start_probe = start_probe
         """Starts the task that asks an address of a pool whether it is back."""
@@ -79,11 +85,20 @@ class Requests:
         """How often requests that had failed were accepted as they were, lately."""
         self.pool = admission if isinstance(admission, Pool) else None
         members = admission.members if isinstance(admission, Pool) else (admission,)
-        self._addresses = {
-            member: _Address(provider, timeout) for member, provider in zip(members, providers, strict=True)
+        self.addresses = {
+            member: Address(provider, timeout, meter)
+            for member, provider, meter in zip(members, providers, meters, strict=True)
         }
+        self._tell = tell
         self._timeout = timeout
         self._model = ""
+
+    def tell_of(self, submission: Submission, texts: int, tokens: float) -> RequestTeller | None:
+        """What tells of a request that is to be sent; None where nobody listens."""
+        if self._tell is None:
+            return None
+        since = submission.wanted_since if submission.permit else asyncio.get_running_loop().time()
+        return RequestTeller(self._tell, submission, texts, tokens, since)
 
     async def send_once(
         self, texts: Sequence[str], tokens: float, submission: Submission, admission: Admission, *, urgent: bool
@@ -94,7 +109,7 @@ class Requests:
         """
         # Law 1: a request that is under way is ended by its own deadline, and else only at the end of `drain`.
         loop = asyncio.get_running_loop()
-        started, address = loop.time(), self._addresses[admission]
+        started, address = loop.time(), self.addresses[admission]
         most = address.deadlines.deadline_of(tokens) if urgent else self._timeout
         # In an outage the last try is cut to what is left of max_outage.
         seconds = min(most, max(admission.lost_at - started, LEAST_SECONDS))
@@ -132,12 +147,14 @@ class Requests:
             address.deadlines.note_missed(tokens, deadline)
             raise UnavailableError(f"no answer within {deadline:.1f} s")
         # What a reply took tightens the deadlines of those that are under way, too.
-        address.deadlines.observe(tokens, loop.time() - started)
+        seconds = loop.time() - started
+        address.deadlines.observe(tokens, seconds)
+        address.meter.note_answer(seconds, billed_tokens(reply.usage.tokens, tokens), reply.usage.cost_usd)
         self._tighten(address)
         self._check(reply, len(texts), admission)
         return reply
 
-    def _tighten(self, address: _Address) -> None:
+    def _tighten(self, address: Address) -> None:
         """Shortens the deadlines of requests under way, the oldest first, as far as the ration of cut tokens goes."""
         rationed = 0.0
         for request in address.under_way:
@@ -174,11 +191,13 @@ class Requests:
         self._model = self._model or reply.model
 
 
-class _Address:
+class Address:
     """Where requests go, and how soon they are answered there."""
 
-    def __init__(self, provider: Provider, timeout: float) -> None:
+    def __init__(self, provider: Provider, timeout: float, meter: Meter) -> None:
         self.provider = provider
+        self.origin = origin_of(provider)
+        self.meter = meter
         self.prepares = provider if isinstance(provider, EmbedsPrepared) else None
         self.deadlines = Deadlines(timeout)
         self.under_way: dict[_OpenRequest, None] = {}

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from math import ceil
 
+from aembed.core.billing import billed_tokens, cost_of
 from aembed.core.retrying import may_be_billed
 from aembed.dispatch._admission import Admission
+from aembed.dispatch._request_telling import RequestTeller
 from aembed.dispatch._requests import Requests
 from aembed.dispatch._submission import Submission
 from aembed.errors import ProviderError
@@ -28,6 +30,7 @@ async def send_promptly(
     admission: Admission,
     *,
     urgent: bool,
+    telling: RequestTeller | None = None,
 ) -> Reply:
     """The reply to one try. What is `urgent` is cut by the deadline that was learned, however much was cut before.
 
@@ -35,11 +38,13 @@ async def send_promptly(
     """
     for _ in range(MOST_AT_ONCE):
         try:
-            return await _send_reserved(requests, submission, texts, tokens, admission, urgent)
+            return await _send_reserved(requests, submission, texts, tokens, admission, urgent, telling)
         except ProviderError as error:
             if not error.at_once or submission.dropped:
                 raise
-    return await _send_reserved(requests, submission, texts, tokens, admission, urgent)
+            if telling:
+                telling.retried(0.0)
+    return await _send_reserved(requests, submission, texts, tokens, admission, urgent, telling)
 
 
 async def _send_reserved(
@@ -49,6 +54,7 @@ async def _send_reserved(
     tokens: float,
     admission: Admission,
     urgent: bool,
+    telling: RequestTeller | None,
 ) -> Reply:
     """Sends one request, and reserves what may be on its bill before it goes out."""
     # Law 6: what can be refused is refused before money is spent (key, model, dimension, ..., budget).
@@ -59,15 +65,24 @@ async def _send_reserved(
             held.release()
             raise asyncio.CancelledError
     submission.requests += 1
+    address = requests.addresses[admission]
+    if telling:
+        telling.started(address.origin)
     try:
         reply = await requests.send_once(texts, tokens, submission, admission, urgent=urgent)
     except BaseException as error:
+        address.meter.note_error(error)
+        if telling:
+            telling.missed(error)
         # What may be on the bill stays noted in the budget; what surely is not is given back.
         if may_be_billed(error):
             submission.lost_tokens += ceil(tokens)
         elif held:
             held.release()
         raise
+    if telling:
+        spent = billed_tokens(reply.usage.tokens, tokens)
+        telling.answered(reply, spent, cost_of(spent, reply.usage.cost_usd, address.meter.price_usd))
     if held and submission.costs:
         billed = submission.costs.believed_bill(texts, tokens, reply.usage.tokens)
         await held.settle(billed, reply.usage.cost_usd)

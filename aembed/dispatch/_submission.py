@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar
@@ -66,6 +67,10 @@ class Submission:
     dropped: bool = False
     permit: Permit | None = None
     """Leave for the first request, where that was got beforehand."""
+    wanted_since: float = -inf
+    """Since when that one was wanted."""
+    context: Context | None = None
+    """The context of the caller who is told of its requests, where they are not sent in it."""
     batch_slots: BatchSlots | None = None
     """The places that its batches hold while they are sent, and until they are stored."""
     may_probe: bool = True

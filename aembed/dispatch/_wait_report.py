@@ -8,6 +8,7 @@ from math import inf
 from urllib.parse import urlsplit
 
 from aembed.core.pacing import Pacer
+from aembed.dispatch._telling import OutageTeller
 from aembed.types import Space
 
 logger = logging.getLogger("aembed")
@@ -25,6 +26,8 @@ class WaitReport:
     """Tells of waits: of an outage at once, and only once, however often the provider is tried meanwhile."""
 
     where: str = ""
+    outage: OutageTeller | None = None
+    """Who is told where somebody listens."""
     last_error: str = ""
     last_error_at: float = -inf
     failing_since: float | None = None
@@ -50,10 +53,21 @@ class WaitReport:
         """A request failed in a way that waiting may clear."""
         self.last_error, self.last_error_at = str(error), now
         self.failing_since = now if self.failing_since is None else self.failing_since
+        if self.outage:
+            self.outage.note_failure(error)
+
+    def note_out(self, error: BaseException, opens_at: float, now: float) -> None:
+        """The address refuses everything, and is asked again then."""
+        self.last_error, self.last_error_at = str(error), now
+        if self.outage:
+            self.outage.note_failure(error)
+            self.outage.began(now, opens_at - now)
 
     def note_closed(self, opens_at: float, now: float, *, limited: bool) -> None:
         """The gate has closed, or stays closed: for an outage, or as a rate limit (`limited`) asks to wait."""
         self._next_try = opens_at
+        if self.outage and not limited:
+            self.outage.began(now, opens_at - now)
         if self._closed_since is None and (not limited or opens_at - now >= LONG):
             self._closed_since = now
             logger.warning("%s", self.report_line(now))
@@ -61,6 +75,8 @@ class WaitReport:
     def note_answer(self, now: float) -> None:
         """There was a reply, and the gate is open: a wait for an outage has ended."""
         self.failing_since = None
+        if self.outage:
+            self.outage.ended(now)
         if self._closed_since is not None:
             seconds, self._closed_since = now - self._closed_since, None
             logger.info("%s answers again, after %.0f s", self.where, seconds)

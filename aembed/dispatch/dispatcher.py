@@ -19,6 +19,7 @@ import anyio
 
 from aembed.core.changes import Item
 from aembed.core.gate import Gate
+from aembed.core.metering import Meter
 from aembed.core.pacing import Pacer
 from aembed.core.packing import Cap
 from aembed.core.sending import NotSent, not_sent_yet
@@ -31,6 +32,7 @@ from aembed.dispatch._requests import Requests
 from aembed.dispatch._route import Route
 from aembed.dispatch._shared import Shared, Waiting, receive_shared
 from aembed.dispatch._submission import Submission
+from aembed.dispatch._telling import OutageTeller, Teller, origin_of
 from aembed.dispatch._wait_report import WaitReport, server_in_words
 from aembed.limits import Limits, RetryPolicy
 from aembed.preparation import NO_PREPARATION, Preparation
@@ -62,6 +64,8 @@ class Dispatcher:
         pacer: Pacer | Sequence[Pacer],
         random: Random,
         shared: Sequence[SharedLimit] = (),
+        meters: Sequence[Meter] = (),
+        tell: Teller | None = None,
     ) -> None:
         self.concurrency = concurrency
         self._limits = limits
@@ -90,7 +94,15 @@ class Dispatcher:
             dimensions=dimensions,
             random=random,
             start_probe=self._start_probe,
+            meters=meters or [Meter() for _ in addresses],
+            tell=tell,
         )
+        self.is_heard = tell is not None
+        """Whether somebody is told of what happens here."""
+        if tell:
+            self.wait_report.outage = OutageTeller(tell, origin_of(provider))
+            for each, address in self._requests.addresses.items():
+                each.wait_report.outage = OutageTeller(tell, address.origin)
         self._evidence = Evidence(self._requests, lambda: self.cap)
         alike = isinstance(provider, EmbedsAlike) and provider.embeds_alike
         self._shared = Shared(alike=alike)

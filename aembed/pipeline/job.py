@@ -24,6 +24,7 @@ from math import inf
 
 import anyio
 
+from aembed.core.billing import billed_tokens
 from aembed.core.changes import Entries, Item
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
@@ -244,10 +245,8 @@ class Job:
                 self._tally.duplicates += len(items)
                 await self._outcomes.write_items(items, reply.matrix, reply.model)
             case Answered(items, reply):
-                # A reply that does not say what it cost is counted as the provider estimates it.
-                tokens = reply.usage.tokens
-                counted = round(sum(item.tokens for item in items)) if tokens is None else tokens
-                self._tally.add_bill(counted, reply.usage.cost_usd)
+                billed = billed_tokens(reply.usage.tokens, sum(item.tokens for item in items))
+                self._tally.add_bill(billed, reply.usage.cost_usd)
                 await self._outcomes.write_items(items, combine_pieces(items, reply.matrix), reply.model)
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)

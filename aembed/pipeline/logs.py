@@ -9,19 +9,24 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from aembed.pipeline.telling import JobTeller
 from aembed.results import Report
 
 logger = logging.getLogger("aembed")
 
 
 @contextmanager
-def log_ending(verb: str, report: Callable[[], Report]) -> Iterator[None]:
-    """Writes one INFO line when the job has ended, however that was."""
-    ending = ""
+def log_ending(verb: str, report: Callable[[], Report], teller: JobTeller | None = None) -> Iterator[None]:
+    """Writes one INFO line when the job has ended, however that was, and tells who listens of both ends."""
+    error_name = ""
+    job = teller.began(verb) if teller else 0
     try:
         yield
     except BaseException as error:
-        ending = f", stopped by {type(error).__name__}"
+        error_name = type(error).__name__
         raise
     finally:
-        logger.info("%s: %s%s", verb, report(), ending)
+        ended = report()
+        logger.info("%s: %s%s", verb, ended, f", stopped by {error_name}" if error_name else "")
+        if teller:
+            teller.ended(job, verb, ended, error_name)

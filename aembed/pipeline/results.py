@@ -12,6 +12,7 @@ from aembed.errors import ConfigError
 from aembed.pipeline.channel import Channel
 from aembed.pipeline.job import Job
 from aembed.pipeline.logs import log_ending
+from aembed.pipeline.telling import JobTeller
 from aembed.results import Failure, Report
 from aembed.types import Embedded
 
@@ -46,9 +47,11 @@ class Results:
         return self._running.result()
 
 
-async def run_and_close(job: Job, channel: Channel, verb: AbstractContextManager[None]) -> Report:
+async def run_and_close(
+    job: Job, channel: Channel, verb: AbstractContextManager[None], teller: JobTeller | None
+) -> Report:
     try:
-        with verb, log_ending("stream", job.report):
+        with verb, log_ending("stream", job.report, teller):
             return await job.run()
     finally:
         channel.end()

@@ -18,9 +18,11 @@ import pytest
 from aembed import BadRequestError, Budget, BudgetExceededError, ConfigError, Embedder, MemoryStore, Record, Report
 from aembed.batch_protocols import BatchLine
 from aembed.errors import UnavailableError
+from aembed.events import BatchCollected, BatchSubmitted, Event, JobBegan, JobEnded
 from aembed.preparation import Preparation
 from aembed.protocols import Store
 from aembed.providers.fake import LIMITS, FakeProvider, fake_vectors
+from aembed.results import Stats
 from aembed.stores import open_store
 from aembed.types import TooLong
 from tests.batches.provider import DAY, TERMS, BatchFake, refused
@@ -511,3 +513,35 @@ async def test_several_addresses_have_no_batches(tmp_path: Path) -> None:
     async with Embedder("openai:text-embedding-3-small", api_key="sk-x", base_url=urls) as embedder:
         with pytest.raises(ConfigError, match="no batch API"):
             await embedder.embed_into(tmp_path / "a.db", ["text"], batch=True)
+
+
+@in_sqlite
+async def test_who_listens_is_told_of_each_batch_once(fake: BatchFake, store: Store) -> None:
+    told, given = list[Event](), records(30)
+
+    async def fill() -> Stats:
+        async with Embedder(fake, on_event=told.append) as embedder:
+            embedder._engine.clock = lambda: fake.now
+            await embedder.embed_into(store, given, batch=True)
+            return embedder.stats()
+
+    await fill()
+    sent = [event for event in told if isinstance(event, BatchSubmitted)]
+    assert sorted((event.batch, event.texts) for event in sent) == sorted(zip(fake.states, (20, 10), strict=True))
+    told.clear()
+    fake.run_batches()
+    fake.now += HOUR
+    stats = await fill()
+    got = [event for event in told if isinstance(event, BatchCollected)]
+    tokens = sum(len(record.text) for record in given)
+    assert {event.batch for event in got} == {event.batch for event in sent}
+    assert {(event.status, event.seconds) for event in got} == {("completed", HOUR)}
+    assert sum(event.texts for event in got) == 30
+    assert sum(event.billed_tokens for event in got) == stats.billed_tokens == tokens
+    assert sum(event.cost_usd or 0.0 for event in got) == stats.cost_usd == pytest.approx(tokens * 0.5 / 1_000_000)
+    assert isinstance(told[-1], JobEnded)
+    assert told[-1].counts.stored == 30
+    assert not any("text " in repr(event) for event in told)
+    told.clear()
+    await fill()
+    assert [type(event) for event in told] == [JobBegan, JobEnded]

@@ -43,11 +43,13 @@ def test_failures_are_shown_in_the_order_of_the_input() -> None:
 
 @pytest.mark.parametrize(("price", "cost"), [(None, None), (0.02, 0.03), (0.0, 0.0)])
 def test_cost_is_known_where_the_price_is(price: float | None, cost: float | None) -> None:
-    assert Tally(0.0, price, billed_tokens=1_500_000).report(0.0).cost_usd == pytest.approx(cost)
+    assert Tally(0.0, price_usd=price, billed_tokens=1_500_000).report(0.0).cost_usd == pytest.approx(cost)
 
 
 def test_progress_and_report_are_the_same_readable_line() -> None:
-    tally = Tally(10.0, 0.02, inputs=12_345, stored=12_000, unchanged=300, duplicates=5, removed=2, requests=7)
+    tally = Tally(
+        10.0, price_usd=0.02, inputs=12_345, stored=12_000, unchanged=300, duplicates=5, removed=2, requests=7
+    )
     tally.retries, tally.billed_tokens = 1, 1_000_000
     tally.fail(failures(5))
     line = (

@@ -1,5 +1,5 @@
-"""The blocks of docs/frameworks.md and scale.md that need a framework or an engine, each in a process of its own, since
-Ray does not work twice in one. `nox -s integrations` installs what they need."""
+"""The blocks of docs/frameworks.md, observing.md and scale.md that need a framework or an engine, each in a process of
+its own, since Ray does not work twice in one. `nox -s integrations` installs what they need."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ FRAMEWORKS = (
     "pydantic_ai",
     "duckdb",
     "faiss",
+    "opentelemetry",
 )
 
 

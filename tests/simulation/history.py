@@ -37,6 +37,7 @@ from aembed import (
     StoreError,
     UnavailableError,
 )
+from tests.heard import Heard
 from tests.service.in_process import DIMENSIONS, embedder_of
 from tests.service.server import Latency
 from tests.service.vectors import digest, vector_of
@@ -104,6 +105,7 @@ class History:
         self.kinds: list[str] = []
         self.steps: list[int] = []
         self.excused: Counter[bytes] = Counter()
+        self._heard = Heard()
         self._lost_before = Counter[bytes]()
         self._spent = 0
         self._spent_on = Counter[int]()
@@ -170,6 +172,7 @@ class History:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if self.disk.alive:
             assert not others, f"tasks are left: {others}"
+            self._heard.check()
             end = End(error=asyncio.CancelledError()) if job.cancelled() else job.result()
             return replace(end, told=told[-1] if told else None)
         await asyncio.gather(*others, return_exceptions=True)
@@ -200,7 +203,9 @@ class History:
             "concurrency": schedule.concurrency,
             "max_batch_size": schedule.batch,
             "max_tokens_per_batch": schedule.batch_tokens,
+            "on_event": Heard(),
         }
+        self._heard = options["on_event"]
         latency = Latency(1.0, sigma=schedule.sigma, seed=schedule.seed)
         try:
             async with self._embedder(latency, budget=budgets_of(run), **options) as embedder:

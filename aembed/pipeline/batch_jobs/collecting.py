@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -34,6 +34,7 @@ from aembed.core.batch_jobs import (
     needs_list,
     next_step,
 )
+from aembed.core.billing import Bill
 from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
 from aembed.core.vectors import check
@@ -49,6 +50,7 @@ from aembed.pipeline.batch_jobs.books import Books, Superseded
 from aembed.pipeline.batch_jobs.files import line_id
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.store_calls import await_store
+from aembed.pipeline.telling import BatchTeller
 from aembed.protocols import Store
 from aembed.types import Matrix, Reply
 
@@ -74,6 +76,9 @@ class Collector:
     check_model: CheckModel | None = None
     is_untried: bool = False
     grace_seconds: float = GRACE_SECONDS
+    bill: Bill = field(default_factory=Bill)
+    """What all that the Embedder does has cost."""
+    teller: BatchTeller | None = None
     failure: BadRequestError | None = None
     _records: Sequence[BatchRecord] = ()
 
@@ -241,15 +246,23 @@ class Collector:
             if file:
                 await self.provider.delete_batch_file(file)
         await self.books.end(record, tries=tries)
+        if self.teller and record.batch:
+            cost_usd = self._cost_of(tokens)
+            seconds = self._now - state.created_at if state and state.created_at else 0.0
+            status = state.status if state else "gone"
+            self.teller.collected(record.batch, status, record.texts, tokens, cost_usd, max(0.0, seconds))
+
+    def _cost_of(self, tokens: int) -> float | None:
+        price = self.tally.price_usd
+        return None if price is None else tokens * price * self.price_factor / 1_000_000
 
     async def _settle_bill(self, record: BatchRecord, tokens: int) -> BatchRecord:
         if record.is_settled:
             return record
         record = await self.books.change(record, is_settled=True)
-        price = self.tally.price_usd
         if tokens:
-            cost_usd = None if price is None else tokens * price * self.price_factor / 1_000_000
-            self.tally.add_bill(tokens, cost_usd)
+            for bill in (self.tally, self.bill):
+                bill.add_bill(tokens, self._cost_of(tokens))
         if record.reserved_tokens:
             billed = round(tokens * self.price_share)
             await self.spend_limit.settle_after_days(record.accounts, record.reserved_tokens, billed)

@@ -30,6 +30,7 @@ from aembed.pipeline.batch_jobs.books import Books, Superseded
 from aembed.pipeline.batch_jobs.files import BatchFile, line_id
 from aembed.pipeline.batch_jobs.sink import BatchSink
 from aembed.pipeline.spend_limit import SpendLimit
+from aembed.pipeline.telling import BatchTeller
 from aembed.preparation import NO_PREPARATION
 
 logger = logging.getLogger("aembed")
@@ -66,10 +67,12 @@ class BatchSubmitter:
         *,
         price_share: float,
         fallback_live: bool,
+        teller: BatchTeller | None = None,
     ) -> None:
         self._dispatcher, self._provider, self._terms, self._books = dispatcher, provider, terms, books
         self._sink, self._measure, self._spend_limit = sink, measure, spend_limit
         self._price_share, self._fallback_live = price_share, fallback_live
+        self._teller = teller
         self.limits = limits
         self._cap = Cap.from_limits(limits)
         self._folder: TemporaryDirectory[str] | None = None
@@ -243,6 +246,8 @@ class BatchSubmitter:
             await self._give_up(record, file)
             raise
         if state:
+            if self._teller:
+                self._teller.submitted(state.id, record.texts, record.tokens)
             with suppress(Superseded):  # Another process has found it in the list already.
                 await self._books.change(record, **created(state))
         else:
