@@ -26,6 +26,8 @@ SCANS = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = '{table}'"
 WRONG = """SELECT id FROM {table} WHERE trim(content) <> '' AND
     (embedding IS NULL OR seen IS DISTINCT FROM sha256(convert_to(content, 'UTF8'))) ORDER BY id"""
 PATIENCE = 20.0
+STATISTICS = 1.2
+"""A session of PostgreSQL tells once a second what it has read."""
 
 
 class Watched:
@@ -255,8 +257,9 @@ async def test_an_idle_watch_reads_no_table_of_the_users(place: str, table: str)
         assert "--create-index" not in await watched.until_idle()
         await run_sql(place, FULL.format(table=table), f"ANALYZE {table}")
         await watched.until_right()
+        await asyncio.sleep(STATISTICS)
         before = await run_sql(place, *scans)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(STATISTICS)
         assert await run_sql(place, *scans) == before
 
 
