@@ -20,8 +20,8 @@ CREATE = """CREATE TABLE {table} (id bigint PRIMARY KEY, content text, embedding
 INSERT = "INSERT INTO {table} (id, content) SELECT i, 'text ' || i FROM generate_series({first}, {last}) AS i"
 EDIT = "UPDATE {table} SET content = content || '!', updated_at = now() WHERE id <= {last}"
 BETTER = "UPDATE {table} SET content = 'better' WHERE id = 11"
-FULL = """INSERT INTO {table} (id, content, embedding, seen) SELECT 20 + i, 'x', array_fill(1, ARRAY[8])::vector,
-    sha256('x') FROM generate_series(1, 2000) AS i"""
+FULL = """INSERT INTO {table} SELECT 20 + i, 'x', array_fill(1, ARRAY[8])::vector, sha256('x'), now() - interval '1 day'
+    FROM generate_series(1, 2000) AS i"""
 SCANS = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = '{table}'"
 WRONG = """SELECT id FROM {table} WHERE trim(content) <> '' AND
     (embedding IS NULL OR seen IS DISTINCT FROM sha256(convert_to(content, 'UTF8'))) ORDER BY id"""
