@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from aembed import Record, Report, SQLiteStore
+from aembed import Report
 from aembed.errors import BadRequestError, UnavailableError
 from tests.service.batches.batch import Batch
 from tests.service.batches.faults import LineFault, Plans
@@ -33,7 +32,8 @@ from tests.service.in_process import DIMENSIONS
 from tests.service.ledger import Ledger
 from tests.service.vectors import digest, vector_of
 from tests.simulation.batches_drawn import DAY, HOUR, MINUTE, USUAL, Days, Life, drawn_batches
-from tests.simulation.batches_world import EPOCH, Provider, embedder_of, opened, small_world
+from tests.simulation.batches_places import InColumn, InStore, Place
+from tests.simulation.batches_world import EPOCH, TERMS, Provider, embedder_of, small_world
 from tests.simulation.history import SteppedLoop
 from tests.simulation.workers import Files, Process
 
@@ -74,12 +74,12 @@ class BatchesHistory:
             epoch=EPOCH,
         )
         self._wire = OpenAIWire(self._batches)
-        self._path = folder / "rows.db"
-        self._files = Files((), ())
-        self._texts = dict(drawn.texts)
+        self._place: Place = (InColumn if drawn.in_column else InStore)(folder / "rows.db", Files((), ()))
+        self._texts: dict[str, str] = {}
         self._held: dict[str, str] = {}
-        self._replaced = Counter[bytes]()
-        """Texts whose rows were overwritten: whoever takes the edit back buys them again."""
+        self._wanted_again = Counter[bytes]()
+        """Texts whose rows were overwritten: whoever takes the edit back buys them again. A column does not know which
+        texts it has: it buys one for each row."""
 
     @property
     def ledger(self) -> Ledger:
@@ -95,12 +95,19 @@ class BatchesHistory:
                 self.steps.append(loop.steps)
 
     async def _all(self, loop: SteppedLoop) -> None:
+        self._edit(self.drawn.texts)
         for visit in self.drawn.visits:
             await asyncio.sleep(visit.pause)
-            self._texts |= visit.edits
+            self._edit(visit.edits)
             await self._visit(loop, visit.lives)
         self._batches.plans = Plans(usual=USUAL)
         await self._finish(loop)
+
+    def _edit(self, changes: Mapping[str, str]) -> None:
+        if self.drawn.in_column:
+            self._wanted_again.update(digest(text.encode()) for text in changes.values())
+        self._texts |= changes
+        self._place.edit(changes)
 
     async def _visit(self, loop: SteppedLoop, lives: Sequence[Life]) -> list[Any]:
         running = [Running(life) for life in lives]
@@ -119,7 +126,7 @@ class BatchesHistory:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._check_rows()
+        self._check_rows()
         return found
 
     def _kill(self, running: Running) -> None:
@@ -132,9 +139,9 @@ class BatchesHistory:
     async def _live(self, running: Running) -> Report | None:
         life, process = running.life, running.process
         await asyncio.sleep(life.start)
-        with opened(self._path, self._files, process) as store:
+        with self._place.opened(process) as place:
             try:
-                return self._note(await self._work(life, process, store))
+                return self._note(await self._work(life, process, place))
             except BaseException as error:
                 if process.is_dead:
                     return None
@@ -147,15 +154,14 @@ class BatchesHistory:
         if not isinstance(error, UnavailableError | BadRequestError) and not is_limit:
             raise error
 
-    async def _work(self, life: Life, process: Process, store: SQLiteStore) -> Report | None:
+    async def _work(self, life: Life, process: Process, place: Any) -> Report | None:
         async with embedder_of(self.service, self._wire, process, life.skew, self.drawn.seed) as embedder:
             if life.kind == "cancel":
-                await embedder.cancel_batches(store)
+                await embedder.cancel_batches(place)
                 self.kinds.append("cancelled")
                 return None
             options: dict[str, Any] = {"batch": life.kind != "live", "fallback_live": life.kind == "batch or live"}
-            records = [Record(id, text) for id, text in self._texts.items()]
-            report = await embedder.embed_into(store, records, **options)
+            report = await self._place.run(embedder, place, self._texts, **options)
         self.kinds.append("done")
         return report
 
@@ -174,15 +180,14 @@ class BatchesHistory:
         for number in range(MOST_RUNS_TO_THE_END):
             await asyncio.sleep(26 * HOUR if number % 3 == 2 else 15 * MINUTE)
             (last,) = await self._visit(loop, [Life("batch")])
-            if last and last.unchanged == len(self._texts):
+            if self._held == self._texts:
                 break
-        assert last, "it ends with an error"
-        assert last.unchanged == last.inputs, f"it does not come to an end: {last}"
+        assert self._held == self._texts, f"it does not come to an end: {last}"
         for _ in range(3):
             # By then the service has deleted what was uploaded and never used.
             await asyncio.sleep(8 * DAY)
             (last,) = await self._visit(loop, [Life("batch")])
-        assert last.unchanged == last.inputs
+        assert last.unchanged == last.inputs, last
         assert self._held == self._texts
         await self._check_nothing_is_left()
         self._check_bill()
@@ -193,8 +198,8 @@ class BatchesHistory:
         assert not running, f"{running} are running"
         left = [file.name for file in self._batches.files.there(now)]
         assert not left, f"{left} are left at the service"
-        with opened(self._path, self._files, Process()) as store:
-            kept = [each.key for each in await store.batches() if each.key.startswith("aembed-")]
+        with self._place.opened(Process()) as place:
+            kept = [each.key for each in await place.batches() if each.key.startswith("aembed-")]
         assert not kept, f"{kept} are kept"
 
     def _all_batches(self, now: float) -> list[Batch]:
@@ -203,29 +208,33 @@ class BatchesHistory:
 
     # what must hold
 
-    async def _check_rows(self) -> None:
+    def _check_rows(self) -> None:
         """A vector stands beside the text that it was made from."""
-        held = {}
-        with opened(self._path, self._files, Process()) as store:
-            async with aclosing(store.rows()) as rows:
-                async for row in rows:
-                    assert np.array_equal(row.vector, vector_of(row.text, DIMENSIONS)), f"{row.id} has another's vector"
-                    held[row.id] = row.text
+        rows = self._place.rows()
+        for id, (text, vector) in rows.items():
+            assert np.array_equal(vector, vector_of(text, DIMENSIONS)), f"{id} has the vector of another text"
+        held = {id: text for id, (text, _) in rows.items()}
         overwritten = {text for id, text in self._held.items() if held.get(id) != text}
-        self._replaced.update(digest(text.encode()) for text in overwritten)
+        self._wanted_again.update(digest(text.encode()) for text in overwritten)
         self._held = held
 
     def _check_bill(self) -> None:
         drawn, ledger = self.drawn, self.service.ledger
-        excused = self._replaced + self.service.lost() + Counter(self._spoilt())
+        excused = self._wanted_again + self.service.lost() + Counter(self._spoilt())
         extra = Counter(ledger.times_billed) - excused - Counter(dict.fromkeys(ledger.times_billed, 1))
         self.extra = extra.total()
         if not drawn.has_twins:
             assert not extra, f"{len(extra)} texts were bought twice, without a reason"
         if "crash" not in self.kinds:
-            assert extra.total() <= self.told["bought_twice"], f"{extra.total()} bought twice, told {self.told}"
+            # Lines that were settled before their twin was found are told by the texts of an average line.
+            most = self.told["bought_twice"] + TERMS.max_texts_per_line * self._twins()
+            assert extra.total() <= most, f"{extra.total()} bought twice, told {self.told}"
             billed = self.told["billed_tokens"]
             assert billed == ledger.billed_tokens, f"{billed} tokens are told, {ledger.billed_tokens} are on the bill"
+
+    def _twins(self) -> int:
+        batches = self._all_batches(asyncio.get_running_loop().time())
+        return len(batches) - len({tuple(batch.input_file_ids) for batch in batches})
 
     def _spoilt(self) -> Iterator[bytes]:
         for batch in self._all_batches(asyncio.get_running_loop().time()):

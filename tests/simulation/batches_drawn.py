@@ -62,6 +62,7 @@ class Days:
     courses: Sequence[Course]
     faults: Mapping[Verb, Sequence[Fault | None]]
     usual: Course
+    in_column: bool = False
     list_lag: float = 0.0
     queue_tokens: float = float("inf")
 
@@ -100,6 +101,7 @@ def drawn_batches(seed: int) -> Days:
         courses=[_drawn_course(random) for _ in range(random.randint(0, 8))],
         faults=_drawn_faults(random),
         usual=random.choice([USUAL, USUAL, AT_ONCE]),
+        in_column=random.random() < 0.3,
         list_lag=random.choice([0.0, 0.0, random.uniform(0, LONGEST_LAG), random.uniform(0, 3 * HOUR)]),
         queue_tokens=random.choice([float("inf"), float("inf"), 150.0, 400.0]),
     )
@@ -148,11 +150,10 @@ def _drawn_faults(random: Random) -> dict[Verb, list[Fault | None]]:
         TakesEffectLater(random.uniform(1.0, LATEST), runs_without_file=False),
         TakesEffectLater(random.uniform(1.0, LATEST), runs_without_file=True),
         TakesEffectLater(random.uniform(1.0, 300.0)),
-        Doubled(),
     ]
     more: dict[Verb, list[Fault]] = {
         "content": [CutOff(random.randrange(1, 3_000)), EndsEarly(random.random())],
-        "create": random.sample(late, 2) if random.random() < 0.6 else [],
+        "create": random.choice([[], [Doubled()], random.sample(late, 2)]),
     }
     verbs: list[Verb] = ["upload", "create", "get", "list", "cancel", "content", "delete"]
     share, of_creates = random.choice([0.0, 0.1, 0.4]), random.choice([0.0, 0.4])

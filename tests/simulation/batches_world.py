@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from random import Random
-from typing import Any
 from uuid import UUID
 
 import httpx
 
-from aembed import Embedder, SQLiteStore
+from aembed import Embedder
 from aembed.batch_protocols import BatchTerms
 from aembed.core import batch_queue
 from aembed.pipeline.batch_jobs import submitting
@@ -25,7 +23,7 @@ from tests.service.in_process import DIMENSIONS, KEY, MODEL, InProcess, inline
 from tests.service.server import Latency
 from tests.service.service import Exchange, Service
 from tests.simulation.batches_drawn import DAY
-from tests.simulation.workers import Clocked, Files, Process, Thread
+from tests.simulation.workers import Process
 from tests.simulation.world import ProcessIsDeadError
 
 EPOCH = 1e9
@@ -81,22 +79,6 @@ class _Noting(Service):
 
     def leave(self, exchange: Exchange, *, intact: bool) -> None:
         self._service.leave(exchange, intact=intact)
-
-
-@contextmanager
-def opened(path: Path, files: Files, process: Process) -> Iterator[SQLiteStore]:
-    """The store in that file, as the process has it."""
-    store = SQLiteStore(path)
-    database = store._database
-    workers: list[Any] = [database._writer, database._reader, database._searcher, database.mapper]
-    for worker in workers:
-        worker._thread = Thread(files, process)
-        worker.file = Clocked(files, reads_only=worker._reads_only)
-    try:
-        yield store
-    finally:
-        for worker in workers:
-            worker.file.close()
 
 
 @asynccontextmanager
