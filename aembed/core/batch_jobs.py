@@ -201,7 +201,7 @@ def twin_record(record: BatchRecord, state: BatchState, twice_lines: int) -> Bat
     """What is kept of that twin of the record."""
     its_own: dict[str, Any] = {"key": f"{record.name} {state.id}", "version": 0, "file": None, "is_settled": False}
     of_twins: dict[str, Any] = {"is_twin": True, "twin_of": record.name, "twice_lines": twice_lines}
-    of_budgets: dict[str, Any] = {"reserved_tokens": 0, "accounts": {}, "queued_tokens": 0.0}
+    of_budgets: dict[str, Any] = {"reserved_tokens": 0, "queued_tokens": 0.0}
     return msgspec.structs.replace(record, **created(state), **its_own, **of_twins, **of_budgets)
 
 

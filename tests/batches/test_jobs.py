@@ -498,9 +498,7 @@ async def test_a_budget_in_a_coordinator_holds_what_is_out_until_another_run_has
     fake: BatchFake, store: Store, tmp_path: Path
 ) -> None:
     def taken() -> int:
-        with closing(sqlite3.connect(tmp_path / "limits.db")) as limits:
-            found = limits.execute("SELECT state FROM aembed_limits WHERE name LIKE '% %'").fetchall()
-        return sum(json.loads(state)["taken"] for (state,) in found)
+        return taken_in(tmp_path / "limits.db")
 
     given = records(20)
     tokens = sum(len(record.text) for record in given)
@@ -510,6 +508,24 @@ async def test_a_budget_in_a_coordinator_holds_what_is_out_until_another_run_has
     fake.run_batches()
     assert (await run(fake, store, given, **shared)).stored == 20
     assert taken() == tokens
+
+
+@in_sqlite
+async def test_q18_what_a_twin_has_cost_is_noted_in_budgets(fake: BatchFake, store: Store, tmp_path: Path) -> None:
+    given = records(8)
+    shared: Any = {"budget": Budget(max_billed_tokens=10_000, per="month"), "coordinator": tmp_path / "limits.db"}
+    await run(fake, store, given, **shared)
+    made_twice(fake)
+    fake.run_batches()
+    await run(fake, store, given, **shared)
+    assert taken_in(tmp_path / "limits.db") == 2 * sum(len(record.text) for record in given)
+
+
+def taken_in(limits: Path) -> int:
+    """What is taken of the budgets in that coordinator."""
+    with closing(sqlite3.connect(limits)) as connection:
+        found = connection.execute("SELECT state FROM aembed_limits WHERE name LIKE '% %'").fetchall()
+    return sum(json.loads(state)["taken"] for (state,) in found)
 
 
 async def test_what_has_no_batches_is_refused_before_anything_is_read(fake: BatchFake, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ class Collector:
         if tokens:
             for bill in (self.tally, self.bill):
                 bill.add_bill(tokens, self._cost_of(tokens))
-        if record.reserved_tokens:
+        if record.accounts:
             billed = round(tokens * self.price_share)
             await self.spend_limit.settle_after_days(record.accounts, record.reserved_tokens, billed)
         return record
