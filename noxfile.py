@@ -198,8 +198,9 @@ def measure(session: nox.Session, scripts: Sequence[str]) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """Hours: 100,000 simulated histories, 5,000 of batches, 1,000 kills, 50 SIGTERMs, 500 power cuts and 15,000 beside search maps;
-    10,000 cancelled callers, 100 schedules of kills, cuts and edits of a backfill, half an hour of one client.
+    """Hours: 100,000 simulated histories, 5,000 of batches, 1,000 kills, 50 SIGTERMs, 500 power cuts and 15,000 beside
+    search maps; 10,000 cancelled callers, 100 schedules of kills, cuts and edits of a backfill, half an hour of one
+    client.
 
     Where a script draws from seeds, `--first` begins at another one: for a part of it.
     """

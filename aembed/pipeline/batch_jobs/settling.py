@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import anyio.lowlevel
 import numpy as np
 
 from aembed.batch_protocols import BatchLine, BatchProvider, BatchState, OutText, SettledLine
@@ -46,7 +47,7 @@ class Settling:
     lines: dict[int, Sequence[OutText]]
     is_untried: bool = False
     tokens: int = 0
-    _answers: list[tuple[int, Sequence[OutText], BatchLine]] = field(default_factory=list)
+    _settled: list[SettledLine] = field(default_factory=list)
     _rows: int = 0
 
     async def read(self, state: BatchState) -> None:
@@ -71,14 +72,15 @@ class Settling:
             self.tokens += estimate(self.record, 1) if told is None else told
         elif answer.unrun == "cancelled":
             return  # It is no fault of its texts, which go into the next batch once this one is done with.
-        self._answers.append((line, texts, answer))
+        self._settled.append(await self._settled_line(line, texts, answer))
         self._rows += len(texts)
         if self._rows >= ROWS_AT_ONCE:
             await self._settle()
+        # Law 11: lines that are there already are read without a pause.
+        await anyio.lowlevel.checkpoint()
 
     async def _settle(self) -> None:
-        answers, self._answers, self._rows = self._answers, [], 0
-        settled = [await self._settled(*answer) for answer in answers]
+        settled, self._settled, self._rows = self._settled, [], 0
         bought = [line for line in settled if line.matrix is not None]
         if self.record.is_twin and bought:
             await self._count_twice([name for line in bought for name in line.fingerprints])
@@ -88,7 +90,7 @@ class Settling:
             self.is_untried = False
             await self.books.note_proven()
 
-    async def _settled(self, line: int, texts: Sequence[OutText], answer: BatchLine) -> SettledLine:
+    async def _settled_line(self, line: int, texts: Sequence[OutText], answer: BatchLine) -> SettledLine:
         names = [text.fingerprint for text in texts]
         if answer.reply and (matrix := self._checked(answer.reply, texts)) is not None:
             if self.check_model:
