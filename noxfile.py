@@ -198,12 +198,14 @@ def measure(session: nox.Session, scripts: Sequence[str]) -> None:
 
 @nox.session(python=False)
 def soak(session: nox.Session) -> None:
-    """Hours: 100,000 simulated histories, 1,000 kills, 50 SIGTERMs, 500 power cuts and 15,000 beside search maps;
-    10,000 cancelled callers, 100 schedules of kills, cuts and edits of a backfill, half an hour of one client.
+    """Hours: 100,000 simulated histories, 5,000 of batches, 1,000 kills, 50 SIGTERMs, 500 power cuts and 15,000 beside
+    search maps; 10,000 cancelled callers, 100 schedules of kills, cuts and edits of a backfill, half an hour of one
+    client.
 
     Where a script draws from seeds, `--first` begins at another one: for a part of it.
     """
     module(session, "tests.simulation.replay", "--count", "100000")
+    module(session, "tests.simulation.replay", "--batches", "--count", "5000")
     module(session, "pytest", "tests/simulation/test_resume.py", "--timeout", "3600", AEMBED_MACHINES="1000")
     module(session, "benchmarks.kills", "--kills", "900", "--count", "3000", "--seconds", "2")
     module(session, "benchmarks.kills", "--kills", "100", "--count", "3000", "--seconds", "4", "--store", "postgresql")

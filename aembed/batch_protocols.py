@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from aembed.errors import ProviderError
+from aembed.errors import ProviderError, RateLimitError
 from aembed.preparation import Preparation
 from aembed.protocols import Provider
 from aembed.types import Matrix, Reply, Vector
@@ -20,6 +20,10 @@ BatchStatus = Literal[
 ]
 """In the words of OpenAI, whatever the service calls them. The last of a batch is completed, failed, expired or
 cancelled."""
+
+
+class QueueFullError(RateLimitError):
+    """The provider's queue of tokens for batches is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class BatchProvider(Provider, Protocol):
     async def create_batch(self, file_id: str, key: str, *, preparation: Preparation) -> BatchState:
         """Creates the batch of that file, with our key in its metadata.
 
-        Raises RateLimitError where the queue of tokens is full.
+        Raises QueueFullError where the queue of tokens is full.
         """
         ...
 
@@ -144,6 +148,16 @@ class OutText(NamedTuple):
 
     fingerprint: bytes
     weights: tuple[float, ...] = (1.0,)
+
+
+class SettledLine(NamedTuple):
+    """A line that is out no more. Row i of the matrix is the vector of fingerprints[i]; None where there are none: then
+    its texts have one more try behind them, and go `live` from now on, or not."""
+
+    line: int
+    fingerprints: Sequence[bytes]
+    matrix: Matrix | None = None
+    live: bool = False
 
 
 class TextState(NamedTuple):
@@ -182,8 +196,9 @@ class KeepsBatches(Protocol):
         """All that are kept, by key."""
         ...
 
-    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]]) -> None:
-        """Keeps a batch and the texts of each of its lines, which are out from now on."""
+    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]], *, is_out: bool = True) -> None:
+        """Keeps a batch and the texts of each of its lines, which are out from now on where it `is_out`. One that is
+        kept already stays as it is."""
         ...
 
     async def change_batch(self, batch: KeptBatch, *, is_out: bool = True) -> bool:
@@ -195,11 +210,8 @@ class KeepsBatches(Protocol):
         """The texts of the lines that nothing is settled of yet, by the number of the line."""
         ...
 
-    async def settle_line(
-        self, key: str, line: int, fingerprints: Sequence[bytes], matrix: Matrix | None, *, tries: int, live: bool
-    ) -> None:
-        """The line is out no more. Row i of the matrix is the vector of fingerprints[i]; None where there are none:
-        then their texts have `tries` more behind them, and go `live` from now on, or not."""
+    async def settle_lines(self, key: str, lines: Sequence[SettledLine]) -> None:
+        """Keeps what became of these lines. One that was settled already stays as it is."""
         ...
 
     async def end_batch(self, key: str, *, tries: int) -> None:

@@ -27,8 +27,9 @@ from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit,
 from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
-from aembed.pipeline.batch_jobs.collecting import CheckModel, Collector
+from aembed.pipeline.batch_jobs.collecting import Collector
 from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, limits_of_line
+from aembed.pipeline.batch_jobs.settling import CheckModel
 from aembed.pipeline.batch_jobs.sink import BatchSink
 from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
 from aembed.pipeline.batches import Sender

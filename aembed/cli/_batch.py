@@ -6,10 +6,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from aembed.batch_protocols import KeepsBatches
 from aembed.cli._job import Ending, Output
 from aembed.cli._run import OK
 from aembed.cli._show import dollars_in_words, duration_in_words
@@ -17,6 +19,7 @@ from aembed.cli._streams import tell
 from aembed.core.batch_jobs import BatchRecord
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError, RateLimitError, UnavailableError
+from aembed.pipeline.batch_jobs.books import read_records
 from aembed.protocols import Backlog, Store
 from aembed.results import Plan, count_in_words
 
@@ -82,6 +85,8 @@ class BatchFlags:
         while self.wait and not ending.error and ending.progress.submitted:
             await self._wait(embedder, place, output)
             ending = await once()
+        if ending.progress.submitted and (due := await _due_in_words(place)):
+            output.note(due)
         return ending
 
     async def _wait(self, embedder: Embedder, place: Store | Backlog, output: Output) -> None:
@@ -106,4 +111,18 @@ class BatchFlags:
 def record_in_words(record: BatchRecord) -> str:
     """One line for `aembed status`."""
     names = ", ".join(filter(None, (record.batch, record.file)))
-    return f"{record.stage.value}, {count_in_words(record.texts, 'text')}{f'  ({names})' if names else ''}"
+    stage = "a twin, to be cancelled" if record.is_twin else record.stage.value
+    due = f", due by {time_in_words(record.expires_at)}" if record.is_out and record.expires_at else ""
+    return f"{stage}, {count_in_words(record.texts, 'text')}{f'  ({names})' if names else ''}{due}"
+
+
+async def _due_in_words(place: Store | Backlog) -> str:
+    """When the last of what is out should be there; "" where that is not known."""
+    records = await read_records(place) if isinstance(place, KeepsBatches) else []
+    times = [record.expires_at for record in records if record.is_out and record.expires_at]
+    return f"the last of them are due by {time_in_words(max(times))}" if times else ""
+
+
+def time_in_words(seconds: float) -> str:
+    """`seconds` since 1970."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

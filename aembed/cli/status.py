@@ -15,6 +15,7 @@ from aembed.cli._show import duration_in_words, printable_place, size_in_words, 
 from aembed.cli._stores import check_filled, use_column, use_store
 from aembed.cli._streams import printable_line, tell
 from aembed.cli._typed_command import printable_url
+from aembed.core.batch_jobs import Stage
 from aembed.pipeline.batch_jobs.books import read_records
 from aembed.results import Progress, count_in_words
 from aembed.stores import NotesChanges
@@ -57,7 +58,7 @@ async def _batch_lines(place: object) -> list[str]:
     """The batches that are out at a provider, with what they are called there."""
     if not isinstance(place, KeepsBatches):
         return []
-    return [record_in_words(record) for record in await read_records(place)]
+    return [record_in_words(record) for record in await read_records(place) if record.stage is not Stage.DONE]
 
 
 async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> int:

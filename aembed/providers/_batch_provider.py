@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from aembed.batch_protocols import BatchLine, BatchState, BatchTerms
+from aembed.batch_protocols import BatchLine, BatchState, BatchTerms, QueueFullError
 from aembed.core.batch_results import LineSplitter, Pieces, is_whole
 from aembed.errors import (
     AuthenticationError,
@@ -78,26 +78,29 @@ class BatchHTTPProvider(ReadsResults):
         return self._read(reply, self._wire.file_id)
 
     async def create_batch(self, file_id: str, key: str, *, preparation: Preparation) -> BatchState:
-        """Raises RateLimitError where the queue of tokens is full."""
+        """Raises QueueFullError where the queue of tokens is full."""
         body = {**self.payload((), preparation.document_type), **self._extra_body}
         created = encode_body(self._wire.creation(file_id, key, body), ())
         try:
             reply = await self.call("POST", self._wire.creation_path(self.model), created)
-        except (BadRequestError, QuotaExceededError) as error:
+        except (BadRequestError, QuotaExceededError, RateLimitError) as error:
             if not _QUEUE_IS_FULL.search(f"{error} {error.body}"):
                 raise
-            full = RateLimitError(str(error), status_code=error.status_code, request_id=error.request_id)
+            full = QueueFullError(str(error), status_code=error.status_code, request_id=error.request_id)
             raise full from None
         return self._read(reply, self._wire.state)
 
     async def list_batches(self) -> AsyncIterator[BatchState]:
-        after: str | None = None
+        after, seen = None, set[str]()
         while True:
             reply = await self.call("GET", self._wire.page(after))
             states, after = self._read(reply, partial(self._wire.states, after=after))
-            for state in states:
+            new = [state for state in states if state.id not in seen]
+            for state in new:
                 yield state
-            if after is None:
+            seen.update(state.id for state in new)
+            # A service that knows no pages would give the first one for ever.
+            if after is None or not new:
                 return
 
     async def get_batch(self, id: str) -> BatchState:

@@ -4,7 +4,8 @@
 
 Beside it the SDK's own way: openai's `files.content`, `json.loads` of each line, numpy. Each runs in a process of its
 own, against the simulated service in another. Memory is what the peak of the process grew by. Exits 1 if a bar is
-missed: at most 100 MB, at most a fifth of the SDK's CPU time (numbers: half), p99.9 of the loop's gaps at most 20 ms.
+missed: at most 100 MB, at most a fifth of the SDK's CPU time (numbers: half), p99.9 of the loop's gaps at most 20 ms:
+of each gap what the process itself can have made, which is no more than the CPU time of its threads meanwhile.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ async def collect(url: str, ids: list[str], texts: int) -> str:
                 assert line.reply is not None, line.error
                 vectors += len(line.reply.matrix)
     gaps = ticker.stop()
-    told = cost.told(vectors, p999_ms=gaps.p999 * 1e3, longest_ms=gaps.longest * 1e3)
+    told = cost.told(vectors, p999_ms=gaps.p999 * 1e3, own_ms=gaps.own * 1e3, longest_ms=gaps.longest * 1e3)
     await provider.aclose()
     return told
 
@@ -141,17 +142,17 @@ async def measure(texts: int, encoding: str, runs: int) -> list[Bar]:
         theirs = await asyncio.to_thread(in_own_process, "openai", service.url, ids, texts)
     cpu = median(run["cpu"] for run in ours)
     memory, gap = max(run["memory_mb"] for run in ours), median(run["p999_ms"] for run in ours)
-    longest = max(run["longest_ms"] for run in ours)
+    own, longest = median(run["own_ms"] for run in ours), max(run["longest_ms"] for run in ours)
     print(
         f"{texts:,} vectors, {encoding}: {cpu:.2f} s of CPU, {memory:.0f} MB, gaps p99.9 {gap:.1f} ms, longest "
-        f"{longest:.1f} ms; openai {theirs['cpu']:.2f} s, {theirs['memory_mb']:,.0f} MB\n"
+        f"{longest:.1f} ms, its own p99.9 {own:.1f} ms; openai {theirs['cpu']:.2f} s, {theirs['memory_mb']:,.0f} MB\n"
         f"an idle loop meanwhile: {told[0]}",
         flush=True,
     )
     return [
         Bar(f"{encoding}: memory", memory, most=MOST_MEMORY_MB, unit=" MB"),
         Bar(f"{encoding}: CPU time, of the SDK's", cpu / theirs["cpu"], most=MOST_SHARE[encoding]),
-        Bar(f"{encoding}: p99.9 of the gaps", gap, most=MOST_GAP_MS, unit=" ms"),
+        Bar(f"{encoding}: p99.9 of its own gaps", own, most=MOST_GAP_MS, unit=" ms"),
     ]
 
 

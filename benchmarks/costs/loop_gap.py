@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter, thread_time
+from time import perf_counter, process_time, thread_time
 
 import numpy as np
 
@@ -37,17 +37,20 @@ MOST_SECONDS = 0.020
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Seconds. `held` is the p99.9 of the CPU time that the loop's own thread used between two rounds."""
+    """Seconds. `held` is the p99.9 of the CPU time that the loop's own thread used between two rounds, and `own` the
+    p99.9 of what of the gaps the whole process can have made: no more than the CPU time of all its threads."""
 
     rounds: int
     p999: float
     longest: float
     held: float
+    own: float
 
     def __str__(self) -> str:
         return (
             f"p99.9 {self.p999 * 1e3:5.1f} ms, longest {self.longest * 1e3:5.1f} ms, "
-            f"of the thread's own p99.9 {self.held * 1e3:5.1f} ms ({self.rounds:,} rounds)"
+            f"of the thread's own p99.9 {self.held * 1e3:5.1f} ms, of the process's {self.own * 1e3:5.1f} ms "
+            f"({self.rounds:,} rounds)"
         )
 
 
@@ -58,20 +61,22 @@ class Ticker:
         self._loop = asyncio.get_running_loop()
         self._gaps: list[float] = []
         self._held: list[float] = []
-        self._last, self._used = perf_counter(), thread_time()
+        self._own: list[float] = []
+        self._last, self._used, self._used_by_all = perf_counter(), thread_time(), process_time()
         self._handle = self._loop.call_later(TICK, self._tick)
 
     def _tick(self) -> None:
-        now, used = perf_counter(), thread_time()
+        now, used, used_by_all = perf_counter(), thread_time(), process_time()
         self._gaps.append(now - self._last - TICK)
         self._held.append(used - self._used)
-        self._last, self._used = now, used
+        self._own.append(min(self._gaps[-1], used_by_all - self._used_by_all))
+        self._last, self._used, self._used_by_all = now, used, used_by_all
         self._handle = self._loop.call_later(TICK, self._tick)
 
     def stop(self) -> Gaps:
         self._handle.cancel()
-        p999, held = (float(np.quantile(values, 0.999)) for values in (self._gaps, self._held))
-        return Gaps(len(self._gaps), p999, max(self._gaps), held)
+        p999, held, own = (float(np.quantile(values, 0.999)) for values in (self._gaps, self._held, self._own))
+        return Gaps(len(self._gaps), p999, max(self._gaps), held, own)
 
 
 def long_records(long: int, run: int) -> list[Record]:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aembed.batch_protocols import BatchFault, BatchLine, BatchState, BatchTerms
-from aembed.errors import BadRequestError, NotFoundError, RateLimitError, UnavailableError
+from aembed.batch_protocols import BatchFault, BatchLine, BatchState, BatchTerms, QueueFullError
+from aembed.errors import BadRequestError, NotFoundError, UnavailableError
 from aembed.preparation import Preparation
 from aembed.providers.fake import FakeProvider, fake_vectors
 from aembed.types import Reply, Usage
@@ -85,7 +85,9 @@ class BatchFake(FakeProvider):
                 self.bought.update(texts)
             done.append(line)
         self.files[f"out-{state.id}"] = done
-        return replace(state, status=status, output_file=f"out-{state.id}", tokens=tokens)
+        completed = sum(line.reply is not None for line in done)
+        counts = {"total": len(done), "completed": completed, "failed": len(done) - completed}
+        return replace(state, status=status, output_file=f"out-{state.id}", tokens=tokens, **counts)
 
     # the protocol
 
@@ -106,7 +108,7 @@ class BatchFake(FakeProvider):
         def create() -> BatchState:
             tokens = sum(len(text) for _, texts in self.files.get(file_id, ()) for text in texts)
             if tokens > self.queue_tokens:
-                raise RateLimitError("the queue is full")
+                raise QueueFullError("the queue is full")
             self._made += 1
             id = f"batch-{self._made}"
             if file_id in self.files:

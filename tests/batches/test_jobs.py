@@ -58,6 +58,11 @@ async def run(fake: BatchFake, store: Store, given: list[Record], **options: obj
         return await embedder.embed_into(store, given, batch=True, **options)  # type: ignore[arg-type]
 
 
+async def out(store: Any) -> list[str]:
+    """The keys of batches that are not done with."""
+    return [each.key for each in await store.batches() if not each.key.startswith("done: ")]
+
+
 async def rows_are_right(store: Store, given: list[Record]) -> None:
     rows = {row.id: row async for row in store.rows()}
     assert rows.keys() == {record.id for record in given}
@@ -85,6 +90,9 @@ async def test_a_batch_is_submitted_and_collected_by_the_next_runs(fake: BatchFa
     assert fake.ledger.requests == 0
     last = await run(fake, store, given)
     assert (last.unchanged, len(fake.states)) == (30, 2)
+    assert await out(store) == []
+    fake.now += 4 * DAY
+    await run(fake, store, given)
     assert await store.batches() == []  # type: ignore[attr-defined]
 
 
@@ -146,7 +154,7 @@ async def test_q2_a_create_that_never_came_is_given_up_after_the_grace_and_its_f
     fake.run_batches()
     report = await run(fake, store, given)
     assert (report.stored, report.bought_twice) == (5, 0)
-    assert await store.batches() == []  # type: ignore[attr-defined]
+    assert await out(store) == []
 
 
 async def test_q3_a_twin_that_comes_up_beyond_the_grace_is_cancelled_and_told(fake: BatchFake, store: Store) -> None:
@@ -185,6 +193,72 @@ async def test_q3_a_twin_that_could_not_be_cancelled_is_cancelled_by_the_next_ru
     fake.before = lambda call: None
     report = await run(fake, store, given)
     assert (fake.states[first].status, report.bought_twice) == ("cancelled", 8)
+
+
+def made_twice(fake: BatchFake, id: str = "twin") -> None:
+    """Something on the way has sent the create a second time."""
+    (first,) = [state for state in fake.states.values() if not state.is_over]
+    fake.states[id] = replace(first, id=id, created_at=first.created_at + 1)
+    fake._validated[id] = fake._validated[first.id]
+    fake.now += 60
+
+
+async def test_q18_a_batch_that_was_created_twice_is_cancelled_and_what_it_cost_is_told(
+    fake: BatchFake, store: Store
+) -> None:
+    given = records(8)
+    tokens = sum(len(record.text) for record in given)
+    await run(fake, store, given)
+    made_twice(fake)
+    report = await run(fake, store, given)
+    first, twin = fake.states.values()
+    assert (first.status, twin.status) == ("in_progress", "cancelled")
+    # It was done before it could be cancelled: its vectors are used.
+    assert (report.stored, report.bought_twice, report.billed_tokens) == (8, 8, tokens)
+    fake.run_batches()
+    report = await run(fake, store, given)
+    assert (report.unchanged, report.bought_twice, report.billed_tokens) == (8, 0, tokens)
+    assert fake.files == {}
+    report = await run(fake, store, given)
+    assert (report.bought_twice, report.billed_tokens, await out(store)) == (0, 0, [])
+    await rows_are_right(store, given)
+
+
+@in_sqlite
+async def test_q18_a_twin_that_comes_up_when_its_batch_is_done_with(fake: BatchFake, store: Store) -> None:
+    given = records(8)
+    await run(fake, store, given)
+    made_twice(fake)
+    twin = fake.states.pop("twin")
+    fake.run_batches()
+    assert (await run(fake, store, given)).stored == 8
+    fake.now += 2 * DAY
+    fake.states["twin"] = twin
+    fake.run_batches()
+    report = await run(fake, store, given)
+    assert (report.unchanged, report.bought_twice) == (8, 8)
+    assert report.billed_tokens == sum(len(record.text) for record in given)
+    assert fake.files == {}
+    fake.now += 2 * DAY
+    report = await run(fake, store, given)  # the batch is forgotten by now, and the twin not yet
+    assert (report.bought_twice, report.billed_tokens) == (0, 0)
+    fake.now += 4 * DAY
+    await run(fake, store, given)
+    assert await store.batches() == []  # type: ignore[attr-defined]
+
+
+@in_sqlite
+async def test_q18_of_two_batches_the_one_that_is_done_is_kept(fake: BatchFake, store: Store) -> None:
+    given = records(8)
+    await run(fake, store, given)
+    made_twice(fake)
+    fake.states["twin"] = fake._ended(fake.states["twin"], "completed")
+    report = await run(fake, store, given)
+    first, _ = fake.states.values()
+    assert first.status == "cancelled"
+    assert (report.stored, report.submitted) == (8, 0)
+    await run(fake, store, given)
+    assert fake.files == {}
 
 
 async def test_q4_the_batch_expires_and_the_rest_goes_into_the_next_one(fake: BatchFake, store: Store) -> None:
@@ -309,6 +383,20 @@ async def test_q9_lines_of_an_earlier_run_are_billed_where_the_batch_does_not_te
 
 
 @in_sqlite
+async def test_q9_lines_of_an_earlier_run_that_never_ran_are_not_billed(fake: BatchFake, store: Store) -> None:
+    given = records(8)
+    await run(fake, store, given)
+    fake.outcome = lambda name, texts: BatchLine(name, unrun="expired")
+    fake.run_batches("expired")
+    (state,) = fake.states.values()
+    fake.states[state.id] = replace(state, tokens=None, total=2)
+    fake.cut_at = 1
+    await run(fake, store, given)
+    fake.cut_at = None
+    assert (await run(fake, store, given)).billed_tokens == 0
+
+
+@in_sqlite
 async def test_a_batch_that_is_gone_is_out_no_more(fake: BatchFake, store: Store) -> None:
     await run(fake, store, records(4))
     fake.states.clear()
@@ -331,7 +419,7 @@ async def test_q10_result_files_that_are_gone_are_bought_again(fake: BatchFake, 
 
 
 async def test_q11_a_full_queue_is_learned_and_is_no_failure(fake: BatchFake, store: Store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("aembed.pipeline.batch_jobs.books.LEAST_QUEUE_TOKENS", 10)
+    monkeypatch.setattr("aembed.core.batch_queue.LEAST_QUEUE_TOKENS", 10)
     given = records(12)
     await run(fake, store, given)
     fake.run_batches("failed")  # token_limit_exceeded, after the create was accepted
@@ -410,9 +498,7 @@ async def test_a_budget_in_a_coordinator_holds_what_is_out_until_another_run_has
     fake: BatchFake, store: Store, tmp_path: Path
 ) -> None:
     def taken() -> int:
-        with closing(sqlite3.connect(tmp_path / "limits.db")) as limits:
-            found = limits.execute("SELECT state FROM aembed_limits WHERE name LIKE '% %'").fetchall()
-        return sum(json.loads(state)["taken"] for (state,) in found)
+        return taken_in(tmp_path / "limits.db")
 
     given = records(20)
     tokens = sum(len(record.text) for record in given)
@@ -422,6 +508,24 @@ async def test_a_budget_in_a_coordinator_holds_what_is_out_until_another_run_has
     fake.run_batches()
     assert (await run(fake, store, given, **shared)).stored == 20
     assert taken() == tokens
+
+
+@in_sqlite
+async def test_q18_what_a_twin_has_cost_is_noted_in_budgets(fake: BatchFake, store: Store, tmp_path: Path) -> None:
+    given = records(8)
+    shared: Any = {"budget": Budget(max_billed_tokens=10_000, per="month"), "coordinator": tmp_path / "limits.db"}
+    await run(fake, store, given, **shared)
+    made_twice(fake)
+    fake.run_batches()
+    await run(fake, store, given, **shared)
+    assert taken_in(tmp_path / "limits.db") == 2 * sum(len(record.text) for record in given)
+
+
+def taken_in(limits: Path) -> int:
+    """What is taken of the budgets in that coordinator."""
+    with closing(sqlite3.connect(limits)) as connection:
+        found = connection.execute("SELECT state FROM aembed_limits WHERE name LIKE '% %'").fetchall()
+    return sum(json.loads(state)["taken"] for (state,) in found)
 
 
 async def test_what_has_no_batches_is_refused_before_anything_is_read(fake: BatchFake, tmp_path: Path) -> None:

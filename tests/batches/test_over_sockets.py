@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from aembed import Embedder, Record, Report, SQLiteStore, open_provider
-from tests.service.batches.faults import AT_ONCE, Course, CutOff, LineFault, Lost, Plans, Refuse, TakesEffectLater
+from tests.service.batches.faults import (
+    AT_ONCE,
+    Course,
+    CutOff,
+    Doubled,
+    LineFault,
+    Lost,
+    Plans,
+    Refuse,
+    TakesEffectLater,
+)
 from tests.service.batches.services import WIRES
 from tests.service.server import Server
 from tests.service.vectors import vector_of
@@ -131,6 +141,22 @@ async def test_q2_to_q3_a_create_that_comes_an_hour_later(runs_without_file: boo
         report = await made.run(given)
         assert (report.unchanged, report.bought_twice) == (20, 20 if runs_without_file else 0)
         assert await made.are_right(given)
+
+
+async def test_q18_a_create_that_something_on_the_way_sends_twice(tmp_path: Path) -> None:
+    plans = Plans(usual=Course(0.0, HOUR, 0.0, 60.0), create=[Doubled()])
+    async with runs(tmp_path, plans=plans) as made:
+        assert (await made.run()).submitted == len(GIVEN)
+        ran, told = 0, 0
+        for _ in range(3):
+            made.server.batches.advance(0.7 * HOUR)
+            report = await made.run()
+            ran, told = ran + report.billed_tokens, told + report.bought_twice
+        assert report.unchanged == len(GIVEN)
+        assert await made.are_right()
+        times = made.server.ledger.times_billed
+        assert (ran, told) == (made.server.ledger.billed_tokens, sum(times.values()) - len(times))
+        assert told > 0
 
 
 async def test_q4_q11_q12_batches_that_expire_or_fail(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 from collections.abc import Iterable
@@ -43,8 +44,10 @@ async def test_a_batch_is_submitted_shown_and_collected(tmp_path: Path) -> None:
         out = await against(server, tmp_path, *index, "--yes", "--json")
         assert (out.code, out.json["submitted"], out.json["pending"]) == (4, 8, 0)
         assert "8 texts are out in batches; run the same command again" in out.err
+        assert "the last of them are due by " in out.err
         status = await against(server, tmp_path, "status")
         assert "batch     created, 8 texts  (batch_" in status.out
+        assert re.search(r"\), due by \d{4}-\d\d-\d\d \d\d:\d\d UTC$", status.out, re.MULTILINE)
         done = await against(server, tmp_path, *index, "--json")
         assert (done.code, done.json["stored"], done.json["submitted"]) == (0, 8, 0)
 

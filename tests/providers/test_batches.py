@@ -255,6 +255,22 @@ async def test_the_list_has_pages_and_the_youngest_come_first(tmp_path: Path, mo
             assert [state.id async for state in provider.list_batches()] == made[::-1], service
 
 
+@pytest.mark.parametrize("service", ["openai", "mistral", "gemini"])
+async def test_g9_a_list_that_has_no_pages_ends(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aembed.providers._batch_wires.PAGE", 1)
+    said: dict[str, dict[str, Any]] = {
+        "openai": {"data": [{"id": "x", "status": "completed"}], "has_more": True},
+        "mistral": {"data": [{"id": "x", "status": "SUCCESS"}]},
+        "gemini": {"operations": [{"name": "x", "metadata": {"state": ""}}], "nextPageToken": "next"},
+    }
+    async with serving(json_reply(said[service])) as raw:
+        provider = open_provider(NAMES[service], api_key=KEY, base_url=raw.url)
+        assert isinstance(provider, BatchProvider)
+        assert [state.id async for state in provider.list_batches()] == ["x"]
+        await provider.aclose()
+    assert len(raw.requests) == 2
+
+
 async def test_g7_a_full_queue_is_a_limit_of_rate() -> None:
     said = {"error": {"message": "Enqueued token limit reached for x.", "code": "token_limit_exceeded"}}
     for status in (400, 429):

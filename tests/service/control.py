@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from tests.service.batches.faults import Course, CutOff, EndsEarly, Hangs, Lost, Refuse, TakesEffectLater
+from tests.service.batches.faults import Course, CutOff, Doubled, EndsEarly, Hangs, Lost, Refuse, TakesEffectLater
 from tests.service.batches.openai import OpenAIWire
 from tests.service.batches.provider import Batches
 from tests.service.batches.services import WIRES
@@ -53,6 +53,7 @@ BATCH_KINDS: dict[str, Callable[..., Any]] = {
     "refuse": Refuse,
     "lost": Lost,
     "takes_effect_later": TakesEffectLater,
+    "doubled": Doubled,
     "cut_off": CutOff,
     "ends_early": EndsEarly,
     "hangs": Hangs,

@@ -39,6 +39,7 @@ from aembed import (
 )
 from tests.heard import Heard
 from tests.service.in_process import DIMENSIONS, embedder_of
+from tests.service.ledger import Ledger
 from tests.service.server import Latency
 from tests.service.vectors import digest, vector_of
 from tests.simulation.schedule import Run, Schedule
@@ -110,6 +111,10 @@ class History:
         self._spent = 0
         self._spent_on = Counter[int]()
         self._at_the_kill = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.books.ledger
 
     def check(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 `--first 0 --count 100000` runs that many and prints the seeds that fail. With `--tables` they fill a column of the
 user's own table, with `--stores` a store in a file whose table loses rows, with `--pools` they are sent to a pool of
-addresses, with `--workers` several at once share a coordinator and a cache.
+addresses, with `--workers` several at once share a coordinator and a cache, with `--batches` they go on for days.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from pprint import pprint
 
+from tests.simulation.batches import of_batches
 from tests.simulation.history import History
 from tests.simulation.pools import of_a_pool
 from tests.simulation.tables import Make, in_memory, of_a_store, of_a_table
@@ -56,7 +57,7 @@ def _holds(history: History, *, verbose: bool) -> bool:
         return False
     finally:
         if verbose:
-            print(f"runs {history.kinds}, steps {history.steps}\n{history.books.ledger}")
+            print(f"runs {history.kinds}, steps {history.steps}\n{history.ledger}")
     return True
 
 
@@ -69,9 +70,16 @@ def main() -> int:
     parser.add_argument("--stores", action="store_true")
     parser.add_argument("--pools", action="store_true")
     parser.add_argument("--workers", action="store_true")
+    parser.add_argument("--batches", action="store_true")
     options = parser.parse_args()
     make, flag = in_memory, ""
-    kinds = {"tables": of_a_table, "stores": of_a_store, "pools": of_a_pool, "workers": of_workers}
+    kinds = {
+        "tables": of_a_table,
+        "stores": of_a_store,
+        "pools": of_a_pool,
+        "workers": of_workers,
+        "batches": of_batches,
+    }
     for name, kind in kinds.items():
         if getattr(options, name):
             make, flag = kind, f"--{name} "

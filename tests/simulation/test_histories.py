@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.batches import BatchesHistory, of_batches
 from tests.simulation.history import History
 from tests.simulation.pools import of_a_pool
 from tests.simulation.servers import draw
@@ -24,6 +25,8 @@ POOLS = SCHEDULES // 15
 """As many beside are sent to a pool of addresses."""
 WORKERS = SCHEDULES // 150
 """As many beside have several workers at once, on one coordinator and one cache."""
+BATCHES = SCHEDULES // 100
+"""As many beside are days of jobs with batches."""
 PARTS = 20
 """So that no test takes longer than its timeout; raise that (--timeout) with AEMBED_SCHEDULES."""
 
@@ -38,7 +41,7 @@ def of_the_dead_no_word(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         gc.collect()
 
 
-def ended(history: History | WorkersHistory, how: str) -> list[str]:
+def ended(history: History | WorkersHistory | BatchesHistory, how: str) -> list[str]:
     try:
         history.check()
     except BaseException as error:
@@ -81,6 +84,17 @@ def test_t36_t37_whatever_happens_to_workers_no_budget_is_passed_and_nothing_is_
         (folder := tmp_path / str(seed)).mkdir()
         kinds.update(ended(of_workers(seed, folder), f"--workers {seed}"))
     assert kinds.keys() >= {"done", "BudgetExceededError"}
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_q16_q18_whatever_happens_in_days_of_batches_rows_are_right_and_nothing_is_bought_twice_untold(
+    part: int, tmp_path: Path
+) -> None:
+    kinds = Counter[str]()
+    for seed in range(part, BATCHES, 2):
+        (folder := tmp_path / str(seed)).mkdir()
+        kinds.update(ended(of_batches(seed, folder), f"--batches {seed}"))
+    assert kinds.keys() >= {"done", "crash"}
 
 
 @pytest.mark.parametrize(

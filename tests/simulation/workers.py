@@ -28,6 +28,7 @@ from aembed.stores.sqlite_cache import SQLiteCache
 from aembed.stores.sqlite_coordinator import SQLiteCoordinator
 from tests.service.faults import Cut, Fault, Request, Status
 from tests.service.in_process import DIMENSIONS, embedder_of
+from tests.service.ledger import Ledger
 from tests.service.limits import RateLimits
 from tests.service.server import Latency
 from tests.service.service import Exchange, Service
@@ -190,6 +191,10 @@ class WorkersHistory:
         self._files = Files(drawn.away, drawn.steps)
         self._may_be_twice = 0
         """Texts that may have been in flight when something happened."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.books.ledger
 
     def check(self) -> None:
         with asyncio.Runner(loop_factory=LongLoop) as runner:

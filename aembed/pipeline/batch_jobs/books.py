@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import msgspec.structs
 
-from aembed.batch_protocols import KeepsBatches, KeptBatch, OutText, TextState
-from aembed.core.batch_jobs import LEAST_QUEUE_TOKENS, BatchRecord
+from aembed.batch_protocols import KeepsBatches, KeptBatch, OutText, SettledLine, TextState
+from aembed.core.batch_jobs import DONE, BatchRecord, Stage
+from aembed.core.batch_queue import Queue, after_refusal
 from aembed.pipeline.store_calls import await_store
-from aembed.types import Matrix
 
 QUEUE, PROVEN = "queue of ", "proven: "
 """Begin the keys under which the limit of a provider's queue is kept, and that batches of a model work there at all; no
@@ -38,7 +38,7 @@ class Books:
         return [record for record in await read_records(self.place) if record.space == self.space]
 
     async def begin(self, record: BatchRecord, lines: Sequence[Sequence[OutText]]) -> None:
-        await await_store(self.place.begin_batch(_kept(record), lines))
+        await await_store(self.place.begin_batch(_kept(record), lines, is_out=record.is_out))
 
     async def change(self, record: BatchRecord, **changes: Any) -> BatchRecord:
         """The record as it is now. Raises Superseded where somebody else has changed it."""
@@ -50,19 +50,18 @@ class Books:
         return msgspec.structs.replace(changed, version=record.version + 1)
 
     async def end(self, record: BatchRecord, *, tries: int = 0) -> None:
+        """Forgets it, but that there was a batch: twins of it may come up later."""
+        if record.stage is Stage.CREATED:
+            changes = {"key": DONE + record.key, "version": 0, "stage": Stage.DONE, "changed_at": self.clock()}
+            await self.begin(msgspec.structs.replace(record, **changes), [])
         await await_store(self.place.end_batch(record.key, tries=tries))
 
     async def lines(self, record: BatchRecord) -> Mapping[int, Sequence[OutText]]:
         lines: Mapping[int, Sequence[OutText]] = await await_store(self.place.batch_lines(record.key))
         return lines
 
-    async def settle(
-        self, record: BatchRecord, line: int, texts: Sequence[OutText], matrix: Matrix | None, *, live: bool = False
-    ) -> None:
-        """Keeps the vectors of a line; None: it gave nothing, and its texts go `live`, or into the next batch."""
-        names = [text.fingerprint for text in texts]
-        tries = int(matrix is None)
-        await await_store(self.place.settle_line(record.key, line, names, matrix, tries=tries, live=live))
+    async def settle(self, record: BatchRecord, lines: Sequence[SettledLine]) -> None:
+        await await_store(self.place.settle_lines(record.key, lines))
 
     async def texts(self, fingerprints: Sequence[bytes]) -> Mapping[bytes, TextState]:
         if not fingerprints:
@@ -81,15 +80,22 @@ class Books:
     async def queue_tokens(self) -> float | None:
         """How many tokens the provider takes at once, as far as refusals have told."""
         kept = await self._find(QUEUE)
-        return float(kept.data) if kept else None
+        return _queue_of(kept).tokens if kept else None
 
-    async def learn_queue(self, tokens_out: float) -> None:
-        """Keeps that so many tokens were too many: half of them are believed."""
-        most = str(max(LEAST_QUEUE_TOKENS, round(tokens_out / 2)))
+    async def note_full(self, tokens: float, limit: int | None) -> None:
+        """Keeps that so many tokens were too many; `limit` is what the service says that it takes."""
+        data = msgspec.json.encode(after_refusal(tokens, self.clock(), limit)).decode()
         if kept := await self._find(QUEUE):
-            await await_store(self.place.change_batch(KeptBatch(kept.key, most, kept.version)))
+            await await_store(self.place.change_batch(KeptBatch(kept.key, data, kept.version)))
         else:
-            await await_store(self.place.begin_batch(KeptBatch(QUEUE + self.space, most), []))
+            await await_store(self.place.begin_batch(KeptBatch(QUEUE + self.space, data), [], is_out=False))
+
+    async def note_fit(self, tokens: float) -> None:
+        """Keeps that so many tokens were out, and not too many."""
+        kept = await self._find(QUEUE)
+        if kept and (after := _queue_of(kept).after_fit(tokens, self.clock())) != _queue_of(kept):
+            data = msgspec.json.encode(after).decode()
+            await await_store(self.place.change_batch(KeptBatch(kept.key, data, kept.version)))
 
     async def _find(self, what: str) -> KeptBatch | None:
         kept: list[KeptBatch] = await await_store(self.place.batches())
@@ -100,6 +106,12 @@ async def read_records(place: KeepsBatches) -> list[BatchRecord]:
     """Those of all models."""
     kept: list[KeptBatch] = await await_store(place.batches())
     return [_record_of(each) for each in kept if not each.key.startswith((QUEUE, PROVEN))]
+
+
+def _queue_of(kept: KeptBatch) -> Queue:
+    """Early stores have a plain number."""
+    found = msgspec.json.decode(kept.data, type=Queue | float)
+    return found if isinstance(found, Queue) else Queue(found)
 
 
 def _kept(record: BatchRecord) -> KeptBatch:

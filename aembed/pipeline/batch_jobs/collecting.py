@@ -7,17 +7,13 @@ each change of a record is refused to whoever has not seen the one before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-import numpy as np
-
-from aembed.batch_protocols import BatchLine, BatchProvider, BatchState, OutText
+from aembed.batch_protocols import BatchProvider, BatchState, OutText
 from aembed.core.batch_jobs import (
     GRACE_SECONDS,
-    MOST_TRIES,
     Adopt,
     BatchRecord,
     Fence,
@@ -28,35 +24,28 @@ from aembed.core.batch_jobs import (
     Step,
     Twin,
     created,
-    found_of,
     is_overdue,
-    is_queue_full,
     needs_list,
     next_step,
+    twin_record,
+    twins_of,
 )
+from aembed.core.batch_queue import is_queue_full, limit_in
 from aembed.core.billing import Bill
-from aembed.core.pieces import combine_pieces
 from aembed.core.progress import Tally
-from aembed.core.vectors import check
 from aembed.errors import (
     BadRequestError,
-    InvalidReplyError,
     NotFoundError,
     ProviderError,
     RateLimitError,
     UnavailableError,
 )
 from aembed.pipeline.batch_jobs.books import Books, Superseded
-from aembed.pipeline.batch_jobs.files import line_id
+from aembed.pipeline.batch_jobs.settling import CheckModel, Settling, estimate
 from aembed.pipeline.spend_limit import SpendLimit
-from aembed.pipeline.store_calls import await_store
 from aembed.pipeline.telling import BatchTeller
-from aembed.protocols import Store
-from aembed.types import Matrix, Reply
 
 logger = logging.getLogger("aembed")
-
-CheckModel: TypeAlias = Callable[[str], Awaitable[None]]
 
 
 @dataclass(eq=False)
@@ -93,11 +82,20 @@ class Collector:
             found, records = Found(), [each for each in records if each.stage is Stage.CREATED]
         for record in records:
             try:
-                await self._take(record, next_step(record, found.batch_of(record), self._now, self.grace_seconds))
+                record, twins = await self._find_twins(record, found)
             except Superseded:
-                logger.info("batch %s is looked after by another process", record.key)
-            except (UnavailableError, RateLimitError) as error:
-                logger.warning("batch %s is looked at by the next run: %s", record.key, error)
+                twins = []
+            # Twins first: they are cancelled.
+            for each in (*twins, record):
+                await self._look_after(each, found)
+
+    async def _look_after(self, record: BatchRecord, found: Found) -> None:
+        try:
+            await self._take(record, next_step(record, found.batch_of(record), self._now, self.grace_seconds))
+        except Superseded:
+            logger.info("batch %s is looked after by another process", record.key)
+        except (UnavailableError, RateLimitError) as error:
+            logger.warning("batch %s is looked at by the next run: %s", record.key, error)
 
     @property
     def _now(self) -> float:
@@ -112,7 +110,7 @@ class Collector:
             if state.created_at < since:
                 break
             states.append(state)
-        return found_of(states)
+        return Found(states)
 
     async def _take(self, record: BatchRecord, step: Step) -> None:
         match step:
@@ -124,6 +122,12 @@ class Collector:
                 await self._fence(record)
             case Twin(state):
                 await self._poll(await self.books.change(record, **created(state), is_twin=True))
+            case Forget() if record.stage is Stage.DONE:
+                # A twin is known as one for as long as others are looked for.
+                if not record.twin_of or record.twin_of not in {
+                    each.name for each in self._records if not each.twin_of
+                }:
+                    await self.books.end(record)
             case Forget():
                 await self._finish(record, None, tokens=0, tries=0)
 
@@ -159,7 +163,8 @@ class Collector:
     async def _note_failed(self, record: BatchRecord, state: BatchState) -> None:
         """Nothing of it ran, and nothing is billed."""
         if is_queue_full(state):
-            await self.books.learn_queue(sum(each.tokens for each in self._records if each.is_out))
+            tokens = record.queued_tokens or sum(each.tokens for each in self._records if each.is_out)
+            await self.books.note_full(tokens, limit_in(fault.message for fault in state.faults))
         elif not record.is_twin:
             # Some services name each line.
             told = "; ".join(f"{fault.code}: {fault.message}" for fault in state.faults[:3]) or "it did not say why"
@@ -168,7 +173,7 @@ class Collector:
 
     async def _collect(self, record: BatchRecord, state: BatchState) -> None:
         lines = dict(await self.books.lines(record))
-        tokens = _estimate(record, record.lines - len(lines))
+        tokens = _estimate_read(record, state, lines)
         if lines:
             try:
                 tokens += await self._read_results(record, state, lines)
@@ -177,71 +182,47 @@ class Collector:
                     logger.warning("the results of batch %s were cut off: %s", state.id, error)
                     return
                 logger.warning("the results of batch %s are gone; what was not read is sent again", state.id)
-                tokens = _estimate(record, record.lines - len(lines))
+                tokens = _estimate_read(record, state, lines)
         billed = state.tokens if state.tokens is not None else tokens
-        await self._finish(record, state, tokens=billed, tries=0 if state.status == "cancelled" else 1)
+        if state.status != "cancelled":
+            await self.books.note_fit(record.queued_tokens)
+        await self._finish(
+            record, state, tokens=billed, tries=0 if state.status == "cancelled" or record.twin_of else 1
+        )
 
     async def _read_results(self, record: BatchRecord, state: BatchState, lines: dict[int, Sequence[OutText]]) -> int:
-        """Settles each line as it comes, and takes it out of `lines`; returns how many tokens they cost."""
-        names = {line_id(record.key, line): line for line in lines}
-        inputs = {name: sum(len(text.weights) for text in lines[line]) for name, line in names.items()}
-        tokens = 0
-        async with aclosing(self.provider.batch_results(state, inputs)) as answers:
-            async for answer in answers:
-                line = names.pop(answer.custom_id or "", None)
-                if line is None:
-                    continue  # Doubled, settled by another run, or not ours.
-                if answer.reply:
-                    told = answer.reply.usage.tokens
-                    tokens += _estimate(record, 1) if told is None else told
-                await self._settle_line(record, line, lines.pop(line), answer)
-        return tokens
+        """Settles them, and takes them out of `lines`; returns how many tokens they cost."""
+        settling = Settling(
+            self.provider,
+            self.books,
+            self.tally,
+            self.dimensions,
+            self.check_model,
+            record,
+            lines,
+            is_untried=self.is_untried,
+        )
+        await settling.read(state)
+        return settling.tokens
 
-    async def _settle_line(self, record: BatchRecord, line: int, texts: Sequence[OutText], answer: BatchLine) -> None:
-        reply, error = answer.reply, answer.error
-        if reply and (matrix := self._checked(reply, texts)) is not None:
-            if self.check_model:
-                await self.check_model(reply.model)
-            if record.is_twin:
-                await self._count_twice(texts)
-            await self.books.settle(record, line, texts, matrix)
-            if self.is_untried:
-                self.is_untried = False
-                await self.books.note_proven()
-        elif answer.unrun == "cancelled":
-            return  # It is no fault of its texts, which go into the next batch once this one is done with.
-        else:
-            # A line that holds a bad text is refused whole: it is sent live, where it is bisected. One that fails
-            # again and again may hold one, too.
-            live = isinstance(error, BadRequestError)
-            if not live and not answer.unrun:
-                states = await self.books.texts([text.fingerprint for text in texts])
-                live = any(state.tries + 1 >= MOST_TRIES for state in states.values())
-            await self.books.settle(record, line, texts, None, live=live)
-
-    def _checked(self, reply: Reply, texts: Sequence[OutText]) -> Matrix | None:
-        """One row for each text; None for a reply that cannot be trusted."""
-        # Law 3: a vector is stored only beside the text that it was made from.
-        matrix, inputs = reply.matrix, sum(len(text.weights) for text in texts)
-        if matrix.ndim != 2 or len(matrix) != inputs or matrix.dtype != np.float32 or not matrix.size:
-            return None
-        try:
-            check(matrix, dimensions=self.dimensions, normalised=False)
-        except InvalidReplyError:
-            return None
-        return combine_pieces(texts, matrix)
-
-    async def _count_twice(self, texts: Sequence[OutText]) -> None:
-        names, place = {text.fingerprint for text in texts}, self.books.place
-        # A column keeps no fingerprints beside its rows: there all that was sent anew counts.
-        again = set(await await_store(place.vectors(names))) if isinstance(place, Store) else set(names)
-        states = await self.books.texts([*names])
-        again |= {name for name, state in states.items() if state.is_out or state.vector is not None}
-        self.tally.bought_twice += len(again)
+    async def _find_twins(self, record: BatchRecord, found: Found) -> tuple[BatchRecord, list[BatchRecord]]:
+        """Batches that were made of a record beside its own get records, too. Returns the record as it is now, and
+        those."""
+        known = {each.batch for each in self._records if each.batch}
+        if not (twins := twins_of(record, found, known)):
+            return record, []
+        if twins.kept.id != record.batch:
+            record = await self.books.change(record, **created(twins.kept))
+        lines = await self.books.lines(record) if record.stage is Stage.CREATED else {}
+        records = [twin_record(record, state, record.lines - len(lines)) for state in twins.others]
+        for twin in records:
+            logger.warning("batch %s was created twice: %s is cancelled", record.name, twin.batch)
+            await self.books.begin(twin, [lines.get(number, ()) for number in range(record.lines)])
+        return record, records
 
     async def _finish(self, record: BatchRecord, state: BatchState | None, *, tokens: int, tries: int) -> None:
         """All that there is of it is kept: its bill is settled once, its files go, and then the record."""
-        record = await self._settle_bill(record, tokens)
+        record = await self._settle_bill(record, state, tokens)
         for file in (record.file, *((state.output_file, state.error_file) if state else ())):
             if file:
                 await self.provider.delete_batch_file(file)
@@ -256,22 +237,27 @@ class Collector:
         price = self.tally.price_usd
         return None if price is None else tokens * price * self.price_factor / 1_000_000
 
-    async def _settle_bill(self, record: BatchRecord, tokens: int) -> BatchRecord:
+    async def _settle_bill(self, record: BatchRecord, state: BatchState | None, tokens: int) -> BatchRecord:
         if record.is_settled:
             return record
         record = await self.books.change(record, is_settled=True)
+        if state and record.twice_lines:
+            lines = min(record.twice_lines, state.completed)
+            self.tally.bought_twice += round(record.texts * lines / record.lines)
         if tokens:
             for bill in (self.tally, self.bill):
                 bill.add_bill(tokens, self._cost_of(tokens))
-        if record.reserved_tokens:
+        if record.accounts:
             billed = round(tokens * self.price_share)
             await self.spend_limit.settle_after_days(record.accounts, record.reserved_tokens, billed)
         return record
 
 
-def _estimate(record: BatchRecord, lines: int) -> int:
-    """How many tokens so many of its lines cost, where no reply says it, or only one that an earlier run has read."""
-    return round(record.tokens * lines / record.lines)
+def _estimate_read(record: BatchRecord, state: BatchState, lines: Sized) -> int:
+    """What the lines have cost that are not in `lines` any more, as far as they ran: of a twin's some were settled by
+    the other one, and some gave nothing."""
+    ran = state.completed if state.total else record.lines
+    return estimate(record, min(record.lines - len(lines), ran))
 
 
 async def look_at(provider: BatchProvider, books: Books) -> list[BatchState]:

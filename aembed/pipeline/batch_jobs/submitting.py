@@ -18,8 +18,9 @@ from uuid import uuid4
 
 import anyio
 
-from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms, OutText, TextState
-from aembed.core.batch_jobs import MOST_TRIES, MOST_TRIES_IN_BATCHES, BatchRecord, Stage, created, found_of
+from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms, OutText, QueueFullError, TextState
+from aembed.core.batch_jobs import MOST_TRIES, MOST_TRIES_IN_BATCHES, BatchRecord, Found, Stage, created
+from aembed.core.batch_queue import limit_in
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
 from aembed.counters import Measure
@@ -209,6 +210,7 @@ class BatchSubmitter:
             tokens=file.total.tokens,
             reserved_tokens=reserved,
             accounts=dict(accounts),
+            queued_tokens=self._tokens_out + file.total.tokens,
         )
         await self._books.begin(record, file.lines)
         self.has_sent = True
@@ -236,9 +238,10 @@ class BatchSubmitter:
             raise
         try:
             state = await self._create(record, id)
-        except RateLimitError:
-            # A full queue is no failure: the texts wait until there is room.
-            await self._books.learn_queue(self._tokens_out + record.tokens)
+        except RateLimitError as error:
+            # It is no failure: the texts wait until there is room.
+            if isinstance(error, QueueFullError):
+                await self._books.note_full(record.queued_tokens, limit_in([str(error)]))
             self._is_full = True
             await self._give_up(record, file)
             return
@@ -287,7 +290,7 @@ class BatchSubmitter:
                 # An hour, since two clocks are compared.
                 if state.key == record.key or state.created_at < record.changed_at - 3600.0:
                     break
-        return found_of(states).batch_of(record)
+        return Found(states).batch_of(record)
 
     async def _give_up(self, record: BatchRecord, file: BatchFile) -> None:
         """No batch was made of it: its texts are pending again, and its file is deleted."""

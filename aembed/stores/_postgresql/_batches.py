@@ -13,10 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from aembed.batch_protocols import KeptBatch, OutText, TextState
+from aembed.batch_protocols import KeptBatch, OutText, SettledLine, TextState
 from aembed.errors import StoreError
 from aembed.stores._postgresql._database import Connection
-from aembed.types import Matrix
 
 T = TypeVar("T")
 
@@ -46,20 +45,21 @@ ANY = """SELECT EXISTS (SELECT FROM {batches} WHERE scope = $1) OR EXISTS (SELEC
 ALL = "SELECT key, data, version FROM {batches} WHERE scope = $1 ORDER BY key"
 BEGIN = "INSERT INTO {batches} (scope, key, version, data) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 # A transaction is tried again after a COMMIT whose answer was lost.
-ADD = """INSERT INTO {texts} (scope, key, line, place, fingerprint, weights)
-    SELECT $1, $2, * FROM unnest($3::int[], $4::int[], $5::bytea[], $6::text[]) ON CONFLICT DO NOTHING"""
+ADD = """INSERT INTO {texts} (scope, key, is_out, line, place, fingerprint, weights)
+    SELECT $1, $2, $3, * FROM unnest($4::int[], $5::int[], $6::bytea[], $7::text[]) ON CONFLICT DO NOTHING"""
 CHANGE = """UPDATE {batches} SET data = $4, version = version + 1
     WHERE scope = $1 AND key = $2 AND (version = $3 OR (version = $3 + 1 AND data = $4))"""
 RELEASE = "UPDATE {texts} SET is_out = $3 WHERE scope = $1 AND key = $2 AND is_out <> $3"
 LINES = "SELECT line, fingerprint, weights FROM {texts} WHERE scope = $1 AND key = $2 ORDER BY line, place"
-SETTLE = "DELETE FROM {texts} WHERE scope = $1 AND key = $2 AND line = $3"
+SETTLE = "DELETE FROM {texts} WHERE scope = $1 AND key = $2 AND line = ANY ($3::int[]) RETURNING line"
 # In the order of the fingerprints, so that two writers never wait for each other in a circle.
 KEEP = """INSERT INTO {vectors} (scope, fingerprint, vector)
     SELECT DISTINCT ON (fingerprint) $1, fingerprint, vector
     FROM unnest($2::bytea[], $3::bytea[]) AS row (fingerprint, vector) ORDER BY fingerprint
     ON CONFLICT (scope, fingerprint) DO UPDATE SET vector = excluded.vector, changed_at = excluded.changed_at"""
 TRY = """INSERT INTO {vectors} AS v (scope, fingerprint, tries, live)
-    SELECT DISTINCT $1, fingerprint, $3::int, $4::boolean FROM unnest($2::bytea[]) AS fingerprint ORDER BY fingerprint
+    SELECT $1, fingerprint, 1, bool_or(live) FROM unnest($2::bytea[], $3::boolean[]) AS row (fingerprint, live)
+    GROUP BY fingerprint ORDER BY fingerprint
     ON CONFLICT (scope, fingerprint) DO UPDATE SET tries = v.tries + excluded.tries,
         live = v.live OR excluded.live, changed_at = excluded.changed_at"""
 TRY_REST = """INSERT INTO {vectors} AS v (scope, fingerprint, tries)
@@ -125,15 +125,15 @@ class KeepsBatchesInTables:
 
         return await self._run_batches(read)
 
-    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]]) -> None:
-        """Keeps a batch and the texts of each of its lines, which are out from now on."""
+    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]], *, is_out: bool = True) -> None:
+        """Keeps a batch and the texts of each of its lines, which are out from now on where it `is_out`."""
         rows = [(number, place, text) for number, line in enumerate(lines) for place, text in enumerate(line)]
         weights = [None if text.weights == (1.0,) else dumps(list(text.weights)) for _, _, text in rows]
         columns = [line for line, _, _ in rows], [place for _, place, _ in rows], [text[0] for _, _, text in rows]
 
         async def begin(names: BatchTables, connection: Connection) -> None:
             await connection.execute(names.sql(BEGIN), names.scope, batch.key, batch.version, batch.data)
-            await connection.execute(names.sql(ADD), names.scope, batch.key, *columns, weights)
+            await connection.execute(names.sql(ADD), names.scope, batch.key, is_out, *columns, weights)
 
         await self._run_batches(begin)
 
@@ -161,19 +161,25 @@ class KeepsBatchesInTables:
 
         return await self._run_batches(read)
 
-    async def settle_line(
-        self, key: str, line: int, fingerprints: Sequence[bytes], matrix: Matrix | None, *, tries: int, live: bool
-    ) -> None:
-        """The line is out no more: its vectors are kept, or that it had none."""
-        sent = None if matrix is None else [row.tobytes() for row in np.ascontiguousarray(matrix, dtype="<f4")]
+    async def settle_lines(self, key: str, lines: Sequence[SettledLine]) -> None:
+        """They are out no more: their vectors are kept, or that they had none."""
 
         async def settle(names: BatchTables, connection: Connection) -> None:
-            if await connection.execute(names.sql(SETTLE), names.scope, key, line) == "DELETE 0":
-                return  # Somebody else has settled it.
-            if sent is None:
-                await connection.execute(names.sql(TRY), names.scope, list(fingerprints), tries, live)
-            else:
-                await connection.execute(names.sql(KEEP), names.scope, list(fingerprints), sent)
+            rows = await connection.fetch(names.sql(SETTLE), names.scope, key, [line.line for line in lines])
+            own = {number for (number,) in rows}
+            # Others were settled by somebody else.
+            vectors, tried = list[tuple[bytes, bytes]](), list[tuple[bytes, bool]]()
+            for line in lines:
+                if line.line not in own:
+                    continue
+                if line.matrix is None:
+                    tried += [(fingerprint, line.live) for fingerprint in line.fingerprints]
+                else:
+                    sent = map(np.ndarray.tobytes, np.ascontiguousarray(line.matrix, dtype="<f4"))
+                    vectors += zip(line.fingerprints, sent, strict=True)
+            for statement, pairs in ((KEEP, vectors), (TRY, tried)):
+                if pairs:
+                    await connection.execute(names.sql(statement), names.scope, *map(list, zip(*pairs, strict=True)))
 
         await self._run_batches(settle)
 

@@ -11,10 +11,9 @@ from json import dumps, loads
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from aembed.batch_protocols import KeptBatch, OutText, TextState
+from aembed.batch_protocols import KeptBatch, OutText, SettledLine, TextState
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs
 from aembed.stores._sqlite._rows import vector
-from aembed.types import Matrix
 
 T = TypeVar("T")
 
@@ -36,14 +35,14 @@ ANY = """SELECT EXISTS (SELECT 1 FROM aembed_batches WHERE scope = ?)
     OR EXISTS (SELECT 1 FROM aembed_batch_vectors WHERE scope = ?)"""
 ALL = "SELECT key, data, version FROM aembed_batches WHERE scope = ? ORDER BY key"
 BEGIN = "INSERT INTO aembed_batches (scope, key, version, data) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-ADD = "INSERT INTO aembed_batch_texts VALUES (?, ?, ?, ?, ?, ?, 1)"
+ADD = "INSERT INTO aembed_batch_texts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 CHANGE = "UPDATE aembed_batches SET data = ?, version = version + 1 WHERE scope = ? AND key = ? AND version = ?"
 RELEASE = "UPDATE aembed_batch_texts SET is_out = ? WHERE scope = ? AND key = ? AND is_out <> ?"
 LINES = """SELECT line, fingerprint, weights FROM aembed_batch_texts WHERE scope = ? AND key = ?
     ORDER BY line, place"""
 KEEP = """INSERT INTO aembed_batch_vectors (scope, fingerprint, vector) VALUES (?, ?, ?)
     ON CONFLICT (scope, fingerprint) DO UPDATE SET vector = excluded.vector, changed_at = excluded.changed_at"""
-TRY = """INSERT INTO aembed_batch_vectors (scope, fingerprint, tries, live) VALUES (?, ?, ?, ?)
+TRY = """INSERT INTO aembed_batch_vectors (scope, fingerprint, tries, live) VALUES (?, ?, 1, ?)
     ON CONFLICT (scope, fingerprint) DO UPDATE SET tries = tries + excluded.tries, live = max(live, excluded.live),
         changed_at = excluded.changed_at"""
 SETTLE = "DELETE FROM aembed_batch_texts WHERE scope = ? AND key = ? AND line = ?"
@@ -85,9 +84,9 @@ class KeepsBatchesInFile:
         nothing: list[KeptBatch] = []
         return await self._read_batches(self._all_batches, nothing)
 
-    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]]) -> None:
-        """Keeps a batch and the texts of each of its lines, which are out from now on."""
-        await self._database.write(partial(self._begin_batch, batch, lines))
+    async def begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]], *, is_out: bool = True) -> None:
+        """Keeps a batch and the texts of each of its lines, which are out from now on where it `is_out`."""
+        await self._database.write(partial(self._begin_batch, batch, lines, is_out))
 
     async def change_batch(self, batch: KeptBatch, *, is_out: bool = True) -> bool:
         """Keeps other data of it, where nobody else has changed it since; returns whether it did."""
@@ -98,11 +97,9 @@ class KeepsBatchesInFile:
         nothing: dict[int, list[OutText]] = {}
         return await self._read_batches(partial(self._batch_lines, key), nothing)
 
-    async def settle_line(
-        self, key: str, line: int, fingerprints: Sequence[bytes], matrix: Matrix | None, *, tries: int, live: bool
-    ) -> None:
-        """The line is out no more: its vectors are kept, or that it had none."""
-        await self._database.write(partial(self._settle_line, key, line, fingerprints, matrix, tries, live))
+    async def settle_lines(self, key: str, lines: Sequence[SettledLine]) -> None:
+        """They are out no more: their vectors are kept, or that they had none."""
+        await self._database.write(partial(self._settle_lines, key, lines))
 
     async def end_batch(self, key: str, *, tries: int) -> None:
         """Forgets a batch; the texts that are left of it have `tries` more behind them."""
@@ -129,13 +126,15 @@ class KeepsBatchesInFile:
     def _all_batches(self, connection: Connection) -> list[KeptBatch]:
         return [KeptBatch(*row) for row in connection.execute(ALL, (self._batch_scope,))]
 
-    def _begin_batch(self, batch: KeptBatch, lines: Sequence[Sequence[OutText]], connection: Connection) -> None:
+    def _begin_batch(
+        self, batch: KeptBatch, lines: Sequence[Sequence[OutText]], is_out: bool, connection: Connection
+    ) -> None:
         scope, key = self._batch_scope, batch.key
         connection.execute(BEGIN, (scope, key, batch.version, batch.data))
         connection.executemany(
             ADD,
             [
-                (scope, key, line, place, text.fingerprint, weights_as_json(text.weights))
+                (scope, key, line, place, text.fingerprint, weights_as_json(text.weights), is_out)
                 for line, texts in enumerate(lines)
                 for place, text in enumerate(texts)
             ],
@@ -154,26 +153,18 @@ class KeepsBatchesInFile:
             lines.setdefault(line, []).append(OutText(fingerprint, weights_from_json(weights)))
         return lines
 
-    def _settle_line(
-        self,
-        key: str,
-        line: int,
-        fingerprints: Sequence[bytes],
-        matrix: Matrix | None,
-        tries: int,
-        live: bool,
-        connection: Connection,
-    ) -> None:
+    def _settle_lines(self, key: str, lines: Sequence[SettledLine], connection: Connection) -> None:
         scope = self._batch_scope
-        if not connection.execute(SETTLE, (scope, key, line)).rowcount:
-            return  # Somebody else has settled it.
-        rows: list[tuple[Any, ...]]
-        if matrix is None:
-            rows = [(scope, each, tries, live) for each in fingerprints]
-            connection.executemany(TRY, rows)
-        else:
-            rows = [(scope, each, blob) for each, blob in zip(fingerprints, blobs(matrix), strict=True)]
-            connection.executemany(KEEP, rows)
+        for line, fingerprints, matrix, live in lines:
+            if not connection.execute(SETTLE, (scope, key, line)).rowcount:
+                continue  # Somebody else has settled it.
+            rows: list[tuple[Any, ...]]
+            if matrix is None:
+                rows = [(scope, each, live) for each in fingerprints]
+                connection.executemany(TRY, rows)
+            else:
+                rows = [(scope, each, blob) for each, blob in zip(fingerprints, blobs(matrix), strict=True)]
+                connection.executemany(KEEP, rows)
 
     def _end_batch(self, key: str, tries: int, connection: Connection) -> None:
         scope = self._batch_scope

@@ -37,6 +37,12 @@ class TakesEffectLater:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubled:
+    """Of a create: something on the way sends it twice, so that there are two batches; the answer is that of the
+    second."""
+
+
+@dataclass(frozen=True, slots=True)
 class CutOff:
     """Of a content: the connection ends after so many bytes of the body."""
 
@@ -55,7 +61,7 @@ class Hangs:
     """No answer, and no effect, for as long as the client stays."""
 
 
-Fault: TypeAlias = Refuse | Lost | TakesEffectLater | CutOff | EndsEarly | Hangs
+Fault: TypeAlias = Refuse | Lost | TakesEffectLater | Doubled | CutOff | EndsEarly | Hangs
 
 LineFault: TypeAlias = Literal[
     "neither file", "status 0", "500", "refused", "doubled", "null id", "wrong width", "not JSON"

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from tests.service import refusals
-from tests.service.batches.faults import CutOff, EndsEarly, Fault, Hangs, Lost, Refuse, TakesEffectLater, Verb
+from tests.service.batches.faults import CutOff, Doubled, EndsEarly, Fault, Hangs, Lost, Refuse, TakesEffectLater, Verb
 from tests.service.batches.files import StoredFile
 from tests.service.batches.provider import Batches
 
@@ -133,6 +133,8 @@ class Routes:
             case Lost(took_effect=False):
                 return Answer(cut_after=0)
         try:
+            if isinstance(fault, Doubled):
+                route.handle(request, id, now, None)
             answer = route.handle(request, id, now, fault if isinstance(fault, TakesEffectLater) else None)
         except Problem as problem:
             return problem.answer
