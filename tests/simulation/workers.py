@@ -43,6 +43,9 @@ from tests.simulation.world import ProcessIsDeadError
 LONGEST = 20_000.0
 """Virtual seconds after which a worker that has not ended never will."""
 MOST_STEPS = 300_000
+MOST_REFUSED = 3
+"""Requests of one history that come too early for a limit of fixed or of sliding minutes: nobody knows what was sent
+before the first reply named the limit."""
 ENDS = (BudgetExceededError, StoreError, OutageError)
 """A worker may end with these: the budget is spent, the files are away for too long, or the provider is."""
 
@@ -124,13 +127,16 @@ def drawn_file(random: Random) -> SharedFile:
 
 
 class Provider(Service):
-    """It knows of each request whose it is, and of each text how often it was billed for a reply that got lost."""
+    """It knows of each text how often it was billed for a reply that got lost, and for a control: a text that was
+    accepted goes alone once more, to tell whether the provider accepts anything."""
 
     def __init__(self, shared: Shared) -> None:
         self._random, self._share = Random(shared.seed), shared.faults
         limits = RateLimits.of(shared.kind, tokens_per_minute=shared.tokens_per_minute)
         super().__init__(limits=limits, script=self._fault)
-        self.lost = Counter[bytes]()
+        self.lost, self.controls = Counter[bytes](), Counter[bytes]()
+        self.troubles = 0
+        self._delivered = set[bytes]()
 
     def _fault(self, request: Request) -> Fault | None:
         if self._random.random() >= self._share:
@@ -139,8 +145,14 @@ class Provider(Service):
 
     def leave(self, exchange: Exchange, *, intact: bool) -> None:
         super().leave(exchange, intact=intact)
-        if exchange.call and exchange.billed and not intact:
+        self.troubles += not intact
+        if not exchange.call or not exchange.billed:
+            return
+        if not intact:
             self.lost.update(exchange.call.digests)
+        elif len(exchange.call.digests) == 1 and self._delivered.issuperset(exchange.call.digests):
+            self.controls.update(exchange.call.digests)
+        self._delivered.update(exchange.call.digests if intact else ())
 
 
 class WorkersHistory:
@@ -183,6 +195,7 @@ class WorkersHistory:
         assert await self._work(Process(), len(drawn.lives), last, limited=False) == "done"
         assert len(self.books.ledger.times_billed) >= len(everything), "a text was never bought"
         self._check_bill()
+        self._check_refusals()
 
     async def _live(self, number: int, life: Life) -> None:
         await asyncio.sleep(life.start)
@@ -259,11 +272,19 @@ class WorkersHistory:
     def _check_bill(self) -> None:
         """Nothing is bought again but what was lost, or had come and was not kept. Whoever stands still while the clock
         of the cache goes on, or it is away, loses what it had leased: then another one may send it, too."""
-        cache = self.drawn.cache
+        books, cache = self.books, self.drawn.cache
         lapses = len(cache.steps) + len(cache.away)
-        for key, times in self.books.ledger.times_billed.items():
-            most = 1 + self.books.lost[key] + self._excused[key] + lapses
+        for key, times in books.ledger.times_billed.items():
+            most = 1 + books.lost[key] + books.controls[key] + self._excused[key] + lapses
             assert times <= most, f"a text was bought {times} times, with reason {most}"
+        # An undisturbed cache alone tells controls from texts that two workers have bought.
+        assert lapses or books.controls.total() <= books.troubles, "it asks more often than something failed"
+
+    def _check_refusals(self) -> None:
+        """A bucket that holds fewer tokens than one batch says so by refusing it."""
+        if self.drawn.kind in ("fixed", "sliding"):
+            refused = self.books.ledger.rate_limited
+            assert refused <= MOST_REFUSED, f"{refused} requests were refused"
 
     def _kept(self) -> set[bytes]:
         """The texts whose vectors are in the cache."""
