@@ -2,11 +2,11 @@
 
     python -m benchmarks.engines [--rows 131072] [--few 2000] [--only Ray Daft]
 
-Each contestant is a process with all that it starts: the engine's own processes, too. It embeds so many rows, and then
-twice as many: what the second job takes more is what rows cost, without the start of actors. The service runs in
-another process, and answers at once. `--rows` are those of aembed, `--few` those of the others, of which each is slow.
-Exits 1 if a bar is missed: four actors take at most 1.25 x the CPU time of one for a row; for a CPU second aembed has
-at least 5 x the rows of Ray's HTTP stage and of Daft's `embed_text`.
+Each contestant is a process with all that it starts: the engine's own processes, too. It embeds a tenth of so many
+rows, for what is loaded late, then all of them, and then twice as many: what the last job takes more is what rows cost,
+without the start of actors. The service runs in another process, and answers at once. `--rows` are those of aembed,
+`--few` those of the others, which are slow. Exits 1 if a bar is missed: four actors take at most 1.25 x the CPU time of
+one for a row; for a CPU second aembed has at least 5 x the rows of Ray's HTTP stage and of Daft's `embed_text`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,20 @@ THEIRS = {"Ray": ("HTTP stage", "HTTP stage, 500 texts a row by hand"), "Daft": 
 LOOK_SECONDS = 0.2
 
 
+def processes_of(root: int) -> list[psutil.Process]:
+    """That process and all that it has started, as far as they live."""
+    try:
+        process = psutil.Process(root)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
 class TreeClock:
     """The CPU seconds of a process and of all that it has started, also of what has ended since."""
 
     def __init__(self, process: int) -> None:
-        self._root, self._seconds = psutil.Process(process), dict[tuple[int, float], float]()
+        self._root, self._seconds = process, dict[tuple[int, float], float]()
         self._ended = Event()
         self._thread = Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -61,11 +70,7 @@ class TreeClock:
             self._look()
 
     def _look(self) -> None:
-        try:
-            found = [self._root, *self._root.children(recursive=True)]
-        except psutil.Error:
-            return
-        for process in found:
+        for process in processes_of(self._root):
             try:
                 times = process.cpu_times()
                 self._seconds[process.pid, process.create_time()] = times.user + times.system
@@ -75,7 +80,7 @@ class TreeClock:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds of two jobs, the second of twice as many rows, and what came of it."""
+    """CPU seconds of two jobs, the second of twice as many rows; the seconds of that one; what came of all."""
 
     rows: int
     first: float
@@ -89,10 +94,11 @@ class Cost:
 
 
 async def measure(interpreter: Path, name: str, rows: int, folder: str) -> Cost:
+    wanted = (rows // 10, rows, 2 * rows)
     async with serving("--key", KEY) as service:
         process = await asyncio.create_subprocess_exec(
             *(str(interpreter), "-m", "benchmarks.beside.peers.engines", name, service.url, folder),
-            *(str(rows), str(2 * rows)),
+            *map(str, wanted),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=PIPE,
@@ -105,7 +111,7 @@ async def measure(interpreter: Path, name: str, rows: int, folder: str) -> Cost:
         try:
             await process.stdout.readline()
             taken, wrong, began = [], 0, 0.0
-            for wanted in (rows, 2 * rows):
+            for each in wanted:
                 before, began = clock.seconds(), time.monotonic()
                 process.stdin.write(b"go\n")
                 line = await process.stdout.readline()
@@ -113,8 +119,8 @@ async def measure(interpreter: Path, name: str, rows: int, folder: str) -> Cost:
                     raise RuntimeError(f"{name} ended without an answer; AEMBED_BENCH_STDERR=1 shows what it says")
                 told = json.loads(line)
                 taken.append(clock.seconds() - before)
-                wrong += told["wrong"] + abs(told["rows"] - wanted)
-            return Cost(rows, taken[0], taken[1], time.monotonic() - began, wrong)
+                wrong += told["wrong"] + abs(told["rows"] - each)
+            return Cost(rows, taken[1], taken[2], time.monotonic() - began, wrong)
         finally:
             clock.stop()
             if process.returncode is None:

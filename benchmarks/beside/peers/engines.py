@@ -31,8 +31,6 @@ Job: TypeAlias = Callable[[pa.Table, str, Path], Vectors]
 ACTORS = 4
 SECTIONS = 4_096
 """Different sections, each with a number in front, make all the texts."""
-BY_HAND = 500
-"""Texts of one request where rows are put together by hand before Ray's HTTP stage."""
 
 
 def texts(count: int) -> pa.Table:
@@ -56,32 +54,18 @@ def aembed_on_ray(actors: int, shared: bool, table: pa.Table, url: str, folder: 
         yield batch["text"], batch["embedding"]
 
 
-def ray_http_stage(table: pa.Table, url: str, folder: Path) -> Vectors:
+def ray_http_stage(together: int, table: pa.Table, url: str, folder: Path) -> Vectors:
+    """As its documentation has it each row is a request; more texts are put together by hand before."""
     import ray
 
-    for batch in of_http_stage(ray.data.from_arrow(table), url).iter_batches(batch_size=None, batch_format="numpy"):
-        yield batch["text"], batch["embedding"]
+    whole = table["text"].to_pylist()
+    rows = [{"texts": whole[start : start + together]} for start in range(0, len(whole), together)]
+    for row in build_http_stage(ray.data.from_items(rows), url).iter_rows():
+        yield row["texts"], row["embeddings"]
 
 
-def of_http_stage(dataset: Any, url: str, **settings: Any) -> Any:
-    """As its documentation has it: each row is a request."""
-    from ray.data.llm import HttpRequestProcessorConfig, build_processor
-
-    def request(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"text": row["text"], "payload": {"model": MODEL.partition(":")[2], "input": row["text"]}}
-
-    def vector(row: Mapping[str, Any]) -> dict[str, Any]:
-        found = row["http_response"]["data"][0]["embedding"]
-        return {"text": row["text"], "embedding": np.asarray(found, np.float32)}
-
-    headers = {"Authorization": f"Bearer {KEY}"}
-    config = HttpRequestProcessorConfig(url=f"{url}/embeddings", headers=headers, concurrency=ACTORS, **settings)
-    return build_processor(config, preprocess=request, postprocess=vector)(dataset)
-
-
-def ray_http_stage_by_hand(table: pa.Table, url: str, folder: Path) -> Vectors:
-    """Rows are put together before, and taken apart after."""
-    import ray
+def build_http_stage(dataset: Any, url: str, **settings: Any) -> Any:
+    """Ray's own stage over rows with the column `texts`, a list in each."""
     from ray.data.llm import HttpRequestProcessorConfig, build_processor
 
     def request(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,13 +76,10 @@ def ray_http_stage_by_hand(table: pa.Table, url: str, folder: Path) -> Vectors:
         found = [each["embedding"] for each in row["http_response"]["data"]]
         return {"texts": row["texts"], "embeddings": np.asarray(found, np.float32)}
 
-    whole = table["text"].to_pylist()
-    rows = [{"texts": whole[start : start + BY_HAND]} for start in range(0, len(whole), BY_HAND)]
-    headers = {"Authorization": f"Bearer {KEY}"}
-    config = HttpRequestProcessorConfig(url=f"{url}/embeddings", headers=headers, concurrency=ACTORS, batch_size=4)
-    dataset = build_processor(config, preprocess=request, postprocess=vectors)(ray.data.from_items(rows))
-    for row in dataset.iter_rows():
-        yield row["texts"], row["embeddings"]
+    config = HttpRequestProcessorConfig(
+        url=f"{url}/embeddings", headers={"Authorization": f"Bearer {KEY}"}, concurrency=ACTORS, **settings
+    )
+    return build_processor(config, preprocess=request, postprocess=vectors)(dataset)
 
 
 def aembed_on_daft(table: pa.Table, url: str, folder: Path) -> Vectors:
@@ -123,8 +104,9 @@ def daft_embed_text(table: pa.Table, url: str, folder: Path) -> Vectors:
 def of_frame(frame: Any) -> Vectors:
     for batch in frame.to_arrow_iter():
         column = batch.column("embedding")
-        width = len(column[0])
-        yield batch.column("text").to_pylist(), np.asarray(column.flatten(), np.float32).reshape(-1, width)
+        lists = getattr(column, "storage", column)
+        vectors = np.asarray(lists.flatten(), np.float32).reshape(len(batch), -1)
+        yield batch.column("text").to_pylist(), vectors
 
 
 RAY: Mapping[str, Job] = {
@@ -132,8 +114,8 @@ RAY: Mapping[str, Job] = {
     "aembed, 4 actors": partial(aembed_on_ray, ACTORS, False),
     "aembed, 1 actor, cache and coordinator": partial(aembed_on_ray, 1, True),
     "aembed, 4 actors, cache and coordinator": partial(aembed_on_ray, ACTORS, True),
-    "HTTP stage": ray_http_stage,
-    "HTTP stage, 500 texts a row by hand": ray_http_stage_by_hand,
+    "HTTP stage": partial(ray_http_stage, 1),
+    "HTTP stage, 500 texts a row by hand": partial(ray_http_stage, 500),
 }
 DAFT: Mapping[str, Job] = {"aembed": aembed_on_daft, "embed_text": daft_embed_text}
 CONTESTANTS = {f"Ray: {name}": job for name, job in RAY.items()} | {f"Daft: {name}": job for name, job in DAFT.items()}
