@@ -3,7 +3,8 @@
     python -m benchmarks.shared_actors                                      some ten minutes
     python -m benchmarks.shared_actors --seconds 60 --parts coordinator     a part of it, and shorter
 
-    coordinator   embed_dataset with `coordinator=` in PostgreSQL; one actor is killed, and Ray begins another one
+    coordinator   embed_dataset with `coordinator=` in PostgreSQL; one actor is killed, and Ray begins another one,
+                  which has the block of the dead one
     alone         the same without a coordinator
     qps           Ray's own HTTP stage, its requests a second divided by the number of actors
 
@@ -18,10 +19,12 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 
 from benchmarks.beside.engines import processes_of
 from benchmarks.beside.peers import VENVS
@@ -40,15 +43,20 @@ LONGEST_START = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Shares are those of the actors that worked all the time, in the mean 1; none where actors are not told apart."""
+    """Shares are those of the actors that worked all the time, in the mean 1; none where actors are not told apart.
+    So many seconds after an actor was killed the one in its place had its first texts."""
 
     used: float
     refused: float
     shares: Sequence[float]
+    seconds: float
 
     def __str__(self) -> str:
-        shares = f", shares {min(self.shares):.2f} to {max(self.shares):.2f}" if self.shares else ""
-        return f"{self.used:.1%} used, {self.refused:.2%} refused{shares}"
+        told = f"{self.used:.1%} used, {self.refused:.2%} refused"
+        if not self.shares:
+            return told
+        shares = f"shares {min(self.shares):.2f} to {max(self.shares):.2f}"
+        return f"{told}, {shares}, an actor in the place of a killed one after {self.seconds:.1f} s"
 
 
 @asynccontextmanager
@@ -84,17 +92,22 @@ async def share(how: str, place: str, seconds: float) -> Sharing:
         await asyncio.sleep(WARM_UP)
         before = Counts.of(ledger)
         await asyncio.sleep(seconds / 2)
-        killed = ""
+        killed, replaced = "", inf
         if how != "qps":
             killed = min(ledger.tokens_by_project)
             os.kill(int(killed.rpartition("-")[2]), signal.SIGKILL)
-        await asyncio.sleep(seconds / 2)
+        began = time.monotonic()
+        while time.monotonic() < began + seconds / 2:
+            await asyncio.sleep(0.1)
+            if len(ledger.tokens_by_project) > ACTORS:
+                replaced = min(replaced, time.monotonic() - began)
         after = Counts.of(ledger)
     requests, accepted = after.requests - before.requests, after.accepted - before.accepted
     used = sum(after.tokens[name] - before.tokens.get(name, 0) for name in after.tokens)
     parts = [after.tokens[name] - before.tokens[name] for name in before.tokens if name not in (killed, "")]
     shares = [len(parts) * part / sum(parts) for part in parts]
-    return Sharing(used / (TOKENS_PER_MINUTE * seconds / 60.0), (requests - accepted) / max(1, requests), shares)
+    refused = (requests - accepted) / max(1, requests)
+    return Sharing(used / (TOKENS_PER_MINUTE * seconds / 60.0), refused, shares, replaced)
 
 
 async def measure(parts: Sequence[str], seconds: float) -> list[Bar]:
@@ -109,6 +122,7 @@ async def measure(parts: Sequence[str], seconds: float) -> list[Bar]:
                     Bar("4 Ray actors: refused", 100 * found.refused, most=0.2, unit=" %"),
                     Bar("4 Ray actors: smallest share", min(found.shares), least=0.8),
                     Bar("4 Ray actors: largest share", max(found.shares), most=1.2),
+                    Bar("4 Ray actors: a block begins again after", found.seconds, most=10.0, unit=" s"),
                 ]
     finally:
         postgres.stop()

@@ -43,6 +43,8 @@ from tests.simulation.world import ProcessIsDeadError
 LONGEST = 20_000.0
 """Virtual seconds after which a worker that has not ended never will."""
 MOST_STEPS = 300_000
+MOST_FAULTS = 2
+"""Of one text, so that none fails by bad luck."""
 MOST_REFUSED = 3
 """Requests of one history that come too early for a limit of fixed or of sliding minutes: nobody knows what was sent
 before the first reply named the limit."""
@@ -136,11 +138,13 @@ class Provider(Service):
         super().__init__(limits=limits, script=self._fault)
         self.lost, self.controls = Counter[bytes](), Counter[bytes]()
         self.troubles = 0
+        self._met = Counter[str]()
         self._delivered = set[bytes]()
 
     def _fault(self, request: Request) -> Fault | None:
-        if self._random.random() >= self._share:
+        if self._random.random() >= self._share or any(self._met[text] >= MOST_FAULTS for text in request.texts):
             return None
+        self._met.update(request.texts)
         return self._random.choice([Status(500), Status(504, billed=True), Cut()])
 
     def leave(self, exchange: Exchange, *, intact: bool) -> None:
