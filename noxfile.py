@@ -35,6 +35,8 @@ PROMISES = (
     "hostile",
     "shared_key",
     "shared_limit",
+    "shared_actors",
+    "engines",
     "backfill",
     "outage",
     "pool",

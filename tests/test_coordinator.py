@@ -320,6 +320,26 @@ def test_t36_workers_share_the_limit_of_a_key_evenly_and_are_not_refused() -> No
     run_virtual(job)
 
 
+def test_t36_batches_of_before_others_came_are_sent_in_parts() -> None:
+    """Those that one worker has made for the whole limit would each be a burst beside the shares of all."""
+
+    async def job() -> None:
+        workers = Workers()
+        workers.begin("a")
+        await asyncio.sleep(20.0)
+        for name in "bcdefgh":
+            workers.begin(name)
+        await asyncio.sleep(20.0)
+        since = asyncio.get_running_loop().time()
+        used, refused, parts = await workers.measure(60.0)
+        assert (used >= 0.95, refused, len(parts)) == (True, 0.0, 8)
+        sizes = [event.tokens for event in workers.service.ledger.events if event.at >= since]
+        assert max(sizes) <= 2 * 0.027 * TOKENS_PER_MINUTE / 8
+        await workers.stop()
+
+    run_virtual(job)
+
+
 def test_t37_limits_go_on_at_the_last_share_while_the_coordinator_is_away(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aembed")
 

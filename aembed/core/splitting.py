@@ -116,6 +116,8 @@ class Tries:
     """The part is sent to find out whether its size is accepted."""
     too_heavy: bool = False
     """The part was refused as a rate limit refuses, for longer than any window of one lasts."""
+    outgrown: bool = False
+    """The part was not sent: it was made when this worker had more of the limits."""
 
 
 class Bisection:
@@ -290,6 +292,10 @@ class Bisection:
             self._weight.fail(part)
             parts = parts if self._weight.is_proven(parts[0]) else [part]
         self._push(parts, failed=True)
+
+    def cut(self, part: Sequence[Item]) -> None:
+        """In quarters, of a part that was not sent, and says nothing of them."""
+        self._push(quarters(part), failed=self._failed_before)
 
     def _push(self, parts: Sequence[Sequence[Item]], *, failed: bool) -> None:
         """Puts the parts last: the sooner anything is accepted, the sooner the server is seen to be well."""

@@ -108,6 +108,10 @@ class Admission:
         """What the next batch may hold, as far as rate limits and refusals go."""
         return self.pacer.narrow_cap(cap)
 
+    def is_beyond_share(self, tokens: float) -> bool:
+        """Whether a batch was made before other workers had come, and is too large beside them."""
+        return self.pacer.is_beyond_share(tokens)
+
     @property
     def startable_queries(self) -> int:
         """How many free slots the budget of requests has something for now, if queries go before bulk."""
@@ -129,15 +133,15 @@ class Admission:
     ) -> Permit | None:
         """Waits for leave to send a request, and takes a slot for it. So many `remaining` requests of the job follow.
 
-        Returns None where a request of that size is never accepted, and is `divisible`. While the gate is
-        closed, a `control` goes before all others. `route` is for a Pool, which has several addresses.
+        Returns None for a `divisible` request of a size that is never accepted, or that is beyond the share. While the
+        gate is closed, a `control` goes before all others. `route` is for a Pool, which has several addresses.
         Raises OutageError once the provider was away for too long.
         """
         lane = "control" if control else "queries" if interactive else "bulk"
         self.controls += control
         try:
             async with self._lanes[lane]:
-                if divisible and self.pacer.is_too_large(tokens):
+                if divisible and (self.pacer.is_too_large(tokens) or self.is_beyond_share(tokens)):
                     return None
                 reservation = await self._wait_for_pace(tokens, texts, interactive, control, remaining)
                 self.sent += 1

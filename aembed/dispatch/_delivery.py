@@ -219,6 +219,9 @@ class Delivery:
             # No wait helps it: the server refuses what is too large for it as if it came too soon.
             self._bisection.divide(part)
             return
+        if tries.outgrown:
+            self._bisection.cut(part)
+            return
         verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
         # A web page is no answer of the service: a firewall before it refuses what one text holds (SQL, HTML), or
         # everything.

@@ -100,6 +100,10 @@ class Pool:
     def is_too_large(self, tokens: float) -> bool:
         return all(member.pacer.is_too_large(tokens) for member in self._working())
 
+    def is_beyond_share(self, tokens: float) -> bool:
+        """Whether a batch was made before other workers had come, and is too large beside them at every address."""
+        return all(member.pacer.is_beyond_share(tokens) for member in self._working())
+
     def _working(self) -> Sequence[Member]:
         """Those that are not away, and of which something is known; all of them where there are none."""
         return [member for member in self.members if member.is_working] or self.members
@@ -178,7 +182,7 @@ class Pool:
                             await member.shared.wait_for_share()
                     self.check_outage()
                     now = loop.time()
-                    if divisible and self.is_too_large(tokens):
+                    if divisible and (self.is_too_large(tokens) or self.is_beyond_share(tokens)):
                         return None
                     # What is urgent is itself no more than a short text.
                     asks = bool(probe and probe.is_possible) and (self.is_open or not (interactive or control))

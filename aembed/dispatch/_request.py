@@ -148,6 +148,7 @@ class Request:
                 )
             )
             if permit is None:
+                tries.outgrown = self._admission.is_beyond_share(self._tokens)
                 raise RateLimitError(f"requests of {self._tokens:,.0f} tokens are never accepted")
             tries.number, tries.address = permit.number, permit.admission
             try:

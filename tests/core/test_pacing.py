@@ -216,6 +216,19 @@ def test_a_size_that_was_never_accepted_is_to_be_split_where_the_headers_have_no
     assert not pacer.is_too_large(145_000)
 
 
+def test_a_batch_of_before_the_share_shrank_is_to_be_split() -> None:
+    pacer = Pacer(tokens_per_minute=1_000_000)
+    assert not pacer.is_beyond_share(1e9), "there is no share"
+    pacer.take_share(1.0, 0.0)
+    whole = pacer.max_batch_tokens
+    assert whole == 27_000
+    assert not pacer.is_beyond_share(whole)
+    pacer.take_share(0.25, 1.0)
+    assert pacer.is_beyond_share(whole)
+    assert not pacer.is_beyond_share(whole / 2)
+    assert not Pacer().is_beyond_share(1e9), "no limit is known"
+
+
 def test_a_size_that_was_accepted_before_is_not_split() -> None:
     pacer = Pacer(tokens_per_minute=1_000_000)
     accept(pacer, 27_000, 0.0, seconds=1.0)

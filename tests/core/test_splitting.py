@@ -312,3 +312,18 @@ def test_a2_what_is_refused_while_everything_is_is_sent_again_a_bounded_number_o
     bisection = Bisection(batch, LearnedLimits())
     assert [bisection.voids(batch[:1]) for _ in range(5)] == [True, True, True, False, False]
     assert bisection.voids(batch[1:])
+
+
+def test_a_part_that_was_not_sent_is_cut_and_nothing_is_held_against_it() -> None:
+    bisection = Bisection(items(8), LearnedLimits())
+    whole = bisection.next_part()
+    assert whole is not None
+    before = bisection.tries_of(whole)
+    bisection.cut(whole)
+    parts = []
+    while part := bisection.next_part():
+        tries = bisection.tries_of(part)
+        assert (tries.most, tries.alone) == (before.most, before.alone)
+        parts.append([item.texts[0] for item in part])
+        bisection.note_accepted(part)
+    assert parts == [["0", "1"], ["2", "3"], ["4", "5"], ["6", "7"]]

@@ -149,6 +149,29 @@ async def test_t8_a_lease_is_one_workers_until_its_time_is_over(
     await store.aclose()
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "postgresql"])
+async def test_t8_a_lease_of_before_the_clock_was_set_back_ends_as_one_of_now(
+    scheme: str, tmp_path: Path, new_place: NewPlace
+) -> None:
+    """A dead worker of an hour ahead."""
+    store = open_store(new_place(scheme, tmp_path))
+    async with Embedder(FakeProvider()) as embedder:
+        await embedder.embed_into(store, [Record("a", "text 0")])
+    assert isinstance(store, Leases)
+    one = b"1" * 16
+    dead = await joined(store, alone=True)
+    assert await store.lease(dead, [one], seconds=3_600.0) == {one}
+    living = await joined(store, alone=False)
+    assert await store.lease(living, [one], seconds=1.0) == set()
+    for _ in range(50):
+        await asyncio.sleep(0.1)
+        if await store.lease(living, [one], seconds=1.0):
+            break
+    else:
+        pytest.fail("it is held by the dead one still")
+    await store.aclose()
+
+
 async def check_that_two_who_were_alone_go_on(store: Leases) -> None:
     """One was frozen while the other joined: each was told that it is alone."""
     frozen = await joined(store, alone=True)

@@ -30,6 +30,7 @@ and _congestion (a limit that nobody names). In use:
     pacer.max_batch_tokens          what the next batch may hold, None while nothing speaks against the provider's limit
     pacer.concurrency               requests in flight at most; fewer than the given where the provider takes fewer
     pacer.is_too_large(tokens)      at the head of the lane: such a size is never accepted, send the batch in parts
+    pacer.is_beyond_share(tokens)   there, too: it was made for a larger share of the limit, send the batch in parts
     reservation = pacer.reserve(tokens, now, interactive=False)       by the head of a lane only, one at a time
     while reservation.start > now: wait                               `start` may move while it waits: read it again
     pacer.resize(reservation, tokens, texts, now)                     as it is sent: it carries more, or less

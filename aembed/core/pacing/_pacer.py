@@ -21,6 +21,10 @@ WINDOW = 60.0
 # Chosen: a web app with many queries would starve the bulk of the same process for ever otherwise.
 PATIENCE = 5.0
 """Queries may push a bulk request back by so many seconds."""
+# Chosen: quarters of what is larger are sent within the share. Smaller, a share that shrinks a little would cost
+# requests; larger, a window would hold more than one batch beside the pace.
+BEYOND_SHARE = 2.0
+"""A batch of so many times what a worker's share allows is sent in parts."""
 # Chosen, and told in docs/web.md: 5 % are 150 queries a minute on OpenAI's Tier 1, and cost a job 5 % of its time.
 HELD_BACK, HELD_FOR = 0.05, 60.0
 """The share of both limits that bulk leaves to queries, and for how many seconds after the last query it does so."""
@@ -107,6 +111,11 @@ class Pacer:
     def is_too_large(self, tokens: float) -> bool:
         """Whether no request of this size was ever accepted and one was refused, or it is out of all proportion."""
         return self._congestion.is_too_large(tokens)
+
+    def is_beyond_share(self, tokens: float) -> bool:
+        """Whether a batch was made for a larger share of the limit than is left to this worker by now."""
+        budget = self._budgets["tokens"]
+        return budget.leased is not None and tokens > BEYOND_SHARE * budget.max_cost
 
     @property
     def max_batch_texts(self) -> int | None:

@@ -31,10 +31,15 @@ FORGET = "DELETE FROM {workers} WHERE expires_at < clock_timestamp() - interval 
 BURY = "DELETE FROM {leases} l WHERE NOT EXISTS (SELECT FROM {workers} w WHERE w.token = l.token)"
 JOIN = """INSERT INTO {workers} (expires_at, alone) SELECT clock_timestamp() + make_interval(secs => $1),
     NOT EXISTS (SELECT FROM {workers} w WHERE {alive}) RETURNING token, alone, extract(epoch FROM expires_at)::float8"""
-BEAT = """INSERT INTO {workers} (token, expires_at, alone)
+# The rows of others are changed after one's own, so that no two workers wait for each other.
+BEAT = """WITH set_back AS (UPDATE {workers} SET expires_at = clock_timestamp() + make_interval(secs => $2)
+    WHERE token IN (SELECT token FROM {workers} WHERE token <> $1
+        AND expires_at > clock_timestamp() + make_interval(secs => 2 * $2) FOR UPDATE SKIP LOCKED))
+INSERT INTO {workers} (token, expires_at, alone)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2), false)
     ON CONFLICT (token) DO UPDATE SET expires_at = excluded.expires_at
     RETURNING extract(epoch FROM expires_at)::float8"""
+"""A sign of life. No lease ends so late as those that are set back, unless the clock was: they end as if of now."""
 TELL = "UPDATE {workers} SET alone = false WHERE token = $1 AND alone"
 ALONE = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.alone AND w.token <> $1 AND {alive})"
 OTHERS = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.token <> $1 AND {alive})"

@@ -24,6 +24,9 @@ TABLES = (
 # 2440587.5 is the Julian day of 1970-01-01 00:00 UTC. unixepoch() is there since SQLite 3.38 only.
 DEAD = "SELECT token FROM aembed_workers WHERE expires_at < (julianday('now') - 2440587.5) * 86400.0"
 """Seconds since 1970, by SQLite's clock."""
+SET_BACK = """UPDATE aembed_workers SET expires_at = (julianday('now') - 2440587.5) * 86400.0 + :seconds
+    WHERE expires_at > (julianday('now') - 2440587.5) * 86400.0 + 2 * :seconds"""
+"""No lease ends so late, unless the clock was set back since: it ends as if it were of now."""
 FREE = "DELETE FROM aembed_leases WHERE token = ?"
 FORGET = "DELETE FROM aembed_workers WHERE token = ?"
 PROCESSES = "SELECT token, pid FROM aembed_workers WHERE host = ? AND pid IS NOT NULL"
@@ -49,7 +52,7 @@ def make_tables(connection: Connection) -> None:
 
 def join(seconds: float, connection: Connection) -> tuple[int, bool]:
     make_tables(connection)
-    _bury(connection)
+    _bury(seconds, connection)
     cursor = connection.execute(JOIN, (seconds, platform.node(), os.getpid()))
     (alone,) = cursor.fetchone()
     token = connection.execute("SELECT max(token) FROM aembed_workers").fetchone()[0]
@@ -76,7 +79,7 @@ def lease(
     connection.executemany(RELEASE, [(fingerprint, token) for fingerprint in done])
     if not wanted:
         return set()
-    _bury(connection)
+    _bury(seconds, connection)
     connection.execute(TELL, (token,))
     if connection.execute(ALONE, (token,)).fetchone():
         return set()
@@ -92,8 +95,9 @@ def leave(token: int, connection: Connection) -> None:
     connection.execute(FORGET, (token,))
 
 
-def _bury(connection: Connection) -> None:
+def _bury(seconds: float, connection: Connection) -> None:
     """The leases of workers whose time is over are free, and at once those of processes of this machine that ended."""
+    connection.execute(SET_BACK, {"seconds": seconds})
     processes = connection.execute(PROCESSES, (platform.node(),)).fetchall()
     ended = [(token,) for token, pid in processes if not _is_alive(pid)]
     for dead in {*connection.execute(DEAD).fetchall(), *ended}:

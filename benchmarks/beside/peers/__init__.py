@@ -26,14 +26,11 @@ CLIENTS = (
 )
 """What the venv of the clients holds; the last three are what the benchmarks themselves need."""
 _PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
-DROP_INS = (
-    "openai",
-    "langchain-openai",
-    "llama-index-embeddings-openai",
-    *tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"],
-)
+_DEPENDENCIES = tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+DROP_INS = ("openai", "langchain-openai", "llama-index-embeddings-openai", *_DEPENDENCIES)
 """What theirs and ours need in one venv: aembed itself is imported from the checkout."""
-VENVS: Mapping[str, Sequence[str]] = {"clients": CLIENTS, "drop-ins": DROP_INS}
+ENGINES = ("ray[data]==2.60.0", "daft==0.7.26", "openai==3.51.0", "pyarrow==25.0.1", "aiohttp", *_DEPENDENCIES)
+VENVS: Mapping[str, Sequence[str]] = {"clients": CLIENTS, "drop-ins": DROP_INS, "engines": ENGINES}
 
 
 @dataclass(frozen=True, slots=True)
