@@ -34,8 +34,8 @@ from tests.service.vectors import digest, vector_of
 from tests.simulation.batches_drawn import DAY, HOUR, MINUTE, USUAL, Days, Life, drawn_batches
 from tests.simulation.batches_places import InColumn, InStore, Place
 from tests.simulation.batches_world import EPOCH, TERMS, Provider, embedder_of, small_world
+from tests.simulation.files import Process, SharedFile
 from tests.simulation.history import SteppedLoop
-from tests.simulation.workers import Files, Process
 
 MOST_RUNS_TO_THE_END = 16
 LONGEST = 30_000.0
@@ -74,7 +74,7 @@ class BatchesHistory:
             epoch=EPOCH,
         )
         self._wire = OpenAIWire(self._batches)
-        self._place: Place = (InColumn if drawn.in_column else InStore)(folder / "rows.db", Files((), ()))
+        self._place: Place = (InColumn if drawn.in_column else InStore)(folder / "rows.db", SharedFile((), ()))
         self._texts: dict[str, str] = {}
         self._held: dict[str, str] = {}
         self._wanted_again = Counter[bytes]()

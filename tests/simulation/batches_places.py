@@ -13,7 +13,7 @@ import numpy as np
 
 from aembed import Embedder, Record, Report, SQLiteColumn, SQLiteStore
 from aembed.types import Vector
-from tests.simulation.workers import Clocked, Files, Process, Thread
+from tests.simulation.files import Process, SharedFile, threads_of
 
 
 class Place(Protocol):
@@ -35,13 +35,13 @@ class Place(Protocol):
 @dataclass(frozen=True)
 class InStore:
     path: Path
-    files: Files
+    file: SharedFile
     keeps_texts = True
     """A text that stands in a row is bought no more for another one."""
 
     @contextmanager
     def opened(self, process: Process) -> Iterator[SQLiteStore]:
-        with _mortal(SQLiteStore(self.path), self.files, process) as store:
+        with _mortal(SQLiteStore(self.path), self.file, process) as store:
             yield store
 
     def edit(self, changes: Mapping[str, str]) -> None:
@@ -57,7 +57,7 @@ class InStore:
 @dataclass(frozen=True)
 class InColumn:
     path: Path
-    files: Files
+    file: SharedFile
     keeps_texts = False
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class InColumn:
 
     @contextmanager
     def opened(self, process: Process) -> Iterator[SQLiteColumn]:
-        with _mortal(SQLiteColumn(self.path, "notes", text="body"), self.files, process) as column:
+        with _mortal(SQLiteColumn(self.path, "notes", text="body"), self.file, process) as column:
             yield column
 
     def edit(self, changes: Mapping[str, str]) -> None:
@@ -82,16 +82,12 @@ class InColumn:
 
 
 @contextmanager
-def _mortal(opened: Any, files: Files, process: Process) -> Iterator[Any]:
-    database = opened._database
-    workers: list[Any] = [database._writer, database._reader, database._searcher, database.mapper]
-    for worker in workers:
-        worker._thread = Thread(files, process)
-        worker.file = Clocked(files, reads_only=worker._reads_only)
+def _mortal(opened: Any, file: SharedFile, process: Process) -> Iterator[Any]:
+    file.open_for(process, opened._database)
     try:
         yield opened
     finally:
-        for worker in workers:
+        for worker in threads_of(opened._database):
             worker.file.close()
 
 

@@ -23,7 +23,7 @@ from tests.service.in_process import DIMENSIONS, KEY, MODEL, InProcess, inline
 from tests.service.server import Latency
 from tests.service.service import Exchange, Service
 from tests.simulation.batches_drawn import DAY
-from tests.simulation.workers import Process
+from tests.simulation.files import Process
 from tests.simulation.world import ProcessIsDeadError
 
 EPOCH = 1e9
