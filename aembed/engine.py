@@ -242,6 +242,8 @@ class Engine:
     def close_with(self, watching: Watching) -> None:
         """`aclose` ends it, too, while it waits between two jobs."""
         self._jobs.add(watching)
+        if self._loop_affinity.closed:
+            watching.close()
 
     async def learn(self) -> None:
         """What a server tells of its model before texts are measured for it."""

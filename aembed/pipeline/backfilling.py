@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aembed.core.progress import Tally
-from aembed.errors import SourceError, StoreError
+from aembed.errors import ConfigError, SourceError, StoreError
 from aembed.pipeline.purchases import Purchases
 from aembed.pipeline.reading import iterate
 from aembed.results import Failure, Report
@@ -78,8 +78,10 @@ class Passes:
         """The record, if its row may be bought (again); else the failure that ends it."""
         bought = self._bought.purchases_of(record.id, record.text)
         if self._watched:
-            # Each text by itself.
+            # Each text by itself, and anew where it comes back after another one.
             bought = [same for same in bought if same]
+            if not bought:
+                self._bought.forget_all(record.id)
         if len(bought) >= self._most_bought:
             return self._given_up_failure(
                 record.id,
@@ -169,7 +171,7 @@ def raise_plainly() -> Iterator[None]:
     try:
         yield
     except SourceError as error:
-        if not isinstance(cause := error.__cause__, StoreError):
+        if not isinstance(cause := error.__cause__, StoreError | ConfigError):
             raise
         cause.report = error.report
         raise cause from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
 
 # Chosen: 4,096 shards keep each insertion into a sorted array short (at 10 million
@@ -37,6 +37,12 @@ class Purchases:
         shard = self._shards.get(row >> (64 - SHARD_BITS), ())
         if (place := bisect_left(shard, row | mark)) < len(shard) and shard[place] == row | mark:
             del self._shards[row >> (64 - SHARD_BITS)][place]
+
+    def forget_all(self, id: str) -> None:
+        """Whatever was bought of this row."""
+        row, _ = _marks(id, "")
+        if shard := self._shards.get(row >> (64 - SHARD_BITS)):
+            del shard[bisect_left(shard, row) : bisect_right(shard, row | _TEXT)]
 
     def purchases_of(self, id: str, text: str) -> list[bool]:
         """Says for each time that this row was bought whether it had this text then."""

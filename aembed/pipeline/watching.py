@@ -18,12 +18,21 @@ from typing import NoReturn, TypeAlias
 import anyio
 
 from aembed.core.progress import Tally
-from aembed.errors import AembedError, OutageError, RowsRefusedError, StoppedError, StoreError
+from aembed.errors import (
+    AembedError,
+    OutageError,
+    RowRefusedError,
+    RowsRefusedError,
+    SpaceMismatchError,
+    StoppedError,
+    StoreError,
+)
 from aembed.pipeline.backfilling import Passes, raise_plainly
 from aembed.pipeline.observing import ObserverCalls, Observers, OnFailure, OnProgress
 from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Backlog, Looks, Watched
 from aembed.results import Failure, Report
+from aembed.stores._rules import ClosedError
 from aembed.types import Record, Rows
 
 logger = logging.getLogger("aembed")
@@ -33,6 +42,8 @@ REST = 99.0
 """After a look that found nothing the watch rests for so many times as long as that took."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between two tries after an outage has ended a look, at first and at the most."""
+FOR_GOOD = (SpaceMismatchError, RowRefusedError, RowsRefusedError, ClosedError)
+"""What no wait mends: vectors, or rows, that the table does not take, and a column that was closed."""
 
 PendingRows: TypeAlias = AsyncIterator[Record | Failure]
 Filling: TypeAlias = Callable[[Passes], AbstractAsyncContextManager[Callable[[PendingRows], Awaitable[Report]]]]
@@ -112,8 +123,7 @@ class Watching:
                     await self._recover()
                 rest = await self._look()
             except (OutageError, StoreError) as error:
-                # What is derived from StoreError speaks of vectors, or rows, that the table does not take.
-                if type(error) not in (OutageError, StoreError):
+                if isinstance(error, FOR_GOOD):
                     raise
                 self._broken = True
                 self._unsaved += getattr(error, "unsaved", ())

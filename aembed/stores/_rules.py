@@ -35,6 +35,10 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 FIRST_SCHEMA, SCHEMA_OF_PREPARED = 1, 2
 
 
+class ClosedError(StoreError):
+    """What a store, or a column, says once it is closed: no wait mends that."""
+
+
 def schema_version(space: Space) -> int:
     return SCHEMA_OF_PREPARED if space.preparation else FIRST_SCHEMA
 

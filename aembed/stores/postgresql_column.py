@@ -134,7 +134,10 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         self._layout = None
         await learn_copy(self._database)
         await preflight.check_texts(self._place, self._asked, self._run)
-        return await self._run(partial(self._prepare_column, space))
+        space = await self._run(partial(self._prepare_column, space))
+        if space.dimensions and self._creates_triggers:
+            await self._run(partial(noticing.make, self._place, self._asked.vector))
+        return space
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
         """What `prepare` (and `create_index`) would make, a line each, after the same checks. Writes nothing."""
@@ -336,8 +339,6 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
             )
         if space.dimensions and space != held:
             await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
-        if space.dimensions and self._creates_triggers:
-            await noticing.make(self._place, self._asked.vector, table, connection)
         return space
 
     async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:

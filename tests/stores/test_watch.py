@@ -10,9 +10,20 @@ from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
-from aembed import ConfigError, Embedder, FakeProvider, PostgresColumn, Progress, SQLiteColumn, StoppedError, StoreError
+from aembed import (
+    ConfigError,
+    Embedder,
+    FakeProvider,
+    OutageError,
+    PostgresColumn,
+    Progress,
+    SQLiteColumn,
+    StoppedError,
+    StoreError,
+)
 from tests.stage.postgres import Server, create_database, run_sql
 
 CREATE = """CREATE TABLE {table} (id bigint PRIMARY KEY, content text, embedding vector(8), seen bytea,
@@ -90,6 +101,17 @@ async def until(look: Callable[[], Any], is_so: Callable[[Any], bool]) -> Any:
             if is_so(seen):
                 return seen
             await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def open_transaction(url: str, *statements: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """One that has executed these."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("; ".join(("BEGIN", *statements)))
+        yield connection
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
@@ -228,6 +250,7 @@ async def test_an_embedder_that_is_closed_ends_it(place: str, table: str) -> Non
             await watched.until_idle()
             await embedder.aclose()
             await asyncio.sleep(0.1)
+            assert await run_sql(place, "TABLE aembed.workers") == []
     assert stopped.value.report
     assert stopped.value.report.stored == 10
 
@@ -246,6 +269,112 @@ async def test_t41_it_goes_on_after_the_server_was_away(server: Server, table: s
         await run_sql(place, EDIT.format(table=table, last=3))
         await watched.until_right()
     assert max(watched.bought.values()) == 1
+
+
+NAMELESS = "INSERT INTO {table} (content) VALUES ('no key'), ('nor here')"
+RENAMED = "ALTER TABLE {table} RENAME content TO body", "INSERT INTO {table} (id) VALUES (12)"
+WAITS = "SELECT true FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass"
+KEYED_BY_TIME = """ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ADD at timestamptz DEFAULT clock_timestamp(),
+    ADD f float8 DEFAULT random(), ADD PRIMARY KEY (at, f, id)"""
+LATE = "INSERT INTO {table} (id, content, at, f) VALUES (11, 'late', '31/12/2024 23:00', 0.1::float8 + 0.2::float8)"
+BACK_AND_FORTH = "UPDATE {table} SET content = CASE content WHEN 'a' THEN 'b' ELSE 'a' END WHERE id = 1"
+UNKEYED = "ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ALTER id DROP NOT NULL, ADD UNIQUE (id)"
+
+
+async def test_t46_no_statement_of_the_users_fails_by_a_trigger(place: str, table: str) -> None:
+    """Neither where a key is NULL nor once a column that the trigger reads has another name."""
+    await run_sql(place, UNKEYED.format(table=table))
+    watched = Watched(place, table, key="id", **WAYS["triggers"])
+    async with watched.running(poll=3600.0):
+        await watched.until_idle()
+        await run_sql(place, NAMELESS.format(table=table), INSERT.format(table=table, first=11, last=11))
+        await until(lambda: watched.bought["text 11"], bool)
+    await run_sql(place, *(statement.format(table=table) for statement in RENAMED))
+
+
+async def test_t46_triggers_that_are_made_stop_no_transaction_of_the_users(place: str, table: str) -> None:
+    watched = Watched(place, table, **WAYS["triggers"])
+    begun = "SET LOCAL deadlock_timeout = '10ms'", EDIT.format(table=table, last=5)
+    async with open_transaction(place, *begun) as connection, watched.running():
+        await until(lambda: run_sql(place, WAITS.format(table=table)), bool)
+        await connection.execute(EDIT.format(table=table, last=10))
+        await connection.execute("COMMIT")
+        assert "at once" in await watched.until_idle()
+        await watched.until_right()
+
+
+async def test_t47_a_look_that_broke_off_leaves_no_row_behind(place: str, table: str) -> None:
+    """An outage of the provider, shorter than a lease."""
+    watched, is_down = Watched(place, table, fingerprint="seen"), True
+    watched.provider.script = lambda number, texts: OutageError("down") if is_down else None
+    async with watched.running():
+        await until(lambda: watched.told[-1].waiting if watched.told else "", lambda told: "OutageError" in told)
+        is_down = False
+        await watched.until_right()
+
+
+async def test_t41_a_table_that_is_locked_for_long_ends_no_watch(place: str, table: str) -> None:
+    watched = Watched(place, table, command_timeout=0.2, max_store_outage=0.2, **WAYS["triggers"])
+    async with watched.running(poll=0.05, recheck=0.1):
+        await watched.until_idle()
+        async with open_transaction(place, EDIT.format(table=table, last=1), f"LOCK TABLE {table}") as connection:
+            await until(lambda: watched.told[-1].waiting, lambda told: "next look" in told)
+            await connection.execute("COMMIT")
+        await watched.until_right()
+
+
+async def test_t39_a_row_is_named_alike_whatever_the_session_of_its_writer_says(place: str, table: str) -> None:
+    await run_sql(place, KEYED_BY_TIME.format(table=table))
+    watched = Watched(place, table, **WAYS["triggers"])
+    async with watched.running(poll=3600.0):
+        await watched.until_idle()
+        odd = "SET TimeZone = 'America/New_York'", "SET DateStyle = 'SQL, DMY'", "SET extra_float_digits = 0"
+        await run_sql(place, *odd, LATE.format(table=table))
+        await watched.until_right()
+
+
+async def test_t42_a_text_that_comes_back_again_and_again_is_filled_each_time(place: str, table: str) -> None:
+    watched = Watched(place, table, **WAYS["triggers"])
+    async with watched.running():
+        await watched.until_idle()
+        for _ in range(6):
+            await run_sql(place, BACK_AND_FORTH.format(table=table))
+            await watched.until_right()
+    assert not watched.failed
+
+
+async def test_triggers_of_another_key_are_not_believed_and_are_made_anew(place: str, table: str) -> None:
+    watched = Watched(place, table, **WAYS["triggers"])
+    async with watched.running():
+        await watched.until_idle()
+    wider = (
+        f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ADD tenant text DEFAULT 'a', ADD PRIMARY KEY (tenant, id)"
+    )
+    await run_sql(place, EDIT.format(table=table, last=3), wider, f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+    for way, seen in (({"fingerprint": "seen"}, "--create-triggers"), (WAYS["triggers"], "at once")):
+        again = Watched(place, table, **way)
+        async with again.running():
+            assert seen in await again.until_idle()
+    assert await run_sql(place, "TABLE aembed.changed") == []
+
+
+async def test_a_column_is_watched_by_one_call_until_it_is_closed(place: str, table: str) -> None:
+    watched = Watched(place, table, **WAYS["triggers"])
+    with pytest.raises(StoreError, match="closed"):  # noqa: PT012
+        async with watched.running(poll=0.05) as embedder:
+            await watched.until_idle()
+            for watch in (False, True):
+                with pytest.raises(ConfigError, match="already"):
+                    await embedder.backfill(watched._column, watch=watch)
+            await watched._column.aclose()
+            await asyncio.sleep(0.3)
+
+
+async def test_a_column_that_tells_no_time_cannot_tell_of_edits(place: str, table: str) -> None:
+    column = PostgresColumn(place, table, text="content", fingerprint="seen", updated_at="id")
+    with pytest.raises(ConfigError, match="bigint"):
+        await column.prepare(FakeProvider("fake", 8).space)
+    await column.aclose()
 
 
 async def test_an_idle_watch_reads_no_table_of_the_users(place: str, table: str) -> None:

@@ -46,6 +46,7 @@ KEYS = """SELECT i.indisprimary AS is_primary, pg_catalog.array_agg(a.attname::t
     WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
         AND k.place <= i.indnkeyatts
     GROUP BY i.indexrelid, i.indisprimary"""
+TIMES = ("timestamptz", "timestamp", "date")
 NUMBERS = ("N", "B")
 """Categories of types that JSON writes without quotes: numbers and booleans."""
 
@@ -168,9 +169,13 @@ class ColumnLayout:
     def is_pending(self) -> str:
         return self._wanted(self.is_stale)
 
+    @property
+    def is_keyed(self) -> str:
+        """Columns of a unique key that is no primary key may be NULL."""
+        return " AND ".join(f"t.{key} IS NOT NULL" for key in self.keys)
+
     def _wanted(self, condition: str) -> str:
-        keyed = "".join(f" AND t.{key} IS NOT NULL" for key in self.keys)
-        return f"({self.text}) IS NOT NULL AND {condition}{keyed}{self.condition}"
+        return f"({self.text}) IS NOT NULL AND {condition} AND {self.is_keyed}{self.condition}"
 
     def after(self, last: Sequence[str] | None, first_parameter: int) -> str:
         """The rows whose key comes later; the key's values are parameters."""
@@ -237,6 +242,8 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
         addable = name in (asked.vector, asked.fingerprint)
         if not (asked.create and addable):
             raise advice.no_column_error(name, asked.table, list(columns), addable=addable)
+    if asked.updated_at and (edited := columns[asked.updated_at])["base"] not in TIMES:
+        raise ConfigError(f"updated_at: {asked.updated_at} of {asked.table} is {edited['shown']}, which tells no time")
     schema = await connection.fetchval(EXTENSION)
     if schema is None:
         raise ConfigError("the database has no pgvector; CREATE EXTENSION vector, as a role that may")

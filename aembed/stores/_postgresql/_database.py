@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState
 from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql._errors import TAKEN, Refused, explain_error, is_busy, is_outage, is_slow
 from aembed.stores._postgresql._url import ServerAddress, parse
+from aembed.stores._rules import ClosedError
 
 T = TypeVar("T")
 Connection: TypeAlias = Any
@@ -198,7 +199,7 @@ class PostgresDatabase:
 
     async def _open_pool(self) -> Any:
         if self._closed:
-            raise StoreError(f"{self.name} was closed; open the store again")
+            raise ClosedError(f"{self.name} was closed; open the store again")
         loop = asyncio.get_running_loop()
         if self._given is not None or (self._pool is not None and self._loop is loop):
             return self._pool

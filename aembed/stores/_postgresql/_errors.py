@@ -38,6 +38,7 @@ ADVICE = {
     "42P05": "a pooler in transaction mode is in between: create your pool with statement_cache_size=0",
     "25006": "the server, or the role, is read-only; connect to the primary",
     "42501": "the role may not do this; GRANT it, or connect as the owner of the table",
+    "55P03": "a transaction holds the table for long; end it (pg_stat_activity tells which)",
     "57014": "the server's statement_timeout is too short; raise it for this role: "
     "ALTER ROLE ... SET statement_timeout = '2min'",
     "28P01": "check the user and the password in the URL",

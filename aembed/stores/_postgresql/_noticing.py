@@ -13,9 +13,9 @@ from hashlib import blake2b
 
 from aembed.errors import StoreError
 from aembed.stores._postgresql._columns import ColumnLayout, native
-from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._grants import LOCK, may_write
-from aembed.stores._postgresql._leases import ALIVE, FREE, ColumnWorker, lease_target
+from aembed.stores._postgresql._database import SAME_TEXT, Connection
+from aembed.stores._postgresql._grants import LOCK, may_create, may_write
+from aembed.stores._postgresql._leases import ALIVE, FREE, NAMES, ColumnWorker, lease_target
 from aembed.stores._postgresql._names import quote_name
 
 QUEUE = "changed"
@@ -28,26 +28,36 @@ TABLE = """CREATE TABLE IF NOT EXISTS aembed.changed (id bigint GENERATED ALWAYS
 """Without a unique key of the rows: two transactions of the user's would wait for each other there."""
 # Of the definer, since whoever writes the table need not have rights in the schema `aembed`.
 FUNCTION = """CREATE OR REPLACE FUNCTION aembed.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS {body}"""
+    SET search_path = pg_catalog, pg_temp {settings} AS {body}"""
 OURS = "REVOKE ALL ON FUNCTION aembed.{name}() FROM PUBLIC"
 """Nobody else hangs it on a table of his own; a trigger fires all the same."""
+# The user's own statement never fails because one of these columns has another name, or the queue is gone: that is
+# tried in a block of its own, which reads no row, and so takes no number of a transaction as one that writes would.
 BODY = """BEGIN
-    INSERT INTO aembed.changed (target, key) SELECT {target}, changed.id FROM ({rows}) AS changed;
+    BEGIN
+        PERFORM {id} FROM ({rows}) AS t, aembed.changed LIMIT 0;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'aembed does not note what changes in %: %', TG_RELID::regclass, SQLERRM;
+        RETURN NULL;
+    END;
+    INSERT INTO aembed.changed (target, key) SELECT {target}, {id} FROM ({rows}) AS t WHERE {is_keyed};
     IF FOUND THEN PERFORM pg_catalog.pg_notify('aembed_changed', ''); END IF;
     RETURN NULL;
 END"""
-STALE = "SELECT {id} AS id FROM aembed_new AS t WHERE ({text}) IS NOT NULL AND {is_stale}"
+STALE = "SELECT {keys} FROM aembed_new AS t WHERE ({text}) IS NOT NULL AND {is_stale}"
 # An expression may look at other tables, by the names of the user's own search path, so that it is left alone here. A
 # row whose fingerprint a statement has not touched was not filled by it, and may have been edited.
-UNTOUCHED = """SELECT {id} AS id FROM (SELECT {keys}, {fingerprint} FROM aembed_new INTERSECT
-        SELECT {keys}, {fingerprint} FROM aembed_old) AS t
-    UNION SELECT {id} FROM aembed_new AS t WHERE t.{vector} IS NULL"""
-INSERTED = "SELECT {id} AS id FROM aembed_new AS t"
-EMPTY = "SELECT {id} AS id FROM aembed_new AS t WHERE t.{vector} IS NULL"
-TRIGGER = """CREATE TRIGGER {trigger} AFTER {event} ON {table} REFERENCING {transition}
+UNTOUCHED = """SELECT {keys} FROM (SELECT {keys}, t.{fingerprint} FROM aembed_new AS t INTERSECT
+        SELECT {keys}, t.{fingerprint} FROM aembed_old AS t) AS t
+    UNION SELECT {keys} FROM aembed_new AS t WHERE t.{vector} IS NULL"""
+INSERTED = "SELECT {keys} FROM aembed_new AS t"
+EMPTY = "SELECT {keys} FROM aembed_new AS t WHERE t.{vector} IS NULL"
+TRIGGER = """CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {table} REFERENCING {transition}
     FOR EACH STATEMENT EXECUTE FUNCTION aembed.{name}()"""
 # A trigger waits for writers of the table, and all later ones wait for it; so it waits for no longer than this.
-PATIENCE = "SET LOCAL lock_timeout = '3s'"
+PATIENCE = "SET LOCAL lock_timeout = '500ms'"
+FORGET = "DELETE FROM aembed.changed WHERE target = $1"
+"""Entries of triggers that were others may name rows by another key. Whoever makes triggers looks at all rows next."""
 OWNS = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::oid"
 MADE = """SELECT t.tgname::text, p.prosrc FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     WHERE t.tgrelid = $1::bigint::oid AND t.tgfoid = pg_catalog.to_regproc($2)::oid AND t.tgenabled <> 'D'"""
@@ -90,13 +100,13 @@ def trigger_names(column: str, table: ColumnLayout) -> dict[str, str]:
 
 
 async def are_there(column: str, table: ColumnLayout, connection: Connection) -> bool:
-    """Whether both triggers are there, and the queue may be written."""
-    if table.absent or not await may_write(connection, QUEUE):
+    """Whether both triggers are there, and the queue and the leases may be written."""
+    if table.absent or not await may_write(connection, QUEUE, *NAMES):
         return False
     return len(await _made(column, table, connection)) == 2
 
 
-async def _are_current(column: str, table: ColumnLayout, connection: Connection) -> bool:
+async def are_current(column: str, table: ColumnLayout, connection: Connection) -> bool:
     """Whether they are there, and are what they would be made to be now."""
     if not await are_there(column, table, connection):
         return False
@@ -112,7 +122,7 @@ async def _made(column: str, table: ColumnLayout, connection: Connection) -> dic
 
 async def announce(place: str, column: str, table: ColumnLayout, connection: Connection) -> list[str]:
     """What will be made, a line each. Raises StoreError where the role may not."""
-    if await _are_current(column, table, connection):
+    if await are_current(column, table, connection):
         return []
     await _check_owner(place, table, connection)
     names = " and ".join(trigger_names(column, table).values())
@@ -123,15 +133,18 @@ async def announce(place: str, column: str, table: ColumnLayout, connection: Con
 
 
 async def make(place: str, column: str, table: ColumnLayout, connection: Connection) -> None:
-    if await _are_current(column, table, connection):
+    """In a transaction that has locked nothing, as others may wait for that while the table is waited for here."""
+    if await are_current(column, table, connection):
         return
     await _check_owner(place, table, connection)
     name = function_name(column, table)
     await connection.execute(LOCK)
     await connection.execute(PATIENCE)
-    await connection.execute(TABLE)
+    if await may_create(connection, QUEUE):
+        await connection.execute(TABLE)
+    settings = SAME_TEXT.replace(";", "").replace("LOCAL ", "")
     body = await connection.fetchval("SELECT pg_catalog.quote_literal($1)", await _body(column, table, connection))
-    await connection.execute(FUNCTION.format(name=name, body=body))
+    await connection.execute(FUNCTION.format(name=name, body=body, settings=settings))
     await connection.execute(OURS.format(name=name))
     there = await _made(column, table, connection)
     for event, trigger in trigger_names(column, table).items():
@@ -140,6 +153,7 @@ async def make(place: str, column: str, table: ColumnLayout, connection: Connect
             transition = f"NEW TABLE AS aembed_new{old}"
             parts = {"trigger": trigger, "event": event, "transition": transition, "name": name}
             await connection.execute(TRIGGER.format(table=table.table, **parts))
+    await connection.execute(FORGET, lease_target(column, table))
 
 
 async def _check_owner(place: str, table: ColumnLayout, connection: Connection) -> None:
@@ -149,14 +163,14 @@ async def _check_owner(place: str, table: ColumnLayout, connection: Connection) 
 
 async def _body(column: str, table: ColumnLayout, connection: Connection) -> str:
     target = await connection.fetchval("SELECT pg_catalog.quote_literal($1)", lease_target(column, table))
-    parts = {"id": table.id, "vector": table.vector, "fingerprint": table.fingerprint}
+    parts = {"keys": table.key_list, "vector": table.vector, "fingerprint": table.fingerprint}
+    noted = {"target": target, "id": table.id, "is_keyed": table.is_keyed}
     if not table.has_text_sql:
-        rows = STALE.format(text=table.text, is_stale=table.is_stale, **parts)
-        return BODY.format(target=target, rows=rows)
+        return BODY.format(rows=STALE.format(text=table.text, is_stale=table.is_stale, **parts), **noted)
     if table.fingerprint is None:
-        return BODY.format(target=target, rows=EMPTY.format(**parts))
-    inserted = BODY.format(target=target, rows=INSERTED.format(**parts))
-    updated = BODY.format(target=target, rows=UNTOUCHED.format(keys=", ".join(table.keys), **parts))
+        return BODY.format(rows=EMPTY.format(**parts), **noted)
+    inserted = BODY.format(rows=INSERTED.format(**parts), **noted)
+    updated = BODY.format(rows=UNTOUCHED.format(**parts), **noted)
     return f"BEGIN\n    IF TG_OP = 'INSERT' THEN\n{inserted};\n    ELSE\n{updated};\n    END IF;\nEND"
 
 
@@ -205,9 +219,8 @@ async def settle(
 
 
 async def hand_back(worker: ColumnWorker, connection: Connection) -> None:
-    """What this worker holds and will not fill any more is noted for the others."""
+    """What this worker holds and will not fill any more is noted for the others, before it leaves."""
     await connection.execute(HAND_BACK, worker.target, worker.token)
-    await connection.execute(FREE, worker.target, worker.token)
     await connection.execute(NOTIFY)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from functools import partial
 
+from aembed.errors import ConfigError
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import ColumnLayout, native
@@ -25,12 +26,14 @@ class SharedColumn(OpenedColumn):
     _worker: leases.ColumnWorker | None
     _is_shared: bool
     """Whether rows may be leased, as far as it is known: not before `prepare`."""
+    _is_watched = False
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
         """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
 
         Where others hold the rest, it waits for them: what they give up, or leave by dying, comes too.
         """
+        self._check_unwatched()
         await self._leave()
         await self._join()
         left = limit
@@ -86,6 +89,11 @@ class SharedColumn(OpenedColumn):
         worker.note_given_up(id for id in ids if id not in held)
         worker.note_taken(held)
         return held
+
+    def _check_unwatched(self) -> None:
+        """Two jobs of one object would be one worker, and give up each other's rows."""
+        if self._is_watched:
+            raise ConfigError(f"{self._place} is watched by this object already; make another one for another job")
 
     async def _join(self) -> None:
         if await self._run(self._is_leased):

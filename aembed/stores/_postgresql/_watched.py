@@ -22,7 +22,7 @@ from aembed.stores._postgresql._shared import SharedColumn
 from aembed.types import Record
 
 NOW = "SELECT pg_catalog.clock_timestamp()::text"
-BOUND = "SELECT {id} FROM {table} AS t WHERE true{after} ORDER BY {keys} OFFSET {rows} LIMIT 1"
+BOUND = "SELECT {id} FROM {table} AS t WHERE {is_keyed}{after} ORDER BY {keys} OFFSET {rows} LIMIT 1"
 # Chosen: to read and hash so many texts of 1 kB takes a server a fifth of a second; no statement of a look at
 # everything takes much longer, however large the table is.
 RANGE = 50_000
@@ -60,19 +60,25 @@ class WatchedColumn(SharedColumn):
 
     @asynccontextmanager
     async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[ColumnLooks]:
-        """See Watched."""
-        await self._leave()
+        """See Watched. Raises ConfigError where another call watches it."""
+        self._check_unwatched()
+        self._is_watched = True
         listener, is_noted = Listener(self._database), False
         try:
-            is_noted = await self._run(partial(noticing.are_there, self._asked.vector))
+            await self._leave()
+            is_noted = await self._run(partial(noticing.are_current, self._asked.vector))
             is_told = is_noted and await listener.start()
             delay = await self._run(partial(self._delay, is_noted, is_told, poll, recheck))
             yield ColumnLooks(self, delay, listener if is_told else None, is_noted, self._asked.updated_at)
         finally:
             with anyio.CancelScope(shield=True), suppress(StoreError), anyio.move_on_after(LEAVE_SECONDS):
+                self._is_watched = False
                 await listener.stop()
-                if (worker := self._worker) and worker.held and is_noted:
-                    await self._database.run(partial(noticing.hand_back, worker), safe_path=False)
+                try:
+                    if (worker := self._worker) and worker.held and is_noted:
+                        await self._database.run(partial(noticing.hand_back, worker), safe_path=False)
+                finally:
+                    await self._leave()
 
     async def _delay(
         self, is_noted: bool, is_told: bool, poll: float, recheck: float, table: ColumnLayout, connection: Connection
@@ -98,10 +104,10 @@ class WatchedColumn(SharedColumn):
     async def _empty_rows(self, table: ColumnLayout, connection: Connection) -> EmptyRows:
         return EmptyRows.of(table)
 
-    async def _take(self, is_noted: bool) -> noticing.Noted:
-        """What a look is at; nothing where the role may not lease rows."""
+    async def _take(self, is_noted: bool, *, anew: bool) -> noticing.Noted:
+        """What a look is at; nothing where the role may not lease rows. `anew`: what is held is given up before."""
         worker = self._worker
-        if worker is None or worker.has_lapsed:
+        if worker is None or worker.has_lapsed or anew:
             # Others may have taken what it held.
             await self._leave()
             await self._join()
@@ -148,9 +154,8 @@ class WatchedColumn(SharedColumn):
     async def _find_bound(
         self, last: list[str] | None, table: ColumnLayout, connection: Connection
     ) -> list[str] | None:
-        statement = BOUND.format(
-            id=table.id, table=table.table, after=table.after(last, 1), keys=table.key_list, rows=RANGE
-        )
+        after, parts = table.after(last, 1), {"id": table.id, "table": table.table, "is_keyed": table.is_keyed}
+        statement = BOUND.format(after=after, keys=table.key_list, rows=RANGE, **parts)
         id = await connection.fetchval(statement, *(last or ()))
         return None if id is None else native(id)
 
@@ -168,7 +173,7 @@ class ColumnLooks:
         self._since: str | None = None
         """When the look before began, by the database's clock."""
         self._began_at: str | None = None
-        self._has_read = self._has_more = self._is_busy = False
+        self._is_begun = self._has_read = self._has_more = self._is_busy = False
 
     async def wait(self, seconds: float) -> None:
         if self._has_more:
@@ -186,7 +191,9 @@ class ColumnLooks:
     async def pending(self, *, everything: bool) -> AsyncIterator[Record]:
         self._noted = noticing.NOTHING
         column, self._has_read = self._column, False
-        self._noted = await column._take(self._is_noted)
+        # A look that broke off has left leases, whose rows no look would be at.
+        broke_off, self._is_begun = self._is_begun, True
+        self._noted = await column._take(self._is_noted, anew=broke_off)
         self._began_at = await column._read_clock() if self._updated_at else None
         reads = [column._read_all()] if everything else [column._read(scope) for scope in self._scopes()]
         for read in reads:
@@ -208,4 +215,4 @@ class ColumnLooks:
         kept = await self._column._settle(self._noted, left) if self._has_read or self._noted.keys else 0
         self._is_busy = kept > 0
         self._has_more = len(self._noted.entries) == noticing.MOST_TAKEN > kept
-        self._since = self._began_at
+        self._since, self._is_begun = self._began_at, False

@@ -97,8 +97,7 @@ class ColumnMaps:
         return self._passing
 
     def make_after_job(self, noted: NotedTable, dimensions: int) -> None:
-        self._makers.append(maker := MapMaker(self._worker, noted))
-        maker.start(dimensions, to_the_end=True)
+        MapMaker(self._worker, noted).start(dimensions, to_the_end=True)
 
     def stop(self) -> None:
         for maker in self._makers:

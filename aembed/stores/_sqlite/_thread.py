@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TypeAlias, TypeVar
 
 from aembed.errors import StoreError
+from aembed.stores._rules import ClosedError
 from aembed.stores._sqlite._file import HASH, text_hash
 from aembed.stores._sqlite._filters import MATCHES, matches
 
@@ -110,7 +111,7 @@ class SQLiteThread:
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         if self._closed:
-            raise StoreError(f"{self.name} was closed; open the store again")
+            raise ClosedError(f"{self.name} was closed; open the store again")
         self._began = True
         return self._thread.submit(call)
 
