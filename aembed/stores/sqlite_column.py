@@ -34,6 +34,8 @@ ROWS_PER_PAGE = 200
 def open_url(url: str, table: str, *, text: str | None = None, **names: Any) -> SQLiteColumn:
     if "text_sql" in names:
         raise ConfigError("text_sql is for PostgreSQL; a column of SQLite has a column for its text, and no more")
+    if "updated_at" in names:
+        raise ConfigError("updated_at is for PostgreSQL; a watch of SQLite looks at all rows each time")
     if text is None:
         raise ConfigError("name the column of the texts with text=")
     return SQLiteColumn(url, table, text=text, **names)

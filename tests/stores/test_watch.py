@@ -382,14 +382,16 @@ async def test_an_idle_watch_reads_no_table_of_the_users(place: str, table: str)
     await watched._column.index_empty_rows()
     await run_sql(place, f"CREATE INDEX ON {table} (updated_at)")
     scans = "SELECT pg_stat_force_next_flush()", SCANS.format(table=table)
-    async with watched.running(poll=0.05):
+    async with watched.running(poll=0.02):
         assert "--create-index" not in await watched.until_idle()
         await run_sql(place, FULL.format(table=table), f"ANALYZE {table}")
         await watched.until_right()
         await asyncio.sleep(STATISTICS)
-        before = await run_sql(place, *scans)
+        ((before,),) = (await run_sql(place, *scans))[-1:]
         await asyncio.sleep(STATISTICS)
-        assert await run_sql(place, *scans) == before
+        ((after,),) = (await run_sql(place, *scans))[-1:]
+        # Each look would add two; a session that rests tells up to ten seconds later what it has read before.
+        assert after - before < 12
 
 
 async def test_a_table_of_sqlite_is_watched_too(tmp_path: Path) -> None:
