@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -24,7 +25,9 @@ from tests.stage.postgres import free_port
 from tests.stores.tables import backfilled, filled, new_table
 
 TERMINATE = b"X\0\0\0\4"
-COPY_IN = b"G\0\0\0"
+COPY_IN = re.compile(rb"G\0\0\0(.)\x01\0(.)", re.DOTALL)
+"""CopyInResponse: its length, that it is binary, and how many columns there are, two bytes each. A G before a length is
+any value that ends with this byte, as the number of one process of 256 does."""
 RECORDS = [Record(f"{i:03d}", f"section {i}", {"i": i}) for i in range(100)]
 
 
@@ -54,7 +57,7 @@ class Kin:
     async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if COPY_IN in data:
+                if any(length[0] == 7 + 2 * columns[0] for length, columns in COPY_IN.findall(data)):
                     self.copies += 1
                     if not self._copies:
                         break
