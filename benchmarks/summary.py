@@ -55,6 +55,16 @@ TABLES: Mapping[str, Sequence[Sequence[Column]]] = {
     "latency": (
         (("at a time", "concurrency", "d"), CLIENT, VERSION, ("to list scheduling", "to_floor", ".2f x"), LOST),
     ),
+    "drop_ins": (
+        (
+            ("class", "contestant", ""),
+            VERSION,
+            ("CPU", "cpu", ".2f s"),
+            WALL,
+            ("requests", "requests", ",.0f"),
+            ("share of the texts lost", "lost", ".0%"),
+        ),
+    ),
     "rate_limited": (
         (
             CLIENT,
