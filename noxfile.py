@@ -38,6 +38,7 @@ PROMISES = (
     "shared_actors",
     "engines",
     "backfill",
+    "watch",
     "outage",
     "pool",
     "wide",
