@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from aembed.batching import Batching
 from aembed.core.progress import Tally
@@ -22,7 +23,7 @@ from aembed.results import Report
 from aembed.types import Space
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Backfill:
     """`space` is what the column was prepared for."""
 
@@ -37,7 +38,7 @@ class Backfill:
     tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tally", self.engine.make_tally())
+        self.tally = self.engine.make_tally()
 
     async def run(self, limit: int | None, *, batch: bool) -> Report:
         """Passes repeat until one finds nothing; with `batch` it is one."""
@@ -51,10 +52,7 @@ class Backfill:
 
     async def watch(self, poll: float, recheck: float) -> Report:
         """It ends by being cancelled, or with what no wait mends."""
-
-        async def prepare() -> None:
-            await self.engine.prepare(self.backlog, self.spend_limit)
-
+        prepare = partial(self.engine.prepare, self.backlog, self.spend_limit)
         async with look_at(self.backlog, poll, recheck) as looks:
             told = self.on_progress, self.on_failure
             watching = Watching(self.backlog, looks, self.tally, *told, self._filling, prepare, poll, recheck)

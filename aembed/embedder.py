@@ -388,8 +388,8 @@ class Embedder(QueryVerbs):
 
         `watch`: it goes on, and fills what becomes pending, until it is cancelled, which is its end. Rows are looked
         for at least every `poll` seconds (more seldom where looking takes long), and in all of the table every
-        `recheck` seconds; a column that has triggers for it (docs/table.md) sees them at once. Outages of the provider
-        and of the database are waited for, however long they last. Any number of workers may watch one table.
+        `recheck` seconds; a column that has triggers for it (docs/watching.md) sees them at once. Outages of the
+        provider and of the database are waited for, however long they last. Any number of workers may watch one table.
         """
         limit = None if limit is None else check_whole_number("limit", limit, 1, why=", or None")
         seconds = check_seconds("poll", poll), check_seconds("recheck", recheck)

@@ -17,6 +17,7 @@ from aembed.stores._postgresql._database import SAME_TEXT, Connection
 from aembed.stores._postgresql._grants import LOCK, may_create, may_write
 from aembed.stores._postgresql._leases import ALIVE, FREE, NAMES, ColumnWorker, lease_target
 from aembed.stores._postgresql._names import quote_name
+from aembed.stores._postgresql._preflight import OWNS
 
 QUEUE = "changed"
 CHANNEL = "aembed_changed"
@@ -58,7 +59,6 @@ TRIGGER = """CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {table} REFERE
 PATIENCE = "SET LOCAL lock_timeout = '500ms'"
 FORGET = "DELETE FROM aembed.changed WHERE target = $1"
 """Entries of triggers that were others may name rows by another key. Whoever makes triggers looks at all rows next."""
-OWNS = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::oid"
 MADE = """SELECT t.tgname::text, p.prosrc FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     WHERE t.tgrelid = $1::bigint::oid AND t.tgfoid = pg_catalog.to_regproc($2)::oid AND t.tgenabled <> 'D'"""
 # Those of workers that are gone; and our own, which an earlier look has left.

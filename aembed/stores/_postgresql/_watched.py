@@ -133,11 +133,6 @@ class WatchedColumn(SharedColumn):
 
         return await self._database.run(asked, safe_path=False)
 
-    async def _read(self, scope: Scope) -> AsyncGenerator[Record, None]:
-        async with aclosing(self._pass(scope)) as records:
-            async for record in records:
-                yield record
-
     async def _read_all(self) -> AsyncGenerator[Record, None]:
         """All that is pending, by ranges of keys."""
         last: list[str] | None = None
@@ -195,7 +190,7 @@ class ColumnLooks:
         broke_off, self._is_begun = self._is_begun, True
         self._noted = await column._take(self._is_noted, anew=broke_off)
         self._began_at = await column._read_clock() if self._updated_at else None
-        reads = [column._read_all()] if everything else [column._read(scope) for scope in self._scopes()]
+        reads = [column._read_all()] if everything else [column._pass(scope) for scope in self._scopes()]
         for read in reads:
             async with aclosing(read) as records:
                 async for record in records:
