@@ -1,21 +1,17 @@
-"""What an edge must do. An edge satisfies these by its shape; it inherits nothing."""
+"""What a Store must do, and what one may do besides."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from aembed.errors import InputError
-from aembed.limits import Limits
-from aembed.preparation import Preparation
 from aembed.results import Report
 from aembed.types import (
     Embedded,
     FilePart,
-    InputType,
     Known,
     KnownFiles,
     Match,
@@ -23,134 +19,11 @@ from aembed.types import (
     Metadata,
     Record,
     Refusal,
-    Reply,
     Rows,
     Space,
     StoreInfo,
     Vector,
 )
-
-
-@runtime_checkable
-class Provider(Protocol):
-    """Turns one batch of texts into one matrix."""
-
-    @property
-    def space(self) -> Space:
-        """Which vectors it makes; `dimensions` is None where only a reply can tell. An attribute will do."""
-        ...
-
-    @property
-    def limits(self) -> Limits:
-        """What one request may carry. It may change with the replies."""
-        ...
-
-    @property
-    def price_usd(self) -> float | None:
-        """US dollars for 1,000,000 tokens, None where it is not known."""
-        ...
-
-    async def embed(self, texts: Sequence[str], *, input_type: InputType) -> Reply:
-        """One request. Row i of the reply belongs to texts[i]. Raises only ProviderError."""
-        ...
-
-    async def aclose(self) -> None:
-        """Closes the connections that it made itself, and nothing that it was given."""
-        ...
-
-
-@runtime_checkable
-class Learns(Protocol):
-    """A provider that finds out what it is connected to. It may change its `space` and `limits` by that."""
-
-    async def learn(self) -> None:
-        """Called before each job. Sends no text and costs nothing; raises nothing that a request would not."""
-        ...
-
-
-@runtime_checkable
-class EmbedsAlike(Protocol):
-    """A provider that may embed documents and queries alike: then a text on its way as one serves as the other."""
-
-    @property
-    def embeds_alike(self) -> bool: ...
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """A provider whose model wants its texts prepared, by a prefix or an input type."""
-
-    @property
-    def preparation(self) -> Preparation:
-        """For stores that are new, and where there is no store. A store that holds rows goes on with its own.
-
-        What a user has asked for stands in `space.preparation`, too: then a store of another preparation is refused.
-        """
-        ...
-
-
-@runtime_checkable
-class EmbedsPrepared(Provider, Protocol):
-    """A provider that sends what a preparation says beside its prefixes: an input type, or a dtype."""
-
-    async def embed_prepared(self, texts: Sequence[str], *, input_type: InputType, preparation: Preparation) -> Reply:
-        """Called in the place of `embed`. The texts have their prefixes already.
-
-        The service is told what the rest of the preparation says and nothing else, whatever the model wants of new
-        stores: `preparation.type(input_type)` in its own field, and nothing there where that is "".
-        """
-        ...
-
-
-@runtime_checkable
-class FollowsStores(Provider, Protocol):
-    """A provider of several models: a store goes on with the one that made its rows."""
-
-    def for_store(self, held: Space) -> Provider | None:
-        """The provider of a store of that space, where it is another one; None where this one is right, or none is.
-
-        Raises ConfigError where the space is one of its own, and it cannot be had.
-        """
-        ...
-
-
-@runtime_checkable
-class HasAddresses(Provider, Protocol):
-    """A provider of one model that is served at several addresses, each with limits and outages of its own."""
-
-    @property
-    def addresses(self) -> Sequence[Provider]:
-        """One for each address. Requests go to these, and `embed` of the whole is not called."""
-        ...
-
-
-@runtime_checkable
-class SignsAccount(Protocol):
-    """A Provider whose limits belong to a key. Without it a coordinator takes all who ask for its model for one."""
-
-    def sign_account(self, salt: bytes) -> bytes:
-        """An HMAC of the key under that salt, by which nobody finds the key; b"" where there is no key, or one that
-        changes by itself."""
-        ...
-
-
-class TokenCounter(Protocol):
-    """Counts and cuts in the tokenizer's own tokens. Called in a thread: it may take long."""
-
-    def count(self, text: str) -> int: ...
-
-    def cut(self, text: str, max_tokens: int) -> Iterator[str]:
-        """Pieces of at most `max_tokens` tokens; joined they are the text."""
-        ...
-
-
-@runtime_checkable
-class HasTokenizer(Protocol):
-    """A provider that has the tokenizer of its model, so that a text is counted and cut exactly as the model does."""
-
-    def counter(self) -> TokenCounter | None:
-        """None where it has none after all. Called in a thread: it may load the model."""
-        ...
 
 
 @runtime_checkable
@@ -307,19 +180,6 @@ class Moves(Protocol):
 
 
 @runtime_checkable
-class MovesColumn(Moves, Protocol):
-    """The same of a Backlog, which has no `info` and no `rows`: what it holds is known by these two."""
-
-    async def space(self) -> Space | None:
-        """Which vectors it is for; None where that is not known yet."""
-        ...
-
-    async def sample(self, most: int) -> list[Embedded]:
-        """Some of its filled rows, each with its text: of those that tell, none whose text was edited since."""
-        ...
-
-
-@runtime_checkable
 class RemembersFiles(Protocol):
     """What a Store may do besides: remember which files its rows were read from, so that those that have not changed
     are not read again.
@@ -390,109 +250,4 @@ class Leases(Protocol):
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker holds."""
-        ...
-
-
-@runtime_checkable
-class Shares(Leases, Protocol):
-    """What a Backlog may do besides: be filled by several jobs at once, which lease its texts as those of a Store.
-
-    Its leases tell nothing of rows that are filled already: those are asked for by `settled`.
-    """
-
-    async def settled(self, texts: Mapping[str, str]) -> Mapping[str, Vector | None]:
-        """Those of these ids whose row is not pending with that text: its vector, or None where it has another text by
-        now, or is gone."""
-        ...
-
-
-@runtime_checkable
-class Backlog(Protocol):
-    """A column of the user's own table that is to be filled. Ids are shown as JSON (`17`, `["a", 3]`)."""
-
-    async def prepare(self, space: Space) -> Space:
-        """Checks table, columns, types and permissions, before money is spent."""
-        ...
-
-    def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
-        """The rows with a text and no vector, in key order. No transaction stays open."""
-        ...
-
-    async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
-        """Fills rows whose text is still the one that was embedded; returns how many were.
-
-        Where the table refuses single rows, all others are filled and RowsRefusedError is raised.
-        """
-        ...
-
-    async def count(self) -> int:
-        """How many rows are pending."""
-        ...
-
-    async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
-        """The k nearest of the filled rows, best first; `where` is a filter of their columns, as that of a Store."""
-        ...
-
-    async def aclose(self) -> None:
-        """Closes what it opened itself, and nothing that it was given."""
-        ...
-
-
-class Looks(Protocol):
-    """What is seen of a Backlog that is watched. One look comes after another; each reads rows and ends."""
-
-    delay: str
-    """When a row that becomes pending is seen, in words."""
-
-    async def wait(self, seconds: float) -> None:
-        """Returns after so many seconds, or sooner where rows may be pending."""
-        ...
-
-    def pending(self, *, everything: bool) -> AsyncIterator[Record]:
-        """The rows that are pending as far as this look sees, of which no other worker is at; `everything`: all."""
-        ...
-
-    async def note_seen(self, left: AbstractSet[str]) -> None:
-        """The look has ended well. Its rows are filled, or were edited since, or, those of `left`, get no vector."""
-        ...
-
-
-@runtime_checkable
-class Watched(Protocol):
-    """What a Backlog may do besides: see rows that become pending without reading all of it (`watch`)."""
-
-    def watch(self, *, poll: float, recheck: float) -> AbstractAsyncContextManager[Looks]:
-        """Called after `prepare`. A look comes `poll` seconds after the last one at the latest, and one at everything
-        every `recheck` seconds."""
-        ...
-
-
-@runtime_checkable
-class Reclaims(Protocol):
-    """What a Backlog may do besides: give each row to one worker at a time, as long as that one shows signs of life."""
-
-    @property
-    def has_lapsed(self) -> bool:
-        """Whether no such sign came in time, at least once: others may have taken, and filled, what was held here."""
-        ...
-
-    async def reclaim(self, ids: Sequence[str]) -> AbstractSet[str]:
-        """Those of these rows that are still pending and that no other worker holds: they are held here again."""
-        ...
-
-
-@runtime_checkable
-class Refusals(Protocol):
-    """What a Backlog may do besides: keep texts that were refused, so that the next run skips them."""
-
-    async def refused(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, Refusal]:
-        """Those of these ids that were refused earlier with this fingerprint, in one round trip."""
-        ...
-
-    async def refuse(self, refusals: Sequence[Refusal]) -> None:
-        """Kept until the row is filled."""
-        ...
-
-    async def refusals(self) -> list[Refusal]:
-        """All that are kept, by id."""
         ...
