@@ -47,7 +47,7 @@ from aembed.providers import provider_of
 from aembed.query_verbs import QueryVerbs
 from aembed.ranges import check_seconds, check_whole_number, dimensions_of
 from aembed.results import Embeddings, Failure, Plan, Report, Stats
-from aembed.types import Embedded, Record, Space, TooLong
+from aembed.types import Embedded, Record, Space, TooLong, Vector
 
 Texts: TypeAlias = Iterable[str] | AsyncIterable[str]
 RecordLike: TypeAlias = Record | str | Embedded | Failure | ArrowBatch
@@ -214,6 +214,22 @@ class Embedder(QueryVerbs):
                     error.embeddings = await sink.make_embeddings(job.report(), self.space.dimensions, error)
                     raise
             return await sink.make_embeddings(report, self.space.dimensions)
+
+    async def embed_document(self, text: str) -> Vector:
+        """The vector of one document, the caller's own; shape (dimensions,). As `embed_query` is for questions.
+
+        Calls that come together share requests, equal texts share one input, and any number may wait; each waits as
+        long as a job would. Of a call that is cancelled nothing is sent that was not on its way. With `cache` each call
+        looks there first and has a request of its own. `budget` holds, as for all calls without a store. Raises
+        InputError or what the provider said of this text, and what would stop a job; UnavailableError after an outage.
+        """
+        if not self._engine.caching.is_on:
+            return await self._engine.document_vector(text)
+        found = await self.embed_documents([text])
+        if found.failures:
+            raise found.failures[0].error
+        vector: Vector = found.vectors[0].copy()
+        return vector
 
     def stats(self) -> Stats:
         """What goes on now: the queue, requests in flight, limits, what sets the speed, the gate, errors, latency, what

@@ -56,6 +56,10 @@ logger = logging.getLogger("aembed")
 PROBE = "dimensions"
 """The one short text that is embedded where nothing else tells how wide the vectors are."""
 
+# Chosen: longer than any outage that a RetryPolicy waits for; timers of uvloop take no infinity.
+AS_LONG_AS_IT_TAKES = 1e8
+"""Seconds within which a single document has its vector: it ends by an answer, or by what the provider says."""
+
 
 class Engine:
     """`random`, `run_in_thread` and `clock` (seconds since 1970) are what a simulation replaces."""
@@ -83,8 +87,8 @@ class Engine:
         self._billing = Billing()
         self._loop_affinity = LoopAffinity()
         self._dispatcher: Dispatcher | None = None
-        self._coalescers = dict[str, Coalescer]()
-        """By the preparation of their queries."""
+        self._coalescers = dict[tuple[str, InputType], Coalescer]()
+        """By the preparation and the input type of their texts."""
         self.preparing = Preparing(provider)
         self._jobs: WeakSet[Job | Watching] = WeakSet()
         self._verbs: set[asyncio.Future[None]] = set()
@@ -151,24 +155,31 @@ class Engine:
         """That of queries without a store. Raises ConfigError where this is closed."""
         return self.coalescer_of(self.preparing.own)
 
-    def coalescer_of(self, preparation: str) -> Coalescer:
-        """That of queries for a store of this preparation. Raises ConfigError where this is closed."""
+    def coalescer_of(self, preparation: str, input_type: InputType = "query") -> Coalescer:
+        """That of queries for a store of this preparation, or that of single documents.
+
+        Raises ConfigError where this is closed, and for a budget of documents that nobody could keep.
+        """
         dispatcher = self.dispatcher
         if self._loop_affinity.closed:
             raise _closed_error()
-        coalescer = self._coalescers.get(preparation)
+        coalescer = self._coalescers.get((preparation, input_type))
         if coalescer is None:
-            if self._query_spend_limit and not self._coalescers:
+            documents = input_type == "document"
+            if self._query_spend_limit and not any(kind == "query" for _, kind in self._coalescers):
                 self._query_spend_limit.renew()
+            spend_limit = self.budgets.limit_of_calls() if documents else self._query_spend_limit
             space = replace(self.space, preparation=preparation)
-            coalescer = self._coalescers[preparation] = Coalescer(
+            coalescer = self._coalescers[preparation, input_type] = Coalescer(
                 dispatcher,
-                self._make_fingerprinter(space, "query"),
-                self._make_measure(space, "query"),
+                input_type,
+                self._make_fingerprinter(space, input_type),
+                self._make_measure(space, input_type),
                 lambda: self.limits,
                 cache=self._cache,
-                max_queue_size=self.options.max_queue_size,
-                spend_limit=self._query_spend_limit,
+                # A document has to be embedded whenever it comes; who asks for a query asks again.
+                max_queue_size=None if documents else self.options.max_queue_size,
+                spend_limit=spend_limit if spend_limit and spend_limit.is_limited else None,
             )
         return coalescer
 
@@ -400,6 +411,11 @@ class Engine:
         with _without_broken_cache():
             await self.caching.keep(fingerprint, vector)
         return vector
+
+    async def document_vector(self, text: str) -> Vector:
+        """That of one document without a store, whose request others may share."""
+        await self.learn()
+        return await self.coalescer_of(self.preparing.own, "document").vector(text, AS_LONG_AS_IT_TAKES)
 
     async def _probe(self, spend_limit: SpendLimit) -> None:
         """Embeds one short text, which tells how wide the vectors are."""

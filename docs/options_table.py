@@ -65,7 +65,7 @@ EMBEDDER = {
 }
 VERBS = {
     "texts": "Any iterable or async iterable of str; `search_many` takes no async one.",
-    "text": "The text of one query.",
+    "text": "The text of one query, or of one document.",
     "records": "Any iterable or async iterable of Record or str, another store, or a table in Arrow's form.",
     "store": "A store, or its URL or path. `search` and `search_many` take a column, too.",
     "backlog": "A column of a table of your own.",
@@ -191,6 +191,7 @@ STORE_CLASSES = ("SQLiteStore", "PostgresStore", "SQLiteColumn", "PostgresColumn
 VERB_NAMES = (
     "embed_documents",
     "embed_query",
+    "embed_document",
     "stream",
     "embed_into",
     "plan",

@@ -1,5 +1,6 @@
 """The coalescer makes few requests of many small awaits: of the queries of one Embedder on one event loop that are
-prepared alike, as those for one store are.
+prepared alike, as those for one store are. Documents that are awaited one by one have a coalescer of their own; what is
+said here of queries is true of them, too.
 
     vector(text) -+- in the cache --------------------------------------------------------------> a copy of the vector
                   +- the gate is closed for longer than the call can wait ----------------------> UnavailableError
@@ -56,15 +57,17 @@ from aembed.counters import Measure
 from aembed.dispatch import Answer, Answered, Dispatcher, Permit, Refused, SharedAnswer, Submission, Waiting
 from aembed.errors import BudgetExceededError, OverloadedError, copy_error
 from aembed.limits import Limits
-from aembed.types import Record, Vector
+from aembed.types import InputType, Record, Vector
 
 
 class Coalescer:
-    """The queries of one Embedder on one event loop that are prepared alike; `vector` is its door."""
+    """The queries, or the single documents, of one Embedder on one event loop that are prepared alike; `vector` is
+    its door."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
+        input_type: InputType,
         fingerprinter: Fingerprinter,
         measure: Measure,
         limits: Callable[[], Limits],
@@ -74,6 +77,7 @@ class Coalescer:
         spend_limit: QuerySpendLimit | None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._input_type: InputType = input_type
         self._fingerprinter = fingerprinter
         self._measure = measure
         self._limits = limits
@@ -101,7 +105,7 @@ class Coalescer:
 
     async def vector(self, text: str, timeout: float) -> Vector:
         """The caller's own vector. Raises InputError, OverloadedError, UnavailableError, or what the provider said."""
-        entry = self._fingerprinter.make_entry(0, Record("query", text))
+        entry = self._make_entry(text)
         vector = self._cache.get(entry.fingerprint)
         if vector is not None:
             return vector
@@ -124,7 +128,7 @@ class Coalescer:
 
     def remembers(self, text: str) -> bool:
         """Whether its vector is in memory. Raises InputError."""
-        return self._cache.get(self._fingerprinter.make_entry(0, Record("query", text)).fingerprint) is not None
+        return self._cache.get(self._make_entry(text).fingerprint) is not None
 
     def close(self) -> None:
         """Closes the door: who is not on the way hears it at once; what is on its way lands, and is not tried again."""
@@ -138,6 +142,10 @@ class Coalescer:
                 flight.batch.submission.drop()
 
     # a call
+
+    def _make_entry(self, text: str) -> Entry:
+        """Raises InputError, which calls the text by its input type."""
+        return self._fingerprinter.make_entry(0, Record(self._input_type, text))
 
     def _new_flight(self, entry: Entry) -> Flight:
         """Begins the flight of a text: it is queued at once, or after it was counted. Raises OverloadedError."""
@@ -218,7 +226,7 @@ class Coalescer:
 
     def _enqueue(self, flight: Flight) -> None:
         """Queues a text; one that a job has sent already waits for the job's answer instead."""
-        if sent := self._dispatcher.find_sent(flight.item, "query", self._measure.preparation):
+        if sent := self._dispatcher.find_sent(flight.item, self._input_type, self._measure.preparation):
             sent.add_done_callback(partial(self._take_shared_answer, flight))
         else:
             self._put_in_queue(flight)
@@ -308,7 +316,9 @@ class Coalescer:
         return batch
 
     def _new_submission(self) -> Submission:
-        submission = Submission("query", self._measure.preparation, interactive=True, shorten=self._measure.shorten)
+        submission = Submission(
+            self._input_type, self._measure.preparation, interactive=True, shorten=self._measure.shorten
+        )
         if self._spend_limit:
             submission.spend_limit, submission.costs = self._spend_limit, self._measure
         return submission

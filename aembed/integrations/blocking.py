@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Unpack
 
+from aembed.coalesce import embed_queries
 from aembed.embedder import Embedder, Texts
 from aembed.errors import ConfigError
 from aembed.integrations._background import await_in, background_loop, wait_for
@@ -18,6 +19,10 @@ from aembed.types import Matrix, Vector
 
 # Law 11: no more than 5 ms at a time. Measured: 100,000 floats are made in 2 ms.
 FLOATS_AT_ONCE = 100_000
+# Chosen: frameworks that embed as they go ask for 1 to 10 texts at a time. Larger, lists that fill a request of their
+# own would wait for others.
+FEW = 16
+"""Lists of so many texts at the most share requests with those of other callers."""
 
 
 class BlockingEmbedder:
@@ -44,8 +49,8 @@ class BlockingEmbedder:
         return partial(BlockingEmbedder, self._model, **self._options), ()
 
     def embed_documents(self, texts: Texts) -> Embeddings:
-        """See Embedder.embed_documents."""
-        return wait_for(self.embedder.embed_documents(texts), self._loop)
+        """See Embedder.embed_documents. A list of a few texts shares its request with others that come meanwhile."""
+        return wait_for(self._embed_documents(texts), self._loop)
 
     def embed_query(self, text: str, *, timeout: float = QUERY_TIMEOUT) -> Vector:
         """See Embedder.embed_query."""
@@ -53,7 +58,7 @@ class BlockingEmbedder:
 
     async def aembed_documents(self, texts: Texts) -> Embeddings:
         """The same, awaited in any event loop."""
-        return await await_in(self.embedder.embed_documents(texts), self._loop)
+        return await await_in(self._embed_documents(texts), self._loop)
 
     async def aembed_query(self, text: str, *, timeout: float = QUERY_TIMEOUT) -> Vector:
         """The same, awaited in any event loop."""
@@ -66,6 +71,11 @@ class BlockingEmbedder:
     async def aclose(self) -> None:
         """The same, awaited in any event loop."""
         await await_in(self.embedder.aclose(), self._loop)
+
+    async def _embed_documents(self, texts: Texts) -> Embeddings:
+        if isinstance(texts, list) and 1 <= len(texts) <= FEW and not self.embedder._engine.caching.is_on:
+            return await embed_queries(texts, self.embedder.embed_document, FEW)
+        return await self.embedder.embed_documents(texts)
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:

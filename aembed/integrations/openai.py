@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from math import ceil
-from typing import Any, Literal, Self, TypeAlias, Unpack
+from typing import Any, Literal, Self, TypeAlias, Unpack, cast
 
 import pybase64
 from openai.types import CreateEmbeddingResponse, Embedding
@@ -27,11 +27,21 @@ from aembed.types import Matrix
 Input: TypeAlias = str | Iterable[str]
 Encoding: TypeAlias = Literal["float", "base64"]
 
+_OF_A_PROVIDER = "give it to aembed.open_provider as headers=, and the provider to an Embedder, and that to this client"
+OF_THE_SDK = {
+    "max_retries": "how often and how long is tried again is retry=aembed.RetryPolicy(...)",
+    "default_headers": _OF_A_PROVIDER,
+    "organization": _OF_A_PROVIDER,
+    "project": _OF_A_PROVIDER,
+}
+"""Options of the SDK's clients that aembed has in other words."""
+
 
 class _Models:
     """The Embedders of a client: the one that it was made of, or one for each model and width that was asked for."""
 
-    def __init__(self, embedder: Embedder | None, options: EmbedderOptions) -> None:
+    def __init__(self, embedder: Embedder | None, given: EmbedderOptions) -> None:
+        options = _known(given)
         self._given = None if embedder is None else BlockingEmbedder(embedder, **options)
         self._options = options
         self._made = dict[tuple[str, int | None], BlockingEmbedder]()
@@ -90,9 +100,10 @@ class Embeddings:
         embedder = self._models.of(model, dimensions or None)
         if isinstance(input, str):
             vector = embedder.embed_query(input, timeout=timeout or QUERY_TIMEOUT)
-            return _reply(embedder, _items(vector[None], encoding_format), _estimate(embedder, input))
-        found = embedder.embed_documents(_texts_of(input))
-        return _reply(embedder, _items(found.vectors, encoding_format), found.usage.tokens)
+            return _reply(embedder, _items(vector[None], encoding_format), _estimate(embedder, [input]))
+        texts = _texts_of(input)
+        found = embedder.embed_documents(texts)
+        return _reply(embedder, _items(found.vectors, encoding_format), _billed(embedder, texts, found.usage.tokens))
 
 
 class AsyncEmbeddings:
@@ -117,13 +128,14 @@ class AsyncEmbeddings:
         embedder = self._models.of(model, dimensions or None)
         if isinstance(input, str):
             vector = await embedder.aembed_query(input, timeout=timeout or QUERY_TIMEOUT)
-            return _reply(embedder, _items(vector[None], encoding_format), _estimate(embedder, input))
-        found = await embedder.aembed_documents(_texts_of(input))
+            return _reply(embedder, _items(vector[None], encoding_format), _estimate(embedder, [input]))
+        texts = _texts_of(input)
+        found = await embedder.aembed_documents(texts)
         items: list[Embedding] = []
         for piece in pieces_of(found.vectors):
             items += _items(piece, encoding_format, len(items))
             await asyncio.sleep(0)
-        return _reply(embedder, items, found.usage.tokens)
+        return _reply(embedder, items, _billed(embedder, texts, found.usage.tokens))
 
 
 class OpenAI:
@@ -171,6 +183,8 @@ class AsyncOpenAI:
 
 
 def _texts_of(input: Iterable[str]) -> list[str]:
+    if not isinstance(input, Iterable):
+        raise InputError(f"input is {type(input).__name__}; give a text, or a list of texts")
     texts: list[Any] = [*input]
     if any(isinstance(each, int | list | tuple) for each in texts):
         raise InputError(
@@ -178,6 +192,16 @@ def _texts_of(input: Iterable[str]) -> list[str]:
             "(in langchain-openai by check_embedding_ctx_length=False)"
         )
     return texts
+
+
+def _known(options: EmbedderOptions) -> EmbedderOptions:
+    """Raises ConfigError for an option that is not Embedder's, unless it is empty."""
+    for name, value in options.items():
+        if name not in EmbedderOptions.__annotations__ and value:
+            advice = OF_THE_SDK.get(name, "its options are those of aembed.Embedder")
+            raise ConfigError(f"{name}= is not known here; {advice}")
+    known = {name: value for name, value in options.items() if name in EmbedderOptions.__annotations__}
+    return cast(EmbedderOptions, known)
 
 
 def _refuse_others(others: dict[str, Any]) -> None:
@@ -206,6 +230,12 @@ def _reply(embedder: BlockingEmbedder, items: list[Embedding], tokens: int | Non
     return reply
 
 
-def _estimate(embedder: BlockingEmbedder, text: str) -> int:
-    """Of the tokens of a text whose request is shared: what was billed for it is nobody's alone."""
-    return ceil(len(text.encode("utf-8", "replace")) / embedder.embedder._engine.limits.bytes_per_token)
+def _billed(embedder: BlockingEmbedder, texts: list[str], tokens: int | None) -> int:
+    """The tokens that were billed, or an estimate of them where the texts shared a request with those of others."""
+    return tokens or _estimate(embedder, texts)
+
+
+def _estimate(embedder: BlockingEmbedder, texts: list[str]) -> int:
+    """Of the tokens of texts whose request is shared: what was billed for it is nobody's alone."""
+    size_bytes = sum([len(text.encode("utf-8", "replace")) for text in texts])
+    return ceil(size_bytes / embedder.embedder._engine.limits.bytes_per_token)
