@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -101,6 +103,25 @@ async def test_it_is_made_of_an_embedder_whose_model_alone_it_takes() -> None:
         assert (await embedder.embed_query("still open")).shape == (8,)
     with pytest.raises(ConfigError, match="concurrency="):
         OpenAI(embedder, concurrency=2)
+
+
+async def test_calls_of_one_text_share_requests(service: Service) -> None:
+    async with AsyncOpenAI(api_key=KEY, base_url=service.url) as client:
+        create = partial(client.embeddings.create, model="text-embedding-3-small")
+        replies = await asyncio.gather(*(create(input=[f"text {n}"]) for n in range(500)))
+        whole = await create(input=[f"text {n}" for n in range(500)])
+    assert [reply.data[0].embedding for reply in replies] == [item.embedding for item in whole.data]
+    assert all(reply.usage.total_tokens == ceil(len(f"text {n}") / 4) for n, reply in enumerate(replies))
+    assert (await service.ledger())["requests"] <= 20
+
+
+@pytest.mark.parametrize("name", ["max_retries", "organization", "default_headers", "nonsense"])
+def test_an_option_that_is_not_embedders_is_refused_at_once(name: str) -> None:
+    options: dict[str, Any] = {name: 3}
+    with pytest.raises(ConfigError, match=f"{name}= is not known here; "):
+        OpenAI(**options)
+    options[name] = None  # as a framework gives what its own user left out
+    assert OpenAI(**options).embeddings.create(model="fake:x", input="a").data
 
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]], ids=repr)
