@@ -24,6 +24,7 @@ from aembed import (
     StoppedError,
     StoreError,
 )
+from aembed.types import Record
 from tests.stage.postgres import Server, create_database, run_sql
 
 CREATE = """CREATE TABLE {table} (id bigint PRIMARY KEY, content text, embedding vector(8), seen bytea,
@@ -413,6 +414,38 @@ async def test_a_table_of_sqlite_is_watched_too(tmp_path: Path) -> None:
     assert Counter(text for request in provider.ledger.log for text in request.texts) == Counter(
         ["one", "two", "three", "four"]
     )
+
+
+class CountedColumn(SQLiteColumn):
+    """Counts how often its table is read."""
+
+    reads = 0
+
+    def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
+        self.reads += 1
+        return super().pending(limit)
+
+
+async def test_a_file_of_sqlite_that_nobody_writes_to_is_not_read(tmp_path: Path) -> None:
+    path, told = tmp_path / "app.db", list[Progress]()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE sections (id INTEGER PRIMARY KEY, content TEXT, embedding BLOB)")
+        connection.execute("INSERT INTO sections (content) VALUES ('one')")
+        column = CountedColumn(path, "sections", text="content")
+        async with Embedder(FakeProvider("fake", 8)) as embedder:
+            watch = embedder.backfill(column, watch=True, poll=0.01, recheck=1.0, on_progress=told.append)
+            task = asyncio.create_task(watch)
+            await until(lambda: "of a change of the file" in (told[-1].waiting if told else ""), bool)
+            await asyncio.sleep(0.1)
+            before = column.reads
+            await asyncio.sleep(0.3)
+            assert column.reads == before
+            connection.execute("INSERT INTO sections (content) VALUES ('two')")
+            await until(lambda: told[-1].stored, lambda stored: stored == 2)
+            await until(lambda: column.reads, lambda reads: reads >= before + 3)  # what it wrote, and after `recheck`
+            task.cancel()
+            await asyncio.wait([task])
+        await column.aclose()
 
 
 @pytest.mark.parametrize("options", [{"batch": True}, {"limit": 5}, {"poll": 0}, {"recheck": -1.0}])
