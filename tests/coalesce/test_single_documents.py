@@ -1,4 +1,4 @@
-"""Documents that are awaited one by one: they share requests as queries do, and are paid for as the texts of jobs."""
+"""Documents that are awaited one by one (row C10): they share requests as queries do, and are paid for as the texts of jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.coalesce.test_coalesce import LATENCY, nothing_is_left, now, poisoned
 from tests.jobs import vector_of, words
 
 
-def test_documents_of_one_moment_share_a_request() -> None:
+def test_c10_documents_of_one_moment_share_a_request() -> None:
     async def test() -> None:
         provider = provider_of()
         async with Embedder(provider) as embedder:
@@ -40,7 +40,7 @@ def test_a_document_and_a_query_of_one_text_are_two_inputs() -> None:
     virtual(test)
 
 
-def test_a_bad_document_fails_alone() -> None:
+def test_c10_a_bad_document_fails_alone() -> None:
     async def test() -> None:
         provider = provider_of(script=poisoned)
         async with Embedder(provider) as embedder:
@@ -54,7 +54,7 @@ def test_a_bad_document_fails_alone() -> None:
     virtual(test)
 
 
-def test_any_number_of_documents_waits_for_longer_than_a_query_would() -> None:
+def test_c10_any_number_of_documents_waits_for_longer_than_a_query_would() -> None:
     def refused_for_a_minute(number: int, texts: object) -> Exception | None:
         return RateLimitError("429: slow down", hints=Hints(retry_after=60.0)) if now() < 60 else None
 
@@ -94,7 +94,7 @@ async def test_what_the_cache_has_is_not_bought_again(tmp_path: Path) -> None:
     assert sum(sizes(bought)) == 3
 
 
-async def test_few_texts_of_a_blocking_embedder_share_requests() -> None:
+async def test_c10_few_texts_of_a_blocking_embedder_share_requests() -> None:
     provider = provider_of()
     lists = [[f"text {caller} {n}" for n in range(1 + caller % FEW)] for caller in range(40)]
     async with Embedder(provider) as embedder:

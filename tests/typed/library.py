@@ -168,6 +168,7 @@ async def main(folder: Path) -> None:
         assert await of_a_store(embedder, MemoryStore())
         assert await of_a_store(embedder, SQLiteStore(folder / "rows.db"))
         vector: Vector = await embedder.embed_query("one", timeout=5)
+        vector = await embedder.embed_document("one")
         assert float(vector @ vector) > 0.9
         stats: Stats = embedder.stats()
         assert stats.waiting == 0

@@ -57,6 +57,7 @@ async def methods(embedder: Embedder) -> None:
     await embedder.embed_documents([1, 2, 3])  # refused
     await embedder.embed_documents(["one"], on_progress=3)  # refused
     await embedder.embed_query(5)  # refused
+    await embedder.embed_document("one", timeout=5)  # refused
     await embedder.embed_query("one", timeout="5")  # refused
     await embedder.embed_into(MemoryStore(), [1, 2])  # refused
     await embedder.embed_into(5, ["one"])  # refused
