@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from sqlite3 import Connection
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from aembed.core.filters import Filter
 from aembed.core.spaces import is_still
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError
-from aembed.protocols import Looks
 from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import column_command
 from aembed.stores._sqlite import _bookkeeping as books
@@ -26,7 +25,7 @@ from aembed.stores._sqlite._filling import FillTarget, error_of, fill
 from aembed.stores._sqlite._reading import FilledRows
 from aembed.stores._sqlite._searched import SearchedColumn
 from aembed.stores._sqlite._shared import SharedColumn
-from aembed.stores._sqlite._watched import FileLooks
+from aembed.stores._sqlite._watched import WatchedColumn
 from aembed.types import Embedded, Matrix, Record, Refusal, Space
 
 # Chosen: larger, a page of long texts takes more memory; smaller, each page is a hop into the thread and back.
@@ -47,7 +46,7 @@ class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
+class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, KeepsBatchesInFile):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -134,11 +133,6 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
                 return
             last = page[-1][:-1]
             limit = None if limit is None else limit - size
-
-    @asynccontextmanager
-    async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[Looks]:
-        """See Watched."""
-        yield FileLooks(self._database, self.pending, poll, recheck)
 
     async def write(self, ids: Sequence[str], texts: Sequence[str], matrix: Matrix) -> int:
         """Fills rows whose text is still the one that was embedded, in one transaction; returns how many were.

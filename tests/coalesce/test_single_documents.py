@@ -1,4 +1,4 @@
-"""Documents that are awaited one by one (row C10): they share requests as queries do, and are paid for as the texts of jobs."""
+"""Documents that are awaited one by one (row C10): they share requests as queries do, and budgets with jobs."""
 
 from __future__ import annotations
 
