@@ -3,8 +3,9 @@
     python -m benchmarks.drop_ins [--repeats 5] [--quick]
 
 5,000 sections; replies after 0.3 s, lognormal. Each framework is as its users have it: the SDK and LangChain send one
-batch after another, LlamaIndex 100 texts a batch, all at once. They get a timeout of 20 s, since their own is one to
-ten minutes. All run in one venv, each in a process of its own. Shown beside the CPU time is that of the interface
+batch after another, LlamaIndex 100 texts a batch, all at once; and the SDK once more as programs have it that grew
+around single texts, a call for each, a hundred at a time. They get a timeout of 20 s, since their own is one to ten
+minutes. All run in one venv, each in a process of its own. Shown beside the CPU time is that of the interface
 alone, which is the same for both: lists of Python floats, made of vectors that are there, and the framework's own
 objects and events. Then, without faults, 19,207 sections: `aembed_documents` of LangChain's class beside
 `embed_documents` and the floats.
@@ -53,6 +54,12 @@ PAIRS = {
         of("aembed: OpenAI's SDK", "drop_ins:openai", "openai", "one call"),
         of("OpenAI's SDK", "openai_python:in_a_row", "openai", "2,048 texts or 290,000 tokens, one after another"),
         of("OpenAI's SDK: its objects", "drop_ins:openai_alone", "openai"),
+    ),
+    "OpenAI's SDK, a call a text": Pair(
+        of("aembed: OpenAI's SDK, a call a text", "drop_ins:openai_each", "openai", "a hundred calls at a time"),
+        of("OpenAI's SDK, a call a text", "openai_python:each", "openai", "a hundred calls at a time"),
+        of("OpenAI's SDK: its objects, a call a text", "drop_ins:openai_each_alone", "openai"),
+        small_batches=True,
     ),
     "LangChain": Pair(
         of("aembed: LangChain", "drop_ins:langchain", "langchain-core", "one aembed_documents"),

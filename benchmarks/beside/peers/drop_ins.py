@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aembed import Embedder
-from benchmarks.beside.peers.job import DIMENSIONS, MODEL, Embed, Job, Rows
+from benchmarks.beside.peers.job import DIMENSIONS, MODEL, Embed, Job, Rows, a_call_a_text
 
 NAME = f"openai:{MODEL}"
 
@@ -25,6 +25,17 @@ def openai(job: Job) -> Embed:
     async def run(texts: Sequence[str]) -> Rows:
         reply = await client.embeddings.create(model=MODEL, input=list(texts))
         return [item.embedding for item in reply.data]
+
+    return run
+
+
+def openai_each(job: Job) -> Embed:
+    from aembed.integrations.openai import AsyncOpenAI
+
+    client = AsyncOpenAI(**options(job))
+
+    async def run(texts: Sequence[str]) -> Rows:
+        return await a_call_a_text(client, texts)
 
     return run
 
@@ -65,6 +76,17 @@ def openai_alone(job: Job) -> Embed:
 
     async def run(texts: Sequence[str]) -> Rows:
         return [item.embedding for item in _items(matrix[: len(texts)], "float")]
+
+    return run
+
+
+def openai_each_alone(job: Job) -> Embed:
+    from aembed.integrations.openai import _items
+
+    matrix = ready()
+
+    async def run(texts: Sequence[str]) -> Rows:
+        return [_items(matrix[n : n + 1], "float")[0].embedding for n in range(len(texts))]
 
     return run
 

@@ -59,6 +59,16 @@ async def gathered(
     return [row for rows in await asyncio.gather(*map(one, parts)) for row in rows]
 
 
+async def a_call_a_text(client: Any, texts: Sequence[str]) -> Rows:
+    """A hundred calls at a time, of a client as OpenAI's SDK has it. The texts of calls that fail are lost."""
+
+    async def one(batch: Sequence[str]) -> Rows:
+        reply = await client.embeddings.create(model=MODEL, input=list(batch))
+        return [reply.data[0].embedding]
+
+    return await gathered(([text] for text in texts), one, 100)
+
+
 async def kept(batch: Sequence[str], request: Awaitable[Rows]) -> Rows:
     try:
         return await request

@@ -9,7 +9,7 @@ from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
 
-from benchmarks.beside.peers.job import MODEL, Embed, Job, Rows, batches, gathered, lost
+from benchmarks.beside.peers.job import MODEL, Embed, Job, Rows, a_call_a_text, batches, gathered, lost
 
 THREADS = 5
 TOKENS_IN_A_THREAD = 8_000
@@ -43,6 +43,16 @@ def in_a_row(job: Job) -> Embed:
             reply = await client.embeddings.create(model=MODEL, input=list(batch))
             rows += [item.embedding for item in reply.data]
         return rows
+
+    return embed
+
+
+def each(job: Job) -> Embed:
+    """What programs write that grew around single texts: a call for each."""
+    client = AsyncOpenAI(**options(job))
+
+    async def embed(texts: Sequence[str]) -> Rows:
+        return await a_call_a_text(client, texts)
 
     return embed
 
