@@ -16,7 +16,7 @@ from aembed.types import Record
 
 
 class WatchedColumn:
-    """`watch` of a backfill; see Watched."""
+    """`watch` of a backfill."""
 
     _database: SQLiteDatabase
 
@@ -25,6 +25,7 @@ class WatchedColumn:
 
     @asynccontextmanager
     async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[Looks]:
+        """See Watched."""
         yield FileLooks(self._database, self.pending, poll, recheck)
 
 
