@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio.to_thread
 import numpy as np
 from msgspec.structs import replace
 
@@ -155,7 +156,8 @@ class PagedRows:
                 if page.ids:
                     is_empty = False
                     columns = page.ids, page.texts, page.metadata, page.sources
-                    yield arrow.make_batch(pa, columns, page.matrix, space)
+                    # In a thread, so that the loop goes on with the next page.
+                    yield await anyio.to_thread.run_sync(arrow.make_batch, pa, columns, page.matrix, space)
         if is_empty and (dimensions := _width(space)):
             nothing = np.empty((0, dimensions), np.float32)
             yield arrow.make_batch(pa, ([], [], [], []), nothing, space)

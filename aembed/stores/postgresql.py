@@ -176,10 +176,14 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         """Removes these rows and refusals; returns how many rows were there."""
         return await self._write(partial(sql.delete, ids))
 
-    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
-        while (page := await self._read(partial(reading.read_page, wanted, after, size), EMPTY_PAGE)).ids:
-            yield page
-            after = page.ids[-1]
+    def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        return reading.pages(partial(self._read_page, wanted, size), after)
+
+    def _pages_in_any_order(self, wanted: Filter, size: int) -> AsyncGenerator[RowPage, None]:
+        return reading.pages_ahead(partial(self._read_page, wanted, size))
+
+    async def _read_page(self, wanted: Filter, size: int, after: str | None) -> reading.FoundRows:
+        return await self._read(partial(reading.read_page, wanted, after, size), reading.NOTHING_FOUND)
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         return await self._read(partial(reading.read_ids, _without_nul(ids)), EMPTY_PAGE)

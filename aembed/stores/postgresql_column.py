@@ -296,10 +296,14 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         found = await self._run(partial(sql.sample, most))
         return [Embedded(id, index, vector, text) for index, (id, text, vector) in enumerate(found)]
 
-    async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
-        while (page := await self._run(partial(reading.read_filled, wanted, after, size))).ids:
-            yield page
-            after = page.ids[-1]
+    def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
+        return reading.pages(partial(self._read_filled, wanted, size), after)
+
+    def _pages_in_any_order(self, wanted: Filter, size: int) -> AsyncGenerator[RowPage, None]:
+        return reading.pages_ahead(partial(self._read_filled, wanted, size))
+
+    async def _read_filled(self, wanted: Filter, size: int, after: str | None) -> reading.FoundRows:
+        return await self._run(partial(reading.read_filled, wanted, after, size))
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         """What can be no key of the table is found by halves: it has no row."""

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -409,6 +410,31 @@ async def test_a_pool_is_left_as_it_was(column: PostgresColumn, url: str, column
     assert (await pool.fetchval("SELECT embedding FROM sections WHERE id = 1"))[0] == "ours"
     await own.aclose()
     await pool.close()
+
+
+@direct
+@pytest.mark.parametrize("type", ["vector", "halfvec"])
+@pytest.mark.parametrize("is_pool", [False, True])
+async def test_every_piece_of_a_write_is_filled_by_its_whole_key(
+    type: str, is_pool: bool, sql: Sql, url: str, column_of: Open
+) -> None:
+    dimensions, count = 1_536, 400
+    await sql(
+        f"CREATE TABLE sections (part text, number int, content text, embedding {type}, PRIMARY KEY (part, number))",
+        f"INSERT INTO sections SELECT 'a \"b\"', i, 'section ' || i FROM generate_series(1, {count}) AS i",  # noqa: S608
+    )
+    path = {"search_path": url.rpartition("%3D")[2]}
+    async with asyncpg.create_pool(url.partition("?")[0], min_size=1, server_settings=path) as pool:
+        column = column_of(place=pool) if is_pool else column_of()
+        await column.prepare(Space("fake", "large", dimensions))
+        records, matrix = await every(column), vectors(count, dimensions)
+        texts = [record.text for record in records]
+        assert await column.write([record.id for record in records], ["edited since", *texts[1:]], matrix) == count - 1
+        found = await column.get([record.id for record in records])
+        assert found[0] is None
+        rows = np.stack([row.vector for row in found[1:] if row is not None])
+        np.testing.assert_allclose(rows, matrix[1:], rtol=0, atol=2e-3 if type == "halfvec" else 0)
+        await column.aclose()
 
 
 # Spaces

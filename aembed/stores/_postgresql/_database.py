@@ -56,6 +56,15 @@ MOST_TAKEN = 4
 """Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
 
+class OwnConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection of a pool of ours."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.vectors_sent: set[str] = set()
+        """The types of pgvector for which it has a codec (_sending)."""
+
+
 async def keep_session(connection: Connection) -> None:
     """Nothing outlives a transaction of ours, so that a connection needs no reset."""
 
@@ -225,6 +234,7 @@ class PostgresDatabase:
             statement_cache_size=0 if shared else 100,
             command_timeout=self._command_timeout,
             reset=keep_session,
+            connection_class=OwnConnection,
         )
 
     async def _is_behind_pooler(self) -> bool:

@@ -14,14 +14,18 @@ from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._scopes import Scope
+from aembed.stores._postgresql._sending import send_rows, sends_vectors
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, normalize, vector_of
 from aembed.types import Matrix, Vector
 
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
 PAGE = "SELECT {id}, ({text})::text FROM {rows} WHERE {condition} ORDER BY {keys} LIMIT $1"
-FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM pg_temp.aembed_staged AS aembed_new
+FILL = """UPDATE {table} AS t SET {vector} = aembed_new.aembed_vector{mark} FROM {rows}
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash"""
+STAGED = "pg_temp.aembed_staged AS aembed_new"
+SENT = """unnest({given}, ${hashes}::bytea[], ${vectors}::{type}[])
+        AS aembed_new ({names}, aembed_hash, aembed_vector)"""
 MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash FOR UPDATE OF t"""
 FILL_SOME = FILL + f" AND aembed_new.{SOME}"
@@ -169,15 +173,20 @@ async def update(
 ) -> int:
     """As `fill`, of rows that nobody else holds."""
     rows = batch.pick(picked)
+    keys = list(zip(*map(native, rows.ids), strict=True))
+    parts = {"table": table.table, "is_key": table.is_given_key, "hash": table.hash}
+    filling = {"vector": table.vector, "mark": mark(table), **parts}
+    if refused is None and not hooks and table.copies and await sends_vectors(table.storage, connection):
+        statement = FILL.format(rows=_sent_rows(table), **filling)
+        return await send_rows(statement, [*keys, rows.hashes], rows.matrix, rows.rows, table.storage, connection)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", EncodedColumn(str.encode, values, range(len(values))))
-        for name, values in zip(table.given_names, zip(*map(native, rows.ids), strict=True), strict=True)
+        for name, values in zip(table.given_names, keys, strict=True)
     }
     columns["aembed_hash"] = ("bytea", rows.hashes)
-    parts = {"table": table.table, "is_key": table.is_given_key, "hash": table.hash}
-    work, in_one = statement_work(FILL.format(vector=table.vector, mark=mark(table), **parts), connection), False
+    work, in_one = statement_work(FILL.format(rows=STAGED, **filling), connection), False
     if refused is not None:
-        some = FILL_SOME.format(vector=table.vector, mark=mark(table), **parts)
+        some = FILL_SOME.format(rows=STAGED, **filling)
         work, in_one = write_row_by_row(picked, some, refused, place, connection), True
     if hooks:
         is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
@@ -195,6 +204,12 @@ async def update(
     return await stage_rows(
         columns, rows.matrix, rows.rows, table.storage, table.vectors, work, connection, copies=copies, rows=size
     )
+
+
+def _sent_rows(table: ColumnLayout) -> str:
+    """The parameters of `send_rows`, as rows."""
+    count, type = len(table.keys), f"{table.vectors}.{table.storage}"
+    return SENT.format(**table.given_keys(1), hashes=count + 1, vectors=count + 2, type=type)
 
 
 async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> int:
