@@ -56,7 +56,7 @@ MOST_TAKEN = 4
 """Tries of a write that meets a key which another writer took first: it finds that row at the next."""
 
 
-class OwnConnection(asyncpg.Connection):  # type: ignore[misc]
+class OwnConnection(asyncpg.Connection):
     """A connection of a pool of ours."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
