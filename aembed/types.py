@@ -154,8 +154,8 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
     """What a reply's headers say about waiting and limits. All times are seconds.
 
     A limit of requests, tokens or texts is one of its window: `window_requests` and so on, a minute if nothing else is
-    said. `spent_window` names a longer window ("day", "month") of which nothing is left: no short wait clears that.
-    `reset_spent` are the seconds until it is whole again, where that is said.
+    said. `spent_window` names a longer one ("day", "week", "month") of which nothing is left: no short wait clears
+    that. `reset_spent` are the seconds until it is whole again, where that is said.
     """
 
     retry_after: float | None = None

@@ -16,11 +16,14 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from aembed.core.header_names import usual_names
 from aembed.types import Hints
 
 # Chosen: 1e6 seconds are eleven days, and no limit waits longer,
 # but a timestamp in the place of a wait is 1,700 times that.
 _MOST_SECONDS = 1e6
+# The year 2001, which no wait reaches.
+_EPOCH_SECONDS = 1e9
 # Chosen: the largest limit that is known is 4 * 10^9 tokens; far above that a number is garbage.
 _MOST_COUNT = 10**12
 # The patterns bound their digits, so that a header of a megabyte costs nothing, and float() of it is never infinite.
@@ -30,12 +33,15 @@ _PART = r"(?:[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})\s?(?:ns|us|µs|μs|ms|
 _DURATION = re.compile(rf"(?:{_PART})+")
 _DURATION_PART = re.compile(r"([0-9.]+)\s?([a-zµμ]+)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_IN_WORDS = r"([0-9.]{1,15})\s*(milliseconds?|seconds?|secs?|minutes?|mins?|hours?)\b"
 _IN_TEXT = re.compile(
-    rf"\b(?:try again|retry|retrying)\s+(?:in|after)\s+(?:(?P<words>[0-9.]{{1,15}})\s*(?P<unit>milliseconds?|"
-    rf"seconds?|minutes?|hours?)\b|(?P<go>(?:{_PART})+)(?![0-9a-z]))",
+    r"\b(?:(?:try again|retry|retrying|available|resets?|replenished)\s+(?:in|after)|wait(?:\s+(?:for|at least))?)\s+"
+    rf"(?:(?P<words>{_IN_WORDS}(?:(?:,| and)?\s+{_IN_WORDS}){{0,2}})|(?P<go>(?:{_PART})+)(?![0-9a-z])|"
+    r"(?P<clock>\d{1,3}:\d\d:\d\d)\b)",
     re.IGNORECASE,
 )
-_WORDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0}
+_WORD_PART = re.compile(_IN_WORDS, re.IGNORECASE)
+_WORDS = {"millisecond": 1e-3, "second": 1.0, "sec": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0}
 
 
 MINUTE = 60.0
@@ -76,6 +82,9 @@ _WAITS = {
     "retry-after-ms": 1e-3,
     "retry-after": 1.0,
     "x-amz-retry-after": 1e-3,
+    "x-retry-after": 1.0,
+    "x-ratelimit-retry-after": 1.0,
+    "x-rate-limit-retry-after-seconds": 1.0,
     "llm_provider-retry-after": 1.0,
     "llm_provider-retry-after-ms": 1e-3,
 }
@@ -91,7 +100,10 @@ def parse_hints(headers: Mapping[str, str], body: str = "", delay: float | None 
     """
     retry_after = _retry_after(headers, body, delay)
     should_retry = _SHOULD_RETRY.get(headers.get("x-should-retry", "").strip().lower())
-    limits = [name for name in headers if name.startswith("x-ratelimit-")]
+    limits = [name for name in headers if "limit" in name]
+    if limits and not all(name.startswith("x-ratelimit-") for name in limits):
+        headers = usual_names(headers)
+        limits = [name for name in headers if name.startswith("x-ratelimit-")]
     if not limits:
         return Hints(retry_after, should_retry) if retry_after is not None or should_retry is not None else _SILENT
     requests, tokens = _window(headers, "requests"), _window(headers, "tokens")
@@ -151,7 +163,9 @@ def never_clearing_limit(headers: Mapping[str, str], *, hinted: bool = True) -> 
     that it is meant, or a refusal that speaks of no wait (which is not `hinted`).
     """
     zeros = [
-        name for name, text in headers.items() if name.startswith("x-ratelimit-limit-") and _count(text.strip()) == 0
+        name
+        for name, text in headers.items()
+        if f"{name}-".startswith("x-ratelimit-limit-") and _count(text.strip()) == 0
     ]
     meant = [name for name in zeros if _WINDOWED.fullmatch(name)]
     if not meant and not hinted:
@@ -196,7 +210,7 @@ def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> dict[s
 
 def _with_one_reset(headers: Mapping[str, str], requests: _Window, tokens: _Window) -> tuple[_Window, _Window]:
     """A reset that names no unit is the end of the window (Together: 2 seconds), which is then no minute."""
-    reset = parse_duration(headers["x-ratelimit-reset"])
+    reset = _seconds_of_reset(headers["x-ratelimit-reset"], headers.get("date", ""))
     if reset is None or reset > _LONG:
         return requests, tokens
     if requests.limit is None and tokens.limit is None:
@@ -236,15 +250,22 @@ def _wait(headers: Mapping[str, str], name: str) -> float | None:
 
 
 def retry_after_in(message: str) -> float | None:
-    """Seconds, from "Please try again in 1m30s" or "retry after 3 seconds"."""
+    """Seconds, from "Please try again in 1m30s", "wait 1 minute 30 seconds" or "replenished in 00:01:30"."""
     # Chosen: messages with a wait are a few hundred characters long; the bound keeps the search short in any text.
     found = _IN_TEXT.search(message[:2000])
     if found is None:
         return None
     if found["go"]:
         return parse_duration(found["go"].lower())
-    number = _number(found["words"].rstrip("."))
-    return None if number is None else _sane_seconds(number * _WORDS[found["unit"].lower().rstrip("s")])
+    if found["clock"]:
+        hours, minutes, seconds = map(int, found["clock"].split(":"))
+        return _sane_seconds(3600.0 * hours + 60.0 * minutes + seconds)
+    parts = [
+        (_number(value.rstrip(".")), _WORDS[unit.lower().rstrip("s")])
+        for value, unit in _WORD_PART.findall(found["words"])
+    ]
+    known = [number * seconds for number, seconds in parts if number is not None]
+    return _sane_seconds(sum(known)) if len(known) == len(parts) else None
 
 
 def parse_duration(text: str) -> float | None:
@@ -254,6 +275,15 @@ def parse_duration(text: str) -> float | None:
     if number is None and len(text) <= 64 and _DURATION.fullmatch(text):
         number = sum(float(value) * _UNITS[unit] for value, unit in _DURATION_PART.findall(text))
     return None if number is None else _sane_seconds(number)
+
+
+def _seconds_of_reset(text: str, now: str) -> float | None:
+    """A duration, or the time at which a window ends: seconds since 1970, or milliseconds (GitHub, OpenRouter)."""
+    number, start = _number(text), _date(now)
+    if number is None or number < _EPOCH_SECONDS:
+        return parse_duration(text)
+    seconds = number / 1000 if number >= 1000 * _EPOCH_SECONDS else number
+    return None if start is None else _sane_seconds(seconds - start.timestamp())
 
 
 def _seconds_until(text: str, now: str) -> float | None:

@@ -19,6 +19,8 @@ Numbers: TypeAlias = msgspec.Raw
 Row: TypeAlias = "NDArray[np.float64] | list[float]"
 
 _LIST = msgspec.json.Decoder(list[float])
+_QUOTED = msgspec.json.Decoder(list[str])
+_ANY_SPELLING = msgspec.json.Decoder(list[float], strict=False)
 
 
 def read_numbers(vectors: Sequence[Numbers | list[float]]) -> list[Row]:
@@ -47,4 +49,17 @@ def _read(parser: Any, vector: Numbers) -> Row:
                 return np.frombuffer(numbers.as_buffer(of_type="d"), np.float64)
         except (ValueError, TypeError, RuntimeError):
             pass  # An integer of more than 64 bits is a number, too.
-    return _LIST.decode(vector)
+    try:
+        return _LIST.decode(vector)
+    except msgspec.ValidationError:
+        if not _is_quoted(vector):
+            raise
+    return _ANY_SPELLING.decode(vector)
+
+
+def _is_quoted(vector: Numbers) -> bool:
+    """Whether all of its numbers stand in quotation marks, as some gateways write them."""
+    try:
+        return bool(_QUOTED.decode(vector))
+    except (ValueError, RecursionError):
+        return False

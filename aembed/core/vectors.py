@@ -28,6 +28,8 @@ Squares: TypeAlias = NDArray[np.float32]
 # lengths of 0.39 to 0.74 (codestral-embed, gemini-embedding-001, recorded). Smaller, rounding might be refused.
 _NORM_TOLERANCE = 0.1
 _UNSET = msgspec.UNSET
+_NEST = re.compile(rb"\s{0,8}\[\s{0,8}\[")
+_ONE_VECTOR = msgspec.json.Decoder(list[list[float]])
 _DIGITS = re.compile(r"[0-9]{1,6}")
 
 
@@ -41,6 +43,10 @@ class DimensionError(InvalidReplyError):
         """Whether float64, float16 or int8 looks so when it is read as float32; another model's vectors seldom do."""
         # float64 has twice the bytes of float32, float16 half of them, int8 a fourth.
         return not self.wanted or self.width in (2 * self.wanted, self.wanted // 2, self.wanted // 4)
+
+
+class Base64Error(InvalidReplyError):
+    """The vectors are no base64 as everybody writes it: with line ends, without padding, or in another alphabet."""
 
 
 class ShapeError(InvalidReplyError):
@@ -98,7 +104,7 @@ def from_base64(vectors: Sequence[Any]) -> Matrix:
         row_bytes = len(pybase64.b64decode(vectors[0], validate=True))
         raw = _raw_bytes([vector.encode("ascii") for vector in vectors], row_bytes)
     except ValueError:
-        raise InvalidReplyError("a vector is not base64") from None
+        raise Base64Error("a vector is not base64") from None
     if row_bytes % 4 or not row_bytes:
         raise DimensionError(f"{width} characters of base64 are no whole number of float32 values")
     return np.frombuffer(raw, "<f4").reshape(len(vectors), -1).astype(np.float32, copy=False)
@@ -133,7 +139,7 @@ def from_floats(vectors: Sequence[Any]) -> Matrix:
     if any(isinstance(vector, str) for vector in vectors):
         raise InvalidReplyError("the reply mixes base64 and numbers")
     try:
-        rows = read_numbers(vectors)
+        rows = _read_nests(vectors) or read_numbers(vectors)
     except msgspec.ValidationError as error:
         raise ShapeError(f"a vector is no list of numbers: {error}", empty="got `null`" in str(error)) from None
     matrix = np.empty((len(rows), _width(rows)), np.float32)
@@ -141,6 +147,14 @@ def from_floats(vectors: Sequence[Any]) -> Matrix:
         for row, vector in zip(matrix, rows, strict=True):
             row[:] = vector
     return matrix
+
+
+def _read_nests(vectors: Sequence[Any]) -> list[list[float]]:
+    """The vectors where each of several stands in a list of its own (Snowflake, llama.cpp); else none."""
+    if len(vectors) < 2 or not all(isinstance(vector, msgspec.Raw) and _NEST.match(vector) for vector in vectors):
+        return []
+    nests = [_ONE_VECTOR.decode(vector) for vector in vectors]
+    return [nest[0] for nest in nests] if all(len(nest) == 1 for nest in nests) else []
 
 
 def _width(vectors: Sequence[Any]) -> int:

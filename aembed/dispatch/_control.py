@@ -110,6 +110,10 @@ class Control:
                     self.stopping.append(error)
                     raise
                 await submission.wait(anyio.sleep(pauses.pop(0)))
+            except ProviderError as error:
+                # Whoever waits for an answer need not ask for it again.
+                self.stopping.append(error)
+                raise
         if refusals:
             self._refused_at = self._requests.admission.sent
         if len(refusals) > 1 or any(isinstance(error, BadRequestError) for error in refusals):

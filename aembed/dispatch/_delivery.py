@@ -34,6 +34,7 @@ from aembed.errors import (
     AembedError,
     BadRequestError,
     InvalidReplyError,
+    NotFoundError,
     PermissionDeniedError,
     ProviderError,
     UnavailableError,
@@ -223,11 +224,9 @@ class Delivery:
             self._bisection.cut(part)
             return
         verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
-        # A web page is no answer of the service: a firewall before it refuses what one text holds (SQL, HTML), or
-        # everything.
-        is_of_firewall = isinstance(error, PermissionDeniedError) and error.body.lstrip().startswith("<")
-        if isinstance(verdict, FailJob) and is_of_firewall:
+        if isinstance(verdict, FailJob) and await self._may_be_of_firewall(error):
             await self._vouch()
+            error.args = (f"{error}; others are accepted, so this is about what the text holds",)
             verdict = self._bisection.blame_part(part)
         match verdict:
             case FailItems() if self._submission.has_shortened(part, error):
@@ -243,6 +242,20 @@ class Delivery:
                 self._bisection.put_back(part)
         if not interactive:
             self._fail_fast.note_refusal(error, texts=len(part), number=tries.number, sent=sent)
+
+    async def _may_be_of_firewall(self, error: ProviderError) -> bool:
+        """Whether what stands before the service may refuse what one text holds (SQL, HTML) as if it were everything.
+
+        A web page is no answer of the service. A 404 or a 501 that is one may also be a wrong address, unless others
+        are accepted there: until one is, the requests beside this one are waited for.
+        """
+        if not isinstance(error, PermissionDeniedError | NotFoundError) or not error.body.lstrip().startswith("<"):
+            return False
+        if isinstance(error, PermissionDeniedError):
+            return True
+        while self._admission.in_flight and not self._fail_fast.proven:
+            await self._submission.wait(self._admission.changed.wait())
+        return self._fail_fast.proven
 
     async def _handle_failure(self, part: Sequence[Item], error: UnavailableError, tries: Tries) -> None:
         """Judges a part that failed: nobody is to blame before something else was seen to be accepted."""

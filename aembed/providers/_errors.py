@@ -36,14 +36,33 @@ from aembed.providers._words import (
     NO_MONEY,
     NO_MONEY_CODES,
     NO_MONEY_KINDS,
+    NO_QUOTA,
     NOT_IN_CLEAR,
     OF_CONTENT,
     PASSING,
     TOO_LONG,
+    TOO_LONG_KINDS,
+    TOO_OFTEN,
+    TOO_OFTEN_KINDS,
 )
 from aembed.types import Hints
 
-_SETTINGS = frozenset({"model", "dimensions", "encoding_format", "user"})
+_SETTINGS = frozenset(
+    (
+        "model",
+        "dimensions",
+        "output_dimension",
+        "encoding_format",
+        "embedding_type",
+        "user",
+        "input_type",
+        "task",
+        "truncate",
+        "truncation",
+        "header",  # pydantic, of a header that is missing
+    )
+)
+"""What is wrong with these is wrong with every batch."""
 _NAMES: Mapping[int, str] = {
     401: "the key was refused",
     403: "the key may not do that",
@@ -69,7 +88,6 @@ _REQUEST_IDS = (
 # What a forward proxy says by itself: that it does not allow a host, or does not reach it.
 _A_PROXYS_TOO = frozenset({403, 502, 503, 504})
 _IN_A_200 = {
-    RateLimitError: ("rate_limit", "rate_limited", "too_many_requests", "resource_exhausted", "overloaded"),
     AuthenticationError: ("invalid_api_key", "authentication", "unauthorized", "unauthenticated"),
     PermissionDeniedError: ("permission", "forbidden"),
     NotFoundError: ("model_not_found", "not_found"),
@@ -117,12 +135,14 @@ def error_in(
 
 def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
     match status:
-        case 401:
-            return AuthenticationError
         case 402:
             return QuotaExceededError
-        case 403 if _is_out_of_money(complaint):
+        case 401 | 403 if _is_out_of_money(complaint, refusal=True):
             return QuotaExceededError
+        case 401:
+            return AuthenticationError
+        case 403 if _is_too_often(complaint):
+            return RateLimitError
         case 403:
             is_of_content = (
                 len(complaint.reason) <= REASON_CHARACTERS and OF_CONTENT.search(complaint.reason) is not None
@@ -130,9 +150,9 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
             return BadRequestError if is_of_content else PermissionDeniedError
         case 429:
             return _class_of_limit(complaint)
-        # All three ask for the same request once more; openai-python tries a 409 again as well, as a lock that timed
-        # out.
-        case 408 | 409 | 425:
+        # All ask for the same request once more; openai-python tries a 409 again as well, as a lock that timed out. 499
+        # is what nginx says of a connection that broke before it, as behind another gateway.
+        case 408 | 409 | 425 | 499:
             return UnavailableError
         # What stands behind the server has failed: text-embeddings-inference's backend, Bedrock's model.
         case 424:
@@ -151,18 +171,27 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
             return _class_of_failure(complaint)
 
 
-def _is_out_of_money(complaint: Complaint, *, said_first: bool = False) -> bool:
-    """`said_first`: what stands further on in the reason may be a text that is quoted."""
+def _is_out_of_money(complaint: Complaint, *, refusal: bool = False) -> bool:
+    """`refusal`: the status is not one of a rate limit or a failure, so that the reason may quote a text."""
     if complaint.codes & NO_MONEY_CODES or any(map(NO_MONEY_KINDS.match, complaint.kinds)):
         return True
     if complaint.quotas or complaint.is_of("resource_exhausted") or A_RATE.search(complaint.reason):
         return False
-    said = NO_MONEY.match(complaint.reason) if said_first else NO_MONEY.search(complaint.reason)
-    return said is not None
+    if not refusal:
+        return NO_MONEY.search(complaint.reason) is not None
+    said = complaint.own_words
+    return NO_MONEY.search(said) is not None or NO_QUOTA.search(said) is not None
+
+
+def _is_too_often(complaint: Complaint) -> bool:
+    """Whether this is a rate limit, though its status is another one."""
+    if size_in(complaint.reason) != SizeLimit():
+        return False
+    return complaint.is_of(*TOO_OFTEN_KINDS) or TOO_OFTEN.search(complaint.own_words) is not None
 
 
 def _is_passing(complaint: Complaint) -> bool:
-    return len(complaint.reason) <= REASON_CHARACTERS and PASSING.search(complaint.reason) is not None
+    return PASSING.search(complaint.own_words) is not None
 
 
 def _class_of_limit(complaint: Complaint) -> type[ProviderError]:
@@ -178,16 +207,19 @@ def _class_of_failure(complaint: Complaint) -> type[ProviderError]:
         return UnavailableError
     if _is_out_of_money(complaint):
         return QuotaExceededError
+    if complaint.is_of("invalid_api_key"):
+        return AuthenticationError
     if CANNOT_EMBED.search(complaint.reason):
         return NotFoundError
-    is_of_its_size = TOO_LONG.search(complaint.reason) is not None or size_in(complaint.reason) != SizeLimit()
+    is_of_its_size = complaint.is_of(*TOO_LONG_KINDS) or TOO_LONG.search(complaint.reason) is not None
+    is_of_its_size |= size_in(complaint.reason) != SizeLimit()
     return BadRequestError if is_of_its_size else UnavailableError
 
 
 def _class_of_refusal(complaint: Complaint) -> type[ProviderError]:
     """Told apart: what no other batch would cure, and what may lie in this batch."""
     # Money comes first, since services give an empty account the status and the words of everything else.
-    if _is_out_of_money(complaint, said_first=True):
+    if _is_out_of_money(complaint, refusal=True):
         return QuotaExceededError
     if complaint.is_of("invalid_api_key", "authentication"):
         return AuthenticationError
@@ -202,7 +234,9 @@ def _class_of_refusal(complaint: Complaint) -> type[ProviderError]:
     # A reason that long, or about the input, may quote a text: its words prove nothing.
     if len(complaint.reason) > REASON_CHARACTERS:
         return BadRequestError
-    if BAD_KEY.search(complaint.reason) or CERTIFICATE_WANTED.search(complaint.reason):
+    if _is_too_often(complaint):
+        return RateLimitError
+    if BAD_KEY.search(complaint.own_words) or CERTIFICATE_WANTED.search(complaint.reason):
         return AuthenticationError
     if _is_passing(complaint):
         return UnavailableError
@@ -214,14 +248,18 @@ def _class_in_a_200(complaint: Complaint) -> type[ProviderError]:
     status = next((code for code in complaint.codes if 400 <= code < 600), None)
     if status is not None:
         return _class_of_error(status, complaint)
-    if _is_out_of_money(complaint, said_first=True):
+    if _is_out_of_money(complaint, refusal=True):
         return QuotaExceededError
+    if complaint.is_of("resource_exhausted", "overloaded") or _is_too_often(complaint):
+        return RateLimitError
     if _is_passing(complaint):
         return UnavailableError
     for error, words in _IN_A_200.items():
         if complaint.is_of(*words):
             return _class_of_refusal(complaint) if error is BadRequestError else error
-    return InvalidReplyError
+    refusal = _class_of_refusal(complaint)
+    is_of_its_size = size_in(complaint.reason) != SizeLimit() or TOO_LONG.search(complaint.own_words) is not None
+    return refusal if refusal is not BadRequestError or is_of_its_size else InvalidReplyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +296,8 @@ class _Refused:
     def _name_limits(self, error: BadRequestError) -> None:
         size = size_in(self.complaint.reason)
         error.offender = self.complaint.offender if self.complaint.offender in range(self.inputs) else None
-        error.about_length = ABOUT_LENGTH.search(self.complaint.reason) is not None
+        said = ABOUT_LENGTH.search(self.complaint.reason) is not None
+        error.about_length = said or self.complaint.is_of(*TOO_LONG_KINDS)
         error.max_batch_size = size.inputs
         error.max_tokens_per_batch = size.tokens
         error.max_tokens = size.context

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from aembed.core.encodings import EncodingError
-from aembed.core.vectors import DimensionError, ShapeError, Squares
+from aembed.core.vectors import Base64Error, DimensionError, ShapeError, Squares
 from aembed.errors import (
     BadRequestError,
     InvalidReplyError,
@@ -67,7 +67,7 @@ class Form:
         if self._chosen or numbers or self.broken_numbers >= MOST_BROKEN_NUMBERS:
             return False
         if not self.is_proven:
-            self._try_numbers = _blames_base64(error)
+            self._try_numbers = _blames_base64(error) or isinstance(error, Base64Error)
             return self._try_numbers
         if self._replies_of_numbers:
             return False

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aembed.core.header_names import usual_names
 from aembed.core.headers import SpentWindow, find_spent_window, never_clearing_limit
 from aembed.providers._complaints import Complaint
 from aembed.types import Hints
@@ -23,13 +24,31 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
-_INPUTS = (
-    _pattern(r"batch size \d+ > maximum allowed batch size MOST"),
-    _pattern(r"(?:array|list)[^.]{0,40}(?:maximum length|at most) MOST"),
-    _pattern(r"batch size[^.]{0,60}(?:larger than|exceed|at most|limit is|maximum of) MOST"),
-    _pattern(r"at most MOST (?:requests|inputs|texts|documents|items)"),
-    _pattern(r"texts must be at most MOST"),
+_ITEMS = (
+    r"(?:inputs?|texts?|documents?|items?|elements?|entries|strings|sentences|instances?)(?:\(s\))?"
+    r"(?!\w| ?(?:tokens?|characters?|length)\b)"
 )
+_MANY = (
+    rf"(?:batch[ _]?size|batch (?:is )?too (?:large|big)|item count|too many {_ITEMS}|\d {_ITEMS}|"
+    rf"(?:number|count) of {_ITEMS}|(?:array|list)(?: of {_ITEMS})?|size of ['\"`]?inputs?['\"`]?|数组|条数|数量)"
+)
+# What stands between a limit and its number. A full stop ends what is said of it, unless a number goes on.
+_NEAR = r"[^.\d]{0,40}?"
+_NOT_OF_TEXTS = r"(?!\d|[,_]\d|[ -]?(?:input |total )?(?:tokens?|characters?|bytes|[kmg]b)\b)"
+_AT_MOST = (
+    r"(?:at most|(?:no|not?|be) more than|more than|up to|only|limited to|less than or equal to|maximum(?: of)?|"
+    r"max(?: of)?|limit of|between \d+ and|<=)"
+)
+_INPUTS = (
+    _pattern(rf"{_AT_MOST} MOST (?:{_ITEMS}(?! (?:per|an?|each|/) ?(?:second|minute|hour|day))|requests can be in)"),
+    _pattern(rf"\bmax(?:imum)?[ _](?:allowed )?{_MANY}{_NEAR} ?MOST\b{_NOT_OF_TEXTS}"),
+    _pattern(
+        rf"{_MANY}.{{0,60}}?(?:max(?:imum)?|limit(?:ed to)?|at most|exceed(?:s|ed)?|than(?: or equal to)?|>|<=|allowed|"
+        rf"between \d+ and|\[\d+,|最大|超过){_NEAR}MOST\b{_NOT_OF_TEXTS}"
+    ),
+    _pattern(rf"\bMOST {_ITEMS} (?:are|is) allowed"),
+)
+"""Of texts: their number is named before or behind the limit, and how many there were may stand between."""
 _TOKENS = (
     _pattern(r"\blimit:? MOST(?: tokens)?,(?: used:? [\d,]{1,15},)? requested:? GOT"),
     _pattern(r"\brequested:? (?:about )?GOT(?: tokens)?,? (?:but )?(?:the )?(?:max(?:imum)?|limit)\b[^.\d]{0,40}MOST"),
@@ -49,12 +68,17 @@ _CONTEXT = (
 _OF_REQUESTS = re.compile(r"\brequests? (?:per|/)|\brp[mds]\b", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"\brequest (?:body |entity |payload )?(?:is |was )?too large\b", re.IGNORECASE)
 _NOTHING_ALLOWED = re.compile(
-    r"\blimit:? 0\b(?![.,]?\d)(?!\s*(?:requests?|tokens?|calls?)?\s*(?:left|remaining))", re.IGNORECASE
+    r"\b(?:limit(?: is| of)?[\s:=(]{1,3}|allows (?:only )?)0\b(?![.,]?\d)"
+    r"(?!\s*(?:requests?|tokens?|calls?)?\s*(?:left|remaining))",
+    re.IGNORECASE,
 )
-_EACH = r"(?:\b(?:per|an?|each)[ -]|/ ?)"
+_EACH = r"(?:\b(?:per|an?|each|this)[ -]|/ ?)"
 _LONG_WINDOWS = {
-    "day": re.compile(rf"{_EACH}day\b|\bdaily\b|\b[rt]pd\b|PerDay", re.IGNORECASE),
-    "month": re.compile(rf"{_EACH}month\b|\bmonthly\b|PerMonth", re.IGNORECASE),
+    "day": re.compile(
+        rf"{_EACH}(?:day|24 ?h(?:ours?)?|86,?400 ?s)\b|\bdaily\b|\b[rt]pd\b|PerDay|ByDay|\bfor today\b", re.IGNORECASE
+    ),
+    "week": re.compile(rf"{_EACH}week\b|\bweekly\b|PerWeek", re.IGNORECASE),
+    "month": re.compile(rf"{_EACH}(?:month|billing (?:period|cycle))\b|\bmonthly\b|PerMonth", re.IGNORECASE),
 }
 _SHORT_WINDOW = re.compile(rf"{_EACH}(?:second|sec|minute|min|hour)\b|\b[rt]p[ms]\b", re.IGNORECASE)
 _PACIFIC = re.compile("PerDay", re.IGNORECASE)
@@ -105,6 +129,7 @@ def find_lasting_limit(
     headers: Mapping[str, str], complaint: Complaint, hints: Hints, *, tokens: float, texts: int
 ) -> LastingLimit | None:
     """None for a limit that a short wait clears, as far as is said."""
+    headers = usual_names(headers)
     zero = never_clearing_limit(headers, hinted=hints.retry_after is not None)
     if not zero and _NOTHING_ALLOWED.search(complaint.reason):
         zero = "limit 0"
@@ -131,7 +156,7 @@ def _find_spent_in_words(complaint: Complaint, hints: Hints) -> SpentWindow | No
     if not named:
         return None
     # Google's `retryDelay` is that of its minute, also where the day is used up.
-    # Of a day and a month the month counts, which is the last one named.
+    # Of a day and a month the month counts, which is the last one here.
     return SpentWindow(named[-1], None if complaint.quotas else hints.retry_after)
 
 

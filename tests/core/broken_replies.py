@@ -535,7 +535,7 @@ def bytes_after_the_end(rng: random.Random, reply: Reply) -> bytes:
 
 @kind
 def bytes_before_the_start(rng: random.Random, reply: Reply) -> bytes:
-    return rng.choice([b"\xef\xbb\xbf", b"data: ", b")]}',\n", b"\x00"]) + wire(reply)
+    return rng.choice([b"\xef\xbb", b"data: ", b")]}',\n", b"\x00"]) + wire(reply)
 
 
 @kind

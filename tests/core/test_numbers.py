@@ -72,3 +72,17 @@ def test_what_is_no_list_of_numbers_is_no_vector(vector: bytes, empty: bool) -> 
     with pytest.raises(ShapeError, match="a vector is no list of numbers") as caught:
         from_floats([msgspec.Raw(vector)])
     assert caught.value.empty is empty
+
+
+def test_p20_numbers_that_all_stand_in_quotation_marks_are_read_and_one_alone_is_broken() -> None:
+    assert from_floats([msgspec.Raw(b'["0.5", "-2"]')]).tolist() == [[0.5, -2.0]]
+    for broken in (b'["0.5", -2]', b'["0.5", "x"]', b'["", "1"]'):
+        with pytest.raises(ShapeError):
+            from_floats([msgspec.Raw(broken)])
+
+
+def test_p16_vectors_that_each_stand_in_a_list_of_their_own_are_read() -> None:
+    assert from_floats([msgspec.Raw(b"[[0.5, 1]]"), msgspec.Raw(b" [ [2, 3]]")]).tolist() == [[0.5, 1.0], [2.0, 3.0]]
+    for broken in (b"[1, 2]", b"[[1, 2], [3, 4]]", b"[[]]"):
+        with pytest.raises((ShapeError, DimensionError)):
+            from_floats([msgspec.Raw(b"[[0.5, 1]]"), msgspec.Raw(broken)])

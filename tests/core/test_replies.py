@@ -216,3 +216,17 @@ def test_a_reply_of_more_or_fewer_vectors_than_inputs_is_read_whole_and_refused(
         assert fed(body, inputs)._parse_cut() is None
         assert said_of(body, inputs=inputs) == f"the reply has 3 vectors for {inputs} inputs"
     assert parse_openai(body, inputs=3, dimensions=8).matrix.shape == (3, 8)
+
+
+@FORMATS
+def test_p22_a_byte_order_mark_before_a_reply_is_no_part_of_it(floats: bool) -> None:
+    vectors = unit_vectors(33, 3, 8)
+    parsed = parse_openai(b"\xef\xbb\xbf" + wire(reply_of(vectors, floats=floats)), inputs=3, dimensions=8)
+    assert np.array_equal(parsed.matrix, vectors)
+
+
+@FORMATS
+@pytest.mark.parametrize("model", [5, None, {"name": "m"}, ["m"]])
+def test_p24_a_model_whose_name_is_no_text_has_none(floats: bool, model: object) -> None:
+    reply = reply_of(unit_vectors(34, 3, 8), floats=floats) | {"model": model}
+    assert parse_openai(wire(reply), inputs=3, dimensions=8).model == ""

@@ -16,6 +16,7 @@ from aembed import (
     Embedder,
     FakeProvider,
     InvalidReplyError,
+    NotFoundError,
     OutageError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -174,6 +175,7 @@ CONTENT: dict[str, Fault] = {
     "a firewall's page": PAGE,
     "a 403 of a filter": Status(403, error("The response was filtered due to the content management policy.")),
     "a 403 of moderation": Status(403, error("Your input was flagged by moderation")),
+    "a 403 of a firewall in JSON": Status(403, {"message": "Forbidden: request blocked by security policy"}),
 }
 
 
@@ -190,6 +192,21 @@ def test_a1_exactly_the_texts_fail_that_are_blocked_for_what_they_hold(
     assert (end.report.stored, end.failed) == (200 - count, sorted(f"bad {i}" for i in bad))
     assert end.requests - healthy.requests <= 40 * count
     assert end.bought_again <= 10 * count
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("status", [404, 501])
+def test_a1_a_web_page_blames_a_text_where_others_are_accepted_and_else_the_address(
+    status: int, concurrency: int
+) -> None:
+    page = Status(status, b"<html><h1>Rejected</h1></html>")
+    end = job(Deadly(is_bad, page), texts_of(200, [50, 150]), concurrency=concurrency, max_batch_size=20)
+    assert end.report
+    assert (end.report.stored, end.failed) == (198, ["bad 150", "bad 50"])
+    assert "others are accepted" in str(end.report.failures[0].error)
+    end = job(Always(page), texts_of(200), concurrency=concurrency, max_batch_size=20)
+    assert isinstance(end.error, NotFoundError)
+    assert end.requests <= concurrency
 
 
 @pytest.mark.parametrize("concurrency", [1, 8, 32])

@@ -127,6 +127,21 @@ async def test_a21_where_base64_was_asked_for_by_name_nothing_is_guessed() -> No
         assert server.ledger.requests <= 5
 
 
+@pytest.mark.parametrize("change", [lambda text: f"{text[:76]}\n{text[76:]}", lambda text: text.replace("A", "-")])
+async def test_p21_base64_that_nobody_else_writes_so_is_asked_for_as_numbers(change: Callable[[str], str]) -> None:
+    def respell(reply: dict[str, Any]) -> dict[str, Any]:
+        return reply | {"data": [item | {"embedding": change(item["embedding"])} for item in reply["data"]]}
+
+    texts = words(200)
+    async with Server(script=lambda request: Mutate(respell) if request.base64 else None) as server:
+        async with at(server, max_batch_size=10) as embedder:
+            embeddings = await embedder.embed_documents(texts)
+        # Eight were under way when the first reply came.
+        assert server.ledger.requests <= 28
+        assert server.ledger.texts_again <= 80
+    assert np.array_equal(embeddings.vectors, [vector_of(text, 1_536) for text in texts])
+
+
 async def test_a21_numbers_are_still_to_be_tried_where_they_met_a_rate_limit() -> None:
     """A limit so low that what is asked for again at once always comes too early."""
 

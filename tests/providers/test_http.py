@@ -8,6 +8,7 @@ import socket
 import ssl
 import traceback
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -165,6 +166,22 @@ async def test_a_reply_that_is_compressed_all_the_same_is_read(client: str, enco
     said = reply(gzip.compress(b"a" * 300_000, mtime=0), headers={"content-encoding": encoding})
     async with serving(said) as server, http(client) as made:
         assert (await post(made, server)).body == b"a" * 300_000
+
+
+@every_client
+@pytest.mark.parametrize("encoding", ["utf-8", "none", "gzip", "deflate, identity"])
+async def test_n4_a_header_of_a_compression_that_is_not_there_is_passed_over(client: str, encoding: str) -> None:
+    """It is a charset, or what a proxy that has decompressed the reply has left."""
+    said = reply(b' {"data": []}', headers={"content-encoding": encoding})
+    async with serving(said) as server, http(client) as made:
+        assert (await post(made, server)).body == b' {"data": []}'
+
+
+@every_client
+async def test_n4_deflate_without_its_header_is_read(client: str) -> None:
+    said = reply(zlib.compress(b'{"data": []}' * 9_000, wbits=-15), headers={"content-encoding": "deflate"})
+    async with serving(said) as server, http(client) as made:
+        assert (await post(made, server)).body == b'{"data": []}' * 9_000
 
 
 def bomb(layers: int) -> bytes:

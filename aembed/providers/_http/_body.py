@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from aembed.errors import InvalidReplyError, UnavailableError
 
+_BEGINS_JSON, _BEGINS_GZIP = frozenset(b"{[ \t\r\n\xef"), 0x1F
+
 Take: TypeAlias = Callable[[bytes | memoryview], object]
 """It keeps nothing of the memory that it is given: that is used again for the next bytes."""
 
@@ -105,29 +107,47 @@ def _oversized_error(message: str) -> InvalidReplyError:
 
 def _make_inflater(encoding: str) -> _Inflater | None:
     """Identity was asked for; one layer of gzip or deflate is read all the same, a nest of them is an attack."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
+    names = [name for part in encoding.lower().split(",") if (name := part.strip()) not in _NO_COMPRESSION]
+    if not names:
         return None
-    if name not in _Inflater.NAMES:
+    if len(names) > 1 or names[0] not in _Inflater.NAMES:
         raise _oversized_error(f"the reply is compressed in a way that was not asked for: {encoding[:40]!r}")
     return _Inflater()
 
 
+# Charsets and the like are written there by mistake.
+_NO_COMPRESSION = frozenset({"", "identity", "none", "utf-8", "utf8", "binary", "8bit", "chunked", "aws-chunked"})
+
+
 class _Inflater:
-    """Decompresses without ever holding more than was asked for."""
+    """Decompresses without ever holding more than was asked for.
+
+    A proxy that has decompressed a reply may leave the header as it was: what begins as JSON does is passed on.
+    """
 
     NAMES = frozenset({"gzip", "x-gzip", "deflate"})
 
     def __init__(self) -> None:
         # With 32 added zlib finds out by itself whether it is gzip's form or zlib's, which is meant by deflate.
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._is_begun = self._is_plain = False
 
     @property
     def finished(self) -> bool:
-        return self._stream.eof
+        return self._is_plain or self._stream.eof
 
-    def pieces(self, chunk: bytes | memoryview, room: int) -> Iterator[bytes]:
+    def _begin(self, first: int) -> None:
+        self._is_begun, self._is_plain = True, first in _BEGINS_JSON
+        if first != _BEGINS_GZIP and first & 0x0F != zlib.DEFLATED and not self._is_plain:
+            self._stream = zlib.decompressobj(-zlib.MAX_WBITS)  # deflate without zlib's header, as IIS writes it
+
+    def pieces(self, chunk: bytes | memoryview, room: int) -> Iterator[bytes | memoryview]:
         """At most `room` bytes of what that chunk says."""
+        if chunk and not self._is_begun:
+            self._begin(chunk[0])
+        if self._is_plain:
+            yield chunk[:room]
+            return
         while chunk and room > 0 and not self._stream.eof:
             try:
                 piece = self._stream.decompress(chunk, min(room, _RAW_CHUNK_BYTES))
