@@ -96,10 +96,12 @@ class InvalidReplyError(ProviderError):
     """A reply whose vectors cannot be trusted: count, order, dimension or values are off.
 
     `oversized`: it was larger than any right reply can be, or in a compression that nobody asked for and that hides
-    how large it is. Twice, and the job stops.
+    how large it is. Twice, and the job stops. `of_old_form`: it came in a form that is not asked for any more, and so
+    says nothing of its texts.
     """
 
     oversized: bool = False
+    of_old_form: bool = False
 
 
 class BadRequestError(ProviderError):

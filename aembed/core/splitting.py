@@ -144,6 +144,8 @@ class Bisection:
         self._voided = Counter[int]()
         """How often each was refused while everything was, by its id()."""
         self._broken_replies = 0
+        self._form_excused = False
+        """One reply was passed over that came in a form which is not asked for any more."""
         self._unexplained = False
         self._failed = False
         self._largest = (0, 0.0)
@@ -163,7 +165,7 @@ class Bisection:
         if part is not items:
             self._work.append((items[len(part) :], self._failed_before))
         if not self._again:
-            self._blame, self._excused, self._broken_replies = 0.0, False, 0
+            self._blame, self._excused, self._broken_replies, self._form_excused = 0.0, False, 0, False
         self._again = False
         return part
 
@@ -308,8 +310,12 @@ class Bisection:
         """
         # Law 5: only `Resend`, after a reply that was broken and no rejection, sends the same batch again.
         if isinstance(error, InvalidReplyError):
-            self._broken_replies += 1
             self._lose(batch, 1)
+            if error.of_old_form and not self._form_excused:
+                self._form_excused = True
+                self._retry(batch)
+                return Resend()
+            self._broken_replies += 1
             unproven = not self._weight.is_proven(batch)
             for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)
             known = isinstance(error, ShapeError) or self._weight.is_limited

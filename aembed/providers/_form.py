@@ -70,6 +70,9 @@ class Form:
             self._try_numbers = _blames_base64(error) or isinstance(error, Base64Error)
             return self._try_numbers
         if self._replies_of_numbers:
+            # Others have shown meanwhile that numbers are to be asked for, as they will be when it is sent again.
+            if isinstance(error, InvalidReplyError):
+                error.of_old_form = _is_encoding(error)
             return False
         if not _is_encoding(error):
             self._try_numbers = _blames_base64(error)

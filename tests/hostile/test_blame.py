@@ -26,7 +26,7 @@ from aembed import (
 )
 from aembed.stores.memory import MemoryStore
 from tests.hostile.jobs import At
-from tests.service.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Script, Status, Truncate
+from tests.service.faults import Always, Cut, Fault, Hang, Late, Mutate, Outage, Request, Script, Status, Truncate
 from tests.service.in_process import embedder_of
 from tests.service.refusals import Deadly, InMidJob, OneAtATime, TooHeavy, error
 from tests.service.server import Latency
@@ -398,6 +398,28 @@ def test_a6_a_server_whose_replies_hold_base64_only_sometimes_costs_no_text(
     assert end.report
     assert (end.report.stored, end.report.failed) == (300, 0)
     assert end.bought_again <= 0.1 * 300
+    assert max(end.service.ledger.times_billed.values()) <= 3
+
+
+@pytest.mark.parametrize("change", [all_null, no_rows])
+def test_a6_what_failed_in_base64_beside_others_has_both_tries_in_numbers(
+    change: Callable[[dict[str, Any]], Any],
+) -> None:
+    """The first of those that fail together shows that numbers are to be asked for; the first numbers are broken."""
+    in_base64, in_numbers = set[str](), set[str]()
+
+    def script(request: Request) -> Fault | None:
+        text = request.texts[0]
+        if request.base64:
+            in_base64.add(text)
+            return None if len(in_base64) <= 4 else Mutate(change)
+        is_first = text not in in_numbers
+        in_numbers.add(text)
+        return Truncate(0.3) if is_first and text in in_base64 else None
+
+    end = job(script, texts_of(40), max_batch_size=1, concurrency=4)
+    assert end.report
+    assert (end.report.stored, end.report.failed) == (40, 0)
     assert max(end.service.ledger.times_billed.values()) <= 3
 
 
