@@ -35,7 +35,8 @@ _DURATION_PART = re.compile(r"([0-9.]+)\s?([a-zµμ]+)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _IN_WORDS = r"([0-9.]{1,15})\s*(milliseconds?|seconds?|secs?|minutes?|mins?|hours?)\b"
 _IN_TEXT = re.compile(
-    r"\b(?:(?:try again|retry|retrying|available|resets?|replenished)\s+(?:in|after)|wait(?:\s+(?:for|at least))?)\s+"
+    r"\b(?:(?:try again|retry|retrying|available|allowed|resets?|replenished)\s+(?:in|after)|"
+    r"wait(?:\s+(?:for|at least))?)\s+"
     rf"(?:(?P<words>{_IN_WORDS}(?:(?:,| and)?\s+{_IN_WORDS}){{0,2}})|(?P<go>(?:{_PART})+)(?![0-9a-z])|"
     r"(?P<clock>\d{1,3}:\d\d:\d\d)\b)",
     re.IGNORECASE,

@@ -47,6 +47,7 @@ _DELAYS = {
     "retryafter": 1.0,
     "retryafterseconds": 1.0,
     "retryafterms": 1e-3,
+    "retryin": 1.0,
     "estimatedtime": 1.0,  # Hugging Face: until a model is loaded
 }
 """Fields of error bodies that say how long to wait, and seconds: Google's `"retryDelay": "12s"`, and gateways'."""
@@ -57,6 +58,7 @@ _NESTED = frozenset(
         "detail",
         "details",
         "violations",
+        "data",
         "metadata",  # OpenRouter
         "headers",
         "fault",
@@ -143,7 +145,7 @@ def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     if isinstance(value, list) and depth < _DEEPEST:
         # Chosen: pydantic names each text that is wrong, which may be thousands; the first eight say the same.
         for item in value[:8]:
-            yield from _fields(item, depth + 1)
+            yield from [("message", item)] if isinstance(item, str) else _fields(item, depth + 1)
     elif isinstance(value, dict) and depth < _DEEPEST:
         for spelt, inner in value.items():
             name = spelt.lower().replace("_", "").replace("-", "")

@@ -223,7 +223,9 @@ def _class_of_refusal(complaint: Complaint) -> type[ProviderError]:
         return QuotaExceededError
     if complaint.is_of("invalid_api_key", "authentication"):
         return AuthenticationError
-    if complaint.is_of("model_not_found", "invalid_model", "unsupported_parameter", "unknown_parameter"):
+    if complaint.is_of(
+        "model_not_found", "invalid_model", "unsupported_model", "unsupported_parameter", "unknown_parameter"
+    ):
         return NotFoundError
     if complaint.param in _SETTINGS:
         return NotFoundError

@@ -37,7 +37,7 @@ _NEAR = r"[^.\d]{0,40}?"
 _NOT_OF_TEXTS = r"(?!\d|[,_]\d|[ -]?(?:input |total )?(?:tokens?|characters?|bytes|[kmg]b)\b)"
 _AT_MOST = (
     r"(?:at most|(?:no|not?|be) more than|more than|up to|only|limited to|less than or equal to|maximum(?: of)?|"
-    r"max(?: of)?|limit of|between \d+ and|<=)"
+    r"max(?: of)?|limit(?: of|:)|between \d+ and|<=)"
 )
 _INPUTS = (
     _pattern(rf"{_AT_MOST} MOST (?:{_ITEMS}(?! (?:per|an?|each|/) ?(?:second|minute|hour|day))|requests can be in)"),
@@ -46,8 +46,12 @@ _INPUTS = (
         rf"{_MANY}.{{0,60}}?(?:max(?:imum)?|limit(?:ed to)?|at most|exceed(?:s|ed)?|than(?: or equal to)?|>|<=|allowed|"
         rf"between \d+ and|\[\d+,|最大|超过){_NEAR}MOST\b{_NOT_OF_TEXTS}"
     ),
-    _pattern(rf"\bMOST {_ITEMS} (?:are|is) allowed"),
+    _pattern(rf"\bMOST {_ITEMS} (?:(?:are|is) allowed|at most)"),
+    _pattern(rf"\d {_ITEMS}\b.{{0,40}}\bonly MOST (?:are|is) allowed"),
+    _pattern(rf"\bmax(?:imum)?(?: allowed)? {_ITEMS}(?: per \w+)?{_NEAR}MOST\b{_NOT_OF_TEXTS}"),
+    _pattern(rf"\bmaxItems\b{_NEAR}MOST\b"),  # JSON Schema
 )
+_ONE = re.compile(rf"\bonly (?:one|a single) {_ITEMS}", re.IGNORECASE)
 """Of texts: their number is named before or behind the limit, and how many there were may stand between."""
 _TOKENS = (
     _pattern(r"\blimit:? MOST(?: tokens)?,(?: used:? [\d,]{1,15},)? requested:? GOT"),
@@ -99,7 +103,7 @@ class SizeLimit:
 
 def size_in(reason: str) -> SizeLimit:
     reason = reason[:_READ_CHARACTERS]
-    inputs = _first_limit(_INPUTS, reason)[0]
+    inputs = 1 if _ONE.search(reason) else _first_limit(_INPUTS, reason)[0]
     if _OF_REQUESTS.search(reason):
         return SizeLimit(inputs)
     if tokens := _first_limit(_TOKENS, reason)[0]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 NO_MONEY_KINDS = re.compile(
-    r"insufficient_|"  # OpenAI, DeepSeek, Jina
+    r"insufficient_?(?:\w{1,20}_)?(?:quota|balance|credit|fund)|"  # OpenAI, DeepSeek, Jina, new-api
     r"billing_|account_deactivated|"  # OpenAI
     r"quota_exhausted|credit_balance|payment_required|out_of_credit|"
     r"budget_exceeded|exceeded_budget|"  # LiteLLM: the budget of a key or a team
@@ -35,9 +35,10 @@ NO_MONEY = re.compile(
     rf"\b(?:insufficient|not enough|no)(?: \w{{1,20}}){{0,2}} {_MEANS}\b|"
     rf"\b(?:out of|used (?:up|all)|over|exceeded|exhausted|reached){_FEW_WORDS} {_MEANS}\b|"
     rf"\b{_MEANS}{_FEW_WORDS} "
-    r"(?:insufficient|too low|exhausted|used up|depleted|consumed|overdue|not enough|expired|ended|exceeded|reached)\b|"
+    r"(?:insufficient|too low|exhausted|used up|depleted|consumed|overdue|not enough|expired|ended|exceeded|reached|"
+    r"r[ua]n out)\b|\bspend(?:ing)? (?:limit|cap)\b|\busage cap\b|\bunpaid invoice\b|"
     r"\bnot have enough (?:credit|money)|\bused up your quota\b|"
-    r"\b(?:your )?account (?:\S{1,80} )?is suspended\b|"  # Fireworks, as a 412
+    r"\b(?:your )?account (?:\S{1,80} )?(?:is |was |has been )suspended\b|"  # Fireworks, as a 412
     r"\bout of credits?\b|\baccount (?:is )?(?:overdue|in arrears)\b|\boverdue balance\b|"
     r"\bpayment (?:is |method )?required\b|\bbilling to be enabled\b|"  # Google
     r"\bwill regain access on\b|"  # Anthropic, as a 400
@@ -80,6 +81,7 @@ BAD_SETTING = re.compile(
     r"\binvalid value for ['\"`]?model\b|\bno models? loaded\b|\bnot have access to the model\b|"
     r"not support[^.]{0,40}\bdimensions?\b|\bdimensions?\b[^.]{0,60}not (?:supported|permitted|allowed)|"
     r"\binvalid (?:output[ _])?dimensions?\b|(?:\b|_)dimensions? (?:must|should) be one of\b|"
+    r"\bapi-version\b|"  # Azure
     r"\b(?:input|task)_type\b['\"`]?[^.]{0,20}\b(?:required|must be|should be|invalid)|"  # NVIDIA, Cohere
     r"\b(?:minimum|maximum)\b.{0,20}['\"`]dimensions['\"`]|"  # OpenAI, which leaves `param` null there
     r"\b(?:unrecognized|unknown|unsupported)[^.]{0,20}\b(?:argument|parameter|field)|"
@@ -108,23 +110,28 @@ PASSING = re.compile(
     r"\bconnection (?:error|timed? ?out|aborted)\b|\bdisconnected\b|\bclosed connection\b|"  # openai, aiohttp, urllib3
     r"\bcannot connect to host\b|\bmax retries exceeded\b|\bfailure in name resolution\b|"
     r"\bETIMEDOUT\b|\bEAI_AGAIN\b|\bsocket hang up\b|\bfetch failed\b|"  # Node
-    r"\bdeadline exceeded\b|\bi/o timeout\b|\brequest timeout\b|\bgateway time-?out\b|\bbad gateway\b|"  # Go, Envoy
-    r"\btemporarily unavailable\b|\boverloaded\b|\binternal server error\b|"
+    r"\bdeadline exceeded\b|\bbad gateway\b|\btimed out\b|"
+    r"\b(?:i/o|request|gateway|read|connect|upstream) time-?out\b|"  # Go, Envoy
+    r"\b(?:connection|stream) (?:was )?closed\b|\bbroken pipe\b|\breset by peer\b|\berror sending request\b|"  # Rust
+    r"\bunavailable\b|\boverloaded\b|\b(?:is|are) busy\b|\binternal server error\b|"
+    r"\bno (?:instances?|servers?|workers?|endpoints?|replicas?|capacity)\b.{0,20}\bavailable\b|"
     r"\btry again later\b|\bno available server\b|无可用渠道|"  # Traefik; new-api, which calls it model_not_found
-    r"\b(?:currently|still|is) loading\b|\bwarming up\b|\binitiali[sz]ing\b|\bstarting up\b",  # Hugging Face
+    r"\b(?:currently|still|is) (?:loading|starting)\b|\bwarming up\b|\binitiali[sz]ing\b|\bstarting up\b|"
+    r"\bnot (?:yet )?ready\b",  # Hugging Face, Triton
     re.IGNORECASE,
 )
 """What a gateway says of a server that is away or not up yet, under statuses like 400 and 404, or in a 200."""
 
 TOO_LONG = re.compile(
-    r"\b(?:inputs?|prompt|texts?)(?: \([^()]{0,30}\))?(?: is| are| was| were)? too (?:large|long)\b|"
+    r"\b(?:inputs?|prompt|texts?|content|documents?)(?: \([^()]{0,30}\))?(?: is| are| was| were)? too (?:large|long)\b|"
     r"\bphysical batch size\b|"  # llama.cpp, as a 500
     r"\b(?:exceed|longer than|larger than)\w*\b.{0,40}\b(?:context|sequence|input|token)s?\b.{0,20}\b"
     r"(?:length|window|size|limit)\b|"  # Ollama
     r"\bexceed\w*\b.{0,20}\bmax(?:imum)?\b.{0,20}\b(?:length|tokens)\b|"
     r"\btoo many (?:input )?(?:tokens|inputs|texts)\b|"  # Cohere, Mistral
     r"\b(?:tokens?|characters?|(?:max|sequence|input)[ _]?length)\b.{0,40}\b"
-    r"(?:exceed\w*|longer|larger|less than|at most|should be|limit)\b|"
+    r"(?:exceed\w*|longer|larger|(?:less|more) than|at most|should be|limit)\b|"
+    r"\bmax\w{0,20}length\b.{0,20}\bexceeded\b|\bmax(?:imum)? tokens per text\b|"
     r"\b(?:exceeds?|less than|at most|limit of)\b.{0,40}\b(?:tokens?|characters?)\b|"  # TEI, pydantic
     r"\blength (?:of )?\d{1,9} > \d|\bmax(?:imum)? ?length\b|\bsize of tensor a\b",  # torch
     re.IGNORECASE,
