@@ -24,6 +24,7 @@ from aembed.core.packing import Cap
 from aembed.core.retrying import FailItems, FailJob, Resend
 from aembed.core.splitting import Bisection, LearnedLimits, Tries
 from aembed.core.truncation import Truncation
+from aembed.core.vectors import DimensionError
 from aembed.core.weighing import Weight
 from aembed.dispatch._control import Control
 from aembed.dispatch._fail_fast import FailFast
@@ -44,6 +45,9 @@ from aembed.types import Reply
 
 logger = logging.getLogger("aembed")
 
+# Chosen: by chance, as from one of several servers behind an address, it comes once.
+MOST_WRONG_WIDTHS = 1
+"""Queries are sent again after so many replies of another width."""
 REFUSED_BESIDE = "refused again and again, and so was each time what had been accepted before"
 
 
@@ -144,6 +148,7 @@ class Delivery:
         self._bisection = Bisection(batch, evidence.learned_limits, evidence.weight, self._requests.max_retries)
         self._held: list[_HeldRefusal] = []
         self._failed_at: list[Any] = []
+        self._wrong_widths = 0
         self._stops = len(evidence.control.stopping)
 
     async def run(self) -> None:
@@ -223,6 +228,12 @@ class Delivery:
         if tries.outgrown:
             self._bisection.cut(part)
             return
+        if interactive and isinstance(error, DimensionError) and error.wanted:
+            # Another width cannot come from a text: no part of a query is better than the whole.
+            self._wrong_widths += 1
+            if self._wrong_widths > MOST_WRONG_WIDTHS:
+                await self._deliver(Refused(part, error))
+                return
         verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
         if isinstance(verdict, FailJob) and await self._may_be_of_firewall(error):
             await self._vouch()

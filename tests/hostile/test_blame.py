@@ -384,6 +384,18 @@ def test_a9_a_server_that_ignores_dimensions_is_left_after_its_first_reply(count
     assert end.bought_again <= 3
 
 
+def test_a9_queries_of_a_server_that_ignores_dimensions_are_not_divided() -> None:
+    service = Service(script=lambda request: Mutate(_other_width))
+
+    async def run() -> list[Any]:
+        async with embedder_of(service, LATENCY) as embedder:
+            return await asyncio.gather(*map(embedder.embed_query, texts_of(40)), return_exceptions=True)
+
+    answers = run_virtual(run)
+    assert all(isinstance(answer, InvalidReplyError) and "instead of 48" in str(answer) for answer in answers)
+    assert service.ledger.requests <= 4
+
+
 # A6: base64 that works, and then does not: several servers behind one address
 
 

@@ -378,6 +378,13 @@ async def test_a_reply_that_has_no_body_ends_with_its_head(client: str, status: 
         assert [(await post(made, server)).body for _ in range(2)] == [b"", b"2"]
 
 
+@every_client
+async def test_n4_a_204_is_whole_though_it_has_no_length(client: str) -> None:
+    """It is no connection that broke, which would be waited for."""
+    async with serving(reply(b"", 204, length=False)) as server, http(client) as made:
+        assert (await post(made, server)).framed
+
+
 ONCE = {
     "it says so": reply(b"1", headers={"connection": "close"}),
     "an old server": reply(b"1").replace(b"HTTP/1.1", b"HTTP/1.0"),

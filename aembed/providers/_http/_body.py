@@ -85,9 +85,9 @@ def body_of(
     return ErrorBody(headers) if status >= 300 else Body(headers, most_bytes, take, framed=framed)
 
 
-def is_framed(headers: Mapping[str, str]) -> bool:
-    """RFC 9112, section 6.3. Names are in lower case."""
-    return "content-length" in headers or "transfer-encoding" in headers
+def is_framed(status: int, headers: Mapping[str, str]) -> bool:
+    """RFC 9112, section 6.3: a 204 ends with its headers. Names are in lower case."""
+    return status == 204 or "content-length" in headers or "transfer-encoding" in headers
 
 
 def cut_short() -> UnavailableError:

@@ -86,7 +86,9 @@ async def _read(response: Any, exchange: Exchange) -> HTTPReply:
 
 
 def _is_framed(response: Any, headers: Mapping[str, str]) -> bool:
-    return is_framed(headers) or not response.extensions.get("http_version", b"").startswith(b"HTTP/1")
+    return is_framed(response.status_code, headers) or not response.extensions.get("http_version", b"").startswith(
+        b"HTTP/1"
+    )
 
 
 async def send_by_pool(pool: Pool, exchange: Exchange) -> HTTPReply:
@@ -103,7 +105,7 @@ async def open_by_pool(pool: Pool, exchange: Exchange) -> AsyncIterator[HTTPRepl
             yield await _read_arriving(arriving, exchange)
         else:
             headers = _decode_headers(arriving.headers)
-            yield _download(exchange, headers, aiter(arriving), framed=is_framed(headers))
+            yield _download(exchange, headers, aiter(arriving), framed=is_framed(arriving.status, headers))
 
 
 @asynccontextmanager
@@ -122,7 +124,7 @@ async def _arriving(pool: Pool, exchange: Exchange) -> AsyncIterator[IncomingRep
 
 async def _read_arriving(arriving: IncomingReply, exchange: Exchange) -> HTTPReply:
     headers = _decode_headers(arriving.headers)
-    framed = is_framed(headers)
+    framed = is_framed(arriving.status, headers)
     body = exchange.body_of(arriving.status, headers, framed=framed)
     await arriving.read(body)
     return HTTPReply(arriving.status, headers, body.finish(), framed)
