@@ -195,6 +195,18 @@ def test_a_header_of_fewer_tokens_than_the_request_took_says_that_nothing_is_lef
     assert not refuse(Pacer(), 99, 0.0, hints=left, in_flight=8).closes
 
 
+def test_a20_a_window_of_seconds_that_a_refusal_is_the_first_to_name_is_believed_at_once() -> None:
+    """Ten requests in ten seconds, told by refusals alone: what was accepted before says nothing of a minute."""
+    pacer = Pacer()
+    for _ in range(10):
+        accept(pacer, 100, 0.1)
+    told = Hints(limit_requests=10, remaining_requests=0, reset_requests=10.0, window_requests=10.0)
+    for _ in range(6):
+        assert refuse(pacer, 100, 0.12, hints=told, in_flight=8).closes
+    first, second = pacer.reserve(100, 60.0), pacer.reserve(100, 60.0)
+    assert 1.0 <= second.start - first.start <= 1.3
+
+
 def test_a_size_that_was_never_accepted_is_to_be_split_once_it_was_refused_alone() -> None:
     """Refused among others it may be one request too many."""
     pacer = Pacer()

@@ -253,6 +253,10 @@ class RateBudget:
             return True
         return self.is_bucket and (remaining is None or remaining < cost)
 
+    def note_told_late(self, now: float) -> None:
+        """A refusal was the first to name the limit, so those that were on their way with it teach no pace."""
+        self._changed_at = now
+
     def observe(
         self,
         limit: int | None,

@@ -251,7 +251,12 @@ class Pacer:
         """What follows from a 429. `in_flight` counts the requests of this moment, this one included."""
         hints = hints or Hints()
         self.throttled_requests += 1
+        unknown = [budget for budget in self._budgets.values() if budget.learned is None]
         self.observe(hints, now)
+        for budget in unknown:
+            # What refusals teach is the pace of a minute.
+            if budget.learned is not None and budget.window < WINDOW:
+                budget.note_told_late(now)
         costs = reservation.costs
         if any(
             self._budgets[unit].explains(remaining, costs[unit], now) for unit, _, remaining, _, _ in _limits(hints)
