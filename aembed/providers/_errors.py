@@ -157,6 +157,9 @@ def _class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
         # What stands behind the server has failed: text-embeddings-inference's backend, Bedrock's model.
         case 424:
             return _class_of_failure(complaint)
+        # "Unavailable for legal reasons" is said of what a text holds.
+        case 451:
+            return BadRequestError
         case 404 if _is_passing(complaint):
             return UnavailableError
         case 404 | 405 | 410 | 501 | 505:

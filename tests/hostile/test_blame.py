@@ -175,6 +175,7 @@ CONTENT: dict[str, Fault] = {
     "a firewall's page": PAGE,
     "a 403 of a filter": Status(403, error("The response was filtered due to the content management policy.")),
     "a 403 of moderation": Status(403, error("Your input was flagged by moderation")),
+    "a 451": Status(451, {"message": "Unavailable for legal reasons"}),
     "a 403 of a firewall in JSON": Status(403, {"message": "Forbidden: request blocked by security policy"}),
 }
 
