@@ -50,6 +50,8 @@ def wanted_columns(names: list[str], fields: Fields, file: File) -> list[str]:
             has = ", ".join(map(repr, names[:_SHOWN_NAMES]))
             told = f"it has no field {name!r}; it has {has}: add it, or name the field that holds it ({flag} NAME)"
             raise NothingToRead(told) if name == fields.text else InputError(told)
+        if name is not None and names.count(name) > 1:
+            raise InputError(f"it has two fields named {name!r}; give one of them another name")
     kept = [name for name in names if not INDEX.fullmatch(name)] if fields.metadata is None else fields.metadata
     wanted = {*kept, fields.text, id_field}
     return [name for name in dict.fromkeys(names) if name in wanted]

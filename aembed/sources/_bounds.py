@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from time import thread_time
 from typing import BinaryIO, TypeVar
@@ -88,6 +89,16 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes | InputError]:
                 line = stream.readline(_CHUNK)
                 clock.tick()
             yield too_large_error()
+
+
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""What Windows begins a file with that it calls Unicode."""
+
+
+def check_encoding(head: bytes) -> None:
+    """Raises InputError for the beginning of a file of lines that is of another encoding as a whole."""
+    if head.startswith(UTF_16):
+        raise InputError("it is UTF-16, not UTF-8; convert the file")
 
 
 def too_large_error() -> InputError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
 from aembed.errors import InputError
-from aembed.sources._bounds import MAX_BYTES, too_large_error
+from aembed.sources._bounds import MAX_BYTES, check_encoding, too_large_error
 from aembed.sources._files import File
 from aembed.sources._rows import Fields, NumberedRecord, to_record
 from aembed.types import Record
@@ -17,6 +17,10 @@ from aembed.types import Record
 _MAX_FIELD_CHARACTERS = 2**31 - 1
 """What a C long holds on every system."""
 
+# Chosen: what is read past is not kept. Smaller, a line of gigabytes takes more calls.
+_CHUNK = 1_000_000
+# Chosen: a second. Larger, a file of gigabytes that is a single line is read for a minute.
+_MOST_PASSED = 8 * MAX_BYTES
 _EXCEL = re.compile(r"sep=([^\r\n\"])\r?\n?", re.IGNORECASE)
 # Chosen: enough to see that the separator is another one, on a line that can be read.
 _SHOWN_NAMES = 20
@@ -46,6 +50,9 @@ def _items(lines: _Lines, fields: Fields, file: File) -> Iterator[NumberedRecord
     if isinstance(header, InputError) or not set(wanted) <= set(header):
         yield number, _no_header_error(wanted, header, delimiter)
         return
+    if twice := [name for name in wanted if header.count(name) > 1]:
+        yield number, InputError(f"the header row has two columns named {twice[0]!r}; give one of them another name")
+        return
     if any(len(name) > _NAME_CHARACTERS for name in header):
         yield number, InputError(f"a column's name has more than {_NAME_CHARACTERS:,} characters; shorten it")
         return
@@ -57,6 +64,7 @@ def _items(lines: _Lines, fields: Fields, file: File) -> Iterator[NumberedRecord
 def _find_delimiter(lines: _Lines, fields: Fields, file: File) -> str:
     """The one that the user names, or Excel's line `sep=;`, or the one by which the header has the names looked for."""
     first = lines.peek()[:_HEADER_CHARACTERS]
+    check_encoding(first[:2].encode("utf-8", "surrogateescape"))
     if found := _EXCEL.fullmatch(first):
         lines.skip()
         return fields.delimiter or found[1]
@@ -81,6 +89,8 @@ class _Lines(Iterator[str]):
         self._text = text
         self._room = MAX_BYTES
         self._peeked = ""
+        self._cut: str | None = None
+        """What was read of the first line of a row."""
         self.skipped = 0
 
     def begin_row(self) -> None:
@@ -95,8 +105,20 @@ class _Lines(Iterator[str]):
         self._peeked = ""
         self.skipped += 1
 
+    def pass_over(self) -> bool:
+        """Whether the row that was too large is a single line, of which the rest is left out."""
+        piece, quotes, passed = self._cut or "", 0, 0
+        while passed < _MOST_PASSED and piece:
+            quotes += piece.count('"')
+            if piece.endswith(("\n", "\r")):
+                return quotes % 2 == 0
+            passed += len(piece)
+            piece = self._text.readline(_CHUNK)
+        return False
+
     def __next__(self) -> str:
         line, self._peeked = self._peeked or self._text.readline(self._room + 1), ""
+        self._cut = line if self._room == MAX_BYTES else None
         self._room -= len(line)
         if self._room < 0:
             raise too_large_error()
@@ -115,8 +137,12 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[Row]:
         except StopIteration:
             return
         except InputError as error:
-            yield line, error  # a quote that is not closed, as a rule: nobody knows where the next row begins
-            return
+            if not lines.pass_over():
+                # A quote that is not closed, as a rule: nobody knows where the next row begins.
+                yield line, InputError(f"{error}; what comes after it in the file is not read")
+                return
+            yield line, error
+            lines.skipped, reader = line, csv.reader(lines, delimiter=delimiter, strict=True)
         except csv.Error as error:
             yield line, InputError(f"it is not valid CSV ({error}); double each quote inside a quoted field")
         else:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, TypeAlias
 import msgspec
 
 from aembed.errors import InputError
-from aembed.sources._bounds import read_lines
+from aembed.sources._bounds import check_encoding, read_lines
 from aembed.sources._files import File
 from aembed.sources._rows import Fields, NumberedRecord, to_record
 
@@ -20,6 +20,8 @@ Object: TypeAlias = dict[str, Any]
 def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
     id_field, undecided = fields.id, True
     for number, line in enumerate(read_lines(stream), start=1):
+        if number == 1 and isinstance(line, bytes):
+            check_encoding(line)
         row = line if isinstance(line, InputError) else _parse_line(line.removeprefix(_BOM) if number == 1 else line)
         if isinstance(row, dict):
             if undecided:  # the first object shows whether the file has ids of its own

@@ -75,7 +75,11 @@ def test_d7_a_quote_that_is_not_closed_for_gigabytes_is_one_line(tmp_path: Path,
     (tmp_path / "c.txt").write_text("words")
     assert read(tmp_path) == [
         ("1", 1, ""),
-        ("a.csv.gz:3", 0, "a.csv.gz line 3: skipped: it holds more than 32 MB; split it"),
+        (
+            "a.csv.gz:3",
+            0,
+            "a.csv.gz line 3: skipped: it holds more than 32 MB; split it; what comes after it in the file is not read",
+        ),
         ("c.txt", 5, ""),
     ]
 

@@ -144,3 +144,26 @@ def test_d10_large_json_that_is_no_list_is_not_read_on(tmp_path: Path, monkeypat
     reading = open_paths([tmp_path]).records()
     assert [str(item) for item in reading] == ["rows.json: rows.json: skipped: it holds more than 0 MB; split it"]
     assert reading.skipped == {".json": 2}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_d10_a_table_of_another_encoding_is_told_once_for_what_it_is(tmp_path: Path, name: str) -> None:
+    rows = "id,text\n1,one\n2,two\n" if name.endswith("csv") else '{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n'
+    assert told(written(tmp_path / name, rows.encode("utf-16"))) == f"{name}: it is UTF-16, not UTF-8; convert the file"
+
+
+def test_d10_two_columns_of_the_name_that_is_looked_for_are_told(tmp_path: Path) -> None:
+    said = told(written(tmp_path / "rows.csv", "id,text,text\n1,one,uno\n"))
+    assert "two columns named 'text'" in said
+
+
+@pytest.mark.parametrize("cell", ["x" * 70, f'"{"x" * 70}"'])
+def test_d7_rows_after_a_line_that_is_too_large_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    for module in ("_bounds", "csv"):
+        monkeypatch.setattr(f"aembed.sources.{module}.MAX_BYTES", 50)
+    rows = written(tmp_path / "rows.csv", f'id,text\n1,one\n2,{cell}\n3,"th\nree"\n,four\n')
+    items = list(open_paths([rows]).records())
+    assert [item.id for item in items] == ["1", "rows.csv:3", "3", "rows.csv:6"]
+    assert isinstance(items[1], Failure)
