@@ -126,6 +126,9 @@ class Watching:
                 if isinstance(error, FOR_GOOD):
                     raise
                 self._broken = True
+                if isinstance(error, StoreError):
+                    # What told of changes may have been away, too, or is another database now.
+                    self._recheck_at = -inf
                 self._unsaved += getattr(error, "unsaved", ())
                 logger.warning("%s: %s; the next look is in %.0f s", type(error).__name__, error, pause)
                 await self._tell(f"{type(error).__name__}, the next look is in {pause:.0f} s")

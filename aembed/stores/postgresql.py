@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -26,6 +25,7 @@ from aembed.stores._postgresql._batches import BatchTables, KeepsBatchesInTables
 from aembed.stores._postgresql._copying import learn_copy
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._hooks import Hook, HookedError, hooks_of
+from aembed.stores._postgresql._kept import read_codec, refusal, without_nul
 from aembed.stores._postgresql._names import TableName, parse_name
 from aembed.stores._postgresql._read_files import FileTables
 from aembed.stores._postgresql._searched_store import SearchedStore
@@ -35,7 +35,6 @@ from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
 from aembed.stores._rules import (
     BESIDE,
     check_rows,
-    encode,
     mismatch_error,
     rejection_error,
     store_command,
@@ -47,11 +46,6 @@ T = TypeVar("T")
 
 TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
-MOST_KEY_BYTES = 2_692
-"""What a B-tree entry of an 8 kB page has left of its 2,704 bytes for a text (BTMaxItemSize, less its headers)."""
-# An even number of backslashes before it are backslashes of the text; with an odd one \u0000 is NUL, which jsonb
-# refuses.
-_JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def open_url(url: str) -> PostgresStore:
@@ -91,6 +85,8 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         self._store_text = store_text
         self._hooks: tuple[Hook, ...] = ()
         self._lives = Lives()
+        self._codec: str | None = None
+        """Of the database, where it does not hold every text."""
         self._names: StoreNames | None = None
         self._layout: StoreLayout | None = None
 
@@ -111,7 +107,7 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
 
     def reject(self, record: Record) -> InputError | None:
         """Why this store could not keep that record, as an InputError, or None; asked before it is paid for."""
-        return rejection_error(record) or _refusal(record)
+        return rejection_error(record) or refusal(record, self._codec)
 
     async def known(self, digests: Mapping[str, bytes], fingerprints: Mapping[str, bytes]) -> Known:
         """What is here of these ids: with the same digest, with another, or refused earlier with that fingerprint."""
@@ -186,10 +182,10 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         return await self._read(partial(reading.read_page, wanted, after, size), reading.NOTHING_FOUND)
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
-        return await self._read(partial(reading.read_ids, _without_nul(ids)), EMPTY_PAGE)
+        return await self._read(partial(reading.read_ids, without_nul(list(ids))), EMPTY_PAGE)
 
     async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
-        return await self._read(partial(reading.find_ids, _without_nul(ids)), set[str]())
+        return await self._read(partial(reading.find_ids, without_nul(list(ids))), set[str]())
 
     async def _known_space(self) -> Space | None:
         async def held(layout: StoreLayout, connection: Connection) -> Space | None:
@@ -268,6 +264,7 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         return await self._database.run(partial(work, BatchTables(batches, texts, vectors, names.schema)))
 
     async def _prepare_tables(self, asked: Space, names: StoreNames, connection: Connection) -> Space:
+        self._codec = await read_codec(connection)
         await connection.execute(tables.LOCK, names.rows)
         layout = await tables.find_tables(names, connection)
         if layout is None:
@@ -344,29 +341,9 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         return await sql.info(fresh or layout, connection)
 
 
-def _without_nul(ids: Sequence[str]) -> list[str]:
-    """No row of PostgreSQL has an id that holds NUL."""
-    return [id for id in ids if "\0" not in id]
-
-
 def _storage(name: str | None) -> Storage | None:
     match name:
         case None | "vector" | "halfvec":
             return name
         case _:
             raise ConfigError(f'storage={name!r} must be "vector" or "halfvec"')
-
-
-def _refusal(record: Record) -> InputError | None:
-    """What PostgreSQL's text, jsonb and B-tree cannot hold."""
-    for name in ("id", "text", "source"):
-        if "\0" in (getattr(record, name) or ""):
-            return InputError(f"{record.id!r}: its {name} holds NUL, which PostgreSQL cannot keep; remove it")
-    for name in ("id", "source"):
-        size = len((getattr(record, name) or "").encode())
-        if size > MOST_KEY_BYTES:
-            start = record.id[:40]
-            return InputError(f"{start!r}...: its {name} has {size:,} bytes; PostgreSQL indexes {MOST_KEY_BYTES:,}")
-    if _JSON_NUL.search(encode(record.metadata) or ""):
-        return InputError(f"{record.id!r}: its metadata holds NUL, which PostgreSQL cannot keep; remove it")
-    return None

@@ -118,6 +118,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         self._is_shared = self._warned = False
         self._spent = Counter[str]()
         self._refused: set[str] = set()
+        self._passed_over = set()
 
     def __repr__(self) -> str:
         return f"<PostgresColumn {self._place}>"
@@ -333,6 +334,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         space = await preflight.check_column(self._place, asked, held, table, connection)
         self._layout = table = replace(table, prepared=mark_of(space))
         await self._probe_rows(space.dimensions, table, connection)
+        await preflight.warn_of_hidden_rows(self._place, table, connection)
         self._is_shared = True
         if space.dimensions and not await books.make_schema(connection) and not self._warned:
             self._warned = True

@@ -20,7 +20,7 @@ from aembed.stores._sqlite import _reading as reading
 from aembed.stores._sqlite._batches import KeepsBatchesInFile
 from aembed.stores._sqlite._column_maps import ColumnMaps
 from aembed.stores._sqlite._columns import TableNames, key_as_json, native, quote_name, read_layout, vector_width
-from aembed.stores._sqlite._database import SQLiteDatabase, blobs, matrix_of
+from aembed.stores._sqlite._database import SQLiteDatabase, blobs, fetch_all, matrix_of
 from aembed.stores._sqlite._filling import FillTarget, error_of, fill
 from aembed.stores._sqlite._reading import FilledRows
 from aembed.stores._sqlite._searched import SearchedColumn
@@ -241,7 +241,7 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, Keeps
 
     def _read_page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
         table = self._layout(connection)
-        return [list(row) for row in connection.execute(table.select_page(first=not last), (*last, size))]
+        return [list(row) for row in fetch_all(connection, table.select_page(first=not last), (*last, size))]
 
     def _read_sample(self, most: int, connection: Connection) -> list[Embedded]:
         table = self._layout(connection)

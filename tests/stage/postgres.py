@@ -120,7 +120,7 @@ listen_addr = 127.0.0.1
 listen_port = {listen}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = 8
 max_client_conn = 500
 """
@@ -129,10 +129,12 @@ max_client_conn = 500
 class Pooler:
     """PgBouncer in transaction mode before a server, on its own settings. Raises LookupError where there is none.
 
-    `extra` are further lines of its settings, in which {folder} is where the `files` lie.
+    `extra` are further lines of its settings, in which {folder} is where the `files` lie. `mode` is its pool_mode.
     """
 
-    def __init__(self, url: str, extra: str = "", files: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, extra: str = "", files: Mapping[str, str] | None = None, mode: str = "transaction"
+    ) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None:
             raise LookupError("pgbouncer is not installed: apt install pgbouncer")
@@ -141,7 +143,7 @@ class Pooler:
         self._folder = tempfile.TemporaryDirectory(prefix="aembed-pgbouncer-")
         settings = Path(self._folder.name) / "pgbouncer.ini"
         values = {"host": parts.hostname, "port": parts.port or 5432, "user": parts.username, "listen": self.port}
-        settings.write_text((POOLER + extra).format(**values, folder=self._folder.name))
+        settings.write_text((POOLER + extra).format(**values, mode=mode, folder=self._folder.name))
         for name, text in (files or {}).items():
             path = Path(self._folder.name) / name
             path.write_text(text)

@@ -48,6 +48,41 @@ async def test_t13_a_column_of_another_type(database: str, table: str, type: str
     await taken(database, table, vector=options[1], create_columns=True)
 
 
+@pytest.mark.parametrize("type", ["uuid", "json", "varchar(63)", "bytea GENERATED ALWAYS AS ('x'::bytea) STORED"])
+async def test_t13_a_column_that_keeps_no_fingerprint(database: str, table: str, type: str) -> None:
+    await new_table(database, table, f"ALTER TABLE {{table}} ADD hash {type}")
+    said = await refused(database, table, fingerprint="hash")
+    options = re.search(r"\(fingerprint='(\w+)', create_columns=True\)", said)
+    assert options is not None
+    await taken(database, table, fingerprint=options[1], create_columns=True)
+
+
+@pytest.mark.parametrize("type", ["varchar(64)", "char(64)"])
+async def test_t13_a_column_that_keeps_a_fingerprint(database: str, table: str, type: str) -> None:
+    await new_table(database, table, f"ALTER TABLE {{table}} ADD hash {type}")
+    await taken(database, table, fingerprint="hash")
+
+
+async def test_t13_a_text_of_bytes_says_how_it_is_read(database: str, table: str) -> None:
+    await new_table(database, table, "ALTER TABLE {table} ALTER content TYPE bytea USING convert_to(content, 'UTF8')")
+    said = await refused(database, table)
+    option = re.search(r"--text-sql '(.+)' {2}\(text_sql=\)", said)
+    assert option is not None
+    await taken(database, table, text_sql=option[1].replace("'\"'\"'", "'"))
+
+
+FAILED_BUILD = (
+    "CREATE UNIQUE INDEX {table}_id ON {table} (id)",
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{table}_id'::regclass",
+)
+
+
+async def test_t13_an_index_whose_build_has_failed_makes_no_key(database: str, table: str) -> None:
+    create = "CREATE TABLE {table} (id int, content text, embedding vector(8))"
+    await new_table(database, table, *FAILED_BUILD, create=create)
+    assert "key id" in await refused(database, table, key="id")
+
+
 @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
 async def test_t13_a_view_names_the_table_under_it(database: str, table: str, kind: str) -> None:
     await new_table(database, table, f"CREATE {kind} {{table}}_seen AS TABLE {{table}}")

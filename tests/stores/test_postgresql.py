@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from aembed.embedder import Embedder
 from aembed.errors import ConfigError, InputError, SpaceMismatchError, StoreError
 from aembed.providers.fake import FakeProvider
+from aembed.stores._postgresql._kept import MOST_KEY_BYTES
 from aembed.stores._postgresql._names import parse_name, quote_name
-from aembed.stores.postgresql import MOST_KEY_BYTES, PostgresStore
+from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Matrix, Record, Rows, Space
-from tests.stage.postgres import free_port, run_sql, with_database
+from tests.stage.postgres import drop_database, free_port, run_sql, with_database
 from tests.stores.samples import SPACE, digests, fingerprint, fingerprints, rows, unit, vectors
 
 TYPE_OF = """SELECT format_type(atttypid, atttypmod) FROM pg_attribute
@@ -88,6 +89,23 @@ def test_i8_nul_is_rejected(record: Record) -> None:
     rejection = PostgresStore("postgresql://h/db").reject(record)
     assert isinstance(rejection, InputError)
     assert "NUL" in str(rejection)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "EUC_JP"])
+async def test_i8_what_the_encoding_of_the_database_has_not_fails_alone(
+    postgres: str, table: str, encoding: str
+) -> None:
+    await run_sql(postgres, f"CREATE DATABASE {table} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+    place = with_database(postgres, table)
+    await run_sql(place, "CREATE EXTENSION vector")
+    store, provider = PostgresStore(place), FakeProvider("fake", 4)
+    odd = [Record("text", "😀"), Record("😀", "id"), Record("source", "x", source="😀"), Record("key", "x", {"😀": 1})]
+    async with Embedder(provider) as embedder:
+        report = await embedder.embed_into(store, [Record("plain", "one"), *odd, Record("last", "two")])
+    assert (report.stored, report.failed, provider.ledger.texts) == (2, 4, 2)
+    assert "the encoding of the database" in str(store.reject(odd[0]))
+    await store.aclose()
+    drop_database(postgres, table)
 
 
 async def test_i12_the_longest_id_is_stored_and_a_longer_one_rejected(store: PostgresStore) -> None:

@@ -23,6 +23,7 @@ from aembed.types import Record
 from tests.stage.postgres import Pooler, Server, create_database, run_sql
 from tests.stage.proxy import Proxy
 from tests.stores.samples import SPACE, digests, rows, vectors
+from tests.stores.tables import backfilled, new_table, trigger
 
 
 @pytest.fixture(scope="module")
@@ -351,3 +352,34 @@ async def test_s7_s8_a_backfill_through_a_pooler(pooled: str, database: str) -> 
         assert match.id == "77"
     for column in columns:
         await column.aclose()
+
+
+SLOWLY = trigger("PERFORM pg_sleep(0.01); RETURN new;")
+
+
+async def test_s9_a_write_that_outlasts_transaction_timeout_is_halved(database: str, table: str) -> None:
+    await new_table(database, table, *SLOWLY, n=60)
+    if not await run_sql(database, "SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout'"):
+        pytest.skip("transaction_timeout came with PostgreSQL 17")
+    ended = await backfilled(f"{database}?options=-c%20transaction_timeout%3D400", table, batch=60)
+    assert ended.report is not None
+    assert (ended.report.stored, ended.error) == (60, None)
+    assert max(ended.bought.values()) == 1
+
+
+async def test_s9_a_transaction_timeout_that_nothing_passes_is_named(database: str, table: str) -> None:
+    await new_table(database, table, *SLOWLY, n=2)
+    if not await run_sql(database, "SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout'"):
+        pytest.skip("transaction_timeout came with PostgreSQL 17")
+    ended = await backfilled(f"{database}?options=-c%20transaction_timeout%3D5", table)
+    assert "transaction_timeout is too short; raise it for this role" in str(ended.error)
+
+
+async def test_s7_a_pooler_in_statement_mode_is_told_at_once(database: str, table: str) -> None:
+    await new_table(database, table, n=2)
+    pooler = Pooler(database, mode="statement")
+    try:
+        ended = await backfilled(pooler.before(database), table)
+    finally:
+        pooler.stop()
+    assert "a pooler in statement mode is in between" in str(ended.error)

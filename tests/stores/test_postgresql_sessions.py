@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import numpy as np
 import pytest
 
 from aembed.embedder import Embedder
-from aembed.providers.fake import FakeProvider
+from aembed.providers.fake import FakeProvider, fake_vectors
 from aembed.stores.postgresql import PostgresStore
 from aembed.stores.postgresql_column import PostgresColumn
 from aembed.types import Record, Space
@@ -135,6 +137,26 @@ async def test_t5_workers_share_the_rows_whatever_isolation_is_set(
     texts = [text for request in provider.ledger.log for text in request.texts]
     assert (sum(stored), len(texts), len(set(texts))) == (200, 200, 200)
     assert "may not create" not in caplog.text
+
+
+IN_FRONT = (
+    "CREATE SCHEMA {table}_front",
+    "CREATE FUNCTION {table}_front.yes(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "CREATE OPERATOR {table}_front.= (LEFTARG = int, RIGHTARG = int, FUNCTION = {table}_front.yes)",
+    "CREATE FUNCTION {table}_front.also(bytea, bytea) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "CREATE OPERATOR {table}_front.= (LEFTARG = bytea, RIGHTARG = bytea, FUNCTION = {table}_front.also)",
+)
+
+
+async def test_z5_operators_in_front_of_the_servers_own_change_no_row(database: str, table: str) -> None:
+    """By that operator every row has the key of every other one."""
+    await new_table(database, table, *IN_FRONT, n=20)
+    ended = await backfilled(with_settings(database, search_path=f"{table}_front,public,pg_catalog"), table)
+    assert ended.report is not None
+    assert (ended.report.stored, ended.error) == (20, None)
+    found = await run_sql(database, f"SELECT content, embedding::text FROM {table}")  # noqa: S608
+    for text, vector in found:
+        assert np.allclose(json.loads(vector), fake_vectors([text.encode()], 8)[0], atol=1e-6)
 
 
 async def test_t5_a_condition_of_the_users_own_reads_dates_in_the_order_of_the_session(

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aembed.errors import ConfigError, SpaceMismatchError, StoreError
+from aembed.embedder import Embedder
+from aembed.errors import AembedError, ConfigError, SpaceMismatchError, StoreError
 from aembed.stores.sqlite import SQLiteStore
 from aembed.stores.sqlite_column import SQLiteColumn
 from aembed.types import Record, Refusal, Space
@@ -173,12 +174,17 @@ async def test_another_unique_column_may_be_the_key(path: Path, sql: Sql) -> Non
         ({"key": ["id", "slug"]}, "no column 'slug'; it has"),
         ({"vector": "content"}, "'content' of 'sections' cannot be filled"),
         ({"key": "lang"}, "key lang of table 'sections' is not unique"),
+        ({"table": "seen"}, r"'seen' is a view, .* name the table under it with  --table  \(the file has hidden, sect"),
+        ({"table": "hidden", "text": "oid"}, "columns named rowid, _rowid_, oid hide the numbers .* --key"),
     ],
     ids=str,
 )
 async def test_a_name_that_is_not_there_is_named(
-    column: SQLiteColumn, path: Path, names: dict[str, Any], sentence: str
+    column: SQLiteColumn, path: Path, sql: Sql, names: dict[str, Any], sentence: str
 ) -> None:
+    sql("CREATE VIEW seen AS SELECT * FROM sections")
+    if names.get("table") in ("hidden", "seen"):
+        sql("CREATE TABLE hidden (rowid TEXT, _rowid_ TEXT, oid TEXT, embedding BLOB)")
     wrong = SQLiteColumn(path, **{"table": "sections", "text": "content", **names})
     for question in (wrong.prepare(SPACE), wrong.count(), every(wrong), wrong.write(["1"], ["one"], vectors(1))):
         with pytest.raises(ConfigError, match=sentence):
@@ -343,3 +349,16 @@ async def test_a_store_of_aembed_and_a_column_share_a_file(column: SQLiteColumn,
     assert await column.refusals() == [refusal]
     await column.aclose()
     await store.aclose()
+
+
+@pytest.mark.parametrize("bad", ["63e9", "eda080"], ids=["latin-1", "surrogate"])
+async def test_t53_a_text_that_is_not_utf8_fails_alone(path: Path, sql: Sql, bad: str) -> None:
+    sql(SECTIONS)
+    sql(f"INSERT INTO sections (id, content) VALUES (1, CAST(x'{bad}' AS TEXT)), (2, 'two'), (3, 'é')")  # noqa: S608
+    column, failed = SQLiteColumn(path, "sections", text="content"), dict[str, AembedError]()
+    async with Embedder("fake:8") as embedder:
+        report = await embedder.backfill(column, on_failure=lambda each: failed.update({each.id: each.error}))
+    assert (report.stored, report.failed, list(failed)) == (2, 1, ["1"])
+    assert "lone surrogate" in str(failed["1"])
+    assert sql("SELECT id FROM sections WHERE embedding IS NULL") == [(1,)]
+    await column.aclose()

@@ -97,6 +97,35 @@ async def test_t3_a_table_that_refuses_every_row_is_found_before_anything_is_pai
     assert not ended.bought
 
 
+FORBIDS = (
+    """CREATE FUNCTION forbid_{table}() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'no tables in working hours'; END $$""",
+    "CREATE EVENT TRIGGER forbid_{table} ON ddl_command_start WHEN TAG IN ('CREATE TABLE') "
+    "EXECUTE FUNCTION forbid_{table}()",
+)
+
+
+async def test_t52_an_event_trigger_that_forbids_tables_is_blamed_and_no_row(database: str, table: str) -> None:
+    await new_table(database, table, *FORBIDS)
+    try:
+        ended = await backfilled(database, table)
+    finally:
+        await run_sql(database, f"DROP EVENT TRIGGER forbid_{table}")
+    assert "no tables in working hours (P0001); an event trigger forbids it" in str(ended.error)
+    assert not ended.bought
+
+
+@pytest.mark.parametrize("change", ["", "ALTER PUBLICATION {table} SET TABLE {table} WHERE (n > 5)"])
+async def test_t52_a_publication_that_needs_more_than_a_key_is_blamed(database: str, table: str, change: str) -> None:
+    create = "CREATE TABLE {table} (id int UNIQUE NOT NULL, content text, n int, embedding vector(8))"
+    key = "ALTER TABLE {table} ADD PRIMARY KEY (id)" if change else "SELECT 1"
+    await new_table(database, table, key, "CREATE PUBLICATION {table} FOR TABLE {table}", change or key, create=create)
+    ended = await backfilled(database, table, key="id")
+    await run_sql(database, f"DROP PUBLICATION {table}")
+    assert "a publication needs more than the table's replica identity has" in str(ended.error)
+    assert not ended.bought
+
+
 async def test_t3_a_table_that_refuses_every_row_in_mid_job_ends_it(database: str, table: str) -> None:
     await new_table(database, table, n=2_000)
 

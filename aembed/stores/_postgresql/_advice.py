@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 
 import asyncpg
@@ -56,11 +57,33 @@ def no_column_error(name: str, table: TableName, columns: Sequence[str], *, adda
 
 def no_vector_error(name: str, shown: str, generated: bool, table: TableName, columns: Collection[str]) -> ConfigError:
     free = next(other for other in _names(name) if other not in columns)
-    what = "a generated column" if generated else shown
     return ConfigError(
-        f"column {name!r} of {table} is {what}, not a vector that can be filled; fill another one, which is added:  "
-        f"--vector {free} --create-columns  (vector={free!r}, create_columns=True)"
+        f"column {name!r} of {table} is {_kind(shown, generated)}, not a vector that can be filled; fill another "
+        f"one, which is added:  --vector {free} --create-columns  (vector={free!r}, create_columns=True)"
     )
+
+
+def no_text_error(name: str, table: TableName) -> ConfigError:
+    sql = f"convert_from({quote_name(name)}, 'UTF8')"
+    return ConfigError(
+        f"column {name!r} of {table} is bytea, and would be embedded as its hexadecimal digits; say how to read it as "
+        f"text:  --text-sql {shlex.quote(sql)}  (text_sql=)"
+    )
+
+
+def no_fingerprint_error(
+    name: str, shown: str, generated: bool, table: TableName, columns: Collection[str]
+) -> ConfigError:
+    free = next(other for other in (f"{name}_{number}" for number in range(2, 2_000)) if other not in columns)
+    return ConfigError(
+        f"column {name!r} of {table} is {_kind(shown, generated)}, and cannot keep a fingerprint, which is bytea or a "
+        f"text of 64 characters; name another one, which is added:  --fingerprint {shlex.quote(free)} "
+        f"--create-columns  (fingerprint={free!r}, create_columns=True)"
+    )
+
+
+def _kind(shown: str, generated: bool) -> str:
+    return "a generated column" if generated else shown
 
 
 def _names(name: str) -> Sequence[str]:

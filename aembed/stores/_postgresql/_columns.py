@@ -29,6 +29,7 @@ COLUMNS = """WITH RECURSIVE base AS (
             JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype = 'd')
     SELECT a.attname AS name, tn.nspname AS type_schema, t.typname AS type, bn.nspname AS base_schema,
         bt.typname AS base, b.width, t.typcategory::text AS category, a.attgenerated <> '' AS generated,
+        a.attgenerated = 'v' AS virtual,
         pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
         JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
@@ -38,15 +39,16 @@ COLUMNS = """WITH RECURSIVE base AS (
 """`base` is what a domain is over, however many lie between; other types are their own."""
 ABSENT = {"type": "vector", "base": "vector", "width": -1, "generated": False}
 """A column that is to be added."""
-# A partial index, or one over an expression, proves nothing about all rows. Columns beyond indnkeyatts are those of
-# INCLUDE and no part of the key.
+# A partial index, one over an expression, or one whose build has failed proves nothing about all rows. Columns beyond
+# indnkeyatts are those of INCLUDE and no part of the key.
 KEYS = """SELECT i.indisprimary AS is_primary, pg_catalog.array_agg(a.attname::text ORDER BY k.place) AS names
     FROM pg_catalog.pg_index i, LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = k.number
-    WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+    WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
         AND k.place <= i.indnkeyatts
     GROUP BY i.indexrelid, i.indisprimary"""
 TIMES = ("timestamptz", "timestamp", "date")
+HASH_DIGITS = 64
 NUMBERS = ("N", "B")
 """Categories of types that JSON writes without quotes: numbers and booleans."""
 
@@ -99,8 +101,8 @@ class ColumnLayout:
     """Whether the type of the vectors is a domain."""
     copies: bool = True
     """Whether the server knows COPY."""
-    has_text_sql: bool = False
-    """Whether the text is an expression of the user's own."""
+    is_computed: bool = False
+    """Whether the text is made as it is read: an expression of the user's own, or a virtual generated column."""
     prepared: str = ""
     """What stands before a text in its fingerprint: how its vector was prepared (mark_of), in hexadecimal digits."""
 
@@ -250,9 +252,13 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
     vector = columns.get(asked.vector, ABSENT | {"base_schema": schema, "type_schema": schema})
     if vector["base"] not in ("vector", "halfvec") or vector["base_schema"] != schema or vector["generated"]:
         raise advice.no_vector_error(asked.vector, vector["shown"], vector["generated"], asked.table, columns)
+    if asked.text is not None and columns[asked.text]["base"] == "bytea":
+        raise advice.no_text_error(asked.text, asked.table)
     keys = await _keys(asked, found["oid"], connection)
     types = {name: f"{quote_name(row['type_schema'])}.{quote_name(row['type'])}" for name, row in columns.items()}
     mark = columns.get(asked.fingerprint) if asked.fingerprint else None
+    if mark is not None and (mark["generated"] or not _holds_hash(mark["base"], mark["category"], mark["width"])):
+        raise advice.no_fingerprint_error(mark["name"], mark["shown"], mark["generated"], asked.table, columns)
     name = str(TableName(found["name"], found["schema"]))
     if asked.text_sql is not None:
         # The line break here, and in the conditions below, ends a comment at the end of the user's SQL, which would
@@ -274,7 +280,7 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
         storage=vector["base"],
         dimensions=vector["width"] if vector["width"] > 0 else None,
         vector=quote_name(asked.vector),
-        has_text_sql=asked.text_sql is not None,
+        is_computed=asked.text is None or columns[asked.text]["virtual"],
         text=f"t.{quote_name(asked.text)}" if asked.text is not None else f"{asked.text_sql}\n",
         condition=f" AND ({asked.where}\n)" if asked.where else "",
         fingerprint=quote_name(asked.fingerprint) if asked.fingerprint else None,
@@ -282,6 +288,11 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
         absent=frozenset(map(quote_name, absent)),
         is_domain=vector["base"] != vector["type"] or vector["base_schema"] != vector["type_schema"],
     )
+
+
+def _holds_hash(type: str, category: str, width: int) -> bool:
+    """Whether a column holds 32 bytes, or their hexadecimal digits. The width of a text counts 4 bytes of its own."""
+    return type == "bytea" or (category == "S" and type != "name" and not -1 < width < HASH_DIGITS + 4)
 
 
 async def _keys(asked: ColumnRequest, oid: int, connection: Connection) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import asyncpg
 from tenacity import AsyncRetrying, RetryCallState
 
 from aembed.errors import ConfigError, StoreError
-from aembed.stores._postgresql._errors import TAKEN, Refused, explain_error, is_busy, is_outage, is_slow
+from aembed.stores._postgresql._errors import TAKEN, Refused, explain_error, is_busy, is_cut_off, is_outage, is_slow
 from aembed.stores._postgresql._url import ServerAddress, parse
 from aembed.stores._rules import ClosedError
 
@@ -24,13 +24,20 @@ Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 # READ COMMITTED is named because a role or a database may have another default, in which an upsert beside other writers
 # fails with serialization errors. remote_apply waits for more than `on`, and is left as it is.
 BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
-    WHERE pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'"""
+    WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) 'remote_apply'"""
 """What is told as stored outlives a crash, whatever the database or the role has set."""
 AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"
 """Triggers and keys that wait for the COMMIT speak now."""
 # pg_temp is named, and last: a path that does not name it has it searched first, where anybody may make a table.
 SAFE_PATH = "; SET LOCAL search_path = pg_catalog, pg_temp"
 """Nobody's schema stands in front of the names that we use."""
+CATALOG_FIRST = """; SELECT pg_catalog.set_config('search_path', pg_catalog.array_to_string(ARRAY(
+        SELECT pg_catalog.quote_ident(name) FROM pg_catalog.unnest(pg_catalog.current_schemas(false))
+            WITH ORDINALITY AS path (name, place) WHERE name OPERATOR(pg_catalog.<>) 'pg_catalog' ORDER BY place),
+        ', '), true)
+    WHERE 'pg_catalog' OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))"""
+"""Where the user's own path names it, schemas before it have operators and functions in the place of the server's; what
+does not name it has it first."""
 SAME_TEXT = """; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres';
     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C';
     SET LOCAL quote_all_identifiers = off"""
@@ -53,7 +60,8 @@ ONE_SESSION = ("PGlite",)
 # Chosen: another writer may come first once or twice. Where a key is taken four times in a row it is a unique key of
 # the user's own, which no try passes.
 MOST_TAKEN = 4
-"""Tries of a write that meets a key which another writer took first: it finds that row at the next."""
+"""Tries of a write that meets a key which another writer took first: it finds that row at the next. And of what took
+longer than transactions may, which counts what this program did meanwhile."""
 
 
 class OwnConnection(asyncpg.Connection):
@@ -82,7 +90,7 @@ class PostgresDatabase:
         self._pool: Any = self._given
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
-        self._command_timeout = command_timeout
+        self.command_timeout = command_timeout
         self._max_outage = max_outage
         self._random = Random()
         self._reached = False
@@ -107,6 +115,8 @@ class PostgresDatabase:
             # A part that can be halved (`slow_ends`) is tried once more only: its halves tell which row it is.
             if of_rows and getattr(error, "sqlstate", None) == TAKEN:
                 return state.attempt_number < (2 if slow_ends else MOST_TAKEN)
+            if is_cut_off(error):
+                return state.attempt_number < MOST_TAKEN
             return is_busy(error) or (self._reached and is_outage(error))
 
         def is_late(state: RetryCallState) -> bool:
@@ -114,7 +124,7 @@ class PostgresDatabase:
 
         retrying = AsyncRetrying(retry=may_pass, wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True)
         try:
-            return await retrying(self._run_once, work, BEGIN + (SAFE_PATH if safe_path else SAME_TEXT))
+            return await retrying(self._run_once, work, BEGIN + (SAFE_PATH if safe_path else CATALOG_FIRST + SAME_TEXT))
         except Refused as error:
             raise explain_error(error, self.name, of_rows=of_rows) from None
 
@@ -185,7 +195,7 @@ class PostgresDatabase:
     async def _run_transaction(self, work: Work[T], begin: str, connection: Connection) -> T:
         """Ends the connection on doubt: what a cancelled or timed out statement still does is rolled back."""
         try:
-            async with asyncio.timeout(self._command_timeout):
+            async with asyncio.timeout(self.command_timeout):
                 await connection.execute(begin)
                 result = await work(connection)
                 # PostgreSQL answers a COMMIT of a transaction that has failed with ROLLBACK, and with no error.
@@ -232,7 +242,7 @@ class PostgresDatabase:
             min_size=0,
             max_size=MOST_CONNECTIONS,
             statement_cache_size=0 if shared else 100,
-            command_timeout=self._command_timeout,
+            command_timeout=self.command_timeout,
             reset=keep_session,
             connection_class=OwnConnection,
         )
@@ -241,7 +251,7 @@ class PostgresDatabase:
         """A pooler answers the connection itself: the process that it names is not the one that runs statements."""
         assert self.address is not None
         connection = await asyncpg.connect(
-            **self.address.connect, statement_cache_size=0, command_timeout=self._command_timeout
+            **self.address.connect, statement_cache_size=0, command_timeout=self.command_timeout
         )
         try:
             backend, version = await connection.fetchrow("SELECT pg_catalog.pg_backend_pid(), pg_catalog.version()")

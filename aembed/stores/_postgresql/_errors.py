@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from typing import Any
 
 import asyncpg
 
@@ -16,7 +17,8 @@ BUSY = ("40P01", "40001", "53300", "55P03", "23505")
 """Deadlock, serialization, too many connections, a lock; two writers of one new id: the second finds it there."""
 TAKEN = "23505"
 """Of BUSY: where it does not pass, the row breaks a unique key of the user's own."""
-SLOW = "57014"
+TRANSACTION_TIMEOUT = "25P04"
+SLOW = ("57014", TRANSACTION_TIMEOUT)
 # PostgreSQL's appendix A: 09 and 27 are triggers, 20 CASE, 21 cardinality, 22 data, 23 constraints, 38 and 39
 # functions, 44 WITH CHECK OPTION, 54 limits (a value too large for its index), P0 PL/pgSQL.
 OF_ROWS = ("09", "20", "21", "22", "23", "27", "38", "39", "44", "54", "P0")
@@ -31,6 +33,15 @@ CHECKS_POLICIES = "ExecWithCheckOptions"
 IN_FUNCTION = re.compile(r"function ([\w.\"$]+)\(")
 FULL_POOLERS = ("max client connections reached", "max clients reached", "emaxconn", "no more connections allowed")
 """Supavisor says so with the class of an internal error, PgBouncer with that of the protocol."""
+STATEMENT_MODE = "statement pooling mode"
+REFUSED_BY_POOLERS = ("startup parameter", STATEMENT_MODE)
+BY_WORDS = {
+    STATEMENT_MODE: "a pooler in statement mode is in between: give the URL of the server itself, or set its pool_mode "
+    "to transaction",
+    "cannot update table": "a publication needs more than the table's replica identity has: ALTER TABLE ... REPLICA "
+    "IDENTITY FULL, or take the table out of the publication (pg_publication_tables tells which)",
+}
+"""Advice on what the class of an error does not tell."""
 QUOTES_NOTHING = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
 """Classes of SQLSTATE whose messages name tables, roles and limits, never values."""
 ADVICE = {
@@ -41,6 +52,10 @@ ADVICE = {
     "55P03": "a transaction holds the table for long; end it (pg_stat_activity tells which)",
     "57014": "the server's statement_timeout is too short; raise it for this role: "
     "ALTER ROLE ... SET statement_timeout = '2min'",
+    "25P04": "the server's transaction_timeout is too short; raise it for this role: "
+    "ALTER ROLE ... SET transaction_timeout = '2min'",
+    "22021": "the database holds text that is not UTF-8; mend it, or leave such rows out (where=, --where)",
+    "22P05": "the encoding of the database cannot hold the text; keep it in a database that is UTF8",
     "28P01": "check the user and the password in the URL",
     "3D000": "check the name of the database in the URL",
     "53100": "the server's disk is full; free some space, then run this again",
@@ -57,14 +72,24 @@ class SlowError(StoreError):
     """It took longer than the server or we allow."""
 
 
+def last_word(error: BaseException) -> Any:
+    """What the server, or a pooler, said as it closed the connection: asyncpg tells it as the cause."""
+    is_lost = isinstance(error, asyncpg.ConnectionDoesNotExistError)
+    return error.__cause__ if is_lost and isinstance(error.__cause__, asyncpg.PostgresError) else error
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether the connection was lost or could not be made."""
+    if is_cut_off(error):
+        return False
     # Both are OSErrors, and would be waited for as an outage; a wrong name and a wrong certificate stay wrong.
     if isinstance(error, ssl.SSLCertVerificationError | socket.gaierror):
         return False
     if isinstance(error, asyncpg.PostgresError):
-        # PgBouncer refuses a startup parameter that it does not know with a code of class 08, and will refuse it again.
-        return (error.sqlstate or "").startswith(OUTAGE) and "startup parameter" not in str(error)
+        # PgBouncer refuses a startup parameter that it does not know with a code of class 08, and so a transaction in
+        # statement mode; both it will refuse again.
+        refused = any(words in str(error) for words in REFUSED_BY_POOLERS)
+        return (error.sqlstate or "").startswith(OUTAGE) and not refused
     closed = isinstance(error, asyncpg.InterfaceError) and any(word in str(error) for word in GONE)
     return closed or isinstance(error, Lost)
 
@@ -79,7 +104,12 @@ def is_busy(error: BaseException) -> bool:
 
 def is_slow(error: BaseException) -> bool:
     """Whether the statement took longer than the server or we allow: less at once may succeed."""
-    return isinstance(error, TimeoutError) or (isinstance(error, asyncpg.PostgresError) and error.sqlstate == SLOW)
+    return isinstance(error, TimeoutError) or getattr(last_word(error), "sqlstate", None) in SLOW
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Whether the server has ended a transaction that took too long."""
+    return getattr(last_word(error), "sqlstate", None) == TRANSACTION_TIMEOUT
 
 
 def is_of_row(error: BaseException) -> bool:
@@ -128,15 +158,17 @@ def _raising_function(error: asyncpg.PostgresError) -> str | None:
     return found[1] if found else None
 
 
-def _refusal(error: asyncpg.PostgresError, place: str, of_row: bool) -> StoreError:
+def _refusal(lost: asyncpg.PostgresError, place: str, of_row: bool) -> StoreError:
+    error = last_word(lost)
     code = error.sqlstate or "XX000"
     if _OTHER_WIDTH.fullmatch(str(error)):
         return SpaceMismatchError(f"{place}: {error}")
     said = f": {_message(error)}" if code.startswith(QUOTES_NOTHING) else ""
     constraint = f" of constraint {error.constraint_name!r}" if getattr(error, "constraint_name", None) else ""
     function = f" in function {name}()" if (name := _raising_function(error)) else ""
-    advice = f"; {ADVICE[code]}" if code in ADVICE else ""
-    kind = SlowError if code == SLOW else (RowRefusedError if of_row else StoreError)
+    found = next((advice for words, advice in BY_WORDS.items() if words in str(error)), ADVICE.get(code))
+    advice = f"; {found}" if found else ""
+    kind = SlowError if code in SLOW else (RowRefusedError if of_row else StoreError)
     return kind(f"{place}: {type(error).__name__}{constraint}{function}{said} ({code}){advice}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import asyncpg
+
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._columns import ColumnLayout, native
@@ -36,6 +38,13 @@ ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_ne
 CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM unnest({given}) AS aembed_new ({names})
     WHERE {is_key} AND t.{vector} IS NOT NULL AND t.{fingerprint} IS NOT NULL
         AND t.{fingerprint} IS DISTINCT FROM {hash}"""
+FREE = """SELECT {id} FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}) ON {is_key}
+    FOR UPDATE OF t SKIP LOCKED"""
+LOCKED = "another transaction holds it locked; end that one (pg_stat_activity, or pg_prepared_xacts, tells which)"
+LEASED = "other workers take it and give it up again and again; wait for their end"
+POLICY = (
+    "a policy (row-level security) hides it from what this role updates; leave it out (where=), or let it be updated"
+)
 RECLAIM = """WITH held AS (
     SELECT {id} AS id FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}) ON {is_key}
     WHERE {condition} FOR UPDATE OF t SKIP LOCKED)
@@ -78,6 +87,25 @@ async def read_page(
     rows, condition, parameters = scope.of(table, last, 2)
     statement = PAGE.format(id=table.id, text=table.text, rows=rows, condition=condition, keys=table.key_list)
     return [(id, text) for id, text in await connection.fetch(statement, size, *parameters)]
+
+
+async def free_ids(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> set[str]:
+    """Those of the rows that this role may write, and that no other transaction holds."""
+    statement = FREE.format(id=table.id, table=table.table, **table.given_keys(1))
+    return {id for (id,) in await connection.fetch(statement, *map(list, zip(*map(native, ids), strict=True)))}
+
+
+async def find_holder(id: str, table: ColumnLayout, connection: Connection) -> str:
+    """What keeps a pending row from being written, as far as can be seen."""
+    values = " AND ".join(f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(typed_keys(table), 1))
+    row, key = select("true", f"{table.is_pending} AND {values}", table), native(id)
+    await connection.execute("SAVEPOINT aembed_lock")
+    try:
+        is_free = await connection.fetchval(f"{row} FOR UPDATE NOWAIT", *key)
+    except asyncpg.LockNotAvailableError:
+        await connection.execute("ROLLBACK TO SAVEPOINT aembed_lock")
+        return LOCKED
+    return LEASED if is_free or not await connection.fetchval(row, *key) else POLICY
 
 
 async def sample(most: int, table: ColumnLayout, connection: Connection) -> list[tuple[str, str, Vector]]:

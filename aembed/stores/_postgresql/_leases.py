@@ -49,6 +49,9 @@ claimed AS (
         SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
     RETURNING key)
 SELECT page.id, page.text, claimed.key IS NOT NULL AS is_mine FROM page LEFT JOIN claimed ON claimed.key = page.id"""
+FREE_ROW = """SELECT {id} FROM {table} AS t WHERE {is_pending} AND NOT EXISTS (
+    SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token WHERE l.target = $1 AND l.key = {id}
+        AND (w.token = $2 OR {alive})) LIMIT 1"""
 OTHERS = """SELECT EXISTS (SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token
     WHERE l.target = $1 AND l.token <> $2 AND NOT l.failed AND {alive})""".replace("{alive}", ALIVE)
 RELEASE = "DELETE FROM aembed.leases WHERE target = $1 AND token = $2 AND key = ANY ($3::text[]) RETURNING key"
@@ -166,6 +169,13 @@ async def claim(
     )
     found = await connection.fetch(statement, size, worker.target, worker.token, *parameters)
     return [(id, text, is_mine) for id, text, is_mine in found]
+
+
+async def find_free(worker: ColumnWorker, table: ColumnLayout, connection: Connection) -> str | None:
+    """The id of a pending row that nobody holds: it may be locked by a transaction that is no worker's."""
+    statement = FREE_ROW.format(id=table.id, table=table.table, is_pending=table.is_pending, alive=ALIVE)
+    found: str | None = await connection.fetchval(statement, worker.target, worker.token)
+    return found
 
 
 async def forget_lost(worker: ColumnWorker, connection: Connection) -> bool:

@@ -46,21 +46,28 @@ BODY = """BEGIN
     RETURN NULL;
 END"""
 STALE = "SELECT {keys} FROM aembed_new AS t WHERE ({text}) IS NOT NULL AND {is_stale}"
-# An expression may look at other tables, by the names of the user's own search path, so that it is left alone here. A
-# row whose fingerprint a statement has not touched was not filled by it, and may have been edited.
+# An expression may look at other tables, by the names of the user's own search path, so that it is left alone here; and
+# a virtual generated column has no value among a trigger's rows: to name it there is an error (PostgreSQL 18). A row
+# whose fingerprint a statement has not touched was not filled by it, and may have been edited.
 UNTOUCHED = """SELECT {keys} FROM (SELECT {keys}, t.{fingerprint} FROM aembed_new AS t INTERSECT
         SELECT {keys}, t.{fingerprint} FROM aembed_old AS t) AS t
     UNION SELECT {keys} FROM aembed_new AS t WHERE t.{vector} IS NULL"""
 INSERTED = "SELECT {keys} FROM aembed_new AS t"
 EMPTY = "SELECT {keys} FROM aembed_new AS t WHERE t.{vector} IS NULL"
 TRIGGER = """CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {table} REFERENCING {transition}
-    FOR EACH STATEMENT EXECUTE FUNCTION aembed.{name}()"""
+    FOR EACH STATEMENT EXECUTE FUNCTION aembed.{name}();
+    ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"""
+# ALWAYS: in a session with session_replication_role = replica, too, as those are that restore a dump.
 # A trigger waits for writers of the table, and all later ones wait for it; so it waits for no longer than this.
 PATIENCE = "SET LOCAL lock_timeout = '500ms'"
 FORGET = "DELETE FROM aembed.changed WHERE target = $1"
 """Entries of triggers that were others may name rows by another key. Whoever makes triggers looks at all rows next."""
 MADE = """SELECT t.tgname::text, p.prosrc FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = $1::bigint::oid AND t.tgfoid = pg_catalog.to_regproc($2)::oid AND t.tgenabled <> 'D'"""
+    WHERE t.tgrelid = $1::bigint::oid AND t.tgfoid = pg_catalog.to_regproc($2)::oid AND t.tgenabled IN ('O', 'A')"""
+SUBSCRIBED = """WITH RECURSIVE tree AS (
+        SELECT pg_catalog.to_regclass($1)::oid AS oid
+        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid)
+    SELECT EXISTS (SELECT FROM tree JOIN pg_catalog.pg_subscription_rel s ON s.srrelid = tree.oid)"""
 # Those of workers that are gone; and our own, which an earlier look has left.
 TAKE = """UPDATE aembed.changed SET token = $2 WHERE target = $1 AND id IN (
     SELECT c.id FROM aembed.changed c WHERE c.target = $1 AND (c.token IS NULL OR c.token = $2
@@ -106,12 +113,24 @@ async def are_there(column: str, table: ColumnLayout, connection: Connection) ->
     return len(await _made(column, table, connection)) == 2
 
 
+async def is_subscribed(table: ColumnLayout, connection: Connection) -> bool:
+    """Whether logical replication writes the table: what it applies fires no trigger of a statement."""
+    return bool(await connection.fetchval(SUBSCRIBED, table.table))
+
+
 async def are_current(column: str, table: ColumnLayout, connection: Connection) -> bool:
     """Whether they are there, and are what they would be made to be now."""
     if not await are_there(column, table, connection):
         return False
     body = await _body(column, table, connection)
     return all(source == body for source in (await _made(column, table, connection)).values())
+
+
+async def look(column: str, was_noted: bool, table: ColumnLayout, connection: Connection) -> tuple[bool, bool]:
+    """Whether triggers note what changes, and whether they note all of it; they are compared where they were not
+    believed before."""
+    is_noted = await (are_there if was_noted else are_current)(column, table, connection)
+    return is_noted, is_noted and not await is_subscribed(table, connection)
 
 
 async def _made(column: str, table: ColumnLayout, connection: Connection) -> dict[str, str]:
@@ -165,7 +184,7 @@ async def _body(column: str, table: ColumnLayout, connection: Connection) -> str
     target = await connection.fetchval("SELECT pg_catalog.quote_literal($1)", lease_target(column, table))
     parts = {"keys": table.key_list, "vector": table.vector, "fingerprint": table.fingerprint}
     noted = {"target": target, "id": table.id, "is_keyed": table.is_keyed}
-    if not table.has_text_sql:
+    if not table.is_computed:
         return BODY.format(rows=STALE.format(text=table.text, is_stale=table.is_stale, **parts), **noted)
     if table.fingerprint is None:
         return BODY.format(rows=EMPTY.format(**parts), **noted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -23,6 +24,8 @@ from aembed.stores._postgresql._proof import try_write
 from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
 from aembed.stores._rules import EMPTY, mismatch_error, probe_matrix
 from aembed.types import Space
+
+logger = logging.getLogger("aembed")
 
 Texts: TypeAlias = dict[str, str]
 ReadTexts: TypeAlias = Callable[[Callable[[ColumnLayout, Connection], Awaitable[Texts]]], Awaitable[Texts]]
@@ -171,6 +174,17 @@ async def probe(place: str, dimensions: int | None, table: ColumnLayout, connect
     if reason is not None and (table.dimensions or dimensions):
         raise reason from None
     return hooks
+
+
+async def warn_of_hidden_rows(place: str, table: ColumnLayout, connection: Connection) -> None:
+    """Where nothing would be done, without a word: a role that may only update sees nothing to update."""
+    is_empty = not await connection.fetchval(sql.select("1", "true LIMIT 1", table))
+    if is_empty and await connection.fetchval(f"SELECT {HIDDEN}", table.oid):
+        logger.warning(
+            "%s: this role sees no row, and policies (row-level security) may hide them all; if there are some, "
+            "CREATE POLICY ... FOR SELECT, or connect as the owner",
+            place,
+        )
 
 
 async def _find_candidates(table: ColumnLayout, connection: Connection) -> AsyncGenerator[tuple[str, str], None]:

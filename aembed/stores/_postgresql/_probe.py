@@ -19,7 +19,7 @@ ADVICE = "write the names in a trigger's function with their schema, or ALTER FU
 """Rows are written with a search path of the server's own names only."""
 PROBES = 4
 """So many ids: a trigger may drop some of them for what they are."""
-ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1"
+ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1 FOR UPDATE SKIP LOCKED"
 
 
 async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connection: Connection) -> None:
@@ -32,19 +32,20 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
             f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {name_hooks(rules)}"
         )
     width = layout.dimensions or 1
+    found, there = await connection.fetchrow(layout.sql(ONE)), None
+    if found is not None:
+        # What forbids updates, and not for what a row is, is raised: a publication, say.
+        same = _row(found["id"], found["fingerprint"], found["digest"], width)
+        there = await _try_row(same, hooks, place, layout, connection)
     # Ids that no row has, so that the row is inserted and replaces nothing.
     for _ in range(PROBES):
         new = await _try_row(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
         if new is None:
             return
-    found = await connection.fetchrow(layout.sql(ONE))
     if found is None and isinstance(new, DroppedError):
         raise new from None
-    if found is not None:
-        same = _row(found["id"], found["fingerprint"], found["digest"], width)
-        there = await _try_row(same, hooks, place, layout, connection)
-        if there is not None:
-            raise there from None
+    if there is not None:
+        raise there from None
 
 
 def _row(id: str, fingerprint: bytes, digest: bytes, width: int) -> Rows:

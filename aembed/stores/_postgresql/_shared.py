@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from functools import partial
 
-from aembed.errors import ConfigError
+from aembed.errors import ConfigError, StoreError
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import ColumnLayout, native
@@ -27,6 +27,8 @@ class SharedColumn(OpenedColumn):
     _is_shared: bool
     """Whether rows may be leased, as far as it is known: not before `prepare`."""
     _is_watched = False
+    _passed_over: set[str]
+    """Rows that were read and may not be written just now, where none may be leased."""
 
     async def pending(self, limit: int | None = None) -> AsyncIterator[Record]:
         """The rows with a text and no vector, in key order; after `prepare`, those that no other worker holds.
@@ -36,21 +38,43 @@ class SharedColumn(OpenedColumn):
         self._check_unwatched()
         await self._leave()
         await self._join()
-        left = limit
+        left, scope, self._passed_over = limit, ALL, set()
+        loop = asyncio.get_running_loop()
+        found_at = loop.time()
         while True:
             # Asked before the pass, as rows may be given up behind its back; and after, as they may be taken before it.
             others, found = await self._has_other_workers(), 0
-            async with aclosing(self._pass(ALL, left)) as records:
-                async for record in records:
-                    left, found = None if left is None else left - 1, found + 1
-                    yield record
-            if left == 0 or self._worker is None:
+            free = await self._run(partial(leases.find_free, self._worker)) if self._worker else None
+            if free is not None or self._worker is None:
+                async with aclosing(self._pass(scope, left)) as records:
+                    async for record in records:
+                        left, found = None if left is None else left - 1, found + 1
+                        yield record
+            if left == 0:
                 return
-            if not found and not await self._forget_lost(self._worker):
-                if not (others or await self._has_other_workers()):
+            if self._worker is None:
+                free, scope = next(iter(self._passed_over), None), Scope(ids=sorted(self._passed_over))
+                self._passed_over.clear()
+                if free is None:
                     return
+            if found:
+                found_at = loop.time()
+            elif self._worker is None or not await self._forget_lost(self._worker):
+                if not (others or await self._has_other_workers()):
+                    if free is None:
+                        return
+                    await self._check_held_back(free, loop.time() - found_at)
                 # Chosen: what others give up is seen within a second, and with short leases within a part of one.
                 await asyncio.sleep(min(1.0, self._lease_seconds / 5))
+
+    async def _check_held_back(self, id: str, seconds: float) -> None:
+        """Raises StoreError for a row that may not be written: by a policy, or as long as another transaction holds it.
+
+        Its text is not paid for meanwhile.
+        """
+        why = await self._run(partial(sql.find_holder, id))
+        if why == sql.POLICY or seconds >= self._database.command_timeout:
+            raise StoreError(f"{self._place}: the row {id} stays empty: {why}, then run this again")
 
     async def _pass(
         self, scope: Scope, limit: int | None = None, last: list[str] | None = None
@@ -69,7 +93,12 @@ class SharedColumn(OpenedColumn):
 
     async def _read_page(self, last: list[str] | None, size: int, scope: Scope) -> list[tuple[str, str, bool]]:
         if (worker := self._worker) is None:
-            return [(id, text, True) for id, text in await self._run(partial(sql.read_page, last, size, scope))]
+            found = await self._run(partial(sql.read_page, last, size, scope))
+            free = (
+                await self._run(partial(sql.free_ids, [id for id, _ in found])) if self._is_shared and found else None
+            )
+            self._passed_over.update(id for id, _ in found if free is not None and id not in free)
+            return [(id, text, free is None or id in free) for id, text in found]
         await worker.wait_for_room()
         page = await self._run(partial(leases.claim, last, size, scope, worker))
         worker.note_taken(id for id, _, is_mine in page if is_mine)

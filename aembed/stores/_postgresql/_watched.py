@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -21,6 +22,8 @@ from aembed.stores._postgresql._scopes import ALL, EMPTY, Scope
 from aembed.stores._postgresql._shared import SharedColumn
 from aembed.types import Record
 
+logger = logging.getLogger("aembed")
+
 NOW = "SELECT pg_catalog.clock_timestamp()::text"
 BOUND = "SELECT {id} FROM {table} AS t WHERE {is_keyed}{after} ORDER BY {keys} OFFSET {rows} LIMIT 1"
 # Chosen: to read and hash so many texts of 1 kB takes a server a fifth of a second; no statement of a look at
@@ -33,6 +36,9 @@ LEAVE_SECONDS = 5.0
 BUSY_SECONDS = 0.5
 # Chosen: statements that come in a burst are seen by one look. Larger, whoever edits a row waits for longer.
 GATHER_SECONDS = 0.05
+# Chosen: to ask the catalog takes a millisecond or two, and looks may follow each other twenty times a second.
+CHECK_SECONDS = 1.0
+"""Whether the triggers are there is asked so often at the most."""
 
 
 class WatchedColumn(SharedColumn):
@@ -68,8 +74,7 @@ class WatchedColumn(SharedColumn):
             await self._leave()
             is_noted = await self._run(partial(noticing.are_current, self._asked.vector))
             is_told = is_noted and await listener.start()
-            delay = await self._run(partial(self._delay, is_noted, is_told, poll, recheck))
-            yield ColumnLooks(self, delay, listener if is_told else None, is_noted, self._asked.updated_at)
+            yield await ColumnLooks.begin(self, listener if is_told else None, is_noted, poll, recheck)
         finally:
             with anyio.CancelScope(shield=True), suppress(StoreError), anyio.move_on_after(LEAVE_SECONDS):
                 self._is_watched = False
@@ -85,10 +90,11 @@ class WatchedColumn(SharedColumn):
     ) -> str:
         """When a row that becomes pending is seen, in words."""
         everything = f"all rows are looked at every {recheck:g} s"
-        if is_told:
-            return f"changes are seen at once; {everything}"
         if is_noted:
-            return f"changes are seen within {poll:g} s, as no notification passes the pooler; {everything}"
+            seen = "at once" if is_told else f"within {poll:g} s, as no notification passes the pooler"
+            replicated = await noticing.is_subscribed(table, connection)
+            other = f", but for edits that logical replication brings, when {everything}" if replicated else ""
+            return f"changes are seen {seen}{other or f'; {everything}'}"
         empty = f"rows without a vector are looked for every {poll:g} s"
         if not await is_indexed(EmptyRows.of(table), connection):
             empty += ", each time in the whole table (--create-index, or --create-triggers=watch)"
@@ -158,12 +164,21 @@ class WatchedColumn(SharedColumn):
 class ColumnLooks:
     """See Looks."""
 
-    def __init__(
-        self, column: WatchedColumn, delay: str, listener: Listener | None, is_noted: bool, updated_at: str | None
-    ) -> None:
-        self.delay = delay
-        self._column, self._listener, self._is_noted = column, listener, is_noted
-        self._updated_at = None if is_noted else updated_at
+    @classmethod
+    async def begin(
+        cls, column: WatchedColumn, listener: Listener | None, is_noted: bool, poll: float, recheck: float
+    ) -> ColumnLooks:
+        looks = cls(column, listener, poll, recheck)
+        await looks._see_by(is_noted, is_noted and not await column._run(noticing.is_subscribed))
+        return looks
+
+    def __init__(self, column: WatchedColumn, listener: Listener | None, poll: float, recheck: float) -> None:
+        self.delay = ""
+        self._column, self._listener, self._poll, self._recheck = column, listener, poll, recheck
+        self._is_noted = self._is_noted_whole = False
+        """Whether triggers note what changes, and whether they note all of it."""
+        self._updated_at: str | None = None
+        self._checked_at = asyncio.get_running_loop().time()
         self._noted = noticing.NOTHING
         self._since: str | None = None
         """When the look before began, by the database's clock."""
@@ -183,11 +198,34 @@ class ColumnLooks:
                 await asyncio.sleep(GATHER_SECONDS)
             listener.told.clear()
 
+    async def _see_by(self, is_noted: bool, is_noted_whole: bool) -> None:
+        column = self._column
+        is_told = self._listener is not None
+        self._is_noted, self._is_noted_whole = is_noted, is_noted_whole
+        self._updated_at = None if is_noted_whole else column._asked.updated_at
+        self.delay = await column._run(partial(column._delay, is_noted, is_told, self._poll, self._recheck))
+
+    async def _check_triggers(self) -> bool:
+        """Whether they went away, or came, since the last look, so that rows may have changed unseen."""
+        now, column = asyncio.get_running_loop().time(), self._column
+        if now < self._checked_at + CHECK_SECONDS:
+            return False
+        self._checked_at = now
+        before = self._is_noted, self._is_noted_whole
+        is_noted, is_whole = await column._run(partial(noticing.look, column._asked.vector, self._is_noted))
+        if (is_noted, is_whole) == before:
+            return False
+        await self._see_by(is_noted, is_whole)
+        if before[0] and not is_noted:
+            logger.warning("%s: the triggers that note changes are gone, or disabled; %s", column._place, self.delay)
+        return True
+
     async def pending(self, *, everything: bool) -> AsyncIterator[Record]:
         self._noted = noticing.NOTHING
         column, self._has_read = self._column, False
         # A look that broke off has left leases, whose rows no look would be at.
         broke_off, self._is_begun = self._is_begun, True
+        everything = await self._check_triggers() or everything
         self._noted = await column._take(self._is_noted, anew=broke_off)
         self._began_at = await column._read_clock() if self._updated_at else None
         reads = [column._read_all()] if everything else [column._pass(scope) for scope in self._scopes()]
@@ -200,7 +238,7 @@ class ColumnLooks:
     def _scopes(self) -> Iterator[Scope]:
         if self._noted.keys:
             yield Scope(ids=self._noted.keys)
-        if self._is_noted:
+        if self._is_noted_whole:
             return
         yield EMPTY
         if self._since:

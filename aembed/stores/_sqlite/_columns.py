@@ -19,6 +19,7 @@ from aembed.types import Space
 
 # substr, because in LIKE 'sqlite_%' the underscore stands for any character.
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
+IS_VIEW = "SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = ?"
 # table_xinfo, because table_info leaves generated columns out.
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
 UNIQUE_INDEXES = """SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial"""
@@ -231,6 +232,11 @@ def vector_width(table: TableLayout, space: Space | None, connection: Connection
 
 def _table(names: TableNames, connection: Connection) -> str:
     tables = [name for (name,) in connection.execute(TABLES)]
+    if names.table not in tables and connection.execute(IS_VIEW, (names.table,)).fetchone():
+        raise ConfigError(
+            f"{names.table!r} is a view, and vectors are written to tables: name the table under it with  --table  "
+            f"(the file has {', '.join(tables) or 'none'})"
+        )
     if names.table not in tables:
         raise ConfigError(f"there is no table {names.table!r}; the file has {', '.join(tables) or 'no table'}")
     return names.table
@@ -240,7 +246,13 @@ def _keys(names: TableNames, columns: dict[str, tuple[int, int]], connection: Co
     primary = sorted((pk, name) for name, (pk, _) in columns.items() if pk)
     key = names.key or tuple(name for _, name in primary)
     if not set(key) & set(columns):
-        yield "t." + next(name for name in ROWID_NAMES if name not in columns)
+        number = next((name for name in ROWID_NAMES if name not in columns), None)
+        if number is None:
+            raise ConfigError(
+                f"table {names.table!r} has no primary key, and columns named {', '.join(ROWID_NAMES)} hide the "
+                "numbers of its rows; name columns that are unique with  --key  (key=)"
+            )
+        yield f"t.{number}"
         return
     if not any(unique <= set(key) for unique in _unique({name for _, name in primary}, names.table, connection)):
         raise ConfigError(f"key {', '.join(key)} of table {names.table!r} is not unique; name columns that are")

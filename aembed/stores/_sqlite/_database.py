@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -32,6 +33,8 @@ PAGE_BYTES = 32768
 MOST_VARIABLES = 500
 # Chosen: four times the 64 MB after which SQLite copies its log into the file by itself, which it cannot finish while
 # one snapshot follows another. Smaller, searches would wait more often; larger, the disk holds rows twice for longer.
+NOT_UTF8 = "Could not decode to UTF-8"
+"""What the sqlite3 module says of a text."""
 MOST_LOG_BYTES = 256 * 1024 * 1024
 
 
@@ -150,6 +153,26 @@ class SQLiteDatabase:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
         return self._run_write(work)
+
+
+def fetch_all(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """The rows. A text that is not UTF-8 comes with lone surrogates (PEP 383), so that it spoils its own row only."""
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if NOT_UTF8 not in str(error):
+            raise
+    # Not from the beginning: a function of Python for each text takes several times as long.
+    connection.text_factory = partial(bytes.decode, errors="surrogateescape")
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    finally:
+        connection.text_factory = str
+
+
+def is_broken(value: object) -> bool:
+    """Whether it is a text that is not UTF-8, as `fetch_all` gives it."""
+    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def select_in(connection: sqlite3.Connection, sql: str, values: Iterable[Any]) -> Iterator[Any]:

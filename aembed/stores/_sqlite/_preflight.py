@@ -23,7 +23,7 @@ from aembed.stores._sqlite._columns import (
     read_layout,
     vector_bytes,
 )
-from aembed.stores._sqlite._database import blobs
+from aembed.stores._sqlite._database import blobs, fetch_all, is_broken
 from aembed.stores._sqlite._filling import FillTarget, taken_back
 from aembed.types import Space
 
@@ -99,7 +99,8 @@ def probe(place: str, names: TableNames, table: TableLayout, dimensions: int, co
     (blob,), reason = blobs(probe_matrix(dimensions)), ""
     # Rows that the table refused in an earlier run prove nothing, so that as many more are read as there are of those.
     for some in table.samples(PROBED + len(known)):
-        unknown = [row for row in connection.execute(some).fetchall() if key_as_json(row[:-1]) not in known]
+        found = [row for row in fetch_all(connection, some) if not any(map(is_broken, row))]
+        unknown = [row for row in found if key_as_json(row[:-1]) not in known]
         rows = [(blob, *row) for row in unknown[:PROBED]]
         filled, refused = taken_back(rows, FillTarget.of_column(names.table, table), connection)
         if filled or not (refused or reason):
