@@ -7,9 +7,10 @@ around them says which line it is. Lines with errors, and those that are odd, ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -29,6 +30,10 @@ _HEAD_BYTES = _AROUND_BYTES + 128 * 1024
 _CUSTOM_ID = re.compile(rb'"(?:custom_id|key)"\s{0,8}:\s{0,8}"([^"\\\x00-\x1f]{1,512})"')
 # Chosen: eight vectors of 1,536 numbers are read in half a ms, between which other threads come to run.
 _AT_ONCE = 8
+_GZIP = b"\x1f\x8b"
+# Chosen: a hundred bytes of gzip may become a hundred thousand.
+_INFLATED_BYTES = 256 * 1024
+_MARK = b"\xef\xbb\xbf"
 _NUMBERS = re.compile(rb'"(?:embedding|values)"\s{0,8}:\s{0,8}\[')
 
 
@@ -40,10 +45,14 @@ class LineSplitter:
         self._most = most_bytes
         self._begun: Pieces = []
         self._begun_bytes = 0
+        self._at_start = True
 
     def feed(self, data: bytes) -> Iterator[Pieces]:
         """Lines that are blank are left out. Raises InvalidReplyError for one that is too long."""
         start = 0
+        if self._at_start and data:
+            # A mark of UTF-8 is no part of the first line.
+            start, self._at_start = 3 * data.startswith(_MARK), False
         while (end := data.find(b"\n", start)) >= 0:
             line, self._begun, self._begun_bytes = [*self._begun, data[start:end]], [], 0
             start = end + 1
@@ -60,6 +69,30 @@ class LineSplitter:
         return self._begun if any(map(bytes.strip, self._begun)) else []
 
 
+class Inflater:
+    """Gives the bytes of a file, which may be one of gzip. `begin` are its first ones."""
+
+    def __init__(self, begin: bytes) -> None:
+        self._gzip = zlib.decompressobj(wbits=31) if begin.startswith(_GZIP) else None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Raises InvalidReplyError for what cannot be unpacked."""
+        if self._gzip is None:
+            yield data
+            return
+        while data:
+            try:
+                piece = self._gzip.decompress(data, _INFLATED_BYTES)
+            except zlib.error:
+                raise InvalidReplyError("a compressed file of results is damaged") from None
+            data = self._gzip.unconsumed_tail
+            yield piece
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self._gzip is not None and not self._gzip.eof
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What stands around a reply. `status` is None where the line was never answered; `body` and `error` are JSON."""
@@ -71,11 +104,13 @@ class Envelope:
 
 
 class _Response(msgspec.Struct):
-    """Voyage's errors have a message beside the status, and no body."""
+    """Voyage's errors have a message beside the status, and no body. A body without a status stands in its place."""
 
-    status_code: int = 200
+    status_code: Any = None
     body: msgspec.Raw = msgspec.Raw(b"null")
-    message: str | None = None
+    message: Any = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Line(msgspec.Struct):
@@ -95,8 +130,17 @@ class _AnsweredLine(msgspec.Struct):
     custom_id: str | None = None
 
 
+def own_id(custom_id: str | None, inputs: Container[str]) -> str | None:
+    """The id as it was sent: ours are in small letters. None for one that was not."""
+    for id in (custom_id, (custom_id or "").strip().lower()):
+        if id is not None and id in inputs:
+            return id
+    return None
+
+
 _LINE = msgspec.json.Decoder(_Line)
 _RESPONSE = msgspec.json.Decoder(_Response)
+_TEXT = msgspec.json.Decoder(str)
 _ANSWERED = msgspec.json.Decoder(_AnsweredLine)
 _NULL = b"null"
 
@@ -142,16 +186,35 @@ def _end_of(line: Pieces, most: int) -> bytes:
 
 def read_envelope(line: bytes) -> Envelope:
     """Parses the whole line. Raises InvalidReplyError for what is no line of results."""
-    found = decode_reply(_LINE, line)
+    # A file that is one JSON list has a line for each of its items.
+    found = decode_reply(_LINE, line.strip().removeprefix(b"[").removesuffix(b"]").removesuffix(b","))
     id = found.custom_id if found.custom_id is not None else found.key
     custom_id = None if id is None else str(id)
     if bytes(found.response) == _NULL:
         return Envelope(custom_id, None, _NULL, bytes(found.error))
+    if bytes(found.response).startswith(b'"'):
+        return Envelope(custom_id, None, _NULL, bytes(found.response))
     response = decode_reply(_RESPONSE, found.response)
-    body = bytes(response.body)
+    body, error = bytes(response.body), bytes(found.error)
+    if body.startswith(b'"'):
+        body = decode_reply(_TEXT, body).encode()  # JSON within JSON, or a message
     if body == _NULL and response.message is not None:
         body = msgspec.json.encode({"error": {"message": response.message}})
-    return Envelope(custom_id, response.status_code, body, bytes(found.error))
+    if body == _NULL and bytes(response.error) != _NULL:
+        error = bytes(response.error)
+    if body == _NULL and bytes(response.data) != _NULL:
+        body = bytes(found.response)
+    status = _status_in(response.status_code)
+    if status is None and body != _NULL and error == _NULL:
+        status = 200
+    return Envelope(custom_id, status, body, error)
+
+
+def _status_in(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def is_whole(line: bytes) -> bool:
@@ -222,7 +285,7 @@ class LineReader(ReplyReader):
     def _decode(self, body: bytes | bytearray) -> OpenAIReply:
         line = decode_reply(_ANSWERED, body)
         # Law 3: a vector is stored only beside its text, and the line was found by these words before it was parsed.
-        if line.custom_id != self._custom_id or line.response.status_code not in range(200, 300):
+        if own_id(line.custom_id, {self._custom_id}) is None or line.response.status_code not in range(200, 300):
             raise InvalidReplyError("the reply is not that of its line")
         return line.response.body
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from aembed.batch_protocols import BatchLine
-from aembed.core.batch_results import Envelope, LineReader, Pieces, find_custom_id, holds_vectors, read_envelope
+from aembed.core.batch_results import (
+    Envelope,
+    LineReader,
+    Pieces,
+    find_custom_id,
+    holds_vectors,
+    own_id,
+    read_envelope,
+)
 from aembed.errors import InvalidReplyError, ProviderError, UnavailableError
 from aembed.providers._errors import error_for, error_in, with_origin
 from aembed.providers._exchanges import Reader
@@ -15,6 +24,9 @@ from aembed.types import Reply, Usage
 
 # Chosen: to read so much takes a ms, which is no reason for a thread.
 _INLINE_BYTES = INLINE_BYTES // 8
+
+
+_UNRUN = re.compile(rb"batch_(expired|cancell?ed)\b", re.IGNORECASE)
 
 
 class ReadsResults(HTTPProvider):
@@ -36,43 +48,45 @@ class ReadsResults(HTTPProvider):
         return LineReader(inputs, line, custom_id)
 
     def _read_line(self, pieces: Pieces, inputs: Mapping[str, int]) -> BatchLine:
-        custom_id = find_custom_id(pieces)
-        if custom_id is not None and custom_id in inputs and holds_vectors(pieces):
-            return self._read_vectors(self.reader_of_line(pieces, custom_id, inputs[custom_id]), custom_id)
+        custom_id = own_id(find_custom_id(pieces), inputs)
+        quick: BatchLine | None = None
+        if custom_id is not None and holds_vectors(pieces):
+            quick = self._read_vectors(self.reader_of_line(pieces, custom_id, inputs[custom_id]), custom_id)
+            if quick.reply:
+                return quick
         line = b"".join(pieces)
         try:
             found = read_envelope(line)
         except InvalidReplyError as error:
-            return BatchLine(None, error=self._with_line(error, line))
+            return quick or BatchLine(None, error=self._with_line(error, line))
+        custom_id = own_id(found.custom_id, inputs)
         if found.status is None:
-            return self._unanswered(found)
+            return quick or self._unanswered(found, custom_id or found.custom_id)
         if not 200 <= found.status < 300:
-            return BatchLine(found.custom_id, error=self._refused(found, inputs))
-        if found.custom_id is None or found.custom_id not in inputs:
+            return BatchLine(custom_id or found.custom_id, error=self._refused(found, inputs.get(custom_id or "", 1)))
+        if custom_id is None:
             return BatchLine(found.custom_id, error=InvalidReplyError("the service answered a line that was not sent"))
-        reader = self.reader(inputs[found.custom_id])
+        reader = self.reader(inputs[custom_id])
         reader.feed(found.body)
-        return self._read_vectors(reader, found.custom_id)
+        read = self._read_vectors(reader, custom_id)
+        return read if read.reply else quick or read
 
-    def _unanswered(self, found: Envelope) -> BatchLine:
-        if b"batch_expired" in found.error:
-            return BatchLine(found.custom_id, unrun="expired")
-        if b"batch_cancelled" in found.error:
-            return BatchLine(found.custom_id, unrun="cancelled")
+    def _unanswered(self, found: Envelope, custom_id: str | None) -> BatchLine:
+        if unrun := _UNRUN.search(found.error):
+            return BatchLine(custom_id, unrun="expired" if unrun[1].lower() == b"expired" else "cancelled")
         reply = HTTPReply(200, {}, b'{"error":%b}' % found.error)
         held = error_in(reply, inputs=1, secrets=self._secrets())
         neither = InvalidReplyError("the line holds neither a reply nor an error")
-        return BatchLine(found.custom_id, error=held or neither)
+        return BatchLine(custom_id, error=held or neither)
 
-    def _refused(self, found: Envelope, inputs: Mapping[str, int]) -> ProviderError:
+    def _refused(self, found: Envelope, inputs: int) -> ProviderError:
         assert found.status is not None
         if found.status < 100:
             return UnavailableError(f"the service gave this line the status {found.status}, which is none")
         reply, own = HTTPReply(found.status, {}, found.body), self.error(found.status, {}, found.body)
         if isinstance(own, ProviderError):
             return with_origin(own, reply, self._secrets(), own.hints)
-        number = inputs.get(found.custom_id or "", 1)
-        return error_for(reply, inputs=number, secrets=self._secrets(), error=own)
+        return error_for(reply, inputs=inputs, secrets=self._secrets(), error=own)
 
     def _read_vectors(self, reader: Reader, custom_id: str) -> BatchLine:
         try:

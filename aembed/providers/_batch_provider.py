@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from aembed.batch_protocols import BatchLine, BatchState, BatchTerms, QueueFullError
-from aembed.core.batch_results import LineSplitter, Pieces, is_whole
+from aembed.core.batch_results import Inflater, LineSplitter, Pieces, is_whole
 from aembed.errors import (
     AuthenticationError,
     BadRequestError,
@@ -34,7 +35,7 @@ from aembed.providers._batch_lines import ReadsResults
 from aembed.providers._batch_wires import BatchWire
 from aembed.providers._errors import error_for, error_in, with_origin
 from aembed.providers._exchanges import encode_body, explain
-from aembed.providers._http import HTTPReply, Upload, most_reply_bytes, multipart
+from aembed.providers._http import HTTPReply, Incoming, Upload, most_reply_bytes, multipart
 from aembed.providers._options import Headers
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ SLOWEST_BYTES = 100_000
 MOST_CALL_BYTES = 4_000_000
 # Computed: 100,000 vectors of 4,096 numbers, each of 25 bytes.
 MOST_FILE_BYTES = 12_000_000_000
+MOST_REDIRECTS = 3
+"""A download may be sent to another place so many times."""
 _QUEUE_IS_FULL = re.compile(r"token_limit_exceeded|enqueued token limit", re.IGNORECASE)
 
 
@@ -117,8 +120,12 @@ class BatchHTTPProvider(ReadsResults):
             raise
 
     async def delete_batch_file(self, file_id: str) -> None:
-        with suppress(NotFoundError):
+        """Raises NotFoundError where the service knows no such request."""
+        try:
             await self.call("DELETE", self._wire.file(file_id))
+        except NotFoundError as error:
+            if error.status_code in (405, 501):
+                raise
 
     async def batch_results(self, state: BatchState, inputs: Mapping[str, int]) -> AsyncGenerator[BatchLine]:
         for file in (state.output_file, state.error_file):
@@ -199,20 +206,50 @@ class BatchHTTPProvider(ReadsResults):
     async def _lines(self, path: str) -> AsyncGenerator[Pieces]:
         """Those of a file of results. Raises UnavailableError where the file is cut off, after its whole lines."""
         lines = LineSplitter(most_reply_bytes(self._wire.terms.max_texts_per_line, self.space.dimensions))
-        url, headers = f"{self.base_url}{path}", await self._headers_now({"accept": "*/*"})
         async with AsyncExitStack() as stack:
-            download = self._http.download(url, headers, most_bytes=MOST_FILE_BYTES)
-            incoming = await _in_time(stack.enter_async_context(download))
-            if isinstance(incoming, HTTPReply):
-                raise await self._judge(incoming, f"GET {path}")
+            incoming = await self._open_file(path, stack)
+            inflater: Inflater | None = None
             while data := await _in_time(incoming.read()):
-                for line in lines.feed(data):
-                    yield line
+                if inflater is None:
+                    inflater = Inflater(data)
+                for piece in inflater.feed(data):
+                    for line in lines.feed(piece):
+                        yield line
+        if inflater and inflater.is_cut_off:
+            raise UnavailableError("a compressed file of results was cut off")
         if last := lines.rest():
-            # A file may end without the end of a line; one that was cut ends within it.
-            if not await self._run_in_thread(is_whole, b"".join(last)):
+            # A file may end without the end of a line; one that was cut ends within it. What begins no line is none.
+            if last[0].lstrip().startswith(b"{") and not await self._run_in_thread(is_whole, b"".join(last)):
                 raise UnavailableError("a file of results ends within a line: it was cut off")
             yield last
+
+    async def _open_file(self, path: str, stack: AsyncExitStack) -> Incoming:
+        """Some services keep files elsewhere and say where: no key goes there, and no header of the user's."""
+        url, headers = f"{self.base_url}{path}", await self._headers_now({"accept": "*/*"})
+        for _ in range(MOST_REDIRECTS + 1):
+            download = self._http.download(url, headers, most_bytes=MOST_FILE_BYTES)
+            reply = await _in_time(stack.enter_async_context(download))
+            if not isinstance(reply, HTTPReply):
+                return reply
+            place = _place_in(reply, url)
+            if place is None:
+                raise await self._judge(reply, f"GET {path}")
+            url, headers = place, headers if _origin_of(place) == _origin_of(url) else {"accept": "*/*"}
+        raise UnavailableError(f"{self.service.name} sends a download from one place to another, again and again")
+
+
+def _place_in(reply: HTTPReply, url: str) -> str | None:
+    """Where the file is instead. Nothing that was encrypted goes on without it."""
+    if reply.status not in (301, 302, 303, 307, 308) or not (location := reply.headers.get("location")):
+        return None
+    place = urljoin(url, location)
+    schemes = {"https"} if url.startswith("https:") else {"https", "http"}
+    return place if urlsplit(place).scheme in schemes else None
+
+
+def _origin_of(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 async def _in_time(coming: Awaitable[T]) -> T:

@@ -6,15 +6,17 @@ is OpenAI's. Nothing here awaits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from aembed.batch_protocols import BatchFault, BatchState, BatchStatus, BatchTerms
+from aembed.batch_protocols import BatchState, BatchTerms
 from aembed.core.replies import decode_reply
+from aembed.errors import InvalidReplyError
+from aembed.providers._batch_words import count_of, faults_of, field_of, moment_of, status_of, text_of
 
 KEY = "aembed_key"
 """The name of our key in a batch's metadata."""
@@ -23,38 +25,20 @@ PAGE = 100
 DAY = 86_400.0
 
 
-class _Fault(msgspec.Struct):
-    code: str | None = None
-    message: str | None = None
-    line: int | None = None
-
-
-class _Faults(msgspec.Struct):
-    data: list[_Fault] = []
-
-
-class _Counts(msgspec.Struct):
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
-
-
-class _Usage(msgspec.Struct):
-    total_tokens: int | None = None
-
-
 class _Batch(msgspec.Struct):
+    """What its fields are of is a service's own affair (_batch_words.py)."""
+
     id: str
-    status: str
-    input_file_id: str | None = None
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    created_at: float | None = None
-    expires_at: float | None = None
-    request_counts: _Counts | None = None
-    usage: _Usage | None = None
-    errors: _Faults | None = None
-    metadata: dict[str, Any] | None = None
+    status: Any
+    input_file_id: Any = None
+    output_file_id: Any = None
+    error_file_id: Any = None
+    created_at: Any = None
+    expires_at: Any = None
+    request_counts: Any = None
+    usage: Any = None
+    errors: Any = None
+    metadata: Any = None
 
 
 class _Page(msgspec.Struct):
@@ -70,7 +54,6 @@ class _File(msgspec.Struct):
 _BATCH = msgspec.json.Decoder(_Batch)
 _PAGE = msgspec.json.Decoder(_Page)
 _FILE = msgspec.json.Decoder(_File)
-_STATUSES: Mapping[str, BatchStatus] = {status: status for status in get_args(BatchStatus)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,32 +120,43 @@ class BatchWire:
     def states(self, body: bytes, after: str | None) -> tuple[list[BatchState], str | None]:
         """Those of the page that `after` named, and what names the next one; None where there is none."""
         page = decode_reply(_PAGE, body)
-        found = [self.state(bytes(each)) for each in page.data]
+        found = self._readable_states(page.data)
         return found, (page.last_id or found[-1].id) if page.has_more and found else None
+
+    def _readable_states(self, listed: Sequence[msgspec.Raw]) -> list[BatchState]:
+        """Other programs may have batches that are of another kind; one that names our key has to be read."""
+        found = list[BatchState]()
+        for each in map(bytes, listed):
+            try:
+                found.append(self.state(each))
+            except InvalidReplyError:
+                if KEY.encode() in each:
+                    raise
+        return found
 
     def state(self, body: bytes) -> BatchState:
         found = decode_reply(_BATCH, body)
-        counts, faults = found.request_counts or _Counts(), found.errors.data if found.errors else []
+        output, errors = text_of(found.output_file_id), text_of(found.error_file_id)
+        created, counts = moment_of(found.created_at), found.request_counts
         return BatchState(
             found.id,
-            # A word that nobody knows yet is no end of a batch: it is looked at again.
-            _STATUSES.get(found.status.lower(), "in_progress"),
+            status_of(found.status, has_results=bool(output)),
             key=key_in(found.metadata),
-            input_file=found.input_file_id,
-            output_file=found.output_file_id,
-            error_file=found.error_file_id,
-            created_at=found.created_at or 0.0,
-            expires_at=found.expires_at,
-            total=counts.total,
-            completed=counts.completed,
-            failed=counts.failed,
-            tokens=(found.usage.total_tokens or None) if found.usage else None,
-            faults=tuple(BatchFault(each.code or "", each.message or "", each.line) for each in faults),
+            input_file=text_of(found.input_file_id),
+            output_file=output,
+            error_file=errors,
+            created_at=created or 0.0,
+            expires_at=moment_of(found.expires_at) or (created + self.terms.window_seconds if created else None),
+            total=count_of(field_of(counts, "total")),
+            completed=count_of(field_of(counts, "completed")),
+            failed=count_of(field_of(counts, "failed")),
+            tokens=count_of(field_of(found.usage, "total_tokens")) or None,
+            faults=faults_of(found.errors),
         )
 
 
-def key_in(metadata: Mapping[str, Any] | None) -> str | None:
-    key = (metadata or {}).get(KEY)
+def key_in(metadata: Any) -> str | None:
+    key = field_of(metadata, KEY)
     return key if isinstance(key, str) else None
 
 
@@ -179,23 +173,18 @@ class VoyageBatchWire(BatchWire):
         return {**super().creation(file_id, key, body), "request_params": parameters}
 
 
-class _MistralFault(msgspec.Struct):
-    message: str = ""
-    count: int = 1
-
-
 class _MistralJob(msgspec.Struct):
     id: str
-    status: str
-    input_files: list[str] = []
-    output_file: str | None = None
-    error_file: str | None = None
-    created_at: float | None = None
-    total_requests: int = 0
-    succeeded_requests: int = 0
-    failed_requests: int = 0
-    errors: list[_MistralFault] = []
-    metadata: dict[str, Any] | None = None
+    status: Any
+    input_files: Any = None
+    output_file: Any = None
+    error_file: Any = None
+    created_at: Any = None
+    total_requests: Any = 0
+    succeeded_requests: Any = 0
+    failed_requests: Any = 0
+    errors: Any = None
+    metadata: Any = None
 
 
 class _MistralJobs(msgspec.Struct):
@@ -204,15 +193,6 @@ class _MistralJobs(msgspec.Struct):
 
 _JOB = msgspec.json.Decoder(_MistralJob)
 _JOBS = msgspec.json.Decoder(_MistralJobs)
-_JOB_STATUSES: Mapping[str, BatchStatus] = {
-    "QUEUED": "validating",
-    "RUNNING": "in_progress",
-    "SUCCESS": "completed",
-    "FAILED": "failed",
-    "TIMEOUT_EXCEEDED": "expired",
-    "CANCELLATION_REQUESTED": "cancelling",
-    "CANCELLED": "cancelled",
-}
 
 
 class MistralBatchWire(BatchWire):
@@ -237,25 +217,24 @@ class MistralBatchWire(BatchWire):
         return f"{self.batches}?{urlencode({'page': after or 0, 'page_size': PAGE, 'order_by': '-created'})}"
 
     def states(self, body: bytes, after: str | None) -> tuple[list[BatchState], str | None]:
-        found = [self.state(bytes(each)) for each in decode_reply(_JOBS, body).data or ()]
-        return found, str(int(after or 0) + 1) if len(found) == PAGE else None
+        listed = decode_reply(_JOBS, body).data or []
+        return self._readable_states(listed), str(int(after or 0) + 1) if len(listed) == PAGE else None
 
     def state(self, body: bytes) -> BatchState:
         found = decode_reply(_JOB, body)
-        status = _JOB_STATUSES.get(found.status.upper(), "in_progress")
-        created = found.created_at or 0.0
+        output, errors = text_of(found.output_file), text_of(found.error_file)
+        created = moment_of(found.created_at)
         return BatchState(
             found.id,
-            # One that failed within has results all the same.
-            "completed" if status == "failed" and (found.output_file or found.error_file) else status,
+            status_of(found.status, has_results=bool(output or errors)),
             key=key_in(found.metadata),
-            input_file=found.input_files[0] if found.input_files else None,
-            output_file=found.output_file,
-            error_file=found.error_file,
-            created_at=created,
+            input_file=text_of(found.input_files),
+            output_file=output,
+            error_file=errors,
+            created_at=created or 0.0,
             expires_at=created + self.terms.window_seconds if created else None,
-            total=found.total_requests,
-            completed=found.succeeded_requests,
-            failed=found.failed_requests,
-            faults=tuple(BatchFault("", each.message) for each in found.errors),
+            total=count_of(found.total_requests),
+            completed=count_of(found.succeeded_requests),
+            failed=count_of(found.failed_requests),
+            faults=faults_of(found.errors),
         )

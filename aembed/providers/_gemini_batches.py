@@ -8,19 +8,19 @@ made: the uploaded file is what a batch that was lost is known by.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from aembed.batch_protocols import BatchFault, BatchState, BatchStatus, BatchTerms
+from aembed.batch_protocols import BatchFault, BatchState, BatchTerms
 from aembed.core.batch_results import Pieces
 from aembed.core.number_replies import Found, NumbersReader
 from aembed.core.numbers import Numbers
 from aembed.core.replies import decode_reply
 from aembed.errors import InvalidReplyError
 from aembed.providers._batch_wires import DAY, PAGE, BatchWire
+from aembed.providers._batch_words import count_of, moment_of, status_of, text_of
 
 # ai.google.dev/gemini-api/docs/batch-api: half the price, 24 hours as a rule and 48 at the most, files of 2 GB. Chosen:
 # 50,000 texts a file, whose vectors of 3,072 numbers are some 3 GB.
@@ -33,17 +33,6 @@ TERMS = BatchTerms(
     price_factor=0.5,
     window_seconds=2 * DAY,
 )
-_STATUSES: Mapping[str, BatchStatus] = {
-    "PENDING": "validating",
-    "QUEUED": "validating",
-    "RUNNING": "in_progress",
-    "SUCCEEDED": "completed",
-    "PARTIALLY_SUCCEEDED": "completed",
-    "FAILED": "failed",
-    "EXPIRED": "expired",
-    "CANCELLING": "cancelling",
-    "CANCELLED": "cancelled",
-}
 
 
 class _Output(msgspec.Struct):
@@ -56,15 +45,15 @@ class _Input(msgspec.Struct):
 
 
 class _Stats(msgspec.Struct):
-    requestCount: int | str = 0
-    successfulRequestCount: int | str = 0
-    failedRequestCount: int | str = 0
+    requestCount: Any = 0
+    successfulRequestCount: Any = 0
+    failedRequestCount: Any = 0
 
 
 class _Metadata(msgspec.Struct):
     state: str = ""
     displayName: str | None = None
-    createTime: str | None = None
+    createTime: Any = None
     inputConfig: _Input | None = None
     output: _Output | None = None
     batchStats: _Stats | None = None
@@ -156,18 +145,19 @@ class GeminiBatchWire(BatchWire):
         found = decode_reply(_OPERATION, body)
         told = found.metadata
         given, stats = told.inputConfig or _Input(), told.batchStats or _Stats()
-        created = _seconds(told.createTime)
+        created = moment_of(told.createTime) or 0.0
+        output = text_of(told.output.responsesFile) if told.output else None
         return BatchState(
             found.name,
-            _STATUSES.get(told.state.upper().partition("_STATE_")[2], "in_progress"),
+            status_of(told.state.upper().partition("_STATE_")[2], has_results=bool(output)),
             key=told.displayName,
             input_file=given.fileName or given.file_name,
-            output_file=told.output.responsesFile if told.output else None,
+            output_file=output,
             created_at=created,
             expires_at=created + self.terms.window_seconds if created else None,
-            total=int(stats.requestCount),
-            completed=int(stats.successfulRequestCount),
-            failed=int(stats.failedRequestCount),
+            total=count_of(stats.requestCount),
+            completed=count_of(stats.successfulRequestCount),
+            failed=count_of(stats.failedRequestCount),
             faults=(BatchFault(str(found.error.code or ""), found.error.message),) if found.error else (),
         )
 
@@ -191,11 +181,3 @@ class GeminiLineReader(NumbersReader[_Line]):
 
 def _last_of(name: str) -> str:
     return quote(name.rpartition("/")[2], safe="")
-
-
-def _seconds(time: str | None) -> float:
-    """Since 1970; Google writes nanoseconds."""
-    try:
-        return datetime.fromisoformat(time).timestamp() if time else 0.0
-    except ValueError:
-        return 0.0
