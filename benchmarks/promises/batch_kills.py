@@ -2,9 +2,10 @@
 
     python -m benchmarks.batch_kills [--kills 200] [--first 1] [--store sqlite]
 
-Each run is a process of its own, which is killed; the simulated service is another, and keeps a clock that is advanced
-between the runs. At the end of each history every row is there and right, the ledger has every text once (the list lags
-less than the grace of ten minutes), and no file is left at the service. Exits 1 if a bar is missed.
+Each run is a process of its own, which is killed, now and then one of two at once; some have only a part of the
+records. The simulated service is another, and keeps a clock that is advanced between the runs. At the end of each
+history every row is there and right, the ledger has every text once (the list lags less than the grace of ten minutes),
+and no file is left at the service. Exits 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -39,8 +41,8 @@ MOST_RUNS_TO_THE_END = 15
 class History:
     """One store and one service, from its first run to its end."""
 
-    def __init__(self, service: Service, place: Place, begin: Begin, seed: int) -> None:
-        self._service, self._place, self._begin = service, place, begin
+    def __init__(self, service: Service, place: Place, begins: Sequence[Begin], seed: int) -> None:
+        self._service, self._place, self._begins = service, place, begins
         self._random = Random(seed)
         self._texts = [f"text {number} of history {seed}" for number in range(TEXTS)]
         self._ahead = 0.0
@@ -49,20 +51,27 @@ class History:
 
     async def live(self) -> list[str]:
         """What went wrong in it."""
-        await self._begins()
+        await self._draw_faults()
         while self.kills < KILLS_A_HISTORY:
-            victim = await self._begin(batch, self._orders)
-            if await victim.ended(self._random.uniform(0.0, LONGEST_SECONDS)) is None:
-                await victim.killed()
-                self.kills += 1
+            orders = self._drawn_orders()
+            victims = [await begin(batch, orders) for begin in self._begins[: self._random.choice([1, 1, 2])]]
+            for victim in victims:
+                if await victim.ended(self._random.uniform(0.0, LONGEST_SECONDS)) is None:
+                    await victim.killed()
+                    self.kills += 1
             await self._pass(self._random.choice(HOURS))
         return [problem async for problem in self._ends()]
+
+    def _drawn_orders(self) -> BatchOrders:
+        """Vectors of records that a run does not have are kept in the store."""
+        orders, part = self._orders, self._random.choice([1.0, 1.0, self._random.random()])
+        return replace(orders, texts=self._texts[: int(TEXTS * part)])
 
     @property
     def _orders(self) -> BatchOrders:
         return BatchOrders(self._service.url, self._place.url, self._texts, self._ahead, DIMENSIONS)
 
-    async def _begins(self) -> None:
+    async def _draw_faults(self) -> None:
         lost = [
             self._random.choice([None, None, {"kind": "lost"}, {"kind": "lost", "took_effect": False}])
             for _ in range(6)
@@ -82,7 +91,7 @@ class History:
     async def _ends(self) -> AsyncIterator[str]:
         for number in range(MOST_RUNS_TO_THE_END):
             # One whose uploads are lost again and again ends with an error, and the next one goes on.
-            await (await self._begin(batch, self._orders)).ended()
+            await (await self._begins[0](batch, self._orders)).ended()
             await self._pass(90_000.0 if number % 4 == 3 else 700.0)
             if not [*await self._wrong_rows()]:
                 break
@@ -90,7 +99,7 @@ class History:
             yield problem
         # A file whose upload was killed, or whose answer was lost, is deleted by the service after a week.
         await self._pass(8 * 86_400.0)
-        victim = await self._begin(batch, self._orders)
+        victim = await self._begins[0](batch, self._orders)
         if code := await victim.ended():
             yield f"the last run ended with exit code {code}"
         times = Counter((await self._service.texts()).values())
@@ -116,13 +125,13 @@ class History:
 async def run(kills: int, seed: int, folder: Path, database: str | None) -> list[str]:
     problems: list[str] = []
     killed = histories = 0
-    async with hatching() as begin:
+    async with hatching() as first, hatching() as second:
         while killed < kills:
             place: Place = SQLitePlace(folder / f"rows{seed}.db")
             if database:
                 place = PostgresPlace(database, f"rows{seed}")
             async with serving("--key", KEY) as service:
-                history = History(service, place, begin, seed)
+                history = History(service, place, [first, second], seed)
                 problems += [f"history {seed}: {problem}" for problem in await history.live()]
             killed, histories, seed = killed + history.kills, histories + 1, seed + 1
     print(f"{killed} kills in {histories} histories", flush=True)
