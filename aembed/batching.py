@@ -9,7 +9,7 @@ from aembed.batch_protocols import BatchState, KeepsBatches
 from aembed.core.progress import Tally
 from aembed.engine import Engine
 from aembed.errors import ConfigError
-from aembed.pipeline.batch_jobs.collecting import cancel, look_at
+from aembed.pipeline.batch_jobs.asking import cancel, look_at
 from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, run_job
 from aembed.pipeline.batch_jobs.settling import CheckModel
 from aembed.pipeline.job import Job

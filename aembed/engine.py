@@ -27,6 +27,8 @@ from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit,
 from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
+from aembed.pipeline.batch_jobs.brought import Brought
+from aembed.pipeline.batch_jobs.collected import Collected
 from aembed.pipeline.batch_jobs.collecting import Collector
 from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, limits_of_line
 from aembed.pipeline.batch_jobs.settling import CheckModel
@@ -299,11 +301,13 @@ class Engine:
         # A token of a batch counts as much of a budget in dollars as it costs; of one in tokens it is a token.
         counts_tokens = any(budget.max_billed_tokens is not None for budget in self.options.budgets)
         share = 1.0 if counts_tokens else terms.price_factor
-        asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True)
+        collected = Collected(books, Brought(self.run_in_thread))
+        asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True, collected=collected)
         teller = BatchTeller(self._tell, origin_of(self.provider)) if self._tell else None
         collector = Collector(
             provider,
             books,
+            collected,
             tally,
             spend_limit,
             terms.price_factor,

@@ -29,9 +29,15 @@ GRACE_SECONDS = 600.0
 # A batch that should be over and is not may still come to its end; what it has made is then read all the same.
 LATE_SECONDS = 48 * 3600.0
 """Texts are out until so long after the time at which their batch expires."""
+# Gemini's; the others allow themselves 12 or 24 hours.
+LONGEST_SECONDS = 48 * 3600.0
+"""A batch of which the service does not say when it expires takes no longer."""
 # OpenAI keeps a batch and its files for longer than its 24 hours; a twin shows itself in the list within minutes.
 REMEMBERED_SECONDS = 72 * 3600.0
 """A batch that was abandoned, and twins of one that is done, are looked for in the list for so long."""
+# Chosen: an outage is over by then, and files that are kept for longer are a service's own affair.
+DELETING_SECONDS = 14 * 86_400.0
+"""Files of a batch that is done with are tried to be deleted for so long after it was created."""
 MOST_TRIES = 2
 """A text that so many batches gave nothing goes live, where it is to."""
 # Chosen: five days, if each batch takes one. Without an end, a line that a service bills and never gives would be
@@ -207,7 +213,24 @@ def twin_record(record: BatchRecord, state: BatchState, twice_lines: int) -> Bat
 
 def is_overdue(record: BatchRecord, now: float) -> bool:
     """Whether its texts are not waited for any longer."""
-    return record.expires_at is not None and now >= record.expires_at + LATE_SECONDS
+    expires_at = record.changed_at + LONGEST_SECONDS if record.expires_at is None else record.expires_at
+    return now >= expires_at + LATE_SECONDS
+
+
+class ListEnd:
+    """Whether a list that begins with the youngest has come to batches that are older than `since`. One that does not
+    is read to its end, as is one that tells no times."""
+
+    def __init__(self, since: float) -> None:
+        self._since, self._before = since, 0.0
+        self._descends = self._ascends = False
+
+    def is_reached(self, state: BatchState) -> bool:
+        before, self._before = self._before, state.created_at
+        if before and state.created_at:
+            self._descends |= state.created_at < before
+            self._ascends |= state.created_at > before
+        return 0.0 < state.created_at < self._since and self._descends and not self._ascends
 
 
 class Found:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import anyio.lowlevel
-import numpy as np
 
 from aembed.core.changes import Entries, Entry, Item, Key, oversize_error
 from aembed.counters import Measure
@@ -18,6 +17,7 @@ from aembed.limits import Limits
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.outcomes import Outcomes
+from aembed.pipeline.paid_rows import PaidRows
 from aembed.pipeline.reading import Chunk, count_inputs, record_in
 from aembed.pipeline.sinks import Sink
 from aembed.results import Failure
@@ -50,6 +50,7 @@ class Intake:
         outcomes: Outcomes,
         batches: Batches,
         leased_elsewhere: LeasedElsewhere,
+        paid_rows: PaidRows,
     ) -> None:
         self._sink = sink
         self._entries_of = entries
@@ -59,14 +60,28 @@ class Intake:
         self._outcomes = outcomes
         self._batches = batches
         self._leased_elsewhere = leased_elsewhere
+        self._paid_rows = paid_rows
 
     async def admit(self, chunk: Chunk) -> None:
-        """Takes in one chunk; what has to be paid for is offered, and the rest has ended when this returns."""
+        """Takes in one chunk; what has to be paid for is offered, and the rest is written, or has ended."""
         outcomes = self._outcomes
         outcomes.tally.inputs += count_inputs(chunk)
         carried: dict[Key, Embedded] = {}
         entries = await self._make_entries(chunk, carried)
         entries = outcomes.unsettled_entries(entries, await self._sink.known(entries)) if entries else []
+        own = [entry for entry in entries if entry.key in carried]
+        others = self._sink.hold([entry for entry in entries if entry.key not in carried] if own else entries)
+        await self._take_in([*own, *others], carried)
+        while released := await self._sink.released(is_last=False):
+            await self._take_in(released, {})
+
+    async def finish(self) -> None:
+        """All was read: what was held back is taken in as it is released."""
+        while released := await self._sink.released(is_last=True):
+            await self._take_in(released, {})
+
+    async def _take_in(self, entries: Sequence[Entry], carried: Mapping[Key, Embedded]) -> None:
+        outcomes = self._outcomes
         for portion in portions(entries):
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
             items = await self._make_items(await self._write_paid(outcomes.join(portion), carried))
@@ -115,17 +130,18 @@ class Intake:
         return entries
 
     async def _write_paid(self, entries: list[Entry], carried: Mapping[Key, Embedded]) -> list[Entry]:
-        """Writes the texts whose vector was paid for already, here or where they come from; returns the others."""
+        """The texts whose vector was paid for already, here or where they come from, are on their way into their rows;
+        returns the others."""
         paid = await self._sink.paid_vectors(entries) if entries else {}
         if paid:
             found = [entry for entry in entries if entry.key in paid]
-            await self._outcomes.write(found, np.stack([paid[entry.key] for entry in found]))
+            await self._paid_rows.add(found, [paid[entry.key] for entry in found])
             entries = [entry for entry in entries if entry.key not in paid]
         for model in {row.model for row in carried.values()}:
             of_model = {key: row.vector for key, row in carried.items() if row.model == model}
             found = [entry for entry in entries if entry.key in of_model]
             if found and await self._sink.may_take_over(model):
-                await self._outcomes.write(found, np.stack([of_model[entry.key] for entry in found]), model)
+                await self._paid_rows.add(found, [of_model[entry.key] for entry in found], model)
                 entries = [entry for entry in entries if entry.key not in of_model]
         return entries
 

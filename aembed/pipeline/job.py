@@ -38,6 +38,7 @@ from aembed.pipeline.intake import Intake
 from aembed.pipeline.leased_elsewhere import LeasedElsewhere
 from aembed.pipeline.observing import LEAST_PATIENCE, PATIENCE, Observers
 from aembed.pipeline.outcomes import Outcomes
+from aembed.pipeline.paid_rows import PaidRows
 from aembed.pipeline.reading import Feed
 from aembed.pipeline.sinks import Sink
 from aembed.pipeline.spend_limit import SpendLimit
@@ -49,6 +50,10 @@ logger = logging.getLogger("aembed")
 # takes 6 to 7 s, and Kubernetes kills what has not ended 30 s after SIGTERM.
 DRAIN_TIMEOUT = 30.0
 """A cancelled job waits so many seconds for what it has sent."""
+
+# Measured: the server takes the rows of one while those of the other are encoded. More would wait for each other.
+WRITES = 2
+"""So many writes of rows whose vectors are at hand are under way at once."""
 
 
 class Job:
@@ -89,7 +94,10 @@ class Job:
         self._submission.remaining = self._batches.remaining_batches
         self._submission.to_come = self._batches.to_come
         self._leased_elsewhere = LeasedElsewhere(sink, self._outcomes, self._batches)
-        self._intake = Intake(sink, entries, measure, limits, self._outcomes, self._batches, self._leased_elsewhere)
+        self._paid_rows = PaidRows(self._outcomes, measure.run_in_thread)
+        self._intake = Intake(
+            sink, entries, measure, limits, self._outcomes, self._batches, self._leased_elsewhere, self._paid_rows
+        )
         self._error: AembedError | None = None
         self._scope: anyio.CancelScope | None = None
         self._all_sent = self._stopped = self._left = False
@@ -111,6 +119,8 @@ class Job:
                     group.start_soon(self._feed.fill)
                     group.start_soon(self._read)
                     group.start_soon(self._send)
+                    for _ in range(WRITES):
+                        group.start_soon(self._stop_on_error, self._paid_rows.write)
                     if self._sink.leases:
                         group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
             await self._wait_until_landed()
@@ -161,10 +171,12 @@ class Job:
             except SourceError as error:
                 # What was read before is finished and kept; the error comes out at the end.
                 self._error = error
+            await self._intake.finish()
             await self._leased_elsewhere.finish()
 
         await self._stop_on_error(read)
         self._batches.end()
+        self._paid_rows.end()
 
     async def _stop_on_error(self, work: Callable[[], Awaitable[None]]) -> None:
         """Does a part of the work; what goes wrong in it stops the job."""

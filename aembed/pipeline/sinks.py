@@ -70,6 +70,14 @@ class Sink:
     async def known(self, entries: Sequence[Entry]) -> Known:
         return Known()
 
+    def hold(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Holds back those whose vectors are on their way from elsewhere; returns the others."""
+        return entries
+
+    async def released(self, *, is_last: bool) -> Sequence[Entry]:
+        """Those that were held and are no longer; if nothing is read any more (`is_last`), it waits for some."""
+        return ()
+
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         """The vectors of the entries that were paid for already."""
         return {}

@@ -127,6 +127,11 @@ def test_e11_e12_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
     ended(of_a_pool(seed, tmp_path), f"--pools {seed}")
 
 
+@pytest.mark.parametrize("seed", [20060], ids=["a twin that never ran is billed"])
+def test_q18_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
+    ended(of_batches(seed, tmp_path), f"--batches {seed}")
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_seed_takes_the_same_steps_every_time(seed: int) -> None:
     one, two = (History(draw(seed)) for _ in range(2))

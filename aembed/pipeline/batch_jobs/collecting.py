@@ -1,4 +1,5 @@
-"""What became of batches that are out: their vectors are kept where the rows are, and then their files are deleted.
+"""What became of batches that are out: their vectors are read for the rows of this run, what is in none of them is kept
+in the store, and then their files are deleted.
 
 It may be done at any time and by several processes at once: each line is settled in one transaction of the store, and
 each change of a record is refused to whoever has not seen the one before.
@@ -7,18 +8,19 @@ each change of a record is refused to whoever has not seen the one before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Sized
-from contextlib import suppress
+from collections.abc import Awaitable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
-from aembed.batch_protocols import BatchProvider, BatchState, OutText
+from aembed.batch_protocols import BatchProvider, BatchState, OutText, SettledLine
 from aembed.core.batch_jobs import (
+    DELETING_SECONDS,
     GRACE_SECONDS,
     Adopt,
     BatchRecord,
     Fence,
     Forget,
     Found,
+    ListEnd,
     Poll,
     Stage,
     Step,
@@ -34,18 +36,25 @@ from aembed.core.batch_queue import is_queue_full, limit_in
 from aembed.core.billing import Bill
 from aembed.core.progress import Tally
 from aembed.errors import (
+    AuthenticationError,
     BadRequestError,
+    InvalidReplyError,
     NotFoundError,
+    PermissionDeniedError,
     ProviderError,
     RateLimitError,
     UnavailableError,
 )
 from aembed.pipeline.batch_jobs.books import Books, Superseded
+from aembed.pipeline.batch_jobs.collected import Collected, ReadBatch
 from aembed.pipeline.batch_jobs.settling import CheckModel, Settling, estimate
 from aembed.pipeline.spend_limit import SpendLimit
 from aembed.pipeline.telling import BatchTeller
 
 logger = logging.getLogger("aembed")
+
+LATER = (UnavailableError, RateLimitError, InvalidReplyError, BadRequestError, NotFoundError)
+"""What says nothing of the other batches: the next run asks again."""
 
 
 @dataclass(eq=False)
@@ -57,6 +66,7 @@ class Collector:
 
     provider: BatchProvider
     books: Books
+    collected: Collected
     tally: Tally
     spend_limit: SpendLimit
     price_factor: float
@@ -70,13 +80,15 @@ class Collector:
     teller: BatchTeller | None = None
     failure: BadRequestError | None = None
     _records: Sequence[BatchRecord] = ()
+    _over: list[tuple[BatchRecord, BatchState, dict[int, Sequence[OutText]]]] = field(default_factory=list)
+    """What is to be read, with the lines that nothing is settled of yet."""
 
-    async def collect(self) -> None:
-        """Looks at each batch once. A provider that is away now is asked by the next run."""
+    async def look(self) -> None:
+        """Looks at each batch once, and reads nothing. A provider that is away now is asked by the next run."""
         self._records = records = await self.books.records()
         try:
             found = await self._read_list(records)
-        except (UnavailableError, RateLimitError) as error:
+        except LATER as error:
             logger.warning("the list of batches could not be read: %s", error)
             # Without it nothing may be said of those that it would name.
             found, records = Found(), [each for each in records if each.stage is Stage.CREATED]
@@ -87,14 +99,26 @@ class Collector:
                 twins = []
             # Twins first: they are cancelled.
             for each in (*twins, record):
-                await self._look_after(each, found)
+                step = next_step(each, found.batch_of(each), self._now, self.grace_seconds)
+                await self._look_after(each, self._take(each, step))
 
-    async def _look_after(self, record: BatchRecord, found: Found) -> None:
+    async def end(self) -> None:
+        """The job has written what it has asked for: the rest of what was read is kept, and batches are done with."""
+        for batch in [*self.collected.batches]:
+            await self._look_after(batch.record, self._end(batch))
+
+    async def _end(self, batch: ReadBatch) -> None:
+        await self.collected.settle_rest(batch)
+        self.collected.batches.remove(batch)
+        if batch.state:
+            await self._finish(batch.record, batch.state, tokens=batch.tokens, tries=0)
+
+    async def _look_after(self, record: BatchRecord, work: Awaitable[None]) -> None:
         try:
-            await self._take(record, next_step(record, found.batch_of(record), self._now, self.grace_seconds))
+            await work
         except Superseded:
             logger.info("batch %s is looked after by another process", record.key)
-        except (UnavailableError, RateLimitError) as error:
+        except LATER as error:
             logger.warning("batch %s is looked at by the next run: %s", record.key, error)
 
     @property
@@ -105,9 +129,9 @@ class Collector:
         since = needs_list(records)
         if since is None:
             return Found()
-        states = list[BatchState]()
+        states, end = list[BatchState](), ListEnd(since)
         async for state in self.provider.list_batches():
-            if state.created_at < since:
+            if end.is_reached(state):
                 break
             states.append(state)
         return Found(states)
@@ -134,7 +158,13 @@ class Collector:
     async def _fence(self, record: BatchRecord) -> None:
         """The file is the fence: once it is deleted no create can come through, and the list tells of earlier ones."""
         if record.file:
-            await self.provider.delete_batch_file(record.file)
+            try:
+                await self.provider.delete_batch_file(record.file)
+            except (BadRequestError, NotFoundError, PermissionDeniedError) as error:
+                # There is no fence: a create has to be out of the question.
+                if not is_overdue(record, self._now):
+                    logger.warning("file %s cannot be deleted at the provider; its texts wait: %s", record.file, error)
+                    return
         state = (await self._read_list([record])).batch_of(record)
         if state:
             await self._poll(await self.books.change(record, **created(state)))
@@ -150,13 +180,19 @@ class Collector:
                 logger.warning("batch %s is not there any more; its texts are sent again", record.batch)
                 await self._finish(record, None, tokens=0, tries=0)
             return
+        except (BadRequestError, InvalidReplyError):
+            if is_overdue(record, self._now) and not record.is_twin:
+                await self.books.change(record, is_twin=True)
+            raise
         if record.is_twin and not state.is_over:
             # Its texts may have been sent once more since; what is done of it is kept.
             state = await self.provider.cancel_batch(state.id)
         if state.status == "failed":
             await self._note_failed(record, state)
         elif state.is_over:
-            await self._collect(record, state)
+            lines = dict(await self.books.lines(record))
+            self.collected.expect(text.fingerprint for texts in lines.values() for text in texts)
+            self._over.append((record, state, lines))
         elif is_overdue(record, self._now) and not record.is_twin:
             await self.books.change(record, is_twin=True)
 
@@ -171,14 +207,27 @@ class Collector:
             self.failure = BadRequestError(f"the provider refused batch {state.id} as a whole: {told}")
         await self._finish(record, state, tokens=0, tries=0)
 
-    async def _collect(self, record: BatchRecord, state: BatchState) -> None:
-        lines = dict(await self.books.lines(record))
+    async def read(self) -> None:
+        """Reads the results of those that are over. The job takes what it asks for as it comes."""
+        try:
+            for record, state, lines in self._over:
+                names = [text.fingerprint for texts in lines.values() for text in texts]
+                await self._look_after(record, self._read(record, state, lines))
+                self.collected.note_read(names)
+        finally:
+            self.collected.note_read()
+
+    async def _read(self, record: BatchRecord, state: BatchState, lines: dict[int, Sequence[OutText]]) -> None:
         tokens = _estimate_read(record, state, lines)
+        batch = ReadBatch(record)
+        self.collected.batches.append(batch)
         if lines:
+            settling = self._settling(batch, lines)
             try:
-                tokens += await self._read_results(record, state, lines)
-            except (NotFoundError, UnavailableError) as error:
-                if isinstance(error, UnavailableError) and not is_overdue(record, self._now):
+                await settling.read(state)
+                tokens += settling.tokens
+            except (NotFoundError, UnavailableError, InvalidReplyError) as error:
+                if not isinstance(error, NotFoundError) and not is_overdue(record, self._now):
                     logger.warning("the results of batch %s were cut off: %s", state.id, error)
                     return
                 logger.warning("the results of batch %s are gone; what was not read is sent again", state.id)
@@ -186,24 +235,31 @@ class Collector:
         billed = state.tokens if state.tokens is not None else tokens
         if state.status != "cancelled":
             await self.books.note_fit(record.queued_tokens)
-        await self._finish(
-            record, state, tokens=billed, tries=0 if state.status == "cancelled" or record.twin_of else 1
-        )
+        batch.record = await self._settle_bill(record, state, billed)
+        await self._leave_rest(record, lines, 0 if state.status == "cancelled" or record.twin_of else 1)
+        batch.state, batch.tokens = state, billed
+        if not batch.lines:
+            await self._end(batch)
 
-    async def _read_results(self, record: BatchRecord, state: BatchState, lines: dict[int, Sequence[OutText]]) -> int:
-        """Settles them, and takes them out of `lines`; returns how many tokens they cost."""
-        settling = Settling(
+    def _settling(self, batch: ReadBatch, lines: dict[int, Sequence[OutText]]) -> Settling:
+        """It takes what it reads out of `lines`."""
+        return Settling(
             self.provider,
             self.books,
             self.tally,
             self.dimensions,
             self.check_model,
-            record,
+            batch,
             lines,
+            self.collected,
             is_untried=self.is_untried,
         )
-        await settling.read(state)
-        return settling.tokens
+
+    async def _leave_rest(self, record: BatchRecord, lines: Mapping[int, Sequence[OutText]], tries: int) -> None:
+        """What the results say nothing of goes into the next batch: its texts are out no more, before the job asks."""
+        tried = [SettledLine(line, [text.fingerprint for text in texts if tries]) for line, texts in lines.items()]
+        if tried:
+            await self.books.settle(record, tried)
 
     async def _find_twins(self, record: BatchRecord, found: Found) -> tuple[BatchRecord, list[BatchRecord]]:
         """Batches that were made of a record beside its own get records, too. Returns the record as it is now, and
@@ -225,13 +281,25 @@ class Collector:
         record = await self._settle_bill(record, state, tokens)
         for file in (record.file, *((state.output_file, state.error_file) if state else ())):
             if file:
-                await self.provider.delete_batch_file(file)
+                await self._delete(file, record)
         await self.books.end(record, tries=tries)
         if self.teller and record.batch:
             cost_usd = self._cost_of(tokens)
             seconds = self._now - state.created_at if state and state.created_at else 0.0
             status = state.status if state else "gone"
             self.teller.collected(record.batch, status, record.texts, tokens, cost_usd, max(0.0, seconds))
+
+    async def _delete(self, file: str, record: BatchRecord) -> None:
+        """A file that may not be deleted is no reason to look at its batch for ever."""
+        try:
+            await self.provider.delete_batch_file(file)
+        except AuthenticationError:
+            raise
+        except ProviderError as error:
+            is_late = self._now - record.changed_at >= DELETING_SECONDS
+            if isinstance(error, UnavailableError | RateLimitError) and not is_late:
+                raise
+            logger.warning("file %s of a batch could not be deleted at the provider: %s", file, error)
 
     def _cost_of(self, tokens: int) -> float | None:
         price = self.tally.price_usd
@@ -256,29 +324,6 @@ class Collector:
 def _estimate_read(record: BatchRecord, state: BatchState, lines: Sized) -> int:
     """What the lines have cost that are not in `lines` any more, as far as they ran: of a twin's some were settled by
     the other one, and some gave nothing."""
-    ran = state.completed if state.total else record.lines
+    # One that was cancelled before it was looked into has neither counts nor a file.
+    ran = state.completed if state.total or not state.output_file else record.lines
     return estimate(record, min(record.lines - len(lines), ran))
-
-
-async def look_at(provider: BatchProvider, books: Books) -> list[BatchState]:
-    """What the provider says of each batch that is out; one that it does not know, or not yet, is left out."""
-    states = list[BatchState]()
-    for record in await books.records():
-        if record.batch and record.is_out:
-            with suppress(NotFoundError):
-                states.append(await provider.get_batch(record.batch))
-    return states
-
-
-async def cancel(provider: BatchProvider, books: Books) -> int:
-    """Cancels what is out; returns how many batches. What has run is billed, and collected by the next run."""
-    cancelled = 0
-    for record in await books.records():
-        if record.stage is Stage.CREATED and record.batch and not record.is_settled:
-            try:
-                await provider.cancel_batch(record.batch)
-            except ProviderError as error:
-                logger.warning("batch %s could not be cancelled: %s", record.batch, error)
-                continue
-            cancelled += 1
-    return cancelled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -38,7 +39,7 @@ class BatchRun:
         self._collector, self._tally = collector, tally
 
     async def begin(self) -> None:
-        """Collects what is ready. Raises BadRequestError where the provider refused a batch as a whole."""
+        """Looks at what is out. Raises BadRequestError where the provider refused a batch as a whole."""
         try:
             await self._begin()
         except AembedError as error:
@@ -48,25 +49,48 @@ class BatchRun:
     async def _begin(self) -> None:
         books = self._collector.books
         await books.prepare()
-        await self._collector.collect()
+        await self._collector.look()
         if failure := self._collector.failure:
             raise failure
         if forgotten := await books.place.forget_older(KEPT_SECONDS):
             logger.warning("%d vectors of batches are forgotten: no text has asked for them in 30 days", forgotten)
-        await self.submitter.begin()
 
     async def run(self, job: Job) -> None:
-        """Runs the job, and sends what it has gathered."""
+        """Runs the job, which writes what is read of results meanwhile, and sends what it has gathered."""
+        reading = self.submitter.reading = asyncio.get_running_loop().create_task(self._read())
         try:
-            await job.run()
-            await self.submitter.finish()
+            try:
+                await job.run()
+                await reading
+                await self.submitter.finish()
+            except AembedError:
+                await _leave(reading)
+                with suppress(AembedError):
+                    await self._collector.end()
+                raise
+            await self._collector.end()
             if isinstance(self._collector.books.place, Reclaims) and self.submitter.has_sent:
                 await anyio.sleep(2 * LOOK_SECONDS)  # by then live jobs know, and its rows may be given up
         finally:
+            with anyio.CancelScope(shield=True):
+                await _leave(reading)
+            self._collector.collected.close()
             self.submitter.close()
             # Where the job was stopped, what was gathered and is not out is pending.
             gathered = self.sink.take_back([*self.sink.gathered])
             self._tally.submitted -= gathered + self.submitter.taken_back
+
+    async def _read(self) -> None:
+        await self._collector.read()
+        await self.submitter.begin()
+
+
+async def _leave(task: asyncio.Task[None]) -> None:
+    """Ends it; what it raises has been raised, or is not what ends the run."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 async def run_job(job: Job, sink: Sink, batch_run: BatchRun | None) -> Report:

@@ -1,4 +1,7 @@
-"""What the lines of one batch's results say of their texts: vectors are kept, a few hundred in one transaction."""
+"""What the lines of one batch's results say of their texts.
+
+Vectors go to where this run finds them for its rows; what is in no row by the end of it is kept in the store.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from aembed.core.progress import Tally
 from aembed.core.vectors import check
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 from aembed.pipeline.batch_jobs.books import Books
+from aembed.pipeline.batch_jobs.collected import Collected, ReadBatch
 from aembed.pipeline.batch_jobs.files import line_id
 from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Store
@@ -43,12 +47,17 @@ class Settling:
     tally: Tally
     dimensions: int | None
     check_model: CheckModel | None
-    record: BatchRecord
+    batch: ReadBatch
     lines: dict[int, Sequence[OutText]]
+    collected: Collected
     is_untried: bool = False
     tokens: int = 0
     _settled: list[SettledLine] = field(default_factory=list)
     _rows: int = 0
+
+    @property
+    def record(self) -> BatchRecord:
+        return self.batch.record
 
     async def read(self, state: BatchState) -> None:
         """Raises ProviderError where not all can be read; what was read is settled all the same."""
@@ -66,12 +75,12 @@ class Settling:
         await self._settle()
 
     async def _take(self, line: int, answer: BatchLine) -> None:
+        if answer.unrun == "cancelled":
+            return  # It is no fault of its texts, which go into the next batch once this one is done with.
         texts = self.lines.pop(line)
         if answer.reply:
             told = answer.reply.usage.tokens
             self.tokens += estimate(self.record, 1) if told is None else told
-        elif answer.unrun == "cancelled":
-            return  # It is no fault of its texts, which go into the next batch once this one is done with.
         self._settled.append(await self._settled_line(line, texts, answer))
         self._rows += len(texts)
         if self._rows >= ROWS_AT_ONCE:
@@ -82,10 +91,14 @@ class Settling:
     async def _settle(self) -> None:
         settled, self._settled, self._rows = self._settled, [], 0
         bought = [line for line in settled if line.matrix is not None]
+        # Those of a twin are few, and counted once.
         if self.record.is_twin and bought:
             await self._count_twice([name for line in bought for name in line.fingerprints])
+        elif bought and await self.collected.bring(self.batch, bought):
+            settled = [line for line in settled if line.matrix is None]
         if settled:
             await self.books.settle(self.record, settled)
+            self.collected.note_read([name for line in settled for name in line.fingerprints])
         if bought and self.is_untried:
             self.is_untried = False
             await self.books.note_proven()

@@ -13,14 +13,19 @@ from aembed.batch_protocols import TextState
 from aembed.core.changes import Entry, Key, is_sound
 from aembed.errors import AembedError, InputError
 from aembed.pipeline.batch_jobs.books import Books
+from aembed.pipeline.batch_jobs.collected import Collected
 from aembed.pipeline.sinks import Settled, Sink
 from aembed.pipeline.store_calls import await_store
 from aembed.results import Failure
 from aembed.types import Known, Matrix, Record, Vector
 
+# Chosen: a statement of tenths of a second.
+FORGOTTEN_AT_ONCE = 20_000
+
 
 class BatchSink(Sink):
-    """A sink whose texts may be out in batches, or bought by one and written nowhere yet.
+    """A sink whose texts may be out in batches, or bought by one and written nowhere yet; `collected` is what this run
+    has read of them.
 
     `asks` says whether there may be anything to ask for: a job without batches pays nothing for those of others.
     `gathered` are texts that this job has put into a file which is not out yet.
@@ -29,12 +34,20 @@ class BatchSink(Sink):
     keeps = True
 
     def __init__(
-        self, sink: Sink, books: Books, dimensions: int | None, *, asks: Callable[[], Awaitable[bool]], gathers: bool
+        self,
+        sink: Sink,
+        books: Books,
+        dimensions: int | None,
+        *,
+        asks: Callable[[], Awaitable[bool]],
+        gathers: bool,
+        collected: Collected | None = None,
     ) -> None:
         self._sink, self._books, self._dimensions, self._asks = sink, books, dimensions, asks
         self.durable, self.numbered, self.dry = sink.durable, sink.numbered, sink.dry
         self.whole, self.leases, self.shares = sink.whole, sink.leases, sink.shares
         self.gathers = gathers
+        self._collected = collected
         self.gathered: set[bytes] = set()
         self._submitted = Counter[bytes]()
         self._left_behind: set[bytes] = set()
@@ -49,7 +62,16 @@ class BatchSink(Sink):
         return self._sink.rejection_of(record)
 
     async def known(self, entries: Sequence[Entry]) -> Known:
-        return await self._sink.known(entries)
+        known = await self._sink.known(entries)
+        if known.unchanged:
+            self._note_used([entry for entry in entries if entry.record.id in known.unchanged])
+        return known
+
+    def hold(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        return self._collected.hold(entries) if self._collected else entries
+
+    async def released(self, *, is_last: bool) -> Sequence[Entry]:
+        return await self._collected.released(is_last=is_last) if self._collected else ()
 
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         bought = await self._bought(entries) if await self._asks() else {}
@@ -57,12 +79,16 @@ class BatchSink(Sink):
         return {**bought, **(await self._sink.paid_vectors(left) if left else {})}
 
     async def _bought(self, entries: Sequence[Entry]) -> dict[Key, Vector]:
-        states = await self._books.texts([entry.fingerprint for entry in entries])
+        names = [entry.fingerprint for entry in entries]
+        read = await self._collected.find(names) if self._collected else {}
+        states = await self._books.texts([name for name in names if name not in read])
         self._left_behind |= states.keys()
         found: dict[Key, Vector] = {}
         for entry in entries:
             vector = state.vector if (state := states.get(entry.fingerprint)) else None
-            if vector is not None and is_sound(vector, self._dimensions or len(vector)):
+            if (brought := read.get(entry.fingerprint)) is not None:
+                found[entry.key] = brought  # Checked as it was read.
+            elif vector is not None and is_sound(vector, self._dimensions or len(vector)):
                 found[entry.key] = vector
         return found
 
@@ -99,7 +125,10 @@ class BatchSink(Sink):
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         written = await self._sink.write(entries, matrix, model)
-        self._note_used(entries)
+        if written == len(entries):  # Else which of the rows have other texts by now is not known.
+            self._note_used(entries)
+        if self._collected:
+            await self._collected.settle_done()
         return written
 
     async def refuse(self, refused: Sequence[tuple[Entry, AembedError]]) -> None:
@@ -107,8 +136,11 @@ class BatchSink(Sink):
         self._note_used([entry for entry, _ in refused])
 
     def _note_used(self, entries: Sequence[Entry]) -> None:
+        names = [entry.fingerprint for entry in entries]
         if self._left_behind:
-            self._used |= self._left_behind.intersection([entry.fingerprint for entry in entries])
+            self._used |= self._left_behind.intersection(names)
+        if self._collected:
+            self._used |= self._collected.note_used(names)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         await self._sink.fail(failures)
@@ -121,6 +153,6 @@ class BatchSink(Sink):
 
     async def forget_used(self) -> None:
         """What stands in rows is needed here no more; not before the job ends, as equal texts may come until then."""
-        used, self._used = self._used, set()
-        if used:
-            await await_store(self._books.place.forget_texts(used))
+        used, self._used = [*self._used], set()
+        for start in range(0, len(used), FORGOTTEN_AT_ONCE):
+            await await_store(self._books.place.forget_texts(used[start : start + FORGOTTEN_AT_ONCE]))

@@ -19,7 +19,7 @@ from uuid import uuid4
 import anyio
 
 from aembed.batch_protocols import BatchProvider, BatchState, BatchTerms, OutText, QueueFullError, TextState
-from aembed.core.batch_jobs import MOST_TRIES, MOST_TRIES_IN_BATCHES, BatchRecord, Found, Stage, created
+from aembed.core.batch_jobs import MOST_TRIES, MOST_TRIES_IN_BATCHES, BatchRecord, Found, ListEnd, Stage, created
 from aembed.core.batch_queue import limit_in
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
@@ -82,6 +82,8 @@ class BatchSubmitter:
         self._most_tokens: float | None = None
         self._is_full = self._tries_one = self.has_sent = False
         self._preparation = NO_PREPARATION
+        self.reading: asyncio.Task[None] | None = None
+        """What has to end before anything goes out: it tells what has failed, and what of budgets is free again."""
         self.taken_back = 0
         """How many records were counted as submitted and are not."""
 
@@ -97,8 +99,10 @@ class BatchSubmitter:
         return self._dispatcher.start_task(coroutine)
 
     async def begin(self) -> None:
-        """Before the job: what is out, and what the provider's queue takes."""
-        self._tokens_out = sum(record.tokens for record in await self._books.records() if record.is_out)
+        """Before anything goes out: what is out, and what the provider's queue takes."""
+        # One that is over is out only until its rows are written.
+        records = [record for record in await self._books.records() if record.is_out and not record.is_settled]
+        self._tokens_out = sum(record.tokens for record in records)
         self._most_tokens = await self._books.queue_tokens()
         self._tries_one = not self._terms.tried and not await self._books.are_proven()
 
@@ -110,6 +114,8 @@ class BatchSubmitter:
 
     async def send(self, batch: Sequence[Item], submission: Submission, deliver: Deliver) -> None:
         """Gathers one line; texts that batches have failed go live, within the budget, or fail."""
+        if self.reading:
+            await asyncio.shield(self.reading)
         states = await self._books.texts([item.entry.fingerprint for item in batch])
         live, lined, failed = list[Item](), list[Item](), list[Item]()
         for item in batch:
@@ -284,11 +290,12 @@ class BatchSubmitter:
     async def _look_up(self, record: BatchRecord) -> BatchState | None:
         """Never twice: a create whose answer was lost is not tried again, but looked for."""
         states = list[BatchState]()
+        # An hour, since two clocks are compared.
+        end = ListEnd(record.changed_at - 3600.0)
         with suppress(ProviderError, TimeoutError), anyio.fail_after(CREATE_SECONDS):
             async for state in self._provider.list_batches():
                 states.append(state)
-                # An hour, since two clocks are compared.
-                if state.key == record.key or state.created_at < record.changed_at - 3600.0:
+                if state.key == record.key or end.is_reached(state):
                     break
         return Found(states).batch_of(record)
 

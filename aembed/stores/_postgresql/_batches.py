@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from json import dumps, loads
 from typing import TypeVar
 
+import anyio.lowlevel
 import numpy as np
 
 from aembed.batch_protocols import KeptBatch, OutText, SettledLine, TextState
@@ -78,6 +79,9 @@ STATES = """SELECT fingerprint, t.fingerprint IS NOT NULL AS is_out, coalesce(v.
 FORGET = "DELETE FROM {vectors} WHERE scope = $1 AND fingerprint = ANY ($2::bytea[])"
 FORGET_OLDER = """DELETE FROM {vectors}
     WHERE scope = $1 AND changed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)"""
+
+# Law 11: a batch may have 50,000 texts; of so many the loop is held up for 3 ms.
+AT_ONCE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,10 @@ class KeepsBatchesInTables:
 
         async def read(names: BatchTables, connection: Connection) -> dict[int, list[OutText]]:
             lines: dict[int, list[OutText]] = {}
-            for line, fingerprint, weights in await connection.fetch(names.sql(LINES), names.scope, key):
+            found = await connection.fetch(names.sql(LINES), names.scope, key)
+            for number, (line, fingerprint, weights) in enumerate(found):
+                if number % AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
                 text = OutText(fingerprint) if weights is None else OutText(fingerprint, tuple(loads(weights)))
                 lines.setdefault(line, []).append(text)
             return lines
