@@ -15,6 +15,7 @@ from aembed.batch_protocols import BatchProvider, BatchState, OutText, SettledLi
 from aembed.core.batch_jobs import (
     DELETING_SECONDS,
     GRACE_SECONDS,
+    REMEMBERED_SECONDS,
     Adopt,
     BatchRecord,
     Fence,
@@ -227,7 +228,9 @@ class Collector:
                 await settling.read(state)
                 tokens += settling.tokens
             except (NotFoundError, UnavailableError, InvalidReplyError) as error:
-                if not isinstance(error, NotFoundError) and not is_overdue(record, self._now):
+                # They are paid for, and tried for longer than they are late.
+                given_up = isinstance(error, NotFoundError) or is_overdue(record, self._now - REMEMBERED_SECONDS)
+                if not given_up:
                     logger.warning("the results of batch %s were cut off: %s", state.id, error)
                     return
                 logger.warning("the results of batch %s are gone; what was not read is sent again", state.id)
