@@ -49,6 +49,10 @@ FAIR_SHARE = 0.25
 # Chosen: a pace that falls on and on explains nothing, and is measured anew; what was blocked for a while is surer.
 LEAST_SHARE, LEAST_SHARE_BLOCKED = 0.85, 0.25
 """The pace does not fall below this share of the first one: where nothing was blocked, and where something was."""
+# Chosen: a window that was met at about the pace at which it refills needs no second look; one that was emptied in a
+# burst is met again at once, while an outage, or another job that used up the minute, is over.
+PLAUSIBLE = 0.5
+"""A first measure of less than this part of what was accepted until then is no pace yet."""
 # Chosen: each refusal of a pace lowers it by 3 % at the least, and by a fifth at the most where few requests say so.
 LEAST_CUT, DEEPEST_CUT = 0.97, 0.8
 """What one refusal leaves of a pace, at the most and at the least."""
@@ -65,10 +69,13 @@ class Congestion:
     __slots__ = (
         "_accepted",
         "_accepted_requests",
+        "_began",
         "_busy",
         "_ended_at",
         "_fair",
         "_fits",
+        "_is_blocked",
+        "_is_guess",
         "_least",
         "_least_share",
         "_measured",
@@ -80,15 +87,18 @@ class Congestion:
         "_reset_at",
         "_sent",
         "_since",
+        "_unexplained_at",
     )
 
     def __init__(self) -> None:
         self._accepted = Minute()
         self._accepted_requests = Minute()
+        self._began = inf
         self._busy = 0.0
         self._ended_at = -inf
         self._fair = 0.0
         self._fits = 0.0
+        self._is_blocked = self._is_guess = False
         self._least = self._least_share = 0.0
         self._measured = inf
         self._most_tokens = inf
@@ -99,13 +109,14 @@ class Congestion:
         self._reset_at = -inf
         self._sent = 0
         self._since = inf
+        self._unexplained_at = -inf
 
     @property
     def rate(self) -> float:
         """Tokens a second; infinite while nothing was refused."""
         if self._rate == inf:
             return inf
-        seconds = min(self._busy, self._sent / REQUESTS_PER_SECOND)
+        seconds = self._busy if self._is_guess else min(self._busy, self._sent / REQUESTS_PER_SECOND)
         gained = GROWTH * max(self._rate, self._fair) * (seconds / self._patience) ** GROWTH_POWER
         return float(min(self._rate + gained, self._rate * MOST_GROWTH ** (1 + seconds // MINUTE)))
 
@@ -133,6 +144,7 @@ class Congestion:
     def note_spent(self, start: float, tokens: float) -> None:
         """Counts a request that starts then: only time at this pace counts as time without a refusal."""
         self._since = min(self._since, start)
+        self._began = min(self._began, start)
         if self._rate < inf:
             self._busy += tokens / self.rate
             self._sent += 1
@@ -143,17 +155,17 @@ class Congestion:
             self._busy += tokens / self.rate
 
     def note_accepted(self, tokens: float, start: float) -> bool:
-        """Returns whether this was the end of the first episode, so that there is a pace from now on."""
-        had_pace = self._rate < inf
+        """Returns whether this was the end of an episode before which there was no pace."""
+        had_pace, ends = self._rate < inf, self._refused_at is not None and start >= self._refused_at
         self._accepted.add(start, tokens)
         self._accepted_requests.add(start, 1.0)
         self._fits = max(self._fits, tokens)
         # Chosen: a size that was halved for a refusal comes back by 2 % with each acceptance of about that size.
         if tokens >= 0.5 * self._most_tokens:
             self._most_tokens *= 1.02
-        if self._refused_at is not None and start >= self._refused_at:
+        if self._refused_at is not None and ends:
             self._settle(self._refused_at, start)
-        return self._rate < inf and not had_pace
+        return ends and not had_pace
 
     def trust(self, limit: float | None) -> None:
         """Some limit is known, so there is no need to search. `limit` is that of tokens a minute, if that one is known.
@@ -180,6 +192,7 @@ class Congestion:
         Where nothing was blocked, but refusals are many, no later one makes the pace much slower than that. A pace that
         has become so slow, and is refused, is no explanation: it is taken back, and measured anew.
         """
+        self._is_blocked = blocked
         self._least_share = LEAST_SHARE_BLOCKED if blocked else LEAST_SHARE
         self._least = 0.0
         if self._accepted_requests.total(at, at - since) >= SETTLED_REQUESTS:
@@ -197,7 +210,12 @@ class Congestion:
     def _settle(self, refused_at: float, now: float) -> None:
         """Ends an episode, at the first acceptance after it: what was sustained until then is the pace from now on."""
         before, self._measured = self._measured, self._sustained_pace(refused_at, now)
-        if abs(self._measured - before) < AGREEMENT * before < inf:
+        if self._rate == inf and self._is_blocked and not self._is_window(refused_at):
+            self._unexplained_at = self._ended_at = now
+            self._refused_at = None
+            return
+        self._is_guess = self._accepted_requests.total(now) < SETTLED_REQUESTS
+        if abs(self._measured - before) < AGREEMENT * before < inf and not self._is_guess:
             self._patience = SURE
         # At first what was sent before there was a pace may be what is refused, and not the pace.
         starting = now - self._since < 2.0 * MINUTE
@@ -207,6 +225,14 @@ class Congestion:
         self._busy, self._sent = 0.0, 0
         self._ended_at = now
         self._refused_at = None
+
+    def _is_window(self, refused_at: float) -> bool:
+        """Whether a block is a window in all likelihood: it is the second one, or the pace until then was about the one
+        that was measured. Else it may be another job that used up the minute, an outage, or a server that starts."""
+        if refused_at - self._unexplained_at < 2.0 * MINUTE:
+            return True
+        until_then = self._accepted.total(refused_at) / min(MINUTE, max(refused_at - self._began, 0.1))
+        return self._measured >= PLAUSIBLE * until_then > 0.0
 
     def _sustained_pace(self, refused_at: float, now: float) -> float:
         """The tokens a second that were accepted up to now, over a time that fits the kind of window that refused."""

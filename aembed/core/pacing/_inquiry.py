@@ -5,7 +5,8 @@ not a pace. The answers are these:
 
     in flight      too many at a time: see InFlight. Fewer are sent, the rate stays
     a window       so much in a minute, or in whatever time: all that is sent is refused for a while. The gate closes,
-                   the pace that was accepted is measured (Congestion), and is kept to
+                   the pace that was accepted is measured (Congestion), and is kept to; not yet after the first such
+                   while, where much more was accepted before it, or nothing: it may be another job, or an outage
     chance         neither fewer in flight nor a slower pace makes the refusals fewer. Nothing is slowed down
 
 A pace is a hypothesis: it is on trial until its requests have shown that it leaves few refusals (Trial). It is taken
@@ -79,7 +80,8 @@ class Inquiry:
             if suspicion is Suspicion.WINDOW and not self.explains_by_pace:
                 self._suspect(reservation, now)
         if self.congestion.note_accepted(reservation.tokens, reservation.start):
-            self._trial, self._blocked = Trial(self._share, now), False
+            self._blocked = False
+            self._trial = Trial(self._share, now) if self.congestion.is_asked else None
 
     def forget(self) -> None:
         """The headers tell more of the pace than the refusals did."""
