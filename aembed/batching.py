@@ -10,8 +10,13 @@ from aembed.core.progress import Tally
 from aembed.engine import Engine
 from aembed.errors import ConfigError
 from aembed.pipeline.batch_jobs.asking import cancel, look_at
-from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, run_job
+from aembed.pipeline.batch_jobs.brought import Brought
+from aembed.pipeline.batch_jobs.collected import Collected
+from aembed.pipeline.batch_jobs.collecting import Collector
+from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, limits_of_line, run_job
 from aembed.pipeline.batch_jobs.settling import CheckModel
+from aembed.pipeline.batch_jobs.sink import BatchSink
+from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
 from aembed.pipeline.job import Job
 from aembed.pipeline.leasing import LOOK_SECONDS, LeaseHolder
 from aembed.pipeline.sinks import Sink
@@ -65,24 +70,55 @@ class Batching:
         """None for a live job."""
         if not self._batch:
             return None
-        return self._engine.make_batch_run(
-            self._place,
-            sink,
-            space,
+        engine = self._engine
+        provider, terms, keeper = batch_edges(engine.provider, self._place)
+        books = books_of(keeper, space, engine.clock)
+        # A token of a batch counts as much of a budget in dollars as it costs; of one in tokens it is a token.
+        counts_tokens = any(budget.max_billed_tokens is not None for budget in engine.options.budgets)
+        share = 1.0 if counts_tokens else terms.price_factor
+        collected = Collected(books, Brought(engine.run_in_thread))
+        asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True, collected=collected)
+        collector = Collector(
+            provider,
+            books,
+            collected,
             tally,
             spend_limit,
-            fallback_live=self._fallback_live,
-            check_model=check_model,
+            terms.price_factor,
+            share,
+            space.dimensions,
+            check_model,
+            not terms.tried,
+            bill=engine.meter,
+            teller=engine.batch_teller,
         )
+        submitter = BatchSubmitter(
+            engine.dispatcher,
+            provider,
+            terms,
+            limits_of_line(engine.limits, terms),
+            books,
+            asking,
+            engine.measure_documents(space),
+            spend_limit,
+            price_share=share,
+            fallback_live=self._fallback_live,
+            teller=engine.batch_teller,
+        )
+        return BatchRun(collector, submitter, asking, tally)
 
     async def heed(self, sink: Sink, space: Space, worker: LeaseHolder | None) -> Sink:
-        """The sink of a live job. Batches of others are asked for where there are some, or may be by now."""
+        """The sink of a live job: what is out in a batch is not sent, and what one has brought is taken.
+
+        Batches of others are asked for where there are some, or may be by now.
+        """
         place = self._place
         if not isinstance(place, KeepsBatches):
             return sink
         watch = BatchWatch(place, worker)
         await watch.look()
-        return self._engine.heed_batches(place, sink, space, watch.asks)
+        books = books_of(place, space, self._engine.clock)
+        return BatchSink(sink, books, space.dimensions, asks=watch.asks, gathers=False)
 
     async def run(self, job: Job, sink: Sink, run: BatchRun | None, spend_limit: SpendLimit) -> Report:
         """Runs the job, once what is ready was collected."""
@@ -103,3 +139,7 @@ async def cancel_batches(engine: Engine, place: Store | Backlog) -> int:
     """Cancels those that are out; returns how many. Raises ConfigError where there can be none."""
     provider, _, keeper = batch_edges(engine.provider, place)
     return await cancel(provider, books_of(keeper, engine.space, engine.clock))
+
+
+async def _always() -> bool:
+    return True

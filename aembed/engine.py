@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
 from weakref import WeakSet
 
-from aembed.batch_protocols import KeepsBatches
 from aembed.coalesce import Coalescer
 from aembed.core.billing import Billing
 from aembed.core.cache import Cache
@@ -27,12 +26,6 @@ from aembed.dispatch import Coordination, Dispatcher, LoopAffinity, SharedLimit,
 from aembed.errors import AembedError, ConfigError, StoreError
 from aembed.limits import Limits
 from aembed.options import Options
-from aembed.pipeline.batch_jobs.brought import Brought
-from aembed.pipeline.batch_jobs.collected import Collected
-from aembed.pipeline.batch_jobs.collecting import Collector
-from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, limits_of_line
-from aembed.pipeline.batch_jobs.settling import CheckModel
-from aembed.pipeline.batch_jobs.sink import BatchSink
 from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
 from aembed.pipeline.batches import Sender
 from aembed.pipeline.budgets import Budgets
@@ -250,6 +243,16 @@ class Engine:
         """Who is told of its jobs; None where nobody listens."""
         return JobTeller(self._tell, origin_of(self.provider)) if self._tell else None
 
+    @property
+    def batch_teller(self) -> BatchTeller | None:
+        """Who is told of its batches."""
+        return BatchTeller(self._tell, origin_of(self.provider)) if self._tell else None
+
+    @property
+    def meter(self) -> Meter:
+        """Where the bills of batches are counted; of several addresses that of the first."""
+        return self._meters[0]
+
     # jobs
 
     def close_with(self, watching: Watching) -> None:
@@ -284,61 +287,6 @@ class Engine:
             return self._assemble_job(submitter, sink, feed, space, observers, tally, unlimited, limits)
         return self._assemble_job(self.dispatcher, sink, feed, space, observers, tally, spend_limit)
 
-    def make_batch_run(
-        self,
-        place: object,
-        sink: Sink,
-        space: Space,
-        tally: Tally,
-        spend_limit: SpendLimit,
-        *,
-        fallback_live: bool,
-        check_model: CheckModel | None = None,
-    ) -> BatchRun:
-        """Raises ConfigError where the provider or the place has no batches."""
-        provider, terms, keeper = batch_edges(self.provider, place)
-        books = books_of(keeper, space, self.clock)
-        # A token of a batch counts as much of a budget in dollars as it costs; of one in tokens it is a token.
-        counts_tokens = any(budget.max_billed_tokens is not None for budget in self.options.budgets)
-        share = 1.0 if counts_tokens else terms.price_factor
-        collected = Collected(books, Brought(self.run_in_thread))
-        asking = BatchSink(sink, books, space.dimensions, asks=_always, gathers=True, collected=collected)
-        teller = BatchTeller(self._tell, origin_of(self.provider)) if self._tell else None
-        collector = Collector(
-            provider,
-            books,
-            collected,
-            tally,
-            spend_limit,
-            terms.price_factor,
-            share,
-            space.dimensions,
-            check_model,
-            not terms.tried,
-            bill=self._meters[0],
-            teller=teller,
-        )
-        submitter = BatchSubmitter(
-            self.dispatcher,
-            provider,
-            terms,
-            limits_of_line(self.limits, terms),
-            books,
-            asking,
-            self._make_measure(space, "document", exact=self.budgets.is_limited),
-            spend_limit,
-            price_share=share,
-            fallback_live=fallback_live,
-            teller=teller,
-        )
-        return BatchRun(collector, submitter, asking, tally)
-
-    def heed_batches(self, place: object, sink: Sink, space: Space, asks: Callable[[], Awaitable[bool]]) -> Sink:
-        """The sink of a live job: what is out in a batch is not sent, and what one has brought is taken."""
-        if not isinstance(place, KeepsBatches):
-            return sink
-        return BatchSink(sink, books_of(place, space, self.clock), space.dimensions, asks=asks, gathers=False)
-
     def make_dry_job(self, sink: Sink, feed: Feed, *, space: Space, total: int | None) -> Job:
         """It sends nothing and costs nothing."""
         dry = DryDispatcher(self._first_in_flight, Cap.from_limits(self.limits))
@@ -358,8 +306,17 @@ class Engine:
         entries = self._make_fingerprinter(space, "document") if sink.keeps else UnstoredEntries()
         if isinstance(entries, Fingerprinter):
             feed.heed(entries.kind)
-        measure = self._make_measure(space, "document", exact=self.budgets.is_limited)
-        job = Job(sender, sink, feed, entries, measure, limits or self.limits, tally, observers, spend_limit)
+        job = Job(
+            sender,
+            sink,
+            feed,
+            entries,
+            self.measure_documents(space),
+            limits or self.limits,
+            tally,
+            observers,
+            spend_limit,
+        )
         self._jobs.add(job)
         if self._loop_affinity.closed:
             job.close()
@@ -439,6 +396,10 @@ class Engine:
     def _make_fingerprinter(self, space: Space, input_type: InputType) -> Fingerprinter:
         return Fingerprinter(space, input_type, self.options.too_long, self.limits.max_tokens_per_text)
 
+    def measure_documents(self, space: Space) -> Measure:
+        """What tells how many tokens the texts of a job for this space cost."""
+        return self._make_measure(space, "document", exact=self.budgets.is_limited)
+
     def _make_measure(self, space: Space, input_type: InputType, *, exact: bool = False) -> Measure:
         return Measure(
             self.limits,
@@ -471,10 +432,6 @@ def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
     merged = merge_spaces(carried, replace(space, preparation=""))
     return replace(merged, preparation=space.preparation) if merged else space
-
-
-async def _always() -> bool:
-    return True
 
 
 @contextmanager
