@@ -362,3 +362,22 @@ async def test_t53_a_text_that_is_not_utf8_fails_alone(path: Path, sql: Sql, bad
     assert "lone surrogate" in str(failed["1"])
     assert sql("SELECT id FROM sections WHERE embedding IS NULL") == [(1,)]
     await column.aclose()
+
+
+@pytest.mark.parametrize("fingerprint", [None, "seen"])
+async def test_t53_a_text_that_is_edited_to_be_no_utf8_is_read_as_far_as_it_can_be(
+    path: Path, sql: Sql, fingerprint: str | None
+) -> None:
+    sql(SECTIONS)
+    sql("INSERT INTO sections (id, content) VALUES (1, 'one'), (2, 'two')")
+    column = SQLiteColumn(path, "sections", text="content", fingerprint=fingerprint, create_columns=True)
+    async with Embedder("fake:8") as embedder:
+        assert (await embedder.backfill(column)).stored == 2
+        sql("UPDATE sections SET content = CAST(x'63e9' AS TEXT) WHERE id = 1")
+        shown = {match.id: match.text for match in await embedder.search(column, "one", k=2)}
+        again = await embedder.backfill(column)
+    # With a fingerprint no search finds it by its earlier text, and its vector is cleared.
+    assert shown == ({"2": "two"} if fingerprint else {"1": "c\ufffd", "2": "two"})
+    assert (again.stored, again.failed) == (0, 1 if fingerprint else 0)
+    assert [row and row.text for row in await column.get(["1", "2"])] == [None if fingerprint else "c\ufffd", "two"]
+    await column.aclose()

@@ -79,6 +79,8 @@ class TableLayout:
     """Of the vectors' column and that one what is still to be added, with its type."""
     prepared: str = ""
     """What stands before a text that is hashed: how its vector was prepared (mark_of), in hexadecimal digits."""
+    is_utf8: bool = True
+    """Whether the file keeps its texts as UTF-8, and not as UTF-16."""
 
     @property
     def key_list(self) -> str:
@@ -90,7 +92,10 @@ class TableLayout:
 
     @property
     def hash(self) -> str:
-        return f"{HASH}({self.text}, '{self.prepared}')" if self.prepared else f"{HASH}({self.text})"
+        # A text that is no UTF-8 is given to no function as a text.
+        text = f"CASE typeof({self.text}) WHEN 'text' THEN CAST({self.text} AS BLOB) ELSE {self.text} END"
+        value = text if self.is_utf8 else self.text
+        return f"{HASH}({value}, '{self.prepared}')" if self.prepared else f"{HASH}({value})"
 
     @property
     def is_stale(self) -> str:
@@ -211,6 +216,7 @@ def read_layout(names: TableNames, connection: Connection, space: Space | None =
         quote_name(names.fingerprint) if names.fingerprint else None,
         tuple(f"{quote_name(name)} {types[name]}" for name in absent),
         mark_of(space),
+        connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8",
     )
 
 

@@ -155,15 +155,18 @@ class SQLiteDatabase:
         return self._run_write(work)
 
 
-def fetch_all(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """The rows. A text that is not UTF-8 comes with lone surrogates (PEP 383), so that it spoils its own row only."""
+def fetch_all(
+    connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = (), errors: str = "surrogateescape"
+) -> list[Any]:
+    """The rows. A text that is not UTF-8 comes with lone surrogates (PEP 383), so that it spoils its own row only; or,
+    with `errors="replace"`, with U+FFFD, so that it can be shown."""
     try:
         return connection.execute(sql, parameters).fetchall()
     except sqlite3.OperationalError as error:
         if NOT_UTF8 not in str(error):
             raise
     # Not from the beginning: a function of Python for each text takes several times as long.
-    connection.text_factory = partial(bytes.decode, errors="surrogateescape")
+    connection.text_factory = partial(bytes.decode, errors=errors)
     try:
         return connection.execute(sql, parameters).fetchall()
     finally:

@@ -13,7 +13,7 @@ from aembed.errors import ConfigError
 from aembed.stores._row_pages import RowPage
 from aembed.stores._sqlite._column_maps import searched
 from aembed.stores._sqlite._columns import TableLayout, key_as_json, native
-from aembed.stores._sqlite._database import matrix_of
+from aembed.stores._sqlite._database import fetch_all, matrix_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def read_filled(wanted: Filter, after: str | None, size: int, rows: FilledRows, 
     if last is None:
         raise ConfigError(f'after={after!r} is no key of this table; ids are JSON, as 17 or ["a", 3]')
     select = rows.table.select_filled(condition, last)
-    return rows.page(connection.execute(select, [*parameters, *last, size]).fetchall())
+    return rows.page(fetch_all(connection, select, [*parameters, *last, size], "replace"))
 
 
 def read_filled_ids(ids: Sequence[str], rows: FilledRows, connection: Connection) -> RowPage:
@@ -45,8 +45,7 @@ def read_filled_ids(ids: Sequence[str], rows: FilledRows, connection: Connection
     condition, parameters = searched(table, Filter())
     select = table.select(f"{table.key_list}, {table.text}, {table.vector}", f"{condition} AND {table.is_key}")
     keys = [key for key in (_key(id, table) for id in ids) if key is not None]
-    found = (connection.execute(select, [*parameters, *key]).fetchone() for key in keys)
-    return rows.page([row for row in found if row])
+    return rows.page([row for key in keys for row in fetch_all(connection, select, [*parameters, *key], "replace")])
 
 
 def _key(id: str, table: TableLayout) -> list[Any] | None:

@@ -25,7 +25,7 @@ from aembed.stores._sqlite._columns import (
     read_layout,
     vector_width,
 )
-from aembed.stores._sqlite._database import in_pieces, matrix_of
+from aembed.stores._sqlite._database import fetch_all, in_pieces, matrix_of
 from aembed.stores._sqlite._file import between_pages
 from aembed.stores._sqlite._making import is_worthwhile
 from aembed.stores._sqlite._mapped import RowReader
@@ -98,8 +98,8 @@ class SearchedColumn(OpenedColumn):
         by_map = partial(self._find_by_map, table, dimensions, connection)
         for best in search_rows(asked, dimensions, self._place, rows, by_map):
             if isinstance(best, list):
-                found = ((id, connection.execute(text, native(id)).fetchone(), score) for id, score in best)
-                answers.append([Match(id, row[0], None, score) for id, row, score in found if row])
+                found = ((id, fetch_all(connection, text, native(id), "replace"), score) for id, score in best)
+                answers.append([Match(id, row[0], None, score) for id, at_id, score in found for row in at_id])
             else:
                 answers.append(best)
         return answers
@@ -179,6 +179,6 @@ class SearchedColumn(OpenedColumn):
         columns = f"t.{words.rowid}, {table.key_list}, {table.text}, {table.vector}"
         for piece, marks in in_pieces(connection, numbers, len(parameters)):
             picked = f"t.{words.rowid} IN ({marks}) AND {condition}"
-            found = connection.execute(table.select(columns, picked), [*piece, *parameters])
+            found = fetch_all(connection, table.select(columns, picked), [*piece, *parameters], "replace")
             for number, *key, text, blob in found:
                 yield number, Match(key_as_json(key), text, None, 0.0), blob
