@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import numpy as np
 import pytest
 
@@ -106,13 +107,19 @@ FORBIDS = (
 
 
 async def test_t52_an_event_trigger_that_forbids_tables_is_blamed_and_no_row(database: str, table: str) -> None:
+    """A pool of the user's needs a temporary table for the rows, one of ours none."""
     await new_table(database, table, *FORBIDS)
     try:
-        ended = await backfilled(database, table)
+        async with asyncpg.create_pool(database, min_size=1) as pool:
+            ended = await backfilled(pool, table)
+        without_tables = await backfilled(database, table)
     finally:
         await run_sql(database, f"DROP EVENT TRIGGER forbid_{table}")
     assert "no tables in working hours (P0001); an event trigger forbids it" in str(ended.error)
     assert not ended.bought
+    assert without_tables.error is None
+    assert without_tables.report
+    assert without_tables.report.stored == len(without_tables.bought) > 0
 
 
 @pytest.mark.parametrize("change", ["", "ALTER PUBLICATION {table} SET TABLE {table} WHERE (n > 5)"])
