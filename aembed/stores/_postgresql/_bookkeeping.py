@@ -8,6 +8,7 @@ from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._errors import while_making
 from aembed.stores._postgresql._grants import LOCK, may_create, may_read, may_write
 from aembed.types import Refusal
 
@@ -51,7 +52,8 @@ async def make_schema(connection: Connection) -> bool:
     """Makes the schema where it is missing and may be made; returns whether all of it may be written."""
     if await may_create(connection, COLUMNS):
         await connection.execute(LOCK)
-        await connection.execute(TABLES)
+        with while_making("schema aembed"):
+            await connection.execute(TABLES)
     return await may_write(connection, COLUMNS, REFUSALS, *leases.NAMES)
 
 

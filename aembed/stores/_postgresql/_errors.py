@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -122,6 +124,23 @@ def is_of_row(error: BaseException) -> bool:
     # What a trigger's function cannot do for one row it may do for others.
     raised = code.startswith("42") and _raising_function(error) is not None
     return raised or getattr(error, "server_source_function", None) == CHECKS_POLICIES
+
+
+EVENT_TRIGGER = (
+    "an event trigger forbids it (SELECT evtname FROM pg_event_trigger): exempt this from it, or ask its owner"
+)
+
+
+@contextmanager
+def while_making(what: str) -> Iterator[None]:
+    """While a table is made no row is there that could be to blame: an event trigger is, which StoreError says."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if not is_of_row(error):
+            raise
+        reason = f"{error.args[0]} ({error.sqlstate})"
+        raise StoreError(f"the server lets no {what} be made: {reason}; {EVENT_TRIGGER}") from None
 
 
 def explain_error(error: BaseException, place: str, *, of_rows: bool = False) -> StoreError:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import asyncpg
-
-from aembed.errors import StoreError
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._errors import is_of_row
+from aembed.stores._postgresql._errors import while_making
 from aembed.stores._postgresql._wire import Column, Storage, Values, copy_pieces, literal
 from aembed.types import Matrix
 
@@ -19,10 +16,6 @@ CREATE = """CREATE TEMP TABLE aembed_staged ({columns}, aembed_vector {v}.{stora
     ALTER TABLE pg_temp.aembed_staged ALTER COLUMN aembed_vector SET STORAGE {stored};
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"""
 """The server knows no statistics of a new table, and would read the whole of the other one for every piece."""
-EVENT_TRIGGER = (
-    "an event trigger forbids it (SELECT evtname FROM pg_event_trigger): exempt CREATE TABLE in pg_temp from it, or "
-    "ask its owner"
-)
 INSERT = "INSERT INTO pg_temp.aembed_staged VALUES ({})"
 # TRUNCATE gives the pages back; after a DELETE the next piece would be read past the dead rows of all pieces before it.
 EMPTY = "TRUNCATE pg_temp.aembed_staged"
@@ -69,14 +62,8 @@ async def stage_rows(
         storage=storage,
         stored="PLAIN" if row_bytes <= MOST_PLAIN_BYTES else "EXTERNAL",
     )
-    try:
+    with while_making("temporary table"):
         await connection.execute(create)
-    except asyncpg.PostgresError as error:
-        # No row is there yet that could be to blame.
-        if not is_of_row(error):
-            raise
-        reason = f"{error.args[0]} ({error.sqlstate})"
-        raise StoreError(f"the server lets no temporary table be made: {reason}; {EVENT_TRIGGER}") from None
     touched = 0
     for start in range(0, len(picked), rows):
         if start:
