@@ -131,13 +131,18 @@ EVENT_TRIGGER = (
 )
 
 
+IN_THE_WAY = ("23", "40")
+"""Classes of errors: violated constraints, and transactions that another one was in the way of."""
+
+
 @contextmanager
 def while_making(what: str) -> Iterator[None]:
     """While a table is made no row is there that could be to blame: an event trigger is, which StoreError says."""
     try:
         yield
     except asyncpg.PostgresError as error:
-        if not is_of_row(error):
+        # Another worker that makes the same at this moment is a key that is taken, and no event trigger.
+        if not is_of_row(error) or error.sqlstate.startswith(IN_THE_WAY):
             raise
         reason = f"{error.args[0]} ({error.sqlstate})"
         raise StoreError(f"the server lets no {what} be made: {reason}; {EVENT_TRIGGER}") from None
