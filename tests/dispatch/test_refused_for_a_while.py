@@ -8,11 +8,12 @@ import pytest
 from tests.stage.refusing import away, run_job, window
 
 
+@pytest.mark.parametrize("rested", [0.0, 3_600.0])
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize(("begins", "ends"), [(0.0, 3.0), (0.0, 30.0), (0.05, 1.0), (0.15, 10.0)])
-def test_a15_what_refuses_all_for_a_while_is_no_pace(begins: float, ends: float, told: bool) -> None:
+def test_a15_what_refuses_all_for_a_while_is_no_pace(begins: float, ends: float, told: bool, rested: float) -> None:
     """It was taken for one, which a job of half a second then kept to for minutes."""
-    assert run_job(away(begins, ends), 30, told=told).seconds < ends + 8.0
+    assert run_job(away(begins, ends), 30, told=told, rested=rested).seconds < ends + 8.0
 
 
 @pytest.mark.parametrize("told", [True, False])

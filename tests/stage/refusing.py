@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from aembed import Embedder, FakeProvider, RateLimitError
@@ -41,13 +42,15 @@ def window(most: int, seconds: float) -> Wait:
     return wait
 
 
-def run_job(wait: Wait, batches: int, *, told: bool) -> Ran:
-    """`told`: the refusals name the seconds to wait. Nothing else does."""
-    refused = 0
+def run_job(wait: Wait, batches: int, *, told: bool, rested: float = 0.0) -> Ran:
+    """`told`: the refusals name the seconds to wait. Nothing else does. An Embedder that has `rested` has done another
+    job before, and then nothing for so many seconds."""
+    refused, begins = 0, inf if rested else 0.0
 
     def script(number: int, texts: object) -> Exception | None:
         nonlocal refused
-        seconds = wait(asyncio.get_running_loop().time())
+        at = asyncio.get_running_loop().time() - begins
+        seconds = wait(at) if at >= 0.0 else None
         if seconds is None:
             return None
         refused += 1
@@ -55,9 +58,14 @@ def run_job(wait: Wait, batches: int, *, told: bool) -> Ran:
 
     async def job() -> Ran:
         provider = FakeProvider(latency=SECONDS_A_REPLY, script=script)
+        nonlocal begins
         async with Embedder(provider, max_batch_size=10) as embedder:
+            if rested:
+                await embedder.embed_documents(words(10 * batches))
+                await asyncio.sleep(rested)
+                begins = asyncio.get_running_loop().time()
             found = await embedder.embed_documents(words(10 * batches))
         assert not found.failures
-        return Ran(asyncio.get_running_loop().time(), refused, provider.ledger.requests)
+        return Ran(asyncio.get_running_loop().time() - begins, refused, provider.ledger.requests)
 
     return run_virtual(job)

@@ -91,6 +91,11 @@ class Minute:
         first, last = int((now - seconds) * _SLOTS_PER_SECOND), int(now * _SLOTS_PER_SECOND)
         return sum(amount for stamp, amount in zip(self._stamps, self._amounts, strict=True) if first < stamp <= last)
 
+    def seconds_since_first(self, now: float) -> float:
+        """Since the first of it in the last minute, within half a second; 0 where there was none."""
+        first, last = int((now - MINUTE) * _SLOTS_PER_SECOND), int(now * _SLOTS_PER_SECOND)
+        return now - min([stamp for stamp in self._stamps if first < stamp <= last], default=last) / _SLOTS_PER_SECOND
+
 
 class Charge(NamedTuple):
     """The seconds of the pace that a cost takes; when the next one was due before it, and after."""

@@ -52,7 +52,7 @@ LEAST_SHARE, LEAST_SHARE_BLOCKED = 0.85, 0.25
 # Chosen: a window that was met at about the pace at which it refills needs no second look; one that was emptied in a
 # burst is met again at once, while an outage, or another job that used up the minute, is over.
 PLAUSIBLE = 0.5
-"""A first measure of less than this part of what was accepted until then is no pace yet."""
+"""A first measure of less than this part of the pace in the minute until the block is no pace yet."""
 # Chosen: each refusal of a pace lowers it by 3 % at the least, and by a fifth at the most where few requests say so.
 LEAST_CUT, DEEPEST_CUT = 0.97, 0.8
 """What one refusal leaves of a pace, at the most and at the least."""
@@ -69,7 +69,6 @@ class Congestion:
     __slots__ = (
         "_accepted",
         "_accepted_requests",
-        "_began",
         "_busy",
         "_ended_at",
         "_fair",
@@ -93,7 +92,6 @@ class Congestion:
     def __init__(self) -> None:
         self._accepted = Minute()
         self._accepted_requests = Minute()
-        self._began = inf
         self._busy = 0.0
         self._ended_at = -inf
         self._fair = 0.0
@@ -144,7 +142,6 @@ class Congestion:
     def note_spent(self, start: float, tokens: float) -> None:
         """Counts a request that starts then: only time at this pace counts as time without a refusal."""
         self._since = min(self._since, start)
-        self._began = min(self._began, start)
         if self._rate < inf:
             self._busy += tokens / self.rate
             self._sent += 1
@@ -231,7 +228,7 @@ class Congestion:
         that was measured. Else it may be another job that used up the minute, an outage, or a server that starts."""
         if refused_at - self._unexplained_at < 2.0 * MINUTE:
             return True
-        until_then = self._accepted.total(refused_at) / min(MINUTE, max(refused_at - self._began, 0.1))
+        until_then = self._accepted.total(refused_at) / max(self._accepted.seconds_since_first(refused_at), 0.1)
         return self._measured >= PLAUSIBLE * until_then > 0.0
 
     def _sustained_pace(self, refused_at: float, now: float) -> float:
