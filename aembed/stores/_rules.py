@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from hashlib import sha256
+from secrets import token_hex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -142,6 +143,11 @@ def check_rows(place: str, space: Space | None, rows: Rows) -> None:
         raise SpaceMismatchError(f"{place} has no space yet; call prepare(space), with its dimensions, before write")
     if width != space.dimensions:
         raise SpaceMismatchError(f"{place} holds vectors of {space.dimensions} dimensions; these have {width}")
+
+
+def probe_ids() -> list[str]:
+    """Ids that no row has, unlike each other at their ends: a trigger may drop some rows for what their ids are."""
+    return [f"aembed probe {token_hex(8)}{ending}" for ending in "05az"]
 
 
 def probe_matrix(width: int) -> Matrix:

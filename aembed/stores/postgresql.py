@@ -182,10 +182,10 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         return await self._read(partial(reading.read_page, wanted, after, size), reading.NOTHING_FOUND)
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
-        return await self._read(partial(reading.read_ids, without_nul(list(ids))), EMPTY_PAGE)
+        return await self._read(partial(reading.read_ids, without_nul(ids)), EMPTY_PAGE)
 
     async def _find_ids(self, ids: Sequence[str]) -> AbstractSet[str]:
-        return await self._read(partial(reading.find_ids, without_nul(list(ids))), set[str]())
+        return await self._read(partial(reading.find_ids, without_nul(ids)), set[str]())
 
     async def _known_space(self) -> Space | None:
         async def held(layout: StoreLayout, connection: Connection) -> Space | None:

@@ -23,7 +23,7 @@ from aembed import (
     SQLiteStore,
     StoreError,
 )
-from aembed.stores._rules import probe_matrix
+from aembed.stores._rules import probe_ids, probe_matrix
 from aembed.stores._sqlite._filling import hooks_of
 from tests.jobs import words
 from tests.stores.sqlite_tables import DROPS, KEEPS, LOSES, REFUSES, Kind, made, run, trigger
@@ -248,3 +248,10 @@ async def test_t1_a_trigger_of_the_users_own_that_follows_a_sqlite_store_is_no_h
 
 def test_the_kinds_of_tables_have_names_of_their_own() -> None:
     assert not REFUSES.keys() & DROPS.keys()
+
+
+def test_t3_no_two_probes_are_alike_in_what_a_trigger_may_drop_rows_for() -> None:
+    """With ids drawn at random one preparation of a table in four thousand was refused for a trigger of two digits."""
+    ids = [*probe_ids(), *probe_ids()]
+    assert len(set(ids)) == 8
+    assert len({id[-1] for id in ids}) == 4

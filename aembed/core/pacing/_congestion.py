@@ -24,6 +24,10 @@ AGREEMENT = 0.15
 # Chosen: one refusal among few requests is many. With few large requests a second would make the pace grow too soon.
 REQUESTS_PER_SECOND = 2.0
 """Busy time grows by no more than a second for so many requests."""
+# Chosen: in ten minutes a guess has grown 170,000-fold, which is no guess any more; one large request at a pace that
+# was guessed from small ones may take hours of it.
+MOST_BUSY = 600.0
+"""A pace that is a guess grows for no more busy seconds than these."""
 # Chosen: the less one request carries, the less one refusal costs; at 0.4 % of a minute a refusal in 250 is nothing.
 BATCH_SHARE = 0.004
 """The largest batch while a pace was learned from refusals, as a share of a minute at that pace."""
@@ -114,7 +118,7 @@ class Congestion:
         """Tokens a second; infinite while nothing was refused."""
         if self._rate == inf:
             return inf
-        seconds = self._busy if self._is_guess else min(self._busy, self._sent / REQUESTS_PER_SECOND)
+        seconds = min(self._busy, MOST_BUSY if self._is_guess else self._sent / REQUESTS_PER_SECOND)
         gained = GROWTH * max(self._rate, self._fair) * (seconds / self._patience) ** GROWTH_POWER
         return float(min(self._rate + gained, self._rate * MOST_GROWTH ** (1 + seconds // MINUTE)))
 

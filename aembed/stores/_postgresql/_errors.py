@@ -19,6 +19,9 @@ BUSY = ("40P01", "40001", "53300", "55P03", "23505")
 """Deadlock, serialization, too many connections, a lock; two writers of one new id: the second finds it there."""
 TAKEN = "23505"
 """Of BUSY: where it does not pass, the row breaks a unique key of the user's own."""
+EVENT_TRIGGER = (
+    "an event trigger forbids it (SELECT evtname FROM pg_event_trigger): exempt this from it, or ask its owner"
+)
 TRANSACTION_TIMEOUT = "25P04"
 SLOW = ("57014", TRANSACTION_TIMEOUT)
 # PostgreSQL's appendix A: 09 and 27 are triggers, 20 CASE, 21 cardinality, 22 data, 23 constraints, 38 and 39
@@ -126,23 +129,14 @@ def is_of_row(error: BaseException) -> bool:
     return raised or getattr(error, "server_source_function", None) == CHECKS_POLICIES
 
 
-EVENT_TRIGGER = (
-    "an event trigger forbids it (SELECT evtname FROM pg_event_trigger): exempt this from it, or ask its owner"
-)
-
-
-IN_THE_WAY = ("23", "40")
-"""Classes of errors: violated constraints, and transactions that another one was in the way of."""
-
-
 @contextmanager
 def while_making(what: str) -> Iterator[None]:
     """While a table is made no row is there that could be to blame: an event trigger is, which StoreError says."""
     try:
         yield
     except asyncpg.PostgresError as error:
-        # Another worker that makes the same at this moment is a key that is taken, and no event trigger.
-        if not is_of_row(error) or error.sqlstate.startswith(IN_THE_WAY):
+        # Another worker may make the same at this moment.
+        if not is_of_row(error) or is_busy(error):
             raise
         reason = f"{error.args[0]} ({error.sqlstate})"
         raise StoreError(f"the server lets no {what} be made: {reason}; {EVENT_TRIGGER}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Sequence
 
 from aembed.errors import InputError
 from aembed.stores._postgresql._database import Connection
@@ -47,8 +48,12 @@ def refusal(record: Record, codec: str | None) -> InputError | None:
             return InputError(f"{start!r}...: its {name} has {size:,} bytes; PostgreSQL indexes {MOST_KEY_BYTES:,}")
     if _JSON_NUL.search(metadata):
         return InputError(f"{record.id!r}: its metadata holds NUL, which PostgreSQL cannot keep; remove it")
-    for name, value in (fields | {"metadata": metadata}).items() if codec else ():
-        if not _holds(codec, value):
+    if codec is None:
+        return None
+    for name, value in (fields | {"metadata": metadata}).items():
+        try:
+            value.encode(codec)
+        except UnicodeEncodeError:
             return InputError(
                 f"{record.id!r}: its {name} has a character that the encoding of the database ({codec}) has not; keep "
                 "it in a database that is UTF8"
@@ -56,14 +61,6 @@ def refusal(record: Record, codec: str | None) -> InputError | None:
     return None
 
 
-def _holds(codec: str | None, value: str) -> bool:
-    try:
-        value.encode(codec or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def without_nul(ids: list[str]) -> list[str]:
+def without_nul(ids: Sequence[str]) -> list[str]:
     """No row of PostgreSQL has an id that holds NUL."""
     return [id for id in ids if "\0" not in id]

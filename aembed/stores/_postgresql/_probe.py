@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from secrets import token_hex
 
 from aembed.errors import StoreError
 from aembed.stores._postgresql import _rows as sql
@@ -12,13 +11,11 @@ from aembed.stores._postgresql._hooks import Hook, name_hooks
 from aembed.stores._postgresql._parts import DroppedError
 from aembed.stores._postgresql._proof import try_write
 from aembed.stores._postgresql._tables import StoreLayout
-from aembed.stores._rules import probe_matrix
+from aembed.stores._rules import probe_ids, probe_matrix
 from aembed.types import Rows
 
 ADVICE = "write the names in a trigger's function with their schema, or ALTER FUNCTION ... SET search_path = ..."
 """Rows are written with a search path of the server's own names only."""
-PROBES = 4
-"""So many ids: a trigger may drop some of them for what they are."""
 ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1 FOR UPDATE SKIP LOCKED"
 
 
@@ -37,9 +34,8 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
         # What forbids updates, and not for what a row is, is raised: a publication, say.
         same = _row(found["id"], found["fingerprint"], found["digest"], width)
         there = await _try_row(same, hooks, place, layout, connection)
-    # Ids that no row has, so that the row is inserted and replaces nothing.
-    for _ in range(PROBES):
-        new = await _try_row(_row(f"aembed probe {token_hex(8)}", b"", b"", width), hooks, place, layout, connection)
+    for id in probe_ids():
+        new = await _try_row(_row(id, b"", b"", width), hooks, place, layout, connection)
         if new is None:
             return
     if found is None and isinstance(new, DroppedError):

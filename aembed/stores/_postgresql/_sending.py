@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._staging import ROWS, touched_rows
+from aembed.stores._postgresql._staging import BY_KEY, ROWS, touched_rows
 from aembed.stores._postgresql._tables import EXTENSION
 from aembed.stores._postgresql._wire import Storage, vector_fields
 from aembed.types import Matrix
 
-# The server guesses how many rows an array has, and would read the whole of a small table for every piece.
-BY_KEY = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 # Measured: 128 to 256 rows of 1,536 floats are the fastest; with 1,024 the server takes a third more time.
 PIECE_BYTES = 1024 * 1024
 """Of the vectors of one statement."""

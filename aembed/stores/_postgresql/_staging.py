@@ -13,9 +13,10 @@ from aembed.types import Matrix
 VECTOR = "aembed_vector"
 # PLAIN, or EXTERNAL where PLAIN does not fit: vectors hardly compress, and both spare the server the try for each.
 CREATE = """CREATE TEMP TABLE aembed_staged ({columns}, aembed_vector {v}.{storage}) ON COMMIT DROP;
-    ALTER TABLE pg_temp.aembed_staged ALTER COLUMN aembed_vector SET STORAGE {stored};
-    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"""
-"""The server knows no statistics of a new table, and would read the whole of the other one for every piece."""
+    ALTER TABLE pg_temp.aembed_staged ALTER COLUMN aembed_vector SET STORAGE {stored}"""
+# The server knows no statistics of a new table, or of an array, and would read the whole of the other one for every
+# piece.
+BY_KEY = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 INSERT = "INSERT INTO pg_temp.aembed_staged VALUES ({})"
 # TRUNCATE gives the pages back; after a DELETE the next piece would be read past the dead rows of all pieces before it.
 EMPTY = "TRUNCATE pg_temp.aembed_staged"
@@ -63,7 +64,7 @@ async def stage_rows(
         stored="PLAIN" if row_bytes <= MOST_PLAIN_BYTES else "EXTERNAL",
     )
     with while_making("temporary table"):
-        await connection.execute(create)
+        await connection.execute(f"{create}; {BY_KEY}")
     touched = 0
     for start in range(0, len(picked), rows):
         if start:

@@ -7,7 +7,6 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
-from secrets import token_hex
 from sqlite3 import Connection
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from aembed.core.filters import Filter
 from aembed.core.spaces import space_as_json, space_from_json
-from aembed.stores._rules import decode, probe_matrix, schema_version
+from aembed.stores._rules import decode, probe_ids, probe_matrix, schema_version
 from aembed.stores._search import SearchChunk
 from aembed.stores._sqlite._changes import NotedTable
 from aembed.stores._sqlite._database import blobs, in_pieces, matrix_of, select_in
@@ -61,8 +60,7 @@ UPSERT = """INSERT INTO aembed_rows (embedding, id, text, metadata, source, fing
 KEPT = """SELECT embedding IS ? FROM aembed_rows
     WHERE id = ? AND text = ? AND coalesce(?, ?, 1) IS NOT NULL AND fingerprint = ? AND digest = ? AND rowid = ?"""
 """Its parameters are those of UPSERT."""
-PROBE, PROBES = "a row that is taken back", 4
-"""So many ids: a trigger may drop some of them for what they are."""
+PROBE = "a row that is taken back"
 ONE = "SELECT id, text, metadata, source, fingerprint, digest, rowid FROM aembed_rows LIMIT 1"
 TARGET = FillTarget("aembed_rows", UPSERT, KEPT, inserts=True)
 REFUSE = """INSERT OR REPLACE INTO aembed_refusals (id, fingerprint, error, message, refused_at)
@@ -203,8 +201,8 @@ def probe(dimensions: int, connection: Connection) -> str:
     A new row that is refused for what it is proves nothing while the table is empty: the job's may be others.
     """
     (blob,), reasons = blobs(probe_matrix(dimensions)), set[str]()
-    for _ in range(PROBES):
-        row = (blob, f"aembed probe {token_hex(8)}", PROBE, None, None, b"", b"", top(connection) + 1)
+    for id in probe_ids():
+        row = (blob, id, PROBE, None, None, b"", b"", top(connection) + 1)
         reason = _tried(row, connection)
         if not reason:
             return ""
