@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
+
 from aembed.errors import ProviderError, RateLimitError
 from aembed.preparation import Preparation
 from aembed.protocols import Provider
@@ -143,7 +145,7 @@ class BatchProvider(Provider, Protocol):
         ...
 
 
-class OutText(NamedTuple):
+class OutText(msgspec.Struct, frozen=True, gc=False):
     """A text of a line, by its fingerprint. `weights` has one number for each piece that was sent of it."""
 
     fingerprint: bytes

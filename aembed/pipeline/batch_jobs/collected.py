@@ -170,5 +170,5 @@ class Collected:
             for line in lines:
                 batch.lines.pop(line.line, None)
 
-    def close(self) -> None:
-        self._brought.close()
+    async def aclose(self) -> None:
+        await self._brought.aclose()

@@ -74,7 +74,7 @@ class BatchRun:
         finally:
             with anyio.CancelScope(shield=True):
                 await _leave(reading)
-            self._collector.collected.close()
+                await self._collector.collected.aclose()
             self.submitter.close()
             # Where the job was stopped, what was gathered and is not out is pending.
             gathered = self.sink.take_back([*self.sink.gathered])

@@ -51,7 +51,9 @@ ADD = """INSERT INTO {texts} (scope, key, is_out, line, place, fingerprint, weig
 CHANGE = """UPDATE {batches} SET data = $4, version = version + 1
     WHERE scope = $1 AND key = $2 AND (version = $3 OR (version = $3 + 1 AND data = $4))"""
 RELEASE = "UPDATE {texts} SET is_out = $3 WHERE scope = $1 AND key = $2 AND is_out <> $3"
-LINES = "SELECT line, fingerprint, weights FROM {texts} WHERE scope = $1 AND key = $2 ORDER BY line, place"
+# Few rows: Python looks through all objects that refer to others whenever there are many new ones, for tens of ms.
+LINES = """SELECT line, pg_catalog.array_agg(fingerprint ORDER BY place), pg_catalog.array_agg(weights ORDER BY place)
+    FROM {texts} WHERE scope = $1 AND key = $2 GROUP BY line ORDER BY line"""
 SETTLE = "DELETE FROM {texts} WHERE scope = $1 AND key = $2 AND line = ANY ($3::int[]) RETURNING line"
 # In the order of the fingerprints, so that two writers never wait for each other in a circle.
 KEEP = """INSERT INTO {vectors} (scope, fingerprint, vector)
@@ -133,7 +135,11 @@ class KeepsBatchesInTables:
         """Keeps a batch and the texts of each of its lines, which are out from now on where it `is_out`."""
         rows = [(number, place, text) for number, line in enumerate(lines) for place, text in enumerate(line)]
         weights = [None if text.weights == (1.0,) else dumps(list(text.weights)) for _, _, text in rows]
-        columns = [line for line, _, _ in rows], [place for _, place, _ in rows], [text[0] for _, _, text in rows]
+        columns = (
+            [line for line, _, _ in rows],
+            [place for _, place, _ in rows],
+            [text.fingerprint for _, _, text in rows],
+        )
 
         async def begin(names: BatchTables, connection: Connection) -> None:
             await connection.execute(names.sql(BEGIN), names.scope, batch.key, batch.version, batch.data)
@@ -158,12 +164,13 @@ class KeepsBatchesInTables:
 
         async def read(names: BatchTables, connection: Connection) -> dict[int, list[OutText]]:
             lines: dict[int, list[OutText]] = {}
-            found = await connection.fetch(names.sql(LINES), names.scope, key)
-            for number, (line, fingerprint, weights) in enumerate(found):
-                if number % AT_ONCE == 0:
+            since = 0
+            for line, fingerprints, weights in await connection.fetch(names.sql(LINES), names.scope, key):
+                lines[line] = [*map(_out_text, fingerprints, weights)]
+                since += len(fingerprints)
+                if since >= AT_ONCE:
+                    since = 0
                     await anyio.lowlevel.checkpoint()
-                text = OutText(fingerprint) if weights is None else OutText(fingerprint, tuple(loads(weights)))
-                lines.setdefault(line, []).append(text)
             return lines
 
         return await self._run_batches(read)
@@ -238,3 +245,7 @@ async def _make_tables(names: BatchTables, connection: Connection) -> None:
         )
     for table in TABLES:
         await connection.execute(names.sql(table))
+
+
+def _out_text(fingerprint: bytes, weights: str | None) -> OutText:
+    return OutText(fingerprint) if weights is None else OutText(fingerprint, tuple(loads(weights)))
