@@ -102,7 +102,6 @@ class Gate:
     _due: float = -inf
     is_limited: bool = False
     """Whether a rate limit has closed it, and no outage."""
-    _pause: float = 0.0
     _probe: GatePass | None = None
     _failures: int = 0
     _failing_since: float | None = None
@@ -148,7 +147,7 @@ class Gate:
         self._failing_since = None
         if self._closed_at is not None and (gate_pass.probe or not self.is_limited):
             self._closed_at = self._probe = None
-            self.is_limited, self._pause = False, 0.0
+            self.is_limited = False
         return self._closed_at is None
 
     def note_failure(self, gate_pass: GatePass, now: float, *, wait: float, hinted: bool = False) -> float:
@@ -233,6 +232,7 @@ class Gate:
     def _close_again(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
         self._probe = None
         self.is_limited = rate_limited
-        # Without a hint the waits double from probe to probe, and stay within 5 s (law 7).
-        self._pause = wait if hinted else min(max(wait, 2.0 * self._pause), PROBE_SECONDS)
-        self._due = now + self._pause
+        if not hinted and self._closed_at is not None:
+            # Each wait is as long as all before it, so they double, and stay within 5 s (law 7).
+            wait = min(max(wait, now - self._closed_at), PROBE_SECONDS)
+        self._due = now + wait

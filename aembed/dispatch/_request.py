@@ -193,13 +193,15 @@ class Request:
     def _backoff(self, state: RetryCallState) -> float:
         """The server's hint stands in the place of an ever longer backoff, which would hold all others up.
 
-        What waits alone waits as long as its server says, and no longer.
+        What waits alone waits as long as its server says, and no longer. What waits for the gate finds its waits grow.
         """
         error = error_of(state)
         alone = isinstance(error, RateLimitError) and not self._refusal.closes
         backoff, hint = self._requests.backoff(state), hint_of(error)
-        if hint is not None:
-            backoff = 0.0 if alone and hint > 0.0 else min(backoff, PROBE_SECONDS)
+        if alone and hint:
+            backoff = 0.0
+        elif hint is not None or not alone:
+            backoff = min(backoff, self._requests.backoff_base)
         return pause_seconds(backoff, hint, self._requests.random, alone=alone)
 
     def _is_last(self, state: RetryCallState) -> bool:

@@ -80,6 +80,7 @@ class Requests:
         # A fourth of max_outage, so that a size that is refused for ever is divided before the job would stop for it.
         self.longest_window = min(LONGEST_WINDOW, retry.max_outage / 4)
         self.random = random
+        self.backoff_base = retry.backoff_base
         self.backoff = wait_exponential(multiplier=retry.backoff_base, max=retry.backoff_max)
         self.chance = 0.0
         """How often requests that had failed were accepted as they were, lately."""

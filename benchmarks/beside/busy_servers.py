@@ -21,7 +21,7 @@ def always(level: float) -> Level:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`takes` requests at a time, of which strangers take some; refuses `chance` of the others."""
+    """`takes` requests at a time, of which strangers take some; refuses `chance` of the others, or all for a while."""
 
     name: str
     takes: Level = field(default_factory=lambda: always(math.inf))
@@ -32,6 +32,7 @@ class Server:
     retry_after: float | None = None
     two_second_headers: bool = False
     changes: int = 0
+    away_for: float = 0.0
 
     @property
     def by_chance(self) -> bool:
@@ -120,6 +121,13 @@ def cases() -> Iterator[tuple[Server, int]]:
                     ),
                     batches,
                 )
+            for seconds in (1, 3, 10, 30):
+                for batches in (60, 600):
+                    takes_ = switched(0, math.inf, seconds)
+                    yield (
+                        replace(base, name=f"refuses all for {seconds} s, {of}", takes=takes_, away_for=seconds),
+                        batches,
+                    )
             for every in (10, 20, 50):
                 for batches in (60, 600):
                     yield replace(base, name=f"every {every}th refused, {of}", every=every), batches

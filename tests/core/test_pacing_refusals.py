@@ -90,6 +90,17 @@ def test_the_pace_grows_threefold_in_a_minute_at_most() -> None:
     assert congestion.rate == pytest.approx(9 * before)
 
 
+def test_a_large_request_at_a_pace_that_was_guessed_from_small_ones_is_no_overflow() -> None:
+    congestion = Congestion()
+    work(congestion, 0.0, 2.0, tokens=1.0)
+    congestion.note_refused(1.0, 2.5, 2.5, inf)
+    congestion.note_accepted(1.0, 2.6)
+    before = congestion.rate
+    assert before < 2.0
+    congestion.note_spent(3.0, 300_000.0)
+    assert before < congestion.rate < inf
+
+
 def test_a_fair_share_of_a_known_limit_grows_as_its_own() -> None:
     """A fourth of 48,000 a minute is 200 a second: 5 % of that."""
     congestion = taught()

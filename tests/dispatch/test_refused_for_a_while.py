@@ -16,6 +16,12 @@ def test_a15_what_refuses_all_for_a_while_is_no_pace(begins: float, ends: float,
     assert run_job(away(begins, ends), 30, told=told, rested=rested).seconds < ends + 8.0
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
+def test_a15_a_server_that_was_away_for_a_moment_is_found_within_twice_that_time(seconds: float) -> None:
+    """What a request waits before the gate is closed does not make the gate's own waits longer."""
+    assert run_job(away(0.0, seconds), 30, told=False).seconds < 2 * seconds + 2.0
+
+
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize(("most", "seconds"), [(5, 5.0), (10, 10.0)])
 def test_a15_a_short_window_is_found_to_be_one(most: int, seconds: float, told: bool) -> None:
