@@ -230,9 +230,10 @@ class Gate:
         return 1.0 if self._failure_rate < FLAKY else log(self._failure_rate) / log(HEALTHY)
 
     def _close_again(self, now: float, wait: float, rate_limited: bool, hinted: bool) -> None:
-        self._probe = None
+        probe, self._probe = self._probe, None
         self.is_limited = rate_limited
-        if not hinted and self._closed_at is not None:
-            # Each wait is as long as all before it, so they double, and stay within 5 s (law 7).
-            wait = min(max(wait, now - self._closed_at), PROBE_SECONDS)
-        self._due = now + wait
+        self._due = now + (wait if hinted else min(wait, PROBE_SECONDS))
+        if probe and self._closed_at is not None and not hinted:
+            # From probe to probe it is as long as until the one before, so the waits double, and stay within 5 s (law
+            # 7). One that hung has waited already.
+            self._due = max(self._due, probe.started + min(probe.started - self._closed_at, PROBE_SECONDS))

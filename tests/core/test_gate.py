@@ -109,6 +109,12 @@ def test_a_probe_that_hangs_holds_the_next_back_for_five_seconds_only() -> None:
     assert gate.may_pass(6.0)
 
 
+def test_after_a_probe_that_hung_the_next_waits_no_longer_than_its_request_does() -> None:
+    gate = closed()
+    gate.note_failure(gate.enter(30.0), 62.0, wait=0.8)
+    assert gate.opens_at == 62.8
+
+
 def test_a_probe_that_is_abandoned_lets_the_next_go() -> None:
     gate = closed()
     gate.note_abandoned(gate.enter(1.0))
