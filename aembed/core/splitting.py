@@ -144,6 +144,7 @@ class Bisection:
         self._voided = Counter[int]()
         """How often each was refused while everything was, by its id()."""
         self._broken_replies = 0
+        self._number_of_broken = 0
         self._form_excused = False
         """One reply was passed over that came in a form which is not asked for any more."""
         self._unexplained = False
@@ -303,7 +304,13 @@ class Bisection:
         """Puts the parts last: the sooner anything is accepted, the sooner the server is seen to be well."""
         self._work[:0] = [(items, failed) for items in reversed(parts)]
 
-    def note_refusal(self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True) -> Verdict:
+    def number_of_first(self, error: ProviderError, number: int) -> int:
+        """The number of the first request whose reply condemns the part, of which the last one has that number."""
+        return self._number_of_broken if isinstance(error, InvalidReplyError) else number
+
+    def note_refusal(
+        self, batch: Sequence[Item], error: ProviderError, cap: Cap, *, proven: bool = True, number: int = 0
+    ) -> Verdict:
         """The verdict on a part that was refused; the parts that it asks for come out of `next_part`.
 
         While nothing is `proven`, one text alone goes first: it tells soonest whether all will be refused.
@@ -316,6 +323,8 @@ class Bisection:
                 self._retry(batch)
                 return Resend()
             self._broken_replies += 1
+            if self._broken_replies == 1:
+                self._number_of_broken = number
             unproven = not self._weight.is_proven(batch)
             for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)
             known = isinstance(error, ShapeError) or self._weight.is_limited

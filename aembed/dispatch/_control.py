@@ -62,7 +62,7 @@ class Control:
             if self._requests.pool:
                 await submission.wait(self._requests.pool.wait_for_accepted(number))
             if self._requests.admission.accepted <= number:
-                await self._send_until_accepted(submission, patient=True)
+                await self._send_until_accepted(submission, number, patient=True)
         finally:
             self._lock.release()
         return self._failed_at <= number
@@ -79,7 +79,7 @@ class Control:
             if self.stopping[stops:]:
                 raise copy_error(self.stopping[-1])
             if self._requests.admission.accepted <= asked:
-                await self._send_until_accepted(submission, patient)
+                await self._send_until_accepted(submission, asked, patient)
         finally:
             self._lock.release()
         return self._refused_at <= asked
@@ -93,8 +93,11 @@ class Control:
             return True
         return number <= (self._refused_at if isinstance(error, InvalidReplyError) else self._rejected_at)
 
-    async def _send_until_accepted(self, submission: Submission, patient: bool) -> None:
-        """Sends the control until it is accepted; raises its last refusal once the pauses are used up."""
+    async def _send_until_accepted(self, submission: Submission, number: int, patient: bool) -> None:
+        """Sends the control until it is accepted; raises its last refusal once the pauses are used up.
+
+        Broken replies to it are chance where a request that was sent after that number is accepted beside it.
+        """
         pauses, refusals = list(PAUSES), list[ProviderError]()
         while True:
             try:
@@ -102,6 +105,8 @@ class Control:
                 break
             except (BadRequestError, InvalidReplyError) as error:
                 refusals.append(error)
+                if isinstance(error, InvalidReplyError) and self._requests.admission.accepted > number:
+                    break
                 # A broken reply is nothing: two in a row were seen by chance.
                 if not patient and isinstance(error, BadRequestError):
                     pauses.clear()

@@ -234,7 +234,8 @@ class Delivery:
             if self._wrong_widths > MOST_WRONG_WIDTHS:
                 await self._deliver(Refused(part, error))
                 return
-        verdict = self._bisection.note_refusal(part, error, self._evidence.cap(), proven=self._fail_fast.proven)
+        cap, proven = self._evidence.cap(), self._fail_fast.proven
+        verdict = self._bisection.note_refusal(part, error, cap, proven=proven, number=tries.number)
         if isinstance(verdict, FailJob) and await self._may_be_of_firewall(error):
             await self._vouch()
             error.args = (f"{error}; others are accepted, so this is about what the text holds",)
@@ -245,7 +246,8 @@ class Delivery:
             case FailItems() if interactive:
                 await self._deliver(Refused(part, error))
             case FailItems():
-                self._held.append(_HeldRefusal(part, error, tries.number, sent, tries.address))
+                first = self._bisection.number_of_first(error, tries.number)
+                self._held.append(_HeldRefusal(part, error, first, sent, tries.address))
             case FailJob() if interactive or not (self._fail_fast.proven and self._bisection.may_pardon(error)):
                 raise error
             case FailJob():

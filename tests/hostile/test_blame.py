@@ -364,6 +364,27 @@ def test_a9_a_routers_answer_that_passes_stops_no_job(fault: Fault, concurrency:
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
+def test_a3_a_broken_reply_that_all_got_counts_for_no_text(concurrency: int) -> None:
+    """For a moment no reply has vectors; after that the next reply to each of its texts ends early, once."""
+    accepted, had, cut = set[str](), set[str](), set[str]()
+
+    def script(request: Request) -> Fault | None:
+        if 0.05 <= request.at < 1.5:
+            had.update(set(request.texts) - accepted)  # What was accepted is sent as a control.
+            return Status(200, {"object": "list", "data": None})
+        if again := had.intersection(request.texts) - cut:
+            cut.update(again)
+            return Truncate(0.5)
+        accepted.update(request.texts)
+        return None
+
+    end = job(script, texts_of(100), concurrency=concurrency, max_batch_size=1)
+    assert cut
+    assert end.report
+    assert (end.error, end.report.stored, end.report.failed) == (None, 100, 0)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
 def test_a9_vectors_that_all_turn_null_condemn_no_text(concurrency: int) -> None:
     server = InMidJob(Mutate(all_null), after=100)
     end = job(server, texts_of(4_000), rules=SMALL, concurrency=concurrency)

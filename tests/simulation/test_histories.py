@@ -99,8 +99,22 @@ def test_q16_q18_whatever_happens_in_days_of_batches_rows_are_right_and_nothing_
 
 @pytest.mark.parametrize(
     ("make", "seed"),
-    [(of_a_table, 159), (in_memory, 1275)],
-    ids=["a refusal and broken replies, one after the other, without end", "a reply format tried after a bad key"],
+    [
+        (of_a_table, 159),
+        (in_memory, 1275),
+        (in_memory, 534706),
+        (in_memory, 576833),
+        (in_memory, 598611),
+        (in_memory, 521235),
+    ],
+    ids=[
+        "a refusal and broken replies, one after the other, without end",
+        "a reply format tried after a bad key",
+        "three controls are broken by chance while other texts are accepted",
+        "a text is cut short after it was broken as all others were",
+        "a text is broken again after it was broken as all others were, and not tried in the next job",
+        "a last job has nothing but empty texts",
+    ],
 )
 def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> None:
     ended(make(seed, tmp_path), f"{'--tables ' if make is of_a_table else ''}{seed}")
