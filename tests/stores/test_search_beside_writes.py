@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -211,7 +212,9 @@ async def test_t7_the_log_does_not_grow_while_searches_follow_each_other(
     await asyncio.gather(*searching)
     await store.aclose()
     assert os.stat(path).st_size > 3 * most
-    assert max(sizes) < 2 * most
+    # A map that is made meanwhile has a snapshot of its own, which no write waits for: the next one cuts the log.
+    assert sum(after < before for before, after in pairwise(sizes)) >= 2
+    assert max(sizes) < 4 * most
 
 
 async def test_t7_a_file_without_a_log_is_searched_beside_its_writes_too(
