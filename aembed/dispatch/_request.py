@@ -198,7 +198,7 @@ class Request:
         error = error_of(state)
         alone = isinstance(error, RateLimitError) and not self._refusal.closes
         backoff, hint = self._requests.backoff(state), hint_of(error)
-        if alone and hint:
+        if alone and hint is not None and 0.0 < hint < inf:
             backoff = 0.0
         elif hint is not None or not alone:
             backoff = min(backoff, self._requests.backoff_base)
