@@ -92,7 +92,7 @@ def test_the_pace_grows_threefold_in_a_minute_at_most() -> None:
 
 def test_a_large_request_at_a_pace_that_was_guessed_from_small_ones_is_no_overflow() -> None:
     congestion = Congestion()
-    work(congestion, 0.0, 2.0, tokens=1.0)
+    work(congestion, 0.0, 1.0, tokens=1.0)
     congestion.note_refused(1.0, 2.5, 2.5, inf)
     congestion.note_accepted(1.0, 2.6)
     before = congestion.rate
