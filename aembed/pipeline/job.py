@@ -108,6 +108,25 @@ class Job:
         Without an error every input is stored, unchanged or failed; only rows of a table of the user's own, which may
         be edited meanwhile, may be pending.
         """
+        try:
+            await self._work()
+        except BaseException as error:
+            # Law 1: whenever the job is cancelled, what stopped it before has the rows that were paid for.
+            if self._error:
+                raise error from self._error
+            raise
+        report = self.report()
+        stopping = self._error
+        # Law 4: without an error every input of a job is stored, unchanged or failed, whatever became of its tasks.
+        if not stopping and (not self._all_sent or (report.pending and self._sink.whole and not self._sink.gathers)):
+            stopping = StoppedError("the job ended before all of its texts were done; run the same again")
+        if stopping := stopping or (None if self._sink.dry else self._tally.common_error()):
+            stopping.report = report
+            raise stopping
+        return report
+
+    async def _work(self) -> None:
+        """Reads, sends and stores all of it, until it is done, or stopped and what was on its way has landed."""
         patience = PATIENCE
         self._outcomes.follow(self._count_requests)
         try:
@@ -124,29 +143,18 @@ class Job:
                     if self._sink.leases:
                         group.start_soon(self._stop_on_error, self._leased_elsewhere.watch)
             await self._wait_until_landed()
-        except BaseException as error:
+        except BaseException:
             # Law 1: what was sent is paid for, so it is waited for although the job itself was cancelled.
             self._submission.drop()
             if self._sink.durable:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_TIMEOUT):
                     await self._wait_until_landed()
             patience = LEAST_PATIENCE
-            if self._error:
-                raise error from self._error
             raise
         finally:
             self._left = True
             self._count_requests()
             await self._outcomes.tell_last(patience=patience)
-        report = self.report()
-        stopping = self._error
-        # Law 4: without an error every input of a job is stored, unchanged or failed, whatever became of its tasks.
-        if not stopping and (not self._all_sent or (report.pending and self._sink.whole and not self._sink.gathers)):
-            stopping = StoppedError("the job ended before all of its texts were done; run the same again")
-        if stopping := stopping or (None if self._sink.dry else self._tally.common_error()):
-            stopping.report = report
-            raise stopping
-        return report
 
     def report(self) -> Report:
         return self._tally.report(asyncio.get_running_loop().time())

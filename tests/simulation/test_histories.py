@@ -106,6 +106,7 @@ def test_q16_q18_whatever_happens_in_days_of_batches_rows_are_right_and_nothing_
         (in_memory, 576833),
         (in_memory, 598611),
         (in_memory, 521235),
+        (in_memory, 660983),
     ],
     ids=[
         "a refusal and broken replies, one after the other, without end",
@@ -114,6 +115,7 @@ def test_q16_q18_whatever_happens_in_days_of_batches_rows_are_right_and_nothing_
         "a text is cut short after it was broken as all others were",
         "a text is broken again after it was broken as all others were, and not tried in the next job",
         "a last job has nothing but empty texts",
+        "a job that its store stopped is cancelled in its last step",
     ],
 )
 def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> None:
