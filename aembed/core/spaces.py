@@ -125,5 +125,7 @@ def _place(space: Space, place: str) -> str:
 
 def is_same_model(one: str, other: str) -> bool:
     """Whether two names in replies mean one model: routers write them with and without a vendor, in any case."""
+    if one == other:
+        return True
     (vendor, _, name), (other_vendor, _, other_name) = (model.casefold().rpartition("/") for model in (one, other))
     return name == other_name and (vendor == other_vendor or not (vendor and other_vendor))

@@ -139,9 +139,9 @@ class Bisection:
         self._blame = 0.0
         self._failed_last = self._pardoned = 0
         self._too_heavy: Sequence[Item] = ()
-        self._lost = Counter[int]()
+        self._lost: Counter[int] = Counter()
         """How often each item may be on the bill for nothing, by its id()."""
-        self._voided = Counter[int]()
+        self._voided: Counter[int] = Counter()
         """How often each was refused while everything was, by its id()."""
         self._broken_replies = 0
         self._number_of_broken = 0

@@ -54,9 +54,9 @@ class Admission:
         self.wait_report = wait_report or WaitReport()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
-        self.changed = anyio.Event()
+        self.changed = asyncio.Event()
         """Set, and another one made, when a slot is free, the gate has opened or closed, or a probe is over."""
-        self._landed = anyio.Event()
+        self._landed = asyncio.Event()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = lambda: None
         self.shared: SharedLimit | None = None
@@ -262,7 +262,7 @@ class Admission:
 
     def _tell_landed(self) -> None:
         self._landed.set()
-        self._landed = anyio.Event()
+        self._landed = asyncio.Event()
 
     def _leave(self, permit: Permit) -> None:
         self._slots.release_on_behalf_of(permit.reservation)
@@ -277,7 +277,7 @@ class Admission:
     def _notify(self) -> None:
         """Wakes whoever waits: a slot may be free, the gate open, or its probe over."""
         self.changed.set()
-        self.changed = anyio.Event()
+        self.changed = asyncio.Event()
 
     async def _wait_for_pace(
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-
-import anyio
 
 from aembed.core.splitting import names_a_limit
 from aembed.core.vectors import DimensionError
@@ -40,7 +39,7 @@ class FailFast:
     """How many requests had been sent when the first refusal came; None once a later one was accepted."""
     refusal: ProviderError | None = None
     """The last refusal."""
-    changed: anyio.Event = field(default_factory=anyio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and another one made, when it may be the turn of another batch."""
 
     @property
@@ -109,7 +108,7 @@ class FailFast:
 
     def _notify(self) -> None:
         self.changed.set()
-        self.changed = anyio.Event()
+        self.changed = asyncio.Event()
 
 
 def _is_of_content(error: ProviderError) -> bool:

@@ -40,7 +40,7 @@ class Pool:
     """Leave to send to any of several addresses, in the order of arrival, in the lanes of an Admission."""
 
     def __init__(self, names: Sequence[str], pacers: Sequence[Pacer], concurrency: int, max_outage: float) -> None:
-        self.changed = anyio.Event()
+        self.changed = asyncio.Event()
         self._controls = 0
         self.accepted = 0
         """The highest number of a request that was accepted, at whatever address."""
@@ -147,7 +147,7 @@ class Pool:
 
     def notify(self) -> None:
         self.changed.set()
-        self.changed = anyio.Event()
+        self.changed = asyncio.Event()
 
     async def wait_for_accepted(self, number: int) -> None:
         """Until a request that was sent after that one was accepted, while the open addresses have any under way."""

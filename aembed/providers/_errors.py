@@ -330,5 +330,6 @@ def redacted_line(text: str, secrets: Sequence[Secret]) -> str:
     """One line, printable, without what is secret."""
     for secret in secrets:
         text = secret.redact(text)
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(line.split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())

@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 import anyio
-import h11
 import httpx
 
 from aembed.providers._http._body import is_framed
 from aembed.providers._http._client import HTTPClient
+from aembed.providers._http._connection import Connection
 from aembed.providers._http._download import Download
 from aembed.providers._http._incoming_reply import IncomingReply
 from aembed.providers._http._message import EXTENSION, Exchange, HTTPReply
@@ -93,33 +93,36 @@ def _is_framed(response: Any, headers: Mapping[str, str]) -> bool:
 
 async def send_by_pool(pool: Pool, exchange: Exchange) -> HTTPReply:
     """Raises httpcore's ConnectError and ConnectTimeout, ConfigError, and what else `send_by_client` raises."""
-    async with _arriving(pool, exchange) as arriving:
-        return await _read_arriving(arriving, exchange)
+    place = request_address(exchange.url)
+    connection = await _ask(pool, place, exchange)
+    try:
+        return await _read_arriving(connection.arriving, exchange)
+    finally:
+        pool.finish(place.origin, connection)
 
 
 @asynccontextmanager
 async def open_by_pool(pool: Pool, exchange: Exchange) -> AsyncIterator[HTTPReply | Download]:
     """The body of an error has been read. Raises what `send_by_pool` raises."""
-    async with _arriving(pool, exchange) as arriving:
+    place = request_address(exchange.url)
+    connection = await _ask(pool, place, exchange)
+    arriving = connection.arriving
+    try:
         if arriving.status >= 300:
             yield await _read_arriving(arriving, exchange)
         else:
             headers = _decode_headers(arriving.headers)
             yield _download(exchange, headers, aiter(arriving), framed=is_framed(arriving.status, headers))
+    finally:
+        pool.finish(place.origin, connection)
 
 
-@asynccontextmanager
-async def _arriving(pool: Pool, exchange: Exchange) -> AsyncIterator[IncomingReply]:
-    place = request_address(exchange.url)
+async def _ask(pool: Pool, place: RequestAddress, exchange: Exchange) -> Connection:
     headers_out = [place.host, *exchange.revealed_headers()]
     if exchange.content and isinstance(exchange.content, bytes):
         headers_out.append(("content-length", str(exchange.content_bytes)))
-    head = h11.Request(method=exchange.method, target=place.target, headers=headers_out)
-    connection = await pool.ask(place.origin, head, exchange, exchange.content)
-    try:
-        yield connection.arriving
-    finally:
-        pool.finish(place.origin, connection)
+    head = pool.make_head(exchange.method, place.target, tuple(headers_out))
+    return await pool.ask(place.origin, head, exchange, exchange.content)
 
 
 async def _read_arriving(arriving: IncomingReply, exchange: Exchange) -> HTTPReply:
