@@ -35,11 +35,6 @@ class MatrixInMemory:
     def __init__(self) -> None:
         self._matrix = np.empty((0, 0), np.float32)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
     async def append(self, page: Matrix) -> None:
         """Raises ConfigError where it would be larger than 1 GB."""
         if not len(page):

@@ -6,10 +6,10 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio.to_thread
 import numpy as np
@@ -21,8 +21,6 @@ from aembed.stores import _arrow as arrow
 from aembed.stores._matrix import MatrixFile, MatrixInMemory
 from aembed.stores._rules import decode, is_unicode
 from aembed.types import Embedded, Matrix, Metadata, Space
-
-T = TypeVar("T")
 
 # Chosen: 200 rows of 1,536 floats are 1.2 MB. Larger, one snapshot is held for longer; smaller, each page is a hop into
 # a thread, or a round trip.
@@ -134,9 +132,9 @@ class PagedRows:
         Raises ConfigError for more than 1 GB of vectors without a path, and where that file is there already.
         """
         ids: list[str] = []
-        with MatrixInMemory() if path is None else MatrixFile(Path(path)) as made:
+        with nullcontext(MatrixInMemory()) if path is None else MatrixFile(Path(path)) as made:
             dimensions = _width(await self._known_space())
-            async with aclosing(_ahead(self._pages_in_any_order(parse_filter(where), _bulk_rows(dimensions)))) as pages:
+            async with aclosing(self._large_pages(where, dimensions)) as pages:
                 async for page in pages:
                     ids += page.ids
                     await made.append(page.matrix)
@@ -151,7 +149,7 @@ class PagedRows:
         """
         pa = arrow.import_pyarrow("to_arrow()")
         is_empty, space = True, await self._known_space()
-        async with aclosing(_ahead(self._pages_in_any_order(parse_filter(where), _bulk_rows(_width(space))))) as pages:
+        async with aclosing(self._large_pages(where, _width(space))) as pages:
             async for page in pages:
                 if page.ids:
                     is_empty = False
@@ -162,26 +160,22 @@ class PagedRows:
             nothing = np.empty((0, dimensions), np.float32)
             yield arrow.make_batch(pa, ([], [], [], []), nothing, space)
 
-
-async def _ahead(pages: AsyncGenerator[RowPage, None]) -> AsyncGenerator[RowPage, None]:
-    """One page is read while the one before it is used."""
-    async with aclosing(pages):
-        reading = asyncio.ensure_future(anext(pages, None))
-        try:
-            while (page := await reading) is not None:
-                reading = asyncio.ensure_future(anext(pages, None))
-                yield page
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+    async def _large_pages(self, where: Metadata | None, dimensions: int) -> AsyncGenerator[RowPage, None]:
+        """All rows that pass the filter, in any order; one page is read while the one before it is used."""
+        size = max(ROWS_PER_PAGE, BULK_BYTES // (4 * dimensions)) if dimensions else ROWS_PER_PAGE
+        async with aclosing(self._pages_in_any_order(parse_filter(where), size)) as pages:
+            reading = asyncio.ensure_future(anext(pages, None))
+            try:
+                while (page := await reading) is not None:
+                    reading = asyncio.ensure_future(anext(pages, None))
+                    yield page
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
 
 def _width(space: Space | None) -> int:
     return (space.dimensions if space else None) or 0
-
-
-def _bulk_rows(dimensions: int) -> int:
-    return max(ROWS_PER_PAGE, BULK_BYTES // (4 * dimensions)) if dimensions else ROWS_PER_PAGE
 
 
 def _pieces(ids: Sequence[str]) -> Iterator[list[str]]:

@@ -68,9 +68,11 @@ class Best:
         self._query, self._k = query.vector, query.k
         self._best = [(-score, id) for id, score in found]
 
-    def add(self, ids: Sequence[str], matrix: Matrix) -> None:
-        exact = _scores(self._query, matrix, np.arange(len(ids)))
-        self._best = sorted([*self._best, *zip((-exact).tolist(), ids, strict=True)])[: self._k]
+    def add(self, ids: Sequence[str], matrix: Matrix, picked: NDArray[np.intp] | None = None) -> None:
+        """Rows, or the picked ones of them: their positions."""
+        positions = np.arange(len(ids)) if picked is None else picked
+        exact = _scores(self._query, matrix, positions)
+        self._best = sorted([*self._best, *zip((-exact).tolist(), (ids[i] for i in positions), strict=True)])[: self._k]
 
     @property
     def floor(self) -> float:
@@ -91,16 +93,18 @@ def find_nearest_of_each(
     queries: Sequence[NearestQuery], chunks: Iterable[SearchChunk]
 ) -> list[list[tuple[str, float]]]:
     """The same of several queries in one pass: the rows are read from memory once for all of them."""
-    units = np.stack([_unit(query.vector) for query in queries])
-    best: list[list[tuple[float, str]]] = [[] for _ in queries]
+    units = np.stack([normalize(query.vector) for query in queries])
+    best = [Best(query, ()) for query in queries]
     for chunk in chunks:
         if len(chunk.ids):
             with np.errstate(all="ignore"):
                 # What is not finite, as the length of a zero vector, is scored again by `_scores`.
                 scores = (units @ chunk.matrix.T) / chunk.lengths
-            for position, query in enumerate(queries):
-                best[position] = _merge_best(best[position], query, chunk, scores[position])
-    return [[(id, -score) for score, id in each] for each in best]
+            for query, each, its_scores in zip(queries, best, scores, strict=True):
+                picked = _shortlist(its_scores, query.k, each.floor)
+                if len(picked):
+                    each.add(chunk.ids, chunk.matrix, picked)
+    return [each.found() for each in best]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,19 +128,11 @@ def rank_named(query: Vector, rows: Sequence[NamedRow], k: int) -> list[Match]:
     return [replace(by_id[id].match, score=score) for id, score in best]
 
 
-def _unit(query: Vector) -> Vector:
-    return (query / (np.linalg.norm(query.astype(np.float64)) or 1.0)).astype(np.float32)
-
-
-def _merge_best(
-    best: list[tuple[float, str]], query: NearestQuery, chunk: SearchChunk, scores: Vector
-) -> list[tuple[float, str]]:
-    floor = -best[-1][0] if len(best) == query.k else -np.inf
-    picked = _shortlist(scores, query.k, floor)
-    if not len(picked):
-        return best
-    exact = _scores(query.vector, chunk.matrix, picked)
-    return sorted([*best, *zip((-exact).tolist(), (chunk.ids[i] for i in picked), strict=True)])[: query.k]
+def normalize(query: Vector) -> Vector:
+    """Of length 1, made in float64; a zero vector stays one."""
+    length = np.linalg.norm(query.astype(np.float64)) or 1.0
+    unit: Vector = (query / length).astype(np.float32)
+    return unit
 
 
 def _shortlist(scores: Vector, k: int, floor: float) -> NDArray[np.intp]:
@@ -156,14 +152,13 @@ def _shortlist(scores: Vector, k: int, floor: float) -> NDArray[np.intp]:
 def _scores(query: Vector, matrix: Matrix, picked: NDArray[np.intp]) -> Doubles:
     """Cosines in float64, summed row by row, so that equal vectors score the same wherever they stand."""
     wide = query.astype(np.float64)
-    parts = [picked[i : i + _RESCORED_AT_ONCE] for i in range(0, len(picked), _RESCORED_AT_ONCE)]
-    return np.concatenate([_cosines(wide, matrix[part].astype(np.float64)) for part in parts])
-
-
-def _cosines(query: Doubles, rows: Doubles) -> Doubles:
-    # numpy: in one product of matrices byte-identical rows can differ in the last bits, by the block of the kernel that
-    # they fall into. einsum sums each row by itself.
-    dots: Doubles = np.einsum("ij,j->i", rows, query)
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows) * (query @ query))
-    cosines: Doubles = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
-    return cosines.clip(-1.0, 1.0)
+    parts: list[Doubles] = []
+    for start in range(0, len(picked), _RESCORED_AT_ONCE):
+        rows = matrix[picked[start : start + _RESCORED_AT_ONCE]].astype(np.float64)
+        # numpy: in one product of matrices byte-identical rows can differ in the last bits, by the block of the kernel
+        # that they fall into. einsum sums each row by itself.
+        dots: Doubles = np.einsum("ij,j->i", rows, wide)
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows) * (wide @ wide))
+        cosines: Doubles = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+        parts.append(cosines.clip(-1.0, 1.0))
+    return np.concatenate(parts)

@@ -47,10 +47,6 @@ class _Row:
     digest: bytes
     vector: Vector
 
-    @property
-    def size_bytes(self) -> int:
-        return len(self.text) + len(self.metadata or "") + self.vector.nbytes
-
 
 class MemoryStore(PagedRows):
     """A store with no file. It behaves as the others do, and is lost with the process."""
@@ -98,7 +94,12 @@ class MemoryStore(PagedRows):
         """Inserts or replaces by id, all or none."""
         if len(rows):
             check_rows(_PLACE, self._space, rows)
-        for id, row in _columns(rows).items():
+        # Each vector is copied: a view of one row would keep the matrix of its whole batch in memory.
+        vectors = [np.array(vector, dtype=np.float32) for vector in rows.matrix]
+        metadata = [encode(each) for each in rows.metadata]
+        columns = zip(rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, vectors, strict=True)
+        written = {id: _Row(*row) for id, row in zip(rows.ids, columns, strict=True)}
+        for id, row in written.items():
             self._forget(id)
             self._rows[id] = row
             self._ids.setdefault(row.fingerprint, set()).add(id)
@@ -127,7 +128,9 @@ class MemoryStore(PagedRows):
     async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
         ids = sorted(id for id in self._rows if after is None or id > after)
         for start in range(0, len(ids), size):
-            yield await self._read_ids([id for id in ids[start : start + size] if self._passes(id, wanted)])
+            rows = ((id, self._rows.get(id)) for id in ids[start : start + size])
+            passing = [id for id, row in rows if row and (not wanted or wanted.matches(decode(row.metadata)))]
+            yield await self._read_ids(passing)
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
         found = {id: self._rows[id] for id in ids if id in self._rows}
@@ -149,10 +152,6 @@ class MemoryStore(PagedRows):
     async def _known_space(self) -> Space | None:
         return self._space
 
-    def _passes(self, id: str, wanted: Filter) -> bool:
-        row = self._rows.get(id)
-        return row is not None and (not wanted or wanted.matches(decode(row.metadata)))
-
     async def refusals(self) -> list[Refusal]:
         """The texts that were refused and are skipped until they change, by id."""
         return [self._refusals[id] for id in sorted(self._refusals)]
@@ -160,7 +159,7 @@ class MemoryStore(PagedRows):
     async def info(self) -> StoreInfo:
         """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
         sources = Counter(row.source for row in self._rows.values() if row.source is not None)
-        size = sum(row.size_bytes for row in self._rows.values())
+        size = sum(len(row.text) + len(row.metadata or "") + row.vector.nbytes for row in self._rows.values())
         space = self._space if self._rows else None
         return StoreInfo(len(self._rows), space, size, len(self._refusals), dict(sources), self._last_run)
 
@@ -192,7 +191,11 @@ class MemoryStore(PagedRows):
         if not self._rows or not self._space or not self._space.dimensions:
             return []
         query = check_query(vector, self._space.dimensions, _PLACE)
-        found = find_nearest(query, [self._rows_to_search(wanted)], k)
+        if wanted:
+            chunk = self._stack_rows([id for id, row in self._rows.items() if wanted.matches(decode(row.metadata))])
+        else:
+            chunk = self._chunk = self._chunk or self._stack_rows(list(self._rows))
+        found = find_nearest(query, [chunk], k)
         return [Match(id, self._rows[id].text, decode(self._rows[id].metadata), score) for id, score in found]
 
     async def prepare_words(self) -> None:
@@ -214,23 +217,9 @@ class MemoryStore(PagedRows):
         ]
         return rank_named(query, rows, k)
 
-    def _rows_to_search(self, wanted: Filter) -> SearchChunk:
-        if wanted:
-            return self._stack_rows([id for id, row in self._rows.items() if wanted.matches(decode(row.metadata))])
-        self._chunk = self._chunk or self._stack_rows(list(self._rows))
-        return self._chunk
-
     def _stack_rows(self, ids: list[str]) -> SearchChunk:
         vectors = [self._rows[id].vector for id in ids]
         return SearchChunk.from_rows(ids, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
 
     async def aclose(self) -> None:
         """Nothing to close."""
-
-
-def _columns(rows: Rows) -> dict[str, _Row]:
-    # Each vector is copied: a view of one row would keep the matrix of its whole batch in memory.
-    vectors = [np.array(vector, dtype=np.float32) for vector in rows.matrix]
-    metadata = [encode(each) for each in rows.metadata]
-    columns = zip(rows.texts, metadata, rows.sources, rows.fingerprints, rows.digests, vectors, strict=True)
-    return {id: _Row(*row) for id, row in zip(rows.ids, columns, strict=True)}

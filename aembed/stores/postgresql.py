@@ -48,10 +48,6 @@ TABLE = "aembed"
 LONGEST_SUFFIX = "_refusals"
 
 
-def open_url(url: str) -> PostgresStore:
-    return PostgresStore(url)
-
-
 class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
     """Rows in the table `table` (`name` or `schema.name`), with `_refusals` and `_meta` beside it.
 
@@ -339,6 +335,9 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
     async def _read_info(self, layout: StoreLayout, connection: Connection) -> StoreInfo:
         fresh = await tables.find_tables(layout.names, connection)
         return await sql.info(fresh or layout, connection)
+
+
+open_url = PostgresStore
 
 
 def _storage(name: str | None) -> Storage | None:

@@ -40,10 +40,6 @@ ROWS_AT_ONCE = 10_000
 COMMAND_TIMEOUT, MAX_OUTAGE = 30.0, 90.0
 
 
-def open_url(url: str) -> PostgresCache:
-    return PostgresCache(url)
-
-
 class PostgresCache:
     """The table `aembed_cache`, or that of the URL's `table=`, with `_leases` and `_workers` beside it."""
 
@@ -116,3 +112,6 @@ class PostgresCache:
         layout = self._layout
         assert layout is not None, "prepare comes first"
         return await self._database.run(partial(work, layout))
+
+
+open_url = PostgresCache

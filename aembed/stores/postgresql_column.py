@@ -49,10 +49,6 @@ BATCH_TABLES = BatchTables("aembed.batches", "aembed.batch_texts", "aembed.batch
 LEAVE_SECONDS = 5.0
 
 
-def open_url(url: str, table: str, **names: Any) -> PostgresColumn:
-    return PostgresColumn(url, table, **names)
-
-
 class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTables):
     """Rows of `table` (`name` or `schema.name`) that have a text and, in the column `vector`, no vector yet.
 
@@ -349,3 +345,6 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
 
     async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:
         self._hooks = await preflight.probe(self._place, dimensions, table, connection)
+
+
+open_url = PostgresColumn

@@ -33,10 +33,6 @@ SALT = "salt"
 COMMAND_TIMEOUT = 10.0
 
 
-def open_url(url: str) -> PostgresCoordinator:
-    return PostgresCoordinator(url)
-
-
 class PostgresCoordinator:
     """The table `aembed_limits`, or that of the URL's `table=`. It uses one connection, and nothing of its session."""
 
@@ -84,3 +80,6 @@ class PostgresCoordinator:
         state, result = change(bytes(held[0]) or None, held[1])
         await connection.execute(PUT.format(self._table), name, state)
         return result
+
+
+open_url = PostgresCoordinator

@@ -58,10 +58,6 @@ WORDS = WordIndex("aembed_words", "aembed_rows", "text")
 CACHE_BYTES = 256 * 1024 * 1024
 
 
-def open_url(url: str) -> SQLiteStore:
-    return SQLiteStore(url)
-
-
 class SQLiteStore(PagedRows, FileTables, KeepsBatchesInFile):
     """Rows in the SQLite file at `path`, which may be a user's own: the tables' names begin with `aembed_`.
 
@@ -428,3 +424,6 @@ class SQLiteStore(PagedRows, FileTables, KeepsBatchesInFile):
                 self._renewed.update(ids)
             if len(self._renewed) > MOST_RENEWED:
                 self._keeps, self._renewed = False, set()
+
+
+open_url = SQLiteStore

@@ -35,10 +35,6 @@ ROWS_AT_ONCE = 10_000
 LOCK_TIMEOUT = 30.0
 
 
-def open_url(url: str) -> SQLiteCache:
-    return SQLiteCache(url)
-
-
 def _held(fingerprints: Collection[bytes], connection: Connection) -> AbstractSet[bytes]:
     return {fingerprint for (fingerprint,) in select_in(connection, HELD, fingerprints)}
 
@@ -100,6 +96,9 @@ class SQLiteCache:
 
     async def aclose(self) -> None:
         await self._database.aclose()
+
+
+open_url = SQLiteCache
 
 
 def _keep(rows: Sequence[tuple[bytes, memoryview]], connection: Connection) -> None:

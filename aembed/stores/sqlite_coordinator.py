@@ -24,10 +24,6 @@ SALT = "salt"
 LOCK_TIMEOUT = 2.0
 
 
-def open_url(url: str) -> SQLiteCoordinator:
-    return SQLiteCoordinator(url)
-
-
 class SQLiteCoordinator:
     """The table `aembed_limits` of a file of its own, which `prepare` creates, readable by its owner only."""
 
@@ -55,6 +51,9 @@ class SQLiteCoordinator:
             connection.execute(PUT, (SALT, held := os.urandom(SALT_BYTES), now))
             return bytes(held)
         return bytes(held[0])
+
+
+open_url = SQLiteCoordinator
 
 
 def _exchange(name: str, change: Change[T], connection: Connection) -> T:

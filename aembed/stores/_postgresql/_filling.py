@@ -18,7 +18,8 @@ from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._scopes import Scope
 from aembed.stores._postgresql._sending import send_rows, sends_vectors
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
-from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, normalize, vector_of
+from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, vector_of
+from aembed.stores._search import normalize
 from aembed.types import Matrix, Vector
 
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"

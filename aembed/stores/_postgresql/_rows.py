@@ -24,10 +24,10 @@ from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import is_same, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._tables import StoreLayout, set_meta
-from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, literal, normalize, vector_of
+from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, literal, vector_of
 from aembed.stores._postgresql._words import rare_rows
 from aembed.stores._rules import decode, encode
-from aembed.stores._search import NamedRow, rank_named
+from aembed.stores._search import NamedRow, normalize, rank_named
 from aembed.types import Known, Match, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
 
 KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE id = ANY ($1::text[])

@@ -71,13 +71,6 @@ def vector_of(sent: bytes) -> Vector:
     return np.frombuffer(sent, dtype=">f4", offset=HEADER_BYTES).astype(np.float32)
 
 
-def normalize(query: Vector) -> Vector:
-    """Of length 1, made in float64; a zero vector stays one."""
-    length = np.linalg.norm(query.astype(np.float64)) or 1.0
-    unit: Vector = (query / length).astype(np.float32)
-    return unit
-
-
 def literal(vector: Vector) -> str:
     """One vector as pgvector's text."""
     return "[" + ",".join(map(repr, vector.tolist())) + "]"
