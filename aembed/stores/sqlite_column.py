@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from sqlite3 import Connection
 from typing import Any
@@ -12,20 +12,21 @@ from typing import Any
 from aembed.core.filters import Filter
 from aembed.core.spaces import is_still
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError
-from aembed.stores._row_pages import EMPTY_PAGE, PagedRows, RowPage
+from aembed.protocols import Looks
+from aembed.stores._row_pages import PagedRows, RowPage
 from aembed.stores._rules import column_command
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _preflight as preflight
 from aembed.stores._sqlite import _reading as reading
 from aembed.stores._sqlite._batches import KeepsBatchesInFile
 from aembed.stores._sqlite._column_maps import ColumnMaps
-from aembed.stores._sqlite._columns import TableNames, key_as_json, native, quote_name, read_layout, vector_width
+from aembed.stores._sqlite._columns import TableNames, key_as_json, native, quote_name, read_layout
 from aembed.stores._sqlite._database import SQLiteDatabase, blobs, fetch_all, matrix_of
 from aembed.stores._sqlite._filling import FillTarget, error_of, fill
-from aembed.stores._sqlite._reading import FilledRows
+from aembed.stores._sqlite._making import MapMaker
 from aembed.stores._sqlite._searched import SearchedColumn
 from aembed.stores._sqlite._shared import SharedColumn
-from aembed.stores._sqlite._watched import WatchedColumn
+from aembed.stores._sqlite._watched import FileLooks
 from aembed.types import Embedded, Matrix, Record, Refusal, Space
 
 # Chosen: larger, a page of long texts takes more memory; smaller, each page is a hop into the thread and back.
@@ -46,7 +47,7 @@ class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, KeepsBatchesInFile):
+class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -85,6 +86,7 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, Keeps
             quote_name(name)
         self._names = TableNames(table, text, vector, keys, where, create_columns, fingerprint)
         self._target = self._names.target
+        self._batch_scope = f"{quote_name(table)}.{quote_name(vector)}"
         self._database = SQLiteDatabase(path, lock_timeout, absent="check the path")
         self._creates_triggers = create_triggers is not None
         self._maps = ColumnMaps(self._database.mapper)
@@ -102,7 +104,8 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, Keeps
 
         Raises ConfigError for a name that the table has not, SpaceMismatchError if the column holds other vectors.
         """
-        self._space = await self._database.write(self._preparing(space))
+        prepare = partial(preflight.prepare, self._place, self._names, self._creates_triggers, space)
+        self._space = await self._database.write(prepare)
         return self._space
 
     async def preflight(self, space: Space, *, index: bool = False) -> list[str]:
@@ -111,7 +114,7 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, Keeps
 
         def tried(connection: Connection) -> None:
             made[:] = preflight.announce_changes(self._place, self._names, self._creates_triggers, connection)
-            self._preparing(space)(connection)
+            preflight.prepare(self._place, self._names, self._creates_triggers, space, connection)
             if index and not (words := self._words(connection)).is_complete(connection):
                 words.build_piece(connection)
                 made.append(f"index {words.name} (FTS5, words for hybrid search) on {words.text} of {words.table}")
@@ -175,11 +178,11 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, Keeps
 
     async def spend(self, job: str, tokens: int) -> int:
         """Kept in `aembed_accounts`."""
-        return await self._database.write(partial(books.spend, self._account(job), tokens))
+        return await self._database.write(partial(books.spend, f"{self._batch_scope} {job}", tokens))
 
     async def close_account(self, job: str) -> None:
         """Forgets what the job of that name has spent: it has come to its end. See Accounts."""
-        await self._database.write(partial(books.close, self._account(job)))
+        await self._database.write(partial(books.close, f"{self._batch_scope} {job}"))
 
     async def move(self, space: Space) -> None:
         """Keeps that space in the place of the one that is kept."""
@@ -199,45 +202,34 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, Keeps
         return await self._database.read_there_beside(partial(self._read_sample, most))
 
     async def _pages(self, wanted: Filter, after: str | None, size: int) -> AsyncGenerator[RowPage, None]:
-        while (page := await self._read_filled(partial(reading.read_filled, wanted, after, size))).ids:
+        read = partial(reading.read_filled, self._names, self._database.name, wanted, size)
+        while (page := await self._database.read_there_beside(partial(read, after))).ids:
             yield page
             after = page.ids[-1]
 
     async def _read_ids(self, ids: Sequence[str]) -> RowPage:
-        return await self._read_filled(partial(reading.read_filled_ids, ids))
+        read = partial(reading.read_filled_ids, self._names, self._database.name, ids)
+        return await self._database.read_there_beside(read)
 
     async def _known_space(self) -> Space | None:
         return await self.space()
 
-    async def _read_filled(self, read: Callable[[FilledRows, Connection], RowPage]) -> RowPage:
-        def work(connection: Connection) -> RowPage:
-            held = books.space(self._target, connection)
-            table = read_layout(self._names, connection, held)
-            width = vector_width(table, held, connection)
-            return read(FilledRows(table, width, self._database.name), connection) if width else EMPTY_PAGE
-
-        return await self._database.read_there_beside(work)
+    @asynccontextmanager
+    async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[Looks]:
+        """See Watched."""
+        yield FileLooks(self._database, self.pending, poll, recheck)
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds. A large table whose changes are noted gets a map."""
         await super().leave(token)
         if large := await self._database.read_there(self._large_table):
-            self._maps.make_after_job(*large)
+            noted, dimensions = large
+            MapMaker(self._database.mapper, noted).start(dimensions, to_the_end=True)
 
     async def aclose(self) -> None:
         """Closes the file; later calls raise StoreError."""
         self._maps.stop()
         await self._database.aclose()
-
-    @property
-    def _batch_scope(self) -> str:
-        return f"{quote_name(self._names.table)}.{quote_name(self._names.vector)}"
-
-    def _preparing(self, space: Space) -> Callable[[Connection], Space]:
-        return partial(preflight.prepare, self._place, self._names, self._creates_triggers, space)
-
-    def _account(self, job: str) -> str:
-        return f"{quote_name(self._names.table)}.{quote_name(self._names.vector)} {job}"
 
     def _read_page(self, last: list[Any], size: int, connection: Connection) -> list[list[Any]]:
         table = self._layout(connection)

@@ -22,7 +22,10 @@ from aembed.types import Space
 from tests.jobs import records, words
 from tests.stores.samples import SPACE, rows, unit, vectors
 
-PLACES = {"store": "aembed.stores.sqlite.search_rows", "column": "aembed.stores._sqlite._searched.search_rows"}
+PLACES = {
+    "store": "aembed.stores._sqlite._searched_store.search_rows",
+    "column": "aembed.stores._sqlite._searched.search_rows",
+}
 
 
 async def place_of(kind: str, path: Path, dimensions: int = 64, journal: str = "wal") -> SQLiteStore | SQLiteColumn:
@@ -151,7 +154,7 @@ async def test_t7_one_wrong_query_among_many_fails_alone(tmp_path: Path, monkeyp
 @pytest.fixture
 async def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
     """It keeps the first 40 rows in blocks of 7, and reads the others each time."""
-    monkeypatch.setattr("aembed.stores.sqlite.CACHE_BYTES", 40 * 16)
+    monkeypatch.setattr("aembed.stores._sqlite._searched_store.CACHE_BYTES", 40 * 16)
     monkeypatch.setattr("aembed.stores._sqlite._kept.BLOCK_BYTES", 7 * 16)
     store = SQLiteStore(tmp_path / "notes.db")
     await store.prepare(SPACE)

@@ -135,7 +135,7 @@ async def test_a_search_over_many_chunks_finds_the_same(path: Path, monkeypatch:
     vector = vectors(1, seed=3)[0]
     whole = await store.search(vector, 20)
     await store.aclose()
-    monkeypatch.setattr("aembed.stores.sqlite.CACHE_BYTES", 0)
+    monkeypatch.setattr("aembed.stores._sqlite._searched_store.CACHE_BYTES", 0)
     monkeypatch.setattr("aembed.stores._sqlite._kept.BLOCK_BYTES", 7 * 16)
     store = SQLiteStore(path)
     assert await store.search(vector, 20) == whole

@@ -15,7 +15,8 @@ import pytest
 
 import aembed.stores._sqlite._words as words
 from aembed.errors import ConfigError
-from aembed.stores.sqlite import WORDS, SQLiteStore
+from aembed.stores._sqlite._searched_store import WORDS
+from aembed.stores.sqlite import SQLiteStore
 from aembed.stores.sqlite_column import SQLiteColumn
 from tests.stores.samples import SPACE, query, rows, unit
 

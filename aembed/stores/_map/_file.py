@@ -159,7 +159,10 @@ class MapWriter:
             crc = zlib.crc32(data, crc)
             self._file.write(data)
         self._file.seek(0)
-        self._file.write(self._head(crc))
+        values = {"format": FORMAT, **asdict(self._id), "last": self._last, "rows": self.count}
+        line = json.dumps(values | {"codes": self._frame.code_count, "tail": crc}).encode()
+        head = f"aembed map {zlib.crc32(line):08x} ".encode() + line + b"\n"
+        self._file.write(head + bytes(PAGE_BYTES - len(head)))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.close()
@@ -169,11 +172,6 @@ class MapWriter:
             file.seek(0)
             yield from iter(partial(file.read, COPIED_BYTES), b"")
         yield np.concatenate([self._frame.mean, self._frame.widths]).astype("<f8").tobytes()
-
-    def _head(self, tail: int) -> bytes:
-        values = {"format": FORMAT, **asdict(self._id), "last": self._last, "rows": self.count}
-        line = json.dumps(values | {"codes": self._frame.code_count, "tail": tail}).encode()
-        return f"aembed map {zlib.crc32(line):08x} ".encode() + line + b"\n" + bytes(PAGE_BYTES - len(line) - 21)
 
     def close(self) -> None:
         with suppress(OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,9 @@ def shortlists(
     """
     vectors = np.concatenate([*(query.digits[:1] for query in queries), *([mapped.weights] if check else ())])
     lists = [_Growing(query, count) for query, count in zip(queries, wanted, strict=True)]
-    for block in _blocks(mapped):
+    size = max(1, _BLOCK_BYTES // mapped.frame.code_count)
+    for start in range(0, len(mapped.rows), size):
+        block = slice(start, min(start + size, len(mapped.rows)))
         products = dots(mapped.codes[block], vectors)
         if check and not np.array_equal(products[:, -1], mapped.checks[block]):
             raise MapError("its codes are damaged")
@@ -51,12 +53,6 @@ def shortlists(
         for number, each in enumerate(lists):
             each.add(mapped, block, products[:, number], left_out)
     return [each.narrowed(mapped) for each in lists]
-
-
-def _blocks(mapped: RowMap) -> Iterator[slice]:
-    size = max(1, _BLOCK_BYTES // mapped.frame.code_count)
-    for start in range(0, len(mapped.rows), size):
-        yield slice(start, min(start + size, len(mapped.rows)))
 
 
 class _Growing:

@@ -5,18 +5,15 @@ The tables are made when there is something to remember; where the role may not 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
-from typing import TypeAlias, TypeVar
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._names import TableName
+from aembed.stores._postgresql._opened import OpenedStore
 from aembed.stores._postgresql._shares import THERE, USABLE
 from aembed.stores._postgresql._tables import LOCK, StoreLayout
 from aembed.types import FilePart, KnownFiles
-
-T = TypeVar("T")
-Work: TypeAlias = Callable[[StoreLayout, Connection], Awaitable[T]]
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS {sources} (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -47,14 +44,8 @@ PAGE_BYTES = 2_000_000
 IDS_PER_PAGE = 10_000
 
 
-class FileTables:
+class FileTables(OpenedStore):
     """What a PostgreSQL store remembers of files. See RemembersFiles."""
-
-    async def _read(self, work: Work[T], empty: T) -> T:
-        raise NotImplementedError
-
-    async def _write(self, work: Work[T], *, slow_ends: bool = False, of_rows: bool = False) -> T:
-        raise NotImplementedError
 
     async def known_files(self, source: str) -> KnownFiles | None:
         """The files of that source that are remembered; None where the role may make no tables for them."""

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from aembed.core.filters import Filter
 from aembed.stores._row_pages import RowPage
 from aembed.stores._sqlite._editions import top
-from aembed.stores._sqlite._in_order import condition_of, page_of
+from aembed.stores._sqlite._filters import on_metadata
+from aembed.stores._sqlite._in_order import page_of
 
 NEXT = """SELECT id, embedding, text, metadata, source, fingerprint, rowid FROM aembed_rows
     WHERE ({}) AND rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?"""
@@ -31,7 +32,8 @@ class RowsAsWritten:
     """One reading. The hashes of a million ids are 8 MB; where somebody writes they are looked up, and take 60."""
 
     def __init__(self, wanted: Filter) -> None:
-        self._condition, self._parameters = condition_of(wanted)
+        condition, self._parameters = on_metadata(wanted)
+        self._next = NEXT.format(condition)
         self._last, self._end = -(2**63), -(2**63)
         self._ends = 0
         self._version: tuple[Connection, int] | None = None
@@ -40,7 +42,7 @@ class RowsAsWritten:
 
     def next_page(self, size: int, name: Path, connection: Connection) -> RowPage | None:
         """None at the end. A page may be empty."""
-        while not (rows := self._rows(size, connection)):
+        while not (rows := connection.execute(self._next, [*self._parameters, self._last, self._end, size]).fetchall()):
             if self._ends == 2:
                 return None
             self._ends, self._end = self._ends + 1, top(connection)
@@ -50,10 +52,6 @@ class RowsAsWritten:
         if version != self._version and self._seen is None:
             self._seen = {each for page in self._hashes for each in page.tolist()}
         return page_of(self._new(rows), name, connection)
-
-    def _rows(self, size: int, connection: Connection) -> Sequence[Any]:
-        parameters = [*self._parameters, self._last, self._end, size]
-        return connection.execute(NEXT.format(self._condition), parameters).fetchall()
 
     def _new(self, rows: Sequence[Any]) -> Sequence[Any]:
         if self._seen is None:

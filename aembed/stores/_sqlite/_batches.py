@@ -64,11 +64,8 @@ class KeepsBatchesInFile:
     """The methods of `KeepsBatches`, for whatever has a SQLite file."""
 
     _database: SQLiteDatabase
-
-    @property
-    def _batch_scope(self) -> str:
-        """What tells it apart from others in the same file."""
-        return ""
+    _batch_scope = ""
+    """What tells it apart from others in the same file."""
 
     async def prepare_batches(self) -> None:
         """Makes the tables `aembed_batches`, `aembed_batch_texts` and `aembed_batch_vectors`."""
@@ -131,13 +128,12 @@ class KeepsBatchesInFile:
     ) -> None:
         scope, key = self._batch_scope, batch.key
         connection.execute(BEGIN, (scope, key, batch.version, batch.data))
+        texts = [(line, place, text) for line, each in enumerate(lines) for place, text in enumerate(each)]
+        # A text that was sent whole has no weights.
+        weights = [None if tuple(text.weights) == (1.0,) else dumps(list(text.weights)) for _, _, text in texts]
+        rows = zip(texts, weights, strict=True)
         connection.executemany(
-            ADD,
-            [
-                (scope, key, line, place, text.fingerprint, weights_as_json(text.weights), is_out)
-                for line, texts in enumerate(lines)
-                for place, text in enumerate(texts)
-            ],
+            ADD, [(scope, key, line, place, text.fingerprint, its, is_out) for (line, place, text), its in rows]
         )
 
     def _change_batch(self, batch: KeptBatch, is_out: bool, connection: Connection) -> bool:
@@ -150,7 +146,8 @@ class KeepsBatchesInFile:
     def _batch_lines(self, key: str, connection: Connection) -> dict[int, list[OutText]]:
         lines: dict[int, list[OutText]] = {}
         for line, fingerprint, weights in connection.execute(LINES, (self._batch_scope, key)):
-            lines.setdefault(line, []).append(OutText(fingerprint, weights_from_json(weights)))
+            text = OutText(fingerprint) if weights is None else OutText(fingerprint, tuple(loads(weights)))
+            lines.setdefault(line, []).append(text)
         return lines
 
     def _settle_lines(self, key: str, lines: Sequence[SettledLine], connection: Connection) -> None:
@@ -189,12 +186,3 @@ class KeepsBatchesInFile:
 def _make_tables(connection: Connection) -> None:
     for table in TABLES:
         connection.execute(table)
-
-
-def weights_as_json(weights: Sequence[float]) -> str | None:
-    """None for a text that was sent whole."""
-    return None if tuple(weights) == (1.0,) else dumps(list(weights))
-
-
-def weights_from_json(weights: str | None) -> tuple[float, ...]:
-    return (1.0,) if weights is None else tuple(loads(weights))

@@ -46,31 +46,16 @@ def searched(table: TableLayout, wanted: Filter) -> tuple[str, list[Any]]:
     return f"{condition} AND {filters}" if filters else condition, [*parameters]
 
 
-@dataclass(frozen=True, slots=True)
-class NumberedRows:
-    """Rows of a search by their numbers."""
-
-    table: TableLayout
-    rowid: str
-    wanted: Filter
-    connection: Connection
-
-    @property
-    def is_filtered(self) -> bool:
-        return bool(self.wanted or self.table.condition or self.table.mark)
-
-    def picked(self, numbers: str) -> Iterator[Numbered]:
-        return self._rows("IN (SELECT value FROM json_each(?))", numbers)
-
-    def beyond(self, last: int) -> Iterator[Numbered]:
-        return self._rows("> ?", last)
-
-    def _rows(self, test: str, value: str | int) -> Iterator[Numbered]:
-        condition, parameters = searched(self.table, self.wanted)
-        # The number's test comes last, as its parameter does.
-        sql = self.table.select_numbered(f"t.{self.rowid}", f"{condition} AND t.{self.rowid} {test}")
-        for number, *key, blob in self.connection.execute(sql, [*parameters, value]):
-            yield number, key_as_json(key), blob
+def read_vectors(
+    table: TableLayout, rowid: str, wanted: Filter, connection: Connection, test: str, value: str | int
+) -> Iterator[Numbered]:
+    """Number, id and vector of the rows of a search whose number passes that test."""
+    condition, parameters = searched(table, wanted)
+    # The number's test comes last, as its parameter does.
+    numbered = f"{condition} AND t.{rowid} {test}{table.is_keyed}"
+    sql = table.select(f"t.{rowid}, {table.key_list}, {table.vector}", numbered)
+    for number, *key, blob in connection.execute(sql, [*parameters, value]):
+        yield number, key_as_json(key), blob
 
 
 @dataclass(eq=False, repr=False)
@@ -95,9 +80,6 @@ class ColumnMaps:
             self._makers.append(own := PassingMapMaker(self._worker, noted))
             self._passing = PassingMap(self._worker.path, noted, own)
         return self._passing
-
-    def make_after_job(self, noted: NotedTable, dimensions: int) -> None:
-        MapMaker(self._worker, noted).start(dimensions, to_the_end=True)
 
     def stop(self) -> None:
         for maker in self._makers:

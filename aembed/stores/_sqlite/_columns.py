@@ -88,7 +88,7 @@ class TableLayout:
 
     @property
     def is_pending(self) -> str:
-        return f"{self.text} IS NOT NULL AND {self.is_stale}{self._is_keyed}{self.condition}"
+        return f"{self.text} IS NOT NULL AND {self.is_stale}{self.is_keyed}{self.condition}"
 
     @property
     def hash(self) -> str:
@@ -124,28 +124,17 @@ class TableLayout:
         columns = f"{self.key_list}, {self.text}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
 
-    def select_vectors(self, condition: str, after: Sequence[Any]) -> str:
-        """Keys and vectors, a page at a time. Parameters: those of the condition, the key before, LIMIT."""
-        return self._select_keyed(f"{self.key_list}, {self.vector}", condition, after)
-
-    def select_filled(self, condition: str, after: Sequence[Any]) -> str:
-        """Keys, texts and vectors, as `select_vectors`."""
-        return self._select_keyed(f"{self.key_list}, {self.text}, {self.vector}", condition, after)
-
-    def _select_keyed(self, columns: str, condition: str, after: Sequence[Any]) -> str:
-        condition = f"{condition}{self._is_keyed}{self._after if after else ''}"
+    def select_keyed(self, columns: str, condition: str, after: Sequence[Any]) -> str:
+        """A page in the order of the keys. Parameters: those of the condition, the key before, LIMIT."""
+        condition = f"{condition}{self.is_keyed}{self._after if after else ''}"
         return PAGE.format(columns=columns, table=self.table, condition=condition, keys=self.key_list)
-
-    def select_numbered(self, number: str, condition: str) -> str:
-        """Number of the row, key and vector."""
-        return self.select(f"{number}, {self.key_list}, {self.vector}", condition + self._is_keyed)
 
     @property
     def _after(self) -> str:
         return f" AND ({self.key_list}) > ({', '.join('?' * len(self.keys))})"
 
     @property
-    def _is_keyed(self) -> str:
+    def is_keyed(self) -> str:
         return "".join(f" AND {key} IS NOT NULL" for key in self.keys)
 
     def fill(self) -> str:
@@ -164,7 +153,7 @@ class TableLayout:
         yield self.select(columns, f"{self.is_pending} ORDER BY {self.key_list} LIMIT {rows}")
         descending = ", ".join(f"{key} DESC" for key in self.keys)
         yield self.select(columns, f"{self.is_pending} ORDER BY {descending} LIMIT {rows}")
-        filled = f"{self.text} IS NOT NULL AND {self.vector} IS NOT NULL{self._is_keyed}{self.condition}"
+        filled = f"{self.text} IS NOT NULL AND {self.vector} IS NOT NULL{self.is_keyed}{self.condition}"
         yield self.select(columns, f"{filled} ORDER BY {self.key_list} LIMIT {rows}")
 
     def select_vector(self) -> str:
@@ -260,16 +249,12 @@ def _keys(names: TableNames, columns: dict[str, tuple[int, int]], connection: Co
             )
         yield f"t.{number}"
         return
-    if not any(unique <= set(key) for unique in _unique({name for _, name in primary}, names.table, connection)):
+    unique = [{name for _, name in primary}] if primary else []
+    for (index,) in connection.execute(UNIQUE_INDEXES, (names.table,)).fetchall():
+        unique.append({name for (name,) in connection.execute(INDEXED, (index,))})
+    if not any(each <= set(key) for each in unique):
         raise ConfigError(f"key {', '.join(key)} of table {names.table!r} is not unique; name columns that are")
     yield from (f"t.{quote_name(name)}" for name in key)
-
-
-def _unique(primary: set[str], table: str, connection: Connection) -> Iterator[set[str]]:
-    if primary:
-        yield primary
-    for (index,) in connection.execute(UNIQUE_INDEXES, (table,)).fetchall():
-        yield {name for (name,) in connection.execute(INDEXED, (index,))}
 
 
 def key_as_json(key: Sequence[Any]) -> str:

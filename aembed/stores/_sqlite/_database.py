@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -62,11 +62,11 @@ class SQLiteDatabase:
 
     def read_there(self, work: Work[T]) -> Awaitable[T]:
         """As `read`, on a file that has to be there: raises StoreError where it is not."""
-        return self._writer.run(lambda: self._writer.run_transaction("BEGIN", work, self._refuse_absent))
+        return self._run_on(self._writer, work, self.absent_error)
 
     def read_there_beside(self, work: Work[T]) -> Awaitable[T]:
         """As `read_beside`, on a file that has to be there."""
-        return self._reader.run(lambda: self._reader.run_transaction("BEGIN", work, self._refuse_absent))
+        return self._run_on(self._reader, work, self.absent_error)
 
     def write(self, work: Work[T], then: Callable[[], object] | None = None) -> Awaitable[T]:
         """`work` in one transaction, durable on return. It may be tried again, so it must be repeatable.
@@ -94,11 +94,11 @@ class SQLiteDatabase:
         for worker in (self.mapper, self._searcher, self._reader, self._writer):
             await worker.aclose()
 
-    def _run_on(self, worker: SQLiteThread, work: Work[T], missing: T) -> Awaitable[T]:
-        return worker.run(lambda: worker.run_transaction("BEGIN", work, lambda: missing))
+    def _run_on(self, worker: SQLiteThread, work: Work[T], absent: T | StoreError) -> Awaitable[T]:
+        return worker.run(lambda: worker.run_transaction("BEGIN", work, absent))
 
     def _run_write(self, work: Work[T], then: Callable[[], object] | None = None) -> T:
-        result = self._writer.run_transaction("BEGIN IMMEDIATE", work, self._refuse_absent)
+        result = self._writer.run_transaction("BEGIN IMMEDIATE", work, self.absent_error)
         if then:
             then()
         self._bound_log()
@@ -107,9 +107,6 @@ class SQLiteDatabase:
     @property
     def absent_error(self) -> StoreError:
         return StoreError(f"{self.name} does not exist; {self._absent}")
-
-    def _refuse_absent(self) -> NoReturn:
-        raise self.absent_error
 
     def _run_light_write(self, work: Work[T]) -> T:
         connection = self._writer.open()

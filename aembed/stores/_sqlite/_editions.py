@@ -96,7 +96,7 @@ def take_over(connection: Connection) -> KeyState:
 def switch(state: KeyState, connection: Connection) -> KeyState:
     """The edition that was made is whole: it answers from now on."""
     if state.served:
-        table.retire(state.served, connection)
+        connection.execute(table.RETIRE_EDITION, (state.served,))
     else:
         # Measured: 27 ms for a million rows, and 300 where its pages are overwritten.
         with table.not_overwriting(connection):

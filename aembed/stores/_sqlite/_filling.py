@@ -69,12 +69,17 @@ def hooks_of(table: str, connection: Connection) -> list[str]:
 def fill(rows: Sequence[Row], target: FillTarget, connection: Connection) -> tuple[int, dict[int, str]]:
     """How many rows hold their vector now, and by position why others do not. A row that was edited is neither."""
     hooks, refused = hooks_of(target.table, connection), dict[int, str]()
-    meant = _meant(rows, target, connection) if hooks else set()
+    meant = set[int]()
+    if hooks:
+        # Those that the statement is going to write: their text is still the one that was embedded.
+        meant = {i for i, row in enumerate(rows) if target.inserts or connection.execute(target.kept, row).fetchone()}
     while True:
         filled = _written(rows, target, refused, connection)
         if not hooks and not refused:
             break
-        there = {number for number, row in enumerate(rows) if number not in refused and _has(row, target, connection)}
+        left = ((number, row) for number, row in enumerate(rows) if number not in refused)
+        kept = ((number, connection.execute(target.kept, row).fetchone()) for number, row in left)
+        there = {number for number, found in kept if found and found[0]}
         if lost := sorted(meant - there - refused.keys()):
             # What they did to others is taken back with them.
             _take_back(target, connection)
@@ -110,18 +115,6 @@ def is_of_row(error: sqlite3.Error) -> bool:
     return isinstance(error, REFUSALS) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
 
 
-def _meant(rows: Sequence[Row], target: FillTarget, connection: Connection) -> set[int]:
-    """Those that the statement is going to write: their text is still the one that was embedded."""
-    if target.inserts:
-        return set(range(len(rows)))
-    return {number for number, row in enumerate(rows) if connection.execute(target.kept, row).fetchone()}
-
-
-def _has(row: Row, target: FillTarget, connection: Connection) -> bool:
-    found = connection.execute(target.kept, row).fetchone()
-    return bool(found and found[0])
-
-
 def _written(rows: Sequence[Row], target: FillTarget, refused: dict[int, str], connection: Connection) -> int:
     """Writes those that are not refused, and finds out which of them are. The savepoint stays open."""
     connection.execute("SAVEPOINT aembed_rows")
@@ -149,7 +142,8 @@ def _write_one_by_one(rows: Sequence[Row], target: FillTarget, refused: dict[int
             except sqlite3.Error as error:
                 if not is_of_row(error):
                     raise
-                refused[number] = _reason(error)
+                # What RAISE says is the table's own word; what a constraint says names columns, and no text.
+                refused[number] = str(error) or type(error).__name__
                 if not _is_undone(target, connection):
                     number = 0
                     continue
@@ -176,8 +170,3 @@ def _is_undone(target: FillTarget, connection: Connection) -> bool:
     target.begin(connection)
     connection.execute("SAVEPOINT aembed_rows")
     return False
-
-
-def _reason(error: sqlite3.Error) -> str:
-    """What RAISE says is the table's own word; what a constraint says names columns, and no text."""
-    return str(error) or type(error).__name__

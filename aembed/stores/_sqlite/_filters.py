@@ -18,7 +18,6 @@ from aembed.core.filters import (
     IsObject,
     OneOf,
     Path,
-    Scalar,
     Test,
     exact,
     no_keys_error,
@@ -54,7 +53,10 @@ def _filter_of(where: str) -> Filter:
 
 
 def on_metadata(wanted: Filter) -> Condition:
-    if any(map(_is_beyond_64_bits, wanted.tests)):
+    if not wanted:
+        return "1", []
+    numbers = (exact(number) for test in wanted.tests for number in _numbers_of(test))
+    if any(not -(2**63) <= number < 2**63 for number in numbers):
         return f"{MATCHES}(metadata, ?)", [wanted.text]
     by_path: dict[Path, list[Test]] = {}
     for test in wanted.tests:
@@ -81,10 +83,6 @@ def _all(conditions: Iterable[Condition], joint: str) -> Condition:
 def _numbers_of(test: Test) -> list[int | float]:
     given = test.values if isinstance(test, OneOf) else (test.bound,) if isinstance(test, Compared) else ()
     return [each for each in given if isinstance(each, int | float) and not isinstance(each, bool)]
-
-
-def _is_beyond_64_bits(test: Test) -> bool:
-    return any(not -(2**63) <= exact(number) < 2**63 for number in _numbers_of(test))
 
 
 # metadata
@@ -122,7 +120,7 @@ def _test_of_value(test: Test, row: str) -> Condition:
 def _is_one_of(test: OneOf, row: str) -> Condition:
     numbers = list(map(exact, _numbers_of(test)))
     floats = [float(number) for number in numbers if exact(float(number)) == number]
-    words = ["null" if value is None else str(value).lower() for value in test.values if _is_word(value)]
+    words = ["null" if value is None else str(value).lower() for value in test.values if isinstance(value, bool | None)]
     texts = [value for value in test.values if isinstance(value, str)]
     parts: list[tuple[str, Sequence[Any]]] = [
         (f"{row}.type", words),
@@ -131,10 +129,6 @@ def _is_one_of(test: OneOf, row: str) -> Condition:
         (IS_FLOAT.format(row), floats),
     ]
     return _all([_is_in(sql, values) for sql, values in parts if values], " OR ") if test.values else ("0", [])
-
-
-def _is_word(value: Scalar) -> bool:
-    return value is None or isinstance(value, bool)
 
 
 def _is_in(sql: str, values: Sequence[Any]) -> Condition:

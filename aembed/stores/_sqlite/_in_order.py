@@ -59,7 +59,7 @@ class SortedIds:
 
     def take_in(self, connection: Connection) -> bool:
         """Reads some ids; whether those were all."""
-        condition, parameters = condition_of(self._wanted)
+        condition, parameters = on_metadata(self._wanted)
         rows = connection.execute(IDS.format(condition), [*parameters, self._last, IDS_AT_ONCE]).fetchall()
         self._sorter.executemany(ADD, rows)
         if rows:
@@ -85,7 +85,7 @@ class SortedIds:
 
 def read_page(wanted: Filter, size: int, name: Path, start: str, connection: Connection) -> RowPage:
     """The rows that pass the filter and whose ids come at or after `start`, where ids have an index."""
-    condition, parameters = condition_of(wanted)
+    condition, parameters = on_metadata(wanted)
     found = connection.execute(NEXT_PAGE.format(condition), [*parameters, start, size]).fetchall()
     return page_of(found, name, connection)
 
@@ -96,7 +96,7 @@ def read_sorted_page(
     """The same of those that come next; None where there are none any more."""
     if not (asked := dict(ids.next(size))):
         return None
-    condition, parameters = condition_of(wanted)
+    condition, parameters = on_metadata(wanted)
     left, found = set(asked.values()), list[Any]()
     for piece, marks in in_pieces(connection, asked, len(parameters)):
         rows = connection.execute(NUMBERED_PAGE.format(marks, condition), [*piece, *parameters])
@@ -113,10 +113,6 @@ def read_sorted_page(
 def read_ids(keys: Keys, ids: Sequence[str], name: Path, connection: Connection) -> RowPage:
     """The rows that have these ids."""
     return page_of([row[2:] for row in keys.by_ids(ids, COLUMNS, connection)], name, connection)
-
-
-def condition_of(wanted: Filter) -> tuple[str, list[Any]]:
-    return on_metadata(wanted) if wanted else ("1", [])
 
 
 def page_of(found: Sequence[Any], name: Path, connection: Connection) -> RowPage:

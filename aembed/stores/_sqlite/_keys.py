@@ -144,8 +144,15 @@ class Keys:
         for kind in state.kinds:
             keys, numbers = ids if kind == IDS else fingerprints
             entries = entries_of(self._hashes(kind, keys, state), numbers)
-            if len(entries):
-                self._add(kind, entries, last, state, connection)
+            if not len(entries):
+                continue
+            if state.served:
+                table.append(kind, state.served, entries, last, connection)
+            if state.making:
+                covered = table.covered(state.making, connection)
+                old = entries[(entries & np.uint64(2**32 - 1)) <= np.uint64(covered)]
+                if len(old):
+                    table.append(kind, state.making, old, 0, connection)
         self._tidy(len(fingerprints[0]), state, connection)
 
     def catch_up(self, connection: Connection) -> bool:
@@ -173,15 +180,6 @@ class Keys:
         if secret != state.secret:
             self._hash = state.secret, (by_secret := IdHash(state.secret))
         return by_secret.of(keys)
-
-    def _add(self, kind: str, entries: Any, last: int, state: KeyState, connection: Connection) -> None:
-        if state.served:
-            table.append(kind, state.served, entries, last, connection)
-        if state.making:
-            covered = table.covered(state.making, connection)
-            old = entries[(entries & np.uint64(2**32 - 1)) <= np.uint64(covered)]
-            if len(old):
-                table.append(kind, state.making, old, 0, connection)
 
     def _tidy(self, rows: int, state: KeyState, connection: Connection) -> None:
         """What each write does for the runs, in proportion to its rows."""

@@ -68,12 +68,12 @@ def lease(
     wanted: Collection[bytes],
     done: Collection[bytes],
     seconds: float,
-    written: Callable[[Collection[bytes], Connection], AbstractSet[bytes]],
+    written: Callable[[Collection[bytes], Connection], AbstractSet[bytes]] | None,
     connection: Connection,
 ) -> set[bytes]:
     """A sign of life of this worker; those of the wanted that it holds now.
 
-    `written` says which of them need no lease any more.
+    `written` says which of them need no lease any more; None where no fingerprints are kept.
     """
     connection.execute(BEAT, (token, seconds, platform.node(), os.getpid()))
     connection.executemany(RELEASE, [(fingerprint, token) for fingerprint in done])
@@ -85,7 +85,8 @@ def lease(
         return set()
     leased = set(wanted)
     leased.difference_update(held for held, owner in select_in(connection, HELD, wanted) if owner != token)
-    leased -= written(wanted, connection)
+    if written:
+        leased -= written(wanted, connection)
     connection.executemany(LEASE, [(fingerprint, token) for fingerprint in leased])
     return leased
 

@@ -57,19 +57,17 @@ class RunLookup:
         positions: list[NDArray[np.intp]] = []
         rows: list[NDArray[np.int64]] = []
         for run in runs:
+            of_run = kept[run.token]
             if run.size <= KEPT_ENTRIES:
-                at, numbers = matches(self._whole(run, kept[run.token], connection), asked, only_last)
+                if of_run.entries is None:
+                    of_run.entries = table.entries_in(run, 0, run.chunks - 1, connection)
+                at, numbers = matches(of_run.entries, asked, only_last)
             else:
-                at, numbers = self._rows_in_large(run, kept[run.token], asked, bits, connection, only_last)
+                at, numbers = self._rows_in_large(run, of_run, asked, bits, connection, only_last)
             if len(at):
                 positions.append(order[at])
                 rows.append(numbers)
         return (np.concatenate(positions), np.concatenate(rows)) if rows else (order[:0], NO_ROWS)
-
-    def _whole(self, run: Run, kept: _Kept, connection: Connection) -> Entries:
-        if kept.entries is None:
-            kept.entries = table.entries_in(run, 0, run.chunks - 1, connection)
-        return kept.entries
 
     def _rows_in_large(
         self,

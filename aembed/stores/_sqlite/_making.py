@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from threading import Event, Lock
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,9 +178,7 @@ class MapMaker:
         return connection.execute(self._noted.sql(PAGE), (start, last, size)).fetchall()
 
     def _run(self, begin: str, work: Work[T]) -> T:
-        def gone() -> NoReturn:
-            raise _GivenUp("the file is gone")
-
+        gone = _GivenUp("the file is gone")
         return self._worker.explain_errors(lambda: self._worker.run_transaction(begin, work, gone))
 
     def _remove_files(self, tokens: Collection[int]) -> None:

@@ -41,20 +41,19 @@ _TRIED = 1000
 class RowReader:
     """Reads rows that pass the filter of a search."""
 
-    picked: Callable[[str], Iterable[Numbered]]
-    """Those with these numbers, which are given as an array in JSON."""
-    beyond: Callable[[int], Iterable[Numbered]]
-    """Those with larger numbers."""
+    read: Callable[[str, str | int], Iterable[Numbered]]
+    """Those whose number passes a test in SQL, which has one parameter."""
     is_filtered: bool
     dimensions: int
     name: Path
 
     def some(self, numbers: NDArray[np.int64]) -> Iterator[SearchChunk]:
         for start in range(0, len(numbers), _READ_AT_ONCE):
-            yield from self._chunks(self.picked(json.dumps(numbers[start : start + _READ_AT_ONCE].tolist())))
+            picked = json.dumps(numbers[start : start + _READ_AT_ONCE].tolist())
+            yield from self._chunks(self.read("IN (SELECT value FROM json_each(?))", picked))
 
     def later(self, last: int) -> Iterator[SearchChunk]:
-        return self._chunks(self.beyond(last))
+        return self._chunks(self.read("> ?", last))
 
     def _chunks(self, found: Iterable[Numbered]) -> Iterator[SearchChunk]:
         rows = iter(found)
@@ -123,7 +122,8 @@ class TableMap:
         self, queries: Sequence[NearestQuery], reader: RowReader, mapped: RowMap, connection: Connection
     ) -> list[Found | None]:
         noted = self._changed(mapped, connection)
-        best = [Best(query, found) for query, found in self._best_of_stale(queries, reader, noted, mapped)]
+        found = find_nearest_of_each(queries, self._unknown_rows(reader, noted, mapped))
+        best = list(map(Best, queries, found))
         # A query of length 0 is as near to one row as to all others.
         asked = [number for number, query in enumerate(queries) if query.vector.any()]
         coded = [CodedQuery.of(queries[number].vector, mapped.frame) for number in asked]
@@ -143,18 +143,12 @@ class TableMap:
         noted = changes.changed(self._noted, connection)
         return noted[noted <= mapped.last]
 
-    def _best_of_stale(
-        self, queries: Sequence[NearestQuery], reader: RowReader, noted: NDArray[np.int64], mapped: RowMap
-    ) -> Iterator[tuple[NearestQuery, Found]]:
+    def _unknown_rows(self, reader: RowReader, noted: NDArray[np.int64], mapped: RowMap) -> Iterator[SearchChunk]:
         self._unknown = len(noted)
-
-        def chunks() -> Iterator[SearchChunk]:
-            yield from reader.some(noted)
-            for chunk in reader.later(mapped.last):
-                self._unknown += len(chunk.ids)
-                yield chunk
-
-        return zip(queries, find_nearest_of_each(queries, chunks()), strict=True)
+        yield from reader.some(noted)
+        for chunk in reader.later(mapped.last):
+            self._unknown += len(chunk.ids)
+            yield chunk
 
 
 def _rescore(shortlist: Shortlist, best: Best, mapped: RowMap, reader: RowReader) -> bool:

@@ -5,14 +5,12 @@ The tables are made when there is something to remember; a store without them re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
 from sqlite3 import Connection
-from typing import TypeVar
 
+from aembed.stores._sqlite._opened import OpenedStore
 from aembed.types import FilePart, KnownFiles
-
-T = TypeVar("T")
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS aembed_sources (number INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE,
@@ -43,14 +41,8 @@ PART_BYTES = 200
 IDS_PER_PAGE = 10_000
 
 
-class FileTables:
+class FileTables(OpenedStore):
     """What a SQLite store remembers of files. See RemembersFiles."""
-
-    def _read_beside(self, work: Callable[[Connection], T], empty: T) -> Awaitable[T]:
-        raise NotImplementedError
-
-    def _write(self, work: Callable[[Connection], T], then: Callable[[], object] | None = None) -> Awaitable[T]:
-        raise NotImplementedError
 
     async def known_files(self, source: str) -> KnownFiles | None:
         """The files of that source that are remembered."""

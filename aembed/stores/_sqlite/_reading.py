@@ -10,9 +10,10 @@ from typing import Any
 
 from aembed.core.filters import Filter
 from aembed.errors import ConfigError
-from aembed.stores._row_pages import RowPage
+from aembed.stores._row_pages import EMPTY_PAGE, RowPage
+from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite._column_maps import searched
-from aembed.stores._sqlite._columns import TableLayout, key_as_json, native
+from aembed.stores._sqlite._columns import TableLayout, TableNames, key_as_json, native, read_layout, vector_width
 from aembed.stores._sqlite._database import fetch_all, matrix_of
 
 
@@ -24,23 +25,40 @@ class FilledRows:
     dimensions: int
     name: Path
 
+    @classmethod
+    def of(cls, names: TableNames, name: Path, connection: Connection) -> FilledRows | None:
+        """None where there are none yet."""
+        held = books.space(names.target, connection)
+        table = read_layout(names, connection, held)
+        width = vector_width(table, held, connection)
+        return cls(table, width, name) if width else None
+
     def page(self, found: Sequence[Any]) -> RowPage:
         ids = [key_as_json(key) for *key, _, _ in found]
         matrix = matrix_of([blob for *_, blob in found], self.dimensions, self.name)
         return RowPage.of_table(ids, [text for *_, text, _ in found], matrix)
 
 
-def read_filled(wanted: Filter, after: str | None, size: int, rows: FilledRows, connection: Connection) -> RowPage:
+def read_filled(
+    names: TableNames, name: Path, wanted: Filter, size: int, after: str | None, connection: Connection
+) -> RowPage:
     """Those that pass the filter, behind that id in the order of the key."""
-    condition, parameters = searched(rows.table, wanted)
-    last = [] if after is None else _key(after, rows.table)
+    rows = FilledRows.of(names, name, connection)
+    if rows is None:
+        return EMPTY_PAGE
+    table = rows.table
+    condition, parameters = searched(table, wanted)
+    last = [] if after is None else _key(after, table)
     if last is None:
         raise ConfigError(f'after={after!r} is no key of this table; ids are JSON, as 17 or ["a", 3]')
-    select = rows.table.select_filled(condition, last)
+    select = table.select_keyed(f"{table.key_list}, {table.text}, {table.vector}", condition, last)
     return rows.page(fetch_all(connection, select, [*parameters, *last, size], "replace"))
 
 
-def read_filled_ids(ids: Sequence[str], rows: FilledRows, connection: Connection) -> RowPage:
+def read_filled_ids(names: TableNames, name: Path, ids: Sequence[str], connection: Connection) -> RowPage:
+    rows = FilledRows.of(names, name, connection)
+    if rows is None:
+        return EMPTY_PAGE
     table = rows.table
     condition, parameters = searched(table, Filter())
     select = table.select(f"{table.key_list}, {table.text}, {table.vector}", f"{condition} AND {table.is_key}")
@@ -54,10 +72,8 @@ def _key(id: str, table: TableLayout) -> list[Any] | None:
         key = native(id)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    fits = len(key) == len(table.keys) and all(map(_is_value, key))
-    return key if fits else None
-
-
-def _is_value(value: Any) -> bool:
-    """Whether SQLite may hold it."""
-    return isinstance(value, str | float | bytes) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+    # What SQLite may hold: its whole numbers have 64 bits.
+    fits = (
+        isinstance(each, str | float | bytes) or (isinstance(each, int) and -(2**63) <= each < 2**63) for each in key
+    )
+    return key if len(key) == len(table.keys) and all(fits) else None

@@ -72,18 +72,12 @@ DELETE = "DELETE FROM aembed_rows WHERE rowid = ?"
 FOUND = "SELECT id, text, metadata FROM aembed_rows WHERE id IN ({})"
 SEARCHED = "SELECT id, embedding FROM aembed_rows"
 NUMBERED = "SELECT rowid, id, text, metadata, embedding FROM aembed_rows WHERE rowid IN ({})"
-PICKED = """SELECT rowid, id, embedding FROM aembed_rows
-    WHERE ({}) AND rowid IN (SELECT value FROM json_each(?))"""
-BEYOND = "SELECT rowid, id, embedding FROM aembed_rows WHERE ({}) AND rowid > ?"
+VECTORS = "SELECT rowid, id, embedding FROM aembed_rows WHERE ({}) AND rowid {}"
 NOTED = NotedTable("aembed_rows", "aembed_rows", "embedding")
 
 # Chosen: as the blocks of vectors that are kept. Smaller, numpy is called more often; larger, a search takes more
 # memory.
 CHUNK_BYTES = 16 * 1024 * 1024
-
-
-def has_tables(connection: Connection) -> bool:
-    return connection.execute(HAS_TABLES).fetchone() is not None
 
 
 def create_tables(connection: Connection) -> None:
@@ -142,15 +136,6 @@ def keep_space(connection: Connection, space: Space) -> None:
 def count(connection: Connection) -> int:
     rows: int = connection.execute(COUNT).fetchone()[0]
     return rows
-
-
-def count_refusals(connection: Connection) -> int:
-    refusals: int = connection.execute(COUNT_REFUSALS).fetchone()[0]
-    return refusals
-
-
-def sources(connection: Connection) -> dict[str, int]:
-    return dict(connection.execute(SOURCES).fetchall())
 
 
 def refusals(connection: Connection) -> list[Refusal]:
@@ -248,7 +233,7 @@ def find_rows(keys: Keys, ids: Sequence[str], connection: Connection) -> dict[st
 
 def read_numbered(numbers: Sequence[int], wanted: Filter, connection: Connection) -> Iterator[tuple[int, Match, bytes]]:
     """Of these rowids the rows that pass the filter, without a score, and their vectors."""
-    condition, parameters = on_metadata(wanted) if wanted else ("1", [])
+    condition, parameters = on_metadata(wanted)
     for piece, marks in in_pieces(connection, numbers, len(parameters)):
         sql = f"{NUMBERED.format(marks)} AND {condition}"
         for number, id, text, metadata, blob in connection.execute(sql, [*piece, *parameters]):
@@ -263,13 +248,9 @@ def chunks(wanted: Filter, dimensions: int, name: Path, connection: Connection) 
         yield SearchChunk.from_rows([id for id, _ in rows], matrix_of([blob for _, blob in rows], dimensions, name))
 
 
-def picked(wanted: Filter, connection: Connection, numbers: str) -> Iterator[tuple[int, str, bytes]]:
-    """Number, id and vector of the rows with these numbers, a JSON array, that pass the filter."""
-    condition, parameters = on_metadata(wanted) if wanted else ("1", [])
-    return connection.execute(PICKED.format(condition), [*parameters, numbers])
-
-
-def beyond(wanted: Filter, connection: Connection, last: int) -> Iterator[tuple[int, str, bytes]]:
-    """The same of the rows with larger numbers."""
-    condition, parameters = on_metadata(wanted) if wanted else ("1", [])
-    return connection.execute(BEYOND.format(condition), [*parameters, last])
+def read_vectors(
+    wanted: Filter, connection: Connection, test: str, value: str | int
+) -> Iterator[tuple[int, str, bytes]]:
+    """Number, id and vector of the rows that pass the filter and whose number passes that test."""
+    condition, parameters = on_metadata(wanted)
+    return connection.execute(VECTORS.format(condition, test), [*parameters, value])

@@ -45,6 +45,8 @@ SOME_CHUNKS = "SELECT entries FROM aembed_run_chunks WHERE number IN ({}) ORDER 
 REMOVE_CHUNKS = "DELETE FROM aembed_run_chunks WHERE number >= ? AND number < ?"
 
 LIVE, MAKING = "live", "making"
+TOKENS = 2**63
+"""From so many that of a run is drawn."""
 MOST_CHUNKS = 2**20
 """Of a run: chunk i of run n has the number n * MOST_CHUNKS + i."""
 # Computed: with 8, up to seven runs of a size would be asked in a lookup and not three; with 2, a key would be written
@@ -120,7 +122,7 @@ def append(kind: str, edition: int, entries: Entries, last: int, connection: Con
     """A new run; with it all rows up to `last` are in the runs of that kind."""
     number, chunks = _next_number(connection), chunked(entries)
     _add_chunks(number, 0, chunks, connection)
-    given = (number, _new_token(), kind, edition, LIVE, len(entries), last, packed(_fences([], chunks, END)))
+    given = (number, randbelow(TOKENS), kind, edition, LIVE, len(entries), last, packed(_fences([], chunks, END)))
     connection.execute(MAKE, given)
 
 
@@ -171,10 +173,6 @@ def not_overwriting(connection: Connection) -> Iterator[None]:
         connection.execute(f"PRAGMA secure_delete = {['OFF', 'ON', 'FAST'][before]}")
 
 
-def retire(edition: int, connection: Connection) -> None:
-    connection.execute(RETIRE_EDITION, (edition,))
-
-
 def _begin(kind: str, edition: int, runs: Sequence[Run], connection: Connection) -> None:
     levels = defaultdict(list)
     for run in runs:
@@ -186,7 +184,7 @@ def _begin(kind: str, edition: int, runs: Sequence[Run], connection: Connection)
             marks = ",".join("?" * len(numbers))
             (last,) = connection.execute(LAST_OF.format(marks), numbers).fetchone()
             fences = packed(_fences([], [], np.uint64(0)))
-            connection.execute(MAKE, (number, _new_token(), kind, edition, MAKING, 0, last, fences))
+            connection.execute(MAKE, (number, randbelow(TOKENS), kind, edition, MAKING, 0, last, fences))
             connection.executemany(TAKE, [(number, each) for each in numbers])
 
 
@@ -234,7 +232,3 @@ def _next_number(connection: Connection) -> int:
     """A run keeps its number until all its chunks are removed."""
     highest: int = connection.execute(HIGHEST).fetchone()[0]
     return highest + 1
-
-
-def _new_token() -> int:
-    return randbelow(2**63)

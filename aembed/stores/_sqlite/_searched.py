@@ -15,9 +15,8 @@ from aembed.stores._search import NearestQuery, SearchChunk, check_query
 from aembed.stores._sqlite import _bookkeeping as books
 from aembed.stores._sqlite import _changes as changes
 from aembed.stores._sqlite._changes import NotedTable
-from aembed.stores._sqlite._column_maps import ColumnMaps, NumberedRows, has_numbers, noted_table, searched
+from aembed.stores._sqlite._column_maps import ColumnMaps, has_numbers, noted_table, read_vectors, searched
 from aembed.stores._sqlite._columns import (
-    ROWID_NAMES,
     TableLayout,
     key_as_json,
     native,
@@ -123,8 +122,9 @@ class SearchedColumn(OpenedColumn):
         noted = noted_table(self._names, table)
         if not has_numbers(noted, connection):
             return [None] * len(queries)
-        rows = NumberedRows(table, noted.rowid, wanted, connection)
-        reader = RowReader(rows.picked, rows.beyond, rows.is_filtered, dimensions, self._database.name)
+        read = partial(read_vectors, table, noted.rowid, wanted, connection)
+        is_filtered = bool(wanted or table.condition or table.mark)
+        reader = RowReader(read, is_filtered, dimensions, self._database.name)
         return self._maps.of(noted, connection).find(queries, reader, connection)
 
     def _read_chunks(
@@ -132,7 +132,10 @@ class SearchedColumn(OpenedColumn):
     ) -> Iterator[SearchChunk]:
         condition, parameters = searched(table, wanted)
         size, last = max(1, CHUNK_BYTES // (dimensions * 4)), list[Any]()
-        while page := connection.execute(table.select_vectors(condition, last), [*parameters, *last, size]).fetchall():
+        columns = f"{table.key_list}, {table.vector}"
+        while page := connection.execute(
+            table.select_keyed(columns, condition, last), [*parameters, *last, size]
+        ).fetchall():
             matrix = matrix_of([blob for *_, blob in page], dimensions, self._database.name)
             keys: list[list[Any]] = [key for *key, _ in page]
             between_pages(connection)
@@ -151,11 +154,14 @@ class SearchedColumn(OpenedColumn):
 
     def _words(self, connection: Connection) -> WordIndex:
         table = read_layout(self._names, connection)
-        rowid = next(name for name in ROWID_NAMES if name not in map(str.lower, table.columns))
+        noted = noted_table(self._names, table)
+        if not has_numbers(noted, connection):
+            raise ConfigError(
+                f"{table.table} is WITHOUT ROWID, and an index of words names its rows by their rowids; leave hybrid "
+                "and --index out"
+            )
         digest = blake2b(repr((self._names.table, self._names.text)).encode(), digest_size=8).hexdigest()
-        words = WordIndex(f"aembed_words_{digest}", table.table, quote_name(self._names.text), rowid)
-        words.check_rowids(connection)
-        return words
+        return WordIndex(f"aembed_words_{digest}", table.table, quote_name(self._names.text), noted.rowid)
 
     def _find_named(
         self, text: str, vector: Vector, k: int, wanted: Filter, connection: Connection

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from sqlite3 import Connection
 from threading import Lock
 from typing import TypeAlias
@@ -71,7 +72,9 @@ class Searches:
         if not asked:
             return
         try:
-            answers = self._worker.explain_errors(lambda: self._answer_round(asked, answerer, absent))
+            nothing: Sequence[Answer] = [absent or [] for _ in asked]
+            work = partial(answerer, asked)
+            answers = self._worker.explain_errors(lambda: self._worker.run_transaction("BEGIN", work, nothing))
         except Exception as error:
             answers = [error] * len(asked)
         for search, answer in zip(asked, answers, strict=True):
@@ -79,12 +82,6 @@ class Searches:
                 search.answer.set_exception(copy_error(answer) if isinstance(answer, AembedError) else answer)
             else:
                 search.answer.set_result(answer)
-
-    def _answer_round(self, asked: Sequence[Search], answerer: Answerer, absent: StoreError | None) -> Sequence[Answer]:
-        def nothing() -> Sequence[Answer]:
-            return [absent or [] for _ in asked]
-
-        return self._worker.run_transaction("BEGIN", lambda connection: answerer(asked, connection), nothing)
 
 
 def search_rows(

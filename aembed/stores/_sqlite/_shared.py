@@ -24,11 +24,6 @@ from aembed.types import Vector
 PREFIX_BYTES = 8
 
 
-def _none(fingerprints: Collection[bytes], connection: Connection) -> AbstractSet[bytes]:
-    """A column keeps no fingerprints."""
-    return frozenset()
-
-
 class SharedColumn(OpenedColumn):
     """The methods of `Shares`. Workers of all columns of a file, and of a store in it, know of each other."""
 
@@ -44,9 +39,9 @@ class SharedColumn(OpenedColumn):
         self, token: int, wanted: Collection[bytes], *, done: Collection[bytes] = (), seconds: float
     ) -> AbstractSet[bytes]:
         """Kept in `aembed_leases`, under names that no other column has."""
-        prefix = self._prefix
+        prefix = blake2b(repr(self._target).encode(), digest_size=PREFIX_BYTES).digest()
         names, given_up = [prefix + each for each in wanted], [prefix + each for each in done]
-        lease = partial(leases.lease, token, names, given_up, seconds, _none)
+        lease = partial(leases.lease, token, names, given_up, seconds, None)
         return {name[PREFIX_BYTES:] for name in await self._database.write_lightly(lease)}
 
     async def leave(self, token: int) -> None:
@@ -71,7 +66,3 @@ class SharedColumn(OpenedColumn):
                 yield id, vector(blob)
             elif is_filled or not is_same:
                 yield id, None
-
-    @property
-    def _prefix(self) -> bytes:
-        return blake2b(repr(self._target).encode(), digest_size=PREFIX_BYTES).digest()

@@ -132,11 +132,13 @@ class SQLiteThread:
         """None where there is no file."""
         return self.file.connection(self.path, min(BUSY_SECONDS, self.lock_timeout))
 
-    def run_transaction(self, begin: str, work: Work[T], absent: Callable[[], T]) -> T:
-        """What the work gives, or, where there is no file, what `absent` does."""
+    def run_transaction(self, begin: str, work: Work[T], absent: T | Exception) -> T:
+        """What the work gives; where there is no file `absent`, which is raised if it is an error."""
         connection = self.open()
         if connection is None:
-            return absent()
+            if isinstance(absent, Exception):
+                raise absent
+            return absent
         with self.between_snapshots if self._reads_only else nullcontext():
             try:
                 connection.execute(begin)

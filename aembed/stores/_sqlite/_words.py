@@ -98,16 +98,6 @@ class WordIndex:
     text: str
     rowid: str = "rowid"
 
-    def check_rowids(self, connection: Connection) -> None:
-        """Raises ConfigError for a table that has none."""
-        try:
-            connection.execute(self._sql("SELECT {rowid} FROM {table} LIMIT 0"))
-        except sqlite3.OperationalError:
-            raise ConfigError(
-                f"{self.table} is WITHOUT ROWID, and an index of words names its rows by their rowids; leave hybrid "
-                "and --index out"
-            ) from None
-
     # what is there
 
     def is_complete(self, connection: Connection) -> bool:
