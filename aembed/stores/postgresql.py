@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from aembed.core.filters import Filter
 from aembed.core.spaces import merge_spaces, settled_space
-from aembed.errors import ConfigError, InputError, RowsRefusedError, SpaceMismatchError, StoreError
+from aembed.errors import ConfigError, InputError, RowsRefusedError, StoreError
 from aembed.results import Report
 from aembed.stores._lives import Lives, superseded_error
 from aembed.stores._postgresql import _accounts as accounts
@@ -195,7 +195,7 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
 
     async def info(self) -> StoreInfo:
         """How many rows and refusals there are, their space and sources, the size, and how the last run ended."""
-        return await self._read(self._read_info, StoreInfo(0, None, 0, 0))
+        return await self._read(sql.info, StoreInfo(0, None, 0, 0))
 
     async def finish(self, report: Report) -> None:
         """Keeps the report of the last run for `info`, without its failures."""
@@ -291,7 +291,12 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
             held = layout.space or replace(asked, dimensions=layout.dimensions)
             if space is not None and (space.dimensions is None or layout.dimensions is None):
                 return space
-            raise self._mismatch_error(held, asked)
+            if (places := self._places) is None:
+                old = self._name_in_url
+                stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
+                raise mismatch_error(self._place, held, asked, f"{BESIDE}: await embedder.embed_into({stores})")
+            advice = f"{BESIDE}, with your user and password in both URLs"
+            raise mismatch_error(self._place, held, asked, advice, places=places)
         if (wanted := space or settled_space(asked)).dimensions:
             await tables.retype(self._storage, wanted, layout, connection)
         return wanted
@@ -305,14 +310,6 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         """The URLs of this store and of one beside it, without a password."""
         address, old = self._database.address, self._name_in_url
         return (address.url(table=old), address.url(table=f"{old}_new")) if address else None
-
-    def _mismatch_error(self, held: Space, asked: Space) -> SpaceMismatchError:
-        places, old = self._places, self._name_in_url
-        if places is None:
-            stores = f"PostgresStore(pool, table={f'{old}_new'!r}), PostgresStore(pool, table={old!r})"
-            return mismatch_error(self._place, held, asked, f"{BESIDE}: await embedder.embed_into({stores})")
-        advice = f"{BESIDE}, with your user and password in both URLs"
-        return mismatch_error(self._place, held, asked, advice, places=places)
 
     async def _write_part(
         self,
@@ -331,10 +328,6 @@ class PostgresStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInTables):
         if refusals:
             await sql.refuse(refusals, layout, connection)
         return taken
-
-    async def _read_info(self, layout: StoreLayout, connection: Connection) -> StoreInfo:
-        fresh = await tables.find_tables(layout.names, connection)
-        return await sql.info(fresh or layout, connection)
 
 
 open_url = PostgresStore

@@ -11,11 +11,9 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from itertools import count
-from json import dumps
 from typing import Any, TypeVar
 
 from aembed.core.filters import Filter
-from aembed.core.spaces import space_as_json
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, StoreError
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _bookkeeping as books
@@ -121,7 +119,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
 
     async def space(self) -> Space | None:
         """Which vectors the column is for; None where that is not known yet."""
-        return await self._run(self._read_space)
+        return await self._run(partial(books.read_space, self._asked.vector))
 
     async def prepare(self, space: Space) -> Space:
         """Checks the table, its columns, their types and width, the permissions, and that a vector can be written.
@@ -145,7 +143,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         await preflight.check_texts(self._place, self._asked, self._run)
 
         async def announced(table: ColumnLayout, connection: Connection) -> list[str]:
-            held = await self._read_space(table, connection)
+            held = await books.read_space(self._asked.vector, table, connection)
             words = self._words(table)
             lines = await preflight.announce_changes(self._place, space, held, index, words, table, connection)
             if self._creates_triggers:
@@ -197,9 +195,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         """
         if self._asked.fingerprint is not None:
             await self._clear(ids)
-        if worker := self._worker:
-            await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
-            worker.note_given_up(ids)
+        await self.set_aside(ids)
 
     async def _clear(self, ids: Sequence[str]) -> None:
         async def cleared(part: Sequence[int], refused: Refused | None, *, slow_ends: bool) -> int:
@@ -259,7 +255,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
     async def set_aside(self, ids: Sequence[str]) -> None:
         """Notes that these rows are out in a batch: no worker waits for them, and this one reads them no more."""
         if worker := self._worker:
-            await self._execute(leases.FAIL, worker.target, worker.token, list(ids))
+            await self._run_statement(leases.FAIL, worker.target, worker.token, list(ids))
             worker.note_given_up(ids)
 
     async def _run_batches(self, work: Callable[[BatchTables, Connection], Awaitable[T]]) -> T:
@@ -275,7 +271,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         async def moved(table: ColumnLayout, connection: Connection) -> None:
             if not await may_write(connection, books.COLUMNS):
                 raise StoreError(f"{self._place}: the role may not write aembed.columns; the README has the GRANTs")
-            await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
+            await books.keep_space(self._asked.vector, space, table, connection)
 
         await self._run(moved)
 
@@ -326,7 +322,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
         if table.absent and asked.dimensions:
             await preflight.add_columns(self._place, asked.dimensions, table, connection)
             table = await self._read_layout(connection)
-        held = await self._read_space(table, connection)
+        held = await books.read_space(self._asked.vector, table, connection)
         space = await preflight.check_column(self._place, asked, held, table, connection)
         self._layout = table = replace(table, prepared=mark_of(space))
         await self._probe_rows(space.dimensions, table, connection)
@@ -340,7 +336,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
                 self._place,
             )
         if space.dimensions and space != held:
-            await books.keep_space(self._asked.vector, dumps(space_as_json(space)), table, connection)
+            await books.keep_space(self._asked.vector, space, table, connection)
         return space
 
     async def _probe_rows(self, dimensions: int | None, table: ColumnLayout, connection: Connection) -> None:

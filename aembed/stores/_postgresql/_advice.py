@@ -56,7 +56,9 @@ def no_column_error(name: str, table: TableName, columns: Sequence[str], *, adda
 
 
 def no_vector_error(name: str, shown: str, generated: bool, table: TableName, columns: Collection[str]) -> ConfigError:
-    free = next(other for other in _names(name) if other not in columns)
+    # PostgreSQL has at most 1,600 columns in a table, so that one of these names is free.
+    names = ("embedding", f"{name}_vector", *(f"embedding_{number}" for number in range(2, 2_000)))
+    free = next(other for other in names if other not in columns)
     return ConfigError(
         f"column {name!r} of {table} is {_kind(shown, generated)}, not a vector that can be filled; fill another "
         f"one, which is added:  --vector {free} --create-columns  (vector={free!r}, create_columns=True)"
@@ -84,11 +86,6 @@ def no_fingerprint_error(
 
 def _kind(shown: str, generated: bool) -> str:
     return "a generated column" if generated else shown
-
-
-def _names(name: str) -> Sequence[str]:
-    # PostgreSQL has at most 1,600 columns in a table, so that one of these names is free.
-    return ["embedding", f"{name}_vector", *(f"embedding_{number}" for number in range(2, 2_000))]
 
 
 def no_key_error(table: TableName, key: tuple[str, ...], unique: Sequence[Sequence[str]]) -> ConfigError:

@@ -166,7 +166,10 @@ class KeepsBatchesInTables:
             lines: dict[int, list[OutText]] = {}
             since = 0
             for line, fingerprints, weights in await connection.fetch(names.sql(LINES), names.scope, key):
-                lines[line] = [*map(_out_text, fingerprints, weights)]
+                texts = zip(fingerprints, weights, strict=True)
+                lines[line] = [
+                    OutText(text) if its is None else OutText(text, tuple(loads(its))) for text, its in texts
+                ]
                 since += len(fingerprints)
                 if since >= AT_ONCE:
                     since = 0
@@ -245,7 +248,3 @@ async def _make_tables(names: BatchTables, connection: Connection) -> None:
         )
     for table in TABLES:
         await connection.execute(names.sql(table))
-
-
-def _out_text(fingerprint: bytes, weights: str | None) -> OutText:
-    return OutText(fingerprint) if weights is None else OutText(fingerprint, tuple(loads(weights)))

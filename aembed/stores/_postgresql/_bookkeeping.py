@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from json import dumps, loads
 
+from aembed.core.spaces import space_as_json, space_from_json
 from aembed.stores._postgresql import _accounts as accounts
 from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._errors import while_making
 from aembed.stores._postgresql._grants import LOCK, may_create, may_read, may_write
-from aembed.types import Refusal
+from aembed.types import Refusal, Space
 
 TABLES = (
     """CREATE SCHEMA IF NOT EXISTS aembed;
@@ -40,12 +42,11 @@ REFUSE = """INSERT INTO aembed.refusals (target, key, fingerprint, error, messag
 FORGIVE = "DELETE FROM aembed.refusals WHERE target = $1 AND key = ANY ($2::text[])"
 
 
-async def read_space(column: str, table: ColumnLayout, connection: Connection) -> str | None:
-    """The space of the column, as JSON."""
+async def read_space(column: str, table: ColumnLayout, connection: Connection) -> Space | None:
     if not await may_read(connection, COLUMNS):
         return None
     found: str | None = await connection.fetchval(SPACE, table.schema, table.name, column)
-    return found
+    return space_from_json(loads(found)) if found else None
 
 
 async def make_schema(connection: Connection) -> bool:
@@ -57,13 +58,10 @@ async def make_schema(connection: Connection) -> bool:
     return await may_write(connection, COLUMNS, REFUSALS, *leases.NAMES)
 
 
-async def keep_space(column: str, space: str, table: ColumnLayout, connection: Connection) -> None:
+async def keep_space(column: str, space: Space, table: ColumnLayout, connection: Connection) -> None:
     if await may_write(connection, COLUMNS):
-        await connection.execute(SET_SPACE, table.schema, table.name, column, space)
-
-
-async def may_keep_space(connection: Connection) -> bool:
-    return await may_create(connection, COLUMNS) or await may_write(connection, COLUMNS)
+        as_json = dumps(space_as_json(space))
+        await connection.execute(SET_SPACE, table.schema, table.name, column, as_json)
 
 
 async def read_refused(ids: Sequence[str], column: str, table: ColumnLayout, connection: Connection) -> list[Refusal]:

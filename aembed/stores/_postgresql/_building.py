@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aembed.stores._postgresql._aside import SetAside
 from aembed.stores._postgresql._database import Connection, PostgresDatabase
@@ -109,15 +109,19 @@ async def _build_parts(
             await _attach(part, above, connection)
     leaves = [(part, above) for part, above, is_parent in parts if not is_parent]
     for number, (part, above) in enumerate(leaves, 1):
+        # CREATE INDEX CONCURRENTLY that broke off leaves an index which is not valid; IF NOT EXISTS would take it for
+        # the finished one.
+        if await connection.fetchval(INVALID, part.full_name):
+            await connection.execute(f"DROP INDEX CONCURRENTLY {part.full_name}", timeout=NO_TIMEOUT)
         which = f"partition {number} of {len(leaves)}: " if above else ""
-        await _build_one(part, database, connection, _name_phases(which, on_progress))
+        watching = asyncio.create_task(_watch(part, which, database, on_progress)) if on_progress else None
+        try:
+            await connection.execute(part.create(concurrently=True), timeout=NO_TIMEOUT)
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
         await _attach(part, above, connection)
-
-
-def _name_phases(which: str, on_progress: OnBuild | None) -> OnBuild | None:
-    if on_progress is None:
-        return None
-    return lambda phase, done, total: on_progress(which + phase, done, total)
 
 
 async def _attach(part: BuildTarget, above: BuildTarget | None, connection: Connection) -> None:
@@ -125,28 +129,11 @@ async def _attach(part: BuildTarget, above: BuildTarget | None, connection: Conn
         await connection.execute(ATTACH.format(parent=above.full_name, index=part.full_name))
 
 
-async def _build_one(
-    target: BuildTarget, database: PostgresDatabase, connection: Connection, on_progress: OnBuild | None
-) -> None:
-    # CREATE INDEX CONCURRENTLY that broke off leaves an index which is not valid; IF NOT EXISTS would take it for the
-    # finished one.
-    if await connection.fetchval(INVALID, target.full_name):
-        await connection.execute(f"DROP INDEX CONCURRENTLY {target.full_name}", timeout=NO_TIMEOUT)
-    watching = asyncio.create_task(_watch(target, database, on_progress)) if on_progress else None
-    try:
-        await connection.execute(target.create(concurrently=True), timeout=NO_TIMEOUT)
-    finally:
-        if watching:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-
-
-async def _watch(target: BuildTarget, database: PostgresDatabase, on_progress: OnBuild) -> None:
-    async def asked(connection: Connection) -> tuple[str, int, int] | None:
-        row = await connection.fetchrow(PROGRESS, target.table)
-        return (row["phase"], row["done"], row["total"]) if row else None
+async def _watch(target: BuildTarget, which: str, database: PostgresDatabase, on_progress: OnBuild) -> None:
+    async def asked(connection: Connection) -> Any:
+        return await connection.fetchrow(PROGRESS, target.table)
 
     while True:
         if row := await database.run(asked):
-            on_progress(*row)
+            on_progress(which + row["phase"], row["done"], row["total"])
         await asyncio.sleep(WATCH_SECONDS)

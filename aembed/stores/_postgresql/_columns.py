@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from json import loads
-from typing import Any
 
 from aembed.errors import ConfigError
 from aembed.stores._postgresql import _advice as advice
@@ -226,11 +225,8 @@ def native(id: str) -> list[str]:
         return [id[1:-1] if id[:1] == '"' else id]
     # Numbers stay as they are written: a numeric may have more digits than a Python float.
     key = loads(id, parse_int=str, parse_float=str)
-    return [_text(value) for value in (key if isinstance(key, list) else [key])]
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    values = key if isinstance(key, list) else [key]
+    return [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
 
 
 async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLayout:

@@ -124,13 +124,24 @@ class PostgresDatabase:
 
         retrying = AsyncRetrying(retry=may_pass, wait=self._pause, stop=is_late, sleep=asyncio.sleep, reraise=True)
         try:
-            return await retrying(self._run_once, work, BEGIN + (SAFE_PATH if safe_path else CATALOG_FIRST + SAME_TEXT))
+            return await retrying(self.run_once, work, BEGIN + (SAFE_PATH if safe_path else CATALOG_FIRST + SAME_TEXT))
         except Refused as error:
             raise explain_error(error, self.name, of_rows=of_rows) from None
 
-    async def run_once(self, work: Work[T]) -> T:
+    async def run_once(self, work: Work[T], begin: str = BEGIN + SAFE_PATH) -> T:
         """`work` in one transaction that is not tried again. Raises what asyncpg raises."""
-        return await self._run_once(work, BEGIN + SAFE_PATH)
+        pool = await self._open_pool()
+        try:
+            connection = await pool.acquire()
+        except TimeoutError:
+            raise ConnectionError("no connection in time") from None
+        # Before a connection stood once, a wrong host or port is told at once, and not waited for as an outage.
+        self._reached = True
+        try:
+            return await self._run_transaction(work, begin, connection)
+        finally:
+            with suppress(*Refused):
+                await pool.release(connection)
 
     async def check_direct(self) -> None:
         """Raises ConfigError behind a pooler in transaction mode, where no index can be built."""
@@ -177,20 +188,6 @@ class PostgresDatabase:
         # writers that deadlocked do not meet again.
         longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(state.attempt_number, 10))
         return self._random.uniform(longest / 2, longest)
-
-    async def _run_once(self, work: Work[T], begin: str) -> T:
-        pool = await self._open_pool()
-        try:
-            connection = await pool.acquire()
-        except TimeoutError:
-            raise ConnectionError("no connection in time") from None
-        # Before a connection stood once, a wrong host or port is told at once, and not waited for as an outage.
-        self._reached = True
-        try:
-            return await self._run_transaction(work, begin, connection)
-        finally:
-            with suppress(*Refused):
-                await pool.release(connection)
 
     async def _run_transaction(self, work: Work[T], begin: str, connection: Connection) -> T:
         """Ends the connection on doubt: what a cancelled or timed out statement still does is rolled back."""

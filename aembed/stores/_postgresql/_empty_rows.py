@@ -11,9 +11,10 @@ from aembed.stores._postgresql._names import quote_name
 from aembed.stores._postgresql._words import IS_VALID
 
 CREATE = "CREATE INDEX {how} IF NOT EXISTS {name} ON {of} {table} ({keys}) WHERE {vector} IS NULL"
-LED = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+IS_LED_BY = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
     ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
     WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND i.indpred IS NULL AND a.attname = $2)"""
+"""Whether an index of a table begins with a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,3 @@ class EmptyRows:
 
 async def is_indexed(rows: EmptyRows, connection: Connection) -> bool:
     return bool(await connection.fetchval(IS_VALID, rows.full_name, rows.table))
-
-
-async def is_led_by(column: str, table: ColumnLayout, connection: Connection) -> bool:
-    """Whether an index of the table begins with that column."""
-    return bool(await connection.fetchval(LED, table.oid, column))

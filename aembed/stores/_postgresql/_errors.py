@@ -181,15 +181,12 @@ def _refusal(lost: asyncpg.PostgresError, place: str, of_row: bool) -> StoreErro
     code = error.sqlstate or "XX000"
     if _OTHER_WIDTH.fullmatch(str(error)):
         return SpaceMismatchError(f"{place}: {error}")
-    said = f": {_message(error)}" if code.startswith(QUOTES_NOTHING) else ""
+    # Without DETAIL and HINT, which may show a row.
+    message = getattr(error, "message", None) or type(error).__name__
+    said = f": {message}" if code.startswith(QUOTES_NOTHING) else ""
     constraint = f" of constraint {error.constraint_name!r}" if getattr(error, "constraint_name", None) else ""
     function = f" in function {name}()" if (name := _raising_function(error)) else ""
     found = next((advice for words, advice in BY_WORDS.items() if words in str(error)), ADVICE.get(code))
     advice = f"; {found}" if found else ""
     kind = SlowError if code in SLOW else (RowRefusedError if of_row else StoreError)
     return kind(f"{place}: {type(error).__name__}{constraint}{function}{said} ({code}){advice}")
-
-
-def _message(error: asyncpg.PostgresError) -> str:
-    """Without DETAIL and HINT, which may show a row."""
-    return str(getattr(error, "message", None) or type(error).__name__)

@@ -14,7 +14,7 @@ from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, find_way
-from aembed.stores._postgresql._proof import is_same, write_with_proof
+from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._scopes import Scope
 from aembed.stores._postgresql._sending import send_rows, sends_vectors
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
@@ -204,7 +204,8 @@ async def update(
     rows = batch.pick(picked)
     keys = list(zip(*map(native, rows.ids), strict=True))
     parts = {"table": table.table, "is_key": table.is_given_key, "hash": table.hash}
-    filling = {"vector": table.vector, "mark": mark(table), **parts}
+    mark = f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
+    filling = {"vector": table.vector, "mark": mark, **parts}
     if refused is None and not hooks and table.copies and await sends_vectors(table.storage, connection):
         statement = FILL.format(rows=_sent_rows(table), **filling)
         return await send_rows(statement, [*keys, rows.hashes], rows.matrix, rows.rows, table.storage, connection)
@@ -219,7 +220,7 @@ async def update(
         work, in_one = write_row_by_row(picked, some, refused, place, connection), True
     if hooks:
         is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
-        same = is_same(f"t.{table.vector}", "aembed_new.aembed_vector", table.vectors)
+        same = SAME.format(there=f"t.{table.vector}", sent="aembed_new.aembed_vector", v=table.vectors)
         meant, kept = MEANT.format(**parts), KEPT.format(is_same=same, is_marked=is_marked, **parts)
         # In one piece: what a trigger does to a later row may undo an earlier one.
         work, in_one = (
@@ -289,10 +290,6 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
 
 def typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
     return zip(table.keys, table.key_types, strict=True)
-
-
-def mark(table: ColumnLayout) -> str:
-    return f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
 
 
 async def find_candidates(

@@ -89,7 +89,12 @@ def _test_at_path(test: Test, parameters: _Parameters) -> str:
 
 def _is_one_of(test: OneOf, parameters: _Parameters) -> str:
     """By containment, for which an index over the metadata (GIN) is used where there is one."""
-    objects = [_nested(test.path, value) for value in _kept(test.values)]
+    objects = list[str]()
+    for value in _kept(test.values):
+        held: Any = value
+        for key in reversed(test.path):
+            held = {key: held}
+        objects.append(json.dumps(held, ensure_ascii=False))
     if not objects:
         return "true" if test.negated else "false"
     if len(objects) == 1:
@@ -97,13 +102,6 @@ def _is_one_of(test: OneOf, parameters: _Parameters) -> str:
     else:
         sql = f"metadata @> ANY ({parameters.add(objects, 'text[]')}::jsonb[])"
     return f"({sql}) IS NOT TRUE" if test.negated else sql
-
-
-def _nested(path: Path, value: Scalar) -> str:
-    held: Any = value
-    for key in reversed(path):
-        held = {key: held}
-    return json.dumps(held, ensure_ascii=False)
 
 
 def _kept(values: Sequence[Scalar]) -> Iterator[Scalar]:

@@ -176,14 +176,10 @@ async def find_way(target: IndexTarget, most: int, connection: Connection) -> Wa
     """How the `most` nearest rows are found. Plans of this transaction are custom from now on."""
     found = await connection.fetchrow(WAYS, *_looked_for(target), ODD_PREFIX)
     if found["by_index"]:
-        await widen(most, connection)
+        # Enough candidates, and more of them while a filter drops too many.
+        await connection.execute(ITERATIVE.format(max(LEAST_CANDIDATES, min(MOST_CANDIDATES, most))))
         return "index"
     return "plain" if found["knows_odd"] else "exact"
-
-
-async def widen(k: int, connection: Connection) -> None:
-    """For one search: enough candidates, and more of them while a filter drops too many."""
-    await connection.execute(ITERATIVE.format(max(LEAST_CANDIDATES, min(MOST_CANDIDATES, k))))
 
 
 def settings(memory: str | None, workers: int | None) -> list[str]:

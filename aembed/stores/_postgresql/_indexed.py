@@ -21,7 +21,7 @@ class Indexed:
         one. Searches use it from then on, and are no longer exact. Raises ConfigError behind a pooler in transaction
         mode, and for more than 4,000 dimensions.
         """
-        target = await self._target()
+        target, _ = await self._index_targets()
         await build(target, self._database, memory=memory, workers=workers, on_progress=on_progress)
 
     async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
@@ -29,10 +29,8 @@ class Indexed:
 
         Raises ConfigError behind a pooler in transaction mode.
         """
-        await build(await self._word_target(), self._database, on_progress=on_progress)
+        _, target = await self._index_targets()
+        await build(target, self._database, on_progress=on_progress)
 
-    async def _target(self) -> IndexTarget:
-        raise NotImplementedError
-
-    async def _word_target(self) -> WordTarget:
+    async def _index_targets(self) -> tuple[IndexTarget, WordTarget]:
         raise NotImplementedError

@@ -95,7 +95,7 @@ class ColumnWorker:
         self._has_lapsed = self._has_lapsed or silence > self.lease_seconds
         return self._has_lapsed
 
-    def keep_alive(self, beat: Callable[[], Awaitable[None]]) -> None:
+    def keep_alive(self, beat: Callable[[], Awaitable[object]]) -> None:
         self.note_activity()
         self._beating = asyncio.create_task(self._beat(beat))
 
@@ -125,7 +125,7 @@ class ColumnWorker:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
 
-    async def _beat(self, beat: Callable[[], Awaitable[None]]) -> None:
+    async def _beat(self, beat: Callable[[], Awaitable[object]]) -> None:
         while True:
             # Two signs of life may be lost before the lease runs out, and the third still comes in time.
             await asyncio.sleep(self.lease_seconds / 3)

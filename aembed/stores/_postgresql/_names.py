@@ -46,12 +46,9 @@ def parse_name(text: str) -> TableName:
     match = _TABLE.fullmatch(text)
     if match is None:
         raise ConfigError(f'{text!r} is not the name of a table; write table, schema.table or "odd.name"')
-    parts = [_unquote(part) for part in match.groups() if part is not None]
+    given = [part for part in match.groups() if part is not None]
+    parts = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in given]
     name = TableName(parts[-1], parts[0] if len(parts) == 2 else None)
     # Called for its checks alone: a name that the server would cut is refused before anything is opened.
     str(name)
     return name
-
-
-def _unquote(part: str) -> str:
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from json import loads
 from typing import Any, TypeAlias, TypeVar
 
-from aembed.core.spaces import space_from_json
 from aembed.errors import StoreError
 from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _tables as tables
@@ -17,7 +15,6 @@ from aembed.stores._postgresql._database import Connection, PostgresDatabase
 from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._tables import StoreLayout, StoreNames
 from aembed.stores._rules import mark_of
-from aembed.types import Space
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[StoreLayout, Connection], Awaitable[T]]
@@ -44,28 +41,22 @@ class OpenedColumn:
         async def done(connection: Connection) -> T:
             if self._layout is None:
                 self._layout = table = await self._read_layout(connection)
-                self._layout = replace(table, prepared=mark_of(await self._read_space(table, connection)))
+                space = await books.read_space(self._asked.vector, table, connection)
+                self._layout = replace(table, prepared=mark_of(space))
             return await work(self._layout, connection)
 
         return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
 
-    async def _execute(self, statement: str, *parameters: Any) -> None:
-        async def done(connection: Connection) -> None:
-            await connection.execute(statement, *parameters)
+    async def _run_statement(self, statement: str, *parameters: Any) -> Any:
+        """Returns the first value of its first row, if it has one."""
 
-        await self._database.run(done, safe_path=False)
+        async def done(connection: Connection) -> Any:
+            return await connection.fetchval(statement, *parameters)
 
-    async def _read_space(self, table: ColumnLayout, connection: Connection) -> Space | None:
-        found = await books.read_space(self._asked.vector, table, connection)
-        return space_from_json(loads(found)) if found else None
+        return await self._database.run(done, safe_path=False)
 
     async def _read_layout(self, connection: Connection) -> ColumnLayout:
         return replace(await read_layout(self._asked, connection), copies=self._database.copies)
-
-    def _own_command(self, flag: str) -> tuple[str, ...] | None:
-        """The command that fills this column, with that flag."""
-        address = self._database.address
-        return ("aembed", "backfill", "--store", address.url(), *self._flags(False), flag) if address else None
 
     def _flags(self, anew: bool) -> list[str]:
         names = self._asked

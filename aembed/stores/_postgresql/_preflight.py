@@ -16,7 +16,7 @@ from aembed.stores._postgresql import _bookkeeping as books
 from aembed.stores._postgresql import _filling as sql
 from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._grants import may_create
+from aembed.stores._postgresql._grants import may_create, may_write
 from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_indexed
 from aembed.stores._postgresql._names import TableName
@@ -89,7 +89,8 @@ async def check_column(
     if space is None and held and await sql.filled_width(table, connection):
         raise mismatch_error(place, held, asked, EMPTY.format(table.table, table.vector))
     space = space or settled_space(asked)
-    if space.preparation and not await books.may_keep_space(connection):
+    may_keep = await may_create(connection, books.COLUMNS) or await may_write(connection, books.COLUMNS)
+    if space.preparation and not may_keep:
         raise SpaceMismatchError(
             f"{place}: the role may not keep what the column is for (docs/table.md has the GRANTs), and so nobody "
             "would know next time how its texts were prepared: without the options that prepare texts they are not"

@@ -28,14 +28,13 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
         raise StoreError(
             f"{place} cannot be written: INSERT ... ON CONFLICT knows no rules; DROP the {name_hooks(rules)}"
         )
-    width = layout.dimensions or 1
     found, there = await connection.fetchrow(layout.sql(ONE)), None
     if found is not None:
         # What forbids updates, and not for what a row is, is raised: a publication, say.
-        same = _row(found["id"], found["fingerprint"], found["digest"], width)
-        there = await _try_row(same, hooks, place, layout, connection)
+        id, fingerprint, digest = found
+        there = await _try_row(id, fingerprint, digest, hooks, place, layout, connection)
     for id in probe_ids():
-        new = await _try_row(_row(id, b"", b"", width), hooks, place, layout, connection)
+        new = await _try_row(id, b"", b"", hooks, place, layout, connection)
         if new is None:
             return
     if found is None and isinstance(new, DroppedError):
@@ -44,13 +43,17 @@ async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connec
         raise there from None
 
 
-def _row(id: str, fingerprint: bytes, digest: bytes, width: int) -> Rows:
-    return Rows([id], ["a row that is taken back"], [None], [None], [fingerprint], [digest], probe_matrix(width))
-
-
 async def _try_row(
-    row: Rows, hooks: tuple[Hook, ...], place: str, layout: StoreLayout, connection: Connection
+    id: str,
+    fingerprint: bytes,
+    digest: bytes,
+    hooks: tuple[Hook, ...],
+    place: str,
+    layout: StoreLayout,
+    connection: Connection,
 ) -> StoreError | None:
-    """Why this row is not kept."""
+    """Why a row with that id is not kept."""
+    matrix = probe_matrix(layout.dimensions or 1)
+    row = Rows([id], ["a row that is taken back"], [None], [None], [fingerprint], [digest], matrix)
     write = partial(sql.upsert, row, [0], True, hooks, None, None, layout, connection)
     return await try_write(write, place, connection, advice=ADVICE)

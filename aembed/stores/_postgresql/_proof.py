@@ -24,10 +24,6 @@ SAME = """CASE WHEN {there} IS NULL OR {v}.vector_dims({there}::{v}.vector) <> {
 """A vector of the same direction is the same one: a trigger may make its length 1, or round it."""
 
 
-def is_same(there: str, sent: str, vectors: str) -> str:
-    return SAME.format(there=there, sent=sent, v=vectors)
-
-
 def write_with_proof(
     meant: str,
     kept: str,

@@ -21,9 +21,9 @@ from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import on_metadata
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._index import SHORTLIST, find_way
-from aembed.stores._postgresql._proof import is_same, write_with_proof
+from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
-from aembed.stores._postgresql._tables import StoreLayout, set_meta
+from aembed.stores._postgresql._tables import StoreLayout, find_tables, set_meta
 from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, literal, vector_of
 from aembed.stores._postgresql._words import rare_rows
 from aembed.stores._rules import decode, encode
@@ -86,11 +86,6 @@ class LateError(StoreError):
     """Rows stay as others have written them, while the worker that writes these stood still."""
 
 
-def _fence_sql(life: Life, layout: StoreLayout) -> str:
-    ends_at, since = (life.ends_at, life.seen_at) if life.lapsed_at is None else (0.0, life.lapsed_at)
-    return FENCED.format(rows=layout.names.rows, ends_at=ends_at, since=since)
-
-
 async def newer_ids(rows: Rows, since: float, layout: StoreLayout, connection: Connection) -> set[str]:
     """The ids of those of which something else was written since then."""
     given = dict(zip(rows.ids, rows.digests, strict=True))
@@ -147,7 +142,10 @@ async def upsert(
     # Of the speed of psql's own COPY of the same 20,000 rows of 1,536 floats, COPY straight into the table reached 0.79
     # to 0.99, and by way of a staging table 0.51 to 0.78.
     is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
-    upsert = layout.sql(UPSERT) if life is None else _fence_sql(life, layout)
+    upsert = layout.sql(UPSERT)
+    if life:
+        ends_at, since = (life.ends_at, life.seen_at) if life.lapsed_at is None else (0.0, life.lapsed_at)
+        upsert = FENCED.format(rows=layout.names.rows, ends_at=ends_at, since=since)
     if hooks or refused is not None:
         if life and life.lapsed_at is None and await connection.fetchval(IS_OVER, life.ends_at):
             raise LateError(f"{layout.names.rows}: the time of the worker that writes is over")
@@ -200,7 +198,7 @@ async def _write_one_by_one(
         some = upsert.replace("FROM pg_temp.aembed_staged", f"FROM pg_temp.aembed_staged WHERE {SOME}")
         work = write_row_by_row(range(size), some, refused, place, connection)
     if hooks:
-        kept = layout.sql(KEPT) + is_same("t.embedding", "s.aembed_vector", layout.vectors)
+        kept = layout.sql(KEPT) + SAME.format(there="t.embedding", sent="s.aembed_vector", v=layout.vectors)
         work = write_with_proof(MEANT, kept, work, place, place, connection, () if refused is None else refused)
     columns = {**columns, POSITION: ("integer", position_column(range(size)))}
     copies, vectors = layout.names.copies, layout.vectors
@@ -251,7 +249,8 @@ async def has_rows(layout: StoreLayout, connection: Connection) -> bool:
 
 
 async def info(layout: StoreLayout, connection: Connection) -> StoreInfo:
-    names = layout.names
+    # What others have noted since the layout was read counts.
+    layout, names = await find_tables(layout.names, connection) or layout, layout.names
     rows = await connection.fetchval(layout.sql(COUNT))
     return StoreInfo(
         rows,
@@ -283,10 +282,6 @@ async def find_candidates(
     matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
     empty = np.empty((0, len(query)), np.float32)
     return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty
-
-
-async def has_texts(layout: StoreLayout, connection: Connection) -> bool:
-    return bool(await connection.fetchval(layout.sql(HAS_TEXTS)))
 
 
 async def find_named(

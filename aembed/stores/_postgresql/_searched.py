@@ -90,7 +90,9 @@ class SearchedColumn(OpenedColumn, Indexed):
             return await is_word_indexed(self._words(table), connection)
 
         if not await self._run(is_there):
-            raise no_words_error(self._place, self._own_command("--index"))
+            address = self._database.address
+            filling = ("aembed", "backfill", "--store", address.url(), *self._flags(False)) if address else None
+            raise no_words_error(self._place, (*filling, "--index") if filling else None)
 
     async def index_words(self, *, on_progress: OnBuild | None = None) -> None:
         """Builds the index of words for hybrid search (GIN) while writes go on; one that is there stays.
@@ -121,17 +123,11 @@ class SearchedColumn(OpenedColumn, Indexed):
         text = f"{self._asked.text_sql}\n" if named is None else quote_name(named)
         return WordTarget(table.table, table.schema, text)
 
-    async def _word_target(self) -> WordTarget:
-        async def target(table: ColumnLayout, connection: Connection) -> WordTarget:
-            return self._words(table)
+    async def _index_targets(self) -> tuple[IndexTarget, WordTarget]:
+        async def targets(table: ColumnLayout, connection: Connection) -> tuple[IndexTarget, WordTarget]:
+            return table.target, self._words(table)
 
-        return await self._run(target)
-
-    async def _target(self) -> IndexTarget:
-        async def target(table: ColumnLayout, connection: Connection) -> IndexTarget:
-            return table.target
-
-        return await self._run(target)
+        return await self._run(targets)
 
     async def _find(
         self, find: _Finder, vector: Vector, wanted: Filter, table: ColumnLayout, connection: Connection

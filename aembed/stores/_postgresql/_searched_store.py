@@ -36,30 +36,26 @@ class SearchedStore(OpenedStore, Indexed):
 
         Raises ConfigError for a store that keeps no texts, and behind a pooler in transaction mode.
         """
-        if not self._store_text or not await self._read(sql.has_texts, True):
+
+        async def look(layout: StoreLayout, connection: Connection) -> tuple[bool, bool]:
+            has_texts = await connection.fetchval(layout.sql(sql.HAS_TEXTS))
+            return has_texts, await is_word_indexed(layout.word_target, connection)
+
+        has_texts, is_there = await self._read(look, (True, True)) if self._store_text else (False, False)
+        if not has_texts:
             raise ConfigError(f"{self._place} keeps no texts (store_text=False) to find words in; leave hybrid out")
-
-        async def is_there(layout: StoreLayout, connection: Connection) -> bool:
-            return await is_word_indexed(layout.word_target, connection)
-
-        if not await self._read(is_there, True):
+        if not is_there:
             await self.index_words()
 
     async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k best rows that hold rare words of the text, best first. See SearchesWords."""
         return await self._read(partial(self._find_named, text, vector, k, check_search(k, where)), [])
 
-    async def _word_target(self) -> WordTarget:
-        async def target(layout: StoreLayout, connection: Connection) -> WordTarget:
-            return layout.word_target
+    async def _index_targets(self) -> tuple[IndexTarget, WordTarget]:
+        async def targets(layout: StoreLayout, connection: Connection) -> tuple[IndexTarget, WordTarget]:
+            return layout.target, layout.word_target
 
-        return await self._write(target)
-
-    async def _target(self) -> IndexTarget:
-        async def target(layout: StoreLayout, connection: Connection) -> IndexTarget:
-            return layout.target
-
-        return await self._write(target)
+        return await self._write(targets)
 
     async def _find_matches(
         self, vector: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection

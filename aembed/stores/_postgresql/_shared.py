@@ -37,7 +37,7 @@ class SharedColumn(OpenedColumn):
         """
         self._check_unwatched()
         await self._leave()
-        await self._join()
+        self._worker = await self._run(self._join)
         left, scope, self._passed_over = limit, ALL, set()
         loop = asyncio.get_running_loop()
         found_at = loop.time()
@@ -59,7 +59,9 @@ class SharedColumn(OpenedColumn):
                     return
             if found:
                 found_at = loop.time()
-            elif self._worker is None or not await self._forget_lost(self._worker):
+            elif self._worker is None or not await self._database.run(
+                partial(leases.forget_lost, self._worker), safe_path=False
+            ):
                 if not (others or await self._has_other_workers()):
                     if free is None:
                         return
@@ -124,34 +126,21 @@ class SharedColumn(OpenedColumn):
         if self._is_watched:
             raise ConfigError(f"{self._place} is watched by this object already; make another one for another job")
 
-    async def _join(self) -> None:
-        if await self._run(self._is_leased):
-            self._worker = await self._run(self._join_workers)
-
-    async def _is_leased(self, table: ColumnLayout, connection: Connection) -> bool:
-        return self._is_shared and await may_write(connection, *leases.NAMES)
-
-    async def _join_workers(self, table: ColumnLayout, connection: Connection) -> leases.ColumnWorker:
+    async def _join(self, table: ColumnLayout, connection: Connection) -> leases.ColumnWorker | None:
+        """None where rows may not be leased."""
+        if not self._is_shared or not await may_write(connection, *leases.NAMES):
+            return None
         token = await leases.join(self._lease_seconds, connection)
         worker = leases.ColumnWorker(token, leases.lease_target(self._asked.vector, table), self._lease_seconds)
-        worker.keep_alive(partial(self._execute, leases.BEAT, token, self._lease_seconds))
+        worker.keep_alive(partial(self._run_statement, leases.BEAT, token, self._lease_seconds))
         return worker
 
     async def _leave(self) -> None:
         worker, self._worker = self._worker, None
         if worker:
             await worker.stop_beating()
-            await self._execute(leases.LEAVE, worker.token)
+            await self._run_statement(leases.LEAVE, worker.token)
 
     async def _has_other_workers(self) -> bool:
         worker = self._worker
-        if worker is None:
-            return False
-
-        async def asked(connection: Connection) -> bool:
-            return bool(await connection.fetchval(leases.OTHERS, worker.target, worker.token))
-
-        return await self._database.run(asked, safe_path=False)
-
-    async def _forget_lost(self, worker: leases.ColumnWorker) -> bool:
-        return await self._database.run(partial(leases.forget_lost, worker), safe_path=False)
+        return bool(worker and await self._run_statement(leases.OTHERS, worker.target, worker.token))

@@ -159,7 +159,10 @@ async def find_tables(names: StoreNames, connection: Connection) -> StoreLayout 
 
 async def make_tables(names: StoreNames, storage: Storage | None, space: Space, connection: Connection) -> StoreLayout:
     """Creates the tables, and the extension where it is missing and the role may."""
-    vectors = await connection.fetchval(EXTENSION) or await _install(names, connection)
+    vectors = await connection.fetchval(EXTENSION)
+    if not vectors:
+        vectors = await connection.fetchval(NEW_EXTENSION_SCHEMA, names.schema)
+        await connection.execute(f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {quote_name(vectors)}")
     kind = choose_storage(storage, space.dimensions)
     for statement in TABLES:
         await connection.execute(
@@ -190,12 +193,6 @@ async def index_odd(layout: StoreLayout, connection: Connection) -> None:
     except asyncpg.LockNotAvailableError:
         await connection.execute("ROLLBACK TO SAVEPOINT aembed_odd")
     await connection.execute("RELEASE SAVEPOINT aembed_odd")
-
-
-async def _install(names: StoreNames, connection: Connection) -> str:
-    schema: str = await connection.fetchval(NEW_EXTENSION_SCHEMA, names.schema)
-    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {quote_name(schema)}")
-    return schema
 
 
 def choose_storage(storage: Storage | None, dimensions: int | None) -> Storage:

@@ -16,7 +16,7 @@ from aembed.stores._postgresql import _noticing as noticing
 from aembed.stores._postgresql._building import OnBuild, build
 from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._empty_rows import EmptyRows, is_indexed, is_led_by
+from aembed.stores._postgresql._empty_rows import IS_LED_BY, EmptyRows, is_indexed
 from aembed.stores._postgresql._listening import Listener
 from aembed.stores._postgresql._scopes import ALL, EMPTY, Scope
 from aembed.stores._postgresql._shared import SharedColumn
@@ -74,7 +74,9 @@ class WatchedColumn(SharedColumn):
             await self._leave()
             is_noted = await self._run(partial(noticing.are_current, self._asked.vector))
             is_told = is_noted and await listener.start()
-            yield await ColumnLooks.begin(self, listener if is_told else None, is_noted, poll, recheck)
+            looks = ColumnLooks(self, listener if is_told else None, poll, recheck)
+            await looks.see_by(is_noted, is_noted and not await self._run(noticing.is_subscribed))
+            yield looks
         finally:
             with anyio.CancelScope(shield=True), suppress(StoreError), anyio.move_on_after(LEAVE_SECONDS):
                 self._is_watched = False
@@ -103,7 +105,7 @@ class WatchedColumn(SharedColumn):
         if not self._asked.updated_at:
             return f"{empty}; edits are seen when {everything} (--create-triggers=watch, or --updated-at)"
         edits = f"{self._asked.updated_at} tells of edits"
-        if not await is_led_by(self._asked.updated_at, table, connection):
+        if not await connection.fetchval(IS_LED_BY, table.oid, self._asked.updated_at):
             edits += f", which no index has: CREATE INDEX ON {table.table} ({self._asked.updated_at})"
         return f"{empty}; {edits}; {everything}"
 
@@ -116,28 +118,11 @@ class WatchedColumn(SharedColumn):
         if worker is None or worker.has_lapsed or anew:
             # Others may have taken what it held.
             await self._leave()
-            await self._join()
+            self._worker = await self._run(self._join)
         if (worker := self._worker) is None:
             return noticing.NOTHING
         worker.note_activity()
         return await self._database.run(partial(noticing.take, worker, is_noted), safe_path=False)
-
-    async def _settle(self, noted: noticing.Noted, left: AbstractSet[str]) -> int:
-        """After a look; see noticing.settle."""
-        worker = self._worker
-        if worker is None:
-            return 0
-        kept = await self._run(partial(noticing.settle, noted, left, worker))
-        worker.note_given_up(list(worker.held))
-        return kept
-
-    async def _read_clock(self) -> str:
-        """The time of the database."""
-
-        async def asked(connection: Connection) -> str:
-            return str(await connection.fetchval(NOW))
-
-        return await self._database.run(asked, safe_path=False)
 
     async def _read_all(self) -> AsyncGenerator[Record, None]:
         """All that is pending, by ranges of keys."""
@@ -163,14 +148,6 @@ class WatchedColumn(SharedColumn):
 
 class ColumnLooks:
     """See Looks."""
-
-    @classmethod
-    async def begin(
-        cls, column: WatchedColumn, listener: Listener | None, is_noted: bool, poll: float, recheck: float
-    ) -> ColumnLooks:
-        looks = cls(column, listener, poll, recheck)
-        await looks._see_by(is_noted, is_noted and not await column._run(noticing.is_subscribed))
-        return looks
 
     def __init__(self, column: WatchedColumn, listener: Listener | None, poll: float, recheck: float) -> None:
         self.delay = ""
@@ -198,7 +175,7 @@ class ColumnLooks:
                 await asyncio.sleep(GATHER_SECONDS)
             listener.told.clear()
 
-    async def _see_by(self, is_noted: bool, is_noted_whole: bool) -> None:
+    async def see_by(self, is_noted: bool, is_noted_whole: bool) -> None:
         column = self._column
         is_told = self._listener is not None
         self._is_noted, self._is_noted_whole = is_noted, is_noted_whole
@@ -215,7 +192,7 @@ class ColumnLooks:
         is_noted, is_whole = await column._run(partial(noticing.look, column._asked.vector, self._is_noted))
         if (is_noted, is_whole) == before:
             return False
-        await self._see_by(is_noted, is_whole)
+        await self.see_by(is_noted, is_whole)
         if before[0] and not is_noted:
             logger.warning("%s: the triggers that note changes are gone, or disabled; %s", column._place, self.delay)
         return True
@@ -227,7 +204,7 @@ class ColumnLooks:
         broke_off, self._is_begun = self._is_begun, True
         everything = await self._check_triggers() or everything
         self._noted = await column._take(self._is_noted, anew=broke_off)
-        self._began_at = await column._read_clock() if self._updated_at else None
+        self._began_at = await column._run_statement(NOW) if self._updated_at else None
         reads = [column._read_all()] if everything else [column._pass(scope) for scope in self._scopes()]
         for read in reads:
             async with aclosing(read) as records:
@@ -245,7 +222,10 @@ class ColumnLooks:
             yield Scope(since=self._since, updated_at=self._updated_at)
 
     async def note_seen(self, left: AbstractSet[str]) -> None:
-        kept = await self._column._settle(self._noted, left) if self._has_read or self._noted.keys else 0
+        column, kept = self._column, 0
+        if (worker := column._worker) and (self._has_read or self._noted.keys):
+            kept = await column._run(partial(noticing.settle, self._noted, left, worker))
+            worker.note_given_up(list(worker.held))
         self._is_busy = kept > 0
         self._has_more = len(self._noted.entries) == noticing.MOST_TAKEN > kept
         self._since, self._is_begun = self._began_at, False

@@ -103,15 +103,12 @@ async def rare_rows(
     held = HELD.format(id=id, text=target.text, table=target.table, words=target.words, most=MOST_LOOKED_AT + 1)
     await connection.execute(BY_INDEX)
     found: dict[Phrase, dict[tuple[str, str], str]] = {}
+    before, between, behind = SIDE_BY_SIDE
     while phrases := wanted(names, found):
         found |= {phrase: {} for phrase in phrases}
-        words, patterns = [" ".join(phrase) for phrase in phrases], list(map(_pattern, phrases))
+        words = [" ".join(phrase) for phrase in phrases]
+        # They are letters and digits, which have no meaning in a pattern.
+        patterns = [f"{before}{between.join(each)}{behind}" if len(each) > 1 else None for each in phrases]
         for place, key, text in await connection.fetch(held, words, patterns):
             found[phrases[place - 1]][key, text] = text
     return weigh_rows(names, found, rows)
-
-
-def _pattern(phrase: Phrase) -> str | None:
-    """That its words stand side by side. They are letters and digits, which have no meaning in a pattern."""
-    before, between, behind = SIDE_BY_SIDE
-    return f"{before}{between.join(phrase)}{behind}" if len(phrase) > 1 else None
