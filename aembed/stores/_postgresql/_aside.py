@@ -17,6 +17,7 @@ from aembed.stores._indexes_there import IndexesThere
 from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._grants import LOCK, may_create, may_read, may_write
+from aembed.stores._postgresql._index import TableIndex
 from aembed.stores._postgresql._names import quote_name
 
 NAME = "dropped_indexes"
@@ -58,11 +59,9 @@ SECONDS_OF_256 = 0.003
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
-    """An index that was dropped; `table`, quoted, is that of its table."""
+class SetAside(TableIndex):
+    """An index that was dropped."""
 
-    table: str
-    schema: str
     index: str
     definition: str
     comment: str | None
@@ -70,10 +69,6 @@ class SetAside:
     @property
     def name(self) -> str:
         return quote_name(self.index)
-
-    @property
-    def full_name(self) -> str:
-        return f"{quote_name(self.schema)}.{self.name}"
 
     def create(self, *, concurrently: bool, only: bool = False) -> str:
         how = "INDEX CONCURRENTLY IF NOT EXISTS" if concurrently else "INDEX IF NOT EXISTS"

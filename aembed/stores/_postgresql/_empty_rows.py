@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from aembed.stores._postgresql._columns import ColumnLayout
-from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import TableIndex
 from aembed.stores._postgresql._names import quote_name
-from aembed.stores._postgresql._words import IS_VALID
 
 CREATE = "CREATE INDEX {how} IF NOT EXISTS {name} ON {of} {table} ({keys}) WHERE {vector} IS NULL"
 IS_LED_BY = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
@@ -18,11 +17,9 @@ IS_LED_BY = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.
 
 
 @dataclass(frozen=True, slots=True)
-class EmptyRows:
-    """`table`, `keys` and `vector` are quoted."""
+class EmptyRows(TableIndex):
+    """`keys` and `vector` are quoted."""
 
-    table: str
-    schema: str
     keys: tuple[str, ...]
     vector: str
 
@@ -35,10 +32,6 @@ class EmptyRows:
         digest = blake2b(f"{self.table}.{self.vector}".encode(), digest_size=8).hexdigest()
         return quote_name(f"aembed_empty_{digest}")
 
-    @property
-    def full_name(self) -> str:
-        return f"{quote_name(self.schema)}.{self.name}"
-
     def create(self, *, concurrently: bool, only: bool = False) -> str:
         """`only`: of the table without its partitions."""
         return CREATE.format(
@@ -49,7 +42,3 @@ class EmptyRows:
             keys=", ".join(self.keys),
             vector=self.vector,
         )
-
-
-async def is_indexed(rows: EmptyRows, connection: Connection) -> bool:
-    return bool(await connection.fetchval(IS_VALID, rows.full_name, rows.table))

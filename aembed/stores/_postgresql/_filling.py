@@ -11,15 +11,12 @@ from aembed.stores._postgresql import _leases as leases
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
-from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._scopes import Scope
 from aembed.stores._postgresql._sending import send_rows, sends_vectors
 from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
-from aembed.stores._postgresql._wire import Column, EncodedColumn, literal, vector_of
-from aembed.stores._search import normalize
+from aembed.stores._postgresql._wire import Column, EncodedColumn, vector_of
 from aembed.types import Matrix, Vector
 
 SELECT = "SELECT {columns} FROM {table} AS t WHERE {condition}"
@@ -53,8 +50,6 @@ INSERT INTO aembed.leases AS l (target, key, token) SELECT $1, id, $2 FROM held
 ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
 WHERE l.token = excluded.token OR NOT EXISTS (SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
 RETURNING key"""
-NEAREST = "SELECT {columns}, {is_current} FROM "
-"""Only of those that come near the vector is written out and the text compared: that of every row would take long."""
 
 # Chosen: larger, a page of long texts takes more memory, and a worker keeps more rows from the others; smaller, a round
 # trip for each page takes the time.
@@ -290,36 +285,3 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
 
 def typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
     return zip(table.keys, table.key_types, strict=True)
-
-
-async def find_candidates(
-    query: Vector, k: int, filters: Condition, table: ColumnLayout, connection: Connection
-) -> list[tuple[str, str | None, Vector]]:
-    """Id, text and vector of the k best rows and some more: the server compares in float32.
-
-    Where the hash of each text is kept, no row whose vector is of another text than its own.
-    """
-    if table.fingerprint is None:
-        return [row[:3] for row in await _find_nearest(query, 2 * k + SHORTLIST, filters, table, connection)]
-    most = 2 * k + SHORTLIST
-    while True:
-        found = await _find_nearest(query, most, filters, table, connection)
-        current = [row[:3] for row in found if row[3]]
-        if len(found) < most or len(current) >= k + SHORTLIST // 2:
-            return current
-        # Chosen: vectors of earlier texts are few as a rule. Doubled, the same rows would be read again more often.
-        most *= 4
-
-
-async def _find_nearest(
-    query: Vector, most: int, filters: Condition, table: ColumnLayout, connection: Connection
-) -> list[tuple[str, str | None, Vector, bool]]:
-    """And whether the vector is that of the text."""
-    way = await find_way(table.target, most, connection)
-    passing, values = filters
-    condition = f"t.{table.vector} IS NOT NULL{table.condition}{f' AND {passing}' if passing else ''}"
-    nearest = table.target.nearest(condition, table.key_list, way)
-    statement = NEAREST.format(columns=row_columns(table), is_current=table.is_current)
-    statement += nearest
-    found = await connection.fetch(statement, literal(normalize(query)), most, *values)
-    return [(id, text, vector_of(vector), current) for id, text, vector, current in found]

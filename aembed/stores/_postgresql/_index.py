@@ -28,6 +28,8 @@ WAYS = f"""SELECT {INDEXED.removeprefix("SELECT ")} AS by_index,
         THEN pg_catalog.set_config('plan_cache_mode', 'force_custom_plan', true) END"""  # noqa: S608
 """How a column may be searched. A generic plan, which a prepared statement gets after five runs, knows neither how
 many rows are wanted nor how many pass a filter: from here to the end of the transaction there is none."""
+IS_VALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass($1)
+    AND indrelid = pg_catalog.to_regclass($2) AND indisvalid)"""
 INVALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass($1) AND NOT i.indisvalid)"""
 CREATE = (
@@ -78,11 +80,25 @@ _SIZE = re.compile(r"\d+ ?[kMGT]?B")
 
 
 @dataclass(frozen=True, slots=True)
-class IndexTarget:
-    """A column of vectors: `table` and `column` quoted, `v` the schema of pgvector, quoted."""
+class TableIndex:
+    """An index over a table, whose name, `table`, is quoted. It is in the schema of the table."""
 
     table: str
     schema: str
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def full_name(self) -> str:
+        return f"{quote_name(self.schema)}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTarget(TableIndex):
+    """Over a column of vectors: `column` quoted, `v` the schema of pgvector, quoted."""
+
     column: str
     v: str
     storage: Storage
@@ -106,10 +122,6 @@ class IndexTarget:
         # A digest, because the names of table and column may together be longer than the 63 bytes of a name.
         digest = blake2b(f"{self.table}.{self.column}".encode(), digest_size=8).hexdigest()
         return quote_name(f"aembed_hnsw_{digest}")
-
-    @property
-    def full_name(self) -> str:
-        return f"{quote_name(self.schema)}.{self.name}"
 
     def create(self, *, concurrently: bool, only: bool = False) -> str:
         """`only`: of the table without its partitions. Raises ConfigError for a width that cannot be indexed."""
@@ -162,6 +174,11 @@ class IndexTarget:
     def any_odd(self) -> str:
         """True where the table holds such a vector; NULL where it holds none."""
         return ANY_ODD.format(table=self.table, odd=self._odd)
+
+
+async def is_built(index: TableIndex, connection: Connection) -> bool:
+    """Whether it is there, and whole."""
+    return bool(await connection.fetchval(IS_VALID, index.full_name, index.table))
 
 
 async def is_indexed(target: IndexTarget, connection: Connection) -> bool:

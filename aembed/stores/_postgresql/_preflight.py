@@ -18,10 +18,10 @@ from aembed.stores._postgresql._columns import ColumnLayout, ColumnRequest
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._grants import may_create, may_write
 from aembed.stores._postgresql._hooks import Hook, hooks_of
-from aembed.stores._postgresql._index import is_indexed
+from aembed.stores._postgresql._index import is_built, is_indexed
 from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._proof import try_write
-from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
+from aembed.stores._postgresql._words import WordTarget, may_index_words
 from aembed.stores._rules import EMPTY, mismatch_error, probe_matrix
 from aembed.types import Space
 
@@ -67,7 +67,7 @@ async def announce_changes(
     if index and knowable and target.create(concurrently=True) and not await is_indexed(target, connection):
         await _check_owner(place, table, connection)
         lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
-    if index and not await is_word_indexed(words, connection):
+    if index and not await is_built(words, connection):
         await _check_owner(place, table, connection)
         if await may_index_words(words, connection):
             lines.append(f"index {words.name} (GIN, words for hybrid search) on the texts of {table.table}")

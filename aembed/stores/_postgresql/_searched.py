@@ -18,12 +18,13 @@ from aembed.stores._postgresql._building import OnBuild, build
 from aembed.stores._postgresql._columns import ColumnLayout
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filters import Condition, explain_unreadable, on_columns
-from aembed.stores._postgresql._index import IndexTarget, is_indexed, settings
+from aembed.stores._postgresql._index import IndexTarget, is_built, is_indexed, settings
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._named import find_named
 from aembed.stores._postgresql._names import quote_name
+from aembed.stores._postgresql._nearest import find_candidates
 from aembed.stores._postgresql._opened import OpenedColumn
-from aembed.stores._postgresql._words import WordTarget, is_word_indexed, may_index_words
+from aembed.stores._postgresql._words import WordTarget, may_index_words
 from aembed.stores._rules import check_search, no_words_error
 from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Match, Metadata, Vector
@@ -40,7 +41,7 @@ class SearchedColumn(OpenedColumn, Indexed):
         async def nearest(
             query: Vector, filters: Condition, table: ColumnLayout, connection: Connection
         ) -> list[Match]:
-            found = await sql.find_candidates(query, k, filters, table, connection)
+            found = await find_candidates(query, k, filters, table, connection)
             if not found:
                 return []
             matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
@@ -87,7 +88,7 @@ class SearchedColumn(OpenedColumn, Indexed):
         """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
 
         async def is_there(table: ColumnLayout, connection: Connection) -> bool:
-            return await is_word_indexed(self._words(table), connection)
+            return await is_built(self._words(table), connection)
 
         if not await self._run(is_there):
             address = self._database.address

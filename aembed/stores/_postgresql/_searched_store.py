@@ -9,11 +9,11 @@ from aembed.core.filters import Filter
 from aembed.errors import ConfigError
 from aembed.stores._postgresql import _rows as sql
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._index import IndexTarget
+from aembed.stores._postgresql._index import IndexTarget, is_built
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._opened import OpenedStore
 from aembed.stores._postgresql._tables import StoreLayout
-from aembed.stores._postgresql._words import WordTarget, is_word_indexed
+from aembed.stores._postgresql._words import WordTarget
 from aembed.stores._rules import check_search
 from aembed.stores._search import SearchChunk, check_query, find_nearest
 from aembed.types import Match, Metadata, Vector
@@ -39,7 +39,7 @@ class SearchedStore(OpenedStore, Indexed):
 
         async def look(layout: StoreLayout, connection: Connection) -> tuple[bool, bool]:
             has_texts = await connection.fetchval(layout.sql(sql.HAS_TEXTS))
-            return has_texts, await is_word_indexed(layout.word_target, connection)
+            return has_texts, await is_built(layout.word_target, connection)
 
         has_texts, is_there = await self._read(look, (True, True)) if self._store_text else (False, False)
         if not has_texts:

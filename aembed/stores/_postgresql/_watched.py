@@ -16,7 +16,8 @@ from aembed.stores._postgresql import _noticing as noticing
 from aembed.stores._postgresql._building import OnBuild, build
 from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._empty_rows import IS_LED_BY, EmptyRows, is_indexed
+from aembed.stores._postgresql._empty_rows import IS_LED_BY, EmptyRows
+from aembed.stores._postgresql._index import is_built
 from aembed.stores._postgresql._listening import Listener
 from aembed.stores._postgresql._scopes import ALL, EMPTY, Scope
 from aembed.stores._postgresql._shared import SharedColumn
@@ -56,7 +57,7 @@ class WatchedColumn(SharedColumn):
 
         async def name(table: ColumnLayout, connection: Connection) -> str | None:
             rows = EmptyRows.of(table)
-            return None if await is_indexed(rows, connection) else rows.name
+            return None if await is_built(rows, connection) else rows.name
 
         return await self._run(name)
 
@@ -98,7 +99,7 @@ class WatchedColumn(SharedColumn):
             other = f", but for edits that logical replication brings, when {everything}" if replicated else ""
             return f"changes are seen {seen}{other or f'; {everything}'}"
         empty = f"rows without a vector are looked for every {poll:g} s"
-        if not await is_indexed(EmptyRows.of(table), connection):
+        if not await is_built(EmptyRows.of(table), connection):
             empty += ", each time in the whole table (--create-index, or --create-triggers=watch)"
         if table.fingerprint is None:
             return f"{empty}; an edit of a row that has one is not seen (--fingerprint)"

@@ -14,6 +14,7 @@ import asyncpg
 
 from aembed.core.words import COUNTED_ROWS, MOST_LOOKED_AT, Name, Phrase, wanted, weigh_rows
 from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._index import TableIndex
 from aembed.stores._postgresql._names import quote_name
 
 # A tsvector holds less than 1 MB of words and positions; beyond that a write would fail.
@@ -22,8 +23,6 @@ MOST_CHARACTERS = 100_000
 # What PostgreSQL's parser makes more of than the end of a word: hosts, paths, addresses, tags, numbers with a sign.
 # replace() of each took 16 us for a text of 1,000 characters, translate() of all 170 us (PostgreSQL 18).
 SIGNS = "./-@:<&+"
-IS_VALID = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass($1)
-    AND indrelid = pg_catalog.to_regclass($2) AND indisvalid)"""
 COUNT = "SELECT count(*) FROM (SELECT FROM {table} LIMIT {most}) AS counted"
 # Whether words stand side by side the index does not know. The server would split each text again to see it (185 us for
 # 1,000 characters, PostgreSQL 18); a pattern takes a tenth of that.
@@ -42,11 +41,9 @@ BY_INDEX = "SET LOCAL enable_seqscan = off"
 
 
 @dataclass(frozen=True, slots=True)
-class WordTarget:
-    """Texts of a table: `table` quoted, `text` an expression over its row, whose columns stand without an alias."""
+class WordTarget(TableIndex):
+    """Over the texts of a table: `text` is an expression over its row, whose columns stand without an alias."""
 
-    table: str
-    schema: str
     text: str
 
     @property
@@ -61,18 +58,10 @@ class WordTarget:
         digest = blake2b(f"{self.table}.{self.text}".encode(), digest_size=8).hexdigest()
         return quote_name(f"aembed_words_{digest}")
 
-    @property
-    def full_name(self) -> str:
-        return f"{quote_name(self.schema)}.{self.name}"
-
     def create(self, *, concurrently: bool, only: bool = False) -> str:
         """`only`: of the table without its partitions."""
         how, of = "CONCURRENTLY" if concurrently else "", "ONLY" if only else ""
         return f"CREATE INDEX {how} IF NOT EXISTS {self.name} ON {of} {self.table} USING gin (({self.words}))"
-
-
-async def is_word_indexed(target: WordTarget, connection: Connection) -> bool:
-    return bool(await connection.fetchval(IS_VALID, target.full_name, target.table))
 
 
 async def may_index_words(target: WordTarget, connection: Connection) -> bool:
