@@ -10,25 +10,17 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from json import loads
 
-import numpy as np
-
-from aembed.core.filters import Filter
-from aembed.core.words import names_in
 from aembed.errors import StoreError
 from aembed.stores._lives import Life
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._filters import on_metadata
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
-from aembed.stores._postgresql._index import SHORTLIST, find_way
 from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._tables import StoreLayout, find_tables, set_meta
-from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, literal, vector_of
-from aembed.stores._postgresql._words import rare_rows
-from aembed.stores._rules import decode, encode
-from aembed.stores._search import NamedRow, normalize, rank_named
-from aembed.types import Known, Match, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
+from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, vector_of
+from aembed.stores._rules import encode
+from aembed.types import Known, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
 
 KNOWN = """SELECT id, digest, NULL AS error, NULL AS message FROM {rows} WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, fingerprint, error, message FROM {refusals} WHERE id = ANY ($2::text[])"""
@@ -76,10 +68,7 @@ HAS_ROWS = "SELECT EXISTS (SELECT FROM {rows})"
 COUNT_REFUSALS = "SELECT count(*) FROM {refusals}"
 SOURCES = "SELECT source, count(*) AS rows FROM {rows} WHERE source IS NOT NULL GROUP BY source"
 SIZE = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name"
-# The vectors of the rows that were found are written out, and not those of all that are sorted.
-NEAREST = "SELECT id, text, metadata::text AS metadata, {v}.vector_send(embedding::{v}.vector) AS sent"
 NAMED = SELECT + "WHERE id = ANY ($1::text[])"
-HAS_TEXTS = """SELECT EXISTS (SELECT FROM {rows} WHERE text IS NOT NULL) OR NOT EXISTS (SELECT FROM {rows})"""
 
 
 class LateError(StoreError):
@@ -260,46 +249,3 @@ async def info(layout: StoreLayout, connection: Connection) -> StoreInfo:
         {row["source"]: row["rows"] for row in await connection.fetch(layout.sql(SOURCES))},
         layout.meta.get("last_run"),
     )
-
-
-async def find_candidates(
-    query: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
-) -> tuple[list[Match], Matrix]:
-    """The k best rows and some more, without their scores, and their vectors."""
-    most, target = 2 * k + SHORTLIST, layout.target
-    way = await find_way(target, most, connection)
-    condition, values = on_metadata(wanted)
-    parameters = literal(normalize(query)), most, *values
-    if way == "plain":
-        # In one statement, and so of one snapshot.
-        select = f"{layout.sql(NEAREST)}, {target.any_odd} AS any_odd FROM "
-        found = await connection.fetch(select + target.nearest(condition, "id", way), *parameters)
-        way = "exact" if found and found[0]["any_odd"] else way
-    if way != "plain":
-        found = await connection.fetch(
-            f"{layout.sql(NEAREST)} FROM " + target.nearest(condition, "id", way), *parameters
-        )
-    matches = [Match(row["id"], row["text"], decode(row["metadata"]), 0.0) for row in found]
-    empty = np.empty((0, len(query)), np.float32)
-    return matches, np.stack([vector_of(row["sent"]) for row in found]) if found else empty
-
-
-async def find_named(
-    question: str, query: Vector, k: int, wanted: Filter, layout: StoreLayout, connection: Connection
-) -> list[Match]:
-    """The k best rows that hold rare names of the question."""
-    weights = await rare_rows(layout.word_target, "t.id", names_in(question), connection)
-    condition, values = on_metadata(wanted)
-    passing = f" AND {condition}" if condition else ""
-    statement = layout.sql(f"{NAMED}{passing} LIMIT $2")
-    found = await connection.fetch(statement, [id for id, _ in weights], len(weights), *values)
-    rows = [
-        NamedRow(
-            weights[row["id"], row["text"]],
-            Match(row["id"], row["text"], decode(row["metadata"]), 0.0),
-            vector_of(row["sent"]),
-        )
-        for row in found
-        if (row["id"], row["text"]) in weights
-    ]
-    return rank_named(query, rows, k)
