@@ -144,8 +144,7 @@ class PostgresColumn(PagedRows, WatchedColumn, SearchedColumn, KeepsBatchesInTab
 
         async def announced(table: ColumnLayout, connection: Connection) -> list[str]:
             held = await books.read_space(self._asked.vector, table, connection)
-            words = self._words(table)
-            lines = await preflight.announce_changes(self._place, space, held, index, words, table, connection)
+            lines = await preflight.announce_changes(self._place, space, held, index, table, connection)
             if self._creates_triggers:
                 lines += await noticing.announce(self._place, self._asked.vector, table, connection)
             return lines

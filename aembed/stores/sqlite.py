@@ -118,10 +118,7 @@ class SQLiteStore(PagedRows, SearchedStore, FileTables, KeepsBatchesInFile):
         with closing(SortedIds(wanted, start)) as ids:
             while not await self._read_beside(ids.take_in, True):
                 pass
-
-            def next_page(connection: Connection) -> RowPage | None:
-                return read_sorted_page(self._keys, ids, wanted, size, name, connection)
-
+            next_page = partial(read_sorted_page, self._keys, ids, wanted, size, name)
             while page := await self._read_beside(next_page, None):
                 yield page
 

@@ -17,6 +17,7 @@ from aembed.stores._postgresql._index import IndexTarget
 from aembed.stores._postgresql._names import TableName, quote_name
 from aembed.stores._postgresql._tables import EXTENSION, choose_storage, column_type
 from aembed.stores._postgresql._wire import Storage
+from aembed.stores._postgresql._words import WordTarget
 
 TABLE = """SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -91,6 +92,8 @@ class ColumnLayout:
     dimensions: int | None
     vector: str
     text: str
+    text_of_index: str
+    """The same without the alias."""
     condition: str
     fingerprint: str | None
     fingerprint_is_bytes: bool
@@ -114,6 +117,10 @@ class ColumnLayout:
         return IndexTarget(
             self.table, self.schema, self.vector, self.vectors, self.storage, self.dimensions, self.is_domain
         )
+
+    @property
+    def word_target(self) -> WordTarget:
+        return WordTarget(self.table, self.schema, self.text_of_index)
 
     @property
     def key_list(self) -> str:
@@ -278,6 +285,7 @@ async def read_layout(asked: ColumnRequest, connection: Connection) -> ColumnLay
         vector=quote_name(asked.vector),
         is_computed=asked.text is None or columns[asked.text]["virtual"],
         text=f"t.{quote_name(asked.text)}" if asked.text is not None else f"{asked.text_sql}\n",
+        text_of_index=quote_name(asked.text) if asked.text is not None else f"{asked.text_sql}\n",
         condition=f" AND ({asked.where}\n)" if asked.where else "",
         fingerprint=quote_name(asked.fingerprint) if asked.fingerprint else None,
         fingerprint_is_bytes=mark is not None and mark["base"] == "bytea",

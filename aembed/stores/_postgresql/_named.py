@@ -10,7 +10,7 @@ from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._filling import typed_keys
 from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._wire import vector_of
-from aembed.stores._postgresql._words import WordTarget, rare_rows
+from aembed.stores._postgresql._words import rare_rows
 from aembed.stores._search import NamedRow, rank_named
 from aembed.types import Match, Vector
 
@@ -21,16 +21,10 @@ NAMED = """SELECT {id}, ({text})::text, {v}.vector_send(t.{vector}::{v}.vector)
 
 
 async def find_named(
-    question: str,
-    query: Vector,
-    k: int,
-    filters: Condition,
-    target: WordTarget,
-    table: ColumnLayout,
-    connection: Connection,
+    question: str, k: int, query: Vector, filters: Condition, table: ColumnLayout, connection: Connection
 ) -> list[Match]:
     """The k best of them; with fingerprints none whose vector is of another text than its own."""
-    weights = await rare_rows(target, table.id, names_in(question), connection)
+    weights = await rare_rows(table.word_target, table.id, names_in(question), connection)
     statement = NAMED.format(
         id=table.id,
         text=table.text,

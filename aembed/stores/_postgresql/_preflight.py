@@ -21,7 +21,7 @@ from aembed.stores._postgresql._hooks import Hook, hooks_of
 from aembed.stores._postgresql._index import is_built, is_indexed
 from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._proof import try_write
-from aembed.stores._postgresql._words import WordTarget, may_index_words
+from aembed.stores._postgresql._words import may_index_words
 from aembed.stores._rules import EMPTY, mismatch_error, probe_matrix
 from aembed.types import Space
 
@@ -51,7 +51,6 @@ async def announce_changes(
     asked: Space,
     held: Space | None,
     index: bool,
-    words: WordTarget,
     table: ColumnLayout,
     connection: Connection,
 ) -> list[str]:
@@ -67,6 +66,7 @@ async def announce_changes(
     if index and knowable and target.create(concurrently=True) and not await is_indexed(target, connection):
         await _check_owner(place, table, connection)
         lines.append(f"index {target.name} (HNSW, cosine) on {table.vector} of {table.table}")
+    words = table.word_target
     if index and not await is_built(words, connection):
         await _check_owner(place, table, connection)
         if await may_index_words(words, connection):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
-
-import numpy as np
 
 from aembed.core.filters import Filter
 from aembed.errors import ConfigError
@@ -21,12 +18,11 @@ from aembed.stores._postgresql._filters import Condition, explain_unreadable, on
 from aembed.stores._postgresql._index import IndexTarget, is_built, is_indexed, settings
 from aembed.stores._postgresql._indexed import Indexed
 from aembed.stores._postgresql._named import find_named
-from aembed.stores._postgresql._names import quote_name
-from aembed.stores._postgresql._nearest import find_candidates
+from aembed.stores._postgresql._nearest import find_nearest_rows
 from aembed.stores._postgresql._opened import OpenedColumn
 from aembed.stores._postgresql._words import WordTarget, may_index_words
 from aembed.stores._rules import check_search, no_words_error
-from aembed.stores._search import SearchChunk, check_query, find_nearest
+from aembed.stores._search import check_query
 from aembed.types import Match, Metadata, Vector
 
 _Finder: TypeAlias = Callable[[Vector, Condition, ColumnLayout, Connection], Awaitable[list[Match]]]
@@ -37,28 +33,14 @@ class SearchedColumn(OpenedColumn, Indexed):
 
     async def search(self, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k nearest of the filled rows, best first; `where` is a filter of their columns."""
-
-        async def nearest(
-            query: Vector, filters: Condition, table: ColumnLayout, connection: Connection
-        ) -> list[Match]:
-            found = await find_candidates(query, k, filters, table, connection)
-            if not found:
-                return []
-            matches = {id: Match(id, text, None, 0.0) for id, text, _ in found}
-            matrix = np.stack([each for *_, each in found])
-            best = find_nearest(query, [SearchChunk.from_rows(list(matches), matrix)], k)
-            return [replace(matches[id], score=score) for id, score in best]
-
-        return await self._run(partial(self._find, nearest, vector, check_search(k, where)))
+        return await self._run(partial(self._find, partial(find_nearest_rows, k), vector, check_search(k, where)))
 
     async def create_index(
         self, *, memory: str | None = None, workers: int | None = None, on_progress: OnBuild | None = None
     ) -> None:
-        async def is_there(table: ColumnLayout, connection: Connection) -> bool:
-            return await is_indexed(table.target, connection)
-
         settings(memory, workers)  # Called for its checks alone.
-        if not await self._run(is_there):
+        target, _ = await self._index_targets()
+        if not await self._database.run(partial(is_indexed, target)):
             await super().create_index(memory=memory, workers=workers, on_progress=on_progress)
 
     create_index.__doc__ = Indexed.create_index.__doc__
@@ -88,7 +70,7 @@ class SearchedColumn(OpenedColumn, Indexed):
         """Raises ConfigError where there is no index of words, which `index_words` builds. See SearchesWords."""
 
         async def is_there(table: ColumnLayout, connection: Connection) -> bool:
-            return await is_built(self._words(table), connection)
+            return await is_built(table.word_target, connection)
 
         if not await self._run(is_there):
             address = self._database.address
@@ -100,11 +82,8 @@ class SearchedColumn(OpenedColumn, Indexed):
 
         Raises ConfigError behind a pooler in transaction mode, and for a text_sql that the server cannot index.
         """
-
-        async def may_index(table: ColumnLayout, connection: Connection) -> bool:
-            return await may_index_words(self._words(table), connection)
-
-        if not await self._run(may_index):
+        _, target = await self._index_targets()
+        if not await self._database.run(partial(may_index_words, target), safe_path=False):
             raise ConfigError(
                 f"{self._place}: PostgreSQL indexes no words of this text: what makes it, text_sql or a cast, is not "
                 "IMMUTABLE (concat_ws() is not, || is)"
@@ -113,20 +92,11 @@ class SearchedColumn(OpenedColumn, Indexed):
 
     async def search_words(self, text: str, vector: Vector, k: int, *, where: Metadata | None = None) -> list[Match]:
         """The k best of the filled rows that hold rare words of the text, best first. See SearchesWords."""
-
-        async def named(query: Vector, filters: Condition, table: ColumnLayout, connection: Connection) -> list[Match]:
-            return await find_named(text, query, k, filters, self._words(table), table, connection)
-
-        return await self._run(partial(self._find, named, vector, check_search(k, where)))
-
-    def _words(self, table: ColumnLayout) -> WordTarget:
-        named = self._asked.text
-        text = f"{self._asked.text_sql}\n" if named is None else quote_name(named)
-        return WordTarget(table.table, table.schema, text)
+        return await self._run(partial(self._find, partial(find_named, text, k), vector, check_search(k, where)))
 
     async def _index_targets(self) -> tuple[IndexTarget, WordTarget]:
         async def targets(table: ColumnLayout, connection: Connection) -> tuple[IndexTarget, WordTarget]:
-            return table.target, self._words(table)
+            return table.target, table.word_target
 
         return await self._run(targets)
 

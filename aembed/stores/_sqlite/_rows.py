@@ -20,7 +20,7 @@ from aembed.stores._sqlite._changes import NotedTable
 from aembed.stores._sqlite._database import blobs, in_pieces, matrix_of, select_in
 from aembed.stores._sqlite._editions import SCHEMA_OF_RUNS, top
 from aembed.stores._sqlite._editions import create as create_runs
-from aembed.stores._sqlite._filling import DROPPED, FillTarget, Row, taken_back
+from aembed.stores._sqlite._filling import DROPPED, FillTarget, taken_back
 from aembed.stores._sqlite._filters import on_metadata
 from aembed.stores._sqlite._keys import Keys
 from aembed.stores._sqlite._upserting import Upsert
@@ -188,18 +188,14 @@ def probe(dimensions: int, connection: Connection) -> str:
     (blob,), reasons = blobs(probe_matrix(dimensions)), set[str]()
     for id in probe_ids():
         row = (blob, id, PROBE, None, None, b"", b"", top(connection) + 1)
-        reason = _tried(row, connection)
-        if not reason:
+        _, refused = taken_back([row], TARGET, connection)
+        if not refused:
             return ""
-        reasons.add(reason)
+        reasons.add(refused[0])
     if found := connection.execute(ONE).fetchone():
-        return _tried((blob, *found), connection)
+        _, refused = taken_back([(blob, *found)], TARGET, connection)
+        return refused.get(0, "")
     return next((reason for reason in reasons if reason.startswith(DROPPED)), "")
-
-
-def _tried(row: Row, connection: Connection) -> str:
-    _, refused = taken_back([row], TARGET, connection)
-    return refused.get(0, "")
 
 
 def newer_ids(keys: Keys, rows: Rows, since: float, connection: Connection) -> set[str]:
