@@ -191,6 +191,12 @@ class ColumnLayout:
             return ""
         return f" AND ({self.key_list}) > ({self.key_parameters(first_parameter)})"
 
+    @property
+    def is_key(self) -> str:
+        """Parameters: the values of a key, as text."""
+        pairs = enumerate(zip(self.keys, self.key_types, strict=True), 1)
+        return " AND ".join(f"t.{key} = ${i}::text::{type}" for i, (key, type) in pairs)
+
     def key_parameters(self, first_parameter: int) -> str:
         """One for each column of the key, from that one on: its value as text."""
         return ", ".join(f"${first_parameter + i}::text::{type}" for i, type in enumerate(self.key_types))

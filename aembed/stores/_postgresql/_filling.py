@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -93,8 +93,7 @@ async def free_ids(ids: Sequence[str], table: ColumnLayout, connection: Connecti
 
 async def find_holder(id: str, table: ColumnLayout, connection: Connection) -> str:
     """What keeps a pending row from being written, as far as can be seen."""
-    values = " AND ".join(f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(typed_keys(table), 1))
-    row, key = select("true", f"{table.is_pending} AND {values}", table), native(id)
+    row, key = select("true", f"{table.is_pending} AND {table.is_key}", table), native(id)
     await connection.execute("SAVEPOINT aembed_lock")
     try:
         is_free = await connection.fetchval(f"{row} FOR UPDATE NOWAIT", *key)
@@ -123,8 +122,7 @@ async def read_some_texts(table: ColumnLayout, connection: Connection) -> dict[s
 
 async def read_texts_again(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> dict[str, str]:
     """Those texts as they are now."""
-    values = (f"t.{key} = ${i}::text::{type}" for i, (key, type) in enumerate(typed_keys(table), 1))
-    statement = select(f"({table.text})::text", " AND ".join(values), table)
+    statement = select(f"({table.text})::text", table.is_key, table)
     found = {id: await connection.fetchval(statement, *native(id)) for id in ids}
     return {id: text for id, text in found.items() if text is not None}
 
@@ -281,7 +279,3 @@ async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connectio
     keys = zip(*map(native, batch.ids), strict=True)
     count: int = await connection.fetchval(statement, *map(list, keys), list(batch.hashes))
     return count
-
-
-def typed_keys(table: ColumnLayout) -> Iterator[tuple[str, str]]:
-    return zip(table.keys, table.key_types, strict=True)

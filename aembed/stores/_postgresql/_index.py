@@ -139,18 +139,14 @@ class IndexTarget(TableIndex):
             storage=self.indexed_storage,
         )
 
-    def distance(self, alias: str = "") -> str:
-        """Of the index, to the query $1."""
-        column = self.expression.replace(self.column, f"{alias}{self.column}", 1)
-        return f"{column} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
-
     def nearest(self, condition: str, then: str, way: Way) -> str:
         """The $2 rows, as `t`, that are nearest to the query $1 of those that meet the condition; equals by `then`."""
         where = f" WHERE {condition}" if condition else ""
         rows, vector = f"{self.table} AS t{where}", f"t.{self.column}::{self.v}.vector"
         match way:
             case "index":
-                order = self.distance("t.")
+                indexed = self.expression.replace(self.column, f"t.{self.column}", 1)
+                order = f"{indexed} OPERATOR({self.v}.<=>) $1::text::{self.v}.{self.indexed_storage}"
             case "plain":
                 order = f"{vector} OPERATOR({self.v}.<=>) {QUERY.format(v=self.v)}, {then}"
             case "exact":

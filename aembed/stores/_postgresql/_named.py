@@ -7,7 +7,6 @@ from json import dumps
 from aembed.core.words import names_in
 from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._filling import typed_keys
 from aembed.stores._postgresql._filters import Condition
 from aembed.stores._postgresql._wire import vector_of
 from aembed.stores._postgresql._words import rare_rows
@@ -33,7 +32,7 @@ async def find_named(
         table=table.table,
         is_key=" AND ".join(
             f"t.{key} = (asked.keys OPERATOR(pg_catalog.->>) {i})::{type}"
-            for i, (key, type) in enumerate(typed_keys(table))
+            for i, (key, type) in enumerate(zip(table.keys, table.key_types, strict=True))
         ),
         is_current=table.is_current,
         condition=table.condition,

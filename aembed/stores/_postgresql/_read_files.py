@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
 
 from aembed.stores._postgresql._database import Connection
-from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._opened import OpenedStore
 from aembed.stores._postgresql._shares import THERE, USABLE
 from aembed.stores._postgresql._tables import LOCK, StoreLayout
@@ -82,7 +81,7 @@ class FileTables(OpenedStore):
 
 
 async def known(source: str, layout: StoreLayout, connection: Connection) -> KnownFiles | None:
-    names = [_sql("{sources}", layout), _sql("{files}", layout)]
+    names = [layout.names.sources, layout.names.files]
     there = await connection.fetchrow(THERE, *names, layout.names.schema)
     if not there["are_there"]:
         return KnownFiles() if there["may_be_made"] else None
@@ -92,21 +91,21 @@ async def known(source: str, layout: StoreLayout, connection: Connection) -> Kno
     if found is None:
         return KnownFiles()
     number, generation, is_open, others = found
-    rows = await connection.fetch(_sql(FILES, layout), number)
+    rows = await connection.fetch(layout.sql(FILES), number)
     return KnownFiles(generation, is_open, others, {path: (state, count) for path, state, count in rows})
 
 
 async def begin(source: str, generation: int, anew: bool, layout: StoreLayout, connection: Connection) -> int | None:
     await connection.execute(LOCK, layout.names.rows)
-    names = [_sql("{sources}", layout), _sql("{files}", layout)]
+    names = [layout.names.sources, layout.names.files]
     if not (await connection.fetchrow(THERE, *names, layout.names.schema))["are_there"]:
         for table in TABLES:
-            await connection.execute(_sql(table, layout))
+            await connection.execute(layout.sql(table))
     found = await _find(source, layout, connection)
     held = found[1] if found else 0
-    await connection.execute(_sql(BEGIN, layout), source, held + 1)
+    await connection.execute(layout.sql(BEGIN), source, held + 1)
     if found and (anew or held != generation):
-        await connection.execute(_sql(FORGET_ALL, layout), found[0])
+        await connection.execute(layout.sql(FORGET_ALL), found[0])
     return held + 1 if held == generation else None
 
 
@@ -122,9 +121,9 @@ async def remember(
     if found is None or found[1] != generation:
         return
     number = found[0]
-    await connection.execute(_sql(FORGET, layout), number, [*gone, *(part.path for part in parts if not part.part)])
+    await connection.execute(layout.sql(FORGET), number, [*gone, *(part.path for part in parts if not part.part)])
     columns = ([getattr(part, name) for part in parts] for name in ("path", "part", "state", "rows", "ids"))
-    await connection.execute(_sql(REMEMBER, layout), number, *columns)
+    await connection.execute(layout.sql(REMEMBER), number, *columns)
 
 
 async def end(source: str, generation: int, others: int, layout: StoreLayout, connection: Connection) -> None:
@@ -132,10 +131,10 @@ async def end(source: str, generation: int, others: int, layout: StoreLayout, co
     if found is None:
         return
     if found[1] == generation:
-        await connection.execute(_sql(END, layout), found[0], others)
+        await connection.execute(layout.sql(END), found[0], others)
     else:
-        await connection.execute(_sql(BEGIN, layout), source, found[1] + 1)
-        await connection.execute(_sql(FORGET_ALL, layout), found[0])
+        await connection.execute(layout.sql(BEGIN), source, found[1] + 1)
+        await connection.execute(layout.sql(FORGET_ALL), found[0])
 
 
 async def read_ids(
@@ -145,7 +144,7 @@ async def read_ids(
     found = await _find(source, layout, connection)
     if found is None:
         return []
-    return [tuple(row) for row in await connection.fetch(_sql(IDS, layout), found[0], *after, PAGE_BYTES)]
+    return [tuple(row) for row in await connection.fetch(layout.sql(IDS), found[0], *after, PAGE_BYTES)]
 
 
 async def read_rows(last: str | None, layout: StoreLayout, connection: Connection) -> list[tuple[str, str | None]]:
@@ -158,10 +157,5 @@ async def read_rows(last: str | None, layout: StoreLayout, connection: Connectio
 async def _find(
     source: str, layout: StoreLayout, connection: Connection, *, locked: bool = False
 ) -> tuple[int, int, bool, int] | None:
-    found = await connection.fetchrow(_sql(SOURCE, layout) + (" FOR UPDATE" if locked else ""), source)
+    found = await connection.fetchrow(layout.sql(SOURCE) + (" FOR UPDATE" if locked else ""), source)
     return tuple(found) if found else None
-
-
-def _sql(statement: str, layout: StoreLayout) -> str:
-    name = TableName(layout.names.table, layout.names.schema)
-    return statement.format(rows=layout.names.rows, sources=name.beside("_memory"), files=name.beside("_memories"))

@@ -18,7 +18,7 @@ from aembed.stores._postgresql._hooks import Hook, check_unhooked
 from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._tables import StoreLayout, find_tables, set_meta
-from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, jsonb, vector_of
+from aembed.stores._postgresql._wire import Column, EncodedColumn, copy_pieces, vector_of
 from aembed.stores._rules import encode
 from aembed.types import Known, Matrix, Metadata, Refusal, Rows, StoreInfo, Vector
 
@@ -123,7 +123,7 @@ async def upsert(
     columns: dict[str, tuple[str, Column]] = {
         "id": ("text", EncodedColumn(str.encode, rows.ids, picked)),
         "text": ("text", EncodedColumn(str.encode, rows.texts, picked) if keep_text else [None] * len(picked)),
-        "metadata": ("jsonb", EncodedColumn(_metadata, rows.metadata, picked)),
+        "metadata": ("jsonb", EncodedColumn(_jsonb, rows.metadata, picked)),
         "source": ("text", EncodedColumn(_utf8, rows.sources, picked)),
         "fingerprint": ("bytea", EncodedColumn(bytes, rows.fingerprints, picked)),
         "digest": ("bytea", EncodedColumn(bytes, rows.digests, picked)),
@@ -196,8 +196,10 @@ async def _write_one_by_one(
     )
 
 
-def _metadata(metadata: Metadata | None) -> bytes | None:
-    return jsonb(encode(metadata))
+def _jsonb(metadata: Metadata | None) -> bytes | None:
+    """The binary form of jsonb: its version, then the text."""
+    text = encode(metadata)
+    return None if text is None else b"\x01" + text.encode()
 
 
 def _utf8(text: str | None) -> bytes | None:

@@ -10,7 +10,6 @@ from collections.abc import Collection
 
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._leases import ALIVE
-from aembed.stores._postgresql._names import TableName
 from aembed.stores._postgresql._tables import LOCK, StoreLayout
 
 THERE = """SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL AS are_there,
@@ -30,7 +29,8 @@ LIGHTLY = "SET LOCAL synchronous_commit = off"
 FORGET = "DELETE FROM {workers} WHERE expires_at < clock_timestamp() - interval '1 day'"
 BURY = "DELETE FROM {leases} l WHERE NOT EXISTS (SELECT FROM {workers} w WHERE w.token = l.token)"
 JOIN = """INSERT INTO {workers} (expires_at, alone) SELECT clock_timestamp() + make_interval(secs => $1),
-    NOT EXISTS (SELECT FROM {workers} w WHERE {alive}) RETURNING token, alone, extract(epoch FROM expires_at)::float8"""
+    NOT EXISTS (SELECT FROM {workers} w WHERE {alive})
+    RETURNING token, alone, extract(epoch FROM expires_at)::float8""".replace("{alive}", ALIVE)
 # The rows of others are changed after one's own, so that no two workers wait for each other.
 BEAT = """WITH set_back AS (UPDATE {workers} SET expires_at = clock_timestamp() + make_interval(secs => $2)
     WHERE token IN (SELECT token FROM {workers} WHERE token <> $1
@@ -41,24 +41,18 @@ INSERT INTO {workers} (token, expires_at, alone)
     RETURNING extract(epoch FROM expires_at)::float8"""
 """A sign of life. No lease ends so late as those that are set back, unless the clock was: they end as if of now."""
 TELL = "UPDATE {workers} SET alone = false WHERE token = $1 AND alone"
-ALONE = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.alone AND w.token <> $1 AND {alive})"
-OTHERS = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.token <> $1 AND {alive})"
+ALONE = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.alone AND w.token <> $1 AND {alive})".replace("{alive}", ALIVE)
+OTHERS = "SELECT EXISTS (SELECT FROM {workers} w WHERE w.token <> $1 AND {alive})".replace("{alive}", ALIVE)
 RELEASE = "DELETE FROM {leases} WHERE token = $1 AND fingerprint = ANY ($2::bytea[])"
 # Leases are taken in the order of the fingerprints, so that two workers that want the same ones do not deadlock.
 LEASE = """INSERT INTO {leases} AS l (fingerprint, token)
     SELECT fingerprint, $1 FROM unnest($2::bytea[]) AS fingerprint ORDER BY fingerprint
     ON CONFLICT (fingerprint) DO UPDATE SET token = excluded.token
     WHERE l.token = $1 OR NOT EXISTS (SELECT FROM {workers} w WHERE w.token = l.token AND {alive})
-    RETURNING fingerprint"""
+    RETURNING fingerprint""".replace("{alive}", ALIVE)
 WRITTEN = "SELECT DISTINCT fingerprint FROM {rows} WHERE fingerprint = ANY ($1::bytea[])"
 """Asked once the leases are there: who held one before has written what he wrote before he gave it up."""
 LEAVE = ("DELETE FROM {leases} WHERE token = $1", "DELETE FROM {workers} WHERE token = $1")
-
-
-def _sql(statement: str, layout: StoreLayout) -> str:
-    name = TableName(layout.names.table, layout.names.schema)
-    leases, workers = str(name.beside("_leases")), str(name.beside("_workers"))
-    return statement.format(rows=layout.names.rows, leases=leases, workers=workers, alive=ALIVE)
 
 
 async def join(seconds: float, layout: StoreLayout, connection: Connection) -> tuple[int, bool, float] | None:
@@ -67,23 +61,23 @@ async def join(seconds: float, layout: StoreLayout, connection: Connection) -> t
     # Of two workers that join at the same time one alone may be told that it is alone: the lock comes before the
     # question.
     await connection.execute(LOCK, layout.names.rows)
-    names = [_sql("{leases}", layout), _sql("{workers}", layout)]
+    names = [layout.names.leases, layout.names.workers]
     there = await connection.fetchrow(THERE, *names, layout.names.schema)
     if not there["are_there"]:
         if not there["may_be_made"]:
             return None
         for table in TABLES:
-            await connection.execute(_sql(table, layout))
+            await connection.execute(layout.sql(table))
     elif not await connection.fetchval(USABLE, names):
         return None
-    await connection.execute(_sql(FORGET, layout))
-    await connection.execute(_sql(BURY, layout))
-    token, alone, ends_at = await connection.fetchrow(_sql(JOIN, layout), seconds)
+    await connection.execute(layout.sql(FORGET))
+    await connection.execute(layout.sql(BURY))
+    token, alone, ends_at = await connection.fetchrow(layout.sql(JOIN), seconds)
     return token, alone, ends_at
 
 
 async def others(token: int, layout: StoreLayout, connection: Connection) -> bool:
-    return bool(await connection.fetchval(_sql(OTHERS, layout), token))
+    return bool(await connection.fetchval(layout.sql(OTHERS), token))
 
 
 async def lease(
@@ -96,24 +90,24 @@ async def lease(
 ) -> tuple[set[bytes], float]:
     """A sign of life of this worker; those of the wanted that it holds now, and when its time ends."""
     await connection.execute(LIGHTLY)
-    ends_at: float = await connection.fetchval(_sql(BEAT, layout), token, seconds)
+    ends_at: float = await connection.fetchval(layout.sql(BEAT), token, seconds)
     if done:
-        await connection.execute(_sql(RELEASE, layout), token, list(done))
+        await connection.execute(layout.sql(RELEASE), token, list(done))
     if not wanted:
         return set(), ends_at
     # This comes before the question: of two that each took itself for alone, because one of them was frozen while the
     # other joined, each would wait for the other for ever.
-    await connection.execute(_sql(TELL, layout), token)
-    if await connection.fetchval(_sql(ALONE, layout), token):
+    await connection.execute(layout.sql(TELL), token)
+    if await connection.fetchval(layout.sql(ALONE), token):
         return set(), ends_at
-    leased = {fingerprint for (fingerprint,) in await connection.fetch(_sql(LEASE, layout), token, list(wanted))}
-    written = [fingerprint for (fingerprint,) in await connection.fetch(_sql(WRITTEN, layout), list(leased))]
+    leased = {fingerprint for (fingerprint,) in await connection.fetch(layout.sql(LEASE), token, list(wanted))}
+    written = [fingerprint for (fingerprint,) in await connection.fetch(layout.sql(WRITTEN), list(leased))]
     if written:
-        await connection.execute(_sql(RELEASE, layout), token, written)
+        await connection.execute(layout.sql(RELEASE), token, written)
     return leased.difference(written), ends_at
 
 
 async def leave(token: int, layout: StoreLayout, connection: Connection) -> None:
     await connection.execute(LIGHTLY)
     for statement in LEAVE:
-        await connection.execute(_sql(statement, layout), token)
+        await connection.execute(layout.sql(statement), token)

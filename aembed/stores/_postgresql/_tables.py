@@ -79,11 +79,16 @@ SPEND = """INSERT INTO {meta} AS m (key, value) VALUES ($1, to_jsonb($2::bigint)
 
 @dataclass(frozen=True, slots=True)
 class StoreNames:
-    """The store's three tables, quoted, with their schema; and the lock under which they are made."""
+    """The tables of a store, quoted, with their schema. `rows` is the lock, too, under which they are made."""
 
     rows: str
     refusals: str
     meta: str
+    leases: str
+    workers: str
+    sources: str
+    """Of which files are remembered."""
+    files: str
     schema: str
     table: str
     copies: bool = True
@@ -92,8 +97,9 @@ class StoreNames:
     @classmethod
     def from_name(cls, name: TableName, schema: str, copies: bool) -> StoreNames:
         placed = TableName(name.table, schema)
-        rows, refusals, meta = (str(placed.beside(suffix)) for suffix in ("", "_refusals", "_meta"))
-        return cls(rows, refusals, meta, schema, name.table, copies)
+        suffixes = ("", "_refusals", "_meta", "_leases", "_workers", "_memory", "_memories")
+        rows, refusals, meta, leases, workers, sources, files = (str(placed.beside(suffix)) for suffix in suffixes)
+        return cls(rows, refusals, meta, leases, workers, sources, files, schema, name.table, copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,16 @@ class StoreLayout:
 
     def sql(self, statement: str) -> str:
         names = self.names
-        return statement.format(rows=names.rows, refusals=names.refusals, meta=names.meta, v=self.vectors)
+        return statement.format(
+            rows=names.rows,
+            refusals=names.refusals,
+            meta=names.meta,
+            leases=names.leases,
+            workers=names.workers,
+            sources=names.sources,
+            files=names.files,
+            v=self.vectors,
+        )
 
 
 async def schema_of(name: TableName, connection: Connection) -> str:

@@ -76,11 +76,6 @@ def literal(vector: Vector) -> str:
     return "[" + ",".join(map(repr, vector.tolist())) + "]"
 
 
-def jsonb(text: str | None) -> bytes | None:
-    """The binary form of jsonb: its version, then the text."""
-    return None if text is None else b"\x01" + text.encode()
-
-
 async def copy_pieces(
     columns: Sequence[Column], matrix: Matrix, storage: Storage, picked: Sequence[int] | None = None
 ) -> AsyncIterator[bytes]:
