@@ -204,17 +204,14 @@ class ColumnLayout:
     def given_keys(self, first_parameter: int) -> dict[str, str]:
         """What a statement needs that is given keys: an array for each of their columns, from that parameter on."""
         given = ", ".join(f"${i}::text[]" for i in range(first_parameter, len(self.keys) + first_parameter))
-        return {"given": given, "names": ", ".join(self.given_names), "is_key": self.is_given_key}
+        pairs = zip(self.keys, self.given_names, self.key_types, strict=True)
+        is_key = " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
+        return {"given": given, "names": ", ".join(self.given_names), "is_key": is_key}
 
     @property
     def given_names(self) -> list[str]:
         """Of the key's columns among rows that are given, whose alias is `aembed_new`."""
         return [f"aembed_key{i}" for i in range(len(self.keys))]
-
-    @property
-    def is_given_key(self) -> str:
-        pairs = zip(self.keys, self.given_names, self.key_types, strict=True)
-        return " AND ".join(f"t.{key} = aembed_new.{name}::{type}" for key, name, type in pairs)
 
     def additions(self, dimensions: int) -> dict[str, str]:
         """The columns that are still to be added, quoted, and their types. Raises ConfigError for too wide a one."""

@@ -31,7 +31,8 @@ MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged
 FILL_SOME = FILL + f" AND aembed_new.{SOME}"
 KEPT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash AND {is_same}{is_marked}"""
-ALREADY = """SELECT count(*) FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}, aembed_hash)
+ALREADY = """SELECT count(*) FROM {table} AS t
+    JOIN unnest({given}, ${hashes}::bytea[]) AS aembed_new ({names}, aembed_hash)
     ON {is_key} AND {hash} = aembed_new.aembed_hash WHERE t.{vector} IS NOT NULL"""
 CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM unnest({given}) AS aembed_new ({names})
     WHERE {is_key} AND t.{vector} IS NOT NULL AND t.{fingerprint} IS NOT NULL
@@ -196,43 +197,38 @@ async def update(
     """As `fill`, of rows that nobody else holds."""
     rows = batch.pick(picked)
     keys = list(zip(*map(native, rows.ids), strict=True))
-    parts = {"table": table.table, "is_key": table.is_given_key, "hash": table.hash}
+    parts = {"table": table.table, "hash": table.hash, **table.given_keys(1)}
     mark = f", {table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
     filling = {"vector": table.vector, "mark": mark, **parts}
     if refused is None and not hooks and table.copies and await sends_vectors(table.storage, connection):
-        statement = FILL.format(rows=_sent_rows(table), **filling)
+        after, type = len(table.keys), f"{table.vectors}.{table.storage}"
+        sent = SENT.format(hashes=after + 1, vectors=after + 2, type=type, **parts)
+        statement = FILL.format(rows=sent, **filling)
         return await send_rows(statement, [*keys, rows.hashes], rows.matrix, rows.rows, table.storage, connection)
     columns: dict[str, tuple[str, Column]] = {
         name: ("text", EncodedColumn(str.encode, values, range(len(values))))
         for name, values in zip(table.given_names, keys, strict=True)
     }
     columns["aembed_hash"] = ("bytea", rows.hashes)
-    work, in_one = statement_work(FILL.format(rows=STAGED, **filling), connection), False
+    size = ROWS
+    if hooks or refused is not None:
+        # In one piece: what a trigger does to a later row may undo an earlier one.
+        size = len(picked)
+        columns[POSITION] = ("integer", position_column(picked))
+    work = statement_work(FILL.format(rows=STAGED, **filling), connection)
     if refused is not None:
         some = FILL_SOME.format(rows=STAGED, **filling)
-        work, in_one = write_row_by_row(picked, some, refused, place, connection), True
+        work = write_row_by_row(picked, some, refused, place, connection)
     if hooks:
         is_marked = f" AND t.{table.fingerprint} = {table.stored_hash}" if table.fingerprint else ""
         same = SAME.format(there=f"t.{table.vector}", sent="aembed_new.aembed_vector", v=table.vectors)
         meant, kept = MEANT.format(**parts), KEPT.format(is_same=same, is_marked=is_marked, **parts)
-        # In one piece: what a trigger does to a later row may undo an earlier one.
-        work, in_one = (
-            write_with_proof(meant, kept, work, place, table.table, connection, () if refused is None else refused),
-            True,
-        )
-    if in_one:
-        columns[POSITION] = ("integer", position_column(picked))
-    size = len(picked) if in_one else ROWS
+        untaken = () if refused is None else refused
+        work = write_with_proof(meant, kept, work, place, table.table, connection, untaken)
     copies = table.copies
     return await stage_rows(
         columns, rows.matrix, rows.rows, table.storage, table.vectors, work, connection, copies=copies, rows=size
     )
-
-
-def _sent_rows(table: ColumnLayout) -> str:
-    """The parameters of `send_rows`, as rows."""
-    count, type = len(table.keys), f"{table.vectors}.{table.storage}"
-    return SENT.format(**table.given_keys(1), hashes=count + 1, vectors=count + 2, type=type)
 
 
 async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> int:
@@ -267,15 +263,8 @@ async def reclaim(
 
 async def _count_filled_already(batch: FillBatch, table: ColumnLayout, connection: Connection) -> int:
     """How many of these rows have a vector, and the text that it is for."""
-    types = [*("text[]" for _ in table.keys), "bytea[]"]
-    statement = ALREADY.format(
-        table=table.table,
-        vector=table.vector,
-        given=", ".join(f"${i}::{type}" for i, type in enumerate(types, 1)),
-        names=", ".join(table.given_names),
-        is_key=table.is_given_key,
-        hash=table.hash,
-    )
+    parts = {"table": table.table, "vector": table.vector, "hash": table.hash, **table.given_keys(1)}
+    statement = ALREADY.format(hashes=len(table.keys) + 1, **parts)
     keys = zip(*map(native, batch.ids), strict=True)
     count: int = await connection.fetchval(statement, *map(list, keys), list(batch.hashes))
     return count

@@ -39,13 +39,16 @@ class OpenedColumn:
         of_rows: bool = False,
     ) -> T:
         async def done(connection: Connection) -> T:
-            if self._layout is None:
-                self._layout = table = await self._read_layout(connection)
-                space = await books.read_space(self._asked.vector, table, connection)
-                self._layout = replace(table, prepared=mark_of(space))
-            return await work(self._layout, connection)
+            return await work(await self._look(connection), connection)
 
         return await self._database.run(done, safe_path=False, slow_ends=slow_ends, of_rows=of_rows)
+
+    async def _look(self, connection: Connection) -> ColumnLayout:
+        if self._layout is None:
+            self._layout = table = await self._read_layout(connection)
+            space = await books.read_space(self._asked.vector, table, connection)
+            self._layout = replace(table, prepared=mark_of(space))
+        return self._layout
 
     async def _run_statement(self, statement: str, *parameters: Any) -> Any:
         """Returns the first value of its first row, if it has one."""

@@ -95,10 +95,8 @@ class SearchedColumn(OpenedColumn, Indexed):
         return await self._run(partial(self._find, partial(find_named, text, k), vector, check_search(k, where)))
 
     async def _index_targets(self) -> tuple[IndexTarget, WordTarget]:
-        async def targets(table: ColumnLayout, connection: Connection) -> tuple[IndexTarget, WordTarget]:
-            return table.target, table.word_target
-
-        return await self._run(targets)
+        table = await self._database.run(self._look, safe_path=False)
+        return table.target, table.word_target
 
     async def _find(
         self, find: _Finder, vector: Vector, wanted: Filter, table: ColumnLayout, connection: Connection

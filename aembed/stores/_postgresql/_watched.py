@@ -50,7 +50,8 @@ class WatchedColumn(SharedColumn):
 
         Raises ConfigError behind a pooler in transaction mode.
         """
-        await build(await self._run(self._empty_rows), self._database, on_progress=on_progress)
+        table = await self._database.run(self._look, safe_path=False)
+        await build(EmptyRows.of(table), self._database, on_progress=on_progress)
 
     async def index_of_empty_rows(self) -> str | None:
         """The name of that index, quoted, where it is not there yet."""
@@ -109,9 +110,6 @@ class WatchedColumn(SharedColumn):
         if not await connection.fetchval(IS_LED_BY, table.oid, self._asked.updated_at):
             edits += f", which no index has: CREATE INDEX ON {table.table} ({self._asked.updated_at})"
         return f"{empty}; {edits}; {everything}"
-
-    async def _empty_rows(self, table: ColumnLayout, connection: Connection) -> EmptyRows:
-        return EmptyRows.of(table)
 
     async def _take(self, is_noted: bool, *, anew: bool) -> noticing.Noted:
         """What a look is at; nothing where the role may not lease rows. `anew`: what is held is given up before."""
