@@ -158,11 +158,7 @@ def find_custom_id(line: Pieces) -> str | None:
 def holds_vectors(line: Pieces) -> bool:
     """Whether the vectors of a reply begin where they are expected."""
     head = _start_of(line, _HEAD_BYTES)
-    return _is_base64(head) or bool(_NUMBERS.search(head, 0, _AROUND_BYTES))
-
-
-def _is_base64(head: bytes) -> bool:
-    return FIRST_VECTOR.search(head, 0, _HEAD_BYTES) is not None
+    return bool(FIRST_VECTOR.search(head, 0, _HEAD_BYTES) or _NUMBERS.search(head, 0, _AROUND_BYTES))
 
 
 def _start_of(line: Pieces, most: int) -> bytes:
@@ -204,17 +200,11 @@ def read_envelope(line: bytes) -> Envelope:
         error = bytes(response.error)
     if body == _NULL and bytes(response.data) != _NULL:
         body = bytes(found.response)
-    status = _status_in(response.status_code)
-    if status is None and body != _NULL and error == _NULL:
-        status = 200
-    return Envelope(custom_id, status, body, error)
-
-
-def _status_in(value: Any) -> int | None:
     try:
-        return int(value)
+        status: int | None = int(response.status_code)
     except (TypeError, ValueError):
-        return None
+        status = 200 if body != _NULL and error == _NULL else None
+    return Envelope(custom_id, status, body, error)
 
 
 def is_whole(line: bytes) -> bool:
@@ -232,8 +222,8 @@ class LineReader(ReplyReader):
     def __init__(self, inputs: int, line: Pieces, custom_id: str) -> None:
         super().__init__(inputs)
         self._line, self._custom_id = line, custom_id
-        if _is_base64(_start_of(line, _HEAD_BYTES)):
-            # Whole, it would be 4 MB more of memory, which the processor does not have at hand.
+        if FIRST_VECTOR.search(_start_of(line, _HEAD_BYTES), 0, _HEAD_BYTES):
+            # Vectors in base64. Whole, it would be 4 MB more of memory, which the processor does not have at hand.
             for piece in line:
                 self.feed(piece)
         else:

@@ -50,13 +50,6 @@ class EncodingError(InvalidReplyError):
     """The vectors came in base64 and are no float32 values."""
 
 
-def encoding_error(width: int) -> EncodingError:
-    """The error for vectors of so many values that cannot be float32."""
-    return EncodingError(
-        f"the {width} values of a vector in base64 cannot be float32; they may be float64, float16 or int8"
-    )
-
-
 def may_be_float32(matrix: Matrix, squares: Squares) -> bool:
     """Whether these may be the vectors of a model; the first reply of a server is asked for it."""
     with np.errstate(invalid="ignore"):

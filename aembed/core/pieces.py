@@ -23,13 +23,12 @@ def combine_pieces(items: Sequence[HasWeights], matrix: Matrix) -> Matrix:
     start = 0
     for row, item in enumerate(items):
         end = start + len(item.weights)
-        rows[row] = matrix[start] if len(item.weights) == 1 else _mean(matrix[start:end], item.weights)
+        rows[row] = matrix[start]
+        if len(item.weights) > 1:
+            mean = np.average(matrix[start:end], axis=0, weights=item.weights)
+            # Pieces that point in opposite directions have the mean 0, which no store can compare: the first piece
+            # stands then.
+            if norm := np.linalg.norm(mean):
+                rows[row] = mean / norm
         start = end
     return rows
-
-
-def _mean(pieces: Matrix, weights: Sequence[float]) -> Matrix:
-    mean = np.average(pieces, axis=0, weights=weights)
-    # Pieces that point in opposite directions have the mean 0, which no store can compare: the first piece stands then.
-    norm = np.linalg.norm(mean)
-    return np.asarray(mean / norm if norm else pieces[0], dtype=np.float32)

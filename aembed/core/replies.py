@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -21,9 +21,10 @@ import msgspec
 import numpy as np
 import pybase64
 
-from aembed.core.encodings import encoding_error, may_be_float32, read_as_float64
+from aembed.core.encodings import EncodingError, may_be_float32, read_as_float64
 from aembed.core.numbers import Numbers
 from aembed.core.vectors import (
+    Index,
     ShapeError,
     Squares,
     check_squares,
@@ -89,7 +90,7 @@ _Piece: TypeAlias = tuple[bytes, memoryview, int]
 
 class _ReplyItem(msgspec.Struct, gc=False):
     embedding: Numbers
-    index: int | str | msgspec.UnsetType | None = msgspec.UNSET
+    index: Index = msgspec.UNSET
 
 
 class OpenAIReply(msgspec.Struct):
@@ -167,7 +168,7 @@ class ReplyReader:
 
         Raises InvalidReplyError for anything that is not exactly one sound vector for each input.
         """
-        parsed = self._parse_cut() or _parse_whole(self.whole_reply(), self._inputs, self._decode)
+        parsed = self._parse_cut() or _parse_whole(self._decode(self.whole_reply()), self._inputs)
         # Law 3: a vector is stored only beside the text that it was made from, so count, order, width and values are
         # checked before anybody else sees the matrix.
         if not parsed.floats:
@@ -186,7 +187,9 @@ class ReplyReader:
             return replace(parsed, matrix=values, squares=squares(values), doubles=True)
         if dimensions:
             return parsed
-        raise encoding_error(width)
+        raise EncodingError(
+            f"the {width} values of a vector in base64 cannot be float32; they may be float64, float16 or int8"
+        )
 
     def whole_reply(self) -> bytes | bytearray:
         """The reply as it came."""
@@ -278,7 +281,10 @@ class ReplyReader:
             return None
         try:
             reply = self._decode(rest)
-            order, model = _order_of(reply.data, self._inputs), _read_model(reply.model)
+            indices, order = [item.index for item in reply.data], None
+            if indices != list(range(self._inputs)):
+                order = vectors_in_order([(index, number) for number, index in enumerate(indices)], self._inputs)
+            model = _read_model(reply.model)
         except InvalidReplyError:
             return None
         # Each mark is the embedding of one item, in the order in which they were cut out; and there is nothing else.
@@ -291,34 +297,19 @@ class ReplyReader:
 
     def _decode(self, body: bytes | bytearray) -> OpenAIReply:
         """What the reply says, with or without a mark in the place of each vector. Raises InvalidReplyError."""
-        return _decode_bare(body)
+        return decode_reply(_REPLY, body)
 
 
-def _order_of(items: Sequence[_ReplyItem], inputs: int) -> list[int] | None:
-    """The item of each input; None where they stand in the order of the inputs."""
-    if len(items) == inputs and [item.index for item in items] == list(range(inputs)):
-        return None
-    return vectors_in_order([(item.index, number) for number, item in enumerate(items)], inputs)
-
-
-def _decode_bare(body: bytes | bytearray) -> OpenAIReply:
-    return decode_reply(_REPLY, body)
-
-
-def _parse_whole(
-    body: bytes | bytearray, inputs: int, decode: Callable[[bytes | bytearray], OpenAIReply] = _decode_bare
-) -> Parsed:
+def _parse_whole(reply: OpenAIReply, inputs: int) -> Parsed:
     """Parses any reply. For a large one this makes a Python str or float of everything and holds the interpreter."""
-    reply = decode(body)
-    vectors = vectors_in_order([(item.index, _read_embedding(item.embedding)) for item in reply.data], inputs)
+    items: list[tuple[Index, str | Numbers]] = []
+    for item in reply.data:
+        is_base64 = memoryview(item.embedding)[0] == _QUOTE
+        items.append((item.index, decode_reply(_TEXT, item.embedding) if is_base64 else item.embedding))
+    vectors = vectors_in_order(items, inputs)
     floats = not isinstance(vectors[0], str)
     matrix = from_floats(vectors) if floats else from_base64(vectors)
     return Parsed(matrix, squares(matrix), _read_model(reply.model), _read_usage(reply.usage), floats)
-
-
-def _read_embedding(embedding: Numbers) -> str | Numbers:
-    """A vector in base64 as a str; what is anything else is left."""
-    return decode_reply(_TEXT, embedding) if memoryview(embedding)[0] == _QUOTE else embedding
 
 
 def _read_model(model: msgspec.Raw) -> str:
@@ -356,25 +347,25 @@ def _undecodable_error(opening: str, problem: str = "") -> InvalidReplyError:
 
 
 def _read_usage(usage: msgspec.Raw) -> Usage:
-    """What was billed, where `usage` says it in numbers that can be meant."""
+    """What was billed, where `usage` says it in numbers that can be meant.
+
+    The cost in dollars is a number (OpenRouter) or an object (Perplexity).
+    """
     try:
         said = _USAGE.decode(usage)
     except (ValueError, RecursionError):
         return Usage()
-    return usage_of(said.prompt_tokens if said.total_tokens is None else said.total_tokens, _read_cost(said.cost))
+    try:
+        cost = _COST.decode(said.cost)
+    except (ValueError, RecursionError):
+        cost = None
+    if isinstance(cost, _Cost):
+        cost = cost.total_cost if cost.currency == "USD" else None
+    if cost is not None and not 0 <= cost < _MOST_COST_USD:
+        cost = None
+    return usage_of(said.prompt_tokens if said.total_tokens is None else said.total_tokens, cost)
 
 
 def usage_of(tokens: int | None, cost_usd: float | None = None) -> Usage:
     """That usage, where the tokens are a number that can be meant."""
     return Usage(tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None, cost_usd)
-
-
-def _read_cost(cost: msgspec.Raw) -> float | None:
-    """The cost in dollars, which is a number (OpenRouter) or an object (Perplexity)."""
-    try:
-        said = _COST.decode(cost)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(said, _Cost):
-        said = said.total_cost if said.currency == "USD" else None
-    return said if said is not None and 0 <= said < _MOST_COST_USD else None

@@ -8,7 +8,7 @@ base64 become rows of the matrix directly.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import inf, sqrt
 from typing import Any, TypeAlias
 
@@ -120,18 +120,13 @@ def _raw_bytes(rows: Sequence[bytes | memoryview], row_bytes: int) -> bytes | by
     if len(rows[0]) // 4 * 3 == row_bytes:
         raw = pybase64.b64decode_as_bytearray(b"".join(rows), validate=True)
     else:
-        raw = bytearray().join(_rows(rows, row_bytes))
+        decoded = [pybase64.b64decode(row, validate=True) for row in rows]
+        if {len(row) for row in decoded} != {row_bytes}:
+            raise ValueError("the rows differ in length")
+        raw = bytearray().join(decoded)
     if len(raw) != len(rows) * row_bytes:
         raise ValueError("the rows differ in length")
     return raw
-
-
-def _rows(rows: Sequence[bytes | memoryview], row_bytes: int) -> Iterator[bytes]:
-    for row in rows:
-        decoded = pybase64.b64decode(row, validate=True)
-        if len(decoded) != row_bytes:
-            raise ValueError("the rows differ in length")
-        yield decoded
 
 
 def from_floats(vectors: Sequence[Any]) -> Matrix:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aembed.core.replies import Parsed, ReplyReader, _parse_whole, parse_openai
+from aembed.core.replies import _REPLY, Parsed, ReplyReader, _parse_whole, decode_reply, parse_openai
 from aembed.core.vectors import DimensionError, check
 from aembed.errors import InvalidReplyError
 from tests.core.broken_replies import KINDS, reply_of, unit_vectors, wire
@@ -187,7 +187,7 @@ PRETTY = {"compact": (",", ":"), "spaced": (", ", ": "), "pretty": (" ,\n", " : 
 
 def as_whole(body: bytes | bytearray, inputs: int) -> tuple[object, ...] | None:
     try:
-        return said(_parse_whole(body, inputs))
+        return said(_parse_whole(decode_reply(_REPLY, body), inputs))
     except InvalidReplyError:
         return None
 
