@@ -90,11 +90,8 @@ class Billing:
         """The most tokens that may be billed for them: the sum of what each may cost."""
         if self.share is None:
             return float(sum([utf8_bytes(text) for text in texts]))
-        return sum([self._most_of_text(text) for text in texts])
-
-    def _most_of_text(self, text: str) -> float:
-        words, others = utf8_sizes(text)
-        return min(words, self.most_tokens_per_byte * words + MARKS) + others
+        most = self.most_tokens_per_byte
+        return sum([min(words, most * words + MARKS) + others for words, others in map(utf8_sizes, texts)])
 
     def is_believed(self, texts: Sequence[str], billed: int) -> bool:
         """Whether a reply's bill for these texts can be meant; if so, what it says of words is learned."""

@@ -158,18 +158,17 @@ def exact_record(record: Record) -> Record:
     numpy's, BeautifulSoup's and an enum's str are such subclasses: encoders refuse them, and some keep a whole document
     alive. Raises InputError for a source that is no str.
     """
-    id, text, source = record.id, record.text, record.source
+    id: Any = record.id
+    text, source = record.text, record.source
     if type(id) is str and type(text) is str and type(source) is str:
         return record
     if source is not None and not isinstance(source, str):
         raise InputError(f"the source of {id!r} must be a str, not {type(source).__name__}")
-    return Record(_id_text(id), _exact_str(text), record.metadata, _exact_str(source))
-
-
-def _id_text(id: object) -> Any:
-    if not is_bool(id) and isinstance(id, Integral):
-        return str(index(id))
-    return str(id) if isinstance(id, UUID) else _exact_str(id)
+    if isinstance(id, Integral) and not is_bool(id):
+        id = str(index(id))
+    elif isinstance(id, UUID):
+        id = str(id)
+    return Record(_exact_str(id), _exact_str(text), record.metadata, _exact_str(source))
 
 
 def _exact_str(value: object) -> Any:

@@ -23,8 +23,9 @@ class FailureLog:
         self._reasons: list[AembedError | str] = []
 
     def add(self, index: int, error: AembedError) -> None:
+        holds_only_words = len(error.args) == 1 and not error.__dict__ and error.__cause__ is None
         self._indices.append(index)
-        self._reasons.append(_kept(error))
+        self._reasons.append(str(error) if type(error) is InputError and holds_only_words else error)
 
     def add_all(self, indices: Iterable[int], error: AembedError) -> None:
         """All of these failed for that one reason."""
@@ -36,10 +37,3 @@ class FailureLog:
         """The failures by their index; nothing is added any more."""
         failures = Failures(np.array(self._indices, np.int64), self._reasons, InputError)
         return tuple(failures) if len(failures) <= MOST_MADE else failures
-
-
-def _kept(error: AembedError) -> AembedError | str:
-    """Its words, if it is an InputError that holds nothing else."""
-    if type(error) is InputError and len(error.args) == 1 and not error.__dict__ and error.__cause__ is None:
-        return str(error)
-    return error

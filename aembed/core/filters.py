@@ -18,7 +18,7 @@ stores translate the tests, and `matches` is what these translations have to agr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -35,6 +35,7 @@ Path: TypeAlias = tuple[str, ...]
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 OPERATORS = ("eq", "ne", "in", "nin", *SIGNS, "has")
+ADVICE = f"a list means any of its values, and a mapping holds operators: {', '.join(OPERATORS)}"
 # Chosen: a number is two of the 32,766 parameters that a statement of SQLite may have.
 MOST_VALUES = 10_000
 """Of a filter, those of all its lists together."""
@@ -169,9 +170,9 @@ def _tests_of_keys(place: str, path: Path, where: object) -> list[Test]:
 def _tests_of_condition(place: str, path: Path, condition: object) -> list[Test]:
     if not isinstance(condition, Mapping):
         values = condition if isinstance(condition, list | tuple) else [condition]
-        return [OneOf(path, _scalars(place, values))]
+        return [OneOf(path, tuple(_scalar(place, value) for value in values))]
     if not condition:
-        raise ConfigError(f"{place} is an empty mapping; {_advice()}")
+        raise ConfigError(f"{place} is an empty mapping; {ADVICE}")
     tests: list[Test] = []
     for operator, operand in condition.items():
         if operator not in OPERATORS:
@@ -183,21 +184,20 @@ def _tests_of_condition(place: str, path: Path, condition: object) -> list[Test]
 def _tests_of_operator(place: str, path: Path, operator: str, operand: object) -> list[Test]:
     match operator:
         case "eq" | "ne":
-            return [OneOf(path, _scalars(place, [operand]), operator == "ne")]
+            return [OneOf(path, (_scalar(place, operand),), operator == "ne")]
         case "in" | "nin":
             if not isinstance(operand, list | tuple):
                 raise ConfigError(f"{place} must be a list of values, not {type(operand).__name__}")
-            return [OneOf(path, _scalars(place, operand), operator == "nin")]
+            return [OneOf(path, tuple(_scalar(place, value) for value in operand), operator == "nin")]
         case "has":
             if len(path) >= DEEPEST:
                 raise ConfigError(f"{place} is more than {DEEPEST} keys deep; name fewer")
             return [IsObject(path), *_tests_of_keys(place, path, operand)]
         case _:
-            return [Compared(path, SIGNS[operator], _bound(place, operand))]
-
-
-def _scalars(place: str, values: Sequence[object]) -> tuple[Scalar, ...]:
-    return tuple(_scalar(place, value) for value in values)
+            bound = _scalar(place, operand)
+            if bound is None or isinstance(bound, bool):
+                raise ConfigError(f"{place} must be a number or a str, not {bound}; only those are smaller or larger")
+            return [Compared(path, SIGNS[operator], bound)]
 
 
 def _scalar(place: str, value: object) -> Scalar:
@@ -215,15 +215,8 @@ def _scalar(place: str, value: object) -> Scalar:
         case _:
             raise ConfigError(
                 f"{place} must be a str, a finite number of at most 64 bits, a bool or None, not "
-                f"{'such a number' if isinstance(value, int | float) else type(value).__name__}; {_advice()}"
+                f"{'such a number' if isinstance(value, int | float) else type(value).__name__}; {ADVICE}"
             )
-
-
-def _bound(place: str, value: object) -> str | int | float:
-    bound = _scalar(place, value)
-    if bound is None or isinstance(bound, bool):
-        raise ConfigError(f"{place} must be a number or a str, not {bound}; only those are smaller or larger")
-    return bound
 
 
 def _check_text(place: str, text: str) -> str:
@@ -231,10 +224,6 @@ def _check_text(place: str, text: str) -> str:
     if not plain.isascii() and any("\ud800" <= letter <= "\udfff" for letter in plain):
         raise ConfigError(f"{place} holds a lone surrogate, which no row holds; replace it")
     return plain
-
-
-def _advice() -> str:
-    return f"a list means any of its values, and a mapping holds operators: {', '.join(OPERATORS)}"
 
 
 def _unknown_operator_error(place: str, operator: object) -> ConfigError:

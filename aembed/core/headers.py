@@ -247,7 +247,11 @@ def _wait(headers: Mapping[str, str], name: str) -> float | None:
         number = _number(text)
         return None if number is None else _sane_seconds(number * unit)
     seconds = parse_duration(text)
-    return _seconds_until(text, headers.get("date", "")) if seconds is None else seconds
+    if seconds is not None:
+        return seconds
+    # A date is told by the reply's own clock, because the clock of this machine may be an hour off.
+    then, now = _date(text), _date(headers.get("date", ""))
+    return None if then is None or now is None or then < now else _sane_seconds((then - now).total_seconds())
 
 
 def retry_after_in(message: str) -> float | None:
@@ -285,14 +289,6 @@ def _seconds_of_reset(text: str, now: str) -> float | None:
         return parse_duration(text)
     seconds = number / 1000 if number >= 1000 * _EPOCH_SECONDS else number
     return None if start is None else _sane_seconds(seconds - start.timestamp())
-
-
-def _seconds_until(text: str, now: str) -> float | None:
-    """Seconds from the reply's own clock to that date, because the clock of this machine may be an hour off."""
-    then, start = _date(text), _date(now)
-    if then is None or start is None or then < start:
-        return None
-    return _sane_seconds((then - start).total_seconds())
 
 
 def _date(text: str) -> datetime | None:

@@ -38,7 +38,12 @@ def merge_spaces(held: Space | None, asked: Space) -> Space | None:
         return None
     dimensions = asked.dimensions or held.dimensions
     # A pool that was at A and B is still the same at B and C, so whoever keeps the space keeps all of its addresses.
-    endpoint = asked.endpoint if held.endpoint == asked.endpoint else _joint_endpoint(held, asked)
+    # One address is told as it is asked for, whatever name of this machine was kept.
+    endpoint = asked.endpoint
+    if held.endpoint != asked.endpoint and " " in held.endpoint + asked.endpoint:
+        known = [_place(asked, place) for place in places_of(asked)]
+        more = [each for each in places_of(held) if not any(is_same_place(_place(held, each), one) for one in known)]
+        endpoint = pooled_endpoint(asked.provider, [*places_of(asked), *more])
     return replace(asked, dimensions=dimensions, endpoint=endpoint, origin=held.origin, preparation=prepared)
 
 
@@ -108,15 +113,6 @@ def share_a_place(one: Space, other: Space) -> bool:
     """Whether both have an address in common, so that a pool may gain addresses and lose others."""
     others = [_place(other, place) for place in places_of(other)]
     return any(is_same_place(_place(one, place), each) for place in places_of(one) for each in others)
-
-
-def _joint_endpoint(held: Space, asked: Space) -> str:
-    """One address is told as it is asked for, whatever name of this machine was kept."""
-    if " " not in held.endpoint + asked.endpoint:
-        return asked.endpoint
-    known = [_place(asked, place) for place in places_of(asked)]
-    more = [place for place in places_of(held) if not any(is_same_place(_place(held, place), each) for each in known)]
-    return pooled_endpoint(asked.provider, [*places_of(asked), *more])
 
 
 def _place(space: Space, place: str) -> str:

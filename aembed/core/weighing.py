@@ -58,11 +58,11 @@ class Weight:
 
     def is_proven(self, items: Collection[HasCost]) -> bool:
         """Whether something as large was accepted, or the items cannot be fewer."""
-        return len(items) == 1 or self.passed.has_room_for(_batch_size(items))
+        return len(items) == 1 or self.passed.has_room_for(BatchSize(*totals(items)))
 
     def note_accepted(self, items: Collection[HasCost]) -> None:
-        size = _batch_size(items)
-        self.passed = BatchSize(max(self.passed.inputs, size.inputs), max(self.passed.tokens, size.tokens))
+        inputs, tokens = totals(items)
+        self.passed = BatchSize(max(self.passed.inputs, inputs), max(self.passed.tokens, tokens))
         if not self.is_limited:
             return
         self._accepted += 1
@@ -77,13 +77,11 @@ class Weight:
 
         `passed` is how large the largest part of it was that was accepted.
         """
-        size = _batch_size(items)
-        self.failed = BatchSize(min(self.failed.inputs, size.inputs), min(self.failed.tokens, size.tokens))
+        inputs, tokens = totals(items)
+        self.failed = BatchSize(min(self.failed.inputs, inputs), min(self.failed.tokens, tokens))
         self.is_limited = True
-        inputs, tokens = passed
-        self.passed = BatchSize(
-            min(self.passed.inputs, self.failed.inputs, inputs), min(self.passed.tokens, self.failed.tokens, tokens)
-        )
+        most_inputs, most_tokens = min(self.failed.inputs, passed[0]), min(self.failed.tokens, passed[1])
+        self.passed = BatchSize(min(self.passed.inputs, most_inputs), min(self.passed.tokens, most_tokens))
 
     def doubt(self, items: Collection[HasCost]) -> bool:
         """Something of that size failed in a way that costs, for the first time: one sender tries that size once more.
@@ -137,10 +135,6 @@ class Weight:
         return BatchSize(
             _size_between(self.passed.inputs, self.failed.inputs), _size_between(self.passed.tokens, self.failed.tokens)
         )
-
-
-def _batch_size(items: Collection[HasCost]) -> BatchSize:
-    return BatchSize(*totals(items))
 
 
 def _size_between(passed: float, failed: float) -> float:

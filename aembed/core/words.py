@@ -174,18 +174,14 @@ def _rare(name: Name, found: Mapping[Phrase, Mapping[Key, str]], most: int) -> I
     held = found.get(name.phrase, {})
     if len(held) > MOST_LOOKED_AT:
         return
-    written = [key for key, text in held.items() if is_written(name, text)]
+    # As it was typed, signs and all, and no longer one.
+    as_typed = re.compile(rf"(?<![\w-]){re.escape(name.written)}(?![\w-])", re.IGNORECASE)
+    written = [key for key, text in held.items() if as_typed.search(text)]
     if 0 < len(keys := written or list(held)) <= most:
         yield name, keys
     elif not held:
         for part in name.parts:
             yield from _rare(part, found, most)
-
-
-def is_written(name: Name, text: str) -> bool:
-    """Whether a text holds the name as it was typed, signs and all, and no longer one."""
-    found = re.search(rf"(?<![\w-]){re.escape(name.written)}(?![\w-])", text, re.IGNORECASE)
-    return found is not None
 
 
 def holds(text: str, phrase: Phrase) -> bool:
