@@ -114,7 +114,6 @@ class RateBudget:
 
     __slots__ = (
         "_bucket",
-        "_changed_at",
         "_contradictions",
         "_dropped",
         "_left",
@@ -123,6 +122,7 @@ class RateBudget:
         "_size",
         "_sized_at",
         "ceiling",
+        "changed_at",
         "due",
         "full_request",
         "is_bucket",
@@ -148,7 +148,8 @@ class RateBudget:
         """Whether the server's count fills up at the limit's rate; what is left then says what all users spend."""
         self._dropped: tuple[float, float] | None = None
         self._contradictions = self._remaining = 0
-        self._changed_at = -inf
+        self.changed_at = -inf
+        """When the limit changed; refusals soon after it say nothing of the one that holds now."""
         self._sent = Minute()
         self._left = 1.0
         self._bucket = 0.0
@@ -208,22 +209,18 @@ class RateBudget:
         is_exact = share == 1.0 or self.leased is not None
         return self.limit * share * (self._batch_share if is_exact else SHARED_BATCH_SHARE)
 
-    def lease(self, share: float, now: float) -> None:
-        """From now on that share is ours. What was sent and is not due yet is worked off at the new pace."""
+    def lease(self, share: float, now: float, *, joins: bool = False) -> None:
+        """From now on that share is ours. What was sent and is not due yet is worked off at the new pace.
+
+        Who `joins` others waits as long as a batch takes: a window has room for one batch beside the pace, and that is
+        taken by those who were there before.
+        """
         units = (self.due - now) * self.rate if self.limit is not None and self.due > now else 0.0
         self.leased = share
         if units:
             self.due = now + units / self.rate
-
-    def wait_for_batch(self, now: float) -> None:
-        """Holds the next cost back as long as a batch takes. A window has room for one batch beside the pace, and that
-        is taken by those who were there before."""
-        if self.limit is not None:
+        if joins and self.limit is not None:
             self.due = max(self.due, now + self.max_cost / self.rate)
-
-    def is_waited_for(self, now: float) -> bool:
-        """Whether this limit holds up the next request."""
-        return self.limit is not None and self.due > now
 
     def used_share(self, now: float, seconds: float) -> float:
         """Which part of the limit was spent in the last seconds."""
@@ -254,13 +251,9 @@ class RateBudget:
 
     def explains(self, remaining: int | None, cost: float, now: float) -> bool:
         """Whether a refusal is what the headers announced: it teaches nothing then."""
-        if now - self._changed_at < SETTLING:
+        if now - self.changed_at < SETTLING:
             return True
         return self.is_bucket and (remaining is None or remaining < cost)
-
-    def note_told_late(self, now: float) -> None:
-        """A refusal was the first to name the limit, so those that were on their way with it teach no pace."""
-        self._changed_at = now
 
     def observe(
         self,
@@ -320,7 +313,7 @@ class RateBudget:
             self.due = max(self.due, now - LATENESS + spent / self._pace / (self.leased or 1.0))
             return
         self._size *= limit / before
-        self._changed_at = now
+        self.changed_at = now
 
     def _judge(self, size: float, limit: float, now: float) -> None:
         """In a bucket, and only there, what is left and what comes back until all is there are always the same sum."""

@@ -43,16 +43,12 @@ class Inquiry:
     @property
     def explains_by_pace(self) -> bool:
         """Whether a window was seen to refuse everything for a while, be its pace known already or not."""
-        return self._blocked or (self._was_blocked and self._is_confirmed)
-
-    @property
-    def _is_confirmed(self) -> bool:
-        return self._trial is not None and self._trial.confirmed
+        return self._blocked or (self._was_blocked and self._trial is not None and self._trial.confirmed)
 
     @property
     def kind(self) -> str:
         """ "window", "in flight" or "chance"; empty where nothing was refused, or nothing was learned from it."""
-        if self._is_confirmed:
+        if self._trial and self._trial.confirmed:
             return "window"
         if self.in_flight.is_limited:
             return "in flight"
@@ -105,7 +101,7 @@ class Inquiry:
         """A window has nothing left: its headers say so, or it is known by its pace."""
         is_new = self.congestion.note_refused(reservation.tokens, reservation.start, now, pace)
         undone = is_new and self._count(reservation, refused=True)
-        return self._throttling_of(reservation), undone
+        return Throttling(self.congestion.is_too_large(reservation.tokens), closes=True), undone
 
     def _ask(
         self, reservation: Reservation, sent: SentRequest, hint: float | None, now: float, in_flight: int, pace: float
@@ -118,7 +114,7 @@ class Inquiry:
         match self.in_flight.note_refused(sent, in_flight, now, hint):
             case Suspicion.WINDOW:
                 self._suspect(reservation, now)
-                return self._throttling_of(reservation), undone
+                return Throttling(self.congestion.is_too_large(reservation.tokens), closes=True), undone
             case Suspicion.FREQUENT if not self.congestion.is_asked:
                 # Refusals come often: where that is hardly chance, a pace is tried at once; else they are watched
                 # first.
@@ -145,9 +141,6 @@ class Inquiry:
         self._watches = self._was_blocked = False
         self._measure(reservation, now, share)
         self.in_flight.expect(share)
-
-    def _throttling_of(self, reservation: Reservation) -> Throttling:
-        return Throttling(self.congestion.is_too_large(reservation.tokens), closes=True)
 
     def _suspect(self, reservation: Reservation, now: float) -> None:
         """A window is suspected, and the number in flight is not any more."""

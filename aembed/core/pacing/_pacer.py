@@ -59,10 +59,13 @@ class Pacer:
         self.throttled_requests = 0
 
     def __repr__(self) -> str:
-        tokens, requests = (self._budgets[unit].limit for unit in ("tokens", "requests"))
+        limits = {
+            unit: "unknown" if budget.limit is None else f"{budget.limit:,.0f}"
+            for unit, budget in self._budgets.items()
+        }
         return (
             f"<Pacer {self.accepted_requests} accepted, {self.throttled_requests} throttled, "
-            f"tokens_per_minute={_limit_in_words(tokens)}, requests_per_minute={_limit_in_words(requests)}, "
+            f"tokens_per_minute={limits['tokens']}, requests_per_minute={limits['requests']}, "
             f"concurrency={self.concurrency}>"
         )
 
@@ -124,14 +127,23 @@ class Pacer:
         return None if budget.limit is None else max(int(budget.max_cost), 1)
 
     def reserve(self, tokens: float, now: float, *, texts: int = 1, interactive: bool = False) -> Reservation:
-        reservation = Reservation(tokens, texts, interactive)
-        if interactive:
-            self._queried_at = now
-            self._book_before_bulk(reservation, now)
-        else:
+        """A query is booked before the bulk request that still waits, as long as that one is not pushed too far."""
+        reservation, head = Reservation(tokens, texts, interactive), self._head
+        if not interactive:
             self._book(reservation, now)
             reservation.latest = reservation.start + PATIENCE
             self._head = reservation
+            return reservation
+        self._queried_at = now
+        pushed = None
+        if head and head.start > now:
+            seconds = max(cost / self._rate(unit) for unit, cost in reservation.costs.items())
+            pushed = head if head.start + seconds <= head.latest else None
+        if pushed:
+            self._unbook(pushed)
+        self._book(reservation, now)
+        if pushed:
+            self._book(pushed, now)
         return reservation
 
     def give_back(self, reservation: Reservation, now: float) -> None:
@@ -158,7 +170,8 @@ class Pacer:
 
     def observe(self, hints: Hints | None, now: float, answered: Reservation | None = None) -> None:
         """Gives each budget what the headers of a reply say of it; `answered` is the request, where it has vectors."""
-        before = self._count_buckets()
+        # Buckets are limits whose headers tell what all of their users spend.
+        buckets = sum([budget.is_bucket for budget in self._budgets.values()])
         seconds, dropped = now - answered.start if answered else 0.0, False
         costs = answered.costs if answered else {}
         for unit, limit, remaining, reset, window in _limits(hints or Hints()):
@@ -167,7 +180,7 @@ class Pacer:
                 cost = costs.get(unit, 0.0)
                 self._budgets[unit].observe(limit, remaining, reset, cost, now, window=window, seconds=seconds)
             dropped |= was is not None and self._budgets[unit].learned is None
-        if self._count_buckets() > before:
+        if sum([budget.is_bucket for budget in self._budgets.values()]) > buckets:
             self._inquiry.forget()
         if dropped:
             self._book_head_anew(now)
@@ -185,9 +198,7 @@ class Pacer:
         if head:
             self._unbook(head)
         for budget in self._budgets.values():
-            budget.lease(share, now)
-            if joins:
-                budget.wait_for_batch(now)
+            budget.lease(share, now, joins=joins)
         if head:
             self._book(head, now)
 
@@ -218,12 +229,8 @@ class Pacer:
         While no limit is known any part may be needed.
         """
         limited = [budget for budget in self._budgets.values() if budget.limit is not None]
-        held_up = not limited or any(budget.is_waited_for(now) for budget in limited)
+        held_up = not limited or any(budget.due > now for budget in limited)
         return max([budget.used_share(now, seconds) for budget in limited], default=0.0), held_up
-
-    def _count_buckets(self) -> int:
-        """The number of limits whose headers tell what all of their users spend."""
-        return sum([budget.is_bucket for budget in self._budgets.values()])
 
     def _book_head_anew(self, now: float) -> None:
         """Books the waiting request anew, because there is less to wait for: it starts sooner."""
@@ -254,9 +261,10 @@ class Pacer:
         unknown = [budget for budget in self._budgets.values() if budget.learned is None]
         self.observe(hints, now)
         for budget in unknown:
-            # What refusals teach is the pace of a minute.
+            # What refusals teach is the pace of a minute; those that were on their way with this one, which is the
+            # first to name a shorter window, teach none.
             if budget.learned is not None and budget.window < WINDOW:
-                budget.note_told_late(now)
+                budget.changed_at = now
         costs = reservation.costs
         if any(
             self._budgets[unit].explains(remaining, costs[unit], now) for unit, _, remaining, _, _ in _limits(hints)
@@ -303,19 +311,6 @@ class Pacer:
         rate = self._budgets[unit].rate
         return min(rate, self._congestion.rate) if unit == "tokens" else rate
 
-    def _book_before_bulk(self, reservation: Reservation, now: float) -> None:
-        head = self._head
-        if head is None or head.start <= now:
-            self._book(reservation, now)
-            return
-        seconds = max(cost / self._rate(unit) for unit, cost in reservation.costs.items())
-        pushes = head.start + seconds <= head.latest
-        if pushes:
-            self._unbook(head)
-        self._book(reservation, now)
-        if pushes:
-            self._book(head, now)
-
     def has_queries(self, now: float) -> bool:
         """Whether there are queries, or were some a moment ago."""
         return now - self._queried_at <= HELD_FOR
@@ -353,7 +348,3 @@ def _limits(hints: Hints) -> Iterator[tuple[Unit, int | None, int | None, float 
     yield "requests", hints.limit_requests, hints.remaining_requests, hints.reset_requests, hints.window_requests
     yield "tokens", hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens, hints.window_tokens
     yield "texts", hints.limit_texts, hints.remaining_texts, hints.reset_texts, hints.window_texts
-
-
-def _limit_in_words(limit: float | None) -> str:
-    return "unknown" if limit is None else f"{limit:,.0f}"
