@@ -9,10 +9,8 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-import anyio
-
 from aembed.core.changes import Item
-from aembed.dispatch import SpendLimit, Submission
+from aembed.dispatch import Notice, SpendLimit, Submission
 from aembed.errors import AembedError, OutageError, UnavailableError
 from aembed.types import Hints, Vector
 
@@ -28,12 +26,11 @@ SOON = 1.0
 class QuerySpendLimit(SpendLimit, Protocol):
     """What queries may spend, and when that changes."""
 
-    changed: anyio.Event
-    """Set, and another one made, when a request was noted, refused or has landed."""
+    changed: Notice
+    """A request was noted, refused or has landed."""
 
     @property
     def tokens_left(self) -> float: ...
-    def notify(self) -> None: ...
     def exceeded_error(self, tokens: int) -> AembedError: ...
 
 

@@ -348,7 +348,7 @@ class Coalescer:
         if not self._batches_in_flight:
             self._queue.ripe.set()
         if self._spend_limit:
-            self._spend_limit.notify()
+            self._spend_limit.changed.tell()
         # The budget refused the load, while a part of it may go now, or all of it once others have landed.
         refused = not task.cancelled() and isinstance(task.exception(), BudgetExceededError)
         may_go_again = refused and (len(batch.flights) > 1 or self._batches_in_flight > 0)

@@ -15,7 +15,8 @@ A batch passes these, from the outside to the inside, which is a good order to r
     _coordination  where several workers share one key: each leases its share of the limits from one database
 
 `_batch_slots` counts the batches of a job, `_wait_report` says in the log what is waited for, `_telling` tells
-`on_event` what happens, `_loop_affinity` is the event loop that all of it belongs to.
+`on_event` what happens, `_loop_affinity` is the event loop that all of it belongs to, `_notice` is how tasks wait for
+each other.
 """
 
 from aembed.dispatch._admission import Admission, Permit
@@ -23,6 +24,7 @@ from aembed.dispatch._batch_slots import BatchSlots
 from aembed.dispatch._coordination import Coordination, SharedLimit
 from aembed.dispatch._delivery import Answer, Answered, Deliver, PutAside, Refused
 from aembed.dispatch._loop_affinity import LoopAffinity
+from aembed.dispatch._notice import Notice
 from aembed.dispatch._shared import SharedAnswer, Waiting
 from aembed.dispatch._submission import SpendLimit, Submission
 from aembed.dispatch._telling import Origin, Teller, origin_of
@@ -38,6 +40,7 @@ __all__ = [
     "Deliver",
     "Dispatcher",
     "LoopAffinity",
+    "Notice",
     "Origin",
     "Permit",
     "PutAside",

@@ -17,7 +17,7 @@ import anyio
 from aembed.core.changes import Item
 from aembed.core.packing import Cap, Window, count_last_batches, taper
 from aembed.core.progress import Tally
-from aembed.dispatch import Deliver, Submission, WaitReport
+from aembed.dispatch import Deliver, Notice, Submission, WaitReport
 
 # Chosen: a request takes 78 ms and more (measured at OpenAI), so 20 ms more for a fuller batch are well spent. At 0 a
 # slow source would make a request of each text; larger, its results would come so much later.
@@ -65,18 +65,19 @@ class Batches:
     """Whether nothing more comes before what is here has been sent, because what was read waits for other jobs."""
     _shared: tuple[Cap, int] | None = None
     _latest_cap: Cap | None = None
-    _changed: anyio.Event = field(default_factory=anyio.Event)
+    changed: Notice = field(default_factory=Notice)
+    """There is more or less in the window, or another cap."""
 
     async def offer(self, items: Collection[Item]) -> None:
         """Adds items to the window, and waits while there are more than enough."""
         inputs, tokens = self._window.add(items)
         self._offered_inputs += inputs
         self._offered_tokens += tokens
-        self.notify()
+        self.changed.tell()
         while self._window.is_full(cap := self._cap) and self._window.is_full(
             cap, min(self._dispatcher.slots, WINDOW_BATCHES) + 1
         ):
-            await self._changed.wait()
+            await self.changed.wait()
 
     @property
     def _cap(self) -> Cap:
@@ -122,7 +123,7 @@ class Batches:
         """Puts a batch back that was taken, and cannot go as it is."""
         self._window.add(batch)
         self._taken -= 1
-        self.notify()
+        self.changed.tell()
 
     def cheapest_batch(self, share: float, left: float, cost: Callable[[Item], float]) -> list[Item]:
         """Takes a batch that costs no more than `share`.
@@ -142,7 +143,7 @@ class Batches:
                 others.append(item)
         self._window.add(others)
         self._taken += bool(len(batch))
-        self.notify()
+        self.changed.tell()
         return batch.clear()
 
     def least_cost(self, cost: Callable[[Item], float]) -> int:
@@ -154,28 +155,23 @@ class Batches:
     def end(self) -> None:
         """Nothing more will be offered."""
         self._ended = True
-        self.notify()
-
-    def notify(self) -> None:
-        """Wakes those that wait: there is more or less in the window, or another cap."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.changed.tell()
 
     async def next_batch(self) -> list[Item]:
         """Takes the next batch; it is empty once all was taken."""
         while not self._ended:
             if not len(self._window):
-                await self._changed.wait()
+                await self.changed.wait()
                 continue
             if self._window.is_full(self._cap):
                 break
             with anyio.move_on_after(LINGER) as waited:
-                await self._changed.wait()
+                await self.changed.wait()
             if waited.cancelled_caught and (self.hurried or self._starved()):
                 break
         batch = self._last_batch() if self._ended else self._window.take(self._cap)
         self._taken += 1
-        self.notify()
+        self.changed.tell()
         return batch
 
     def _last_batch(self) -> list[Item]:

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import anyio
-
+from aembed.dispatch import Notice
 from aembed.results import Failure
 from aembed.types import Embedded
 
@@ -26,14 +25,14 @@ class Channel:
     _holds_back: bool = True
     _left: bool = False
     _ended: bool = False
-    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _changed: Notice = field(default_factory=Notice)
 
     async def put(self, batch: Batch) -> None:
         """Puts results, and waits until they are taken. Once the reader has left they are dropped."""
         if self._left:
             return
         self._batches.append(batch)
-        self._notify()
+        self._changed.tell()
         while self._holds_back and any(batch is each for each in self._batches):
             await self._changed.wait()
 
@@ -41,7 +40,7 @@ class Channel:
         while True:
             while self._batches:
                 batch = self._batches.popleft()
-                self._notify()
+                self._changed.tell()
                 yield batch
             if self._ended:
                 return
@@ -50,19 +49,15 @@ class Channel:
     def let_go(self) -> None:
         """The job is to end: whoever puts waits no more, and what was put stays here for the reader."""
         self._holds_back = False
-        self._notify()
+        self._changed.tell()
 
     def end(self) -> None:
         """Ends the channel: nothing more is put."""
         self._ended = True
-        self._notify()
+        self._changed.tell()
 
     def leave(self) -> None:
         """Nobody reads any more."""
         self._left = True
         self._batches.clear()
         self.let_go()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()

@@ -251,9 +251,9 @@ class Job:
             self._stop(error)
         self._batch_slots.leave()
         if self._budget_shares.limited:
-            self._spend_limit.notify()
+            self._spend_limit.changed.tell()
         # A reply may have changed how much fits in a batch, and so in the window.
-        self._batches.notify()
+        self._batches.changed.tell()
 
     async def _deliver(self, left: dict[int, Item], answer: Answer) -> None:
         """Counts and stores one answer; the request's task ends only after that."""

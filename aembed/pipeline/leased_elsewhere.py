@@ -11,6 +11,7 @@ import numpy as np
 
 from aembed.core.changes import Item, Key
 from aembed.core.packing import totals
+from aembed.dispatch import Notice
 from aembed.pipeline.batches import Batches
 from aembed.pipeline.leasing import LOOK_SECONDS
 from aembed.pipeline.outcomes import Outcomes
@@ -44,7 +45,7 @@ class LeasedElsewhere:
     _items: dict[Key, Item] = field(default_factory=dict)
     _has_asked: bool = False
     _stopped: bool = False
-    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _changed: Notice = field(default_factory=Notice)
 
     async def sift(self, items: Mapping[Key, Item]) -> Collection[Item]:
         """The items that are to be sent from here; the others are waited for. It waits while those are too many."""
@@ -66,7 +67,7 @@ class LeasedElsewhere:
             left: Item | None = item
             while left is not None:
                 left = self._outcomes.leave_pending(left)
-        self._notify()
+        self._changed.tell()
         # Law 8: memory is bounded by the work in flight. With fewer a job would never come to what the others have not
         # read yet, and would stand still as long as they go on.
         while len(self._items) > MOST_WAITING and self._batches.is_beyond_a_job(*totals(self._items.values())):
@@ -95,13 +96,13 @@ class LeasedElsewhere:
                 self._items.update((item.entry.key, item) for item in lost)
                 break
             asked = [other for item in lost if (other := self._outcomes.leave_pending(item)) is not None]
-        self._notify()
+        self._changed.tell()
         return held
 
     async def finish(self) -> None:
         """Returns once nothing is waited for any more. What was read by now has to be sent without the rest."""
         self._batches.hurried = True
-        self._notify()
+        self._changed.tell()
         while self._items:
             await self._changed.wait()
 
@@ -115,7 +116,7 @@ class LeasedElsewhere:
     def stop(self) -> None:
         """All was sent."""
         self._stopped = True
-        self._notify()
+        self._changed.tell()
 
     async def watch(self) -> None:
         """Looks for the texts again and again, until `stop`."""
@@ -157,7 +158,7 @@ class LeasedElsewhere:
                 self._items[key] = self._items.pop(key)
         await self._outcomes.tell()
         # This comes before the offer, which waits while the window is full, and whoever sends may wait for a change.
-        self._notify()
+        self._changed.tell()
         if free:
             await self._batches.offer(free)
 
@@ -166,7 +167,3 @@ class LeasedElsewhere:
         for item in items:
             if self._items.get(item.entry.key) is item:
                 del self._items[item.entry.key]
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()

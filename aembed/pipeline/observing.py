@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from aembed.dispatch import Notice
 from aembed.errors import ConfigError
 from aembed.results import Failure, Progress
 
@@ -59,7 +60,7 @@ class ObserverCalls:
     _task: asyncio.Task[None] | None = None
     _patience: float = PATIENCE
     _progress_waits: bool = False
-    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _changed: Notice = field(default_factory=Notice)
 
     def tell_failure(self, failure: Failure) -> None:
         self._call(self._observers.on_failure, failure)
@@ -125,8 +126,7 @@ class ObserverCalls:
                 self._calls.popleft()
                 if observer is self._observers.on_progress:
                     self._progress_waits = False
-                self._changed.set()
-                self._changed = anyio.Event()
+                self._changed.tell()
         finally:
             self._task = None
 

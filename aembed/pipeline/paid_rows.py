@@ -9,6 +9,7 @@ import anyio
 import numpy as np
 
 from aembed.core.changes import Entry
+from aembed.dispatch import Notice
 from aembed.pipeline.outcomes import Outcomes
 from aembed.pipeline.sinks import INLINE_BYTES
 from aembed.types import Vector
@@ -29,7 +30,7 @@ class PaidRows:
         self._rows: list[tuple[Entry, Vector]] = []
         self._model = ""
         self._ended = False
-        self._changed = anyio.Event()
+        self._changed = Notice()
 
     async def add(self, entries: Sequence[Entry], vectors: Sequence[Vector], model: str = "") -> None:
         """Waits while there are more than enough; vectors of one write are of one model."""
@@ -37,12 +38,12 @@ class PaidRows:
             await self._changed.wait()
         self._model = model
         self._rows += zip(entries, vectors, strict=True)
-        self._notify()
+        self._changed.tell()
 
     def end(self) -> None:
         """Nothing more comes."""
         self._ended = True
-        self._notify()
+        self._changed.tell()
 
     async def write(self) -> None:
         """Writes what comes, to the end. It may be done by several at once."""
@@ -56,14 +57,10 @@ class PaidRows:
             if not self._rows:
                 continue
             rows, model, self._rows = self._rows[:ROWS_AT_ONCE], self._model, self._rows[ROWS_AT_ONCE:]
-            self._notify()
+            self._changed.tell()
             entries, vectors = zip(*rows, strict=True)
             # Law 11: new memory of 6 MB is cleared for 15 ms.
             is_large = len(vectors) * vectors[0].nbytes > INLINE_BYTES
             matrix = await self._run_in_thread(np.stack, vectors) if is_large else np.stack(vectors)
             await self._outcomes.write(entries, matrix, model)
             await self._outcomes.tell()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import anyio
 
+from aembed.dispatch import Notice
 from aembed.errors import InputError, SourceError
 from aembed.pipeline.arrow_records import ArrowStream, Unpacker, batches_of, is_stream
 from aembed.protocols import Store
@@ -96,7 +97,7 @@ class Feed:
         self._ended = self._left = False
         self.starved = False
         self._error: BaseException | None = None
-        self._changed = anyio.Event()
+        self._changed = Notice()
 
     def heed(self, kind: bytes) -> None:
         if isinstance(self._source, HeedsSpace):
@@ -111,7 +112,7 @@ class Feed:
             with anyio.CancelScope(shield=True):
                 await self._leave(reading)
             self._ended = True
-            self._notify()
+            self._changed.tell()
 
     async def _leave(self, reading: asyncio.Task[None]) -> None:
         self._left = True
@@ -185,19 +186,15 @@ class Feed:
             await self._changed.wait()
         self.starved = False
         values, self._values = self._values, []
-        self._notify()
+        self._changed.tell()
         return values
 
     async def _wait_until_taken(self) -> None:
-        self._notify()
+        self._changed.tell()
         while len(self._values) >= CHUNK:
             if self._left:
                 raise asyncio.CancelledError
             await self._changed.wait()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
 
 @asynccontextmanager

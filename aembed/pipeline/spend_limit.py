@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import anyio
 
+from aembed.dispatch import Notice
 from aembed.errors import AembedError, BudgetExceededError
 from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Accounts
@@ -182,8 +183,8 @@ class SpendLimit:
         """The price of a million tokens, where a budget is in dollars."""
         self.asked = 0
         """How many requests were noted, or refused."""
-        self.changed = anyio.Event()
-        """Set, and another one made, when a request was noted, refused or has landed."""
+        self.changed = Notice()
+        """A request was noted, refused or has landed."""
         self.goes_on = False
         """Whether the job is not at its end: texts of it are out in batches."""
         self._own = own
@@ -210,7 +211,7 @@ class SpendLimit:
                 accounts.append((budget, name))
         finally:
             self.asked += 1
-            self.notify()
+            self.changed.tell()
         return BudgetHolds(self, accounts, most)
 
     async def regain(self) -> float:
@@ -233,11 +234,7 @@ class SpendLimit:
 
     def renew(self) -> None:
         """The spend limit is used in another event loop from here on."""
-        self.changed = anyio.Event()
-
-    def notify(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
+        self.changed = Notice()
 
     def learn(self, share: float) -> None:
         """Learns from a bill above the most that its texts should cost that later ones may be so, too."""

@@ -14,6 +14,7 @@ import anyio.lowlevel
 from aembed.batch_protocols import BatchState, SettledLine
 from aembed.core.batch_jobs import BatchRecord
 from aembed.core.changes import Entry
+from aembed.dispatch import Notice
 from aembed.pipeline.batch_jobs.books import Books
 from aembed.pipeline.batch_jobs.brought import Brought
 from aembed.protocols import Store
@@ -59,7 +60,7 @@ class Collected:
         self.batches: list[ReadBatch] = []
         self._books, self._brought = books, brought
         self._expected: set[bytes] = set()
-        self._came = anyio.Event()
+        self._came = Notice()
         self._held: dict[bytes, list[Entry]] = {}
         self._held_count = self._held_bytes = 0
         self._released: list[Entry] = []
@@ -83,8 +84,7 @@ class Collected:
                 self._released.append(entry)
                 self._held_count -= 1
                 self._held_bytes -= entry.size_bytes
-        self._came.set()
-        self._came = anyio.Event()
+        self._came.tell()
 
     async def bring(self, batch: ReadBatch, lines: Sequence[SettledLine]) -> bool:
         """Whether the vectors of these lines were taken; else they are to be kept in the store."""
@@ -116,14 +116,14 @@ class Collected:
     async def released(self, *, is_last: bool) -> list[Entry]:
         """Some of those that were held and are no longer. It waits while too many are held; if it `is_last`, while any
         are."""
-        while not self._released and self._held and (is_last or self._is_full):
+        while (
+            not self._released
+            and self._held
+            and (is_last or self._held_count > MOST_HELD or self._held_bytes > MOST_HELD_BYTES)
+        ):
             await self._came.wait()
         released, self._released = self._released[-RELEASED_AT_ONCE:], self._released[:-RELEASED_AT_ONCE]
         return released
-
-    @property
-    def _is_full(self) -> bool:
-        return self._held_count > MOST_HELD or self._held_bytes > MOST_HELD_BYTES
 
     async def find(self, fingerprints: Collection[bytes]) -> Mapping[bytes, Vector]:
         """Their vectors, as far as a batch has brought them."""
