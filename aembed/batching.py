@@ -13,7 +13,7 @@ from aembed.pipeline.batch_jobs.asking import cancel, look_at
 from aembed.pipeline.batch_jobs.brought import Brought
 from aembed.pipeline.batch_jobs.collected import Collected
 from aembed.pipeline.batch_jobs.collecting import Collector
-from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, limits_of_line, run_job
+from aembed.pipeline.batch_jobs.running import BatchRun, batch_edges, books_of, run_job
 from aembed.pipeline.batch_jobs.settling import CheckModel
 from aembed.pipeline.batch_jobs.sink import BatchSink
 from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
@@ -96,7 +96,7 @@ class Batching:
             engine.dispatcher,
             provider,
             terms,
-            limits_of_line(engine.limits, terms),
+            engine.limits,
             books,
             asking,
             engine.measure_documents(space),

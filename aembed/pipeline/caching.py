@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from aembed.core.changes import Entry, Key, is_sound
-from aembed.errors import AembedError, InputError, StoreError
+from aembed.errors import AembedError, StoreError
 from aembed.pipeline.leasing import LeaseHolder, hold_leases
-from aembed.pipeline.sinks import Settled, Sink
+from aembed.pipeline.sinks import Settled, Sink, UpperSink
 from aembed.pipeline.store_calls import await_store
-from aembed.results import Failure
 from aembed.stores import open_cache
 from aembed.stores._caches import VectorCache
-from aembed.types import Known, Matrix, Record, Vector
+from aembed.types import Matrix, Vector
 
 
 class Caching:
@@ -74,18 +73,16 @@ class Caching:
         return cache
 
 
-class CachingSink(Sink):
+class CachingSink(UpperSink):
     """A sink whose texts are looked up, and leased, in a cache. A dry one only looks.
 
     Texts are leased in the store first and in the cache then, always in this order, so that no two jobs wait for each
     other in a circle.
     """
 
-    keeps = True
-
     def __init__(self, sink: Sink, cache: VectorCache, worker: LeaseHolder | None, dimensions: int | None) -> None:
-        self._sink, self._cache, self._worker, self._dimensions = sink, cache, worker, dimensions
-        self.numbered, self.dry, self.whole, self.shares = sink.numbered, sink.dry, sink.whole, sink.shares
+        super().__init__(sink)
+        self._cache, self._worker, self._dimensions = cache, worker, dimensions
         self.durable = not sink.dry
         self.leases = worker is not None or sink.leases
         self._found: set[bytes] = set()
@@ -94,12 +91,6 @@ class CachingSink(Sink):
     @property
     def has_lapsed(self) -> bool:
         return self._sink.has_lapsed or (self._worker is not None and self._worker.has_lapsed)
-
-    def rejection_of(self, record: Record) -> InputError | None:
-        return self._sink.rejection_of(record)
-
-    async def known(self, entries: Sequence[Entry]) -> Known:
-        return await self._sink.known(entries)
 
     async def paid_vectors(self, entries: Sequence[Entry]) -> Mapping[Key, Vector]:
         paid = await self._sink.paid_vectors(entries)
@@ -124,14 +115,17 @@ class CachingSink(Sink):
         left = [entry for entry in entries if entry.key not in told.paid and entry.record.id not in done]
         return Settled({**told.paid, **await self._look_up(left)}, told.known, told.gone)
 
-    async def may_take_over(self, model: str) -> bool:
-        return await self._sink.may_take_over(model)
-
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         """What cannot be kept in the cache is written all the same, before the error is raised."""
         broken: StoreError | None = None
+        fresh = {entry.fingerprint: row for row, entry in enumerate(entries) if entry.fingerprint not in self._found}
+        self._found.difference_update(entry.fingerprint for entry in entries)
         try:
-            await self._keep(entries, matrix)
+            if fresh and not self.dry:
+                rows = matrix if len(fresh) == len(matrix) else matrix[np.array([*fresh.values()])]
+                await await_store(self._cache.keep([*fresh], rows))
+            if self._worker:
+                self._worker.note_done([entry.fingerprint for entry in entries])
         except StoreError as error:
             broken = error
         written = await self._sink.write(entries, matrix, model)
@@ -144,32 +138,11 @@ class CachingSink(Sink):
             self._worker.note_done([entry.fingerprint for entry, _ in refused])
         await self._sink.refuse(refused)
 
-    async def fail(self, failures: Sequence[Failure]) -> None:
-        await self._sink.fail(failures)
-
-    def note_left(self, entries: Sequence[Entry]) -> None:
-        self._sink.note_left(entries)
-
-    def let_go(self) -> None:
-        self._sink.let_go()
-
     async def _look_up(self, entries: Sequence[Entry]) -> dict[Key, Vector]:
         if not entries:
             return {}
         held: Mapping[bytes, Vector] = await await_store(self._cache.vectors({entry.fingerprint for entry in entries}))
         # A file that anybody may have written to is believed no more than a reply is.
-        found = {fingerprint: vector for fingerprint, vector in held.items() if self._is_right(vector)}
+        found = {name: vector for name, vector in held.items() if is_sound(vector, self._dimensions or len(vector))}
         self._found |= found.keys()
         return {entry.key: found[entry.fingerprint] for entry in entries if entry.fingerprint in found}
-
-    def _is_right(self, vector: Vector) -> bool:
-        return is_sound(vector, self._dimensions or len(vector))
-
-    async def _keep(self, entries: Sequence[Entry], matrix: Matrix) -> None:
-        fresh = {entry.fingerprint: row for row, entry in enumerate(entries) if entry.fingerprint not in self._found}
-        self._found.difference_update(entry.fingerprint for entry in entries)
-        if fresh and not self.dry:
-            rows = matrix if len(fresh) == len(matrix) else matrix[np.array([*fresh.values()])]
-            await await_store(self._cache.keep([*fresh], rows))
-        if self._worker:
-            self._worker.note_done([entry.fingerprint for entry in entries])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +118,45 @@ class Sink:
         """The job is to end: nothing may hold back what lands any more."""
 
 
+class UpperSink(Sink):
+    """A sink above another one, which answers what this one has no answer of its own for."""
+
+    keeps = True
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.durable, self.numbered, self.dry = sink.durable, sink.numbered, sink.dry
+        self.whole, self.leases, self.shares = sink.whole, sink.leases, sink.shares
+
+    @property
+    def has_lapsed(self) -> bool:
+        return self._sink.has_lapsed
+
+    def rejection_of(self, record: Record) -> InputError | None:
+        return self._sink.rejection_of(record)
+
+    async def known(self, entries: Sequence[Entry]) -> Known:
+        return await self._sink.known(entries)
+
+    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
+        return await self._sink.lease(entries)
+
+    async def settled(self, entries: Sequence[Entry]) -> Settled:
+        return await self._sink.settled(entries)
+
+    async def may_take_over(self, model: str) -> bool:
+        return await self._sink.may_take_over(model)
+
+    async def fail(self, failures: Sequence[Failure]) -> None:
+        await self._sink.fail(failures)
+
+    def note_left(self, entries: Sequence[Entry]) -> None:
+        self._sink.note_left(entries)
+
+    def let_go(self) -> None:
+        self._sink.let_go()
+
+
 class ListSink(Sink):
     """Fills one matrix in the order of the input. Equal texts are found however far apart they stand.
 
@@ -206,7 +245,14 @@ class StreamSink(Sink):
         self._channel = channel
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
-        await self._channel.put(_results(entries, matrix))
+        # They are made as they are read. A view of one row that a reader keeps would keep the whole batch alive.
+        results = (
+            Embedded(
+                entry.record.id, entry.index, row.copy(), entry.record.text, entry.record.metadata, entry.record.source
+            )
+            for entry, row in zip(entries, matrix, strict=True)
+        )
+        await self._channel.put(results)
         return len(entries)
 
     async def fail(self, failures: Sequence[Failure]) -> None:
@@ -214,11 +260,3 @@ class StreamSink(Sink):
 
     def let_go(self) -> None:
         self._channel.let_go()
-
-
-def _results(entries: Sequence[Entry], matrix: Matrix) -> Iterator[Embedded]:
-    """Results that are made as they are read, each with a copy of its row."""
-    # A view of one row that a reader keeps would keep the whole batch alive.
-    for entry, row in zip(entries, matrix, strict=True):
-        record = entry.record
-        yield Embedded(record.id, entry.index, row.copy(), record.text, record.metadata, record.source)

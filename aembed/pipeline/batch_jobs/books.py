@@ -30,9 +30,6 @@ class Books:
         self.space = space
         self.clock = clock
 
-    async def prepare(self) -> None:
-        await await_store(self.place.prepare_batches())
-
     async def records(self) -> list[BatchRecord]:
         """Those of this model."""
         return [record for record in await read_records(self.place) if record.space == self.space]
@@ -104,8 +101,13 @@ class Books:
 
 async def read_records(place: KeepsBatches) -> list[BatchRecord]:
     """Those of all models."""
-    kept: list[KeptBatch] = await await_store(place.batches())
-    return [_record_of(each) for each in kept if not each.key.startswith((QUEUE, PROVEN))]
+    records = list[BatchRecord]()
+    for kept in await await_store(place.batches()):
+        if not kept.key.startswith((QUEUE, PROVEN)):
+            # The version in the data is that before the change which wrote it.
+            record = msgspec.json.decode(kept.data, type=BatchRecord)
+            records.append(msgspec.structs.replace(record, key=kept.key, version=kept.version))
+    return records
 
 
 def _queue_of(kept: KeptBatch) -> Queue:
@@ -116,9 +118,3 @@ def _queue_of(kept: KeptBatch) -> Queue:
 
 def _kept(record: BatchRecord) -> KeptBatch:
     return KeptBatch(record.key, msgspec.json.encode(record).decode(), record.version)
-
-
-def _record_of(kept: KeptBatch) -> BatchRecord:
-    # The version in the data is that before the change which wrote it.
-    record = msgspec.json.decode(kept.data, type=BatchRecord)
-    return msgspec.structs.replace(record, key=kept.key, version=kept.version)

@@ -35,7 +35,10 @@ class Brought:
         self._lock = anyio.Lock()
         self._rows: dict[bytes, int] = {}
         self._size = self._width = 0
-        self._most_bytes = _most_bytes()
+        try:
+            self._most_bytes = min(MOST_BYTES, shutil.disk_usage(gettempdir()).free // 2)
+        except OSError:
+            self._most_bytes = IN_MEMORY_BYTES
         self._ends_at: float | None = None
 
     def __contains__(self, fingerprint: bytes) -> bool:
@@ -92,10 +95,3 @@ class Brought:
                 self._file.readinto(matrix[start:end].data)
                 start = end
         return matrix
-
-
-def _most_bytes() -> int:
-    try:
-        return min(MOST_BYTES, shutil.disk_usage(gettempdir()).free // 2)
-    except OSError:
-        return IN_MEMORY_BYTES

@@ -8,7 +8,7 @@ each change of a record is refused to whoever has not seen the one before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Sequence, Sized
 from dataclasses import dataclass, field
 
 from aembed.batch_protocols import BatchProvider, BatchState, OutText, SettledLine
@@ -100,7 +100,7 @@ class Collector:
                 twins = []
             # Twins first: they are cancelled.
             for each in (*twins, record):
-                step = next_step(each, found.batch_of(each), self._now, self.grace_seconds)
+                step = next_step(each, found.batch_of(each), self.books.clock(), self.grace_seconds)
                 await self._look_after(each, self._take(each, step))
 
     async def end(self) -> None:
@@ -121,10 +121,6 @@ class Collector:
             logger.info("batch %s is looked after by another process", record.key)
         except LATER as error:
             logger.warning("batch %s is looked at by the next run: %s", record.key, error)
-
-    @property
-    def _now(self) -> float:
-        return self.books.clock()
 
     async def _read_list(self, records: Sequence[BatchRecord]) -> Found:
         since = needs_list(records)
@@ -163,7 +159,7 @@ class Collector:
                 await self.provider.delete_batch_file(record.file)
             except (BadRequestError, NotFoundError, PermissionDeniedError) as error:
                 # There is no fence: a create has to be out of the question.
-                if not is_overdue(record, self._now):
+                if not is_overdue(record, self.books.clock()):
                     logger.warning("file %s cannot be deleted at the provider; its texts wait: %s", record.file, error)
                     return
         state = (await self._read_list([record])).batch_of(record)
@@ -177,12 +173,12 @@ class Collector:
         try:
             state = await self.provider.get_batch(record.batch)
         except NotFoundError:
-            if self._now - record.changed_at >= self.grace_seconds:
+            if self.books.clock() - record.changed_at >= self.grace_seconds:
                 logger.warning("batch %s is not there any more; its texts are sent again", record.batch)
                 await self._finish(record, None, tokens=0, tries=0)
             return
         except (BadRequestError, InvalidReplyError):
-            if is_overdue(record, self._now) and not record.is_twin:
+            if is_overdue(record, self.books.clock()) and not record.is_twin:
                 await self.books.change(record, is_twin=True)
             raise
         if record.is_twin and not state.is_over:
@@ -194,7 +190,7 @@ class Collector:
             lines = dict(await self.books.lines(record))
             self.collected.expect(text.fingerprint for texts in lines.values() for text in texts)
             self._over.append((record, state, lines))
-        elif is_overdue(record, self._now) and not record.is_twin:
+        elif is_overdue(record, self.books.clock()) and not record.is_twin:
             await self.books.change(record, is_twin=True)
 
     async def _note_failed(self, record: BatchRecord, state: BatchState) -> None:
@@ -229,8 +225,8 @@ class Collector:
                 tokens += settling.tokens
             except (NotFoundError, UnavailableError, InvalidReplyError) as error:
                 # They are paid for, and tried for longer than they are late.
-                given_up = isinstance(error, NotFoundError) or is_overdue(record, self._now - REMEMBERED_SECONDS)
-                if not given_up:
+                long_ago = self.books.clock() - REMEMBERED_SECONDS
+                if not isinstance(error, NotFoundError) and not is_overdue(record, long_ago):
                     logger.warning("the results of batch %s were cut off: %s", state.id, error)
                     return
                 logger.warning("the results of batch %s are gone; what was not read is sent again", state.id)
@@ -239,7 +235,11 @@ class Collector:
         if state.status != "cancelled":
             await self.books.note_fit(record.queued_tokens)
         batch.record = await self._settle_bill(record, state, billed)
-        await self._leave_rest(record, lines, 0 if state.status == "cancelled" or record.twin_of else 1)
+        # What the results say nothing of goes into the next batch: its texts are out no more, before the job asks.
+        is_tried = state.status != "cancelled" and not record.twin_of
+        if lines:
+            tried = {line: [text.fingerprint for text in texts if is_tried] for line, texts in lines.items()}
+            await self.books.settle(record, [SettledLine(line, names) for line, names in tried.items()])
         batch.state, batch.tokens = state, billed
         if not batch.lines:
             await self._end(batch)
@@ -257,12 +257,6 @@ class Collector:
             self.collected,
             is_untried=self.is_untried,
         )
-
-    async def _leave_rest(self, record: BatchRecord, lines: Mapping[int, Sequence[OutText]], tries: int) -> None:
-        """What the results say nothing of goes into the next batch: its texts are out no more, before the job asks."""
-        tried = [SettledLine(line, [text.fingerprint for text in texts if tries]) for line, texts in lines.items()]
-        if tried:
-            await self.books.settle(record, tried)
 
     async def _find_twins(self, record: BatchRecord, found: Found) -> tuple[BatchRecord, list[BatchRecord]]:
         """Batches that were made of a record beside its own get records, too. Returns the record as it is now, and
@@ -288,7 +282,7 @@ class Collector:
         await self.books.end(record, tries=tries)
         if self.teller and record.batch:
             cost_usd = self._cost_of(tokens)
-            seconds = self._now - state.created_at if state and state.created_at else 0.0
+            seconds = self.books.clock() - state.created_at if state and state.created_at else 0.0
             status = state.status if state else "gone"
             self.teller.collected(record.batch, status, record.texts, tokens, cost_usd, max(0.0, seconds))
 
@@ -299,7 +293,7 @@ class Collector:
         except AuthenticationError:
             raise
         except ProviderError as error:
-            is_late = self._now - record.changed_at >= DELETING_SECONDS
+            is_late = self.books.clock() - record.changed_at >= DELETING_SECONDS
             if isinstance(error, UnavailableError | RateLimitError) and not is_late:
                 raise
             logger.warning("file %s of a batch could not be deleted at the provider: %s", file, error)

@@ -38,7 +38,9 @@ class BatchFile:
         size_bytes, texts, tokens, before = self.total
         texts += sum(len(item.texts) for item in items)
         tokens += sum(item.tokens for item in items)
-        self.lines.append([_out_text(item) for item in items])
+        # Law 12: the pieces of one split text travel together; one that is whole needs no weight.
+        weights = [item.weights if len(item.texts) > 1 else (1.0,) for item in items]
+        self.lines.append([OutText(item.entry.fingerprint, each) for item, each in zip(items, weights, strict=True)])
         self._totals.append(Total(size_bytes + len(line), texts, tokens, before + cost))
 
     def cut(self, most_cost: float) -> list[list[OutText]]:
@@ -49,12 +51,6 @@ class BatchFile:
         with self.path.open("ab") as file:
             file.truncate(self.total.size_bytes)
         return taken
-
-
-def _out_text(item: Item) -> OutText:
-    # Law 12: the pieces of one split text travel together; one that is whole needs no weight.
-    fingerprint = item.entry.fingerprint
-    return OutText(fingerprint, item.weights) if len(item.texts) > 1 else OutText(fingerprint)
 
 
 def line_id(key: str, line: int) -> str:

@@ -12,7 +12,6 @@ import anyio
 from aembed.batch_protocols import BatchProvider, BatchTerms, KeepsBatches
 from aembed.core.progress import Tally
 from aembed.errors import AembedError, ConfigError
-from aembed.limits import Limits
 from aembed.pipeline.batch_jobs.books import Books
 from aembed.pipeline.batch_jobs.collecting import Collector
 from aembed.pipeline.batch_jobs.sink import BatchSink
@@ -20,6 +19,7 @@ from aembed.pipeline.batch_jobs.submitting import BatchSubmitter
 from aembed.pipeline.job import Job
 from aembed.pipeline.leasing import LOOK_SECONDS
 from aembed.pipeline.sinks import Sink
+from aembed.pipeline.store_calls import await_store
 from aembed.protocols import Reclaims
 from aembed.results import Report
 from aembed.types import Space
@@ -40,20 +40,17 @@ class BatchRun:
 
     async def begin(self) -> None:
         """Looks at what is out. Raises BadRequestError where the provider refused a batch as a whole."""
+        place = self._collector.books.place
         try:
-            await self._begin()
+            await await_store(place.prepare_batches())
+            await self._collector.look()
+            if failure := self._collector.failure:
+                raise failure
+            if forgotten := await place.forget_older(KEPT_SECONDS):
+                logger.warning("%d vectors of batches are forgotten: no text has asked for them in 30 days", forgotten)
         except AembedError as error:
             error.report = error.report or self._tally.report(asyncio.get_running_loop().time())
             raise
-
-    async def _begin(self) -> None:
-        books = self._collector.books
-        await books.prepare()
-        await self._collector.look()
-        if failure := self._collector.failure:
-            raise failure
-        if forgotten := await books.place.forget_older(KEPT_SECONDS):
-            logger.warning("%d vectors of batches are forgotten: no text has asked for them in 30 days", forgotten)
 
     async def run(self, job: Job) -> None:
         """Runs the job, which writes what is read of results meanwhile, and sends what it has gathered."""
@@ -62,7 +59,7 @@ class BatchRun:
             try:
                 await job.run()
                 await reading
-                await self.submitter.finish()
+                await self.submitter.flush()
             except AembedError:
                 await _leave(reading)
                 with suppress(AembedError):
@@ -117,11 +114,6 @@ def batch_edges(provider: object, place: object) -> tuple[BatchProvider, BatchTe
     if not isinstance(place, KeepsBatches):
         raise ConfigError(f"{place!r} keeps no batches; use a store or a column of SQLite or PostgreSQL")
     return provider, terms, place
-
-
-def limits_of_line(limits: Limits, terms: BatchTerms) -> Limits:
-    """The limits of a request, where those of a line are smaller."""
-    return limits.narrowed(terms.max_texts_per_line, terms.max_tokens_per_line)
 
 
 def books_of(place: KeepsBatches, space: Space, clock: Callable[[], float]) -> Books:

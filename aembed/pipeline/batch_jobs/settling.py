@@ -55,13 +55,9 @@ class Settling:
     _settled: list[SettledLine] = field(default_factory=list)
     _rows: int = 0
 
-    @property
-    def record(self) -> BatchRecord:
-        return self.batch.record
-
     async def read(self, state: BatchState) -> None:
         """Raises ProviderError where not all can be read; what was read is settled all the same."""
-        names = {line_id(self.record.name, line): line for line in self.lines}
+        names = {line_id(self.batch.record.name, line): line for line in self.lines}
         inputs = {name: sum(len(text.weights) for text in self.lines[line]) for name, line in names.items()}
         try:
             async with aclosing(self.provider.batch_results(state, inputs)) as answers:
@@ -80,7 +76,7 @@ class Settling:
         texts = self.lines.pop(line)
         if answer.reply:
             told = answer.reply.usage.tokens
-            self.tokens += estimate(self.record, 1) if told is None else told
+            self.tokens += estimate(self.batch.record, 1) if told is None else told
         self._settled.append(await self._settled_line(line, texts, answer))
         self._rows += len(texts)
         if self._rows >= ROWS_AT_ONCE:
@@ -92,12 +88,12 @@ class Settling:
         settled, self._settled, self._rows = self._settled, [], 0
         bought = [line for line in settled if line.matrix is not None]
         # Those of a twin are few, and counted once.
-        if self.record.is_twin and bought:
+        if self.batch.record.is_twin and bought:
             await self._count_twice([name for line in bought for name in line.fingerprints])
         elif bought and await self.collected.bring(self.batch, bought):
             settled = [line for line in settled if line.matrix is None]
         if settled:
-            await self.books.settle(self.record, settled)
+            await self.books.settle(self.batch.record, settled)
             self.collected.note_read([name for line in settled for name in line.fingerprints])
         if bought and self.is_untried:
             self.is_untried = False

@@ -9,29 +9,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from aembed.batch_protocols import TextState
 from aembed.core.changes import Entry, Key, is_sound
-from aembed.errors import AembedError, InputError
+from aembed.errors import AembedError
 from aembed.pipeline.batch_jobs.books import Books
 from aembed.pipeline.batch_jobs.collected import Collected
-from aembed.pipeline.sinks import Settled, Sink
+from aembed.pipeline.sinks import Sink, UpperSink
 from aembed.pipeline.store_calls import await_store
-from aembed.results import Failure
-from aembed.types import Known, Matrix, Record, Vector
+from aembed.types import Known, Matrix, Vector
 
 # Chosen: a statement of tenths of a second.
 FORGOTTEN_AT_ONCE = 20_000
 
 
-class BatchSink(Sink):
+class BatchSink(UpperSink):
     """A sink whose texts may be out in batches, or bought by one and written nowhere yet; `collected` is what this run
     has read of them.
 
     `asks` says whether there may be anything to ask for: a job without batches pays nothing for those of others.
     `gathered` are texts that this job has put into a file which is not out yet.
     """
-
-    keeps = True
 
     def __init__(
         self,
@@ -43,9 +39,8 @@ class BatchSink(Sink):
         gathers: bool,
         collected: Collected | None = None,
     ) -> None:
-        self._sink, self._books, self._dimensions, self._asks = sink, books, dimensions, asks
-        self.durable, self.numbered, self.dry = sink.durable, sink.numbered, sink.dry
-        self.whole, self.leases, self.shares = sink.whole, sink.leases, sink.shares
+        super().__init__(sink)
+        self._books, self._dimensions, self._asks = books, dimensions, asks
         self.gathers = gathers
         self._collected = collected
         self.gathered: set[bytes] = set()
@@ -53,13 +48,6 @@ class BatchSink(Sink):
         self._left_behind: set[bytes] = set()
         self._used: set[bytes] = set()
         """Of what batches have left behind, what stands in rows by now, or was refused."""
-
-    @property
-    def has_lapsed(self) -> bool:
-        return self._sink.has_lapsed
-
-    def rejection_of(self, record: Record) -> InputError | None:
-        return self._sink.rejection_of(record)
 
     async def known(self, entries: Sequence[Entry]) -> Known:
         known = await self._sink.known(entries)
@@ -92,19 +80,13 @@ class BatchSink(Sink):
                 found[entry.key] = vector
         return found
 
-    async def lease(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
-        return await self._sink.lease(entries)
-
     async def submitted(self, entries: Sequence[Entry]) -> AbstractSet[Key]:
         """A vector that a batch has brought since it was looked for counts as out: it is there for the next run."""
         if not entries or not await self._asks():
             return frozenset()
         states = await self._books.texts([entry.fingerprint for entry in entries])
-        return {entry.key for entry in entries if entry.fingerprint in self.gathered or self._is_away(entry, states)}
-
-    def _is_away(self, entry: Entry, states: Mapping[bytes, TextState]) -> bool:
-        state = states.get(entry.fingerprint)
-        return state is not None and (state.is_out or state.vector is not None)
+        away = {name for name, state in states.items() if state.is_out or state.vector is not None}
+        return {entry.key for entry in entries if entry.fingerprint in self.gathered or entry.fingerprint in away}
 
     async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool = True) -> None:
         self._submitted.update(entry.fingerprint for entry in entries)
@@ -116,12 +98,6 @@ class BatchSink(Sink):
         """These are not out after all; returns how many records were counted as submitted for them."""
         self.gathered.difference_update(fingerprints)
         return sum(self._submitted.pop(each, 0) for each in set(fingerprints))
-
-    async def settled(self, entries: Sequence[Entry]) -> Settled:
-        return await self._sink.settled(entries)
-
-    async def may_take_over(self, model: str) -> bool:
-        return await self._sink.may_take_over(model)
 
     async def write(self, entries: Sequence[Entry], matrix: Matrix, model: str = "") -> int:
         written = await self._sink.write(entries, matrix, model)
@@ -141,15 +117,6 @@ class BatchSink(Sink):
             self._used |= self._left_behind.intersection(names)
         if self._collected:
             self._used |= self._collected.note_used(names)
-
-    async def fail(self, failures: Sequence[Failure]) -> None:
-        await self._sink.fail(failures)
-
-    def note_left(self, entries: Sequence[Entry]) -> None:
-        self._sink.note_left(entries)
-
-    def let_go(self) -> None:
-        self._sink.let_go()
 
     async def forget_used(self) -> None:
         """What stands in rows is needed here no more; not before the job ends, as equal texts may come until then."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -24,7 +23,7 @@ from aembed.core.batch_queue import limit_in
 from aembed.core.changes import Item
 from aembed.core.packing import Cap
 from aembed.counters import Measure
-from aembed.dispatch import Deliver, Dispatcher, PutAside, Refused, Submission, WaitReport
+from aembed.dispatch import Deliver, Dispatcher, PutAside, Refused, Submission
 from aembed.errors import AembedError, ProviderError, RateLimitError, UnavailableError
 from aembed.limits import Limits
 from aembed.pipeline.batch_jobs.books import Books, Superseded
@@ -74,8 +73,10 @@ class BatchSubmitter:
         self._sink, self._measure, self._spend_limit = sink, measure, spend_limit
         self._price_share, self._fallback_live = price_share, fallback_live
         self._teller = teller
-        self.limits = limits
-        self._cap = Cap.from_limits(limits)
+        self.limits = limits.narrowed(terms.max_texts_per_line, terms.max_tokens_per_line)
+        """Those of a request, or of a line where they are smaller."""
+        self.cap = Cap.from_limits(self.limits)
+        self.wait_report, self.start_task = dispatcher.wait_report, dispatcher.start_task
         self._folder: TemporaryDirectory[str] | None = None
         self._file: BatchFile | None = None
         self._tokens_out = 0.0
@@ -86,17 +87,6 @@ class BatchSubmitter:
         """What has to end before anything goes out: it tells what has failed, and what of budgets is free again."""
         self.taken_back = 0
         """How many records were counted as submitted and are not."""
-
-    @property
-    def wait_report(self) -> WaitReport:
-        return self._dispatcher.wait_report
-
-    @property
-    def cap(self) -> Cap:
-        return self._cap
-
-    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self._dispatcher.start_task(coroutine)
 
     async def begin(self) -> None:
         """Before anything goes out: what is out, and what the provider's queue takes."""
@@ -134,10 +124,6 @@ class BatchSubmitter:
         if lined:
             await deliver(PutAside(lined, is_out=await self._gather(lined, submission)))
 
-    async def finish(self) -> None:
-        """The job has read all: the last file goes out."""
-        await self._flush()
-
     async def _gather(self, items: list[Item], submission: Submission) -> bool:
         """Whether there is room for the items in the provider's queue."""
         tokens = sum(item.tokens for item in items)
@@ -148,10 +134,10 @@ class BatchSubmitter:
             self._file.total.texts + len(texts) > self._terms.max_texts_per_file
             or len(self._file.lines) >= self._terms.max_lines_per_file
         ):
-            await self._flush()
+            await self.flush()
         line = self._line(items, texts, submission)
         if self._file and self._file.total.size_bytes + len(line) > self._terms.max_bytes_per_file:
-            await self._flush()
+            await self.flush()
             line = self._line(items, texts, submission)
         if not self._has_room(tokens):
             return False
@@ -181,7 +167,7 @@ class BatchSubmitter:
         # One line goes out all the same where nothing is: else nothing ever would.
         return not self._is_full and not (is_over and self._tokens_out + gathered > 0)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
         """Sends the file that is gathered: its texts are out, or pending again."""
         file, self._file = self._file, None
         if file is None:
