@@ -7,7 +7,6 @@ the texts, `id` the ids, where there is one; all others are metadata.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from functools import cache
 from importlib import import_module
 from itertools import chain
 from typing import Any, Protocol
@@ -76,7 +75,8 @@ class Unpacker:
         return self._records(value) if _is_batch(value) else (value,)
 
     def _records(self, value: Any) -> Iterator[Record | Failure]:
-        pa, arrow = import_pyarrow(WHAT), _reader()
+        # Here, where there are batches: it imports pyarrow, and the readers of files beside it.
+        pa, arrow = import_pyarrow(WHAT), import_module("aembed.sources._arrow")
         has_stream = hasattr(value, "__arrow_c_stream__")
         for batch in pa.RecordBatchReader.from_stream(value) if has_stream else [pa.record_batch(value)]:
             names = batch.schema.names
@@ -95,12 +95,6 @@ def _is_batch(value: object) -> bool:
     if type(value) in _VALUES:
         return False
     return hasattr(value, "__arrow_c_array__") or is_stream(value)
-
-
-@cache
-def _reader() -> Any:
-    """Imported where there are batches: it imports pyarrow, and the readers of files beside it."""
-    return import_module("aembed.sources._arrow")
 
 
 def _check_names(names: list[Any]) -> None:

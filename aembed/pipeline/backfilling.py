@@ -7,8 +7,7 @@ pending, and the next pass reads it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -44,7 +43,8 @@ class Passes:
     _limit: int | None = None
     _on_failure: Callable[[Failure], object] | None = None
     _watched: bool = False
-    _failed: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)
+    """The rows that were read and get no vector."""
     _bought: Purchases = field(default_factory=Purchases)
     _unfilled: set[str] = field(default_factory=set)
     _most_bought: int = MOST_BOUGHT
@@ -56,7 +56,7 @@ class Passes:
         """The records of one pass: no more than the limit leaves, as what is asked for is held from other workers."""
         self._skipped_before, self._filled_before = self._skipped_count, self._filled_count
         left = None if self._limit is None else self._limit - self._given_count
-        wanted = None if left is None else left + len(self._failed)
+        wanted = None if left is None else left + len(self.given_up)
         async with iterate(self._pending(wanted)) as pending:
             async for record in pending:
                 if left == 0:
@@ -67,10 +67,10 @@ class Passes:
 
     def _is_left(self, record: Record) -> bool:
         """Whether it gets no vector: it failed. One that was edited since is tried again where the table is watched."""
-        if record.id not in self._failed:
+        if record.id not in self.given_up:
             return False
         if self._watched and not any(self._bought.purchases_of(record.id, record.text)):
-            self._failed.discard(record.id)
+            self.given_up.discard(record.id)
             return False
         return True
 
@@ -83,27 +83,26 @@ class Passes:
             if not bought:
                 self._bought.forget_all(record.id)
         if len(bought) >= self._most_bought:
-            return self._given_up_failure(
-                record.id,
+            reason = (
                 f"it was paid for {len(bought)} times in this run and is still empty: a trigger or a rule of the "
-                "table drops it, or its text changes all the time",
+                "table drops it, or its text changes all the time"
             )
         # Whoever empties a row of a table that is watched may mean it, once.
-        if any(bought) and record.id not in self._unfilled and not self._watched:
-            return self._given_up_failure(
-                record.id,
-                "its vector was written in this run and is gone again: a trigger, a rule or another program empties it",
+        elif any(bought) and record.id not in self._unfilled and not self._watched:
+            reason = (
+                "its vector was written in this run and is gone again: a trigger, a rule or another program empties it"
             )
-        self._bought.note(record.id, record.text)
-        return record
+        else:
+            self._bought.note(record.id, record.text)
+            return record
+        self.given_up.add(record.id)
+        return Failure(record.id, 0, StoreError(f"{reason}; once that is mended, run the same again"))
 
-    def _given_up_failure(self, id: str, reason: str) -> Failure:
-        self._failed.add(id)
-        return Failure(id, 0, StoreError(f"{reason}; once that is mended, run the same again"))
-
-    def note_unfilled(self, records: Iterable[Record]) -> None:
-        """Notes that of these records, which were written together, some rows stayed empty."""
-        self._unfilled.update(record.id for record in records)
+    def note_filled(self, records: Sequence[Record], filled: int) -> None:
+        """Notes that of these records, which were written together, so many rows were filled: any of them may be one
+        that stayed empty."""
+        if filled < len(records):
+            self._unfilled.update(record.id for record in records)
 
     def note_not_bought(self, records: Iterable[Record]) -> None:
         """Notes that these were read and not bought: another job has filled them, or somebody has edited them."""
@@ -113,21 +112,16 @@ class Passes:
     def note_submitted(self, records: Iterable[Record]) -> None:
         """Notes that these are out in a batch. Where the table is watched they are not read again and again."""
         if self._watched:
-            self._failed.update(record.id for record in records)
+            self.given_up.update(record.id for record in records)
         else:
             self.note_not_bought(records)
-
-    @property
-    def left(self) -> AbstractSet[str]:
-        """The rows that were read and get no vector."""
-        return self._failed
 
     def report(self) -> Report:
         return self.tally.report(asyncio.get_running_loop().time())
 
     def note_failure(self, failure: Failure) -> object:
         """A text that failed is not read again by the next pass."""
-        self._failed.add(failure.id)
+        self.given_up.add(failure.id)
         return self._on_failure(failure) if self._on_failure else None
 
     def has_another(self) -> bool:

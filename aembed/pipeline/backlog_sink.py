@@ -107,16 +107,12 @@ class BacklogSink(LeasingSink):
                 filled: int = await await_store(self._backlog.write(ids, texts, matrix))
         except RowsRefusedError as error:
             taken = [entry for entry in entries if entry.record.id not in error.rows]
-            self._note_unfilled(taken, error.written)
+            self._run.note_filled([entry.record for entry in taken], error.written)
             self._note_done(taken)
             raise
-        self._note_unfilled(entries, filled)
+        self._run.note_filled([entry.record for entry in entries], filled)
         self._note_done(entries)
         return filled
-
-    def _note_unfilled(self, entries: Sequence[Entry], filled: int) -> None:
-        if filled < len(entries):
-            self._run.note_unfilled([entry.record for entry in entries])
 
     async def fail(self, failures: Sequence[Failure]) -> None:
         """Tells a backlog that is shared with other workers, so that they do not wait for these rows."""

@@ -59,6 +59,8 @@ class Budgets:
                 self._most[budget.per] = min(tokens, self._most.get(budget.per, inf))
             if budget.max_cost_usd is not None:
                 self._price_usd = price_usd
+        self._kinds = [per for per in get_args(Per) if per in self._most]
+        """The kinds of budgets that there are; first those that cost no write to a store."""
         self.is_limited = bool(self._most)
         self._lasting: dict[Per, BudgetAccount] = {}
 
@@ -104,11 +106,6 @@ class Budgets:
         if self._shared:
             return day_limits(self._limits, self._shared, "all workers", self.clock)
         return day_limits(self._limits, lambda most: account, job, self.clock)
-
-    @property
-    def _kinds(self) -> list[Per]:
-        """The kinds of budgets that there are; first those that cost no write to a store."""
-        return [per for per in get_args(Per) if per in self._most]
 
     def _open_account(self, per: Per, account: Accounts | None, job: str, whose: str = "") -> BudgetAccount:
         most = self._most[per]

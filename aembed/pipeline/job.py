@@ -270,10 +270,8 @@ class Job:
                 await self._outcomes.write_items(items, combine_pieces(items, reply.matrix), reply.model)
             case Refused(items, error):
                 await self._outcomes.refuse_items(items, error)
-            case PutAside(items, is_out=True):
-                await self._outcomes.submit_items(items)
-            case PutAside(items):
-                await self._outcomes.put_off_items(items)
+            case PutAside(items, is_out):
+                await self._outcomes.put_aside(items, is_out=is_out)
         await self._outcomes.tell()
 
     def _count_requests(self) -> None:

@@ -81,7 +81,7 @@ class LeasedElsewhere:
         them in one."""
         out = await self._sink.submitted([item.entry for item in items])
         if out:
-            await self._outcomes.submit_items([item for item in items if item.entry.key in out])
+            await self._outcomes.put_aside([item for item in items if item.entry.key in out], is_out=True)
         return [item for item in items if item.entry.key not in out] if out else items
 
     async def still_leased(self, batch: Sequence[Item]) -> list[Item]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 import numpy as np
 
 from aembed.core.spaces import space_after_move
 from aembed.errors import ConfigError, SpaceMismatchError
+from aembed.pipeline.reading import iterate
 from aembed.pipeline.store_calls import await_store
 from aembed.preparation import document_part
 from aembed.protocols import Backlog, Moves, MovesColumn, Store
@@ -84,22 +85,14 @@ async def _sample(store: Store | Backlog) -> dict[str, Vector]:
         found: list[Embedded] = await await_store(store.sample(MOST_READ))
     else:
         assert isinstance(store, Store)
-        found = await _first_rows(store.rows())
+        found = []
+        async with iterate(store.rows()) as rows:
+            async for row in rows:
+                found.append(row)
+                if len(found) >= MOST_READ:
+                    break
     short = ((row.text, row.vector) for row in found if row.text and len(row.text) <= LONGEST)
     return dict(islice(short, SAMPLE))
-
-
-async def _first_rows(rows: AsyncIterator[Embedded]) -> list[Embedded]:
-    found: list[Embedded] = []
-    try:
-        async for row in rows:
-            found.append(row)
-            if len(found) >= MOST_READ:
-                break
-    finally:
-        if close := getattr(rows, "aclose", None):
-            await close()
-    return found
 
 
 def _least_similarity(sample: Sequence[Vector], new: Matrix) -> float:

@@ -32,6 +32,7 @@ LEAST_PATIENCE = 1.0
 # Law 8: memory is bounded. Chosen as KEPT_FAILURES: so many failures are held in any case.
 MOST_WAITING = 1_000
 """With more calls of `on_failure` that have begun and not ended, the job waits."""
+RAISED = "%r raised; the job goes on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,12 @@ class ObserverCalls:
         """Tells the last progress, and waits for the calls. What lands after that is told to nobody any more."""
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(patience):
-                await self._wait_until_ended()
+                if self._task:
+                    await asyncio.wait([self._task])
                 if last:
                     self.tell_progress(last)
-                await self._wait_until_ended()
+                if self._task:
+                    await asyncio.wait([self._task])
             if self._task:
                 self._give_up()
         finally:
@@ -105,7 +108,7 @@ class ObserverCalls:
         try:
             result = observer(value)
         except Exception:
-            _log(observer)
+            logger.exception(RAISED, observer)
             return False
         if not isawaitable(result):
             return False
@@ -122,17 +125,13 @@ class ObserverCalls:
                 except (Exception, asyncio.CancelledError):
                     if (task := asyncio.current_task()) and task.cancelling():
                         raise
-                    _log(observer)
+                    logger.exception(RAISED, observer)
                 self._calls.popleft()
                 if observer is self._observers.on_progress:
                     self._progress_waits = False
                 self._changed.tell()
         finally:
             self._task = None
-
-    async def _wait_until_ended(self) -> None:
-        if self._task:
-            await asyncio.wait([self._task])
 
     def _give_up(self) -> None:
         logger.error(
@@ -143,7 +142,3 @@ class ObserverCalls:
             _, result = self._calls.pop()
             if isinstance(result, Coroutine):
                 result.close()
-
-
-def _log(observer: object) -> None:
-    logger.exception("%r raised; the job goes on", observer)

@@ -168,15 +168,9 @@ class Outcomes:
             entries = []
         self._note_arrived(items)
 
-    async def submit_items(self, items: Sequence[Item]) -> None:
-        """The items are out in a batch, with their equals; a later run writes them."""
-        await self._end_unwritten(items, is_out=True)
-
-    async def put_off_items(self, items: Sequence[Item]) -> None:
-        """The items stay pending, as there is no room for them in the provider's queue."""
-        await self._end_unwritten(items, is_out=False)
-
-    async def _end_unwritten(self, items: Sequence[Item], *, is_out: bool) -> None:
+    async def put_aside(self, items: Sequence[Item], *, is_out: bool) -> None:
+        """The items are out in a batch, with their equals, and a later run writes them; or they stay pending, as there
+        is no room for them in the provider's queue."""
         entries = [item.entry for item in items] + self._take_equals(items)[1]
         if is_out:
             self.tally.submitted += len(entries)

@@ -19,17 +19,9 @@ class DryDispatcher:
     """A dispatcher that answers each batch with vectors of one dimension, which nobody stores."""
 
     def __init__(self, concurrency: int, cap: Cap) -> None:
-        self.concurrency = concurrency
+        self.concurrency = self.slots = concurrency
         self.wait_report = WaitReport()
-        self._cap = cap
-
-    @property
-    def slots(self) -> int:
-        return self.concurrency
-
-    @property
-    def cap(self) -> Cap:
-        return self._cap
+        self.cap = cap
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.Task(coroutine, loop=asyncio.get_running_loop())

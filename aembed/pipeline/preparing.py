@@ -98,18 +98,17 @@ class Preparing:
             return
         wanted = self._wanted(None)
         # An arithmetic is nobody's choice, and needs no advice.
-        if wanted and replace(Preparation.parse(wanted), arithmetic=""):
-            self._tell(store, replace(space, preparation=wanted))
-
-    def _tell(self, store: object, wanted: Space) -> None:
+        preparation, anew = Preparation.parse(wanted), bool(document_part(wanted))
+        if not wanted or not replace(preparation, arithmetic=""):
+            return
         # One that is opened for each call is another object each time.
         name = repr(store).strip("<>") if isinstance(store, NamesItsWayOut) else type(store).__name__
         key = name if isinstance(store, NamesItsWayOut) else f"{name} {id(store)}"
         if key in self._told:
             return
         self._told.add(key)
-        preparation, anew = Preparation.parse(wanted.preparation), bool(document_part(wanted.preparation))
-        command = store.command_for(wanted, anew=anew) if isinstance(store, NamesItsWayOut) else None
+        target = replace(space, preparation=wanted)
+        command = store.command_for(target, anew=anew) if isinstance(store, NamesItsWayOut) else None
         options = ", ".join(f"{name}=" for name in preparation.options())
         remedy = "To embed its texts anew beside it" if anew else "To have it for its queries, while its rows stay"
         if any(word.startswith("postgresql:") for word in command or ()):
@@ -117,7 +116,7 @@ class Preparing:
         logger.warning(
             "%s was filled without what %s is made for (%s), and goes on without it. %s:  %s",
             name,
-            wanted.model,
+            space.model,
             preparation.in_words(),
             remedy,
             shlex.join(command)

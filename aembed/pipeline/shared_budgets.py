@@ -130,20 +130,12 @@ class SharedBudgets:
         return f"{self._account} {job}"
 
 
-@dataclass(eq=False, repr=False)
 class SharedAccount:
     """An account (aembed.Accounts) of one budget, for all workers that name the coordinator."""
 
-    _shared_budgets: SharedBudgets
-    _most: float
-
-    @property
-    def spent(self) -> dict[str, int]:
-        return self._shared_budgets.spent
-
-    @property
-    def unspent(self) -> Counter[str]:
-        return self._shared_budgets.unspent
+    def __init__(self, shared_budgets: SharedBudgets, most: float) -> None:
+        self._shared_budgets, self._most = shared_budgets, most
+        self.spent, self.unspent = shared_budgets.spent, shared_budgets.unspent
 
     async def spend(self, job: str, tokens: int) -> int:
         return await self._shared_budgets.spend(job, tokens, self._most)

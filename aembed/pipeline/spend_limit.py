@@ -55,11 +55,8 @@ class RunAccount:
 class RemembersSpending(Protocol):
     """An account that keeps, for all calls of an Embedder, what is known of what was spent."""
 
-    @property
-    def spent(self) -> dict[str, int]: ...
-
-    @property
-    def unspent(self) -> Counter[str]: ...
+    spent: dict[str, int]
+    unspent: Counter[str]
 
     async def regain(self, job: str) -> int:
         """What is spent, as `spend` tells it, once more is there because others have given it back."""
@@ -245,18 +242,15 @@ class SpendLimit:
         budget = min(self.budgets, key=lambda budget: budget.tokens_left)
         return budget.exceeded_error(self._most_to_hold(tokens))
 
-    async def close(self) -> None:
-        """The job has come to its end: the next one begins with nothing spent. Budgets that last longer go on."""
-        if self._own:
-            await self._own.close()
+    async def close(self, *, goes_on: bool) -> None:
+        """The job has come to its end, and the next one begins with nothing spent; or it `goes_on` another time, with
+        what is left. Budgets that last longer go on."""
+        ended = None if goes_on else self._own
+        if ended:
+            await ended.close()
         for budget in self.budgets:
-            if budget is not self._own:
+            if budget is not ended:
                 await budget.give_back()
-
-    async def leave(self) -> None:
-        """The job goes on another time, with what is left."""
-        for budget in self.budgets:
-            await budget.give_back()
 
     def _most_to_hold(self, tokens: int) -> int:
         return ceil(tokens * self._factor - ROUNDING)
@@ -268,9 +262,9 @@ async def close_when_done(spend_limit: SpendLimit) -> AsyncIterator[SpendLimit]:
         yield spend_limit
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LEAVE_SECONDS):
-            await _warn_unless_noted(spend_limit.leave())
+            await _warn_unless_noted(spend_limit.close(goes_on=True))
         raise
-    await _warn_unless_noted(spend_limit.leave() if spend_limit.goes_on else spend_limit.close())
+    await _warn_unless_noted(spend_limit.close(goes_on=spend_limit.goes_on))
 
 
 async def _warn_unless_noted(step: Coroutine[Any, Any, None]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from math import inf
 from typing import NoReturn, TypeAlias
 
@@ -69,12 +69,7 @@ class PolledLooks:
 def look_at(backlog: Backlog, poll: float, recheck: float) -> AbstractAsyncContextManager[Looks]:
     if isinstance(backlog, Watched):
         return backlog.watch(poll=poll, recheck=recheck)
-    return _polled(backlog, poll)
-
-
-@asynccontextmanager
-async def _polled(backlog: Backlog, poll: float) -> AsyncIterator[Looks]:
-    yield PolledLooks(backlog, poll)
+    return nullcontext(PolledLooks(backlog, poll))
 
 
 class Watching:
@@ -156,7 +151,7 @@ class Watching:
             else:
                 self._found = True
                 await self._fill_from(first, records)
-        await self._looks.note_seen(self._passes.left)
+        await self._looks.note_seen(self._passes.given_up)
         self._passes.count_again()
         if self._everything:
             # After its end: one that takes longer than that is no reason for the next.
