@@ -46,6 +46,7 @@ DEEPEST = 16
 LARGEST_WHOLE = 2**53
 """Up to here each whole number is a float of its own."""
 NOTHING = object()
+"""The value of a key that is not there."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,13 @@ class Filter:
         return bool(self.tests)
 
     def matches(self, metadata: Mapping[str, Any] | None) -> bool:
-        return all(test.holds(_look_up(test.path, metadata or {})) for test in self.tests)
+        for test in self.tests:
+            value: Any = metadata or {}
+            for key in test.path:
+                value = value.get(key, NOTHING) if isinstance(value, Mapping) else NOTHING
+            if not test.holds(value):
+                return False
+        return True
 
 
 def parse_filter(where: object) -> Filter:
@@ -125,14 +132,6 @@ def exact(number: int | float) -> int | float:
     if isinstance(number, float) and abs(number) >= LARGEST_WHOLE and isfinite(number):
         return int(Decimal(repr(number)))
     return number
-
-
-def _look_up(path: Path, metadata: Mapping[str, Any]) -> Any:
-    """NOTHING where there is no such key."""
-    value: Any = metadata
-    for key in path:
-        value = value.get(key, NOTHING) if isinstance(value, Mapping) else NOTHING
-    return value
 
 
 def _identity(value: Any) -> object:

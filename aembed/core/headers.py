@@ -211,20 +211,25 @@ def _windows_by_name(headers: Mapping[str, str], names: Sequence[str]) -> dict[s
 
 def _with_one_reset(headers: Mapping[str, str], requests: _Window, tokens: _Window) -> tuple[_Window, _Window]:
     """A reset that names no unit is the end of the window (Together: 2 seconds), which is then no minute."""
-    reset = _seconds_of_reset(headers["x-ratelimit-reset"], headers.get("date", ""))
+    text = headers["x-ratelimit-reset"]
+    number, now = _number(text), _date(headers.get("date", ""))
+    if number is None or number < _EPOCH_SECONDS:
+        reset = parse_duration(text)
+    else:
+        # The time at which the window ends: seconds since 1970, or milliseconds (GitHub, OpenRouter).
+        end = number / 1000 if number >= 1000 * _EPOCH_SECONDS else number
+        reset = None if now is None else _sane_seconds(end - now.timestamp())
     if reset is None or reset > _LONG:
         return requests, tokens
     if requests.limit is None and tokens.limit is None:
         limit = _count(headers.get("x-ratelimit-limit", "")) or None
         requests = _Window(limit, _count(headers.get("x-ratelimit-remaining", "")), None)
     seconds = next((window for window in _USUAL_WINDOWS if reset <= window), _LONG)
-    return _window_with_reset(requests, reset, seconds), _window_with_reset(tokens, reset, seconds)
-
-
-def _window_with_reset(window: _Window, reset: float, seconds: float) -> _Window:
-    if window.limit is None or window.reset is not None:
-        return window
-    return replace(window, reset=reset, seconds=seconds)
+    if requests.limit is not None and requests.reset is None:
+        requests = replace(requests, reset=reset, seconds=seconds)
+    if tokens.limit is not None and tokens.reset is None:
+        tokens = replace(tokens, reset=reset, seconds=seconds)
+    return requests, tokens
 
 
 def _retry_after(headers: Mapping[str, str], body: str, delay: float | None) -> float | None:
@@ -280,15 +285,6 @@ def parse_duration(text: str) -> float | None:
     if number is None and len(text) <= 64 and _DURATION.fullmatch(text):
         number = sum(float(value) * _UNITS[unit] for value, unit in _DURATION_PART.findall(text))
     return None if number is None else _sane_seconds(number)
-
-
-def _seconds_of_reset(text: str, now: str) -> float | None:
-    """A duration, or the time at which a window ends: seconds since 1970, or milliseconds (GitHub, OpenRouter)."""
-    number, start = _number(text), _date(now)
-    if number is None or number < _EPOCH_SECONDS:
-        return parse_duration(text)
-    seconds = number / 1000 if number >= 1000 * _EPOCH_SECONDS else number
-    return None if start is None else _sane_seconds(seconds - start.timestamp())
 
 
 def _date(text: str) -> datetime | None:

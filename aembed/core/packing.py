@@ -79,9 +79,6 @@ class Window(Generic[ItemT]):
         self.tokens += tokens
         return inputs, tokens
 
-    def least_batches(self, cap: Cap) -> int:
-        return cap.least_batches(self.inputs, self.tokens)
-
     def is_full(self, cap: Cap, batches: int = 1) -> bool:
         """Whether there is enough for that many full batches."""
         return self.inputs >= batches * cap.inputs or self.tokens >= batches * cap.tokens
@@ -92,7 +89,7 @@ class Window(Generic[ItemT]):
         A single item that is above the cap goes alone.
         """
         if batches:
-            stride = max(batches, self.least_batches(cap))
+            stride = max(batches, cap.least_batches(self.inputs, self.tokens))
         else:
             stride = max(1, int(max(self.inputs / cap.inputs, self.tokens / cap.tokens)))
         if not self._sorted:
@@ -148,7 +145,7 @@ def pack(items: Sequence[ItemT], cap: Cap) -> list[list[ItemT]]:
     window.add(items)
     batches = []
     while window:
-        batches.append(window.take(cap, window.least_batches(cap)))
+        batches.append(window.take(cap, cap.least_batches(window.inputs, window.tokens)))
     return batches
 
 

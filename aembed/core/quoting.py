@@ -61,7 +61,11 @@ def without_any_part(message: str, texts: Sequence[str]) -> str:
                     on = _common_length(letters.run[there:], run[here:])
                     quoted[there - back : there + on] = b"\1" * (back + on)
     short = {text.strip() for text in texts if len(text) < 4 * LEAST_CHARACTERS}
-    shown = letters.without_those(quoted)
+    parts, done = [], 0
+    for found in re.finditer(b"\1+", quoted):
+        parts.append(message[done : letters.places[found.start()][0]])
+        done = letters.places[found.end() - 1][1]
+    shown = SHOWN.join([*parts, message[done:]])
     return _QUOTED.sub(lambda found: SHOWN if found[0].strip() in short else found[0], shown)
 
 
@@ -72,7 +76,7 @@ class _Letters:
         self._message = message
         spelt = [(letter, found.span()) for found in _ESCAPED.finditer(message) for letter in _unescape(found)]
         self.run = "".join(letter for letter, _ in spelt)
-        self._places = [place for _, place in spelt]
+        self.places = [place for _, place in spelt]
 
     def without(self, text: str, start: str) -> str:
         places = [found.span() for found in _LETTER.finditer(text[: 2 * len(self._message)])]
@@ -81,19 +85,11 @@ class _Letters:
         parts, done, at = [], 0, self.run.find(start)
         while at >= 0:
             length = _common_length(self.run[at:], sought)
-            first, last = self._places[at][0], self._places[at + length - 1][1]
+            first, last = self.places[at][0], self.places[at + length - 1][1]
             first -= len(before) if self._message[done:first].endswith(before) else 0
             last += _common_length(self._message[last:], text[places[length - 1][1] :])
             parts.append(self._message[done:first])
             done, at = last, self.run.find(start, at + length)
-        return SHOWN.join([*parts, self._message[done:]])
-
-    def without_those(self, quoted: bytearray) -> str:
-        parts, done = [], 0
-        for found in re.finditer(b"\1+", quoted):
-            first, last = self._places[found.start()][0], self._places[found.end() - 1][1]
-            parts.append(self._message[done:first])
-            done = last
         return SHOWN.join([*parts, self._message[done:]])
 
 

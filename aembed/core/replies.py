@@ -119,13 +119,6 @@ _TEXT = msgspec.json.Decoder(str)
 _COST = msgspec.json.Decoder(float | _Cost | None)
 
 
-def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
-    """Parses a reply that has come whole; see ReplyReader."""
-    reader = ReplyReader(inputs)
-    reader.feed(body)
-    return reader.parse(dimensions=dimensions, normalised=normalised)
-
-
 class ReplyReader:
     """Reads the reply to a request of `inputs` texts: `feed` takes bytes as they come, `parse` is what they say."""
 

@@ -61,18 +61,12 @@ class Passes:
             async for record in pending:
                 if left == 0:
                     return
-                if not self._is_left(record):
-                    left = None if left is None else left - 1
-                    yield self._check_record(record)
-
-    def _is_left(self, record: Record) -> bool:
-        """Whether it gets no vector: it failed. One that was edited since is tried again where the table is watched."""
-        if record.id not in self.given_up:
-            return False
-        if self._watched and not any(self._bought.purchases_of(record.id, record.text)):
-            self.given_up.discard(record.id)
-            return False
-        return True
+                if record.id in self.given_up:
+                    if not self._watched or any(self._bought.purchases_of(record.id, record.text)):
+                        continue
+                    self.given_up.discard(record.id)  # It was edited since.
+                left = None if left is None else left - 1
+                yield self._check_record(record)
 
     def _check_record(self, record: Record) -> Record | Failure:
         """The record, if its row may be bought (again); else the failure that ends it."""

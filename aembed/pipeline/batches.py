@@ -85,10 +85,6 @@ class Batches:
         self._latest_cap = self._narrow_cap(cap) if self._narrow_cap else cap
         return self._latest_cap
 
-    @property
-    def waiting(self) -> int:
-        return len(self._window)
-
     def is_beyond_a_job(self, inputs: int, tokens: float) -> bool:
         """Whether that is twice as much as a job of these settings holds, on its way and in the window.
 
@@ -146,11 +142,11 @@ class Batches:
         self.changed.tell()
         return batch.clear()
 
-    def least_cost(self, cost: Callable[[Item], float]) -> int:
-        """What the cheapest of the items that wait costs."""
+    def least_cost(self, cost: Callable[[Item], float]) -> int | None:
+        """What the cheapest of the items that wait costs; None where none does."""
         items = self._window.clear()
         self._window.add(items)
-        return ceil(min(map(cost, items)))
+        return ceil(min(map(cost, items))) if items else None
 
     def end(self) -> None:
         """Nothing more will be offered."""
@@ -179,7 +175,8 @@ class Batches:
         if not len(self._window):
             return []
         cap, slots = self._cap, self._dispatcher.slots
-        least, tokens = self._window.least_batches(cap), self._window.tokens
+        tokens = self._window.tokens
+        least = cap.least_batches(self._window.inputs, tokens)
         if cap.paced:
             return self._window.take(cap, taper(least, tokens, cap, slots))
         if not self._shared or self._shared[0] != cap:

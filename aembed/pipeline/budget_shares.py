@@ -51,9 +51,9 @@ class BudgetShares:
                 if batch := batches.cheapest_batch(share, left, lambda item: self._cost_of_batch([item])):
                     return batch
             if not tasks:
-                if not batches.waiting:
-                    return []
                 least = batches.least_cost(lambda item: self._cost_of_batch([item]))
+                if least is None:
+                    return []
                 if await self._spend_limit.regain() < least:
                     raise self._spend_limit.exceeded_error(least)
                 continue

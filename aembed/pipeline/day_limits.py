@@ -36,12 +36,8 @@ class DayLimit(BudgetAccount):
         self._unit, self._space, self._zone, self._clock = unit, space, zone, clock
         super().__init__(most, account, self._account_name, "a day", "run the same again then")
 
-    @property
-    def _now(self) -> datetime:
-        return self._clock().astimezone(self._zone)
-
     def _account_name(self) -> str:
-        return f"{self._unit} of {self._space} on {self._now:%Y-%m-%d}"
+        return f"{self._unit} of {self._space} on {self._clock().astimezone(self._zone):%Y-%m-%d}"
 
     @property
     def tokens_left(self) -> float:
@@ -59,7 +55,7 @@ class DayLimit(BudgetAccount):
             await super().settle(name, reserved, billed)
 
     def exceeded_error(self, tokens: int) -> QuotaExceededError:
-        now = self._now
+        now = self._clock().astimezone(self._zone)
         midnight = datetime.combine(now.date() + timedelta(days=1), time(), now.tzinfo)
         # Of one zone a difference would leave out the hour by which its clocks change.
         seconds = (midnight.astimezone(UTC) - now.astimezone(UTC)).total_seconds()

@@ -85,7 +85,7 @@ class Intake:
         for portion in portions(entries):
             # Those whose equal is on its way are not looked up: only this task adds to what is on its way.
             items = await self._make_items(await self._write_paid(outcomes.join(portion), carried))
-            outcomes.send(items.keys())
+            outcomes.on_their_way.update(items)
             offered = await self._leased_elsewhere.sift(items)
             await outcomes.tell()
             await self._batches.offer(offered)

@@ -7,7 +7,7 @@ early) and, in a batch job, submitted. "Stored" was seen in the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -49,7 +49,8 @@ class Outcomes:
         self._sink = sink
         self._observers = observers
         self._observer_calls = ObserverCalls(observers)
-        self._on_their_way: set[Key] = set()
+        self.on_their_way: set[Key] = set()
+        """What is sent: equal texts join these."""
         self._joined: dict[Key, list[Entry]] = {}
         self._held: dict[str, bytes | Record] = {}
         self._untold: list[Failure] = []
@@ -58,15 +59,11 @@ class Outcomes:
 
     # equal texts and equal ids
 
-    def send(self, keys: Collection[Key]) -> None:
-        """From now on equal texts join these."""
-        self._on_their_way.update(keys)
-
     def join(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries that have no equal on its way; the others join theirs, so that a text is paid for once."""
-        on_their_way, new = self._on_their_way, []
+        new = []
         for entry in entries:
-            if entry.key in on_their_way:
+            if entry.key in self.on_their_way:
                 self.join_equal(entry)
             else:
                 new.append(entry)
@@ -225,7 +222,7 @@ class Outcomes:
         self._forget([entry for entry, _ in failed])
 
     def _note_arrived(self, items: Sequence[Item]) -> None:
-        self._on_their_way.difference_update([item.entry.key for item in items])
+        self.on_their_way.difference_update([item.entry.key for item in items])
 
     def _forget(self, entries: Sequence[Entry]) -> None:
         """Forgets ids that came to their end, where the length of the input is not known."""

@@ -64,7 +64,12 @@ class Preparing:
         does not know how to ask for what the store's preparation says."""
         wanted = "" if asked.preparation else self._wanted(carried)
         space: Space | None = None
-        if wanted and await _is_known_to_keep(store):
+        # Whether what is there was prepared in a way that is known, now and next time: not in a column that holds
+        # vectors of which nothing is known, nor in one of a kind of its own.
+        keeps = isinstance(store, Store)
+        if wanted and isinstance(store, MovesColumn):
+            keeps = bool(await await_store(store.space()) or not await await_store(store.sample(1)))
+        if wanted and keeps:
             try:
                 space = await await_store(store.prepare(replace(asked, preparation=wanted)))
             except SpaceMismatchError:
@@ -123,13 +128,3 @@ class Preparing:
             if command
             else f"give {options} to the provider, and {'embed_into(new_store, old_store)' if anew else 'move(store)'}",
         )
-
-
-async def _is_known_to_keep(store: Store | Backlog) -> bool:
-    """Whether what is there was prepared in a way that is known, now and next time.
-
-    Of a column that holds vectors of which nothing is known, and of one of a kind of its own, it is not.
-    """
-    if isinstance(store, MovesColumn):
-        return bool(await await_store(store.space()) or not await await_store(store.sample(1)))
-    return isinstance(store, Store)

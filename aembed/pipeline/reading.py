@@ -109,20 +109,17 @@ class Feed:
         try:
             await asyncio.wait([reading])
         finally:
+            self._left = True
+            cancellations = 0
             with anyio.CancelScope(shield=True):
-                await self._leave(reading)
+                while not reading.done() and cancellations < MOST_CANCELLATIONS:
+                    reading.cancel()
+                    cancellations += 1
+                    await asyncio.wait([reading], timeout=CLOSE_SECONDS)
+                    if not reading.done():
+                        logger.error("the source was cancelled and did not close within %g s", CLOSE_SECONDS)
             self._ended = True
             self._changed.tell()
-
-    async def _leave(self, reading: asyncio.Task[None]) -> None:
-        self._left = True
-        for _ in range(MOST_CANCELLATIONS):
-            if reading.done():
-                return
-            reading.cancel()
-            await asyncio.wait([reading], timeout=CLOSE_SECONDS)
-            if not reading.done():
-                logger.error("the source was cancelled and did not close within %g s", CLOSE_SECONDS)
 
     async def _read(self) -> None:
         """Reads the source, of either kind, to its end; its error is kept until all that came before was taken."""
@@ -172,22 +169,21 @@ class Feed:
     async def chunks(self) -> AsyncIterator[Chunk]:
         """The chunks. Raises SourceError for what the source raised, after all that it gave."""
         index = 0
-        while values := await self._take():
+        while True:
+            while not self._values and not self._ended:
+                self.starved = True
+                await self._changed.wait()
+            self.starved = False
+            values, self._values = self._values, []
+            self._changed.tell()
+            if not values:
+                break
             chunk = index, list(map(self._record, count(index), values))
             yield chunk
             index += count_inputs(chunk)
         if self._error:
             name = type(self._error).__name__
             raise SourceError(f"the records raised {name}; all that came before was kept") from self._error
-
-    async def _take(self) -> list[Any]:
-        while not self._values and not self._ended:
-            self.starved = True
-            await self._changed.wait()
-        self.starved = False
-        values, self._values = self._values, []
-        self._changed.tell()
-        return values
 
     async def _wait_until_taken(self) -> None:
         self._changed.tell()

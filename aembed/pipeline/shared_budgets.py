@@ -60,7 +60,7 @@ class SharedBudgets:
     _turn: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
 
     def __post_init__(self) -> None:
-        self._coordination.give_back = self.give_back_unless_away
+        self._coordination.give_back = self.give_back
 
     def account_of(self, most: float) -> SharedAccount:
         """The account of a budget of so many tokens."""
@@ -92,22 +92,17 @@ class SharedBudgets:
             return drawn.taken - drawn.held
 
     async def give_back(self) -> None:
-        """What was drawn and not spent is there for the others."""
-        async with self._turn:
-            for job, drawn in self._held.items():
-                if held := drawn.held + self.unspent.pop(job, 0):
-                    drawn.held = 0
-                    drawn.taken = await self._coordination.ask(
-                        await self._name_of(job), partial(_give_back, held), durable=True
-                    )
-            self._held.clear()
-            self.spent.clear()
-            self._account = ""
-
-    async def give_back_unless_away(self) -> None:
-        """What cannot be given back counts as spent."""
+        """What was drawn and not spent is there for the others; what cannot be given back counts as spent."""
         try:
-            await self.give_back()
+            async with self._turn:
+                for job, drawn in self._held.items():
+                    if held := drawn.held + self.unspent.pop(job, 0):
+                        drawn.held = 0
+                        change = partial(_give_back, held)
+                        drawn.taken = await self._coordination.ask(await self._name_of(job), change, durable=True)
+                self._held.clear()
+                self.spent.clear()
+                self._account = ""
         except AembedError as error:
             logger.warning("what was drawn of a budget and not spent was not given back: %s", error)
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor, inf
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import anyio
 
@@ -244,13 +244,16 @@ class SpendLimit:
 
     async def close(self, *, goes_on: bool) -> None:
         """The job has come to its end, and the next one begins with nothing spent; or it `goes_on` another time, with
-        what is left. Budgets that last longer go on."""
+        what is left. Budgets that last longer go on. A store that cannot keep that is told of in the log."""
         ended = None if goes_on else self._own
-        if ended:
-            await ended.close()
-        for budget in self.budgets:
-            if budget is not ended:
-                await budget.give_back()
+        try:
+            if ended:
+                await ended.close()
+            for budget in self.budgets:
+                if budget is not ended:
+                    await budget.give_back()
+        except AembedError as error:
+            logger.warning("the store did not keep what the job has spent: %s", error)
 
     def _most_to_hold(self, tokens: int) -> int:
         return ceil(tokens * self._factor - ROUNDING)
@@ -262,13 +265,6 @@ async def close_when_done(spend_limit: SpendLimit) -> AsyncIterator[SpendLimit]:
         yield spend_limit
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LEAVE_SECONDS):
-            await _warn_unless_noted(spend_limit.close(goes_on=True))
+            await spend_limit.close(goes_on=True)
         raise
-    await _warn_unless_noted(spend_limit.close(goes_on=spend_limit.goes_on))
-
-
-async def _warn_unless_noted(step: Coroutine[Any, Any, None]) -> None:
-    try:
-        await step
-    except AembedError as error:
-        logger.warning("the store did not keep what the job has spent: %s", error)
+    await spend_limit.close(goes_on=spend_limit.goes_on)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from aembed.core.replies import Parsed, ReplyReader
+
 Reply = dict[str, Any]
 Mutation = Callable[[random.Random, Reply], "Reply | bytes | None"]
 """Returns the broken reply, or None where that fault has no form in this format."""
@@ -53,6 +55,13 @@ def wire(reply: Reply | bytes) -> bytes:
         return reply
     text = json.dumps(reply, ensure_ascii=False)
     return text.replace(f'"{LITERAL}', "").replace(f'{LITERAL}"', "").replace("\\u0001", "").encode()
+
+
+def parse_openai(body: bytes, *, inputs: int, dimensions: int | None, normalised: bool = False) -> Parsed:
+    """What a reply says that has come whole."""
+    reader = ReplyReader(inputs)
+    reader.feed(body)
+    return reader.parse(dimensions=dimensions, normalised=normalised)
 
 
 def is_floats(reply: Reply) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 import pybase64
 import pytest
 
-from aembed.core.replies import ReplyReader, parse_openai
+from aembed.core.replies import ReplyReader
 from aembed.core.vectors import check, decode_base64, from_base64, from_floats, vectors_in_order
 from aembed.errors import InvalidReplyError
-from tests.core.broken_replies import reply_of, unit_vectors, wire
+from tests.core.broken_replies import parse_openai, reply_of, unit_vectors, wire
 
 FORMATS = pytest.mark.parametrize("floats", [True, False], ids=["floats", "base64"])
 

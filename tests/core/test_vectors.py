@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aembed.core.replies import _REPLY, Parsed, ReplyReader, _parse_whole, decode_reply, parse_openai
+from aembed.core.replies import _REPLY, Parsed, ReplyReader, _parse_whole, decode_reply
 from aembed.core.vectors import DimensionError, check
 from aembed.errors import InvalidReplyError
-from tests.core.broken_replies import KINDS, reply_of, unit_vectors, wire
+from tests.core.broken_replies import KINDS, parse_openai, reply_of, unit_vectors, wire
 
 EXAMPLES = int(os.environ.get("AEMBED_BROKEN_REPLIES", "40"))
 FORMS = [

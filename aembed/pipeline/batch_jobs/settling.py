@@ -87,9 +87,13 @@ class Settling:
     async def _settle(self) -> None:
         settled, self._settled, self._rows = self._settled, [], 0
         bought = [line for line in settled if line.matrix is not None]
-        # Those of a twin are few, and counted once.
         if self.batch.record.is_twin and bought:
-            await self._count_twice([name for line in bought for name in line.fingerprints])
+            names, place = {name for line in bought for name in line.fingerprints}, self.books.place
+            # A column keeps no fingerprints beside its rows: there all that was sent anew counts.
+            again = set(await await_store(place.vectors(names))) if isinstance(place, Store) else set(names)
+            states = await self.books.texts([*names])
+            again |= {name for name, state in states.items() if state.is_out or state.vector is not None}
+            self.tally.bought_twice += len(again)
         elif bought and await self.collected.bring(self.batch, bought):
             settled = [line for line in settled if line.matrix is None]
         if settled:
@@ -124,14 +128,6 @@ class Settling:
         except InvalidReplyError:
             return None
         return combine_pieces(texts, matrix)
-
-    async def _count_twice(self, fingerprints: Sequence[bytes]) -> None:
-        names, place = set(fingerprints), self.books.place
-        # A column keeps no fingerprints beside its rows: there all that was sent anew counts.
-        again = set(await await_store(place.vectors(names))) if isinstance(place, Store) else set(names)
-        states = await self.books.texts([*names])
-        again |= {name for name, state in states.items() if state.is_out or state.vector is not None}
-        self.tally.bought_twice += len(again)
 
 
 def estimate(record: BatchRecord, lines: int) -> int:
