@@ -28,12 +28,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
-from aembed.core.billing import utf8_bytes
 from aembed.core.changes import Item
-from aembed.core.counting import ALIKE, MOST_SCALE, Counting, fitting_tokens
+from aembed.core.counting import fitting_tokens
+from aembed.core.learned_limits import LearnedLimits, limit_of_all, names_a_limit
 from aembed.core.packing import Cap, halves, pack, quarters, totals
 from aembed.core.replies import CutShortError
 from aembed.core.retrying import FailItems, Resend, Split, Verdict, may_be_billed, verdict
@@ -58,30 +57,6 @@ MOST_PARDONS = 3
 # text soonest; a single text is tried again because nothing smaller can be tried. More tries are more money.
 WHOLE, PART, LAST = 1, 0, 2
 """How often a batch that fails is tried again, a part of it, and what is left of it in the end: a single text."""
-
-
-@dataclass(slots=True)
-class LearnedLimits:
-    """The smaller limits that this provider's refusals taught; kept for the life of the Embedder.
-
-    Tokens are those of our own estimate. `counting` is what is known about how the provider counts them.
-    """
-
-    inputs: float = inf
-    tokens: float = inf
-    counting: Counting = field(default_factory=Counting)
-
-    def narrow_cap(self, cap: Cap, *, estimated: bool = False) -> Cap:
-        """The cap with these limits. `estimated` says that the provider may not count as `cap` does."""
-        tokens = self.counting.estimate_of(cap.tokens) if estimated else cap.tokens
-        return Cap(int(min(cap.inputs, self.inputs)), min(tokens, self.tokens))
-
-    def is_allowed(self, inputs: int, tokens: float) -> bool:
-        return inputs <= self.inputs and tokens <= self.tokens
-
-    def learn(self, inputs: float | None, tokens: float | None) -> None:
-        self.inputs = max(1, min(self.inputs, inputs or inf))
-        self.tokens = max(1, min(self.tokens, tokens or inf))
 
 
 @dataclass(slots=True, eq=False)
@@ -354,7 +329,7 @@ class Bisection:
         if not isinstance(error, BadRequestError):
             return
         inputs, tokens = totals(batch)
-        most = error.max_tokens_per_batch or _limit_of_all(batch, error)
+        most = error.max_tokens_per_batch or limit_of_all(batch, error)
         self._learned_limits.learn(error.max_batch_size, most and fitting_tokens(tokens, most, error.requested_tokens))
         self._unexplained |= error.offender is None and self._learned_limits.is_allowed(inputs, tokens)
 
@@ -371,22 +346,6 @@ class Bisection:
             return packed
         first, rest = _sample(batch) if sampled and len(batch) > 2 else ([], batch)
         return [part for part in (first, *halves(rest)) if part]
-
-
-def names_a_limit(error: BadRequestError) -> bool:
-    return bool(error.max_batch_size or error.max_tokens_per_batch or error.max_tokens)
-
-
-def _limit_of_all(batch: Sequence[Item], error: BadRequestError) -> int | None:
-    """The limit in tokens that an error names, if it is one of all texts together and not one of a single text.
-
-    It is that only where our count of them all is about what the provider counted, and where no single one of them can
-    be above it, as a token is a byte at least.
-    """
-    most, requested = error.max_tokens, error.requested_tokens
-    if most is None or requested is None or not ALIKE <= requested / totals(batch)[1] <= MOST_SCALE:
-        return None
-    return most if max(utf8_bytes(text) for item in batch for text in item.texts) <= most else None
 
 
 def _sample(batch: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:

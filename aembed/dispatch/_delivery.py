@@ -20,9 +20,10 @@ from typing import Any, TypeAlias
 import anyio
 
 from aembed.core.changes import Item
+from aembed.core.learned_limits import LearnedLimits
 from aembed.core.packing import Cap
 from aembed.core.retrying import FailItems, FailJob, Resend
-from aembed.core.splitting import Bisection, LearnedLimits, Tries
+from aembed.core.splitting import Bisection, Tries
 from aembed.core.truncation import Truncation
 from aembed.core.vectors import DimensionError
 from aembed.core.weighing import Weight

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from aembed.core.splitting import names_a_limit
+from aembed.core.learned_limits import names_a_limit
 from aembed.core.vectors import DimensionError
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from aembed.core.headers import parse_duration
+from aembed.core.waits import parse_duration
 from aembed.providers._echoes import without_echoes
 
 # Chosen: what services say by themselves fits into it; what is longer may quote a text of the user. Smaller, refusals

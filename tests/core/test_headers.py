@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.core.headers import never_clearing_limit, parse_duration, parse_hints, retry_after_in
+from aembed.core.headers import never_clearing_limit, parse_hints
+from aembed.core.waits import parse_duration, retry_after_in
 from aembed.types import Hints
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"

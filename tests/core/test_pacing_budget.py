@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aembed.core.pacing._budget import Minute, RateBudget
+from aembed.core.pacing._budget import RateBudget
+from aembed.core.pacing._minute import Minute
 
 LIMIT, SIZE = 60_000, 6_000
 

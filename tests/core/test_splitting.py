@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aembed.core.changes import Item
+from aembed.core.learned_limits import LearnedLimits
 from aembed.core.packing import Cap
 from aembed.core.retrying import FailItems, FailJob, Resend, Split
-from aembed.core.splitting import Bisection, LearnedLimits
+from aembed.core.splitting import Bisection
 from aembed.core.vectors import ShapeError
 from aembed.core.weighing import Weight
 from aembed.errors import BadRequestError, InvalidReplyError, RateLimitError

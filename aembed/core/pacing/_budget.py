@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
+from aembed.core.pacing._minute import MINUTE, Minute
+
 # Measured on a limit of 1M tokens a minute with 50 ms of jitter: at this pace batches of 3 % of a minute are never
 # refused, by fixed and by sliding minutes, and 97 % of the limit is used. Larger, there is no room for one batch more.
 PACE = 0.97
@@ -20,7 +22,6 @@ BATCH_SHARE = 0.027
 # Computed: with whole requests of a twentieth of the limit 0.9475 of it is used. Larger, more of it would be lost.
 LARGEST_WHOLE = 0.05
 """A request that is full at up to this share of a minute's limit is sent full, at a pace that leaves room for it."""
-MINUTE = 60.0
 # Chosen: a window of a second or two holds five such batches. Larger, the pace between them would have to be far lower.
 LARGEST_SHARE = 0.2
 """The largest batch, as a share of a window that is shorter than a minute: its pace leaves room for one."""
@@ -62,39 +63,6 @@ SAME, APART, CERTAIN = 0.02, 2.0, 0.9
 # Chosen: below that the counters of a nearly empty window are mostly rounding.
 TELLING = 0.005
 """A reply is judged only if at least this share of the limit is left."""
-
-
-# Chosen: half a second is 0.8 % of a minute, less than the 3 % that the pace leaves free; 128 s hold the two minutes
-# that the longest measurement looks back. Larger numbers make each sum slower, which is taken for each reply.
-_SLOTS_PER_SECOND = 2
-_SLOTS = 128 * _SLOTS_PER_SECOND
-
-
-class Minute:
-    """How much of something happened, and when, over the last two minutes."""
-
-    __slots__ = ("_amounts", "_stamps")
-
-    def __init__(self) -> None:
-        self._amounts = [0.0] * _SLOTS
-        self._stamps = [-1] * _SLOTS
-
-    def add(self, at: float, amount: float) -> None:
-        stamp = int(at * _SLOTS_PER_SECOND)
-        slot = stamp % _SLOTS
-        if self._stamps[slot] != stamp:
-            self._stamps[slot] = stamp
-            self._amounts[slot] = 0.0
-        self._amounts[slot] += amount
-
-    def total(self, now: float, seconds: float = 60.0) -> float:
-        first, last = int((now - seconds) * _SLOTS_PER_SECOND), int(now * _SLOTS_PER_SECOND)
-        return sum(amount for stamp, amount in zip(self._stamps, self._amounts, strict=True) if first < stamp <= last)
-
-    def seconds_since_first(self, now: float) -> float:
-        """Since the first of it in the last minute, within half a second; 0 where there was none."""
-        first, last = int((now - MINUTE) * _SLOTS_PER_SECOND), int(now * _SLOTS_PER_SECOND)
-        return now - min([stamp for stamp in self._stamps if first < stamp <= last], default=last) / _SLOTS_PER_SECOND
 
 
 class Charge(NamedTuple):

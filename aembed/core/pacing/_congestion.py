@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from aembed.core.pacing._budget import Minute
+from aembed.core.pacing._minute import Minute
 
 # Chosen: like TCP's CUBIC the pace stays long near what was refused last, and grows fast once it is far from it. A
 # smaller power would meet the limit more often, a larger one would find a limit that was raised too late.
