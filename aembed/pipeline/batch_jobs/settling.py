@@ -87,6 +87,7 @@ class Settling:
     async def _settle(self) -> None:
         settled, self._settled, self._rows = self._settled, [], 0
         bought = [line for line in settled if line.matrix is not None]
+        # Those of a twin are few, and counted once.
         if self.batch.record.is_twin and bought:
             names, place = {name for line in bought for name in line.fingerprints}, self.books.place
             # A column keeps no fingerprints beside its rows: there all that was sent anew counts.
