@@ -14,6 +14,7 @@ from aembed.core.gate import Gate, GatePass
 from aembed.core.pacing import Pacer, Reservation, Throttling
 from aembed.core.packing import Cap
 from aembed.dispatch._coordination import SharedLimit
+from aembed.dispatch._notice import Notice
 from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import OutageError, ProviderError, RateLimitError, UnavailableError
 from aembed.results import Stats
@@ -54,9 +55,9 @@ class Admission:
         self.wait_report = wait_report or WaitReport()
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
-        self.changed = asyncio.Event()
+        self.changed = Notice()
         """Set, and another one made, when a slot is free, the gate has opened or closed, or a probe is over."""
-        self._landed = asyncio.Event()
+        self._landed = Notice()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = lambda: None
         self.shared: SharedLimit | None = None
@@ -261,8 +262,7 @@ class Admission:
             self.wait_report.note_closed(now + seconds, now, limited=True)
 
     def _tell_landed(self) -> None:
-        self._landed.set()
-        self._landed = asyncio.Event()
+        self._landed.tell()
 
     def _leave(self, permit: Permit) -> None:
         self._slots.release_on_behalf_of(permit.reservation)
@@ -276,8 +276,7 @@ class Admission:
 
     def _notify(self) -> None:
         """Wakes whoever waits: a slot may be free, the gate open, or its probe over."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        self.changed.tell()
 
     async def _wait_for_pace(
         self, tokens: float, texts: int, interactive: bool, control: bool, remaining: float

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aembed.core.learned_limits import names_a_limit
 from aembed.core.vectors import DimensionError
+from aembed.dispatch._notice import Notice
 from aembed.errors import BadRequestError, InvalidReplyError, ProviderError
 
 # Chosen: one or two texts of a job may be bad by chance. Larger, a wrong account would be asked for longer, and each
@@ -39,8 +39,8 @@ class FailFast:
     """How many requests had been sent when the first refusal came; None once a later one was accepted."""
     refusal: ProviderError | None = None
     """The last refusal."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and another one made, when it may be the turn of another batch."""
+    changed: Notice = field(default_factory=Notice)
+    """Told when it may be the turn of another batch."""
 
     @property
     def is_doubting(self) -> bool:
@@ -64,7 +64,7 @@ class FailFast:
             if number > min(self._refused, default=0):
                 self._refused.clear()
             self.refusal = self.refusal if self._refused else None
-            self._notify()
+            self.changed.tell()
 
     def note_refusal(self, error: ProviderError, *, texts: int, number: int, sent: int) -> None:
         """The request of that number was refused, which had so many texts, when so many had been sent.
@@ -99,16 +99,12 @@ class FailFast:
             yield
         finally:
             self._vouching = False
-            self._notify()
+            self.changed.tell()
 
     def leave(self, batch: object) -> None:
         if self._splitting is batch:
             self._splitting = None
-            self._notify()
-
-    def _notify(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
+            self.changed.tell()
 
 
 def _is_of_content(error: ProviderError) -> bool:

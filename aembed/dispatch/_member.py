@@ -10,6 +10,7 @@ from typing import Protocol
 from aembed.core.gate import FAILURES_IN_A_ROW, LONGEST_HINT, PROBE_SECONDS, Gate, GatePass
 from aembed.core.pacing import Pacer
 from aembed.dispatch._admission import EARLY, Admission, Permit
+from aembed.dispatch._notice import Notice
 from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import ProviderError, UnavailableError
 from aembed.types import Hints
@@ -27,12 +28,12 @@ class Whole(Protocol):
     accepted: int
     sent: int
     wait_report: WaitReport
+    changed: Notice
 
     @property
     def lost_at(self) -> float: ...
     def note_closed(self) -> None: ...
     def check_outage(self) -> None: ...
-    def notify(self) -> None: ...
 
 
 class Member(Admission):
@@ -159,7 +160,7 @@ class Member(Admission):
 
     def _notify(self) -> None:
         super()._notify()
-        self._pool.notify()
+        self._pool.changed.tell()
 
 
 class _AddressReport(WaitReport):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import anyio
+import asyncio
 
 
 class Notice:
     """Something that is told again and again: each time it wakes all that wait by then, who look for themselves."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event = asyncio.Event()
 
     async def wait(self) -> None:
         await self._event.wait()
 
     def tell(self) -> None:
         self._event.set()
-        self._event = anyio.Event()
+        self._event = asyncio.Event()

@@ -26,6 +26,7 @@ from aembed.core.packing import Cap
 from aembed.dispatch._admission import EARLY, Permit
 from aembed.dispatch._coordination import SharedLimit
 from aembed.dispatch._member import Member
+from aembed.dispatch._notice import Notice
 from aembed.dispatch._route import PROBE_TOKENS, Asks, Route, is_of_address, says_why
 from aembed.dispatch._wait_report import WaitReport
 from aembed.errors import BadRequestError, OutageError, ProviderError
@@ -40,7 +41,7 @@ class Pool:
     """Leave to send to any of several addresses, in the order of arrival, in the lanes of an Admission."""
 
     def __init__(self, names: Sequence[str], pacers: Sequence[Pacer], concurrency: int, max_outage: float) -> None:
-        self.changed = asyncio.Event()
+        self.changed = Notice()
         self._controls = 0
         self.accepted = 0
         """The highest number of a request that was accepted, at whatever address."""
@@ -144,10 +145,6 @@ class Pool:
             limited = all(member.gate.is_limited for member in self.members)
             self.wait_report.note_closed(self.opens_at, asyncio.get_running_loop().time(), limited=limited)
             self.when_closed()
-
-    def notify(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
 
     async def wait_for_accepted(self, number: int) -> None:
         """Until a request that was sent after that one was accepted, while the open addresses have any under way."""
@@ -274,7 +271,7 @@ class Pool:
             self._controls += more
             for member in self.members:
                 member.controls = self._controls
-            self.notify()
+            self.changed.tell()
 
     # who is to blame
 
