@@ -1,12 +1,12 @@
-"""Four Ray actors on one key, 3,000,000 tokens a sliding minute: what they use, what is refused, who gets how much.
+"""Four Ray actors on one key, 3,000,000 tokens a minute: what they use, what is refused, who gets how much.
 
-    python -m benchmarks.shared_actors                                      some ten minutes
-    python -m benchmarks.shared_actors --seconds 60 --parts coordinator     a part of it, and shorter
+    python -m benchmarks.shared_actors                                  some 15 minutes
+    python -m benchmarks.shared_actors --seconds 60 --parts fixed       a part of it, and shorter
 
-    coordinator   embed_dataset with `coordinator=` in PostgreSQL; one actor is killed, and Ray begins another one,
-                  which has the block of the dead one
-    alone         the same without a coordinator
-    qps           Ray's own HTTP stage, its requests a second divided by the number of actors
+    sliding, fixed, bucket   embed_dataset with `coordinator=` in PostgreSQL, by minutes that are counted so; one actor
+                             is killed, and Ray begins another one, which has the block of the dead one
+    alone                    the same without a coordinator, by sliding minutes
+    qps                      Ray's own HTTP stage, its requests a second divided by the number of actors
 
 Real Ray, in a venv of its own, real sockets and real time; the judge is the service's own ledger. What comes before all
 actors have worked for 20 s is not judged. Exits 1 if a bar is missed.
@@ -34,10 +34,12 @@ from benchmarks.results import Bar, finish
 from tests.service.limits import RateLimits
 from tests.service.own_process import ROOT
 from tests.service.server import Latency, Server
+from tests.service.windows import WindowKind
 from tests.stage.postgres import Server as Postgres
 
 ACTORS = 4
-PARTS = ("coordinator", "alone", "qps")
+PARTS = ("sliding", "fixed", "bucket", "alone", "qps")
+WINDOWS: tuple[WindowKind, ...] = ("sliding", "fixed", "bucket")
 LONGEST_START = 180.0
 
 
@@ -79,8 +81,8 @@ async def running(how: str, url: str, place: str) -> AsyncIterator[Process]:
         await process.wait()
 
 
-async def share(how: str, place: str, seconds: float) -> Sharing:
-    limits = RateLimits.of("sliding", tokens_per_minute=TOKENS_PER_MINUTE)
+async def share(how: str, window: WindowKind, place: str, seconds: float) -> Sharing:
+    limits = RateLimits.of(window, tokens_per_minute=TOKENS_PER_MINUTE)
     async with Server(limits=limits, latency=Latency(scale=1.0)) as server, running(how, server.url, place) as process:
         ledger = server.ledger
         for _ in range(int(LONGEST_START)):
@@ -113,17 +115,21 @@ async def share(how: str, place: str, seconds: float) -> Sharing:
 async def measure(parts: Sequence[str], seconds: float) -> list[Bar]:
     bars, postgres = list[Bar](), Postgres()
     try:
-        for how in parts:
-            found = await share(how, place_in(postgres, "actors"), seconds)
-            print(f"{how}: {found}", flush=True)
-            if how == "coordinator":
+        for window in WINDOWS:
+            if window in parts:
+                found = await share("coordinator", window, place_in(postgres, f"actors_{window}"), seconds)
+                print(f"{window}: {found}", flush=True)
+                of = f"4 Ray actors, {window} minutes"
                 bars += [
-                    Bar("4 Ray actors: used", 100 * found.used, least=95.0, unit=" %"),
-                    Bar("4 Ray actors: refused", 100 * found.refused, most=0.2, unit=" %"),
-                    Bar("4 Ray actors: smallest share", min(found.shares), least=0.8),
-                    Bar("4 Ray actors: largest share", max(found.shares), most=1.2),
-                    Bar("4 Ray actors: a block begins again after", found.seconds, most=10.0, unit=" s"),
+                    Bar(f"{of}: used", 100 * found.used, least=95.0, unit=" %"),
+                    Bar(f"{of}: refused", 100 * found.refused, most=0.2, unit=" %"),
+                    Bar(f"{of}: smallest share", min(found.shares), least=0.8),
+                    Bar(f"{of}: largest share", max(found.shares), most=1.2),
+                    Bar(f"{of}: a block begins again after", found.seconds, most=10.0, unit=" s"),
                 ]
+        for how in ("alone", "qps"):
+            if how in parts:
+                print(f"{how}: {await share(how, 'sliding', place_in(postgres, how), seconds)}", flush=True)
     finally:
         postgres.stop()
     return bars
