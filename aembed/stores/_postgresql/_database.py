@@ -250,6 +250,7 @@ class PostgresDatabase:
         connection = await asyncpg.connect(
             **self.address.connect, statement_cache_size=0, command_timeout=self.command_timeout
         )
+        self._reached = True
         try:
             backend, version = await connection.fetchrow("SELECT pg_catalog.pg_backend_pid(), pg_catalog.version()")
             self._one_session = any(name in version for name in ONE_SESSION)
@@ -261,6 +262,20 @@ class PostgresDatabase:
             except Refused:
                 self._hangs = True
                 _end(connection)
+
+
+@asynccontextmanager
+async def taken_back(connection: Connection) -> AsyncIterator[None]:
+    """What is done within is tried: it is taken back, and the transaction goes on."""
+    await connection.execute("SAVEPOINT aembed_trial")
+    try:
+        yield
+    finally:
+        # A connection that was lost has no transaction any more, and one of a pool raises where it is asked: the error
+        # that ended it is the one to be told.
+        with suppress(asyncpg.InterfaceError):
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK TO SAVEPOINT aembed_trial")
 
 
 def _end(connection: Connection) -> None:

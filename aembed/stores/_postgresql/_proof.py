@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection
 import asyncpg
 
 from aembed.errors import StoreError
-from aembed.stores._postgresql._database import AT_ONCE, Connection
+from aembed.stores._postgresql._database import AT_ONCE, Connection, taken_back
 from aembed.stores._postgresql._errors import explain_error, is_of_row
 from aembed.stores._postgresql._hooks import hooks_of
 from aembed.stores._postgresql._parts import DroppedError
@@ -55,21 +55,17 @@ async def try_write(
     write: Callable[[], Awaitable[object]], place: str, connection: Connection, *, advice: str = ""
 ) -> StoreError | None:
     """Why the row that `write` writes is not kept; it is taken back. `advice`: for SQL that a trigger cannot run."""
-    await connection.execute("SAVEPOINT aembed_probe")
-    try:
-        await write()
-        await connection.execute(AT_ONCE)
-        return None
-    except DroppedError as error:
-        return error
-    except asyncpg.PostgresError as error:
-        if not is_of_row(error):
-            raise
-        refusal = explain_error(error, place, of_rows=True)
-        if advice and isinstance(error, asyncpg.SyntaxOrAccessError):
-            raise StoreError(f"{refusal}; {advice}") from None
-        return refusal
-    finally:
-        # A connection that was lost has no transaction any more, and the error that ended it is the one to be told.
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK TO SAVEPOINT aembed_probe")
+    async with taken_back(connection):
+        try:
+            await write()
+            await connection.execute(AT_ONCE)
+            return None
+        except DroppedError as error:
+            return error
+        except asyncpg.PostgresError as error:
+            if not is_of_row(error):
+                raise
+            refusal = explain_error(error, place, of_rows=True)
+            if advice and isinstance(error, asyncpg.SyntaxOrAccessError):
+                raise StoreError(f"{refusal}; {advice}") from None
+            return refusal

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import asyncpg
 
 from aembed.core.words import COUNTED_ROWS, MOST_LOOKED_AT, Name, Phrase, wanted, weigh_rows
-from aembed.stores._postgresql._database import Connection
+from aembed.stores._postgresql._database import Connection, taken_back
 from aembed.stores._postgresql._index import TableIndex
 from aembed.stores._postgresql._names import quote_name
 
@@ -69,17 +69,14 @@ async def may_index_words(target: WordTarget, connection: Connection) -> bool:
 
     Tried with an empty table that is taken back.
     """
-    await connection.execute("SAVEPOINT aembed_words")
-    try:
-        await connection.execute(f"CREATE TEMPORARY TABLE aembed_words (LIKE {target.table})")
-        await connection.execute(replace(target, table="pg_temp.aembed_words").create(concurrently=False))
-    except asyncpg.InvalidObjectDefinitionError:
-        return False
-    except asyncpg.InsufficientPrivilegeError:
-        return True
-    finally:
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK TO SAVEPOINT aembed_words")
+    async with taken_back(connection):
+        try:
+            await connection.execute(f"CREATE TEMPORARY TABLE aembed_words (LIKE {target.table})")
+            await connection.execute(replace(target, table="pg_temp.aembed_words").create(concurrently=False))
+        except asyncpg.InvalidObjectDefinitionError:
+            return False
+        except asyncpg.InsufficientPrivilegeError:
+            return True
     return True
 
 
