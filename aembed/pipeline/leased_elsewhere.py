@@ -104,7 +104,12 @@ class LeasedElsewhere:
         self._batches.hurried = True
         self._changed.tell()
         while self._items:
-            await self._changed.wait()
+            if self._sink.gathers:
+                # What is gathered for a batch is held, too: two such jobs would wait for each other, and send nothing.
+                await anyio.sleep(TELLING_SECONDS)
+                await self._sink.send_gathered()
+            else:
+                await self._changed.wait()
 
     async def are_left(self) -> bool:
         """Whether anything is waited for; if so, it returns once some of it has been looked for."""
@@ -131,7 +136,8 @@ class LeasedElsewhere:
             pause = LEAST_PAUSE if len(self._items) < before else min(2 * pause, MOST_PAUSE)
 
     async def _look_up_answers(self) -> None:
-        """Looks once: what was written or refused elsewhere is taken over, and what nobody holds any more is sent."""
+        """Looks once: what was written or refused elsewhere is taken over, and what nobody holds any more is sent. What
+        is out in a batch by now is not waited for."""
         items = list(islice(self._items.values(), MOST_LOOKED_UP))
         told = await self._sink.settled([item.entry for item in items])
         left = [item for item in items if item.entry.record.id in told.gone]
@@ -149,9 +155,11 @@ class LeasedElsewhere:
         for item in refused:
             await self._outcomes.note_refused_elsewhere(item, told.known.refused[item.entry.record.id])
         settled = {item.entry.key for item in (*left, *found, *refused)}
-        leased = await self._sink.lease([item.entry for item in items if item.entry.key not in settled])
-        free = [item for item in items if item.entry.key in leased]
-        self._drop([*found, *refused, *free])
+        unsent = await self._not_submitted([item for item in items if item.entry.key not in settled])
+        leased = await self._sink.lease([item.entry for item in unsent])
+        free = [item for item in unsent if item.entry.key in leased]
+        waited_for = {item.entry.key for item in unsent} - leased
+        self._drop([item for item in items if item.entry.key not in waited_for])
         free = await self._not_submitted(free)
         for item in items:
             if self._items.get(key := item.entry.key) is item:

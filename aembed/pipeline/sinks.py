@@ -93,6 +93,9 @@ class Sink:
     async def note_submitted(self, entries: Sequence[Entry], *, is_known: bool) -> None:
         """These go out in a batch, and this job is done with them. `is_known`: the store tells other jobs so by now."""
 
+    async def send_gathered(self) -> None:
+        """Sends what is gathered for a batch, as others wait for it."""
+
     async def settled(self, entries: Sequence[Entry]) -> Settled:
         """What has become of those that other jobs had leased."""
         return Settled(await self.paid_vectors(entries), await self.known(entries))

@@ -143,8 +143,16 @@ def test_e11_e12_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
     ended(of_a_pool(seed, tmp_path), f"--pools {seed}")
 
 
-@pytest.mark.parametrize("seed", [20060], ids=["a twin that never ran is billed"])
-def test_q18_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "seed",
+    [20060, 104133, 104231],
+    ids=[
+        "a twin that never ran is billed",
+        "two batch runs wait for what the other has gathered",
+        "two batch runs of a column wait for each other once one was cancelled",
+    ],
+)
+def test_q17_q18_what_failed_once_holds(seed: int, tmp_path: Path) -> None:
     ended(of_batches(seed, tmp_path), f"--batches {seed}")
 
 

@@ -44,6 +44,8 @@ class BatchSink(UpperSink):
         self.gathers = gathers
         self._collected = collected
         self.gathered: set[bytes] = set()
+        self.flush: Callable[[], Awaitable[None]] | None = None
+        """Sends the file that is gathered."""
         self._submitted = Counter[bytes]()
         self._left_behind: set[bytes] = set()
         self._used: set[bytes] = set()
@@ -93,6 +95,10 @@ class BatchSink(UpperSink):
         for known in (True, False):
             if some := [entry for entry in entries if (entry.fingerprint not in self.gathered) == known]:
                 await self._sink.note_submitted(some, is_known=known)
+
+    async def send_gathered(self) -> None:
+        if self.flush:
+            await self.flush()
 
     def take_back(self, fingerprints: Collection[bytes]) -> int:
         """These are not out after all; returns how many records were counted as submitted for them."""
