@@ -24,20 +24,15 @@ PACKAGES = ("typer", "rich", "markdown_it", "semantic_text_splitter", "turbohtml
 """What the extra `cli` brings. Readers are imported only where there is something for them to read."""
 
 
-def _check_extra() -> None:
-    """Raises ModuleNotFoundError for the first that is missing."""
-    for name in PACKAGES:
-        if find_spec(name) is None:
-            raise ModuleNotFoundError(name=name)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command with these arguments, else those of the process, and ends it with SystemExit."""
     prepare_streams()
     gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        _check_extra()
+        for name in PACKAGES:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
         from aembed.cli._app import app_for, exit_code_of
 
         app = app_for(given)

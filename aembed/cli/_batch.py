@@ -85,8 +85,11 @@ class BatchFlags:
         while self.wait and not ending.error and ending.progress.submitted:
             await self._wait(embedder, place, output)
             ending = await once()
-        if ending.progress.submitted and (due := await _due_in_words(place)):
-            output.note(due)
+        if ending.progress.submitted:
+            records = await read_records(place) if isinstance(place, KeepsBatches) else []
+            times = [record.expires_at for record in records if record.is_out and record.expires_at]
+            if times:
+                output.note(f"the last of them are due by {time_in_words(max(times))}")
         return ending
 
     async def _wait(self, embedder: Embedder, place: Store | Backlog, output: Output) -> None:
@@ -114,13 +117,6 @@ def record_in_words(record: BatchRecord) -> str:
     stage = "a twin, to be cancelled" if record.is_twin else record.stage.value
     due = f", due by {time_in_words(record.expires_at)}" if record.is_out and record.expires_at else ""
     return f"{stage}, {count_in_words(record.texts, 'text')}{f'  ({names})' if names else ''}{due}"
-
-
-async def _due_in_words(place: Store | Backlog) -> str:
-    """When the last of what is out should be there; "" where that is not known."""
-    records = await read_records(place) if isinstance(place, KeepsBatches) else []
-    times = [record.expires_at for record in records if record.is_out and record.expires_at]
-    return f"the last of them are due by {time_in_words(max(times))}" if times else ""
 
 
 def time_in_words(seconds: float) -> str:

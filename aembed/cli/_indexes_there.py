@@ -29,15 +29,15 @@ class ColumnIndexes:
     is_worth_it: bool
     output: Output
 
-    async def set_aside(self, *, ask: bool) -> None:
+    async def set_aside(self, *, may_ask: bool) -> None:
         """Drops what is there where that was asked for, or is answered so on a terminal."""
         if self.column is None or self.held is None or not self.is_worth_it:
             return
-        if self.rebuild or (ask and is_interactive() and _agrees(self.held)):
+        there = _named(self.held.there)
+        question = f"Drop {there}, and build it again at the end? Searches are exact, and slow, meanwhile."
+        if self.rebuild or (may_ask and is_interactive() and ask(question)):
             await self.column.set_indexes_aside()
-            self.output.note(
-                f"dropped: {_named(self.held.there)}; searches are exact, and slow, until it is built again"
-            )
+            self.output.note(f"dropped: {there}; searches are exact, and slow, until it is built again")
 
     async def are_missing(self) -> bool:
         return bool(self.column and (await self.column.indexes_there()).aside)
@@ -71,10 +71,6 @@ async def look_at_indexes(column: Column, plan: Plan, *, rebuild: bool, output: 
         elif is_worth_it and not held.fixed:
             output.note("--index --rebuild-index  drops it first and builds it again once the rows are filled")
     return ColumnIndexes(column, held, rebuild, is_worth_it and not held.fixed, output)
-
-
-def _agrees(held: IndexesThere) -> bool:
-    return ask(f"Drop {_named(held.there)}, and build it again at the end? Searches are exact, and slow, meanwhile.")
 
 
 def _named(names: tuple[str, ...]) -> str:

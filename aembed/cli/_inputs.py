@@ -179,10 +179,7 @@ class Pass:
         return CHUNK if self._limit is None else min(CHUNK, self._limit - self.count)
 
     async def _records(self, reading: Reading) -> AsyncGenerator[Record | Failure | Unread, None]:
-        def next_chunk(size: int) -> list[Record | Failure | Unread]:
-            return list(islice(reading, size))
-
-        while items := await anyio.to_thread.run_sync(next_chunk, self._next_size()):
+        while items := await anyio.to_thread.run_sync(list, islice(reading, self._next_size())):
             for item in items:
                 yield item
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -122,15 +122,12 @@ async def _wait_until_job_landed(job: asyncio.Task[Report], embedder: Embedder, 
     try:
         await asyncio.wait([job])
     except asyncio.CancelledError:
-        waiting = f"waiting for {_requests_in_words(embedder.in_flight)} paid for; " if embedder.in_flight else ""
+        requests = count_in_words(embedder.in_flight, "request that is", "requests that are")
+        waiting = f"waiting for {requests} paid for; " if embedder.in_flight else ""
         output.note(f"stopping: {waiting}press Ctrl-C again to quit at once")
         job.cancel()
         await asyncio.wait([job])
         raise
-
-
-def _requests_in_words(requests: int) -> str:
-    return "1 request that is" if requests == 1 else f"{requests:,} requests that are"
 
 
 def ask_to_agree(plan: Plan, *, yes: bool) -> bool:
@@ -185,21 +182,17 @@ def show_ending(ending: Ending, output: Output, *, batch: bool = False) -> int:
 def _tell_ending(ending: Ending, output: Output) -> None:
     progress = ending.progress
     if output.as_json:
-        stopped = {"stopped": _stopped_json(ending)}
+        stopped = {"error": "Interrupted", "message": "by a signal"} if ending.signalled else None
+        if ending.error:
+            stopped = {"error": type(ending.error).__name__, "message": str(ending.error)}
         more = {"refused_earlier": _count_refused_earlier(progress), "skipped_files": dict(output.skipped)}
-        tell_json({**counts_json(progress, ending.failures), **more, **stopped})
+        tell_json({**counts_json(progress, ending.failures), **more, "stopped": stopped})
     elif not output.quiet:
         tell(str(progress))
 
 
 def _count_refused_earlier(progress: Progress) -> int:
     return progress.refused_earlier if isinstance(progress, Report) else 0
-
-
-def _stopped_json(ending: Ending) -> dict[str, str] | None:
-    if ending.error:
-        return {"error": type(ending.error).__name__, "message": str(ending.error)}
-    return {"error": "Interrupted", "message": "by a signal"} if ending.signalled else None
 
 
 def show_plan(plan: Plan, seconds: float | None, output: Output, more: Sequence[str] = ()) -> int:
@@ -211,23 +204,22 @@ def show_plan(plan: Plan, seconds: float | None, output: Output, more: Sequence[
     if plan.failed:
         say(f"{plan.failed:,} would fail:")
         say_failures(plan.failures, plan.failed, rest="--json lists more of them")
-    tell_facts(_plan_facts(plan, seconds))
+    facts = [
+        ("texts", f"{plan.inputs:,}", ""),
+        ("  new", f"{plan.new:,}", ""),
+        ("  changed", f"{plan.changed:,}", ""),
+        ("  unchanged", f"{plan.unchanged:,}", ""),
+        ("  failing", f"{plan.failed:,}", "too long, empty or broken" if plan.failed else ""),
+        ("duplicates", f"{plan.duplicates:,}", "equal texts are sent once" if plan.duplicates else ""),
+        ("to be removed", f"{len(plan.stale):,}", "rows whose text is gone" if plan.stale else ""),
+        ("requests", f"{plan.requests:,}", ""),
+        ("tokens", f"{plan.tokens:,}", "by the provider's own estimate" if plan.tokens else ""),
+        ("price", "unknown" if plan.cost_usd is None else dollars_in_words(plan.cost_usd), ""),
+    ]
+    if seconds is not None:
+        facts.append(("time", duration_in_words(seconds), "at the least, at the given rate limits"))
+    tell_facts(facts)
     for line in more:
         output.note(line)
     output.note("nothing was sent or written")
     return OK
-
-
-def _plan_facts(plan: Plan, seconds: float | None) -> Iterator[tuple[str, str, str]]:
-    yield "texts", f"{plan.inputs:,}", ""
-    yield "  new", f"{plan.new:,}", ""
-    yield "  changed", f"{plan.changed:,}", ""
-    yield "  unchanged", f"{plan.unchanged:,}", ""
-    yield "  failing", f"{plan.failed:,}", "too long, empty or broken" if plan.failed else ""
-    yield "duplicates", f"{plan.duplicates:,}", "equal texts are sent once" if plan.duplicates else ""
-    yield "to be removed", f"{len(plan.stale):,}", "rows whose text is gone" if plan.stale else ""
-    yield "requests", f"{plan.requests:,}", ""
-    yield "tokens", f"{plan.tokens:,}", "by the provider's own estimate" if plan.tokens else ""
-    yield "price", "unknown" if plan.cost_usd is None else dollars_in_words(plan.cost_usd), ""
-    if seconds is not None:
-        yield "time", duration_in_words(seconds), "at the least, at the given rate limits"

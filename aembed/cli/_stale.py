@@ -26,12 +26,6 @@ class GoneRows:
     ids: tuple[str, ...]
     renamed: int = 0
 
-    @property
-    def is_most(self) -> bool:
-        # Chosen: where more than half is gone it is rather a wrong folder, or a disk that is not mounted, than texts
-        # that somebody removed.
-        return 2 * (len(self.ids) - self.renamed) > self.rows
-
     def __str__(self) -> str:
         return f"{len(self.ids):,} of the {self.rows:,} rows of {printable_line(self.root)} are gone from it"
 
@@ -84,16 +78,15 @@ async def remove_gone(store: Store, gone: Iterable[GoneRows], *, whole: Collecti
     """Removes them and returns how many: only of roots that were read whole, and more than half of a root
     only with `yes`, or when somebody says so.
     """
-    return sum([await store.delete(each.ids) for each in gone if _is_removal_wanted(each, whole, yes)])
-
-
-def _is_removal_wanted(gone: GoneRows, whole: Collection[str], yes: bool) -> bool:
-    if gone.root not in whole:
-        say(f"{gone}, but not all of it could be read; they are kept")
-        return False
-    if yes or not gone.is_most:
-        return True
-    if is_interactive() and ask(f"{gone}. Remove them from the store?"):
-        return True
-    say(f"{gone}; they are kept (--yes removes them, --keep-stale keeps them without a word)")
-    return False
+    removed = 0
+    for each in gone:
+        # Chosen: where more than half is gone it is rather a wrong folder, or a disk that is not mounted, than texts
+        # that somebody removed.
+        is_most = 2 * (len(each.ids) - each.renamed) > each.rows
+        if each.root not in whole:
+            say(f"{each}, but not all of it could be read; they are kept")
+        elif yes or not is_most or (is_interactive() and ask(f"{each}. Remove them from the store?")):
+            removed += await store.delete(each.ids)
+        else:
+            say(f"{each}; they are kept (--yes removes them, --keep-stale keeps them without a word)")
+    return removed

@@ -30,15 +30,11 @@ class TypedCommand:
     def command_line(self, *added: str, without: Collection[str] = ()) -> str:
         return shlex.join(["aembed", self._name, *self.words(without=without), *added])
 
-    def with_dimensions(self, error: SpaceMismatchError) -> SpaceMismatchError:
-        """Where a column is of another width the store says which `--dimensions` would fit."""
+    def with_advice_for_columns(self, error: SpaceMismatchError) -> SpaceMismatchError:
+        """With the whole command for the `--dimensions` that would fit, or to find out whether vectors are the same."""
         if fits := re.search(r"add --dimensions (\d+)", str(error)):
             whole = self.command_line("--dimensions", fits[1], without=("dimensions",))
             error.args = (f"{error}. The whole command:  {whole}",)
-        return error
-
-    def with_move(self, error: SpaceMismatchError) -> SpaceMismatchError:
-        """Where the vectors of a column may be the same all the same: how to find out."""
         if "Embedder.move (aembed move)" in str(error):
             typed = {parameter.name or "" for parameter, _ in self._given}
             words = self.words(without=typed.difference(OF_A_TABLE, OF_THE_MODEL, ("timeout",)))

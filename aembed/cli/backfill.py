@@ -149,7 +149,7 @@ async def _run_backfill(order: BackfillOrder, names: FilledFlags, settings: Sett
     try:
         return await _fill_column(order, names, settings, again)
     except SpaceMismatchError as error:
-        raise again.with_move(again.with_dimensions(error)) from error.__cause__
+        raise again.with_advice_for_columns(error) from error.__cause__
 
 
 async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Settings, again: TypedCommand) -> int:
@@ -186,7 +186,7 @@ async def _fill_column(order: BackfillOrder, names: FilledFlags, settings: Setti
         if not ask_to_agree(plan, yes=order.yes):
             return USAGE
         await order.batch.check_size(plan, embedder, column, yes=order.yes)
-        await indexes.set_aside(ask=order.index and not order.yes)
+        await indexes.set_aside(may_ask=order.index and not order.yes)
 
         async def start(watch: Watch, *, goes_on: bool = order.watch.watch) -> Report:
             return await embedder.backfill(

@@ -69,27 +69,20 @@ async def _export(
             with written_beside(out) as beside:
                 await _write(out, beside, opened, filters, exported)
                 if not exported.rows:
-                    raise ConfigError(f"{_place(url, names)} holds no vectors{' of such rows' if filters[0] else ''}")
+                    place = f"{names.name} in {printable_place(url)}" if names else printable_place(url)
+                    raise ConfigError(f"{place} holds no vectors{' of such rows' if filters[0] else ''}")
         except OSError as error:
             # pyarrow's own words are longer.
             reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
             say(f"error: {printable_line(out)} cannot be written: {printable_line(reason)}; nothing was exported")
             return STOPPED
-    _tell(out, exported, as_json)
-    return OK
-
-
-def _tell(out: Path, exported: Exported, as_json: bool) -> None:
-    size_bytes = out.stat().st_size
+    size_bytes = os.stat(out).st_size
     if as_json:
         tell_json({"file": str(out), "rows": exported.rows, "dimensions": exported.dimensions, "bytes": size_bytes})
     else:
         rows, width = count_in_words(exported.rows, "row"), f"{exported.dimensions:,} dimensions"
         tell(f"{printable_line(out)}: {rows}, {width}, {size_in_words(size_bytes)}")
-
-
-def _place(url: str, names: ColumnFlags | None) -> str:
-    return f"{names.name} in {printable_place(url)}" if names else printable_place(url)
+    return OK
 
 
 def _check_out(out: Path, url: str, overwrite: bool) -> None:
@@ -119,15 +112,12 @@ async def _write(
 ) -> None:
     if out.suffix == ".parquet":
         async with aclosing(_of_each(opened.to_arrow, filters, lambda batch: batch["id"].to_pylist())) as batches:
-            await write_parquet(beside, (_picked(batch, mask) async for batch, mask in batches), exported)
+            picked = (batch if all(mask) else batch.filter(mask) async for batch, mask in batches)
+            await write_parquet(beside, picked, exported)
     else:
         write = write_npz if out.suffix == ".npz" else write_jsonl
         async with aclosing(_of_each(opened.rows, filters, lambda row: [row.id])) as rows:
             await write(beside, (row async for row, mask in rows if all(mask)), exported)
-
-
-def _picked(batch: Any, mask: list[bool]) -> Any:
-    return batch if all(mask) else batch.filter(mask)
 
 
 async def _of_each(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 
@@ -34,7 +34,19 @@ def failures(
 
 
 async def _print_failures(url: str, names: ColumnFlags | None, as_json: bool, again: TypedCommand) -> int:
-    refusals, sources = await (_failures_of_column(url, names) if names else _failures_of_store(url))
+    refusals: Sequence[Refusal]
+    sources: list[str] = []
+    """The PATHs that are still there, of which the store was filled."""
+    if names:
+        async with use_column(url, names) as column:
+            refusals = await column.refusals()
+    else:
+        async with use_store(url) as store:
+            info = await store.info()
+            refusals = await store.refusals()
+        if not info.last_run and not refusals:
+            check_filled(url, info)
+        sources = list(filter(os.path.exists, sorted(info.sources)))
     if as_json:
         tell_json({"failures": [failure_json(refusal) for refusal in refusals]})
         return OK
@@ -52,22 +64,3 @@ async def _print_failures(url: str, names: ColumnFlags | None, as_json: bool, ag
     else:
         say(f"{len(refusals):,} refused; what filled the store tries them again with {RETRY} (retry_failed=True)")
     return OK
-
-
-async def _failures_of_column(url: str, names: ColumnFlags) -> tuple[Sequence[Refusal], list[str]]:
-    async with use_column(url, names) as column:
-        return await column.refusals(), []
-
-
-async def _failures_of_store(url: str) -> tuple[Sequence[Refusal], list[str]]:
-    """With the PATHs that are still there, of which the store was filled."""
-    async with use_store(url) as store:
-        info = await store.info()
-        refusals = await store.refusals()
-    if not info.last_run and not refusals:
-        check_filled(url, info)
-    return refusals, list(filter(_is_there, sorted(info.sources)))
-
-
-def _is_there(path: str) -> bool:
-    return Path(path).exists()

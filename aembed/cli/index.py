@@ -95,10 +95,6 @@ def index(
     run(_run_index(order, settings, TypedCommand(context)))
 
 
-def _split_names(lists: list[str] | None) -> tuple[str, ...] | None:
-    return None if lists is None else tuple(name for each in lists for name in each.split(",") if name)
-
-
 async def _run_index(order: IndexOrder, settings: Settings, again: TypedCommand) -> int:
     try:
         return await _embed_inputs(order, settings, again)
@@ -155,12 +151,13 @@ def _find_inputs(order: IndexOrder, info: StoreInfo) -> Inputs:
                 f"{root} does not exist; what was indexed from it is kept: correct the path, "
                 f"or remove them:  {printable_line(command)}"
             )
+    fields = order.metadata_fields
     with interrupt_at_once():
         source = open_paths(
             order.paths,
             id_field=order.id_field,
             text_field=order.text_field,
-            metadata_fields=_split_names(order.metadata_fields),
+            metadata_fields=None if fields is None else [name for each in fields for name in each.split(",") if name],
             delimiter=order.delimiter,
             held=() if order.keep_stale else info.sources.keys(),
         )

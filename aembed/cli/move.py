@@ -5,16 +5,13 @@ from __future__ import annotations
 import typer
 
 from aembed.cli import _flags as flags
-from aembed.cli._options import ModelFlags, RowFlags, check_server
+from aembed.cli._options import ModelFlags, RowFlags
 from aembed.cli._run import OK, run
 from aembed.cli._show import printable_place
-from aembed.cli._stores import check_filled, use_column, use_store
+from aembed.cli._stores import check_filled, use_column, use_embedder, use_store
 from aembed.cli._streams import printable_line, tell
 from aembed.cli._typed_command import TypedCommand
-from aembed.protocols import Store
 from aembed.results import count_in_words
-from aembed.stores import Column
-from aembed.types import Space
 
 
 @flags.spread
@@ -38,7 +35,8 @@ async def _move(url: str, settings: ModelFlags, again: TypedCommand) -> int:
     async with use_store(url) as store:
         info = await store.info()
         check_filled(url, info)
-        similarity = await _run_move(store, info.space, settings, again)
+        async with use_embedder(settings, info.space, again) as embedder:
+            similarity = await embedder.move(store)
         held = (await store.info()).space
     rows = f"{count_in_words(info.rows, 'row')} of {printable_place(url)}"
     tell(f"{rows} {'is' if info.rows == 1 else 'are'} of {held} now (least cosine similarity {similarity:.5f})")
@@ -47,17 +45,9 @@ async def _move(url: str, settings: ModelFlags, again: TypedCommand) -> int:
 
 async def _move_column(url: str, names: RowFlags, settings: ModelFlags, again: TypedCommand) -> int:
     async with use_column(url, names) as column:
-        similarity = await _run_move(column, await column.space(), settings, again)
+        async with use_embedder(settings, await column.space(), again) as embedder:
+            similarity = await embedder.move(column)
         held = await column.space()
     name = printable_line(names.name)
     tell(f"{name} of {printable_place(url)} is of {held} now (least cosine similarity {similarity:.5f})")
     return OK
-
-
-async def _run_move(store: Store | Column, held: Space | None, settings: ModelFlags, again: TypedCommand) -> float:
-    # An address that is named here is the new one.
-    embedder = settings.embedder(held)
-    if not settings.base_url:
-        check_server(embedder, held, again)
-    async with embedder:
-        return await embedder.move(store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any
@@ -93,22 +93,23 @@ async def _search(
                 f"own model:  {own}"
             )
         find = partial(search_each, embedder, searched, question, k, filters)
-        matches = await _find_names_too(find) if looks_up else await find(bool(is_hybrid))
+        try:
+            matches = await find(looks_up or bool(is_hybrid))
+        except (ConfigError, StoreError) as error:
+            if not looks_up:
+                raise
+            # The store cannot be written, which builds the index of words.
+            matches = await find(False)
+            say(f"exact names were not looked up: {reason_in_words(error)}")
     if as_json:
-        tell_json({"matches": [_match_as_json(rank, match) for rank, match in enumerate(matches, 1)]})
+        ranked = [
+            {"rank": rank, "score": match.score, "id": match.id, "text": match.text, "metadata": match.metadata}
+            for rank, match in enumerate(matches, 1)
+        ]
+        tell_json({"matches": ranked})
     else:
         _tell(matches)
     return OK
-
-
-async def _find_names_too(find: Callable[[bool], Awaitable[list[Match]]]) -> list[Match]:
-    """By the vectors alone where the store cannot be written, which builds the index of words."""
-    try:
-        return await find(True)
-    except (ConfigError, StoreError) as error:
-        matches = await find(False)
-        say(f"exact names were not looked up: {reason_in_words(error)}")
-        return matches
 
 
 async def search_each(
@@ -131,10 +132,6 @@ async def search_each(
     if len(refused) == len(filters):
         raise refused[0]
     return sorted(best.values(), key=lambda match: (match.rank if is_hybrid else 0, -match.score))[:k]
-
-
-def _match_as_json(rank: int, match: Match) -> dict[str, Any]:
-    return {"rank": rank, "score": match.score, "id": match.id, "text": match.text, "metadata": match.metadata}
 
 
 def _tell(matches: Sequence[Match]) -> None:

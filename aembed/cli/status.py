@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import asdict
 
 from aembed.batch_protocols import KeepsBatches
@@ -20,7 +19,6 @@ from aembed.pipeline.batch_jobs.books import read_records
 from aembed.results import Progress, count_in_words
 from aembed.stores import NotesChanges
 from aembed.stores._indexes_there import SetsIndexesAside
-from aembed.types import StoreInfo
 
 
 @flags.spread
@@ -47,8 +45,18 @@ async def _print_status(url: str, as_json: bool) -> int:
     if as_json:
         tell_json({"store": printable_place(url), **asdict(info), "batches": batches})
         return OK
-    for name, value in _status_lines(url, info):
-        tell(f"{name:<10}{printable_line(value)}")
+    tell(f"store     {printable_place(url)}")
+    tell(f"rows      {info.rows:,}")
+    tell(f"model     {printable_line(info.space or 'none yet')}")
+    tell(f"size      {size_in_words(info.size_bytes)}")
+    named = () if url == flags.DEFAULT_STORE else ("--store", printable_url(url))
+    hint = f"  ({printable_line(shlex.join(['aembed', 'failures', *named]))} lists them)" if info.failures else ""
+    tell(f"failures  {info.failures:,}{hint}")
+    for number, (source, rows) in enumerate(sorted(info.sources.items())):
+        tell(f"{'' if number else 'sources':<10}{printable_line(source)}  {count_in_words(rows, 'row')}")
+    if info.last_run:
+        known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
+        tell(f"last run  {printable_line(Progress(**known))}")
     for line in batches:
         tell(f"batch     {printable_line(line)}")
     return OK
@@ -95,19 +103,3 @@ async def _print_column_status(url: str, names: ColumnFlags, as_json: bool) -> i
     for name in aside:
         tell(f"index     {printable_line(name)} was dropped and is not built yet; aembed backfill builds it at its end")
     return OK
-
-
-def _status_lines(url: str, info: StoreInfo) -> Iterator[tuple[str, str]]:
-    yield "store", printable_place(url)
-    yield "rows", f"{info.rows:,}"
-    yield "model", str(info.space or "none yet")
-    yield "size", size_in_words(info.size_bytes)
-    listing = shlex.join(
-        ["aembed", "failures", *(() if url == flags.DEFAULT_STORE else ("--store", printable_url(url)))]
-    )
-    yield "failures", f"{info.failures:,}" + (f"  ({listing} lists them)" if info.failures else "")
-    for number, (source, rows) in enumerate(sorted(info.sources.items())):
-        yield "" if number else "sources", f"{source}  {count_in_words(rows, 'row')}"
-    if info.last_run:
-        known = {name: value for name, value in info.last_run.items() if name in Progress.__dataclass_fields__}
-        yield "last run", str(Progress(**known))

@@ -44,12 +44,18 @@ class _Models:
         options = _known(given)
         self._given = None if embedder is None else BlockingEmbedder(embedder, **options)
         self._options = options
-        self._made = dict[tuple[str, int | None], BlockingEmbedder]()
+        self.made = dict[tuple[str, int | None], BlockingEmbedder]()
+        """Those to be closed with the client: not one that was given."""
 
     def of(self, model: str, dimensions: int | None) -> BlockingEmbedder:
         """Raises ConfigError for a model, or a width, that is not the Embedder's."""
         if self._given is None:
-            return self._made.get((model, dimensions)) or self._make(model, dimensions)
+            if made := self.made.get((model, dimensions)):
+                return made
+            name = model if model.partition(":")[0] in prefixes() else f"openai:{model}"
+            given: EmbedderOptions = {**self._options, "dimensions": dimensions} if dimensions else self._options
+            # Of threads that come at the same time all get the one that was first.
+            return self.made.setdefault((model, dimensions), BlockingEmbedder(name, **given))
         space = self._given.embedder.space
         if model not in (space.model, f"{space.provider}:{space.model}"):
             raise ConfigError(f"model={model!r} is not that of this client's Embedder, {space.provider}:{space.model}")
@@ -57,21 +63,11 @@ class _Models:
             raise ConfigError(f"dimensions={dimensions} are not those of this client's Embedder, {space.dimensions}")
         return self._given
 
-    def _make(self, model: str, dimensions: int | None) -> BlockingEmbedder:
-        name = model if model.partition(":")[0] in prefixes() else f"openai:{model}"
-        given: EmbedderOptions = {**self._options, "dimensions": dimensions} if dimensions else self._options
-        # Of threads that come at the same time all get the one that was first.
-        return self._made.setdefault((model, dimensions), BlockingEmbedder(name, **given))
-
     def base_url(self) -> str:
         """Where requests for models of OpenAI go, or those of the Embedder; frameworks write it down."""
         given = self._options.get("base_url") if self._given is None else self._given.embedder.space.endpoint
         addresses = [given] if isinstance(given, str) else [*(given or ())]
         return next(iter(addresses), "") or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-
-    def own(self) -> list[BlockingEmbedder]:
-        """Those to be closed: not one that was given."""
-        return [*self._made.values()]
 
 
 class Embeddings:
@@ -103,7 +99,9 @@ class Embeddings:
             return _reply(embedder, _items(vector[None], encoding_format), _estimate(embedder, [input]))
         texts = _texts_of(input)
         found = embedder.embed_documents(texts)
-        return _reply(embedder, _items(found.vectors, encoding_format), _billed(embedder, texts, found.usage.tokens))
+        # Where the texts shared a request with those of others, what was billed is an estimate.
+        billed = found.usage.tokens or _estimate(embedder, texts)
+        return _reply(embedder, _items(found.vectors, encoding_format), billed)
 
 
 class AsyncEmbeddings:
@@ -135,7 +133,7 @@ class AsyncEmbeddings:
         for piece in pieces_of(found.vectors):
             items += _items(piece, encoding_format, len(items))
             await asyncio.sleep(0)
-        return _reply(embedder, items, _billed(embedder, texts, found.usage.tokens))
+        return _reply(embedder, items, found.usage.tokens or _estimate(embedder, texts))
 
 
 class OpenAI:
@@ -158,7 +156,7 @@ class OpenAI:
 
     def close(self) -> None:
         """Closes the Embedders that it made; see Embedder.aclose."""
-        for embedder in self._models.own():
+        for embedder in [*self._models.made.values()]:
             embedder.close()
 
 
@@ -178,7 +176,7 @@ class AsyncOpenAI:
 
     async def close(self) -> None:
         """Closes the Embedders that it made; see Embedder.aclose."""
-        for embedder in self._models.own():
+        for embedder in [*self._models.made.values()]:
             await embedder.aclose()
 
 
@@ -228,11 +226,6 @@ def _reply(embedder: BlockingEmbedder, items: list[Embedding], tokens: int | Non
     reply = CreateEmbeddingResponse(data=[], model=embedder.embedder.space.model, object="list", usage=usage)
     reply.data = items
     return reply
-
-
-def _billed(embedder: BlockingEmbedder, texts: list[str], tokens: int | None) -> int:
-    """The tokens that were billed, or an estimate of them where the texts shared a request with those of others."""
-    return tokens or _estimate(embedder, texts)
 
 
 def _estimate(embedder: BlockingEmbedder, texts: list[str]) -> int:

@@ -107,9 +107,13 @@ class Telemetry:
             case RequestRefused():
                 self._refused.add(1, self._of(event))
             case RequestRetried():
-                self._note_retry(event)
+                self._retried.add(1, {**self._of(event), "error.type": event.error})
+                if event.request in self._open:
+                    self._open[event.request].append((time_ns(), event))
             case RequestFailed():
-                self._end_failed(event)
+                known = {**self._of(event), "error.type": event.error}
+                self._duration.record(event.total_seconds, known)
+                self._make_span(event, known, _status(event))
             case JobBegan():
                 self._begin_job(event)
             case JobEnded():
@@ -126,11 +130,9 @@ class Telemetry:
 
     def watch(self, embedder: Embedder) -> None:
         """Measures the queue, the requests in flight and the cache of that Embedder, as long as it is there."""
-        if not self._watched:
-            self._measure_watched()
         self._watched.append(ref(embedder))
-
-    def _measure_watched(self) -> None:
+        if len(self._watched) > 1:
+            return
         meter = self._meter
         for name, value, unit, told in (
             ("queue.size", lambda stats: stats.waiting, "{query}", "Queries that are not on their way yet."),
@@ -163,13 +165,13 @@ class Telemetry:
 
     # requests
 
-    def _note_retry(self, event: RequestRetried) -> None:
-        self._retried.add(1, {**self._of(event), "error.type": event.error})
-        if event.request in self._open:
-            self._open[event.request].append((time_ns(), event))
-
     def _end_answered(self, event: RequestAnswered) -> None:
-        known = self._of_answer(event)
+        known = self._of(event)
+        if event.response_model:
+            key = _place(event), event.response_model
+            if key not in self._known_answers:
+                self._known_answers[key] = {**known, "gen_ai.response.model": event.response_model}
+            known = self._known_answers[key]
         self._duration.record(event.total_seconds, known)
         self._tokens.record(event.billed_tokens, known)
         told: dict[str, Any] = {
@@ -180,11 +182,6 @@ class Telemetry:
             self._costs[_place(event)] += event.cost_usd
             told["aembed.cost_usd"] = event.cost_usd
         self._make_span(event, known, told)
-
-    def _end_failed(self, event: RequestFailed) -> None:
-        known = {**self._of(event), "error.type": event.error}
-        self._duration.record(event.total_seconds, known)
-        self._make_span(event, known, _status(event))
 
     def _make_span(self, event: RequestAnswered | RequestFailed, known: Attributes, told: Mapping[str, Any]) -> None:
         """Makes it at its end, with all that it has: half as dear as to begin it and to add to it later."""
@@ -253,14 +250,6 @@ class Telemetry:
                 known["server.address"] = address
             if port:
                 known["server.port"] = port
-        return known
-
-    def _of_answer(self, event: RequestAnswered) -> Attributes:
-        if not event.response_model:
-            return self._of(event)
-        key = _place(event), event.response_model
-        if (known := self._known_answers.get(key)) is None:
-            known = self._known_answers[key] = {**self._of(event), "gen_ai.response.model": event.response_model}
         return known
 
 
