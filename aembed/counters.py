@@ -81,18 +81,15 @@ class TiktokenCounter:
 
     def _piece_end(self, block: str, start: int, tokens: list[int], token: int, max_tokens: int) -> tuple[int, int]:
         """The last token boundary at which the piece, tokenized alone, is short enough."""
-        while (end := self._start(tokens, token)) > start:
+        while True:
+            # Where the token starts; one that starts inside a character counts from that one's start. tiktoken's own
+            # decode_with_offsets() makes objects of every token, and holds up the loop from its thread.
+            end = len(self._encoding.decode_bytes(tokens[:token]).decode(errors="ignore"))
+            if end <= start:
+                raise InputError(f"no part of the text has {max_tokens} tokens or fewer")
             if self.count(block[start:end]) <= max_tokens:
                 return token, end
             token -= 1
-        raise InputError(f"no part of the text has {max_tokens} tokens or fewer")
-
-    def _start(self, tokens: list[int], token: int) -> int:
-        """At which character this token starts; one that starts inside a character counts from that one's start.
-
-        tiktoken's own decode_with_offsets() makes objects of every token, and holds up the loop from its thread.
-        """
-        return len(self._encoding.decode_bytes(tokens[:token]).decode(errors="ignore"))
 
     def _encode(self, text: str) -> list[int]:
         # encode_ordinary() dies of a BaseException on a million spaces and a letter; this raises ValueError.
@@ -241,7 +238,8 @@ class Measure:
         if size_bytes <= most:
             return [text]
         if self._too_long == "error":
-            self._refuse_uncounted(size_bytes)
+            if size_bytes > most * LONGEST_TOKEN_BYTES:
+                raise InputError(f"{size_bytes:,} bytes cannot be {most:,} tokens, the limit; {ADVICE}")
             return [text]
         # A byte pair tokenizer may cut the text otherwise behind a prefix: one token is left for that.
         room = most - own - 1 if own else most
@@ -250,11 +248,6 @@ class Measure:
         if self._too_long == "truncate":
             return [next(counter.cut(text[: room * LONGEST_TOKEN_BYTES], room))]
         return list(counter.cut(text, room))
-
-    def _refuse_uncounted(self, size_bytes: int) -> None:
-        most = self._limits.max_tokens_per_text
-        if size_bytes > most * LONGEST_TOKEN_BYTES:
-            raise InputError(f"{size_bytes:,} bytes cannot be {most:,} tokens, the limit; {ADVICE}")
 
     def _refuse_too_long(self, counter: TokenCounter, size_bytes: int, count: float) -> None:
         """Without a tokenizer the provider decides on texts that its own estimate lets through."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from random import Random
@@ -72,7 +72,18 @@ class Engine:
         self.clock: Callable[[], float] = time.time
         self._wide, self._narrow = provider.limits, self._narrow_limits(provider.limits)
         self._addresses = provider.addresses if isinstance(provider, HasAddresses) else (provider,)
-        self._pacers = [_make_pacer(each, options) for each in self._addresses]
+        # What the user set holds for each address, as slots do: each has an account, or a server, of its own.
+        self._pacers = [
+            Pacer(
+                requests_per_minute=options.requests_per_minute,
+                tokens_per_minute=options.tokens_per_minute,
+                texts_per_minute=each.limits.texts_per_minute,
+                texts_per_request=each.limits.max_batch_size,
+                concurrency=options.most_in_flight,
+                first_concurrency=options.first_in_flight,
+            )
+            for each in self._addresses
+        ]
         self._most_in_flight = len(self._pacers) * options.most_in_flight
         self._first_in_flight = len(self._pacers) * options.first_in_flight
         self._meters = [Meter(price_usd=provider.price_usd) for _ in self._addresses]
@@ -119,7 +130,13 @@ class Engine:
         """One for each event loop that this is used in, one after another."""
         self._arrive()
         if self._dispatcher is None:
-            options = self.options
+            options, shared = self.options, list[SharedLimit]()
+            if self._coordination is not None:
+                # The limits of each address as workers share them, anew for each event loop.
+                shared = self._coordination.limits = [
+                    SharedLimit(self._coordination, address, pacer)
+                    for address, pacer in zip(self._addresses, self._pacers, strict=True)
+                ]
             self._dispatcher = Dispatcher(
                 self.provider,
                 lambda: self.limits,
@@ -129,35 +146,18 @@ class Engine:
                 dimensions=self.space.dimensions,
                 pacer=self._pacers if isinstance(self.provider, HasAddresses) else self._pacers[0],
                 random=self.random,
-                shared=self._share_limits(),
+                shared=shared,
                 meters=self._meters,
                 tell=self._tell,
             )
         return self._dispatcher
-
-    def _share_limits(self) -> Sequence[SharedLimit]:
-        """The limits of each address as workers share them, anew for each event loop; none without a coordinator."""
-        if self._coordination is None:
-            return ()
-        self._coordination.limits = [
-            SharedLimit(self._coordination, address, pacer)
-            for address, pacer in zip(self._addresses, self._pacers, strict=True)
-        ]
-        return self._coordination.limits
-
-    @property
-    def coalescer(self) -> Coalescer:
-        """That of queries without a store. Raises ConfigError where this is closed."""
-        return self.coalescer_of(self.preparing.own)
 
     def coalescer_of(self, preparation: str, input_type: InputType = "query") -> Coalescer:
         """That of queries for a store of this preparation, or that of single documents.
 
         Raises ConfigError where this is closed, and for a budget of documents that nobody could keep.
         """
-        dispatcher = self.dispatcher
-        if self._loop_affinity.closed:
-            raise _closed_error()
+        self.check_open()
         coalescer = self._coalescers.get((preparation, input_type))
         if coalescer is None:
             documents = input_type == "document"
@@ -166,7 +166,7 @@ class Engine:
             spend_limit = self.budgets.limit_of_calls() if documents else self._query_spend_limit
             space = replace(self.space, preparation=preparation)
             coalescer = self._coalescers[preparation, input_type] = Coalescer(
-                dispatcher,
+                self.dispatcher,
                 input_type,
                 self._make_fingerprinter(space, input_type),
                 self._make_measure(space, input_type),
@@ -184,7 +184,7 @@ class Engine:
         """Raises ConfigError where this is closed."""
         self._arrive()
         if self._loop_affinity.closed:
-            raise _closed_error()
+            raise ConfigError("this Embedder is closed; make another one, or open it again by async with")
 
     @contextmanager
     def run_verb(self) -> Iterator[None]:
@@ -255,11 +255,11 @@ class Engine:
 
     # jobs
 
-    def close_with(self, watching: Watching) -> None:
-        """`aclose` ends it, too, while it waits between two jobs."""
-        self._jobs.add(watching)
+    def close_with(self, job: Job | Watching) -> None:
+        """`aclose` ends it, too; one that watches also while it waits between two jobs."""
+        self._jobs.add(job)
         if self._loop_affinity.closed:
-            watching.close()
+            job.close()
 
     async def learn(self) -> None:
         """What a server tells of its model before texts are measured for it."""
@@ -317,9 +317,7 @@ class Engine:
             observers,
             spend_limit,
         )
-        self._jobs.add(job)
-        if self._loop_affinity.closed:
-            job.close()
+        self.close_with(job)
         return job
 
     def make_tally(self, total: int | None = None) -> Tally:
@@ -416,18 +414,6 @@ class Engine:
         return limits.narrowed(self.options.max_batch_size, self.options.max_tokens_per_batch)
 
 
-def _make_pacer(provider: Provider, options: Options) -> Pacer:
-    """What the user set holds for each address, as slots do: each has an account, or a server, of its own."""
-    return Pacer(
-        requests_per_minute=options.requests_per_minute,
-        tokens_per_minute=options.tokens_per_minute,
-        texts_per_minute=provider.limits.texts_per_minute,
-        texts_per_request=provider.limits.max_batch_size,
-        concurrency=options.most_in_flight,
-        first_concurrency=options.first_in_flight,
-    )
-
-
 def widen_space(space: Space, carried: Space | None) -> Space:
     """The space with the dimensions of the vectors that are there already, where those are of the same model."""
     merged = merge_spaces(carried, replace(space, preparation=""))
@@ -441,7 +427,3 @@ def _without_broken_cache() -> Iterator[None]:
         yield
     except StoreError as error:
         logger.warning("a query goes without the cache: %s", error)
-
-
-def _closed_error() -> ConfigError:
-    return ConfigError("this Embedder is closed; make another one, or open it again by async with")

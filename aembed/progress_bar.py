@@ -27,7 +27,9 @@ class ProgressBar:
     def __call__(self, progress: Progress) -> None:
         """Shows it. The last one of a job, or of a pass of a backfill, is a Report."""
         if not isinstance(progress, Report):
-            self._view = self._view or _view_here(progress.total)
+            if self._view is None:
+                with_rich = on_terminal() and not _in_notebook() and find_spec("rich") is not None
+                self._view = _Bar(progress.total) if with_rich else _Rewritten.here() or _Lines()
             self._view.show(progress)
             return
         view, self._view = self._view or _Rewritten.here() or _Lines(), None
@@ -40,11 +42,6 @@ class ProgressBar:
 class _View(Protocol):
     def show(self, progress: Progress) -> None: ...
     def end(self, line: str) -> None: ...
-
-
-def _view_here(total: int | None) -> _View:
-    with_rich = on_terminal() and not _in_notebook() and find_spec("rich") is not None
-    return _Bar(total) if with_rich else _Rewritten.here() or _Lines()
 
 
 def _in_notebook() -> bool:

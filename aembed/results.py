@@ -260,7 +260,12 @@ class Embeddings(Sequence[Vector | None]):
         self._matrix = matrix
         self._matrix.flags.writeable = False
         self.failures: Sequence[Failure] = failures if isinstance(failures, Failures) else tuple(failures)
-        self._failed = _failed_rows(self.failures, len(matrix))
+        self._failed: NDArray[np.bool_] | None = None
+        """Says of each row whether its text failed; None where none did."""
+        if failures:
+            self._failed = np.zeros(len(matrix), np.bool_)
+            indices = failures.indices if isinstance(failures, Failures) else [each.index for each in self.failures]
+            self._failed[indices] = True
         self.report = report
         self.usage = Usage(report.billed_tokens)
 
@@ -315,12 +320,3 @@ class Embeddings(Sequence[Vector | None]):
         )
         error.embeddings = self
         raise error
-
-
-def _failed_rows(failures: Sequence[Failure], rows: int) -> NDArray[np.bool_] | None:
-    """Says of each row whether its text failed; None where none did."""
-    if not failures:
-        return None
-    failed = np.zeros(rows, np.bool_)
-    failed[failures.indices if isinstance(failures, Failures) else [failure.index for failure in failures]] = True
-    return failed

@@ -75,26 +75,17 @@ class Inputs:
         place = Path(os.path.realpath(path))
         return ending(path.name) in READERS and any(place.is_relative_to(os.path.realpath(r)) for r in self.roots)
 
-    def read(self, memory: FileMemory | None = None, *, keep_ids: bool = False) -> Pass:
-        """`keep_ids`: for a store that cannot tell its own ids, those that were read are all held in memory."""
-        return Pass(self.source, self.limit, self.space, memory, keep_ids=keep_ids)
-
 
 class Pass:
-    """One reading. Files are read in a thread, a chunk at a time, so that the event loop goes on."""
+    """One reading. Files are read in a thread, a chunk at a time, so that the event loop goes on.
 
-    def __init__(
-        self,
-        source: Source | Store,
-        limit: int | None,
-        space: Space | None,
-        memory: FileMemory | None,
-        *,
-        keep_ids: bool,
-    ) -> None:
-        self._source = source
-        self._limit = limit
-        self.space = space
+    `keep_ids`: for a store that cannot tell its own ids, those that were read are all held in memory.
+    """
+
+    def __init__(self, inputs: Inputs, memory: FileMemory | None, *, keep_ids: bool) -> None:
+        self._source = source = inputs.source
+        self._limit = inputs.limit
+        self.space = inputs.space
         self._memory = memory
         self._keep_ids = keep_ids
         self._has_all_ids = False

@@ -237,7 +237,7 @@ class _Work:
 
     def _read(self) -> Pass:
         keep_ids = bool(self._rows_by_path) and not isinstance(self.store, RemembersFiles)
-        return self.inputs.read(self.memory, keep_ids=keep_ids)
+        return Pass(self.inputs, self.memory, keep_ids=keep_ids)
 
     async def run_second_pass(self, plan: Plan, planned: Pass) -> Ending:
         """The job. Where the plan has found nothing to do, nothing is read again."""

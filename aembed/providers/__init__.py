@@ -7,6 +7,7 @@ that is called as `open_provider` calls those here, with a model and keywords.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -155,12 +156,16 @@ def _opener(prefix: str, options: Mapping[str, Any]) -> Callable[..., Provider]:
             if name not in taken:
                 known = "; ".join(f"{known}={values}" for known, values in taken.items())
                 raise ConfigError(f"{prefix}: has no option {name!r}; it takes {known or 'none'}")
-        return lambda model, **given: module.open_provider(prefix, model, **given)
+        return partial(module.open_provider, prefix)
     found = [point for point in _entry_points() if point.name == prefix]
     if not found:
         known = ", ".join(prefixes())
         raise ConfigError(f"{prefix!r} is not a provider; known are {known} (as in openai:text-embedding-3-small)")
-    return _load(found[0])
+    try:
+        loaded: Callable[..., Provider] = found[0].load()
+    except Exception as error:
+        raise ConfigError(f"{prefix}: is brought by {found[0].value}, which cannot be imported: {error}") from error
+    return loaded
 
 
 def _entry_points() -> Sequence[EntryPoint]:
@@ -168,14 +173,6 @@ def _entry_points() -> Sequence[EntryPoint]:
     from importlib.metadata import entry_points
 
     return [*entry_points(group=ENTRY_POINTS)]
-
-
-def _load(point: EntryPoint) -> Callable[..., Provider]:
-    try:
-        loaded: Callable[..., Provider] = point.load()
-    except Exception as error:
-        raise ConfigError(f"{point.name}: is brought by {point.value}, which cannot be imported: {error}") from error
-    return loaded
 
 
 def _files() -> Sequence[str]:

@@ -158,7 +158,8 @@ class BatchHTTPProvider(ReadsResults):
         return await self._ask(method, path, content, headers)
 
     async def _ask(self, method: str, path: str, content: bytes | Upload, headers: Headers | None) -> HTTPReply:
-        url, asked = path if "://" in path else f"{self.base_url}{path}", await self._headers_now(headers)
+        url = path if "://" in path else f"{self.base_url}{path}"
+        asked = {**self._headers, **await self._credentials.headers(), **(headers or {})}
         # What follows may be all that it takes to upload a file there.
         what = f"{method} {path.partition('?')[0]}"
         seconds = CALL_SECONDS + (content.size_bytes / SLOWEST_BYTES if isinstance(content, Upload) else 0.0)
@@ -176,9 +177,6 @@ class BatchHTTPProvider(ReadsResults):
         if 200 <= reply.status < 300:
             return reply
         raise await self._judge(reply, what, is_upload=isinstance(content, Upload))
-
-    async def _headers_now(self, more: Headers | None) -> Headers:
-        return {**self._headers, **await self._credentials.headers(), **(more or {})}
 
     async def _judge(self, reply: HTTPReply, what: str, *, is_upload: bool = False) -> ProviderError:
         """The error that a refusal means. What it says of an upload may quote texts: it is not recorded."""
@@ -225,7 +223,8 @@ class BatchHTTPProvider(ReadsResults):
 
     async def _open_file(self, path: str, stack: AsyncExitStack) -> Incoming:
         """Some services keep files elsewhere and say where: no key goes there, and no header of the user's."""
-        url, headers = f"{self.base_url}{path}", await self._headers_now({"accept": "*/*"})
+        url = f"{self.base_url}{path}"
+        headers: Headers = {**self._headers, **await self._credentials.headers(), "accept": "*/*"}
         for _ in range(MOST_REDIRECTS + 1):
             download = self._http.download(url, headers, most_bytes=MOST_FILE_BYTES)
             reply = await _in_time(stack.enter_async_context(download))
@@ -234,7 +233,7 @@ class BatchHTTPProvider(ReadsResults):
             place = _place_in(reply, url)
             if place is None:
                 raise await self._judge(reply, f"GET {path}")
-            url, headers = place, headers if _origin_of(place) == _origin_of(url) else {"accept": "*/*"}
+            url, headers = place, headers if urlsplit(place)[:2] == urlsplit(url)[:2] else {"accept": "*/*"}
         raise UnavailableError(f"{self.service.name} sends a download from one place to another, again and again")
 
 
@@ -245,11 +244,6 @@ def _place_in(reply: HTTPReply, url: str) -> str | None:
     place = urljoin(url, location)
     schemes = {"https"} if url.startswith("https:") else {"https", "http"}
     return place if urlsplit(place).scheme in schemes else None
-
-
-def _origin_of(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
 
 
 async def _in_time(coming: Awaitable[T]) -> T:

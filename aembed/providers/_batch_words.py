@@ -5,7 +5,7 @@ A state that is refused as a whole would hold up all batches of a store; a field
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -96,18 +96,15 @@ def _seconds_of_date(value: str) -> float | None:
 
 def faults_of(errors: Any) -> tuple[BatchFault, ...]:
     """Of OpenAI's `{"data": [...]}`, of a list, of one object, or of a text."""
-    return tuple(_faults(errors))
-
-
-def _faults(errors: Any) -> Iterator[BatchFault]:
     match errors:
         case {"data": list() as data}:
-            yield from _faults(data)
+            return faults_of(data)
         case {"code": _} | {"message": _}:
             line = count_of(errors.get("line")) or None
-            yield BatchFault(text_of(errors.get("code")) or "", str(errors.get("message") or ""), line)
+            return (BatchFault(text_of(errors.get("code")) or "", str(errors.get("message") or ""), line),)
         case list():
-            for each in errors:
-                yield from _faults(each)
+            return tuple(fault for each in errors for fault in faults_of(each))
         case str() if errors:
-            yield BatchFault("", errors)
+            return (BatchFault("", errors),)
+        case _:
+            return ()

@@ -146,7 +146,9 @@ class InProcessProvider:
                 except ConfigError:
                     raise
                 except Exception as error:
-                    raise self._cannot_load(error) from error
+                    name, said = self.space.model, " ".join(str(error).split())[:300] or type(error).__name__
+                    advice = "" if is_folder(name) else f"; to download it, type  {self._download}"
+                    raise ConfigError(f"{self.space.provider} cannot load {name} ({said}){advice}") from error
                 if self.space.dimensions not in (None, width):
                     raise ConfigError(f"{self.space.model} has {width} dimensions, not {self.space.dimensions}")
                 self.space = replace(self.space, dimensions=width)
@@ -154,11 +156,6 @@ class InProcessProvider:
                     self.limits = replace(self.limits, max_tokens_per_text=model.most)
                 self._loaded = model, TokenizerCounter(model.tokenizer) if model.tokenizer else None
             return self._loaded
-
-    def _cannot_load(self, error: Exception) -> ConfigError:
-        name, said = self.space.model, " ".join(str(error).split())[:300] or type(error).__name__
-        advice = "" if is_folder(name) else f"; to download it, type  {self._download}"
-        return ConfigError(f"{self.space.provider} cannot load {name} ({said}){advice}")
 
     def _slices(self, texts: Sequence[str]) -> list[list[int]]:
         """Positions of texts of like length that make one forward pass each. Refuses a text that would be cut."""

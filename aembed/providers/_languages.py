@@ -46,13 +46,11 @@ class Languages:
     _texts: int = 0
     _foreign: int = 0
 
-    def read(self, texts: Iterable[str]) -> None:
+    def find_foreign(self, texts: Iterable[str]) -> bool:
+        """Counts these, too. Whether most of all that came are in another language."""
         for text in texts:
             self._texts += 1
             self._foreign += is_foreign(text)
-
-    @property
-    def are_mostly_foreign(self) -> bool:
         return self._foreign >= LEAST_TEXTS and 2 * self._foreign > self._texts
 
 

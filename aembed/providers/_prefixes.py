@@ -68,7 +68,14 @@ def chosen_preparation(
     """
     if document_prefix is None and query_prefix is None and input_types is None:
         return None
-    types = (default.document_type, default.query_type) if input_types is None else _pair_of(input_types)
+    types = default.document_type, default.query_type
+    if input_types is not None:
+        words = (input_types or ",").split(",") if isinstance(input_types, str) else input_types
+        if not isinstance(words, list | tuple) or len(words) != 2 or not all(isinstance(word, str) for word in words):
+            raise ConfigError(
+                f"input_types={one_line_of(input_types)} must be two words, as passage,query: documents, queries"
+            )
+        types = words[0].strip(), words[1].strip()
     return Preparation(
         default.document_prefix if document_prefix is None else document_prefix,
         default.query_prefix if query_prefix is None else query_prefix,
@@ -82,10 +89,3 @@ def asked_for(chosen: Preparation | None) -> str:
     """The preparation of the space that a provider asks for: no opinion where nobody has chosen, so that a store's own
     rules; else that one and no other."""
     return "" if chosen is None else str(chosen) or UNPREPARED
-
-
-def _pair_of(given: Sequence[str] | str) -> tuple[str, str]:
-    words = (given or ",").split(",") if isinstance(given, str) else given
-    if not isinstance(words, list | tuple) or len(words) != 2 or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f"input_types={one_line_of(given)} must be two words, as passage,query: documents, queries")
-    return words[0].strip(), words[1].strip()

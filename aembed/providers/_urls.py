@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from aembed.core.addresses import address_of, is_loopback
 from aembed.errors import ConfigError
@@ -38,8 +38,11 @@ def check_base_url(url: str, name: str = "base_url", *, allow_http: bool = False
         raise _in_clear_error(host, name)
     if parts.scheme not in ("https", "http"):
         raise ConfigError(f"{name} must be https://..., or http:// to this machine; got the host {host!r}")
-    written = url.strip() if url.isascii() else url.strip().replace(_written_host(parts), host, 1)
-    return written.rstrip("/")
+    if not url.isascii():
+        # As it stands in the URL: urlsplit has it in lower case.
+        start = parts.netloc.lower().find(parts.hostname)
+        url = url.replace(parts.netloc[start : start + len(parts.hostname)], host, 1)
+    return url.rstrip("/")
 
 
 def is_nearby(host: str) -> bool:
@@ -51,17 +54,15 @@ def is_nearby(host: str) -> bool:
     return "." not in host or host.endswith((".local", ".internal", ".lan", ".home.arpa"))
 
 
-def _written_host(parts: SplitResult) -> str:
-    """As it stands in the URL: urlsplit has it in lower case."""
-    start = parts.netloc.lower().find(parts.hostname or "")
-    return parts.netloc[start : start + len(parts.hostname or "")]
-
-
 def _check_host(host: str, name: str) -> str:
     """In ASCII. RFC 1035, section 2.3.4: labels of 1 to 63 characters, 253 in all."""
     if address_of(host.partition("%")[0]) is not None:
         return host
-    encoded = host if host.isascii() else _host_in_ascii(host)
+    encoded = host
+    if not host.isascii():
+        from aembed.providers._http._names import in_ascii
+
+        encoded = in_ascii(host)  # as IDNA has it; empty where it has no such name
     if not is_name(encoded):
         raise ConfigError(
             f"{name} names a host that cannot be: {host[:80]!r}; it looks like https://api.example.com/v1"
@@ -72,13 +73,6 @@ def _check_host(host: str, name: str) -> str:
 def is_name(host: str) -> bool:
     """Whether there can be a host of this name, in ASCII."""
     return len(host) <= _MOST_NAME and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
-
-
-def _host_in_ascii(host: str) -> str:
-    """As IDNA has it; empty where it has no such name."""
-    from aembed.providers._http._names import in_ascii
-
-    return in_ascii(host)
 
 
 def _in_clear_error(host: str, name: str) -> ConfigError:

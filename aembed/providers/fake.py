@@ -167,20 +167,17 @@ class FakeProvider:
         if not failed:
             self.ledger.texts += len(texts)
             self.ledger.billed_tokens += tokens
-        await self._wait(fault)
+        seconds = fault if isinstance(fault, float | int) else self._orders.latency
+        if seconds > 0:
+            await anyio.sleep(seconds)
+        if isinstance(fault, Exception):
+            raise fault
         meant = [asked.encode() + text for text in encoded] if asked else encoded
         matrix = fake_vectors(meant, self._dimensions)
         for row, text in enumerate(encoded if self._vectors else ()):
             if text in self._vectors:
                 matrix[row] = self._vectors[text]
         return Reply(matrix, self.space.model, Usage(tokens), request_id=f"fake-{number}")
-
-    async def _wait(self, fault: Fault) -> None:
-        seconds = fault if isinstance(fault, float | int) else self._orders.latency
-        if seconds > 0:
-            await anyio.sleep(seconds)
-        if isinstance(fault, Exception):
-            raise fault
 
 
 @dataclass(slots=True)

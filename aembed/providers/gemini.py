@@ -4,7 +4,7 @@ Sources: google-genai 3.6.1 (fields, x-goog-api-key; where both variables are se
 pydantic-ai-slim 2.68.0, recorded replies. google-genai 3.6.1 asks at /v1, earlier releases at /v1beta; all replies that
 were recorded came from /v1beta, so that is asked here. Another one is named by base_url=. The API neither cuts nor
 refuses by a field: what 001 does with more than 2,048 tokens nobody says, so texts are counted first. A wrong key is a
-400; that, RetryInfo and quotas of a day are read in _errors.py.
+400; that, RetryInfo and quotas of a day are read in _verdicts.py and _complaints.py.
 """
 
 from __future__ import annotations

@@ -152,16 +152,14 @@ class LocalProvider:
                 reply = await self._embed(texts)
             finally:
                 self._documents.release()
-        if self._languages:
-            self._languages.read(texts)
-            if self._languages.are_mostly_foreign:
-                self._languages = None
-                logger.warning(
-                    "most of these texts are not English, which is all that %s knows: for a new store of other "
-                    "languages name the model  local:%s",
-                    self._kind.name,
-                    USE.name,
-                )
+        if self._languages and self._languages.find_foreign(texts):
+            self._languages = None
+            logger.warning(
+                "most of these texts are not English, which is all that %s knows: for a new store of other "
+                "languages name the model  local:%s",
+                self._kind.name,
+                USE.name,
+            )
         return reply
 
     async def _embed(self, texts: Sequence[str]) -> Reply:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 import zlib
 from collections import Counter
@@ -19,9 +18,9 @@ from aembed.errors import ConfigError, InputError
 from aembed.results import Failure
 from aembed.sources import documents
 from aembed.sources._files import ARROW_ENDINGS, File, Unreadable, find, unreadable_error
-from aembed.sources._reading import Items, Reading, Root
+from aembed.sources._reading import FileList, Items, Reading, Root
 from aembed.sources._rows import Fields, NothingToRead, NumberedRecord
-from aembed.sources._spool import Spool
+from aembed.sources._spool import Draft, Spool
 from aembed.sources._states import UNKNOWN, state_of
 from aembed.sources._stdin import spool_stdin
 from aembed.types import Record
@@ -31,60 +30,45 @@ __all__ = ["READERS", "Reading", "Root", "Source", "missing_endings", "open_path
 Reader: TypeAlias = Callable[[File, BinaryIO, Fields], Iterator[NumberedRecord]]
 
 
-def _reader(module: str) -> Reader:
-    """Imported when it is first needed: those that cut documents take longer than all that a run without one does."""
-
-    def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
-        numbered: Iterator[NumberedRecord] = import_module(f"aembed.sources.{module}").read(file, stream, fields)
-        return numbered
-
-    return read
+def _read_by(module: str, file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecord]:
+    """Imports it when it is first needed: those that cut documents take longer than all that a run without one does."""
+    numbered: Iterator[NumberedRecord] = import_module(f"aembed.sources.{module}").read(file, stream, fields)
+    return numbered
 
 
 READERS: Mapping[str, Reader] = {
-    ".md": _reader("markdown"),
-    ".markdown": _reader("markdown"),
-    ".rst": _reader("rst"),
-    ".txt": _reader("plain"),
-    ".html": _reader("html"),
-    ".htm": _reader("html"),
-    ".jsonl": _reader("jsonl"),
-    ".ndjson": _reader("jsonl"),
-    ".json": _reader("json"),
-    ".csv": _reader("csv"),
-    ".tsv": _reader("csv"),
-    ".parquet": _reader("parquet"),
-    ".arrow": _reader("arrow"),
-    ".feather": _reader("arrow"),
-    **dict.fromkeys(documents.TYPES, _reader("documents")),
+    ".md": partial(_read_by, "markdown"),
+    ".markdown": partial(_read_by, "markdown"),
+    ".rst": partial(_read_by, "rst"),
+    ".txt": partial(_read_by, "plain"),
+    ".html": partial(_read_by, "html"),
+    ".htm": partial(_read_by, "html"),
+    ".jsonl": partial(_read_by, "jsonl"),
+    ".ndjson": partial(_read_by, "jsonl"),
+    ".json": partial(_read_by, "json"),
+    ".csv": partial(_read_by, "csv"),
+    ".tsv": partial(_read_by, "csv"),
+    ".parquet": partial(_read_by, "parquet"),
+    ".arrow": partial(_read_by, "arrow"),
+    ".feather": partial(_read_by, "arrow"),
+    **dict.fromkeys(documents.TYPES, partial(_read_by, "documents")),
 }
 STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
-class Source:
+class Source(FileList):
     """What a list of PATHs stands for. Holds names only; `records()` reads, as often as it is called.
 
-    `roots` are the `source` of each PATH, standard input left out: it has no rows that could be gone. `skipped` counts
-    the files that are not read, by their ending. `apart` are the files whose names make their ids different: found by
-    `Reading.check_ids`, and heeded by each reading that begins afterwards. What a reading parses is kept in the
-    `spool` for the next one. By the `clock` (nanoseconds since 1970) files are too young to be remembered.
+    What a reading parses is kept in the `spool` for the next one.
     """
 
-    entries: tuple[File | Unreadable, ...]
-    fields: Fields
-    roots: tuple[str, ...] = ()
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    apart: dict[File, File] = field(default_factory=dict)
-    spool: Spool = field(default_factory=Spool)
-    clock: Callable[[], int] = time.time_ns
+    fields: Fields = field(kw_only=True)
+    spool: Spool = field(default_factory=Spool, kw_only=True)
 
     def records(self, unchanged: Mapping[File, int] | None = None) -> Reading:
         """`unchanged` are files that are not to be read, with how many rows each has."""
         return Reading(self, partial(_read, self.fields, self.spool), documents.OFFICE.close, unchanged or {})
-
-    def named(self, file: File) -> File:
-        return self.apart.get(file, file) if self.apart else file
 
 
 def open_paths(
@@ -122,7 +106,7 @@ def open_paths(
     spool = spool_stdin(stdin) if piped else None
     entries += [spool] if spool else []
     skipped = sum((each.skipped for each in found), Counter[str]())
-    source = Source(tuple(entries), fields, tuple(each.root for each in found), skipped)
+    source = Source(tuple(entries), tuple(each.root for each in found), skipped, fields=fields)
     if spool:
         weakref.finalize(source, spool.held.close)
     return source
@@ -138,7 +122,7 @@ def _read(fields: Fields, spool: Spool, file: File) -> Items:
         yield from kept[1]
         return kept[0]
     line: int | None = None
-    draft = spool.begin(file)
+    draft = Draft(spool, file)
     try:
         with file.open() as stream:
             before = _state(stream)

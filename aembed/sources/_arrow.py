@@ -34,17 +34,14 @@ class BrokenRow:
 
 def read_rows(batch: Any, named: Sequence[str]) -> Iterator[Row | BrokenRow]:
     """The rows of a batch. `named` are the columns of id and text: texts, also where they are kept as bytes."""
-    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-        yield from _rows(batch.slice(start, _ROWS_AT_ONCE), named)
-
-
-def _rows(batch: Any, named: Sequence[str]) -> Iterator[Row | BrokenRow]:
     names = batch.schema.names
-    columns = [_values(column, name in named) for name, column in zip(names, batch.columns, strict=True)]
-    broken = {name for name, values in zip(names, columns, strict=True) if _Unreadable in map(type, values)}
-    for values in zip(*columns, strict=True):
-        row = dict(zip(names, values, strict=True))
-        yield (_broken(row, broken, named[0]) if broken else None) or row
+    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+        part = batch.slice(start, _ROWS_AT_ONCE)
+        columns = [_values(column, name in named) for name, column in zip(names, part.columns, strict=True)]
+        broken = {name for name, values in zip(names, columns, strict=True) if _Unreadable in map(type, values)}
+        for values in zip(*columns, strict=True):
+            row = dict(zip(names, values, strict=True))
+            yield (_broken(row, broken, named[0]) if broken else None) or row
 
 
 class _Unreadable:
@@ -73,7 +70,9 @@ def _values(array: Any, is_named: bool) -> list[Any]:
     elif pa.types.is_duration(type) and type.unit == "ns":
         array = array.cast(pa.duration("us"), safe=False)
     values = _plain(array)
-    if _is_json(type):
+    of = pa.types
+    as_in_json = of.is_string, of.is_large_string, of.is_string_view, of.is_integer, of.is_boolean, of.is_null
+    if any(test(type) for test in as_in_json):
         return values
     if is_named and any(isinstance(value, bytes) for value in values):
         return [_decode(value) if isinstance(value, bytes) else value for value in values]
@@ -97,13 +96,6 @@ def _plain_value(value: Any) -> Any:
         return _Unreadable(error)
 
 
-def _is_json(type: Any) -> bool:
-    """Whether its values are what JSON has, as they come."""
-    of = pa.types
-    tests = of.is_string, of.is_large_string, of.is_string_view, of.is_integer, of.is_boolean, of.is_null
-    return any(test(type) for test in tests)
-
-
 def _decode(value: bytes) -> Any:
     try:
         return value.decode()
@@ -117,8 +109,13 @@ def _json_of(value: Any) -> Any:
             return value
         case float():
             return value if isfinite(value) else None
+        case Decimal() if not value.is_finite():
+            return None
+        case Decimal() if value == value.to_integral_value():
+            return int(value)
         case Decimal():
-            return _number_of(value)
+            # A number of JSON where that is the same decimal, else a text: nothing is rounded.
+            return float(value) if Decimal(repr(float(value))) == value else str(value)
         case dict():
             return {str(key): _json_of(held) for key, held in value.items()}
         case list() | tuple():
@@ -133,12 +130,3 @@ def _json_of(value: Any) -> Any:
             return str(value)
         case _:
             return _Unreadable(TypeError())
-
-
-def _number_of(value: Decimal) -> int | float | str | None:
-    """As a number of JSON where that is the same decimal, else as a text: nothing is rounded."""
-    if not value.is_finite():
-        return None
-    if value == value.to_integral_value():
-        return int(value)
-    return float(value) if Decimal(repr(float(value))) == value else str(value)

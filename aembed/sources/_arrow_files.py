@@ -32,14 +32,11 @@ def explain_broken(format: str, file: File) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             raise
         reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"it is not {format}, or broken ({reason}); {_way_out(reason)}") from None
-
-
-def _way_out(reason: str) -> str:
-    # pyarrow (at 25.0.1) writes NULL among fixed-size lists into Parquet, and cannot read such a column.
-    if reason.startswith("Expected all lists to be of size"):
-        return "NULL among lists of a fixed size; keep the other columns (--metadata-fields NAME,...)"
-    return "write it again"
+        way_out = "write it again"
+        # pyarrow (at 25.0.1) writes NULL among fixed-size lists into Parquet, and cannot read such a column.
+        if reason.startswith("Expected all lists to be of size"):
+            way_out = "NULL among lists of a fixed size; keep the other columns (--metadata-fields NAME,...)"
+        raise InputError(f"it is not {format}, or broken ({reason}); {way_out}") from None
 
 
 def wanted_columns(names: list[str], fields: Fields, file: File) -> list[str]:

@@ -80,11 +80,9 @@ class Unreadable:
 def ending(name: str) -> str:
     """The format's ending, `.gz` set aside: `.jsonl` for `data.JSONL.gz`."""
     name = name.lower()
-    return _suffix(name[:-3] if name.endswith(".gz") and name != ".gz" else name)
-
-
-def _suffix(name: str) -> str:
-    """A folder of 50,000 files asks that often, and pathlib takes ten times as long."""
+    if name.endswith(".gz") and name != ".gz":
+        name = name[:-3]
+    # A folder of 50,000 files asks that often, and pathlib takes ten times as long.
     dot = name.rfind(".")
     return name[dot:] if 0 < dot < len(name) - 1 else ""
 

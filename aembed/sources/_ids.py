@@ -31,24 +31,19 @@ class IdClashes:
             )
 
     def _tell_apart(self, one: File, other: File) -> bool:
-        changed = False
-        for file, new in zip((one, other), _name_apart(one, other), strict=True):
+        """Names both by the shortest ends of their paths that are different. Whether that has changed anything."""
+        changed, depth = False, 1
+        while (names := (_name(one, depth), _name(other, depth)))[0] == names[1] and depth < len(one.path.parts):
+            depth += 1
+        for file, name in zip((one, other), names, strict=True):
             # A name only ever gets longer, so that this comes to an end. Standard input has none.
             known = self.apart.get(file) or self._before.get(file)
-            if file.root is None or (known and len(known.name) >= len(new.name)):
+            if file.root is None or (known and len(known.name) >= len(name)):
                 changed |= file in self.apart
             else:
-                self.apart[file] = new
+                self.apart[file] = replace(file, name=name, apart=True)
                 changed = True
         return one != other and changed
-
-
-def _name_apart(one: File, other: File) -> tuple[File, File]:
-    """Both under the shortest ends of their paths that are different."""
-    depth = 1
-    while (names := (_name(one, depth), _name(other, depth)))[0] == names[1] and depth < len(one.path.parts):
-        depth += 1
-    return replace(one, name=names[0], apart=True), replace(other, name=names[1], apart=True)
 
 
 def _name(file: File, depth: int) -> str:

@@ -33,16 +33,12 @@ def blocks(text: str) -> Iterator[Block]:
     lines = text.split("\n")
     level, title, start = 0, "", 0
     without_front_matter = _FRONT_MATTER.sub(lambda found: "\n" * found.group().count("\n"), text, count=1)
-    for first, last, next_level, content in _headings(without_front_matter):
+    harvest = _Harvest()
+    harvest.take(_BLOCKS.parse(without_front_matter, {"harvest": harvest}))
+    for first, last, next_level, content in harvest.headings:
         yield Block(level, title, "\n".join(lines[start:first]))
         level, title, start = next_level, _plain(content), last
     yield Block(level, title, "\n".join(lines[start:]))
-
-
-def _headings(text: str) -> list[Heading]:
-    harvest = _Harvest()
-    harvest.take(_BLOCKS.parse(text, {"harvest": harvest}))
-    return harvest.headings
 
 
 class _Harvest:

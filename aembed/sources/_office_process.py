@@ -75,8 +75,12 @@ def _load_library() -> bool:
 def _read(content: bytes, type: str, most: int) -> tuple[str, bytes]:
     """What is wrong, and the Markdown."""
     try:
-        if content.startswith(_ZIP) and _unpacked_size(content) > _UNPACKED_BYTES:
-            return f"it holds more than {_UNPACKED_BYTES // 1_000_000} MB, unpacked", b""
+        if content.startswith(_ZIP):
+            # As its directory says; what is longer than said there is not read on.
+            with zipfile.ZipFile(io.BytesIO(content)) as packed:
+                unpacked_bytes = sum(entry.file_size for entry in packed.infolist())
+            if unpacked_bytes > _UNPACKED_BYTES:
+                return f"it holds more than {_UNPACKED_BYTES // 1_000_000} MB, unpacked", b""
         markdown = extract_bytes_sync(content, type, CONFIG).content.encode()
     except MemoryError:
         return "there is not enough memory to read it", b""
@@ -86,12 +90,6 @@ def _read(content: bytes, type: str, most: int) -> tuple[str, bytes]:
             return "it is protected by a password", b""
         return "it is broken, or not what its ending says", b""
     return ("its text is too large", b"") if len(markdown) > most else ("", markdown)
-
-
-def _unpacked_size(content: bytes) -> int:
-    """As its directory says; what is longer than said there is not read on."""
-    with zipfile.ZipFile(io.BytesIO(content)) as packed:
-        return sum(entry.file_size for entry in packed.infolist())
 
 
 def _answer(answers: BinaryIO, error: str, markdown: bytes) -> None:

@@ -91,15 +91,11 @@ def sections(blocks: Iterable[Block]) -> Iterator[Section]:
             parent = f"{above[-1][2]}/" if above else ""
             above.append((level, title, _free(parent + slug_of(title), taken)))
         if body.strip():
-            yield Section(above[-1][2] if above else "", _nearest(heading[1] for heading in above), body)
-
-
-def _nearest(titles: Iterable[str]) -> tuple[str, ...]:
-    """Those that fit into a record, the outermost left out first: each section repeats the titles above it."""
-    kept = tuple(titles)
-    while sum(map(len, kept)) > MAX_CHARACTERS:
-        kept = kept[1:]
-    return kept
+            titles = tuple(heading[1] for heading in above)
+            # Each section repeats the titles above it: those that fit into a record, the outermost left out first.
+            while sum(map(len, titles)) > MAX_CHARACTERS:
+                titles = titles[1:]
+            yield Section(above[-1][2] if above else "", titles, body)
 
 
 def slug_of(title: str) -> str:
@@ -124,17 +120,12 @@ def _parts(body: str, splitter: Splitter) -> Iterator[str]:
     if len(body) <= MAX_CHARACTERS:
         yield body
         return
-    for piece in _slices(body):
-        yield from splitter.chunks(piece)
-
-
-def _slices(body: str) -> Iterator[str]:
     start = 0
     while start < len(body):
         end = start + _SLICE_CHARACTERS
         blank = body.rfind("\n\n", start + 1, end) if end < len(body) else -1
         end = end if blank < 0 else blank
-        yield body[start:end]
+        yield from splitter.chunks(body[start:end])
         start = end
 
 

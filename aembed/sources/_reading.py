@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from aembed.results import Failure
 from aembed.sources._files import File, Unreadable
@@ -51,20 +52,24 @@ class ReadFile:
         return self.items - self.failed
 
 
-class FileList(Protocol):
-    """A Source."""
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class FileList:
+    """The files of a Source.
 
-    @property
-    def entries(self) -> tuple[File | Unreadable, ...]: ...
-    @property
-    def roots(self) -> tuple[str, ...]: ...
-    @property
-    def skipped(self) -> Mapping[str, int]: ...
-    @property
-    def apart(self) -> dict[File, File]: ...
-    @property
-    def clock(self) -> Callable[[], int]: ...
-    def named(self, file: File) -> File: ...
+    `roots` are the `source` of each PATH, standard input left out: it has no rows that could be gone. `skipped` counts
+    the files that are not read, by their ending. `apart` are the files whose names make their ids different: found by
+    `Reading.check_ids`, and heeded by each reading that begins afterwards. By the `clock` (nanoseconds since 1970)
+    files are too young to be remembered.
+    """
+
+    entries: tuple[File | Unreadable, ...]
+    roots: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    apart: dict[File, File] = field(default_factory=dict)
+    clock: Callable[[], int] = time.time_ns
+
+    def named(self, file: File) -> File:
+        return self.apart.get(file, file) if self.apart else file
 
 
 class Reading(Iterator[Record | Failure | Unread]):
@@ -84,7 +89,7 @@ class Reading(Iterator[Record | Failure | Unread]):
         self._source = source
         self._read = read
         self._close = close
-        self._unchanged = unchanged
+        self.unchanged = unchanged
         self._unread_rows = Counter[str | None]()
         self._began_ns = source.clock()
         # Nothing that is held here refers to this object: what is given up half way is closed at once.
@@ -111,7 +116,9 @@ class Reading(Iterator[Record | Failure | Unread]):
                 _, item = next(self._items)
             except StopIteration as end:
                 self._items = None
-                self._end_file(end.value)
+                read = self.files[-1]
+                if is_settled(end.value, self._began_ns) and not self._source.named(read.file).apart:
+                    read.state = end.value
                 continue
             if not isinstance(item, NothingToRead):
                 return self._note(item)
@@ -121,10 +128,6 @@ class Reading(Iterator[Record | Failure | Unread]):
     def roots(self) -> tuple[Root, ...]:
         """Which PATHs were read whole; none is before the pass has ended."""
         return tuple(Root(root, self._finished and root not in self._broken) for root in self._source.roots)
-
-    @property
-    def unchanged(self) -> Mapping[File, int]:
-        return self._unchanged
 
     def note_failure(self, index: int) -> None:
         """The input at that position has failed, while it was read or later."""
@@ -147,7 +150,7 @@ class Reading(Iterator[Record | Failure | Unread]):
         clashes = IdClashes(self._source.apart)
         try:
             for entry in self._source.entries if suspects else ():
-                if isinstance(entry, Unreadable) or (entry in self._unchanged and entry not in unread):
+                if isinstance(entry, Unreadable) or (entry in self.unchanged and entry not in unread):
                     continue
                 for line, item in self._read(self._source.named(entry)):
                     if isinstance(item, Record) and self.ids.hash_of(item.id) in suspects:
@@ -177,7 +180,7 @@ class Reading(Iterator[Record | Failure | Unread]):
 
     def _skip_unchanged(self) -> int:
         """Goes on to the next file that is to be read. Returns how many rows those before it have."""
-        unread, unchanged, by_root = 0, self._unchanged, self._unread_rows
+        unread, unchanged, by_root = 0, self.unchanged, self._unread_rows
         for entry in self._entries:
             rows = unchanged.get(entry) if isinstance(entry, File) else None
             if rows is None:
@@ -198,11 +201,6 @@ class Reading(Iterator[Record | Failure | Unread]):
         if self._source.apart and self._source.named(read.file).apart:
             self.renamed.add(item.id.partition("#")[2])
         return item
-
-    def _end_file(self, state: bytes) -> None:
-        read = self.files[-1]
-        if is_settled(state, self._began_ns) and not self._source.named(read.file).apart:
-            read.state = state
 
 
 def _place(file: File, line: int | None) -> str:

@@ -43,9 +43,7 @@ def to_record(
     if id_field is not None and id_field not in row:
         return InputError(f"it has no field {id_field!r}; add it, or name the field that holds it (--id-field NAME)")
     if fields.text not in row:
-        return InputError(
-            f"it has no field {fields.text!r}; add it, or name the field that holds it (--text-field NAME)"
-        )
+        return InputError(no_text_error(fields))
     id = f"{file.name}:{line}" if id_field is None else row[id_field]
     text = row[fields.text]
     if not isinstance(id, str | int) or isinstance(id, bool) or id == "":

@@ -34,9 +34,6 @@ class Spool:
         self._held: BinaryIO | None = None
         self._size_bytes = self._at = 0
 
-    def begin(self, file: File) -> Draft:
-        return Draft(self, file)
-
     def get(self, file: File) -> tuple[bytes, Iterator[tuple[int | None, Record]]] | None:
         """The file's state and its records, where it is what it was when they were kept."""
         place = self._places.get(file)

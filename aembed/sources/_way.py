@@ -17,17 +17,14 @@ _LIBRARIES = ("semantic_text_splitter", "markdown_it", "turbohtml", "kreuzberg")
 
 def way_of(fields: Fields) -> bytes:
     """16 bytes that change with our readers, the libraries that cut and convert, and the names of the fields."""
-    given = [READING, MAX_CHARACTERS, fields.id, fields.text, fields.metadata, fields.delimiter, _versions()]
+    versions = [_version_of(library) for library in _LIBRARIES]
+    given = [READING, MAX_CHARACTERS, fields.id, fields.text, fields.metadata, fields.delimiter, versions]
     return blake2b(repr(given).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @cache
-def _versions() -> list[tuple[int, int] | None]:
-    """When each library was installed: to read its version takes ten times as long."""
-    return [_version(library) for library in _LIBRARIES]
-
-
-def _version(library: str) -> tuple[int, int] | None:
+def _version_of(library: str) -> tuple[int, int] | None:
+    """When it was installed: to read its version takes ten times as long."""
     found = find_spec(library)
     try:
         status = os.stat(found.origin) if found and found.origin else None

@@ -52,7 +52,10 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecor
     version = (file.path, status.st_mtime_ns, status.st_size)
     text = KEPT.get(version)
     if text is None:
-        text = OFFICE.markdown(_content(stream), TYPES[file.ending])
+        content = stream.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise InputError(f"skipped: it holds more than {_MAX_BYTES // 1_000_000} MB; split it")
+        text = OFFICE.markdown(content, TYPES[file.ending])
         KEPT.keep(version, text)
     if not text.strip():
         raise NothingToRead("it holds no text; if it is a scan, have its text recognised first")
@@ -62,13 +65,6 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecor
     from aembed.sources._markdown import blocks
 
     yield from records(file, blocks(text), MarkdownSplitter(MAX_CHARACTERS))
-
-
-def _content(stream: BinaryIO) -> bytes:
-    content = stream.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise InputError(f"skipped: it holds more than {_MAX_BYTES // 1_000_000} MB; split it")
-    return content
 
 
 class OfficeAnswer(TypedDict):

@@ -573,7 +573,7 @@ def test_a19_those_that_wait_too_long_or_go_leave_the_queue() -> None:
                 asyncio.CancelledError: 6_000,
             }
             assert embedder.stats().waiting == 0
-            queue = embedder._engine.coalescer._queue
+            queue = embedder._engine.coalescer_of(embedder._engine.preparing.own)._queue
             assert (queue.inputs, queue.tokens) == (0, 0)
         nothing_is_left(embedder)
 

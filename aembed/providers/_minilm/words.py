@@ -29,19 +29,15 @@ _CJK = (
 def tokens_of(text: str) -> list[int]:
     """The numbers of its pieces, without those of the ends. A name as [SEP] is read as any other text."""
     numbers, found = _vocabulary(), []
-    for word in _words(text):
+    if not text.isascii():
+        text = unicodedata.normalize("NFD", text)
+    for word in text.translate(_CHARACTERS).split():
         number = numbers.get(word)
         if number is None:
             found += _pieces(word, numbers)
         else:
             found.append(number)
     return found
-
-
-def _words(text: str) -> list[str]:
-    if not text.isascii():
-        text = unicodedata.normalize("NFD", text)
-    return text.translate(_CHARACTERS).split()
 
 
 def _pieces(word: str, numbers: dict[str, int]) -> list[int]:
@@ -71,20 +67,19 @@ class _Characters(dict[int, str]):
     """What becomes of a character, for str.translate: lower case, alone where it is a word, a blank, or nothing."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = became = _became(chr(code))
+        character = chr(code)
+        kind = unicodedata.category(character)
+        is_ascii_sign = character.isascii() and not character.isalnum()
+        if character in "\t\n\r" or kind == "Zs":
+            became = " "
+        elif character == "\ufffd" or kind in ("Cc", "Cf", "Co", "Mn"):
+            became = ""
+        elif is_ascii_sign or kind[0] == "P" or any(first <= code <= last for first, last in _CJK):
+            became = f" {character} "
+        else:
+            became = " " if character.isspace() else character.lower()
+        self[code] = became
         return became
-
-
-def _became(character: str) -> str:
-    kind = unicodedata.category(character)
-    if character in "\t\n\r" or kind == "Zs":
-        return " "
-    if character == "\ufffd" or kind in ("Cc", "Cf", "Co", "Mn"):
-        return ""
-    is_ascii_sign = character.isascii() and not character.isalnum()
-    if is_ascii_sign or kind[0] == "P" or any(first <= ord(character) <= last for first, last in _CJK):
-        return f" {character} "
-    return " " if character.isspace() else character.lower()
 
 
 _CHARACTERS = _Characters()
