@@ -12,7 +12,6 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 from uuid import uuid4
 
@@ -36,10 +35,7 @@ class FailuresFile:
         self._file: TextIO | None = None
         self._broken = False
 
-    def __enter__(self) -> FailuresFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def close(self) -> None:
         """Puts the file in its place, however the job ended."""
         if self._file is None or self._broken:
             return

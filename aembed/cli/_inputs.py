@@ -185,15 +185,10 @@ class Pass:
                     return
 
 
-class Stored:
+async def as_stored(count: int) -> AsyncIterator[Any]:
     """The inputs of a pass that has found all of them in the store: a job that has nothing to do but to say so."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        if self._count:
-            yield Unread(self._count)
+    if count:
+        yield Unread(count)
 
 
 class Pending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -97,7 +97,7 @@ async def follow_job(start: Start, embedder: Embedder, plan: Plan, output: Outpu
 
     Raises what was refused before the job began.
     """
-    with FailuresFile(output.failures_to) if output.failures_to else nullcontext() as file:
+    with closing(FailuresFile(output.failures_to)) if output.failures_to else nullcontext() as file:
         watch = Watch(file)
         job = asyncio.create_task(start(watch))
         try:

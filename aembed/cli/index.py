@@ -16,7 +16,7 @@ from aembed.cli import _flags as flags
 from aembed.cli import _progress
 from aembed.cli._batch import BatchFlags
 from aembed.cli._failures_file import check_failures_file, is_same_file
-from aembed.cli._inputs import Inputs, Pass, Stored, is_store
+from aembed.cli._inputs import Inputs, Pass, as_stored, is_store
 from aembed.cli._job import Ending, Output, Watch, ask_to_agree, follow_job, show_ending, show_plan
 from aembed.cli._memory import FileMemory
 from aembed.cli._options import Settings
@@ -253,7 +253,7 @@ class _Work:
 
             return await self.embedder.embed_into(
                 self.store,
-                Stored(plan.inputs) if is_done else reading,
+                as_stored(plan.inputs) if is_done else reading,
                 on_progress=watch.on_progress,
                 on_failure=on_failure,
                 retry_failed=self.order.retry_failed,

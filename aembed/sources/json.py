@@ -22,6 +22,7 @@ _HEAD_BYTES = 100_000
 _LIST = re.compile(rb"\s*\[")
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _LIST_OF_TEXT = re.compile(r"\s*\[\s*")
+_BROKEN = (UnicodeDecodeError, msgspec.DecodeError, RecursionError)
 _NO_LIST = "it is JSON, but not a list of objects or texts"
 
 
@@ -33,9 +34,17 @@ def read(file: File, stream: BinaryIO, fields: Fields) -> Iterator[NumberedRecor
         raise NothingToRead(f"{_NO_LIST}; write [{{...}}, ...]")
     _id_field(_first_element(head), fields, file)
     content = read_whole(stream, head).removeprefix(_BOM)
+    try:
+        # Each as it stands, so that the file is never held as Python objects as a whole.
+        elements = _ELEMENTS.decode(content)
+    except _BROKEN as error:
+        raise _broken_error(error) from None
     id_field: str | None = None
-    for number, element in enumerate(_elements(content), start=1):
-        row = _decode_element(element)
+    for number, element in enumerate(elements, start=1):
+        try:
+            row = msgspec.json.decode(element)
+        except _BROKEN as error:
+            row = _broken_error(error)
         if number == 1:
             id_field = _id_field(row, fields, file)
         yield number, _record(row, fields, id_field, file, number)
@@ -49,21 +58,6 @@ def _first_element(head: bytes) -> Any:
         return json.JSONDecoder().raw_decode(text, begin.end() if begin else 0)[0]
     except (ValueError, RecursionError):
         return ""
-
-
-def _elements(content: bytes) -> list[msgspec.Raw]:
-    """Each as it stands, so that the file is never held as Python objects as a whole."""
-    try:
-        return _ELEMENTS.decode(content)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise _broken_error(error) from None
-
-
-def _decode_element(element: msgspec.Raw) -> Any:
-    try:
-        return msgspec.json.decode(element)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        return _broken_error(error)
 
 
 def _broken_error(error: Exception) -> InputError:
