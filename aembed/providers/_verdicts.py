@@ -77,10 +77,11 @@ def class_of_error(status: int, complaint: Complaint) -> type[ProviderError]:
             return BadRequestError if is_of_content else PermissionDeniedError
         case 429 if _is_out_of_money(complaint):
             return QuotaExceededError
+        # No wait helps a request that is larger than the limit itself; less of it does.
+        case 429 if is_too_large(complaint.reason):
+            return BadRequestError
         case 429:
-            # A request that is larger than the limit itself is refused for what it holds: no wait helps, less of it
-            # does.
-            return BadRequestError if is_too_large(complaint.reason) else RateLimitError
+            return RateLimitError
         # All ask for the same request once more; openai-python tries a 409 again as well, as a lock that timed out. 499
         # is what nginx says of a connection that broke before it, as behind another gateway.
         case 408 | 409 | 425 | 499:
