@@ -262,10 +262,9 @@ class Embeddings(Sequence[Vector | None]):
         self.failures: Sequence[Failure] = failures if isinstance(failures, Failures) else tuple(failures)
         self._failed: NDArray[np.bool_] | None = None
         """Says of each row whether its text failed; None where none did."""
-        if failures:
+        if given := self.failures:
             self._failed = np.zeros(len(matrix), np.bool_)
-            indices = failures.indices if isinstance(failures, Failures) else [each.index for each in self.failures]
-            self._failed[indices] = True
+            self._failed[given.indices if isinstance(given, Failures) else [each.index for each in given]] = True
         self.report = report
         self.usage = Usage(report.billed_tokens)
 

@@ -36,7 +36,6 @@ def failures(
 async def _print_failures(url: str, names: ColumnFlags | None, as_json: bool, again: TypedCommand) -> int:
     refusals: Sequence[Refusal]
     sources: list[str] = []
-    """The PATHs that are still there, of which the store was filled."""
     if names:
         async with use_column(url, names) as column:
             refusals = await column.refusals()
@@ -46,6 +45,7 @@ async def _print_failures(url: str, names: ColumnFlags | None, as_json: bool, ag
             refusals = await store.refusals()
         if not info.last_run and not refusals:
             check_filled(url, info)
+        # The PATHs that are still there, of which the store was filled.
         sources = list(filter(os.path.exists, sorted(info.sources)))
     if as_json:
         tell_json({"failures": [failure_json(refusal) for refusal in refusals]})

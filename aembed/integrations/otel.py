@@ -166,12 +166,11 @@ class Telemetry:
     # requests
 
     def _end_answered(self, event: RequestAnswered) -> None:
-        known = self._of(event)
-        if event.response_model:
-            key = _place(event), event.response_model
-            if key not in self._known_answers:
-                self._known_answers[key] = {**known, "gen_ai.response.model": event.response_model}
-            known = self._known_answers[key]
+        key = _place(event), event.response_model
+        if key not in self._known_answers:
+            told_model = {"gen_ai.response.model": event.response_model} if event.response_model else {}
+            self._known_answers[key] = {**self._of(event), **told_model}
+        known = self._known_answers[key]
         self._duration.record(event.total_seconds, known)
         self._tokens.record(event.billed_tokens, known)
         told: dict[str, Any] = {
