@@ -10,6 +10,7 @@ from hypothesis import Phase, settings
 
 from tests.loops import sitecustomize
 from tests.stage.postgres import VARIABLE, Pooler, Server, create_database, drop_database
+from tests.stage.temporary import own_folder
 from tests.stage.vocabulary import write_vocabularies
 
 # A test is not timed: on a busy machine any step may take long.
@@ -29,6 +30,12 @@ if os.environ.get("AEMBED_TEST_LOOP"):
     sitecustomize.install(os.environ["AEMBED_TEST_LOOP"])
     folders = (str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH", ""))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder is that of the run: its workers have it from the process that starts them."""
+    if not hasattr(config, "workerinput"):
+        config.add_cleanup(own_folder())
 
 
 VIRTUAL = {"run_virtual", "virtual", "virtually"}

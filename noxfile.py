@@ -59,12 +59,19 @@ NETWORK = (
     "tests/dispatch",
     "tests/providers",
     "--ignore=tests/hostile/test_blame.py",
-    "--ignore=tests/providers/test_conformance.py",
-    "--ignore=tests/providers/test_in_process.py",
+    *(
+        f"--ignore=tests/providers/test_{name}.py"
+        for name in (
+            *("conformance", "words_of_services", "errors", "models", "prefixes", "open_provider"),
+            *("in_process", "local", "minilm", "sentence_transformers"),
+        )
+    ),
 )
 """What runs on other event loops, too. Tests on virtual time stay on their own loop, and a file of nothing else is left
-out, as are those of single services and of models in the process: what they send goes the way of all others."""
+out, as are those of single services, of models in the process and of what awaits nothing: what they send goes the way
+of all others."""
 
+TYPING = "tests/test_typing.py"
 LONG = ("benchmarks/tests", "tests/test_search_quality.py")
 SDKS = ("voyageai==0.5.0", "mistralai==3.7.0", "openai==3.57.0", "together==3.1.1", "perplexityai==0.46.1")
 SDKS_OF_WIRES = ("botocore==1.44.8", "cohere==7.3.1", "google-genai==3.6.1", "ollama==0.6.3")
@@ -89,13 +96,16 @@ WHAT_THEIR_TESTS_NEED = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.10
 TESTS_OF_SDKS = tuple(f"tests/providers/test_sdks{which}.py" for which in ("", "_of_wires", "_of_batches"))
 nox.options.sessions = ["lint", "types", "tests"]
 LEAST_CAUGHT = 0.85
-PARALLEL = ("-n", "3", "--dist", "loadfile")
-"""Many tests wait: for processes, sockets, moments. So three run at a time; each process has servers of its own."""
+PARALLEL = ("-n", "3", "--dist", "worksteal")
+"""Many tests wait: for processes, sockets, moments. So three run at a time; each process has servers of its own. Each
+begins with a third of the files, in their order, and takes from the end of what another has left once it is through."""
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""The tests start hundreds of processes: where Python is told to keep no bytecode, each would compile aembed again."""
 
 
 def module(session: nox.Session, *command: str, **environment: str) -> None:
     """Runs a module with the Python that runs nox, whether or not its environment is activated."""
-    session.run(sys.executable, "-m", *command, external=True, env=environment)
+    session.run(sys.executable, "-m", *command, external=True, env=COMPILED | environment)
 
 
 @nox.session(python=False)
@@ -107,12 +117,14 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=False)
 def types(session: nox.Session) -> None:
     module(session, "mypy")
-    module(session, "pytest", "-q", "tests/test_typing.py")
+    module(session, "pytest", "-q", TYPING)
 
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    module(session, "pytest", *PARALLEL, *(session.posargs or ["tests", *(f"--ignore={path}" for path in LONG)]))
+    """All but those of the sessions types and tests-long."""
+    others = [f"--ignore={path}" for path in (*LONG, TYPING)]
+    module(session, "pytest", *PARALLEL, *(session.posargs or ["tests", *others]))
 
 
 @nox.session(name="tests-long", python=False)
@@ -137,9 +149,9 @@ def tests_eager(session: nox.Session, version: str) -> None:
     folder = Path(".nox", f"tests-eager-{version}")
     session.run(python, "-m", "venv", str(folder), external=True)
     own = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run(own, "-m", "pip", "install", "-q", "-e", ".[dev]", external=True)
+    session.run(own, "-m", "pip", "install", "-q", "--no-compile", "-e", ".[dev]", external=True)
     command = (own, "-m", "pytest", *PARALLEL, *NETWORK, *session.posargs)
-    session.run(*command, external=True, env={"AEMBED_TEST_LOOP": "eager"})
+    session.run(*command, external=True, env=COMPILED | {"AEMBED_TEST_LOOP": "eager"})
 
 
 def installed(version: str) -> str | None:
@@ -158,7 +170,7 @@ def installed(version: str) -> str | None:
 def tests_on(session: nox.Session) -> None:
     """The tests on each Python that is installed."""
     session.install("-e", ".[dev]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, env=COMPILED)
 
 
 @nox.session
@@ -256,7 +268,7 @@ def integrations(session: nox.Session) -> None:
     session.install("--no-compile", "-e", ".", *WHAT_THEIR_TESTS_NEED)
     absent = installed_but_for(session, FRAMEWORKS)
     # langchain-tests brings a plugin for asyncio; these tests run by anyio's, as all others.
-    session.run("pytest", "-q", "-p", "no:asyncio", "tests/integrations", *session.posargs)
+    session.run("pytest", "-q", "-p", "no:asyncio", "tests/integrations", *session.posargs, env=COMPILED)
     if absent:
         session.skip(f"what needs these was not run, as they cannot be installed here: {'; '.join(absent)}")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -145,6 +146,7 @@ def main() -> int:
     parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, postgres_database(options.store) as database:
+        os.environ["TMPDIR"] = folder  # a process that is killed leaves the file that it gathers
         return judged(asyncio.run(run(options.kills, options.first, Path(folder), database)))
 
 

@@ -126,8 +126,13 @@ max_client_conn = 500
 """
 
 
+HOLD = '"$0" -q "$1" & cat >/dev/null; kill -9 $!; wait'
+
+
 class Pooler:
     """PgBouncer in transaction mode before a server, on its own settings. Raises LookupError where there is none.
+
+    It ends with `stop`, and also when this process is killed.
 
     `extra` are further lines of its settings, in which {folder} is where the `files` lie. `mode` is its pool_mode.
     """
@@ -151,7 +156,7 @@ class Pooler:
                 os.chown(path, user, -1)
             os.chmod(path, 0o600)
         os.chmod(self._folder.name, 0o755)
-        self._command = [program, "-q", str(settings)]
+        self._command = ["sh", "-c", HOLD, program, str(settings)]
         self.start()
 
     def start(self) -> None:
@@ -160,16 +165,16 @@ class Pooler:
             self._command,
             user=_other_user(),
             cwd="/",
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self._wait_until_ready()
 
     def kill(self) -> None:
         """With every connection that goes through it."""
-        self._process.kill()
-        self._process.wait(20)
+        self._process.communicate(timeout=20)
 
     def before(self, url: str) -> str:
         """The same database, by way of this pooler."""
