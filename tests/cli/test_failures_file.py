@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from shutil import copy
 
 import pytest
 
@@ -27,11 +28,19 @@ def failed_ids(path: Path) -> list[str]:
     return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of three notes, as the command made it."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_jsonl(folder / "a.jsonl", notes(3))
+    assert index(folder).code == 0
+    return folder / "aembed.db"
+
+
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Path]:
+def job(tmp_path: Path, indexed: Path) -> Iterator[Path]:
     """A store of three notes that somebody has open, and an input that has a failure besides."""
-    write_jsonl(tmp_path / "a.jsonl", notes(3))
-    assert index(tmp_path).code == 0
+    copy(indexed, tmp_path)
     with closing(sqlite3.connect(tmp_path / "aembed.db")) as connection:
         connection.execute("CREATE TABLE of_others (x)")
         write_jsonl(tmp_path / "a.jsonl", [*notes(3), EMPTY])

@@ -34,6 +34,19 @@ def test_headings_are_told_by_the_id(docs: Path, tmp_path: Path) -> None:
     assert ran.out == "1.000  guide.md#guide/install\n       Type the command.\n"
 
 
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store whose rows have values of several types."""
+    rows = notes(5)
+    rows[0]["year"], rows[3]["year"] = 2024, 1999
+    rows[1]["kind"], rows[2]["kind"] = "odd one", "a>b=c"
+    rows[2]["at"], rows[4]["at"] = {"page": 2}, {"page": 3}
+    folder = tmp_path_factory.mktemp("dated")
+    write_jsonl(folder / "a.jsonl", [*rows, {"id": "text", "text": "a year", "year": "2024"}])
+    assert aembed(folder, "index", "a.jsonl", *INDEX).code == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     ("where", "ids"),
     [
@@ -46,15 +59,9 @@ def test_headings_are_told_by_the_id(docs: Path, tmp_path: Path) -> None:
         (['{"at": {"has": {"page": {"gt": 2}}}}', "even=true"], {"n4"}),
     ],
 )
-def test_where_reads_values_as_json_and_as_text(tmp_path: Path, where: list[str], ids: set[str]) -> None:
-    rows = notes(5)
-    rows[0]["year"], rows[3]["year"] = 2024, 1999
-    rows[1]["kind"], rows[2]["kind"] = "odd one", "a>b=c"
-    rows[2]["at"], rows[4]["at"] = {"page": 2}, {"page": 3}
-    write_jsonl(tmp_path / "a.jsonl", [*rows, {"id": "text", "text": "a year", "year": "2024"}])
-    assert aembed(tmp_path, "index", "a.jsonl", *INDEX).code == 0
+def test_where_reads_values_as_json_and_as_text(dated: Path, where: list[str], ids: set[str]) -> None:
     flags = [flag for condition in where for flag in ("--where", condition)]
-    ran = aembed(tmp_path, "search", "a question", "--json", *flags)
+    ran = aembed(dated, "search", "a question", "--json", *flags)
     assert {match["id"] for match in ran.json["matches"]} == ids
 
 

@@ -30,9 +30,9 @@ SELF_SIGNED = Path(__file__).parent / "self_signed.pem"
 
 
 @asynccontextmanager
-async def http(client: str) -> AsyncIterator[HTTP]:
+async def http(client: str, connect_timeout: float = 5.0) -> AsyncIterator[HTTP]:
     async with http_client(client) as given:
-        made = HTTP(concurrency=4, http_client=given)
+        made = HTTP(concurrency=4, http_client=given, connect_timeout=connect_timeout)
         try:
             yield made
         finally:
@@ -348,7 +348,7 @@ async def test_n3_a_reply_that_is_cut_under_tls_is_unavailable(
 
 @every_client
 async def test_n1_a_server_that_does_not_speak_tls_is_unavailable(client: str) -> None:
-    async with serving(reply(b"fine")) as server, http(client) as made:
+    async with serving(reply(b"fine")) as server, http(client, connect_timeout=0.5) as made:
         server.scheme = "https"
         with pytest.raises(UnavailableError, match="no connection"):
             await post(made, server)
