@@ -161,12 +161,13 @@ async def test_s3_a_lost_reply_to_commit_is_written_again(database: str, table: 
         await store.write(rows(["a"]))
         answer_bytes = proxy.down.passed_bytes - before
         await proxy.drop_connections()
-        proxy.cut_after = answer_bytes - 10
+        proxy.down.stall_after = answer_bytes - 10
         writing = asyncio.create_task(store.write(rows(["b"])))
         while await count(database, table) < 2:
             assert not writing.done()
         assert not writing.done()
-        proxy.cut_after = None
+        await proxy.drop_connections()
+        proxy.down.resume()
         await writing
         assert [row.id async for row in store.rows()] == ["a", "b"]
 
@@ -186,13 +187,14 @@ async def test_s3_a_lost_reply_to_commit_is_counted_once_in_a_column(database: s
         assert await column.write([first.id], [first.text], vectors(1)) == 1
         answer_bytes = proxy.down.passed_bytes - before
         await proxy.drop_connections()
-        proxy.cut_after = answer_bytes - 10
+        proxy.down.stall_after = answer_bytes - 10
         writing = asyncio.create_task(column.write([second.id], [second.text], vectors(1)))
         filled = f"SELECT count(*) FROM {table} WHERE embedding IS NOT NULL"  # noqa: S608
         while await run_sql(database, filled) != [(2,)]:
             assert not writing.done()
         assert not writing.done()
-        proxy.cut_after = None
+        await proxy.drop_connections()
+        proxy.down.resume()
         assert await writing == 1
         await column.aclose()
     await run_sql(database, f"DROP TABLE {table}", "DROP SCHEMA aembed CASCADE")
