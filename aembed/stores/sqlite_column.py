@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from sqlite3 import Connection
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from aembed.core.filters import Filter
 from aembed.core.spaces import is_still
 from aembed.errors import ConfigError, RowRefusedError, RowsRefusedError, SpaceMismatchError
-from aembed.protocols import Looks
 from aembed.stores._row_pages import PagedRows, RowPage
 from aembed.stores._rules import column_command
 from aembed.stores._sqlite import _bookkeeping as books
@@ -26,7 +25,7 @@ from aembed.stores._sqlite._filling import FillTarget, error_of, fill
 from aembed.stores._sqlite._making import MapMaker
 from aembed.stores._sqlite._searched import SearchedColumn
 from aembed.stores._sqlite._shared import SharedColumn
-from aembed.stores._sqlite._watched import FileLooks
+from aembed.stores._sqlite._watched import WatchedColumn
 from aembed.types import Embedded, Matrix, Record, Refusal, Space
 
 # Chosen: larger, a page of long texts takes more memory; smaller, each page is a hop into the thread and back.
@@ -47,7 +46,7 @@ class _TakenBack(Exception):
     """Rolls a preflight back."""
 
 
-class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
+class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, WatchedColumn, KeepsBatchesInFile):
     """Rows of `table` in the SQLite file at `path` that have a text and, in the column `vector`, no vector yet.
 
     Vectors are stored as blobs of little-endian float32. `key` names unique columns; by default it is the primary
@@ -213,11 +212,6 @@ class SQLiteColumn(PagedRows, SharedColumn, SearchedColumn, KeepsBatchesInFile):
 
     async def _known_space(self) -> Space | None:
         return await self.space()
-
-    @asynccontextmanager
-    async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[Looks]:
-        """See Watched."""
-        yield FileLooks(self._database, self.pending, poll, recheck)
 
     async def leave(self, token: int) -> None:
         """Gives up all that the worker of that token holds. A large table whose changes are noted gets a map."""

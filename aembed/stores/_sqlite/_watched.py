@@ -5,12 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 from math import inf
 from sqlite3 import Connection
 
 from aembed.errors import StoreError
+from aembed.protocols import Looks
 from aembed.stores._sqlite._database import SQLiteDatabase
 from aembed.types import Record
+
+
+class WatchedColumn:
+    """`watch` of a backfill."""
+
+    _database: SQLiteDatabase
+
+    def pending(self) -> AsyncIterator[Record]:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def watch(self, *, poll: float, recheck: float) -> AsyncIterator[Looks]:
+        """See Watched."""
+        yield FileLooks(self._database, self.pending, poll, recheck)
 
 
 class FileLooks:
