@@ -213,7 +213,8 @@ def _or_inf(value: int | None) -> float:
 
 
 def _count(text: str) -> int | None:
-    if not _INTEGER.fullmatch(text.strip()):
+    # Without what `strip` takes for white space and float() does not (`0\x1f`).
+    if not _INTEGER.fullmatch(text := text.strip()):
         return None
     count = int(float(text))
     return count if count <= _MOST_COUNT else None

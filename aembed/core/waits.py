@@ -123,7 +123,8 @@ def _date(text: str) -> datetime | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def _sane_seconds(seconds: float) -> float | None:

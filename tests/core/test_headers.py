@@ -3,7 +3,7 @@ from __future__ import annotations
 from math import isfinite
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aembed.core.headers import never_clearing_limit, parse_hints
@@ -149,6 +149,8 @@ def test_p4_every_duration_of_the_grammar_is_read(parts: list[tuple[int, str]]) 
 VALUES = st.text(max_size=40) | st.floats().map(str) | st.integers().map(str) | st.sampled_from(["6ms", DATE, "true"])
 
 
+@example({"x-ratelimit-limit-requests": "0\x1f"}, "")
+@example({"retry-after-ms": "0\x1f"}, "")
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.text(max_size=80))
 def test_p2_no_header_raises_and_no_hint_is_absurd(headers: dict[str, str], body: str) -> None:
     hints = parse_hints(headers, body)
