@@ -56,7 +56,7 @@ class Admission:
         self._slots = anyio.CapacityLimiter(concurrency)
         self._lanes = {lane: anyio.Lock(fast_acquire=True) for lane in ("bulk", "queries", "control")}
         self.changed = Notice()
-        """Set, and another one made, when a slot is free, the gate has opened or closed, or a probe is over."""
+        """Told when a slot is free, the gate has opened or closed, or a probe is over."""
         self._landed = Notice()
         self._last_failure = self._kind = ""
         self.when_closed: Callable[[], object] = lambda: None

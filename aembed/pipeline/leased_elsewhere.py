@@ -72,7 +72,7 @@ class LeasedElsewhere:
         # read yet, and would stand still as long as they go on.
         while len(self._items) > MOST_WAITING and self._batches.is_beyond_a_job(*totals(self._items.values())):
             self._batches.hurried = True
-            await self._changed.wait()
+            await self._wait_for_others()
         self._batches.hurried = False
         return await self._not_submitted([item for key, item in items.items() if key in leased])
 
@@ -104,12 +104,16 @@ class LeasedElsewhere:
         self._batches.hurried = True
         self._changed.tell()
         while self._items:
-            if self._sink.gathers:
-                # What is gathered for a batch is held, too: two such jobs would wait for each other, and send nothing.
-                await anyio.sleep(TELLING_SECONDS)
-                await self._sink.send_gathered()
-            else:
-                await self._changed.wait()
+            await self._wait_for_others()
+
+    async def _wait_for_others(self) -> None:
+        """Returns once something may have changed."""
+        if self._sink.gathers:
+            # What is gathered for a batch is held, too: two such jobs would wait for each other, and send nothing.
+            await anyio.sleep(TELLING_SECONDS)
+            await self._sink.send_gathered()
+        else:
+            await self._changed.wait()
 
     async def are_left(self) -> bool:
         """Whether anything is waited for; if so, it returns once some of it has been looked for."""

@@ -50,7 +50,7 @@ def records(count: int, word: str = "text") -> list[Record]:
     return [Record(f"{word}-{number}", f"{word} number {number}") for number in range(count)]
 
 
-async def run(fake: BatchFake, store: Store, given: list[Record], **options: object) -> Report:
+async def run(fake: BatchFake, store: Store, given: list[Record] | AsyncIterator[Record], **options: object) -> Report:
     """One run of a process of its own."""
     kept: Any = {name: options.pop(name, None) for name in ("budget", "coordinator")}
     async with Embedder(fake, **kept) as embedder:
@@ -568,6 +568,30 @@ async def test_q17_batch_runs_and_live_runs_at_once_buy_each_text_once(store: St
     await rows_are_right(store, given)
     bought = fake.bought + Counter(text for sent in fake.ledger.log for text in sent.texts)
     assert set(bought.values()) == {1}
+
+
+@in_sqlite
+async def test_q17_batch_runs_that_hold_what_the_other_waits_for_send_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aembed.pipeline.leased_elsewhere.MOST_WAITING", 200)
+    terms = replace(TERMS, max_texts_per_line=100, max_tokens_per_line=100_000, max_texts_per_file=50_000)
+    fake, given = BatchFake(terms=replace(terms, max_bytes_per_file=10_000_000)), records(3_000)
+
+    async def slowly(part: list[Record]) -> AsyncIterator[Record]:
+        for number, record in enumerate(part):
+            if number % 100 == 0:
+                await asyncio.sleep(0.06)
+            yield record
+
+    # From both ends, so that each comes to what the other has gathered while nothing has been sent.
+    async with asyncio.timeout(60.0):
+        reports = await asyncio.gather(*(run(fake, store, slowly(part)) for part in (given, given[::-1])))
+    assert [report.submitted for report in reports] == [3_000, 3_000]
+    assert len(fake.states) < 10
+    fake.run_batches()
+    assert (await run(fake, store, given)).stored == 3_000
+    assert set(fake.bought.values()) == {1}
 
 
 @in_sqlite

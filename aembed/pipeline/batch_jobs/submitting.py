@@ -85,7 +85,6 @@ class BatchSubmitter:
         self._preparation = NO_PREPARATION
         self.reading: asyncio.Task[None] | None = None
         """What has to end before anything goes out: it tells what has failed, and what of budgets is free again."""
-        self._filling = anyio.Lock()
         sink.flush = self.flush
         self.taken_back = 0
         """How many records were counted as submitted and are not."""
@@ -124,9 +123,7 @@ class BatchSubmitter:
             what = f"{MOST_TRIES_IN_BATCHES} batches gave it nothing; fallback_live (--fallback-live) sends it live"
             await deliver(Refused(failed, UnavailableError(what)))
         if lined:
-            async with self._filling:
-                is_out = await self._gather(lined, submission)
-            await deliver(PutAside(lined, is_out=is_out))
+            await deliver(PutAside(lined, is_out=await self._gather(lined, submission)))
 
     async def _gather(self, items: list[Item], submission: Submission) -> bool:
         """Whether there is room for the items in the provider's queue."""
@@ -138,10 +135,10 @@ class BatchSubmitter:
             self._file.total.texts + len(texts) > self._terms.max_texts_per_file
             or len(self._file.lines) >= self._terms.max_lines_per_file
         ):
-            await self._flush()
+            await self.flush()
         line = self._line(items, texts, submission)
         if self._file and self._file.total.size_bytes + len(line) > self._terms.max_bytes_per_file:
-            await self._flush()
+            await self.flush()
             line = self._line(items, texts, submission)
         if not self._has_room(tokens):
             return False
@@ -173,10 +170,6 @@ class BatchSubmitter:
 
     async def flush(self) -> None:
         """Sends the file that is gathered: its texts are out, or pending again."""
-        async with self._filling:
-            await self._flush()
-
-    async def _flush(self) -> None:
         file, self._file = self._file, None
         if file is None:
             return
