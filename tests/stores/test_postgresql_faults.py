@@ -395,11 +395,11 @@ async def test_s9_a_transaction_timeout_that_nothing_passes_is_named(database: s
     assert "transaction_timeout is too short; raise it for this role" in str(ended.error)
 
 
-async def test_s7_a_pooler_in_statement_mode_is_told_at_once(database: str, table: str) -> None:
+async def test_s7_a_pooler_in_statement_mode_is_told_at_once(pooler: Pooler, database: str, table: str) -> None:
     await new_table(database, table, n=2)
-    pooler = Pooler(database, mode="statement")
+    by_statement = Pooler(database, mode="statement")
     try:
-        ended = await backfilled(pooler.before(database), table)
+        ended = await backfilled(by_statement.before(database), table)
     finally:
-        pooler.stop()
+        by_statement.stop()
     assert "a pooler in statement mode is in between" in str(ended.error)

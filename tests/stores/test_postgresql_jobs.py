@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -125,6 +125,68 @@ async def test_s6_a_deadlock_that_comes_all_the_same_is_tried_again(database: st
     found = await run_sql(database, f"SELECT text FROM {table} ORDER BY id")  # noqa: S608
     assert [text for (text,) in found] == ["text 2 of a", "text 2 of b"]
     await store.aclose()
+
+
+IDS = [str(i) for i in range(10)]
+TEXTS = [f"section {id}" for id in IDS]
+
+
+async def fill(column: PostgresColumn) -> None:
+    assert await column.write(IDS, TEXTS, np.ones((10, 8), np.float32)) == 10
+
+
+async def clear(column: PostgresColumn) -> None:
+    await column.fail(IDS)
+
+
+@pytest.mark.parametrize(
+    ("write", "before"),
+    [
+        (fill, ()),
+        (fill, [part.replace("{body}", "PERFORM 1") for part in TRIGGER]),
+        (clear, ["UPDATE {table} SET embedding = '[1,1,1,1,1,1,1,1]', seen = 'another'"]),
+    ],
+    ids=["fill", "with a trigger", "clear"],
+)
+async def test_s6_no_statement_of_the_users_ends_in_a_deadlock_with_a_write(
+    database: str, table: str, write: Callable[[PostgresColumn], Awaitable[None]], before: Sequence[str]
+) -> None:
+    await new_table(database, table, len(IDS))
+    await run_sql(database, f"ALTER TABLE {table} ADD seen bytea", *(part.format(table=table) for part in before))
+    column = PostgresColumn(database, table, text="content", fingerprint="seen")
+    await column.prepare(Space("fake", "fake", 8))
+    await write_beside_a_transaction(database, f"UPDATE {table} SET content = content WHERE id = ", write(column))  # noqa: S608
+    emptied = await run_sql(database, f"SELECT count(*) FROM {table} WHERE embedding IS NULL")  # noqa: S608
+    assert emptied == [(len(IDS) if write is clear else 0,)]
+    await column.aclose()
+
+
+async def test_s6_no_statement_of_the_users_ends_in_a_deadlock_with_a_store(database: str, table: str) -> None:
+    store = PostgresStore(database, table=table)
+    await store.prepare(SPACE)
+    await store.write(rows(IDS))
+    update = f"UPDATE {table} SET source = 'theirs' WHERE id::int = "  # noqa: S608
+    await write_beside_a_transaction(database, update, store.write(rows(IDS, edition="2")))
+    found = await run_sql(database, f"SELECT text FROM {table} ORDER BY id")  # noqa: S608
+    assert [text for (text,) in found] == [f"text 2 of {id}" for id in IDS]
+    await store.aclose()
+
+
+async def write_beside_a_transaction(database: str, update: str, write: Coroutine[Any, Any, None]) -> None:
+    """A transaction that holds two rows of those that are written, and takes the others once the write waits."""
+    other = await asyncpg.connect(database)
+    try:
+        async with other.transaction():
+            await other.execute("SET LOCAL deadlock_timeout = '10ms'")
+            await other.execute(f"{update}9; {update}7")
+            writing = asyncio.create_task(write)
+            while not await run_sql(database, WAITING):
+                assert not writing.done()
+            for id in IDS:
+                await other.execute(update + id)
+        await writing
+    finally:
+        await other.close()
 
 
 # What a user's own table may have

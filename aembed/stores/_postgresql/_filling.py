@@ -12,10 +12,19 @@ from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._columns import ColumnLayout, native
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
+from aembed.stores._postgresql._parts import LockedError
 from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._scopes import Scope
 from aembed.stores._postgresql._sending import send_rows, sends_vectors
-from aembed.stores._postgresql._staging import POSITION, ROWS, position_column, stage_rows, statement_work, touched_rows
+from aembed.stores._postgresql._staging import (
+    BY_KEY,
+    POSITION,
+    ROWS,
+    position_column,
+    stage_rows,
+    statement_work,
+    touched_rows,
+)
 from aembed.stores._postgresql._wire import Column, EncodedColumn, vector_of
 from aembed.types import Matrix, Vector
 
@@ -27,7 +36,7 @@ STAGED = "pg_temp.aembed_staged AS aembed_new"
 SENT = """unnest({given}, ${hashes}::bytea[], ${vectors}::{type}[])
         AS aembed_new ({names}, aembed_hash, aembed_vector)"""
 MEANT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
-    WHERE {is_key} AND {hash} = aembed_new.aembed_hash FOR UPDATE OF t"""
+    WHERE {is_key} AND {hash} = aembed_new.aembed_hash FOR NO KEY UPDATE OF t"""
 FILL_SOME = FILL + f" AND aembed_new.{SOME}"
 KEPT = """SELECT aembed_new.aembed_row FROM {table} AS t, pg_temp.aembed_staged AS aembed_new
     WHERE {is_key} AND {hash} = aembed_new.aembed_hash AND {is_same}{is_marked}"""
@@ -38,7 +47,9 @@ CLEAR = """UPDATE {table} AS t SET {vector} = NULL, {fingerprint} = NULL FROM un
     WHERE {is_key} AND t.{vector} IS NOT NULL AND t.{fingerprint} IS NOT NULL
         AND t.{fingerprint} IS DISTINCT FROM {hash}"""
 FREE = """SELECT {id} FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}) ON {is_key}
-    FOR UPDATE OF t SKIP LOCKED"""
+    FOR NO KEY UPDATE OF t SKIP LOCKED"""
+THERE = FREE.partition("FOR NO KEY")[0]
+COUNT_FREE = "SELECT count(*) FROM ({rows}) AS free".replace("{rows}", FREE.replace("{id}", ""))
 LOCKED = "another transaction holds it locked; end that one (pg_stat_activity, or pg_prepared_xacts, tells which)"
 LEASED = "other workers take it and give it up again and again; wait for their end"
 POLICY = (
@@ -46,7 +57,7 @@ POLICY = (
 )
 RECLAIM = """WITH held AS (
     SELECT {id} AS id FROM {table} AS t JOIN unnest({given}) AS aembed_new ({names}) ON {is_key}
-    WHERE {condition} FOR UPDATE OF t SKIP LOCKED)
+    WHERE {condition} FOR NO KEY UPDATE OF t SKIP LOCKED)
 INSERT INTO aembed.leases AS l (target, key, token) SELECT $1, id, $2 FROM held
 ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false
 WHERE l.token = excluded.token OR NOT EXISTS (SELECT FROM aembed.workers w WHERE w.token = l.token AND {alive})
@@ -92,12 +103,25 @@ async def free_ids(ids: Sequence[str], table: ColumnLayout, connection: Connecti
     return {id for (id,) in await connection.fetch(statement, *map(list, zip(*map(native, ids), strict=True)))}
 
 
+async def lock(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> None:
+    """Locks the rows. Raises LockedError where other transactions hold some; one row alone is not asked for."""
+    if len(ids) < 2:
+        return
+    await connection.execute(BY_KEY)
+    parts, keys = {"table": table.table, **table.given_keys(1)}, [*map(list, zip(*map(native, ids), strict=True))]
+    if await connection.fetchval(COUNT_FREE.format(**parts), *keys) == len(ids):
+        return
+    there = {id for (id,) in await connection.fetch(THERE.format(id=table.id, **parts), *keys)}
+    if held := there - await free_ids(ids, table, connection):
+        raise LockedError(frozenset(i for i, id in enumerate(ids) if id in held))
+
+
 async def find_holder(id: str, table: ColumnLayout, connection: Connection) -> str:
     """What keeps a pending row from being written, as far as can be seen."""
     row, key = select("true", f"{table.is_pending} AND {table.is_key}", table), native(id)
     await connection.execute("SAVEPOINT aembed_lock")
     try:
-        is_free = await connection.fetchval(f"{row} FOR UPDATE NOWAIT", *key)
+        is_free = await connection.fetchval(f"{row} FOR NO KEY UPDATE NOWAIT", *key)
     except asyncpg.LockNotAvailableError:
         await connection.execute("ROLLBACK TO SAVEPOINT aembed_lock")
         return LOCKED
@@ -162,9 +186,10 @@ async def fill(
     `again`: the answer to an earlier try was lost. Rows that are no longer held may have been filled by it. `hooks` are
     those of the table that are known: with any, each row is read again. `refused`, where it is not None, is filled with
     the rows that the table does not take, by their positions; else one of them ends all. Raises DroppedError, with
-    positions, too, and HookedError where there are hooks and none was known.
+    positions, too, LockedError, and HookedError where there are hooks and none was known.
     """
     filled, mine = 0, list(range(len(batch.ids)))
+    await lock(batch.ids, table, connection)
     if worker is not None:
         # Leases are given up in the transaction that writes: a worker that comes too late finds none, and writes
         # nothing.
@@ -232,7 +257,8 @@ async def update(
 
 
 async def clear(ids: Sequence[str], table: ColumnLayout, connection: Connection) -> int:
-    """Empties those of the rows that have a vector of another text than theirs."""
+    """Empties those of the rows that have a vector of another text than theirs. Raises LockedError."""
+    await lock(ids, table, connection)
     statement = CLEAR.format(
         table=table.table,
         vector=table.vector,

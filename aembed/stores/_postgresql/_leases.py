@@ -41,7 +41,7 @@ CLAIM = """WITH page AS (
     SELECT {id} AS id, ({text})::text AS text FROM {rows} WHERE {condition} AND NOT EXISTS (
         SELECT FROM aembed.leases l JOIN aembed.workers w ON w.token = l.token WHERE l.target = $2 AND l.key = {id}
             AND (w.token = $3 OR {alive}))
-    ORDER BY {keys} LIMIT $1 FOR UPDATE OF t SKIP LOCKED),
+    ORDER BY {keys} LIMIT $1 FOR NO KEY UPDATE OF t SKIP LOCKED),
 claimed AS (
     INSERT INTO aembed.leases AS l (target, key, token) SELECT $2, id, $3 FROM page
     ON CONFLICT (target, key) DO UPDATE SET token = excluded.token, failed = false

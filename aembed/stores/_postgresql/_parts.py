@@ -25,6 +25,14 @@ class Write(Protocol):
         ...
 
 
+class LockedError(StoreError):
+    """Other transactions hold rows that were to be written: `positions` among those; nothing was written."""
+
+    def __init__(self, positions: frozenset[int]) -> None:
+        super().__init__(f"{len(positions):,} rows are held by other transactions")
+        self.positions = positions
+
+
 class DroppedError(StoreError):
     """The server took rows and kept them not: `positions` among those that were written."""
 
@@ -41,7 +49,9 @@ async def write_by_halves(
 ) -> tuple[int, Mapping[int, RowRefusedError]]:
     """How many rows were taken, and why others were not: such a row is found by halves, and fails alone.
 
-    By halves within one transaction, where there are not many rows and `write` can tell them apart.
+    By halves within one transaction, where there are not many rows and `write` can tell them apart. A row that another
+    transaction holds is waited for alone: what waits for it holds no other, so that no statement of the user's own can
+    meet it in a deadlock, which the server may end by failing the user's.
     """
     parts: list[tuple[Sequence[int], bool]] = [(positions, False)]
     taken, refused = 0, dict[int, RowRefusedError]()
@@ -58,6 +68,11 @@ async def write_by_halves(
             lost = [part[i] for i in sorted(error.positions)]
             refused |= {i: RowRefusedError(str(error)) for i in lost}
             parts += [(rest, is_apart)] if (rest := [i for i in part if i not in refused]) else []
+        except LockedError as error:
+            locked = sorted(error.positions)
+            first, others = [part[locked[0]]], [part[i] for i in locked[1:]]
+            free = [part[i] for i in range(len(part)) if i not in error.positions]
+            parts += [(rest, is_apart) for rest in (others, first, free) if rest]
         except SlowError:
             if not half:
                 raise

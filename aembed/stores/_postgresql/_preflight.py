@@ -203,8 +203,8 @@ async def _find_candidates(table: ColumnLayout, connection: Connection) -> Async
         (filled, MOST_PROBED),
     ):
         # A row that another worker writes just now is passed over: to wait for it would hold up the start of the job.
-        columns, limited = f"{table.id}, ({table.text})::text", f"{condition} LIMIT {most} FOR UPDATE SKIP LOCKED"
-        for id, text in await connection.fetch(sql.select(columns, limited, table)):
+        columns, free = f"{table.id}, ({table.text})::text", f"{condition} LIMIT {most} FOR NO KEY UPDATE SKIP LOCKED"
+        for id, text in await connection.fetch(sql.select(columns, free, table)):
             found = True
             yield id, text
         if not found:

@@ -16,7 +16,7 @@ from aembed.types import Rows
 
 ADVICE = "write the names in a trigger's function with their schema, or ALTER FUNCTION ... SET search_path = ..."
 """Rows are written with a search path of the server's own names only."""
-ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1 FOR UPDATE SKIP LOCKED"
+ONE = "SELECT id, fingerprint, digest FROM {rows} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"
 
 
 async def check(place: str, hooks: tuple[Hook, ...], layout: StoreLayout, connection: Connection) -> None:

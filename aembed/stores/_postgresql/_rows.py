@@ -15,6 +15,7 @@ from aembed.stores._lives import Life
 from aembed.stores._postgresql._apart import SOME, Refused, write_row_by_row
 from aembed.stores._postgresql._database import Connection
 from aembed.stores._postgresql._hooks import Hook, check_unhooked
+from aembed.stores._postgresql._parts import LockedError
 from aembed.stores._postgresql._proof import SAME, write_with_proof
 from aembed.stores._postgresql._staging import POSITION, position_column, stage_rows, statement_work, touched_rows
 from aembed.stores._postgresql._tables import StoreLayout, find_tables, set_meta
@@ -29,6 +30,8 @@ VECTORS = """SELECT DISTINCT ON (fingerprint) fingerprint, {v}.vector_send(embed
 # PostgreSQL refuses COPY into a table whose policies hold for the role (row_security_active): such a write is staged.
 FORGIVE = """WITH forgiven AS (DELETE FROM {refusals} WHERE id = ANY ($1::text[]))
     SELECT row_security_active($2::text) OR EXISTS (SELECT FROM {rows} WHERE id = ANY ($1::text[]))"""
+HELD = """WITH free AS (SELECT id FROM {rows} WHERE id = ANY ($1::text[]) FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT id FROM {rows} WHERE id = ANY ($1::text[]) AND id NOT IN (SELECT id FROM free)"""
 # COLLATE "C" is the order in which Python sorts ids. Of concurrent upserts in random order 112 of 120 deadlocked, of
 # those sorted by their key none did (PostgreSQL 18).
 UPSERT = """INSERT INTO {rows} (id, text, metadata, source, fingerprint, digest, embedding)
@@ -116,8 +119,8 @@ async def upsert(
     COPY knows no ON CONFLICT: where another writer was first, it fails, and the next try finds the row. `hooks` are
     those of the table that are known: with any, each row is read again. `refused`, where it is not None, is filled with
     the rows that the table does not take, by their positions in `picked`; else one of them ends all. Raises
-    DroppedError, with such positions, too, HookedError where there are hooks and none was known, and LateError where
-    others have written some of them since `life`, the writing worker's, was over.
+    DroppedError and LockedError, with such positions, too, HookedError where there are hooks and none was known, and
+    LateError where others have written some of them since `life`, the writing worker's, was over.
     """
     ids = [rows.ids[i] for i in picked]
     columns: dict[str, tuple[str, Column]] = {
@@ -131,6 +134,8 @@ async def upsert(
     # Of the speed of psql's own COPY of the same 20,000 rows of 1,536 floats, COPY straight into the table reached 0.79
     # to 0.99, and by way of a staging table 0.51 to 0.78.
     is_there = await connection.fetchval(layout.sql(FORGIVE), ids, layout.names.rows)
+    if is_there and len(ids) > 1:
+        await _lock(ids, layout, connection)
     upsert = layout.sql(UPSERT)
     if life:
         ends_at, since = (life.ends_at, life.seen_at) if life.lapsed_at is None else (0.0, life.lapsed_at)
@@ -151,6 +156,12 @@ async def upsert(
         reason = f"{layout.names.rows}: the server took {taken:,} rows of {len(ids):,}, and does not say why"
         raise LateError(reason) if life else StoreError(reason)
     return taken
+
+
+async def _lock(ids: Sequence[str], layout: StoreLayout, connection: Connection) -> None:
+    """Locks those that are there. Raises LockedError where other transactions hold some."""
+    if held := {id for (id,) in await connection.fetch(layout.sql(HELD), ids)}:
+        raise LockedError(frozenset(i for i, id in enumerate(ids) if id in held))
 
 
 async def _copy_rows(
