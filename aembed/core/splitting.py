@@ -293,14 +293,16 @@ class Bisection:
         # Law 5: only `Resend`, after a reply that was broken and no rejection, sends the same batch again.
         if isinstance(error, InvalidReplyError):
             self._lose(batch, 1)
+            unproven = not self._weight.is_proven(batch)
             if error.of_old_form and not self._form_excused:
                 self._form_excused = True
+                if unproven:
+                    self._weight.doubt(batch)
                 self._retry(batch)
                 return Resend()
             self._broken_replies += 1
             if self._broken_replies == 1:
                 self._number_of_broken = number
-            unproven = not self._weight.is_proven(batch)
             for_its_size = isinstance(error, ShapeError) or (isinstance(error, CutShortError) and unproven)
             known = isinstance(error, ShapeError) or self._weight.is_limited
             suspect = self._failed_before or (for_its_size and known and unproven)
@@ -308,6 +310,8 @@ class Bisection:
                 self.doubted = True
                 self.divide(batch, for_its_size=for_its_size)
                 return Split()
+            if isinstance(error, CutShortError) and unproven:
+                self._weight.doubt(batch)
         judged = verdict(error, items=len(batch), broken_replies=self._broken_replies)
         match judged:
             case Resend():
