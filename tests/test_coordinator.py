@@ -436,3 +436,20 @@ def test_who_has_nothing_to_send_asks_nothing_and_holds_nothing() -> None:
             await embedder.embed_query("a query")
 
     run_virtual(job)
+
+
+def test_an_embedder_whose_closing_is_cancelled_asks_no_more(tmp_path: Path) -> None:
+    async def job() -> None:
+        database, place = Database(), tmp_path / "limits.db"
+        async with embedder_of(Service(), coordinator=place, budget=of_a_day(1_000_000)) as embedder:
+            coordinate(embedder, database)
+            await embedder.embed_documents(["a text"])
+            database.seconds = 3_600.0
+            closes = asyncio.create_task(embedder.aclose())
+            await asyncio.sleep(0.5)
+            closes.cancel()
+            await asyncio.wait([closes])
+            await asyncio.sleep(60.0)
+            assert not place.exists()
+
+    run_virtual(job)

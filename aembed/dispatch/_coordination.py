@@ -141,6 +141,9 @@ class Coordination:
                 for limit in limits:
                     await limit.aclose()
         finally:
+            # Also where this was cancelled: who goes on to renew a lease would open the coordinator again.
+            for limit in limits:
+                limit.stop()
             coordinator, self._coordinator, self._salt = self._coordinator, None, b""
             self._closing = self._is_away = False
             if coordinator:
@@ -210,11 +213,17 @@ class SharedLimit:
 
     async def aclose(self) -> None:
         """Gives the share back."""
-        task, self._task = self._task, None
-        if task and not task.done():
-            task.cancel()
+        if task := self.stop():
             await asyncio.wait([task])
         await self._leave()
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Asks for no more shares; returns the task that did, which ends now."""
+        task, self._task = self._task, None
+        if task is None or task.done():
+            return None
+        task.cancel()
+        return task
 
     def _may_send(self, now: float) -> bool:
         return self.share > 0.0 and (now < self._ends_at or self._is_cut_off)
