@@ -228,9 +228,11 @@ class Engine:
             try:
                 if self._coordination:
                     await self._coordination.aclose()
-                await self.caching.aclose()
             finally:
-                await self.provider.aclose()
+                try:
+                    await self.caching.aclose()
+                finally:
+                    await self.provider.aclose()
 
     def make_stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop

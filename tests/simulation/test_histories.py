@@ -5,7 +5,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,6 +107,8 @@ def test_q16_q18_whatever_happens_in_days_of_batches_rows_are_right_and_nothing_
         (in_memory, 598611),
         (in_memory, 521235),
         (in_memory, 660983),
+        (of_workers, 600523),
+        (of_batches, 504789),
     ],
     ids=[
         "a refusal and broken replies, one after the other, without end",
@@ -116,10 +118,15 @@ def test_q16_q18_whatever_happens_in_days_of_batches_rows_are_right_and_nothing_
         "a text is broken again after it was broken as all others were, and not tried in the next job",
         "a last job has nothing but empty texts",
         "a job that its store stopped is cancelled in its last step",
+        "a worker whose closing is cancelled opens the coordinator again",
+        "a batch that came late has the vectors that another one did not bring",
     ],
 )
-def test_a2_t2_what_failed_once_holds(make: Make, seed: int, tmp_path: Path) -> None:
-    ended(make(seed, tmp_path), f"{'--tables ' if make is of_a_table else ''}{seed}")
+def test_a2_t2_what_failed_once_holds(
+    make: Callable[[int, Path], History | BatchesHistory | WorkersHistory], seed: int, tmp_path: Path
+) -> None:
+    flag = {of_a_table: "--tables ", of_workers: "--workers ", of_batches: "--batches "}.get(make, "")
+    ended(make(seed, tmp_path), f"{flag}{seed}")
 
 
 @pytest.mark.parametrize(

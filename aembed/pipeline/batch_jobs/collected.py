@@ -5,6 +5,7 @@ Until then its texts are out, and its results at the provider: a run that ends b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,7 +60,8 @@ class Collected:
     def __init__(self, books: Books, brought: Brought) -> None:
         self.batches: list[ReadBatch] = []
         self._books, self._brought = books, brought
-        self._expected: set[bytes] = set()
+        self._expected = Counter[bytes]()
+        """Of how many lines that are not read yet each is."""
         self._came = Notice()
         self._held: dict[bytes, list[Entry]] = {}
         self._held_count = self._held_bytes = 0
@@ -72,13 +74,20 @@ class Collected:
     # from whoever reads results
 
     def expect(self, fingerprints: Iterable[bytes]) -> None:
-        """Results of these are going to be read."""
+        """Results of these are going to be read, each time that one is named."""
         self._expected.update(fingerprints)
 
-    def note_read(self, fingerprints: Iterable[bytes] | None = None) -> None:
-        """These have come, or nothing will; without any, nothing comes any more."""
-        read = self._expected.intersection(self._expected if fingerprints is None else fingerprints)
-        self._expected -= read
+    def note_read(self, fingerprints: Iterable[bytes] | None = None, *, found: bool = False) -> None:
+        """The next results of these were read: they were `found`, or may come with those of another batch; without any,
+        nothing comes any more."""
+        read = list[bytes]()
+        for name in [*self._expected] if fingerprints is None else fingerprints:
+            left = self._expected.get(name, 0) - 1
+            if found or fingerprints is None or not left:
+                self._expected.pop(name, None)
+                read.append(name)
+            elif left > 0:
+                self._expected[name] = left
         for name in read if self._held else ():
             for entry in self._held.pop(name, ()):
                 self._released.append(entry)
@@ -96,7 +105,7 @@ class Collected:
             batch.lines[line.line] = line.fingerprints
             left = _Line(batch, line.line, len(set(line.fingerprints)))
             self._lines.update(dict.fromkeys(line.fingerprints, left))
-        self.note_read(names)
+        self.note_read(names, found=True)
         return True
 
     # from whoever writes rows

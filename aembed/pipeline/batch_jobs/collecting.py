@@ -207,10 +207,10 @@ class Collector:
     async def read(self) -> None:
         """Reads the results of those that are over. The job takes what it asks for as it comes."""
         try:
-            for record, state, lines in self._over:
-                names = [text.fingerprint for texts in lines.values() for text in texts]
+            # A twin's last: what the others have brought by then was bought twice.
+            for record, state, lines in sorted(self._over, key=lambda over: over[0].is_twin):
                 await self._look_after(record, self._read(record, state, lines))
-                self.collected.note_read(names)
+                self.collected.note_read(text.fingerprint for texts in lines.values() for text in texts)
         finally:
             self.collected.note_read()
 

@@ -99,7 +99,8 @@ class Settling:
             settled = [line for line in settled if line.matrix is None]
         if settled:
             await self.books.settle(self.batch.record, settled)
-            self.collected.note_read([name for line in settled for name in line.fingerprints])
+            for line in settled:
+                self.collected.note_read(line.fingerprints, found=line.matrix is not None)
         if bought and self.is_untried:
             self.is_untried = False
             await self.books.note_proven()
