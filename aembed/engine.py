@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -225,14 +225,12 @@ class Engine:
             # While this waited, the Embedder may have been opened again and have another dispatcher, which stays.
             if self._dispatcher is dispatcher:
                 self._dispatcher, self._coalescers = None, {}
-            try:
+            # Each is closed whatever becomes of the others; the last one here is the first.
+            async with AsyncExitStack() as closing:
+                closing.push_async_callback(self.provider.aclose)
+                closing.push_async_callback(self.caching.aclose)
                 if self._coordination:
-                    await self._coordination.aclose()
-            finally:
-                try:
-                    await self.caching.aclose()
-                finally:
-                    await self.provider.aclose()
+                    closing.push_async_callback(self._coordination.aclose)
 
     def make_stats(self) -> Stats:
         dispatcher, loop = self._dispatcher, self._loop_affinity.loop

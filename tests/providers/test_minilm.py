@@ -84,7 +84,7 @@ def test_vectors_are_near_those_of_the_published_weights(minilm: MiniLM) -> None
     """Another processor rounds float32 otherwise, and so other numbers to int8: 0.9966 was the least seen."""
     found = minilm.encode(TEXTS)
     for vector, row in zip(found, REFERENCE, strict=True):
-        assert float(vector @ np.array(row["vector"])) > 0.995, row["text"]
+        assert float(vector @ np.array(row["vector"])) > 0.996, row["text"]
     # int8 moves a vector, and not what is near to what.
     published = np.array([row["vector"] for row in REFERENCE])
     assert np.abs(found @ found.T - published @ published.T).max() < 0.02

@@ -99,8 +99,9 @@ class Settling:
             settled = [line for line in settled if line.matrix is None]
         if settled:
             await self.books.settle(self.batch.record, settled)
-            for line in settled:
-                self.collected.note_read(line.fingerprints, found=line.matrix is not None)
+            for found in (True, False):
+                read = [name for line in settled if found is (line.matrix is not None) for name in line.fingerprints]
+                self.collected.note_read(read, found=found)
         if bought and self.is_untried:
             self.is_untried = False
             await self.books.note_proven()
